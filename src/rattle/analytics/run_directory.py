@@ -1,0 +1,88 @@
+"""Where a run keeps what, how a run is found by name, and the lock that keeps two processes out of one run.
+
+<run directory>/
+    config.yaml                     the effective configuration
+    run.json                        this run's row of the table `runs`
+    logs|updates|episodes/WRITER.jsonl   append-only tables, a file a writing process
+    steps/WRITER-NNNNNN.parquet     recorded episodes, each file complete when it appears
+    checkpoints/update-NNNNNNNNNN.safetensors
+    policy.safetensors              the newest checkpointed policy
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rattle.analytics.errors import AnalyticsError
+
+RUNS_ROOT = Path("runs")
+LATEST = "latest"
+
+
+class RunDirectory:
+    """The paths of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.run = path / "run.json"
+        self.policy = path / "policy.safetensors"
+        self.checkpoints = path / "checkpoints"
+
+    def table(self, name: str) -> Path:
+        """Return the folder that holds the files of a table."""
+        return self.path / name
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run has begun here."""
+        return self.config.is_file()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from writing here; raises AnalyticsError when one already does.
+
+        The operating system drops the lock with the process, however it dies.
+        """
+        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AnalyticsError(
+                    f"run directory {self.path} is in use by another process: wait for it, stop it, or choose another"
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def list_runs(root: Path = RUNS_ROOT) -> list[RunDirectory]:
+    """List the runs below `root`, or `root` itself when it is a run, oldest first by name."""
+    if RunDirectory(root).is_run:
+        return [RunDirectory(root)]
+    if not root.is_dir():
+        return []
+    return [run for run in map(RunDirectory, sorted(root.iterdir())) if run.is_run]
+
+
+def find_run(name: str, root: Path = RUNS_ROOT) -> RunDirectory:
+    """Find a run by the path of its directory, by its run_id, by a unique beginning of that, or as "latest"."""
+    for path in (Path(name), root / name):
+        if RunDirectory(path).is_run:
+            return RunDirectory(path)
+    runs = list_runs(root)
+    if name == LATEST:
+        if runs:
+            return max(runs, key=lambda run: run.config.stat().st_mtime_ns)
+        raise AnalyticsError(f"there is no run in {root}/ yet: start one with 'rattle train'")
+    matching = [run for run in runs if run.path.name.startswith(name)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        raise AnalyticsError(f"'{name}' is the beginning of {len(matching)} runs in {root}/: type more of the run_id")
+    raise AnalyticsError(f"no run '{name}': give a run directory, a run_id from 'rattle runs', or '{LATEST}'")

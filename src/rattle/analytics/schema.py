@@ -1,0 +1,106 @@
+"""The tables of a run, the same in a run directory and on a cluster: names, columns and ClickHouse types."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Final
+
+Columns = MappingProxyType[str, str]
+
+#: One row a run; `status` is running, finished, interrupted or failed.
+RUNS: Final = Columns(
+    {
+        "run_id": "String",
+        "experiment": "String",
+        "status": "String",
+        "environment": "String",
+        "algorithm": "String",
+        "seed": "UInt64",
+        "started": "DateTime64(6, 'UTC')",
+        "ended": "Nullable(DateTime64(6, 'UTC'))",
+        "seconds": "Float64",  # spent training, over all resumes
+        "env_steps": "UInt64",
+        "updates": "UInt64",
+        "episodes": "UInt64",
+        "env_steps_per_second": "Float64",
+        "mean_return": "Nullable(Float64)",  # of the last 100 episodes; null before the first has ended
+        "mean_episode_length": "Nullable(Float64)",
+        "policy_sha256": "String",
+        "rattle_version": "String",
+    }
+)
+
+#: One row an update of the policy.
+UPDATES: Final = Columns(
+    {
+        "time": "DateTime64(6, 'UTC')",
+        "run_id": "String",
+        "policy_version": "UInt64",  # the version that the update made
+        "env_steps": "UInt64",  # steps taken since the run began
+        "seconds": "Float64",  # spent training since the run began
+        "env_steps_per_second": "Float64",  # during this update
+        "episodes": "UInt64",  # episodes ended since the run began
+        "mean_return": "Nullable(Float64)",  # of the last 100 episodes
+        "mean_episode_length": "Nullable(Float64)",
+        "policy_loss": "Float64",
+        "value_loss": "Float64",
+        "entropy": "Float64",  # nats an action
+        "gradient_norm": "Float64",  # before clipping
+        "learning_rate": "Float64",
+    }
+)
+
+#: One row an agent's episode.
+EPISODES: Final = Columns(
+    {
+        "time": "DateTime64(6, 'UTC')",
+        "run_id": "String",
+        "episode_id": "UInt64",  # counts the run's episodes from 0
+        "world": "UInt32",
+        "world_episode": "UInt32",  # the number of the episode in its world: with the seed it decides the game
+        "agent": "UInt32",
+        "return": "Float64",
+        "length": "UInt32",  # ticks
+        "terminated": "Bool",  # false: truncated
+        "env_steps": "UInt64",  # when the update that saw its end began
+        "policy_version": "UInt64",  # that played its end
+        "metrics": "Map(String, Float64)",  # such as food
+    }
+)
+
+#: One row a tick of a recorded episode and agent (Parquet).
+STEPS: Final = Columns(
+    {
+        "run_id": "String",
+        "world": "UInt32",
+        "world_episode": "UInt32",
+        "agent": "UInt32",
+        "tick": "UInt32",  # from 0
+        "policy_version": "UInt64",
+        "observation": "Array(Float32)",  # what the agent saw before it acted
+        "action": "Int32",
+        "reward": "Float32",
+        "terminated": "Bool",
+        "truncated": "Bool",
+        "log_prob": "Float32",  # of the action, in nats, when it was chosen
+        "value": "Float32",  # predicted return; 0 without a value head
+        "state": "String",  # JSON: the world before the tick, as a replay draws it; in the rows of agent 0
+    }
+)
+
+#: One row an event, as the logger writes it.
+LOGS: Final = Columns(
+    {
+        "time": "DateTime64(6, 'UTC')",
+        "level": "String",
+        "service": "String",
+        "event": "String",
+        "experiment": "String",
+        "run_id": "String",
+        "host": "String",
+        "pid": "UInt32",
+        "fields": "String",  # JSON: the event's own fields
+    }
+)
+
+TABLES: Final = MappingProxyType({"runs": RUNS, "updates": UPDATES, "episodes": EPISODES, "steps": STEPS, "logs": LOGS})

@@ -1,0 +1,1 @@
+"""Worlds: the vector protocol, Snake under fog of war, and adapters for Gymnasium and PettingZoo."""

@@ -1,0 +1,9 @@
+"""The error base class of the environments package."""
+
+from __future__ import annotations
+
+from rattle.errors import RattleError
+
+
+class EnvError(RattleError):
+    """An environment is unknown, badly configured or was handed a wrong array."""

@@ -1,0 +1,1 @@
+"""Multi-agent Snake under fog of war: readable rules (`reference`) and a compiled batch of worlds (`batch`)."""

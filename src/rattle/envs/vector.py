@@ -1,0 +1,99 @@
+"""The vector protocol: everything that steps is a batch of worlds on preallocated arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.envs.errors import EnvError
+
+
+@dataclass(frozen=True)
+class CodeSpace:
+    """An observation of `cells` cell codes (uint8), each from 0 to `codes` - 1."""
+
+    cells: int
+    codes: int
+
+
+@dataclass(frozen=True)
+class FloatSpace:
+    """An observation of `size` float32 numbers."""
+
+    size: int
+
+
+ObservationSpace = CodeSpace | FloatSpace
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """What an environment is, without the number of its worlds."""
+
+    id: str
+    settings: Mapping[str, Any]
+    observation_space: ObservationSpace
+    num_actions: int
+    agents_per_world: int
+    #: Numbers that an agent's episode ends with besides return and length, such as "food".
+    metrics: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class VectorWorlds(Protocol):
+    """W worlds of A agents, B = W * A slots, stepped together.
+
+    The arrays are allocated once and overwritten by every `reset` and `step`; slot w * A + a is agent a of world w.
+    A world that ends starts its next episode in the same step: `observation` then shows the new episode,
+    `final_observation` what the slots of the old one saw last. An agent that dies while its world goes on stays in
+    the batch with `active` false until the world's next episode; its rows are zero and its actions are ignored.
+    """
+
+    spec: EnvironmentSpec
+    num_worlds: int
+    num_slots: int
+
+    observation: NDArray[Any]  # (B, ...): what each slot sees now
+    reward: NDArray[np.float32]  # (B,)
+    terminated: NDArray[np.bool_]  # (B,): the slot's episode ended by the rules in this step
+    truncated: NDArray[np.bool_]  # (B,): the slot's episode was cut in this step
+    active: NDArray[np.bool_]  # (B,): the slot's agent is alive and will act on `observation`
+    final_observation: NDArray[Any]  # (B, ...): valid in the slots of worlds that ended in this step
+    final_metrics: Mapping[str, NDArray[np.int32]]  # name -> (B,): valid where terminated or truncated
+    episode: NDArray[np.uint32]  # (W,): the number of each world's episode in progress
+
+    def reset(self, seed: int | None = None) -> None:
+        """Start episode 0 of `seed` in every world, or with None the next episode of the current seed."""
+
+    def step(self, action: NDArray[np.integer[Any]]) -> None:
+        """Advance every world one tick with integer actions (B,)."""
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return copies of all that decides what follows."""
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Continue exactly where `state` was taken; raises EnvError when it does not fit."""
+
+    def snapshot(self, world: int) -> dict[str, Any]:
+        """Return one world as it stands, in plain values that a replay can draw."""
+
+    def close(self) -> None:
+        """Free what the worlds hold; they cannot be used afterwards."""
+
+
+def check_actions(action: NDArray[Any], num_slots: int, num_actions: int) -> None:
+    """Raise EnvError unless `action` is an integer array (num_slots,) of values from 0 to num_actions - 1."""
+    if not isinstance(action, np.ndarray) or action.dtype.kind not in "iu" or action.shape != (num_slots,):
+        raise EnvError(f"action must be an integer array of shape ({num_slots},), got {_describe(action)}")
+    if num_slots and not (action.min() >= 0 and action.max() < num_actions):
+        raise EnvError(f"action must lie between 0 and {num_actions - 1}, got {action.min()} to {action.max()}")
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape}"
+    return type(value).__name__

@@ -1,0 +1,1 @@
+"""Learning: rollouts in, policy updates out. Tensors only; no files, no networks, no clocks."""

@@ -1,0 +1,1 @@
+"""Policies: their specs, networks, compiled forward pass, and the policy file format."""
