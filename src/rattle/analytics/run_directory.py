@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.writer import storing
 
 RUNS_ROOT = Path("runs")
 LATEST = "latest"
@@ -32,6 +34,7 @@ class RunDirectory:
         self.run = path / "run.json"
         self.policy = path / "policy.safetensors"
         self.checkpoints = path / "checkpoints"
+        self._lock = path / ".lock"
 
     def table(self, name: str) -> Path:
         """Return the folder that holds the files of a table."""
@@ -42,23 +45,47 @@ class RunDirectory:
         """Whether a run has begun here."""
         return self.config.is_file()
 
+    @property
+    def in_use(self) -> bool:
+        """Whether a living process, this one included, holds the lock of this run."""
+        try:
+            descriptor = os.open(self._lock, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            return not _lock(descriptor, fcntl.LOCK_SH)
+        finally:
+            os.close(descriptor)
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from writing here; raises AnalyticsError when one already does.
 
         The operating system drops the lock with the process, however it dies.
         """
-        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        with storing(self._lock):
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise AnalyticsError(
-                    f"run directory {self.path} is in use by another process: wait for it, stop it, or choose another"
-                ) from None
+            if not _lock(descriptor, fcntl.LOCK_EX):
+                time.sleep(
+                    0.05
+                )  # `in_use` holds the lock for microseconds: it must not stop a run that begins just then
+                if not _lock(descriptor, fcntl.LOCK_EX):
+                    raise AnalyticsError(
+                        f"run directory {self.path} is in use by another process: "
+                        "wait for it, stop it, or choose another"
+                    )
             yield
         finally:
             os.close(descriptor)
+
+
+def _lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def list_runs(root: Path = RUNS_ROOT) -> list[RunDirectory]:

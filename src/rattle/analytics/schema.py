@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from types import MappingProxyType
 from typing import Final
 
 Columns = MappingProxyType[str, str]
+
+#: Matches the type of a column that may be null; its group is the type of the others.
+NULLABLE: Final = re.compile(r"^Nullable\((.*)\)$")
 
 #: One row a run; `status` is running, finished, interrupted or failed.
 RUNS: Final = Columns(
@@ -84,7 +88,7 @@ STEPS: Final = Columns(
         "truncated": "Bool",
         "log_prob": "Float32",  # of the action, in nats, when it was chosen
         "value": "Float32",  # predicted return; 0 without a value head
-        "state": "String",  # JSON: the world before the tick, as a replay draws it; in the rows of agent 0
+        "state": "String",  # JSON: the world before the tick, in the row of its first living agent; else empty
     }
 )
 
@@ -104,3 +108,8 @@ LOGS: Final = Columns(
 )
 
 TABLES: Final = MappingProxyType({"runs": RUNS, "updates": UPDATES, "episodes": EPISODES, "steps": STEPS, "logs": LOGS})
+
+#: Columns that queries see beside the stored ones, as SQL.
+DERIVED_COLUMNS: Final = MappingProxyType(
+    {"episodes": Columns({"food": "if(mapContains(metrics, 'food'), metrics['food'], NULL)"})}
+)

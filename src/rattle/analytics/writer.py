@@ -2,67 +2,135 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Final
 
 import msgspec
 
+from rattle.analytics.errors import AnalyticsError
+
 _encoder = msgspec.json.Encoder()
+
+_FLUSH_AT: Final = 1 << 20  # bytes
+_DISK_IS_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class TableWriter:
-    """One process's JSON-lines file of one table."""
+    """One process's JSON-lines file of one table; methods raise AnalyticsError when the disk does not take the rows."""
 
     def __init__(self, folder: Path, writer: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"{writer}.jsonl"
-        self._file: IO[bytes] = self._path.open("ab", buffering=1 << 20)
+        self._pending = bytearray()
+        with storing(self._path):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("ab", buffering=0)
+            self._length = end_of_last_line(self._path)
+            self._file.truncate(self._length)
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows; they reach the file at the next `flush` at the latest."""
-        self._file.write(_encoder.encode_lines(rows))
+        self._pending += _encoder.encode_lines(rows)
+        if len(self._pending) >= _FLUSH_AT:
+            self.flush()
 
     def flush(self, *, sync: bool = False) -> int:
-        """Hand everything to the operating system, with `sync` to the disk; return the file's length in bytes."""
-        self._file.flush()
-        if sync:
-            os.fsync(self._file.fileno())
-        return self._file.tell()
+        """Hand everything to the operating system, with `sync` to the disk; return the file's length in bytes.
+
+        When that fails the file ends where it ended before, and the rows stay here for the next attempt.
+        """
+        with storing(self._path):
+            try:
+                self._append()
+            except OSError:
+                self._file.truncate(self._length)
+                raise
+            if sync:
+                os.fsync(self._file.fileno())
+        return self._length
 
     def truncate(self, length: int) -> None:
         """Drop what was written after the file was `length` bytes long."""
-        self._file.flush()
-        os.truncate(self._path, length)
-        self._file.seek(0, os.SEEK_END)
+        if length > self._length:
+            raise AnalyticsError(
+                f"{self._path} has lost rows: it is {self._length} bytes long, where the checkpoint knew {length}"
+            )
+        self._pending.clear()
+        with storing(self._path):
+            self._file.truncate(length)
+        self._length = length
 
     def close(self) -> None:
         """Flush and close the file."""
-        self._file.close()
+        try:
+            self.flush()
+        finally:
+            self._file.close()
+
+    def _append(self) -> None:
+        written = 0
+        with memoryview(self._pending) as rows:
+            while written < len(rows):
+                written += self._file.write(rows[written:])
+        self._pending.clear()
+        self._length += written
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file so that a crash at any moment leaves the old or the new content, whole.
 
-    A failed write (a full disk) removes what it had begun and leaves the old content.
+    A failed write (a full disk) removes what it had begun, leaves the old content and raises AnalyticsError.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the block a temporary path to write to, which takes the place of `path` when the block ends well."""
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")  # its suffix still says what it holds
+    with storing(path):
+        try:
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turn what the operating system refuses in the block into an AnalyticsError that says what to do."""
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+        yield
+    except OSError as error:
+        if error.errno in _DISK_IS_FULL:
+            advice = "the disk is full: free some space, then resume; all that was stored before is intact"
+            raise AnalyticsError(f"cannot write {path}: {advice}") from error
+        raise AnalyticsError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    _sync(folder)
+
+
+def end_of_last_line(path: Path) -> int:
+    """Return where the last whole line ends: a process that was killed may have left half a line after it."""
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return 0
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.rfind(b"\n") + 1
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

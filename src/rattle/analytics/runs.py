@@ -1,0 +1,84 @@
+"""The table `runs`: what is known of each run, as rows, as text and as JSON lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Final
+
+import msgspec
+
+from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.schema import NULLABLE, RUNS
+
+RUNNING: Final = "running"
+INTERRUPTED: Final = "interrupted"  # also where the process died before it could say so
+DAMAGED: Final = "damaged"  # run.json cannot be read
+
+_PYTHON_TYPES: Final = MappingProxyType(
+    {"String": str, "UInt64": int, "Float64": float, "DateTime64(6, 'UTC')": datetime}
+)
+#: A row that may lack columns, as in a run.json of an earlier version; it has no others.
+_Row: Final = msgspec.defstruct(
+    "_Row",
+    [(name, _PYTHON_TYPES[NULLABLE.sub(r"\1", kind)] | None, None) for name, kind in RUNS.items()],
+)
+
+
+def row(run: RunDirectory) -> dict[str, Any]:
+    """Return a run's row with every column of `runs`, None for what is not known (yet).
+
+    A run that says it is running while no process holds its lock was killed: its status is `interrupted`.
+    """
+    try:
+        known: Any = msgspec.json.decode(run.run.read_bytes(), type=_Row)
+    except FileNotFoundError:
+        known = _Row(status=RUNNING)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        known = _Row(status=DAMAGED)
+    found: dict[str, Any] = msgspec.structs.asdict(known)
+    if found["status"] == RUNNING and not run.in_use:
+        found["status"] = INTERRUPTED
+    return {**found, "run_id": found["run_id"] or run.path.resolve().name}
+
+
+def json_lines(runs: Iterable[RunDirectory]) -> str:
+    """Return one JSON object a line and run: the columns of `runs` and the run's `directory`."""
+    return msgspec.json.Encoder().encode_lines([{**row(run), "directory": str(run.path)} for run in runs]).decode()
+
+
+def table(runs: Iterable[RunDirectory]) -> str:
+    """Return the runs as an aligned text table with a heading, one line a run."""
+    lines = [
+        ("run_id", "experiment", "status", "env_steps", "steps/s", "mean return", "started (UTC)"),
+        *map(_shown, map(row, runs)),
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(_aligned(line, widths) for line in lines)
+
+
+def _shown(known: dict[str, Any]) -> tuple[str, ...]:
+    started = known["started"]
+    return (
+        known["run_id"],
+        known["experiment"] or "-",
+        known["status"] or "-",
+        _number(known["env_steps"], ",.0f"),
+        _number(known["env_steps_per_second"], ",.0f"),
+        _number(known["mean_return"], ",.2f"),
+        started.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if started else "-",
+    )
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _aligned(line: tuple[str, ...], widths: list[int]) -> str:
+    """Align names to the left and the three numbers to the right."""
+    cells = [
+        cell.rjust(width) if 3 <= i <= 5 else cell.ljust(width)
+        for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+    ]
+    return "  ".join(cells).rstrip()

@@ -1,0 +1,135 @@
+"""Recorded episodes: collected as arrays and stored as Parquet files, each complete when it appears."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.analytics.schema import STEPS
+from rattle.analytics.writer import storing, write_atomically
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_encoder = msgspec.json.Encoder()
+
+_DTYPES: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
+    {
+        "UInt32": np.dtype(np.uint32),
+        "UInt64": np.dtype(np.uint64),
+        "Int32": np.dtype(np.int32),
+        "Float32": np.dtype(np.float32),
+        "Bool": np.dtype(np.bool_),
+        "String": np.dtype(np.object_),
+        "Array(Float32)": np.dtype(np.float32),
+    }
+)
+
+
+def encode_state(snapshot: Mapping[str, Any]) -> str:
+    """Return a world's snapshot, such as `SnakeWorlds.snapshot` gives it, as an entry of the column `state`."""
+    return _encoder.encode(snapshot).decode()
+
+
+class StepsWriter:
+    """One process's Parquet files of the table `steps`, numbered WRITER-000000.parquet, WRITER-000001.parquet, ..."""
+
+    def __init__(self, folder: Path, writer: str) -> None:
+        with storing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._writer = writer
+        self._episodes: list[dict[str, NDArray[Any]]] = []
+        self._count = max(self._numbers(), default=-1) + 1
+
+    @property
+    def count(self) -> int:
+        """The number of files written; a checkpoint keeps it for `discard_after`."""
+        return self._count
+
+    @property
+    def pending(self) -> int:
+        """The number of episodes added since the last flush."""
+        return len(self._episodes)
+
+    def add(self, columns: Mapping[str, Any]) -> None:
+        """Take one agent's finished episode of n ticks; it is stored by the next `flush`.
+
+        `columns` has every column of `steps`: an array of n entries ((n, size) for `observation`, n strings for
+        `state`, "" where another row of the tick has it), or one value for all rows. The number of ticks is that of
+        `tick`. Raises ValueError for missing, unknown and misshapen columns.
+        """
+        if columns.keys() != STEPS.keys():
+            wrong = sorted(columns.keys() ^ STEPS.keys())
+            raise ValueError(f"an episode has exactly the columns of `steps`; missing or unknown: {', '.join(wrong)}")
+        rows = len(columns["tick"])
+        self._episodes.append({name: _column(name, columns[name], rows) for name in STEPS})
+
+    def flush(self) -> int:
+        """Store the episodes added since the last flush as one file and return `count`; no episodes, no file.
+
+        Raises AnalyticsError when the disk does not take it; then nothing has changed and it may be tried again.
+        """
+        if self._episodes:
+            write_atomically(self._path(self._count), _parquet(self._episodes))
+            self._count += 1
+            self._episodes.clear()
+        return self._count
+
+    def discard_after(self, count: int) -> None:
+        """Delete what was written after `count` files, and what was not stored yet: a resume plays it again."""
+        self._episodes.clear()
+        with storing(self._folder):
+            for number in self._numbers():
+                if number >= count:
+                    self._path(number).unlink()
+            for unfinished in self._folder.glob(f".*.{self._writer}-*.parquet"):
+                unfinished.unlink()
+        self._count = count
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{self._writer}-{number:06}.parquet"
+
+    def _numbers(self) -> list[int]:
+        name = re.compile(re.escape(self._writer) + r"-(\d+)\.parquet")
+        return [int(match[1]) for path in self._folder.iterdir() if (match := name.fullmatch(path.name))]
+
+
+def _column(name: str, values: Any, rows: int) -> NDArray[Any]:
+    """Return a copy of the values as an array with one entry a row."""
+    column: NDArray[Any] = np.array(values, _DTYPES[STEPS[name]])
+    if column.ndim == 0:
+        return np.full(rows, column[()], column.dtype)
+    if column.shape[0] != rows or column.ndim != (2 if name == "observation" else 1):
+        raise ValueError(f"column '{name}' of an episode of {rows} ticks has the shape {column.shape}")
+    return column
+
+
+def _parquet(episodes: Sequence[Mapping[str, NDArray[Any]]]) -> bytes:
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({name: _arrow([episode[name] for episode in episodes]) for name in STEPS})
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(table, file, compression="zstd")
+    return file.getvalue()
+
+
+def _arrow(parts: Sequence[NDArray[Any]]) -> pyarrow.Array:
+    """Join one column of several episodes; rows that are arrays themselves may differ in length between episodes."""
+    import pyarrow
+
+    if parts[0].ndim == 1:
+        column = np.concatenate(parts)
+        return pyarrow.array(column, pyarrow.string() if column.dtype == np.object_ else None)
+    lengths = np.concatenate([np.full(len(part), part.shape[1], np.int32) for part in parts])
+    offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
+    return pyarrow.ListArray.from_arrays(offsets, np.concatenate([part.ravel() for part in parts]))

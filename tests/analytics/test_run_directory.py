@@ -1,0 +1,87 @@
+"""Runs are found by name, and one process at a time writes to a run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.run_directory import RunDirectory, find_run, list_runs
+from tests.analytics.build import make_run
+
+HOLDER = """
+import sys
+from pathlib import Path
+from rattle.analytics.run_directory import RunDirectory
+with RunDirectory(Path(sys.argv[1])).locked():
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def other_process_in(run: RunDirectory) -> Iterator[subprocess.Popen[str]]:
+    """Hold the lock of a run in another process."""
+    command = [sys.executable, "-c", HOLDER, str(run.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        yield process
+        process.kill()
+
+
+def test_a_run_in_use_by_another_process_is_refused_until_that_dies(run: RunDirectory) -> None:
+    assert not run.in_use
+    with other_process_in(run) as process:
+        assert run.in_use
+        with pytest.raises(AnalyticsError, match="is in use by another process: wait for it, stop it"), run.locked():
+            pass
+        process.kill()
+        process.wait()
+        assert not run.in_use
+        with run.locked():
+            assert run.in_use
+    assert not run.in_use
+
+
+def test_asking_whether_a_run_is_in_use_leaves_no_trace(run: RunDirectory) -> None:
+    assert not run.in_use
+    assert not (run.path / ".lock").exists()
+
+
+def test_a_directory_that_cannot_be_locked_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AnalyticsError, match=r"cannot write .*gone/\.lock"), RunDirectory(tmp_path / "gone").locked():
+        pass
+
+
+def test_runs_are_found_by_path_name_beginning_and_latest(tmp_path: Path) -> None:
+    first, second = make_run(tmp_path, "20260101-snake-a"), make_run(tmp_path, "20260102-snake-b")
+    os.utime(first.config, (2e9, 2e9))
+    assert [run.path for run in list_runs(tmp_path)] == [first.path, second.path]
+    assert [run.path for run in list_runs(second.path)] == [second.path]
+    assert find_run(str(second.path), tmp_path).path == second.path
+    assert find_run("20260102-snake-b", tmp_path).path == second.path
+    assert find_run("20260102", tmp_path).path == second.path
+    assert find_run("latest", tmp_path).path == first.path
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("2026", "beginning of 2 runs"), ("other", "no run 'other': give a run directory")]
+)
+def test_what_is_not_one_run_is_explained(tmp_path: Path, name: str, message: str) -> None:
+    make_run(tmp_path, "20260101-snake-a")
+    make_run(tmp_path, "20260102-snake-b")
+    with pytest.raises(AnalyticsError, match=message):
+        find_run(name, tmp_path)
+
+
+def test_no_runs_yet(tmp_path: Path) -> None:
+    assert list_runs(tmp_path / "missing") == []
+    with pytest.raises(AnalyticsError, match="start one with 'rattle train'"):
+        find_run("latest", tmp_path)

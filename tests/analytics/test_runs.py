@@ -1,0 +1,68 @@
+"""The table of runs says what is known and what became of each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.runs import json_lines, row, table
+from rattle.analytics.schema import RUNS
+from tests.analytics.build import START, make_run
+
+
+def test_a_row_has_every_column(run: RunDirectory) -> None:
+    known = row(run)
+    assert list(known) == list(RUNS)
+    assert known["started"] == START
+    assert known["mean_return"] == 38.25
+
+
+def test_a_run_is_running_while_its_process_lives(tmp_path: Path) -> None:
+    run = make_run(tmp_path, status="running")
+    assert row(run)["status"] == "interrupted"
+    with run.locked():
+        assert row(run)["status"] == "running"
+    assert row(make_run(tmp_path, "failed", status="failed"))["status"] == "failed"
+
+
+def test_a_run_that_has_only_begun_is_listed(run: RunDirectory) -> None:
+    run.run.unlink()
+    known = row(run)
+    assert (known["run_id"], known["status"], known["env_steps"]) == (run.path.name, "interrupted", None)
+    assert run.path.name in table([run])
+
+
+@pytest.mark.parametrize("content", [b"", b'{"run_id": "x', b"\xff\xfe", b"[]", b'{"env_steps": "many"}'])
+def test_a_damaged_row_does_not_hide_the_others(tmp_path: Path, content: bytes) -> None:
+    damaged, sound = make_run(tmp_path, "a"), make_run(tmp_path, "b")
+    damaged.run.write_bytes(content)
+    lines = table([damaged, sound]).splitlines()
+    assert lines[1].split()[:3] == ["a", "-", "damaged"]
+    assert lines[2].split()[:3] == ["b", "snake", "finished"]
+
+
+def test_the_table_is_aligned(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, "short"), make_run(tmp_path, "much-longer", env_steps=1, mean_return=None)]
+    assert table(runs) == "\n".join(
+        [
+            "run_id       experiment  status    env_steps  steps/s  mean return  started (UTC)",
+            "short        snake       finished  3,500,000   58,333        38.25  2026-01-02 03:04:05",
+            "much-longer  snake       finished          1   58,333            -  2026-01-02 03:04:05",
+        ]
+    )
+
+
+def test_no_runs_give_a_heading_only() -> None:
+    assert table([]).startswith("run_id  experiment")
+    assert json_lines([]) == ""
+
+
+def test_json_lines_hold_the_whole_row_and_the_directory(run: RunDirectory) -> None:
+    (line,) = json_lines([run]).splitlines()
+    known = msgspec.json.decode(line)
+    assert list(known) == [*RUNS, "directory"]
+    assert known["directory"] == str(run.path)
+    assert known["started"] == "2026-01-02T03:04:05.678901Z"

@@ -1,0 +1,105 @@
+"""Recorded episodes are stored in whole files with exactly the columns of the table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.schema import STEPS
+from rattle.analytics.steps import StepsWriter, encode_state
+from tests.analytics.build import steps_columns
+
+ARROW_TYPES = {
+    "String": "string",
+    "UInt32": "uint32",
+    "UInt64": "uint64",
+    "Int32": "int32",
+    "Float32": "float",
+    "Bool": "bool",
+    "Array(Float32)": "list<element: float>",
+}
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return rows
+
+
+def test_a_file_has_the_columns_and_types_of_the_table(run: RunDirectory) -> None:
+    writer = StepsWriter(run.table("steps"), "w")
+    writer.add(steps_columns(run, 3, state=[encode_state({"food": [[1, 2]]}), "", ""]))
+    writer.add(steps_columns(run, 2, world=1, observation=np.ones((2, 6), np.uint8)))
+    assert (writer.pending, writer.flush(), writer.pending) == (2, 1, 0)
+    path = run.table("steps") / "w-000000.parquet"
+    assert {field.name: str(field.type) for field in pq.read_schema(path)} == {
+        name: ARROW_TYPES[kind] for name, kind in STEPS.items()
+    }
+    rows = read(path)
+    assert [row["tick"] for row in rows] == [0, 1, 2, 0, 1]
+    assert [len(row["observation"]) for row in rows] == [4, 4, 4, 6, 6]
+    assert rows[0]["state"] == '{"food":[[1,2]]}'
+    assert [row["terminated"] for row in rows] == [False, False, True, False, True]
+
+
+def test_a_flush_without_episodes_writes_nothing(run: RunDirectory) -> None:
+    writer = StepsWriter(run.table("steps"), "w")
+    assert writer.flush() == 0
+    assert list(run.table("steps").iterdir()) == []
+
+
+def test_added_arrays_may_be_reused_by_the_caller(run: RunDirectory) -> None:
+    writer = StepsWriter(run.table("steps"), "w")
+    reward = np.zeros(2, np.float32)
+    writer.add(steps_columns(run, 2, reward=reward))
+    reward[:] = 9
+    writer.flush()
+    assert [row["reward"] for row in read(run.table("steps") / "w-000000.parquet")] == [0, 0]
+
+
+def test_a_resume_goes_back_to_what_the_checkpoint_knew(run: RunDirectory) -> None:
+    folder = run.table("steps")
+    for _ in range(3):
+        writer = StepsWriter(folder, "w")
+        writer.add(steps_columns(run, 2))
+        writer.flush()
+    (folder / "other-000007.parquet").touch()
+    (folder / ".123.w-000003.parquet").touch()
+    writer = StepsWriter(folder, "w")
+    assert writer.count == 3
+    writer.add(steps_columns(run, 2))
+    writer.discard_after(1)
+    assert (writer.count, writer.pending) == (1, 0)
+    assert sorted(path.name for path in folder.iterdir()) == ["other-000007.parquet", "w-000000.parquet"]
+    writer.add(steps_columns(run, 5))
+    assert writer.flush() == 2
+    assert len(read(folder / "w-000001.parquet")) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"extra": 1}, "extra"),
+        ({"reward": np.zeros(3)}, r"column 'reward' of an episode of 2 ticks has the shape \(3,\)"),
+        ({"observation": np.zeros(2)}, "column 'observation'"),
+    ],
+)
+def test_columns_that_do_not_fit_are_named(run: RunDirectory, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        StepsWriter(run.table("steps"), "w").add(steps_columns(run, 2, **change))
+
+
+def test_a_full_disk_keeps_the_episodes_for_another_attempt(tiny_disk: Path) -> None:
+    run = RunDirectory(tiny_disk)
+    writer = StepsWriter(run.table("steps"), "w")
+    noise = np.random.default_rng(0).normal(size=(600, 200))
+    writer.add(steps_columns(run, 600, observation=noise))
+    with pytest.raises(AnalyticsError, match=r"w-000000\.parquet: the disk is full"):
+        writer.flush()
+    assert (writer.count, writer.pending) == (0, 1)
+    assert list(run.table("steps").iterdir()) == []
