@@ -1,0 +1,70 @@
+"""The views that queries see, over links to the files of the runs that were asked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from shutil import copyfile
+
+import msgspec
+
+from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.runs import row
+from rattle.analytics.schema import DERIVED_COLUMNS, TABLES
+from rattle.analytics.writer import end_of_last_line
+
+_JSON_LINES = ".jsonl"
+_PARQUET = ".parquet"
+
+
+def link_files(folder: Path, runs: Sequence[RunDirectory]) -> Mapping[str, Path]:
+    """Fill a folder with links to the runs' files and return which file is behind each link.
+
+    The links' names hold no quotes and no wildcards, whatever the runs are called. What may end in half a line,
+    because its run is in progress or was killed, is copied up to its last whole line: the engine would stumble. The
+    rows of `runs` are written out: one says `interrupted` where its file still says `running`.
+    """
+    links: dict[str, Path] = {}
+    for table in TABLES:
+        (folder / table).mkdir()
+    (folder / "runs" / "runs.jsonl").write_bytes(msgspec.json.Encoder().encode_lines([row(run) for run in runs]))
+    for run in runs:
+        in_use = run.in_use
+        for table in ("updates", "episodes", "steps", "logs"):
+            for path in _files(run.table(table), _suffix(table)):
+                link = folder / table / f"{len(links)}{path.suffix}"
+                links[str(link)] = path
+                if path.suffix == _JSON_LINES and (in_use or end_of_last_line(path) < path.stat().st_size):
+                    copyfile(path, link)
+                    os.truncate(link, end_of_last_line(link))
+                else:
+                    link.symlink_to(path.resolve())
+    return links
+
+
+def view(table: str, folder: Path) -> str:
+    """Return the statement that makes the view of a table over the links in a folder."""
+    columns = "*" + "".join(f", {how} AS {name}" for name, how in DERIVED_COLUMNS.get(table, {}).items())
+    return f"CREATE VIEW {table} AS SELECT {columns} FROM {_source(table, folder / table)}"  # noqa: S608 (own, quoted)
+
+
+def _source(table: str, folder: Path) -> str:
+    suffix = _suffix(table)
+    engine_format = "Parquet" if suffix == _PARQUET else "JSONEachRow"
+    structure = ", ".join(f"`{name}` {kind}" for name, kind in TABLES[table].items())
+    return f"file({_quoted(f'{folder}/*{suffix}')}, {engine_format}, {_quoted(structure)})"
+
+
+def _suffix(table: str) -> str:
+    return _PARQUET if table == "steps" else _JSON_LINES
+
+
+def _files(folder: Path, suffix: str) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix == suffix and not path.name.startswith("."))
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,202 @@
+"""SQL over run directories: the tables, their types, safety, live runs and what errors say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.query import query, rows
+from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.schema import DERIVED_COLUMNS, TABLES
+from rattle.analytics.steps import StepsWriter
+from tests.analytics.build import episode_row, make_run, steps_columns, update_row, write_rows
+
+
+@pytest.fixture
+def full_run(run: RunDirectory) -> RunDirectory:
+    write_rows(run, "updates", [update_row(run, version) for version in range(1, 21)])
+    write_rows(run, "episodes", [episode_row(run, number) for number in range(100)])
+    event = {"time": "2026-01-02T03:04:05.5Z", "level": "info", "event": "begun", "pid": 7, "fields": {"a": 1}}
+    write_rows(run, "logs", [event])
+    steps = StepsWriter(run.table("steps"), "w")
+    steps.add(steps_columns(run, 5))
+    steps.flush()
+    return run
+
+
+@pytest.mark.parametrize("filled", [True, False])
+@pytest.mark.parametrize("table", TABLES)
+def test_every_table_has_its_columns_and_types(
+    request: pytest.FixtureRequest, tmp_path: Path, table: str, filled: bool
+) -> None:
+    runs = [request.getfixturevalue("full_run")] if filled else [make_run(tmp_path, "empty")]
+    described = {row["name"]: row["type"] for row in rows(f"DESCRIBE {table}", runs)}
+    derived = {name: described.pop(name) for name in DERIVED_COLUMNS.get(table, {})}
+    assert described == dict(TABLES[table])
+    assert derived == ({"food": "Nullable(Float64)"} if table == "episodes" else {})
+    expected = {"runs": 1, "updates": 20, "episodes": 100, "steps": 5, "logs": 1} if filled else {"runs": 1}
+    assert len(rows(f"SELECT * FROM {table}", runs)) == expected.get(table, 0)  # noqa: S608
+
+
+def test_values_arrive_unchanged(full_run: RunDirectory) -> None:
+    (first,) = rows("SELECT * FROM episodes WHERE episode_id = 41", [full_run])
+    stored = episode_row(full_run, 41)
+    assert first == {**stored, "time": "2026-01-02 03:04:05.719901", "food": 2.0}
+    (event,) = rows("SELECT time, event, pid, JSONExtractInt(fields, 'a') AS a FROM logs", [full_run])
+    assert event == {"time": "2026-01-02 03:04:05.500000", "event": "begun", "pid": 7, "a": 1}
+    assert rows("SELECT mean_return FROM updates WHERE policy_version = 1", [full_run]) == [{"mean_return": None}]
+
+
+def test_an_environment_without_food_has_none(run: RunDirectory) -> None:
+    write_rows(run, "episodes", [episode_row(run, 0, metrics={})])
+    assert rows("SELECT food FROM episodes", [run]) == [{"food": None}]
+
+
+def test_a_killed_run_is_interrupted_here_too(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, "a", status="running"), make_run(tmp_path, "b")]
+    assert rows("SELECT run_id, status FROM runs ORDER BY run_id", runs) == [
+        {"run_id": "a", "status": "interrupted"},
+        {"run_id": "b", "status": "finished"},
+    ]
+
+
+def test_formats(full_run: RunDirectory) -> None:
+    sql = "SELECT world, count() AS n FROM episodes WHERE world < 2 GROUP BY world ORDER BY world"
+    assert query(sql, [full_run]).splitlines() == [
+        "┌─world─┬──n─┐",
+        "│     0 │ 13 │",
+        "│     1 │ 13 │",
+        "└───────┴────┘",
+    ]
+    assert query(sql, [full_run], "csv") == '"world","n"\n0,13\n1,13\n'
+    assert query(sql, [full_run], "json") == '{"world":0,"n":13}\n{"world":1,"n":13}\n'
+    assert query("SELECT 1 FROM logs WHERE 0", [full_run]) == "(no rows)\n"
+    assert query("SELECT 1 FROM logs WHERE 0", [full_run], "csv") == '"1"\n'
+    assert query("SELECT 1 AS x FORMAT TSV", []) == "1\n"
+    with pytest.raises(AnalyticsError, match="leave the FORMAT clause out"):
+        rows("SELECT 'x' FORMAT TSV", [])
+
+
+def test_nothing_is_printed(full_run: RunDirectory, capfd: pytest.CaptureFixture[str]) -> None:
+    query("SELECT * FROM steps", [full_run])
+    with pytest.raises(AnalyticsError):
+        query("SELECT nothing FROM steps", [full_run])
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["it's", 'quo"te', "{a,b}*?[x]", "back\\slash", "per%cent", "sp ace;--", "ünï"])
+def test_runs_may_have_any_name(tmp_path: Path, name: str) -> None:
+    run = make_run(tmp_path / name, name)
+    write_rows(run, "updates", [update_row(run, 1)])
+    assert rows("SELECT run_id FROM updates", [run]) == [{"run_id": name}]
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        (
+            "SELECT retrun FROM episodes",
+            r"no column 'retrun' \(did you mean 'return'\?\); episodes has time, .*metrics, food",
+        ),
+        ("SELECT fod FROM episodes", r"did you mean 'food'"),
+        ("SELECT e.x FROM episodes e", r"e\.x"),
+        ("SELECT 1 FROM episods", r"no table 'episods' \(did you mean 'episodes'\?\); the tables are runs, updates"),
+        ("SELECT count( FROM runs", r"the query fails: Syntax error: .*'\(' at position 13 is never closed"),
+        ("SELECT nofun(1)", r"Function with name `nofun` does not exist"),
+        ("", r"give one SQL statement, not 0"),
+        ("-- only a comment", r"give one SQL statement, not 0"),
+        ("SELECT 1; SELECT 2", r"give one SQL statement, not 2"),
+        ("DROP VIEW runs", r"a query can only read: begin it with SELECT, .* not 'DROP'"),
+        ("SELECT 1 SETTINGS readonly = 0", r"a query can only read"),
+        ("EXPLAIN AST INSERT INTO runs VALUES (1)", None),
+        ("/* ; */ SELECT ';' -- ;", None),
+        ("SELECT 1;", None),
+        ("(SELECT 1) UNION ALL (SELECT 2)", None),
+    ],
+)
+def test_errors_are_one_clear_line(run: RunDirectory, sql: str, message: str | None) -> None:
+    if message is None:
+        assert query(sql, [run])
+        return
+    with pytest.raises(AnalyticsError, match=message) as raised:
+        query(sql, [run])
+    assert "\n" not in str(raised.value)
+    assert "DB::Exception" not in str(raised.value)
+
+
+def test_queries_change_nothing(full_run: RunDirectory) -> None:
+    before = {path: path.read_bytes() for path in full_run.path.rglob("*") if path.is_file()}
+    victim = next(path for path in before if path.suffix == ".jsonl")
+    insert = f"INSERT INTO FUNCTION file('{victim}', 'JSONEachRow', 'a Int32') VALUES (1)"  # noqa: S608
+    statements = (
+        "INSERT INTO episodes (world) VALUES (1)",
+        insert,
+        f"SELECT 1; {insert}",
+        f"SELECT 1 INTO OUTFILE '{victim}'",
+        "TRUNCATE TABLE episodes",
+        "ALTER TABLE episodes DELETE WHERE 1",
+        "CREATE TABLE t (a Int32) ENGINE = Memory",
+        "SET readonly = 0",
+    )
+    for statement in statements:
+        with pytest.raises(AnalyticsError):
+            query(statement, [full_run])
+    assert {path: path.read_bytes() for path in full_run.path.rglob("*") if path.is_file()} == before
+
+
+def test_damaged_files_are_named(run: RunDirectory) -> None:
+    path = write_rows(run, "episodes", [episode_row(run, number) for number in range(3)])
+    path.write_bytes(path.read_bytes().replace(b'"world":1', b'"world"!1'))
+    with pytest.raises(AnalyticsError, match=rf"{path} is damaged near row 2: Cannot parse input"):
+        query("SELECT * FROM episodes", [run])
+    parquet = run.table("steps") / "w-000000.parquet"
+    parquet.parent.mkdir()
+    parquet.write_bytes(b"PAR1 no more than that")
+    with pytest.raises(AnalyticsError, match=rf"{parquet} is damaged: Not a Parquet file"):
+        query("SELECT * FROM steps", [run])
+
+
+def test_half_a_line_left_by_a_killed_run_is_skipped(run: RunDirectory) -> None:
+    path = write_rows(run, "episodes", [episode_row(run, number) for number in range(3)])
+    whole = path.read_bytes()
+    last = whole.splitlines()[-1]
+    for cut in (1, 2, len(last) - last.index(b'"episode_id":') - 13, len(last) - 1, len(last)):
+        path.write_bytes(whole[:-cut])
+        assert rows("SELECT count() AS n, max(episode_id) AS last FROM episodes", [run]) == [{"n": 2, "last": 1}]
+
+
+APPENDING = """
+import sys, time
+from pathlib import Path
+from rattle.analytics.run_directory import RunDirectory
+run = RunDirectory(Path(sys.argv[1]))
+line = sys.argv[2].encode() + b"\\n"
+with run.locked(), (run.table("episodes") / "train.jsonl").open("ab", buffering=0) as file:
+    print("begun", flush=True)
+    while True:
+        file.write(line[:17])
+        time.sleep(0.001)
+        file.write(line[17:] + line * 3)
+"""
+
+
+def test_a_run_in_progress_can_be_asked(run: RunDirectory) -> None:
+    write_rows(run, "episodes", [episode_row(run, 0)])
+    line = msgspec.json.encode(episode_row(run, 1)).decode()
+    command = [sys.executable, "-c", APPENDING, str(run.path), line]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        counts: list[Any] = [
+            rows("SELECT count() AS n, sum(episode_id) AS ones FROM episodes", [run])[0] for _ in range(20)
+        ]
+        writer.kill()
+    assert [count["n"] for count in counts] == sorted(count["n"] for count in counts)
+    assert counts[-1]["n"] > counts[0]["n"] > 0
+    assert all(count["ones"] == count["n"] - 1 for count in counts)
