@@ -1,0 +1,47 @@
+"""Returns and advantages of rollouts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rattle.learning.rollout import Rollout
+
+
+def discounted_returns(reward: Tensor, ended: Tensor, discount: float) -> Tensor:
+    """Return float32 (T, B): the discounted sum of rewards from each tick to the end of its episode.
+
+    reward: (T, B) float32; ended: (T, B) bool, terminated or truncated. Nothing is added after the last tick.
+    """
+    returns = torch.empty_like(reward)
+    following = torch.zeros_like(reward[0])
+    carried = discount * (~ended).float()
+    for t in range(reward.shape[0] - 1, -1, -1):
+        following = reward[t] + carried[t] * following
+        returns[t] = following
+    return returns
+
+
+def generalised_advantages(rollout: Rollout, discount: float, trace_decay: float) -> Tensor:
+    """Return float32 (T, B): generalised advantage estimates (Schulman et al., arXiv 1506.02438).
+
+    Terminated episodes are worth nothing after their end; truncated ones and those in progress at the last tick are
+    worth what the behaviour policy predicted. `trace_decay` is the paper's lambda.
+    """
+    advantage = torch.empty_like(rollout.reward)
+    following = torch.zeros_like(rollout.reward[0])
+    goes_on = (~(rollout.terminated | rollout.truncated)).float()
+    next_value = torch.cat([rollout.value[1:], rollout.last_value[None]]) * goes_on + rollout.final_value
+    error = rollout.reward + discount * next_value - rollout.value
+    carried = discount * trace_decay * goes_on
+    for t in range(rollout.reward.shape[0] - 1, -1, -1):
+        following = error[t] + carried[t] * following
+        advantage[t] = following
+    return advantage
+
+
+def first_episodes(terminated: Tensor, truncated: Tensor, active: Tensor) -> Tensor:
+    """Return bool (T, B): the ticks of each slot's first episode, for slots whose first episode ends in the rollout."""
+    ended = terminated | truncated
+    ends_before = torch.cumsum(ended.int(), dim=0) - ended.int()
+    return (ends_before == 0) & ended.any(dim=0) & active

@@ -1,0 +1,28 @@
+"""What actors hand to a learner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """T ticks of B slots, played by one version of a policy.
+
+    Row t of a slot holds what it observed, what it did then, and what came of it. Rows of slots whose agent was dead
+    (`active` false) hold zeros and are never learnt from.
+    """
+
+    policy_version: int
+    observation: Tensor  # (T, B, row) uint8 or float32
+    action: Tensor  # (T, B) int64
+    log_prob: Tensor  # (T, B) float32, nats: of the action, when it was chosen
+    value: Tensor  # (T, B) float32: predicted return, 0 without a value head
+    reward: Tensor  # (T, B) float32
+    terminated: Tensor  # (T, B) bool
+    truncated: Tensor  # (T, B) bool
+    active: Tensor  # (T, B) bool
+    final_value: Tensor  # (T, B) float32: where truncated, the value of the last observation; 0 elsewhere
+    last_value: Tensor  # (B,) float32: the value of the observation after the last tick

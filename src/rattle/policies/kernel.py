@@ -1,0 +1,192 @@
+"""The forward pass of a policy in compiled code, for acting.
+
+Each row is computed on its own, in one fixed order of operations: a row gives the same bits in any batch, which
+matrix libraries do not promise. One-hot inputs are never built: the first layer adds up the weight rows of the cells
+that hold something.
+
+`parameters` is one flat float32 array: for each layer its weights (inputs, outputs), then its biases.
+Indices are unsigned because signed ones bring a test for negative values into the inner loops.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, uint64
+
+from rattle.envs.philox import philox
+
+_ONE = np.uint64(1)
+_EIGHT = np.uint64(8)
+
+
+@njit(inline="always", fastmath={"contract"})
+def _add_weighted_row(out, weight, parameters, start, width):
+    for j in range(width):
+        out[j] += weight * parameters[start + j]
+
+
+@njit(inline="always", fastmath={"contract"})
+def _dense(x, inputs, parameters, start, width, out):
+    """Set out = x @ weights + biases and return where the next layer's parameters start.
+
+    Eight inputs at a time, so that `out` is loaded and stored an eighth as often.
+    """
+    bias = start + inputs * width
+    for j in range(width):
+        out[j] = parameters[bias + j]
+    i = uint64(0)
+    while i + _EIGHT <= inputs:
+        p0 = start + i * width
+        p1 = p0 + width
+        p2 = p1 + width
+        p3 = p2 + width
+        p4 = p3 + width
+        p5 = p4 + width
+        p6 = p5 + width
+        p7 = p6 + width
+        x0 = x[i]
+        x1 = x[i + uint64(1)]
+        x2 = x[i + uint64(2)]
+        x3 = x[i + uint64(3)]
+        x4 = x[i + uint64(4)]
+        x5 = x[i + uint64(5)]
+        x6 = x[i + uint64(6)]
+        x7 = x[i + uint64(7)]
+        for j in range(width):
+            out[j] += (
+                x0 * parameters[p0 + j]
+                + x1 * parameters[p1 + j]
+                + x2 * parameters[p2 + j]
+                + x3 * parameters[p3 + j]
+                + x4 * parameters[p4 + j]
+                + x5 * parameters[p5 + j]
+                + x6 * parameters[p6 + j]
+                + x7 * parameters[p7 + j]
+            )
+        i += _EIGHT
+    while i < inputs:
+        _add_weighted_row(out, x[i], parameters, start + i * width, width)
+        i += _ONE
+    return bias + width
+
+
+@njit(inline="always", fastmath={"contract"})
+def _encoded_dense(observation, row, parameters, inputs, width, out):
+    """Do what `_dense` does for the one-hot encoding of a row of codes, at the start of `parameters`."""
+    bias = inputs * width
+    cells = uint64(observation.shape[1])
+    for j in range(width):
+        out[j] = parameters[bias + j]
+    for k in range(cells):
+        code = uint64(observation[row, k])
+        if code != uint64(0):
+            _add_weighted_row(out, np.float32(1), parameters, ((code - _ONE) * cells + k) * width, width)
+    return bias + width
+
+
+@njit(inline="always")
+def _activate(x, width, tanh):
+    if tanh:
+        for j in range(width):
+            x[j] = np.tanh(x[j])
+    else:
+        for j in range(width):
+            x[j] = max(x[j], np.float32(0))
+
+
+@njit(inline="always")
+def _outputs(observation, row, is_codes, sizes, parameters, tanh, here, there):
+    """Return the array, one of the two scratch arrays, that holds what the last layer gives for one row."""
+    width = uint64(sizes[1])
+    if is_codes:
+        start = _encoded_dense(observation, row, parameters, uint64(sizes[0]), width, here)
+    else:
+        for k in range(uint64(observation.shape[1])):
+            there[k] = observation[row, k]
+        start = _dense(there, uint64(sizes[0]), parameters, uint64(0), width, here)
+    for layer in range(2, sizes.shape[0]):
+        _activate(here, width, tanh)
+        inputs = width
+        width = uint64(sizes[layer])
+        start = _dense(here, inputs, parameters, start, width, there)
+        here, there = there, here
+    return here
+
+
+@njit(inline="always")
+def _log_normaliser(logits, num_actions):
+    """Return the logarithm of the sum of the exponentials of the logits."""
+    largest = logits[0]
+    for a in range(1, num_actions):
+        largest = max(largest, logits[a])
+    total = np.float32(0)
+    for a in range(num_actions):
+        total += np.exp(logits[a] - largest)
+    return largest + np.log(total)
+
+
+@njit(inline="always")
+def _sample(logits, num_actions, log_normaliser, uniform):
+    """Invert the cumulative distribution at `uniform`, from [0, 1)."""
+    below = np.float32(0)
+    for a in range(num_actions - 1):
+        below += np.exp(logits[a] - log_normaliser)
+        if uniform < below:
+            return a
+    return num_actions - 1
+
+
+@njit(inline="always")
+def _best(logits, num_actions):
+    best = 0
+    for a in range(1, num_actions):
+        if logits[a] > logits[best]:
+            best = a
+    return best
+
+
+@njit(nogil=True, cache=True)
+def act(
+    observation, is_codes, sizes, parameters, tanh, num_actions, key, first_slot, tick, greedy, action, log_prob, value
+):
+    """Choose an action for every row and say its log-probability and the row's value.
+
+    Row r draws from the counter (tick, first_slot + r) under the key, so that a slot's draw at a tick does not depend
+    on the batch that it is in.
+    """
+    widest = uint64(np.max(sizes))
+    here = np.zeros(widest, np.float32)
+    there = np.zeros(widest, np.float32)
+    has_value = sizes[-1] > num_actions
+    for row in range(observation.shape[0]):
+        outputs = _outputs(observation, row, is_codes, sizes, parameters, tanh, here, there)
+        log_normaliser = _log_normaliser(outputs, num_actions)
+        if greedy:
+            chosen = _best(outputs, num_actions)
+        else:
+            slot = uint64(first_slot) + uint64(row)
+            word, _, _, _ = philox(
+                uint64(tick) & uint64(0xFFFFFFFF),
+                uint64(tick) >> uint64(32),
+                slot & uint64(0xFFFFFFFF),
+                slot >> uint64(32),
+                uint64(key[0]),
+                uint64(key[1]),
+            )
+            # 24 bits: as many as a float32 below 1 can hold exactly.
+            uniform = np.float32(word >> uint64(8)) * np.float32(2.0**-24)
+            chosen = _sample(outputs, num_actions, log_normaliser, uniform)
+        action[row] = chosen
+        log_prob[row] = outputs[chosen] - log_normaliser
+        value[row] = outputs[num_actions] if has_value else np.float32(0)
+
+
+@njit(nogil=True, cache=True)
+def values(observation, is_codes, sizes, parameters, tanh, value):
+    """Predict the value of every row; the last layer's last output is the value."""
+    widest = uint64(np.max(sizes))
+    here = np.zeros(widest, np.float32)
+    there = np.zeros(widest, np.float32)
+    for row in range(observation.shape[0]):
+        outputs = _outputs(observation, row, is_codes, sizes, parameters, tanh, here, there)
+        value[row] = outputs[sizes[-1] - 1]

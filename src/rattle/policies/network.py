@@ -1,0 +1,54 @@
+"""The network of a policy in PyTorch: what learns."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+
+from rattle.policies.spec import Codes, PolicySpec
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+class Network(nn.Module):
+    """Observations (N, row) to logits (N, actions) and values (N,); values are zero without a value head."""
+
+    def __init__(self, spec: PolicySpec, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        sizes = (spec.observation.inputs, *spec.hidden_sizes)
+        self.trunk = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.activation = _ACTIVATIONS[spec.activation]()
+        self.policy = nn.Linear(sizes[-1], spec.num_actions)
+        self.value = nn.Linear(sizes[-1], 1) if spec.value_head else None
+        self._initialise(generator)
+
+    def _initialise(self, generator: torch.Generator | None) -> None:
+        """Draw orthogonal weights; a small policy head makes the first policy nearly uniform.
+
+        Andrychowicz et al., "What Matters for On-Policy Deep Actor-Critic Methods?" (ICLR 2021), finds both to help.
+        """
+        gains = [(layer, sqrt(2.0)) for layer in self.trunk] + [(self.policy, 0.01)]
+        for layer, gain in [*gains, (self.value, 1.0)]:
+            if isinstance(layer, nn.Linear):
+                nn.init.orthogonal_(layer.weight, gain, generator=generator)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (N, actions) and values (N,) for observations (N, row)."""
+        hidden = self.encode(observation)
+        for layer in self.trunk:
+            hidden = self.activation(layer(hidden))
+        logits = self.policy(hidden)
+        value = self.value(hidden).squeeze(1) if self.value is not None else logits.new_zeros(logits.shape[0])
+        return logits, value
+
+    def encode(self, observation: Tensor) -> Tensor:
+        """Return the float32 inputs (N, inputs) of observations (N, row)."""
+        if isinstance(self.spec.observation, Codes):
+            codes = range(1, self.spec.observation.codes)
+            return torch.cat([observation == code for code in codes], dim=1).float()
+        return observation

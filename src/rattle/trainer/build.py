@@ -1,0 +1,70 @@
+"""From an experiment's settings to the worlds, the policy's spec and the learner: the same for every face."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from rattle.envs.philox import derive_seed
+from rattle.envs.registry import make_worlds
+from rattle.envs.vector import EnvironmentSpec, VectorWorlds
+from rattle.learning.algorithms import A2C
+from rattle.learning.learner import Learner
+from rattle.policies.acting import ActingPolicy
+from rattle.policies.file import Policy
+from rattle.policies.spec import PolicySpec, observation_input
+from rattle.trainer.collector import Actor, Collector
+from rattle.trainer.settings import ExperimentSettings
+
+
+def build_collector(settings: ExperimentSettings) -> Collector:
+    """Make all worlds of an experiment, split evenly among its actors."""
+    total, actors = settings.env.worlds, min(settings.train.actors, settings.env.worlds)
+    firsts = [total * number // actors for number in range(actors + 1)]
+    algorithm = settings.algorithm
+    ticks = algorithm.ticks if isinstance(algorithm, A2C) else algorithm.max_episode_ticks
+    parts = [Actor(build_worlds(settings, last - first, first), first) for first, last in pairwise(firsts)]
+    return Collector(parts, ticks, complete_episodes=algorithm.complete_episodes)
+
+
+def build_worlds(settings: ExperimentSettings, worlds: int, first_world: int) -> VectorWorlds:
+    """Make some of an experiment's worlds, numbered from `first_world`."""
+    seed = derive_seed(settings.seed, "worlds")
+    return make_worlds(settings.env.id, settings.env.own_settings, worlds, seed, first_world)
+
+
+def policy_spec(settings: ExperimentSettings, environment: EnvironmentSpec) -> PolicySpec:
+    """Return the spec of the policy that an experiment trains."""
+    return PolicySpec(
+        observation=observation_input(environment.observation_space),
+        num_actions=environment.num_actions,
+        hidden_sizes=settings.policy.hidden_sizes,
+        activation=settings.policy.activation,
+        value_head=settings.algorithm.needs_value,
+    )
+
+
+def build_learner(settings: ExperimentSettings, spec: PolicySpec) -> Learner:
+    """Make the learner with its first weights."""
+    return Learner(spec, settings.algorithm, derive_seed(settings.seed, "weights"), settings.train.actors)
+
+
+def build_acting_policy(settings: ExperimentSettings, learner: Learner) -> ActingPolicy:
+    """Make the policy that plays, with the learner's weights."""
+    return ActingPolicy(learner.spec, learner.parameters(), derive_seed(settings.seed, "actions"))
+
+
+def as_policy(learner: Learner, environment: EnvironmentSpec) -> Policy:
+    """Return the learner's policy as it goes into a policy file."""
+    return Policy(learner.spec, learner.parameters(), learner.version, environment.id, environment.settings)
+
+
+def warm_up(settings: ExperimentSettings, policy: ActingPolicy) -> None:
+    """Compile, or load from the cache, what stepping and acting run, so that the clock starts at work."""
+    worlds = build_worlds(settings, 1, 0)
+    action, log_prob = np.zeros(worlds.num_slots, np.int64), np.zeros(worlds.num_slots, np.float32)
+    policy.act(worlds.observation, tick=0, action=action, log_prob=log_prob, value=log_prob.copy())
+    policy.values(worlds.observation)
+    worlds.step(action)
+    worlds.close()

@@ -1,0 +1,74 @@
+"""Checkpoints: everything that decides how a run goes on, in one safetensors file that replaces nothing until whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.writer import write_atomically
+from rattle.policies.errors import PolicyError
+from rattle.policies.file import dump_tensors, load_tensors
+from rattle.trainer.errors import TrainerError
+
+FORMAT = "rattle.checkpoint"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Arrays under "PART/name", and the plain numbers of a run."""
+
+    tensors: Mapping[str, NDArray[Any]]
+    numbers: Mapping[str, Any]
+
+    def part(self, name: str) -> dict[str, NDArray[Any]]:
+        """Return the arrays of one part under their own names."""
+        prefix = f"{name}/"
+        return {key.removeprefix(prefix): array for key, array in self.tensors.items() if key.startswith(prefix)}
+
+
+def join_parts(parts: Mapping[str, Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of all parts under "PART/name"."""
+    return {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
+
+
+def save_checkpoint(directory: RunDirectory, checkpoint: Checkpoint, update: int, keep: int) -> Path:
+    """Write a checkpoint, then delete all but the newest `keep`; a failed write leaves the earlier ones."""
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "numbers": json.dumps(dict(checkpoint.numbers), sort_keys=True),
+    }
+    directory.checkpoints.mkdir(exist_ok=True)
+    path = directory.checkpoints / f"update-{update:010d}.safetensors"
+    write_atomically(path, dump_tensors(checkpoint.tensors, metadata))
+    for old in list_checkpoints(directory)[:-keep]:
+        old.unlink()
+    return path
+
+
+def list_checkpoints(directory: RunDirectory) -> list[Path]:
+    """List the checkpoints of a run, oldest first."""
+    return sorted(directory.checkpoints.glob("update-*.safetensors"))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; raises TrainerError that says what to do when it is damaged or foreign."""
+    try:
+        tensors, metadata = load_tensors(path.read_bytes())
+    except (OSError, PolicyError) as error:
+        raise TrainerError(f"{path} cannot be read ({error}): delete it to go on from the one before") from None
+    if metadata.get("format") != FORMAT:
+        raise TrainerError(f"{path} is not a checkpoint of Rattle: delete it to go on from the one before")
+    if metadata.get("format_version") != str(FORMAT_VERSION):
+        raise TrainerError(
+            f"{path} has checkpoint format {metadata.get('format_version')}, and this version reads {FORMAT_VERSION}: "
+            "resume the run with the version that made it"
+        )
+    return Checkpoint(tensors, json.loads(metadata["numbers"]))

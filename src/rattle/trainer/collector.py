@@ -1,0 +1,173 @@
+"""Collecting rollouts: a policy plays all worlds, in parts that run side by side in threads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rattle.envs.vector import VectorWorlds
+from rattle.learning.rollout import Rollout
+from rattle.policies.acting import ActingPolicy
+
+#: Ticks between two looks at whether all first episodes have ended.
+BLOCK = 32
+
+
+class RolloutBuffer:
+    """Preallocated room for `ticks` ticks of all slots; overwritten by every rollout."""
+
+    def __init__(self, ticks: int, worlds: VectorWorlds, num_worlds: int) -> None:
+        slots = num_worlds * worlds.spec.agents_per_world
+        shape = (ticks, slots)
+        self.observation = np.zeros((*shape, *worlds.observation.shape[1:]), worlds.observation.dtype)
+        self.action = np.zeros(shape, np.int64)
+        self.log_prob = np.zeros(shape, np.float32)
+        self.value = np.zeros(shape, np.float32)
+        self.reward = np.zeros(shape, np.float32)
+        self.terminated = np.zeros(shape, np.bool_)
+        self.truncated = np.zeros(shape, np.bool_)
+        self.active = np.zeros(shape, np.bool_)
+        self.final_value = np.zeros(shape, np.float32)
+        self.last_value = np.zeros(slots, np.float32)
+        self.metrics = {name: np.zeros(shape, np.int32) for name in worlds.spec.metrics}
+        self.world_episode = np.zeros((ticks, num_worlds), np.uint32)
+        #: The first world before each tick as JSON, "" where it is not recorded.
+        self.state = [""] * ticks
+
+    def rollout(self, ticks: int, policy_version: int) -> Rollout:
+        """Return the first `ticks` ticks as tensors that share this memory."""
+
+        def view(array: NDArray[Any]) -> torch.Tensor:
+            return torch.from_numpy(array[:ticks])
+
+        return Rollout(
+            policy_version=policy_version,
+            observation=view(self.observation),
+            action=view(self.action),
+            log_prob=view(self.log_prob),
+            value=view(self.value),
+            reward=view(self.reward),
+            terminated=view(self.terminated),
+            truncated=view(self.truncated),
+            active=view(self.active),
+            final_value=view(self.final_value),
+            last_value=torch.from_numpy(self.last_value),
+        )
+
+
+@dataclass
+class Actor:
+    """Plays some of the worlds and writes what happens into its columns of the buffer."""
+
+    worlds: VectorWorlds
+    first_world: int
+    first_slot: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.first_slot = self.first_world * self.worlds.spec.agents_per_world
+        self._slots = slice(self.first_slot, self.first_slot + self.worlds.num_slots)
+        self._own_worlds = slice(self.first_world, self.first_world + self.worlds.num_worlds)
+
+    def play(
+        self,
+        policy: ActingPolicy,
+        buffer: RolloutBuffer,
+        rows: range,
+        first_tick: int,
+        records: Callable[[int], bool] | None,
+    ) -> None:
+        """Play one tick for each row; `first_tick` is the number of the first row's tick since the run began."""
+        worlds, slots = self.worlds, self._slots
+        for row in rows:
+            buffer.observation[row, slots] = worlds.observation
+            buffer.active[row, slots] = worlds.active
+            buffer.world_episode[row, self._own_worlds] = worlds.episode
+            if records is not None:
+                wanted = records(int(worlds.episode[0]))
+                buffer.state[row] = json.dumps(worlds.snapshot(0), separators=(",", ":")) if wanted else ""
+            policy.act(
+                worlds.observation,
+                tick=first_tick + row - rows.start,
+                first_slot=self.first_slot,
+                action=buffer.action[row, slots],
+                log_prob=buffer.log_prob[row, slots],
+                value=buffer.value[row, slots],
+            )
+            worlds.step(buffer.action[row, slots])
+            buffer.reward[row, slots] = worlds.reward
+            buffer.terminated[row, slots] = worlds.terminated
+            buffer.truncated[row, slots] = worlds.truncated
+            buffer.final_value[row, slots] = 0.0
+            for name, values in worlds.final_metrics.items():
+                buffer.metrics[name][row, slots] = values
+            if worlds.truncated.any():
+                cut = np.flatnonzero(worlds.truncated)
+                buffer.final_value[row, self.first_slot + cut] = policy.values(worlds.final_observation[cut])
+
+    def predict(self, policy: ActingPolicy, buffer: RolloutBuffer) -> None:
+        """Write the values of what the slots observe now: what comes after the rollout."""
+        buffer.last_value[self._slots] = policy.values(self.worlds.observation)
+
+
+class Collector:
+    """Plays all worlds and hands out rollouts; the same whatever the number of actors."""
+
+    def __init__(self, actors: list[Actor], max_ticks: int, *, complete_episodes: bool) -> None:
+        self.actors = actors
+        self.num_worlds = sum(actor.worlds.num_worlds for actor in actors)
+        self.ticks = 0  # since the run began
+        self._max_ticks = max_ticks
+        self._complete_episodes = complete_episodes
+        self.buffer = RolloutBuffer(max_ticks, actors[0].worlds, self.num_worlds)
+        self._pool = ThreadPoolExecutor(len(actors), "actor")
+
+    def collect(self, policy: ActingPolicy, policy_version: int, records: Callable[[int], bool]) -> Rollout:
+        """Play until a rollout is complete and return it; its memory is overwritten by the next call.
+
+        `records` says of the first world's episode numbers whether that episode's states are wanted.
+        """
+        if not self._complete_episodes:
+            self._play(policy, range(self._max_ticks), records)
+            ticks = self._max_ticks
+        else:
+            ticks = self._play_first_episodes(policy, records)
+        list(self._pool.map(lambda actor: actor.predict(policy, self.buffer), self.actors))
+        return self.buffer.rollout(ticks, policy_version)
+
+    def close(self) -> None:
+        """Close the worlds and stop the threads."""
+        self._pool.shutdown()
+        for actor in self.actors:
+            actor.worlds.close()
+
+    def _play(self, policy: ActingPolicy, rows: range, records: Callable[[int], bool]) -> None:
+        def play(actor: Actor) -> None:
+            actor.play(policy, self.buffer, rows, self.ticks, records if actor.first_world == 0 else None)
+
+        list(self._pool.map(play, self.actors))
+        self.ticks += len(rows)
+
+    def _play_first_episodes(self, policy: ActingPolicy, records: Callable[[int], bool]) -> int:
+        """Start every world's next episode and play until each slot's has ended or room is full; return the ticks."""
+        for actor in self.actors:
+            actor.worlds.reset()
+        buffer, ticks = self.buffer, 0
+        ended = np.zeros(buffer.action.shape[1], np.bool_)
+        while ticks < self._max_ticks and not ended.all():
+            block = range(ticks, min(ticks + BLOCK, self._max_ticks))
+            self._play(policy, block, records)
+            for row in block:
+                buffer.active[row] &= ~ended
+                buffer.terminated[row] &= ~ended
+                buffer.truncated[row] &= ~ended
+                ended |= buffer.terminated[row] | buffer.truncated[row]
+            ticks = block.stop
+        buffer.truncated[ticks - 1] |= ~ended & buffer.active[ticks - 1]
+        return ticks

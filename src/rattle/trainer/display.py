@@ -1,0 +1,187 @@
+"""Displays: a live view in a terminal, plain lines elsewhere, JSON lines for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rattle.trainer.progress import Display, Progress, Summary
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+LIVE_SECONDS = 0.25
+LINE_SECONDS = 5.0
+JSON_SECONDS = 1.0
+
+
+def choose_display(*, as_json: bool) -> Display:
+    """Return the display that fits: JSON when asked for, live in a terminal, plain lines elsewhere."""
+    if as_json:
+        return JsonDisplay()
+    return LiveDisplay() if sys.stdout.isatty() else PlainDisplay()
+
+
+class _Throttle:
+    """Lets something through at most once in a while, the first time at once."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._next = 0.0
+
+    def ready(self) -> bool:
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + self._seconds
+        return True
+
+
+class JsonDisplay:
+    """One JSON object a line; the last is the summary."""
+
+    def __init__(self) -> None:
+        self._throttle = _Throttle(JSON_SECONDS)
+
+    def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
+        """Print the run's name and place."""
+        self._print({"event": "started", "run_id": run_id, "run_dir": run_dir, "resumed_at_update": resumed_at})
+
+    def update(self, progress: Progress) -> None:
+        """Print where the run stands, at most once a second."""
+        if self._throttle.ready():
+            self._print({"event": "progress", **asdict(progress)})
+
+    def finish(self, summary: Summary | None) -> None:
+        """Print the summary."""
+        if summary is not None:
+            self._print({"event": "summary", **summary.as_dict()})
+
+    @staticmethod
+    def _print(content: dict[str, Any]) -> None:
+        sys.stdout.write(json.dumps(content) + "\n")
+        sys.stdout.flush()
+
+
+class PlainDisplay:
+    """A line every few seconds."""
+
+    def __init__(self) -> None:
+        self._throttle = _Throttle(LINE_SECONDS)
+
+    def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
+        """Print the run's name and place."""
+        self._print(_headline(run_id, run_dir, resumed_at))
+
+    def update(self, progress: Progress) -> None:
+        """Print where the run stands, at most once in five seconds."""
+        if self._throttle.ready():
+            self._print("  ".join(f"{name} {value}" for name, value in _figures(progress)))
+
+    def finish(self, summary: Summary | None) -> None:
+        """Print the summary."""
+        if summary is not None:
+            self._print(_closing(summary))
+
+    @staticmethod
+    def _print(line: str) -> None:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+class LiveDisplay:
+    """A table that is drawn over itself four times a second."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._console = Console()
+        self._live = Live(console=self._console, auto_refresh=False, transient=False)
+        self._throttle = _Throttle(LIVE_SECONDS)
+        self._last: Progress | None = None
+
+    def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
+        """Print the run's name and place, and open the live view below."""
+        self._console.print(_headline(run_id, run_dir, resumed_at), highlight=False)
+        self._live.start()
+
+    def update(self, progress: Progress) -> None:
+        """Draw where the run stands, at most four times a second."""
+        self._last = progress
+        if self._throttle.ready():
+            self._live.update(_table(progress), refresh=True)
+
+    def finish(self, summary: Summary | None) -> None:
+        """Leave the last figures on the screen and print the summary below."""
+        if self._last is not None:
+            self._live.update(_table(self._last), refresh=True)
+        self._live.stop()
+        if summary is not None:
+            self._console.print(_closing(summary), highlight=False)
+
+
+def _table(progress: Progress) -> Table:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right", style="dim")
+    table.add_column(min_width=12)
+    table.add_column(justify="right", style="dim")
+    table.add_column(min_width=12)
+    figures = _figures(progress)
+    half = (len(figures) + 1) // 2
+    for left, right in zip(figures[:half], [*figures[half:], ("", "")], strict=False):
+        table.add_row(left[0], left[1], right[0], right[1])
+    if progress.fraction is not None:
+        outer = Table.grid()
+        outer.add_row(table)
+        outer.add_row(ProgressBar(total=1.0, completed=progress.fraction, width=58))
+        return outer
+    return table
+
+
+def _figures(progress: Progress) -> list[tuple[str, str]]:
+    return [
+        ("steps", f"{progress.env_steps:,}"),
+        ("steps/s", f"{progress.env_steps_per_second:,.0f}"),
+        ("updates", f"{progress.updates:,}"),
+        ("time", clock(progress.seconds)),
+        ("left", "-" if progress.seconds_left is None else clock(progress.seconds_left)),
+        ("mean return", _number(progress.mean_return)),
+        ("mean length", _number(progress.mean_episode_length)),
+        ("entropy", f"{progress.entropy:.3f}"),
+        ("policy loss", f"{progress.policy_loss:+.4f}"),
+        ("value loss", f"{progress.value_loss:.4f}"),
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def clock(seconds: float) -> str:
+    """Return seconds as m:ss or h:mm:ss."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def _headline(run_id: str, run_dir: str, resumed_at: int | None) -> str:
+    if resumed_at is None:
+        return f"run {run_id} in {run_dir}"
+    return f"run {run_id} in {run_dir}, resumed at update {resumed_at}"
+
+
+def _closing(summary: Summary) -> str:
+    return (
+        f"{summary.status}: {summary.env_steps:,} steps in {clock(summary.seconds)} "
+        f"({summary.env_steps_per_second:,.0f} steps/s), {summary.updates:,} updates, "
+        f"mean return {_number(summary.mean_return)}, mean length {_number(summary.mean_episode_length)}\n"
+        f"policy sha256 {summary.policy_sha256}\n"
+        f"stored in {summary.run_dir}"
+    )

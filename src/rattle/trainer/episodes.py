@@ -1,0 +1,145 @@
+"""Returns and lengths of episodes, followed across rollouts."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.trainer.collector import RolloutBuffer
+from rattle.trainer.errors import TrainerError
+
+#: How many of the last episodes the running means are over.
+WINDOW = 100
+
+
+@dataclass(frozen=True)
+class FinishedEpisodes:
+    """Agents' episodes that ended in one rollout, in the order in which they ended; all arrays (N,)."""
+
+    slot: NDArray[np.int64]
+    world_episode: NDArray[np.uint32]
+    total_reward: NDArray[np.float64]
+    length: NDArray[np.int64]  # ticks
+    terminated: NDArray[np.bool_]
+    metrics: Mapping[str, NDArray[np.int32]]
+
+    def __len__(self) -> int:
+        return len(self.slot)
+
+
+class EpisodeTracker:
+    """Adds up rewards and ticks of every slot's episode in progress, and keeps means of those that ended last."""
+
+    def __init__(self, slots: int, *, complete_episodes: bool) -> None:
+        self._complete_episodes = complete_episodes
+        self._reward = np.zeros(slots, np.float64)
+        self._length = np.zeros(slots, np.int64)
+        self._last_rewards: deque[float] = deque(maxlen=WINDOW)
+        self._last_lengths: deque[int] = deque(maxlen=WINDOW)
+        self.ended = 0  # episodes since the run began
+
+    @property
+    def mean_return(self) -> float | None:
+        """Return the mean return of the last episodes, None before the first has ended."""
+        return float(np.mean(self._last_rewards)) if self._last_rewards else None
+
+    @property
+    def mean_length(self) -> float | None:
+        """Return the mean length in ticks of the last episodes, None before the first has ended."""
+        return float(np.mean(self._last_lengths)) if self._last_lengths else None
+
+    def follow(self, buffer: RolloutBuffer, ticks: int) -> FinishedEpisodes:
+        """Take in the first `ticks` ticks of a buffer and return the episodes that ended in them."""
+        ended = buffer.terminated[:ticks] | buffer.truncated[:ticks]
+        reward = np.cumsum(buffer.reward[:ticks] * buffer.active[:ticks], axis=0, dtype=np.float64) + self._reward
+        length = np.cumsum(buffer.active[:ticks], axis=0, dtype=np.int64) + self._length
+        slot, tick = np.nonzero(ended.T)
+        total, count = _since_previous(reward[tick, slot], slot), _since_previous(length[tick, slot], slot)
+        self._carry(reward[-1], length[-1], slot, reward[tick, slot], length[tick, slot])
+        order = np.lexsort((slot, tick))
+        slot, tick = slot[order], tick[order]
+        agents = ended.shape[1] // buffer.world_episode.shape[1]
+        finished = FinishedEpisodes(
+            slot=slot,
+            world_episode=buffer.world_episode[tick, slot // agents],
+            total_reward=total[order],
+            length=count[order],
+            terminated=buffer.terminated[tick, slot],
+            metrics={name: values[tick, slot] for name, values in buffer.metrics.items()},
+        )
+        self.ended += len(finished)
+        self._last_rewards.extend(finished.total_reward[-WINDOW:].tolist())
+        self._last_lengths.extend(finished.length[-WINDOW:].tolist())
+        return finished
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return copies of all that decides what follows."""
+        return {
+            "reward": self._reward.copy(),
+            "length": self._length.copy(),
+            "last_rewards": np.array(self._last_rewards, np.float64),
+            "last_lengths": np.array(self._last_lengths, np.int64),
+            "ended": np.array(self.ended, np.int64),
+        }
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Continue exactly where `state` was taken."""
+        if state["reward"].shape != self._reward.shape:
+            raise TrainerError("the stored episodes are of another number of slots")
+        self._reward[:] = state["reward"]
+        self._length[:] = state["length"]
+        self._last_rewards.extend(state["last_rewards"].tolist())
+        self._last_lengths.extend(state["last_lengths"].tolist())
+        self.ended = int(state["ended"])
+
+    def _carry(
+        self,
+        reward: NDArray[np.float64],
+        length: NDArray[np.int64],
+        slot: NDArray[np.int64],
+        ended_reward: NDArray[np.float64],
+        ended_length: NDArray[np.int64],
+    ) -> None:
+        """Keep the sums of the episodes still in progress: all so far, less what the slot's last end closed."""
+        if self._complete_episodes:
+            return  # every rollout starts anew
+        self._reward, self._length = reward.copy(), length.copy()
+        last = np.flatnonzero(np.append(slot[1:] != slot[:-1], True)) if len(slot) else slot
+        self._reward[slot[last]] -= ended_reward[last]
+        self._length[slot[last]] -= ended_length[last]
+
+
+def _since_previous(sums: NDArray[Any], slot: NDArray[np.int64]) -> NDArray[Any]:
+    """Return running sums at ends, less the sum at the same slot's previous end; both sorted by slot, then time."""
+    if not len(slot):
+        return sums
+    same = np.append(False, slot[1:] == slot[:-1])
+    return sums - np.where(same, np.append(0, sums[:-1]), 0)
+
+
+def episode_rows(
+    finished: FinishedEpisodes, agents: int, first_id: int, common: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Yield rows of the table `episodes`; `common` holds the columns that all share."""
+    world, agent = np.divmod(finished.slot, agents)
+    names = list(finished.metrics)
+    values = zip(*(array.tolist() for array in finished.metrics.values()), strict=True) if names else None
+    columns = (world, finished.world_episode, agent, finished.total_reward, finished.length, finished.terminated)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    for number, (w, episode, a, total, length, terminated) in enumerate(rows, first_id):
+        yield {
+            **common,
+            "episode_id": number,
+            "world": w,
+            "world_episode": episode,
+            "agent": a,
+            "return": total,
+            "length": length,
+            "terminated": terminated,
+            "metrics": dict(zip(names, next(values), strict=True)) if values else {},
+        }

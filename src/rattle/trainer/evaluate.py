@@ -1,0 +1,99 @@
+"""Evaluation: fresh episodes of a policy that learns nothing from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.analytics.run_directory import RUNS_ROOT, find_run
+from rattle.envs.philox import derive_seed
+from rattle.envs.registry import make_worlds
+from rattle.envs.vector import VectorWorlds
+from rattle.policies.acting import ActingPolicy
+from rattle.policies.errors import PolicyError
+from rattle.policies.file import Policy, load_policy
+from rattle.trainer.errors import TrainerError
+
+#: Episodes that go on for longer are counted as they stand: an environment need not ever end one.
+MAX_TICKS = 100_000
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What agents' episodes came to; every array has one entry an agent's episode."""
+
+    policy_version: int
+    environment: str
+    episodes: int  # of worlds
+    total_reward: NDArray[np.float64]
+    length: NDArray[np.int64]
+    metrics: Mapping[str, NDArray[np.int32]]
+
+    def summary(self) -> dict[str, Any]:
+        """Return means and standard deviations (of the episodes, not of the mean)."""
+        columns: dict[str, NDArray[Any]] = {"return": self.total_reward, "length": self.length, **self.metrics}
+        content: dict[str, Any] = {
+            "environment": self.environment,
+            "policy_version": self.policy_version,
+            "episodes": self.episodes,
+        }
+        for name, values in columns.items():
+            content[f"mean_{name}"] = float(np.mean(values))
+            content[f"std_{name}"] = float(np.std(values))
+            content[f"min_{name}"] = float(np.min(values))
+            content[f"max_{name}"] = float(np.max(values))
+        return content
+
+
+def find_policy(name: str) -> tuple[Policy, str]:
+    """Return a policy, and where it was found, by policy file or by run."""
+    path = Path(name)
+    if not path.is_file():
+        path = find_run(name, RUNS_ROOT).policy
+    try:
+        return load_policy(path.read_bytes()), str(path)
+    except OSError as error:
+        raise TrainerError(f"cannot read {path}: {error.strerror}") from None
+    except PolicyError as error:
+        raise TrainerError(f"{path}: {error}") from None
+
+
+def evaluate(policy: Policy, episodes: int, *, seed: int, greedy: bool) -> Evaluation:
+    """Play each world's first episode; the worlds are never those of a training run, whatever its seed."""
+    worlds = make_worlds(
+        policy.environment, policy.environment_settings, episodes, derive_seed(seed, "evaluation worlds")
+    )
+    acting = ActingPolicy(policy.spec, policy.parameters, derive_seed(seed, "evaluation actions"))
+    try:
+        total, length, metrics = _play_first_episodes(worlds, acting, greedy=greedy)
+    finally:
+        worlds.close()
+    return Evaluation(policy.version, policy.environment, episodes, total, length, metrics)
+
+
+def _play_first_episodes(
+    worlds: VectorWorlds, acting: ActingPolicy, *, greedy: bool
+) -> tuple[NDArray[np.float64], NDArray[np.int64], dict[str, NDArray[np.int32]]]:
+    slots = worlds.num_slots
+    action, log_prob = np.zeros(slots, np.int64), np.zeros(slots, np.float32)
+    value = np.zeros(slots, np.float32)
+    total, length = np.zeros(slots, np.float64), np.zeros(slots, np.int64)
+    metrics = {name: np.zeros(slots, np.int32) for name in worlds.spec.metrics}
+    playing = np.ones(slots, np.bool_)
+    for tick in range(MAX_TICKS):
+        acting.act(worlds.observation, tick=tick, greedy=greedy, action=action, log_prob=log_prob, value=value)
+        worlds.step(action)
+        total[playing] += worlds.reward[playing]
+        length[playing] += 1
+        ended = playing & (worlds.terminated | worlds.truncated)
+        for name, values in worlds.final_metrics.items():
+            metrics[name][ended] = values[ended]
+        playing &= ~ended
+        if not playing.any():
+            break
+    return total, length, metrics

@@ -1,0 +1,96 @@
+"""Recording some episodes of the first world in full, so that they can be replayed and studied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.analytics.steps import StepsWriter
+from rattle.trainer.collector import RolloutBuffer
+
+_PER_AGENT = ("observation", "action", "log_prob", "value", "reward", "terminated", "truncated", "active")
+
+
+class Recorder:
+    """Follows every n-th episode of the first world and hands it to the steps table when it has ended."""
+
+    def __init__(self, writer: StepsWriter, run_id: str, every_episodes: int, agents: int) -> None:
+        self._writer = writer
+        self._run_id = run_id
+        self._every = every_episodes
+        self._agents = agents
+        self._episode = 0
+        self._parts: list[dict[str, NDArray[Any]]] = []
+
+    def records(self, world_episode: int) -> bool:
+        """Whether this episode of the first world is recorded."""
+        return self._every > 0 and world_episode % self._every == 0
+
+    def follow(self, buffer: RolloutBuffer, ticks: int, policy_version: int) -> None:
+        """Take in the first `ticks` ticks of a buffer, played by one version of the policy."""
+        episodes = buffer.world_episode[:ticks, 0]
+        starts = [0, *(np.flatnonzero(np.diff(episodes)) + 1).tolist(), ticks]
+        for start, stop in pairwise(starts):
+            episode = int(episodes[start])
+            if episode != self._episode:
+                self._parts.clear()  # the earlier one was cut off by a reset
+                self._episode = episode
+            if self.records(episode):
+                self._parts.append(self._cut_out(buffer, start, stop, policy_version))
+                self._store_if_ended()
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return the episode in progress as arrays."""
+        state: dict[str, NDArray[Any]] = {"episode": np.array(self._episode, np.int64)}
+        if self._parts:
+            joined = self._joined()
+            text = "\n".join(joined.pop("state")).encode()
+            state.update(joined, state=np.frombuffer(text, np.uint8))
+        return state
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Continue the episode that was in progress when `state` was taken."""
+        self._episode = int(state["episode"])
+        self._parts.clear()
+        if "state" in state:
+            texts = np.array(state["state"].tobytes().decode().split("\n"), np.object_)
+            self._parts.append({**{name: state[name] for name in (*_PER_AGENT, "policy_version")}, "state": texts})
+
+    def _cut_out(self, buffer: RolloutBuffer, start: int, stop: int, policy_version: int) -> dict[str, NDArray[Any]]:
+        part = {name: getattr(buffer, name)[start:stop, : self._agents].copy() for name in _PER_AGENT}
+        part["policy_version"] = np.full(stop - start, policy_version, np.int64)
+        part["state"] = np.array(buffer.state[start:stop], np.object_)
+        return part
+
+    def _joined(self) -> dict[str, NDArray[Any]]:
+        return {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
+
+    def _store_if_ended(self) -> None:
+        last = self._parts[-1]
+        if not (last["terminated"] | last["truncated"]).any():
+            return
+        episode = self._joined()
+        if not (episode["terminated"] | episode["truncated"]).any(axis=0).all():
+            return
+        for agent in range(self._agents):
+            alive = np.flatnonzero(episode["active"][:, agent])
+            if len(alive):
+                self._writer.add(self._columns(episode, agent, alive))
+        self._parts.clear()
+
+    def _columns(self, episode: Mapping[str, NDArray[Any]], agent: int, alive: NDArray[np.int64]) -> dict[str, Any]:
+        own = {name: episode[name][alive, agent] for name in _PER_AGENT if name != "active"}
+        return {
+            **own,
+            "run_id": self._run_id,
+            "world": 0,
+            "world_episode": self._episode,
+            "agent": agent,
+            "tick": alive,
+            "policy_version": episode["policy_version"][alive],
+            "state": episode["state"][alive],
+        }

@@ -1,0 +1,123 @@
+"""What a training run writes besides checkpoints: its tables, its row of `runs`, and TensorBoard files if asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from rattle import __version__
+from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.steps import StepsWriter
+from rattle.analytics.writer import TableWriter, write_atomically
+from rattle.trainer.progress import Summary
+from rattle.trainer.settings import ExperimentSettings
+
+WRITER = "train"
+
+
+class RunTables:
+    """The append-only tables of one run, stored together and cut back together."""
+
+    def __init__(self, directory: RunDirectory, run_id: str, experiment: str, *, tensorboard: bool) -> None:
+        self._run_id = run_id
+        self._experiment = experiment
+        self._updates = TableWriter(directory.table("updates"), WRITER)
+        self._episodes = TableWriter(directory.table("episodes"), WRITER)
+        self._logs = TableWriter(directory.table("logs"), WRITER)
+        self.steps = StepsWriter(directory.table("steps"), WRITER)
+        self._tensorboard: Any = None
+        if tensorboard:
+            from rattle.analytics.tensorboard import TensorBoardWriter
+
+            self._tensorboard = TensorBoardWriter(directory.path / "tensorboard")
+
+    def common(self) -> dict[str, Any]:
+        """Return the columns that all rows written now share."""
+        return {"time": now(), "run_id": self._run_id}
+
+    def update(self, row: Mapping[str, Any]) -> None:
+        """Append a row of `updates`, less what `common` gives."""
+        full = {**self.common(), **row}
+        self._updates.write([full])
+        if self._tensorboard is not None:
+            self._tensorboard.write(full)
+
+    def episodes(self, rows: Any) -> None:
+        """Append rows of `episodes`."""
+        self._episodes.write(rows)
+
+    def log(self, event: str, level: str = "INFO", **fields: Any) -> None:
+        """Append an event to `logs`."""
+        row = {
+            **self.common(),
+            "level": level,
+            "service": "train",
+            "event": event,
+            "experiment": self._experiment,
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "fields": json.dumps(fields),
+        }
+        self._logs.write([row])
+
+    def flush(self) -> dict[str, int]:
+        """Bring everything to the disk and return how far the tables reach, for `cut_back`."""
+        return {
+            "updates": self._updates.flush(sync=True),
+            "episodes": self._episodes.flush(sync=True),
+            "logs": self._logs.flush(sync=True),
+            "steps": self.steps.flush(),
+        }
+
+    def cut_back(self, reach: Mapping[str, int]) -> None:
+        """Drop what was written after `flush` returned `reach`: the run plays it again. Logs stay: they happened."""
+        self._updates.truncate(reach["updates"])
+        self._episodes.truncate(reach["episodes"])
+        self.steps.discard_after(reach["steps"])
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        for table in (self._updates, self._episodes, self._logs):
+            table.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+#: How far the tables reach before anything has been written.
+NOTHING = {"updates": 0, "episodes": 0, "steps": 0}
+
+
+def run_row(settings: ExperimentSettings, summary: Summary, started: str) -> dict[str, Any]:
+    """Return a run's row of the table `runs`."""
+    shared = ("run_id", "status", "seconds", "env_steps", "updates", "episodes", "env_steps_per_second")
+    content = summary.as_dict()
+    return {
+        **{name: content[name] for name in (*shared, "mean_return", "mean_episode_length", "policy_sha256")},
+        "experiment": settings.name,
+        "environment": settings.env.id,
+        "algorithm": settings.algorithm.id,
+        "seed": settings.seed,
+        "started": started,
+        "ended": None if summary.status == "running" else now(),
+        "rattle_version": __version__,
+    }
+
+
+def write_run_row(directory: RunDirectory, row: Mapping[str, Any]) -> None:
+    """Replace the run's row of `runs`."""
+    write_atomically(directory.run, json.dumps(dict(row)).encode() + b"\n")
+
+
+def read_run_row(directory: RunDirectory) -> dict[str, Any]:
+    """Return the run's row of `runs`, as it was last written."""
+    row: dict[str, Any] = json.loads(directory.run.read_bytes())
+    return row
+
+
+def now() -> str:
+    """Return the time in UTC, ISO 8601 with microseconds."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")

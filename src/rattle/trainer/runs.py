@@ -1,0 +1,107 @@
+"""Starting and resuming runs: what `rattle train` does."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.run_directory import RUNS_ROOT, RunDirectory, find_run
+from rattle.analytics.writer import storing, write_atomically
+from rattle.errors import RattleError
+from rattle.trainer.checkpoint import list_checkpoints, load_checkpoint
+from rattle.trainer.errors import TrainerError
+from rattle.trainer.loop import Limits, TrainingRun
+from rattle.trainer.progress import Display, Summary
+from rattle.trainer.run_tables import now, read_run_row, run_row, write_run_row
+from rattle.trainer.settings import ExperimentSettings
+from rattle.trainer.settings_sources import check_settings, read_yaml, to_yaml
+
+
+def train(settings: ExperimentSettings, run_dir: Path | None, display: Display) -> Summary:
+    """Start a run in `run_dir`, or in a new directory below runs/, and train it until a limit or a signal."""
+    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{settings.name}-s{settings.seed}-{secrets.token_hex(2)}"
+    directory = RunDirectory(run_dir or RUNS_ROOT / run_id)
+    if directory.is_run:
+        raise TrainerError(
+            f"{directory.path} holds a run already: resume it with --resume {directory.path}, or choose another"
+        )
+    with storing(directory.path):
+        directory.path.mkdir(parents=True, exist_ok=True)
+    with directory.locked():
+        nothing = Summary.of_nothing_yet(run_id, str(directory.path))
+        write_run_row(directory, run_row(settings, nothing, now()))
+        write_atomically(directory.config, to_yaml(settings).encode())
+        limits = Limits(settings.train.steps, settings.train.seconds)
+        return _train(settings, directory, run_id, limits, display)
+
+
+def resume(name: str, steps: int | None, seconds: float | None, display: Display) -> Summary:
+    """Go on with a run where its newest checkpoint was taken; `steps` and `seconds` replace the run's own limits."""
+    directory = find_run(name)
+    with directory.locked():
+        settings = check_settings(read_yaml(directory.config), str(directory.config))
+        run_id = str(read_run_row(directory)["run_id"])
+        limits = Limits(steps or settings.train.steps, seconds or settings.train.seconds)
+        return _train(settings, directory, run_id, limits, display)
+
+
+def _train(
+    settings: ExperimentSettings, directory: RunDirectory, run_id: str, limits: Limits, display: Display
+) -> Summary:
+    checkpoints = list_checkpoints(directory)
+    checkpoint = load_checkpoint(checkpoints[-1]) if checkpoints else None
+    run = TrainingRun(settings, directory, run_id)
+    summary: Summary | None = None
+    try:
+        if checkpoint is None:
+            run.start()
+        else:
+            run.restore(checkpoint)
+        display.start(run_id, str(directory.path), run.learner.version if checkpoint else None)
+        with _stop_on_signals() as stop:
+            summary = run.train(limits, display, stop.is_set)
+        return summary
+    except RattleError as error:
+        with suppress(AnalyticsError):  # a full disk does not take this either, and must not hide the error
+            run.fail(error)
+        raise
+    finally:
+        display.finish(summary)
+        with nullcontext() if summary else suppress(AnalyticsError):
+            run.close()
+
+
+class _Stop:
+    """Remembers that the user has asked to stop."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def is_set(self) -> bool:
+        """Whether a signal has come."""
+        return self._asked
+
+    def ask(self, number: int, _frame: object) -> None:
+        """Take a signal: the first asks, the second ends the process as if nobody had caught it."""
+        if self._asked:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self._asked = True
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[_Stop]:
+    """Turn Ctrl-C and SIGTERM into a wish to stop after the update in progress."""
+    stop = _Stop()
+    before = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

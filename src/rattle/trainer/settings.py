@@ -1,0 +1,76 @@
+"""The settings of an experiment: one definition for YAML files, environment variables and `--set`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rattle.learning.algorithms import A2C, AlgorithmSettings
+from rattle.policies.spec import Activation
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EnvironmentSection(BaseModel):
+    """Which environment, how many worlds of it, and the environment's own settings beside these."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    id: str = Field("snake", description="snake, or gym:ID for any Gymnasium environment, such as gym:CartPole-v1.")
+    worlds: int = Field(2048, ge=1, le=2**20, description="Worlds that are played side by side.")
+
+    @property
+    def own_settings(self) -> dict[str, Any]:
+        """Return what the environment itself is told."""
+        return dict(self.model_extra or {})
+
+
+class PolicySection(_Section):
+    """The network that acts."""
+
+    hidden_sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        (64, 64), max_length=16, description="Widths of the hidden layers."
+    )
+    activation: Activation = Field("relu", description="relu or tanh.")
+
+
+class TrainSection(_Section):
+    """How long to train, and on what."""
+
+    steps: int | None = Field(
+        24_000_000, ge=1, description="Stop after this many environment steps in all; null: never."
+    )
+    seconds: float | None = Field(None, gt=0, description="Stop after this many seconds of this command; null: never.")
+    actors: int = Field(2, ge=1, le=64, description="Parts that the worlds are played in, side by side in threads.")
+    checkpoint_seconds: float = Field(10.0, gt=0, description="A checkpoint at least this often.")
+    keep_checkpoints: int = Field(2, ge=1, description="How many of the newest checkpoints stay.")
+
+
+class RecordSection(_Section):
+    """What is kept of the games besides their results."""
+
+    every_episodes: int = Field(
+        20, ge=0, description="Record every n-th episode of the first world in full, for replays; 0: none."
+    )
+
+
+class LogSection(_Section):
+    """Where else numbers go."""
+
+    tensorboard: bool = Field(False, description="Write TensorBoard event files into the run directory too.")
+
+
+class ExperimentSettings(_Section):
+    """An experiment."""
+
+    name: str = Field("snake", min_length=1, max_length=80, pattern=r"^[A-Za-z0-9._-]+$", description="Names its runs.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Decides every random draw of the run.")
+    env: EnvironmentSection = Field(default_factory=EnvironmentSection)
+    policy: PolicySection = Field(default_factory=PolicySection)
+    algorithm: AlgorithmSettings = Field(default_factory=A2C)
+    train: TrainSection = Field(default_factory=TrainSection)
+    record: RecordSection = Field(default_factory=RecordSection)
+    log: LogSection = Field(default_factory=LogSection)
