@@ -1,0 +1,64 @@
+"""Mistakes in settings are named by key, with the nearest right name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rattle.envs.errors import EnvError
+from rattle.envs.validation import nearest, validated
+
+
+class Wheel(BaseModel):
+    """A nested model."""
+
+    model_config = ConfigDict(extra="forbid")
+    radius: float = Field(1.0, gt=0)
+
+
+class Cart(BaseModel):
+    """A model with all kinds of keys."""
+
+    model_config = ConfigDict(extra="forbid")
+    wheels: list[Wheel] = Field(default_factory=list)
+    front: Wheel = Field(default_factory=Wheel)
+    length: int = 2
+
+    @model_validator(mode="after")
+    def _not_endless(self) -> Cart:
+        if self.length > 10:
+            raise ValueError("a cart that long does not turn")
+        return self
+
+
+def test_good_values_become_the_model() -> None:
+    assert validated(Cart, {"length": 3, "front": {"radius": 2}}, "cart") == Cart(length=3, front=Wheel(radius=2))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lenght": 3}, "bad settings of cart: unknown key 'lenght', did you mean 'length'?"),
+        ({"front": {"radios": 3}}, "bad settings of cart: unknown key 'front.radios', did you mean 'radius'?"),
+        ({"zzz": 3}, "bad settings of cart: unknown key 'zzz', known are wheels, front, length"),
+        ({"front": {"radius": -1}}, "bad settings of cart: 'front.radius': Input should be greater than 0, got -1"),
+        ({"wheels": [{"radios": 1}]}, "bad settings of cart: unknown key 'wheels.0.radios'"),
+        ({"length": 11}, "bad settings of cart: a cart that long does not turn"),
+        (
+            {"length": "long", "front": 1},
+            "bad settings of cart: 'front': Input should be a valid dictionary or instance of Wheel, got 1; "
+            "'length': Input should be a valid integer, unable to parse string as an integer, got 'long'",
+        ),
+    ],
+)
+def test_every_mistake_is_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(EnvError) as caught:
+        validated(Cart, values, "cart")
+    assert str(caught.value) == message
+
+
+def test_nearest_names() -> None:
+    assert nearest("snek", ["snake", "gym"]) == ", did you mean 'snake'?"
+    assert nearest("helicopter", ["snake", "gym"]) == ""
