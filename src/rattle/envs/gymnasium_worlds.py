@@ -1,0 +1,224 @@
+"""Worlds of any Gymnasium environment that has a flat observation and discrete actions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from numpy.typing import NDArray
+
+from rattle.envs.action_log import ActionLog
+from rattle.envs.errors import EnvError
+from rattle.envs.gymnasium_ids import find_spec
+from rattle.envs.philox import check_seed, derive_seed
+from rattle.envs.vector import EnvironmentSpec, FloatSpace, check_actions
+
+Env = gymnasium.Env[Any, Any]
+
+
+class KeyedEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Seeds every reset, autoresets included, from (seed, world, episode), and counts the episodes."""
+
+    def __init__(self, env: Env, world: int) -> None:
+        super().__init__(env)
+        self._world = world
+        self._seed = 0
+        self.next_episode = 0
+        # SyncVectorEnv steps the inner environment directly: a call less for every world and tick.
+        self.step = env.step  # type: ignore[method-assign]
+
+    def key(self, seed: int, next_episode: int) -> None:
+        """Let the next reset start episode `next_episode` of `seed`."""
+        self._seed = seed
+        self.next_episode = next_episode
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start the next episode; a seed given here is ignored."""
+        episode = self.next_episode
+        self.next_episode += 1
+        # 31 bits fit everything that environments seed with it: RandomState, `random`, and C libraries.
+        return self.env.reset(seed=derive_seed(self._seed, "world", self._world, episode) >> 33, options=options)
+
+
+class GymnasiumWorlds:
+    """W worlds of one Gymnasium id, one agent each; implements `rattle.envs.vector.VectorWorlds`.
+
+    World i of a seed plays the same episodes in any batch, because every episode has a seed of its own; `first_world`
+    gives the number of the first world here. Observations are handed out as float32, actions 0 to n - 1 are counted
+    from the action space's start. Where an environment says terminated and truncated at once, it is terminated.
+    `state` stores the actions of the episodes in progress, and `restore` plays them again.
+
+    Raises EnvError for an unknown id, settings that `gymnasium.make` does not take, a missing dependency, and spaces
+    other than a one-dimensional Box and Discrete.
+    """
+
+    def __init__(
+        self,
+        gymnasium_id: str,
+        settings: Mapping[str, Any] | None = None,
+        num_worlds: int = 1,
+        seed: int = 0,
+        first_world: int = 0,
+    ) -> None:
+        if num_worlds < 1 or first_world < 0:
+            raise EnvError(f"cannot hold {num_worlds} worlds from number {first_world}: need 1 or more, from 0 on")
+        settings = dict(settings or {})
+        gymnasium_spec = find_spec(gymnasium_id)
+        self._keyed = [
+            KeyedEpisodes(_make(gymnasium_spec, settings), first_world + world) for world in range(num_worlds)
+        ]
+        size, actions = _spaces(gymnasium_id, self._keyed[0])
+        self._first_action = int(actions.start)
+        self._envs = SyncVectorEnv(
+            [lambda env=env: env for env in self._keyed],  # type: ignore[misc]
+            copy=False,
+            autoreset_mode=AutoresetMode.SAME_STEP,
+        )
+        self.spec = EnvironmentSpec(
+            id=f"gym:{gymnasium_id}",
+            settings=settings,
+            observation_space=FloatSpace(size),
+            num_actions=int(actions.n),
+            agents_per_world=1,
+        )
+        self.num_worlds = num_worlds
+        self.num_slots = num_worlds
+        self.first_world = first_world
+        self.seed = check_seed(seed)
+
+        self.observation = np.zeros((num_worlds, size), np.float32)
+        self.reward = np.zeros(num_worlds, np.float32)
+        self.terminated = np.zeros(num_worlds, np.bool_)
+        self.truncated = np.zeros(num_worlds, np.bool_)
+        self.active = np.ones(num_worlds, np.bool_)
+        self.final_observation = np.zeros((num_worlds, size), np.float32)
+        self.final_metrics: Mapping[str, NDArray[np.int32]] = {}
+        self.episode = np.zeros(num_worlds, np.uint32)
+        self._log = ActionLog(num_worlds, self.spec.num_actions)
+        self.reset(seed)
+
+    def reset(self, seed: int | None = None) -> None:
+        """Start episode 0 of `seed` in every world, or with None the next episode of the current seed."""
+        if seed is not None:
+            self.seed = check_seed(seed)
+            for env in self._keyed:
+                env.key(self.seed, next_episode=0)
+        self.observation[:] = self._envs.reset()[0]
+        self._forget_last_step()
+        self.episode[:] = [env.next_episode - 1 for env in self._keyed]
+        self._log.clear()
+
+    def step(self, action: NDArray[np.integer[Any]]) -> None:
+        """Advance every world one tick; `action` holds 0 to num_actions - 1 in shape (W,)."""
+        check_actions(action, self.num_slots, self.spec.num_actions)
+        self._log.append(action)
+        chosen = np.add(action, self._first_action, dtype=np.int64)
+        observation, reward, terminated, truncated, infos = self._envs.step(chosen)
+        self.observation[:] = observation
+        self.reward[:] = reward
+        self.terminated[:] = terminated
+        np.logical_and(truncated, ~terminated, out=self.truncated)
+        if "final_obs" in infos:
+            ended = infos["_final_obs"].nonzero()[0]
+            for world in ended:
+                self.final_observation[world] = infos["final_obs"][world]
+            self.episode[ended] += 1
+            self._log.clear(ended)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return copies of all that decides what follows, as plain arrays."""
+        return {
+            "seed": np.array([self.seed], np.uint64),
+            "first_world": np.array([self.first_world], np.uint64),
+            "episode": self.episode.copy(),
+            "observation": self.observation.copy(),
+            **self._log.state(),
+        }
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Continue exactly where `state` was taken, by playing the actions of each episode in progress again.
+
+        Raises EnvError when the state is of other worlds, and when an environment does not repeat itself.
+        """
+        self._check_fits(state)
+        self._log.restore(state)
+        self.seed = check_seed(int(state["seed"][0]))
+        self.episode[:] = state["episode"]
+        self._forget_last_step()
+        for world, env in enumerate(self._keyed):
+            env.key(self.seed, next_episode=int(self.episode[world]))
+            self.observation[world] = self._replay(env, self._log.actions_of(world))
+        if not np.array_equal(self.observation, state["observation"], equal_nan=True):
+            raise self._not_deterministic()
+
+    def snapshot(self, world: int) -> dict[str, Any]:
+        """Return what one world shows: its observation as a list of numbers."""
+        return {"observation": self.observation[world].tolist()}
+
+    def close(self) -> None:
+        """Close every environment."""
+        self._envs.close()
+
+    def _check_fits(self, state: Mapping[str, NDArray[Any]]) -> None:
+        for name, own in self.state().items():
+            stored = state.get(name)
+            if stored is None or stored.dtype != own.dtype or (name != "actions" and stored.shape != own.shape):
+                raise EnvError(f"the stored worlds do not fit '{self.spec.id}': '{name}' is missing or another array")
+        first_world = int(state["first_world"][0])
+        if first_world != self.first_world:
+            raise EnvError(f"the stored worlds are numbered from {first_world}, these from {self.first_world}")
+
+    def _replay(self, env: KeyedEpisodes, actions: NDArray[Any]) -> NDArray[Any]:
+        """Start an environment's next episode, take the actions in it, and return the last observation."""
+        observation, _ = env.reset()
+        for action in actions.astype(np.int64) + self._first_action:
+            observation, _, terminated, truncated, _ = env.step(action)
+            if terminated or truncated:
+                raise self._not_deterministic()
+        return np.asarray(observation)
+
+    def _not_deterministic(self) -> EnvError:
+        return EnvError(
+            f"'{self.spec.id}' went another way when its episodes were played again from their seeds: it is not "
+            "deterministic, or not the version that was stored, so these worlds cannot be restored; start anew"
+        )
+
+    def _forget_last_step(self) -> None:
+        for array in (self.reward, self.terminated, self.truncated):
+            array[:] = 0
+
+
+def _make(spec: EnvSpec, settings: dict[str, Any]) -> Env:
+    """Make one environment; raises EnvError for settings that it does not take and packages that it misses."""
+    try:
+        # Gymnasium's passive checker looks at the first steps only, and costs a call in all of them.
+        return gymnasium.make(spec, **{"disable_env_checker": True, **settings})
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        raise EnvError(f"'gym:{spec.id}' needs a package that is not installed: {_one_line(error)}") from error
+    except (TypeError, ValueError, AssertionError, KeyError, gymnasium.error.Error) as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in settings.items()) or "its defaults"
+        raise EnvError(f"'gym:{spec.id}' cannot be made with {given}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _spaces(gymnasium_id: str, env: Env) -> tuple[int, Discrete]:
+    """Return the length of the observation and the action space; raises EnvError for spaces of other kinds."""
+    if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
+        raise EnvError(
+            f"'gym:{gymnasium_id}' observes {env.observation_space}, not a one-dimensional Box: register it, wrapped "
+            "in gymnasium.wrappers.FlattenObservation, under an id of your own"
+        )
+    if not isinstance(env.action_space, Discrete):
+        raise EnvError(
+            f"'gym:{gymnasium_id}' takes actions from {env.action_space}: only Discrete actions can be trained, so "
+            "choose an environment that has them, or register it wrapped in a gymnasium.ActionWrapper"
+        )
+    return env.observation_space.shape[0], env.action_space

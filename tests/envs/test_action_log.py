@@ -1,0 +1,68 @@
+"""The log of actions grows, forgets and comes back as it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rattle.envs.action_log import ActionLog
+from rattle.envs.errors import EnvError
+
+
+def filled(ticks: int, seed: int = 0, worlds: int = 3) -> tuple[ActionLog, list[list[int]]]:
+    """Return a log of random actions and ends, and what a list a world says it must hold."""
+    random = np.random.default_rng(seed)
+    log, expected = ActionLog(worlds, num_actions=4), [[] for _ in range(worlds)]
+    for _ in range(ticks):
+        action = random.integers(0, 4, worlds)
+        log.append(action)
+        for taken, one in zip(expected, action, strict=True):
+            taken.append(int(one))
+        ended = random.random(worlds) < [0, 0.01, 0.2]
+        log.clear(np.flatnonzero(ended))
+        for world in np.flatnonzero(ended):
+            expected[world].clear()
+    return log, expected
+
+
+@pytest.mark.parametrize("ticks", [0, 1, 64, 65, 500])
+def test_log_holds_the_episodes_in_progress(ticks: int) -> None:
+    log, expected = filled(ticks)
+    assert [log.actions_of(world).tolist() for world in range(3)] == expected
+
+
+@pytest.mark.parametrize("ticks", [0, 10, 300])
+def test_restored_log_goes_on(ticks: int) -> None:
+    log, expected = filled(ticks)
+    copy, _ = filled(20, seed=1)
+    copy.restore(log.state())
+    for action in np.random.default_rng(2).integers(0, 4, (200, 3)):
+        copy.append(action)
+        for taken, one in zip(expected, action, strict=True):
+            taken.append(int(one))
+    assert [copy.actions_of(world).tolist() for world in range(3)] == expected
+
+
+def test_actions_take_little_room() -> None:
+    log, expected = filled(100)
+    assert log.state()["actions"].nbytes == sum(map(len, expected))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"actions": np.zeros(1, np.uint8)},
+        {"actions": np.full(6, 4, np.uint8)},
+        {"length": np.array([8, -1, -1])},
+        {"actions": np.zeros((2, 3), np.uint8)},
+    ],
+)
+def test_damaged_logs_are_refused(damage: dict[str, NDArray[Any]]) -> None:
+    log = ActionLog(3, num_actions=4)
+    log.append(np.zeros(3, np.int64))
+    log.append(np.zeros(3, np.int64))
+    with pytest.raises(EnvError, match="damaged"):
+        log.restore(log.state() | damage)

@@ -1,0 +1,252 @@
+"""Gymnasium environments behind the vector protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Discrete
+from numpy.typing import NDArray
+
+from rattle.envs.errors import EnvError
+from rattle.envs.gymnasium_worlds import GymnasiumWorlds
+from rattle.envs.philox import derive_seed
+from rattle.envs.vector import FloatSpace, VectorWorlds
+
+CARTPOLE = "CartPole-v1"
+OUTPUTS = ("observation", "reward", "terminated", "truncated", "final_observation", "episode")
+
+
+class Countdown(gymnasium.Env[NDArray[np.int64], np.int64]):
+    """Counts down from a random start by the action, which lies between 5 and 7, and is cut after `limit` ticks."""
+
+    observation_space = Box(-100, 100, (2,), np.int64)
+    action_space = Discrete(3, start=5)
+
+    def __init__(self, limit: int = 10, moody: bool = False, both: bool = False) -> None:
+        self.limit, self.moody, self.both = limit, moody, both
+
+    def reset(  # noqa: D102
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.int64], dict[str, Any]]:
+        super().reset(seed=None if self.moody else seed)
+        self.ticks, self.left = 0, int(self.np_random.integers(20, 60))
+        return self._observe(), {}
+
+    def step(self, action: np.int64) -> tuple[NDArray[np.int64], float, bool, bool, dict[str, Any]]:  # noqa: D102
+        assert self.action_space.contains(action)
+        self.ticks += 1
+        self.left -= int(action)
+        over, late = self.left <= 0, self.ticks >= self.limit
+        return self._observe(), float(action), over or (self.both and late), late, {"left": self.left}
+
+    def _observe(self) -> NDArray[np.int64]:
+        return np.array([self.left, self.ticks])
+
+
+class Sealed(gymnasium.Env[Any, Any]):
+    """Needs a package that nobody has."""
+
+    def __init__(self) -> None:
+        raise gymnasium.error.DependencyNotInstalled("sealed is not installed,\n run `pip install sealed`")
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    gymnasium.register("Countdown-v0", Countdown)
+    gymnasium.register("Sealed-v0", Sealed)
+    yield
+    for name in ("Countdown-v0", "Sealed-v0"):
+        del gymnasium.registry[name]
+
+
+def actions(ticks: int, first_world: int, num_worlds: int, choices: int = 2) -> NDArray[np.int64]:
+    """Return random actions (ticks, worlds) that depend on the world's number only."""
+    columns = [
+        np.random.default_rng(world).integers(0, choices, ticks)
+        for world in range(first_world, first_world + num_worlds)
+    ]
+    return np.stack(columns, axis=1)
+
+
+def history(worlds: GymnasiumWorlds, played: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """Play and return every output as (ticks, worlds, ...)."""
+    record: dict[str, list[NDArray[Any]]] = {name: [] for name in OUTPUTS}
+    for action in played:
+        worlds.step(action)
+        for name, rows in record.items():
+            rows.append(getattr(worlds, name).copy())
+    return {name: np.stack(rows) for name, rows in record.items()}
+
+
+def assert_same(one: dict[str, NDArray[Any]], other: dict[str, NDArray[Any]], watch: slice = slice(None)) -> None:
+    for name in OUTPUTS:
+        np.testing.assert_array_equal(one[name], other[name][:, watch], err_msg=name)
+
+
+def test_implements_the_protocol() -> None:
+    worlds = GymnasiumWorlds(CARTPOLE, num_worlds=3)
+    assert isinstance(worlds, VectorWorlds)
+    assert worlds.spec.id == "gym:CartPole-v1"
+    assert worlds.spec.observation_space == FloatSpace(4)
+    assert (worlds.spec.num_actions, worlds.spec.agents_per_world, worlds.spec.metrics) == (2, 1, ())
+    assert (worlds.num_worlds, worlds.num_slots) == (3, 3)
+    assert worlds.snapshot(1) == {"observation": worlds.observation[1].tolist()}
+    worlds.close()
+
+
+def test_plays_what_gymnasium_plays() -> None:
+    worlds = GymnasiumWorlds(CARTPOLE, {"max_episode_steps": 20}, num_worlds=2, seed=5)
+    plain = gymnasium.make(CARTPOLE, max_episode_steps=20)
+    plain.reset(seed=derive_seed(5, "world", 1, 0) >> 33)
+    episode = 0
+    terminations = truncations = 0
+    for action in actions(200, 0, 2):
+        worlds.step(action)
+        observation, reward, terminated, truncated, _ = plain.step(action[1])
+        cut = truncated and not terminated
+        assert (worlds.reward[1], worlds.terminated[1], worlds.truncated[1]) == (reward, terminated, cut)
+        if terminated or truncated:
+            np.testing.assert_array_equal(worlds.final_observation[1], observation)
+            episode += 1
+            observation, _ = plain.reset(seed=derive_seed(5, "world", 1, episode) >> 33)
+        np.testing.assert_array_equal(worlds.observation[1], observation)
+        assert worlds.episode[1] == episode
+        terminations += terminated
+        truncations += cut
+    assert terminations > 0
+    assert truncations > 0
+
+
+def test_a_world_is_the_same_at_any_batch_width() -> None:
+    wide = history(GymnasiumWorlds(CARTPOLE, num_worlds=6, seed=8), actions(150, 0, 6))
+    alone = history(GymnasiumWorlds(CARTPOLE, num_worlds=1, seed=8, first_world=4), actions(150, 4, 1))
+    assert_same(alone, wide, watch=slice(4, 5))
+    assert wide["episode"][-1].min() > 2
+
+
+def test_seeds_and_episodes_all_differ() -> None:
+    worlds = GymnasiumWorlds(CARTPOLE, num_worlds=4, seed=1)
+    starts = [worlds.observation.copy()]
+    for seed in (None, None, 2, 1):
+        worlds.reset(seed)
+        starts.append(worlds.observation.copy())
+    assert worlds.episode.tolist() == [0] * 4
+    np.testing.assert_array_equal(starts[0], starts[-1])
+    assert len(np.unique(np.concatenate(starts[:-1]), axis=0)) == 16
+
+
+@pytest.mark.parametrize(("name", "settings"), [(CARTPOLE, {}), ("Countdown-v0", {"limit": 7})])
+@pytest.mark.parametrize("ticks", [0, 1, 37, 150])
+def test_restored_worlds_continue_exactly(name: str, settings: dict[str, Any], ticks: int) -> None:
+    played = actions(ticks + 150, 0, 5)
+    original = GymnasiumWorlds(name, settings, num_worlds=5, seed=3)
+    history(original, played[:ticks]) if ticks else None
+    copy = GymnasiumWorlds(name, settings, num_worlds=5, seed=77)
+    history(copy, played[:23])
+    copy.restore(original.state())
+    np.testing.assert_array_equal(copy.observation, original.observation)
+    np.testing.assert_array_equal(copy.episode, original.episode)
+    before = original.episode.min()
+    after, expected = history(copy, played[ticks:]), history(original, played[ticks:])
+    ended = after["terminated"] | after["truncated"]
+    for name in ("observation", "reward", "terminated", "truncated", "episode"):
+        np.testing.assert_array_equal(after[name], expected[name], err_msg=name)
+    np.testing.assert_array_equal(after["final_observation"][ended], expected["final_observation"][ended])
+    assert original.episode.min() > before
+    copy.reset()
+    original.reset()
+    np.testing.assert_array_equal(copy.observation, original.observation)
+
+
+def test_state_is_a_copy() -> None:
+    worlds = GymnasiumWorlds(CARTPOLE, num_worlds=2)
+    state = worlds.state()
+    kept = {name: array.copy() for name, array in state.items()}
+    history(worlds, actions(40, 0, 2))
+    assert all(np.array_equal(state[name], kept[name]) for name in kept)
+    assert all(array.dtype.kind in "uif" for array in state.values())
+
+
+def test_actions_count_from_the_spaces_start() -> None:
+    worlds = GymnasiumWorlds("Countdown-v0", num_worlds=3)
+    worlds.step(np.array([0, 1, 2], np.uint8))
+    assert worlds.reward.tolist() == [5, 6, 7]
+    assert worlds.observation.dtype == np.float32
+
+
+def test_an_end_is_either_by_the_rules_or_a_cut() -> None:
+    worlds = GymnasiumWorlds("Countdown-v0", {"limit": 1, "both": True}, num_worlds=1)
+    worlds.step(np.array([0]))
+    assert (worlds.terminated[0], worlds.truncated[0]) == (True, False)
+    assert worlds.final_observation[0, 1] == 1
+    assert worlds.observation[0, 1] == 0
+
+
+def test_uncertain_environments_are_found_out() -> None:
+    original = GymnasiumWorlds("Countdown-v0", {"moody": True}, num_worlds=3)
+    original.step(np.array([0, 1, 2]))
+    with pytest.raises(EnvError, match="not deterministic"):
+        GymnasiumWorlds("Countdown-v0", {"moody": True}, num_worlds=3).restore(original.state())
+
+
+def test_an_episode_that_ends_in_the_replay_is_found_out() -> None:
+    original = GymnasiumWorlds("Countdown-v0", num_worlds=1)
+    original.step(np.array([0]))
+    with pytest.raises(EnvError, match="not deterministic"):
+        GymnasiumWorlds("Countdown-v0", {"limit": 1}, num_worlds=1).restore(original.state())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_worlds": 3}, "'episode' is missing or another array"),
+        ({"first_world": 1}, "numbered from 0, these from 1"),
+        ({"gymnasium_id": "Countdown-v0"}, "'observation' is missing or another array"),
+    ],
+)
+def test_the_state_of_other_worlds_is_refused(change: dict[str, Any], message: str) -> None:
+    state = GymnasiumWorlds(CARTPOLE, num_worlds=2).state()
+    other = GymnasiumWorlds(**({"gymnasium_id": CARTPOLE, "num_worlds": 2} | change))
+    with pytest.raises(EnvError, match=message):
+        other.restore(state)
+
+
+@pytest.mark.parametrize("action", [np.zeros(3, np.int64), np.zeros(2), np.array([0, 2]), np.array([-1, 0])])
+def test_wrong_actions_are_refused(action: NDArray[Any]) -> None:
+    with pytest.raises(EnvError, match="action must"):
+        GymnasiumWorlds(CARTPOLE, num_worlds=2).step(action)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("CartPole-v7", {}, "no environment 'CartPole-v7', did you mean 'CartPole-v1'"),
+        ("CartPole", {}, "did you mean 'CartPole-v"),
+        ("nosuchmodule:Nothing-v0", {}, "cannot import 'nosuchmodule'.* install"),
+        ("Pendulum-v1", {}, r"takes actions from Box.*only Discrete"),
+        ("FrozenLake-v1", {}, r"observes Discrete\(16\).*FlattenObservation"),
+        ("Sealed-v0", {}, "needs a package that is not installed: sealed is not installed, run `pip install sealed`"),
+        (CARTPOLE, {"gravitas": 3}, "cannot be made with gravitas=3: .*unexpected keyword argument 'gravitas'"),
+    ],
+)
+def test_what_cannot_be_played_is_said_in_one_line(name: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(EnvError, match=message) as caught:
+        GymnasiumWorlds(name, settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("arguments", [{"num_worlds": 0}, {"first_world": -1}])
+def test_impossible_batches_are_refused(arguments: dict[str, int]) -> None:
+    with pytest.raises(EnvError, match="need 1 or more"):
+        GymnasiumWorlds(CARTPOLE, **arguments)  # type: ignore[arg-type]
+
+
+def test_rattles_own_snake_plays_through_gymnasium() -> None:
+    worlds = GymnasiumWorlds("rattle/Snake-v0", {"vision_radius": 2}, num_worlds=2, seed=1)
+    again = GymnasiumWorlds("rattle/Snake-v0", {"vision_radius": 2}, num_worlds=2, seed=1)
+    assert_same(history(worlds, actions(60, 0, 2, 3)), history(again, actions(60, 0, 2, 3)))
+    assert worlds.observation.shape == (2, 12)
