@@ -1,0 +1,65 @@
+"""Every environment by its name, as experiments and services ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rattle.envs.errors import EnvError
+from rattle.envs.validation import nearest, validated
+from rattle.envs.vector import VectorWorlds
+
+# What an environment needs is imported only when it is asked for: compiled code alone takes longer than `--help` may.
+
+GYM_PREFIX = "gym:"
+
+
+def make_worlds(
+    environment: str, settings: Mapping[str, Any], num_worlds: int, seed: int, first_world: int = 0
+) -> VectorWorlds:
+    """Build worlds `first_world` to `first_world + num_worlds - 1` of `seed`, at the start of episode 0.
+
+    `environment` is `snake`, whose settings are those of SnakeSettings, or `gym:ID` for a Gymnasium id, whose
+    settings are handed to `gymnasium.make`. Raises EnvError with one clear line for an unknown environment, a bad
+    setting, or an environment that the vector protocol cannot hold.
+    """
+    if environment.startswith(GYM_PREFIX):
+        from rattle.envs.gymnasium_worlds import GymnasiumWorlds
+
+        gymnasium_id = environment.removeprefix(GYM_PREFIX)
+        return GymnasiumWorlds(gymnasium_id, settings, num_worlds, seed, first_world)
+    if environment == "snake":
+        from rattle.envs.snake.batch import SnakeWorlds
+        from rattle.envs.snake.settings import SnakeSettings
+
+        return SnakeWorlds(validated(SnakeSettings, settings, environment), num_worlds, seed, first_world)
+    raise _unknown(environment)
+
+
+def validate(environment: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the full settings of an environment, defaults filled in, without building a world.
+
+    Raises EnvError as `make_worlds` does. What a Gymnasium environment accepts shows only when it is built: here its
+    id is looked up and its settings are returned as they are.
+    """
+    if environment.startswith(GYM_PREFIX):
+        from rattle.envs.gymnasium_ids import find_spec
+
+        find_spec(environment.removeprefix(GYM_PREFIX))
+        return dict(settings)
+    if environment == "snake":
+        from rattle.envs.snake.settings import SnakeSettings
+
+        return validated(SnakeSettings, settings, environment).model_dump()
+    raise _unknown(environment)
+
+
+def _unknown(environment: str) -> EnvError:
+    import gymnasium
+
+    known = ["snake", *(GYM_PREFIX + gymnasium_id for gymnasium_id in gymnasium.registry)]
+    hint = nearest(environment, known) or nearest(GYM_PREFIX + environment, known)
+    return EnvError(
+        f"unknown environment '{environment}'{hint or '.'} There are 'snake' and "
+        f"'{GYM_PREFIX}ID' for every Gymnasium id, such as '{GYM_PREFIX}CartPole-v1'"
+    )

@@ -1,0 +1,70 @@
+"""Environments by name, and what is said about names and settings that are wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from rattle.envs.errors import EnvError
+from rattle.envs.gymnasium_worlds import GymnasiumWorlds
+from rattle.envs.registry import make_worlds, validate
+from rattle.envs.snake.batch import SnakeWorlds
+from rattle.envs.snake.settings import SnakeSettings
+from rattle.envs.vector import VectorWorlds
+
+
+def test_makes_snake() -> None:
+    worlds = make_worlds("snake", {"num_snakes": 2, "rewards": {"alive": 0.5}}, 3, seed=4, first_world=7)
+    assert isinstance(worlds, SnakeWorlds)
+    assert isinstance(worlds, VectorWorlds)
+    assert (worlds.num_slots, worlds.seed, worlds.first_world) == (6, 4, 7)
+    assert worlds.settings.rewards.alive == 0.5
+
+
+def test_makes_gymnasium_environments() -> None:
+    worlds = make_worlds("gym:CartPole-v1", {"sutton_barto_reward": True}, 2, seed=4, first_world=7)
+    assert isinstance(worlds, GymnasiumWorlds)
+    assert worlds.spec.id == "gym:CartPole-v1"
+    assert (worlds.num_slots, worlds.seed, worlds.first_world) == (2, 4, 7)
+
+
+def test_validate_fills_in_the_defaults() -> None:
+    full = validate("snake", {"width": 9})
+    assert full == SnakeSettings(width=9).model_dump()
+    assert validate("snake", full) == full
+    assert validate("gym:CartPole-v1", {"sutton_barto_reward": True}) == {"sutton_barto_reward": True}
+
+
+@pytest.mark.parametrize(
+    ("environment", "settings", "message"),
+    [
+        ("snake", {"widht": 9}, "bad settings of snake: unknown key 'widht', did you mean 'width'"),
+        ("snake", {"rewards": {"eat_fod": 1}}, "unknown key 'rewards.eat_fod', did you mean 'eat_food'"),
+        ("snake", {"xyzzy": 1}, "unknown key 'xyzzy', known are width, height"),
+        ("snake", {"width": 3, "food": "many"}, "'width': .*greater than or equal to 4, got 3; 'food': .*got 'many'"),
+        ("snake", {"width": 4, "height": 4, "food": 20}, "snake: food 20 does not fit"),
+        ("snake", {"rewards": 3}, "'rewards': .*got 3"),
+        ("snek", {}, "unknown environment 'snek', did you mean 'snake'"),
+        ("CartPole-v1", {}, "unknown environment 'CartPole-v1', did you mean 'gym:CartPole-v1'"),
+        ("", {}, "unknown environment ''. There are 'snake' and 'gym:ID'"),
+        ("gym:CartPole-v9", {}, "no environment 'CartPole-v9', did you mean 'CartPole-v1'"),
+        ("gym:", {}, "no environment ''"),
+    ],
+)
+def test_mistakes_get_one_line(environment: str, settings: dict[str, Any], message: str) -> None:
+    for ask in (lambda: validate(environment, settings), lambda: make_worlds(environment, settings, 1, seed=0)):
+        with pytest.raises(EnvError, match=message) as caught:
+            ask()
+        assert "\n" not in str(caught.value)
+
+
+def test_validating_compiles_nothing() -> None:
+    program = (
+        "import sys; from rattle.envs.registry import validate; validate('snake', {}); validate('gym:CartPole-v1', {});"
+        "print('numba' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
