@@ -20,7 +20,7 @@ class EnvironmentSection(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     id: str = Field("snake", description="snake, or gym:ID for any Gymnasium environment, such as gym:CartPole-v1.")
-    worlds: int = Field(2048, ge=1, le=2**20, description="Worlds that are played side by side.")
+    worlds: int = Field(1024, ge=1, le=2**20, description="Worlds that are played side by side.")
 
     @property
     def own_settings(self) -> dict[str, Any]:

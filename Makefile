@@ -1,0 +1,48 @@
+# Needs Python 3.11 or later with pip, and make; everything else goes into .venv, once.
+PYTHON ?= python3
+SECONDS_TO_TRAIN ?= 60
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help train test lint bench format
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+train: .venv/.users ## Train a snake for a minute, then draw its learning curve and a replay
+	$(BIN)/rattle train shared/experiments/snake.yaml --seconds $(SECONDS_TO_TRAIN)
+	@$(BIN)/rattle plot latest
+	@$(BIN)/rattle replay latest --episode best --gif
+	@echo
+	@echo "Try next:"
+	@echo "  $(BIN)/rattle replay latest --episode best     watch it here, in the terminal"
+	@echo "  $(BIN)/rattle eval latest                      200 fresh games"
+	@echo "  $(BIN)/rattle query \"SELECT intDiv(env_steps, 4000000) * 4 AS million_steps, avg(food) FROM episodes GROUP BY 1 ORDER BY 1\""
+	@echo "  $(BIN)/rattle train --set env.vision_radius=3  the same with less sight; then: rattle plot RUN RUN"
+
+test: .venv/.developers ## Run the tests that need Python only
+	$(BIN)/python -m pytest -m "not integration"
+
+lint: .venv/.developers ## Check style, format, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.developers ## Mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/.developers ## Measure speed and learning, and write the tables in benchmarks/
+	$(BIN)/python benchmarks/run.py
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.users: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+	@touch $@
+
+.venv/.developers: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ .venv/.users
