@@ -1,0 +1,83 @@
+"""TensorBoard event files, as a second way to look at the table `updates`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from rattle.analytics.extras import require
+from rattle.analytics.writer import storing
+
+#: The tag under which each column appears; the horizontal axis is `env_steps`.
+TAGS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "mean_return": "episodes/mean_return",
+        "mean_episode_length": "episodes/mean_length",
+        "policy_loss": "learning/policy_loss",
+        "value_loss": "learning/value_loss",
+        "entropy": "learning/entropy",
+        "gradient_norm": "learning/gradient_norm",
+        "learning_rate": "learning/learning_rate",
+        "env_steps_per_second": "speed/env_steps_per_second",
+    }
+)
+
+
+_FLUSH_AFTER: Final = 5.0  # seconds
+
+
+class TensorBoardWriter:
+    """Writes rows of `updates` as scalars; raises AnalyticsError when tensorboardX is missing or the disk is full.
+
+    It writes events itself: the library's own summary writer does that in a thread which a full disk ends, and then
+    waits for it forever.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._files = require("tensorboardX.event_file_writer", "tensorboard", "TensorBoard output")
+        self._events = require("tensorboardX.proto.event_pb2", "tensorboard", "TensorBoard output")
+        self._folder = folder
+        self._writer: Any = None
+        self._flushed = 0.0
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Add one row; columns that are null or missing are left out."""
+        when, step = _seconds(row["time"]), int(row["env_steps"])
+        with storing(self._folder):
+            if self._writer is None:
+                self._open(when, step)
+            event = self._events.Event(wall_time=when, step=step)
+            for column, tag in TAGS.items():
+                if row.get(column) is not None:
+                    event.summary.value.add(tag=tag, simple_value=float(row[column]))
+            self._writer.write_event(event)
+            if time.monotonic() > self._flushed + _FLUSH_AFTER:
+                self._writer.flush()
+                self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Flush and close the event file."""
+        if self._writer is not None:
+            with storing(self._folder):
+                self._writer.close()
+
+    def _open(self, when: float, step: int) -> None:
+        """Begin a file of its own; TensorBoard drops what earlier files say of this step and later ones.
+
+        A run that goes on from a checkpoint plays these again.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._writer = self._files.EventsWriter(str(self._folder / "events"), f".{os.getpid()}.from-{step}")
+        log = self._events.SessionLog(status=self._events.SessionLog.START)
+        self._writer.write_event(self._events.Event(wall_time=when, step=step, session_log=log))
+
+
+def _seconds(moment: datetime | str) -> float:
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
+    return moment.timestamp()

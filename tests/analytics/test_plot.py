@@ -1,0 +1,82 @@
+"""Learning curves are drawn from whatever a run has so far."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.plot import plot_learning_curves, smoothed
+from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.updates import NUMBERS, read_updates
+from tests.analytics.build import make_run, update_row, write_rows
+
+
+def trained(root: Path, name: str, updates: int) -> RunDirectory:
+    run = make_run(root, name)
+    if updates:
+        write_rows(run, "updates", [update_row(run, version) for version in range(1, updates + 1)])
+    return run
+
+
+def test_updates_are_read_as_arrays_in_order(run: RunDirectory) -> None:
+    path = write_rows(run, "updates", [update_row(run, version) for version in (3, 1, 2)])
+    path.with_name("other.jsonl").write_bytes(path.read_bytes().splitlines(keepends=True)[0][:-30])
+    curve = read_updates(run)
+    assert tuple(curve) == NUMBERS
+    assert curve["policy_version"].tolist() == [1, 2, 3]
+    assert curve["env_steps"].tolist() == [8192, 16384, 24576]
+    assert np.isnan(curve["mean_return"]).tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("content", ['{"policy_version": 1}\n', "nonsense\n", '{"policy_version": "x"}\n'])
+def test_damaged_updates_are_named(run: RunDirectory, content: str) -> None:
+    run.table("updates").mkdir()
+    (run.table("updates") / "w.jsonl").write_text(content)
+    with pytest.raises(AnalyticsError, match=r"updates/w\.jsonl is damaged"):
+        read_updates(run)
+
+
+def test_several_runs_in_one_figure(tmp_path: Path) -> None:
+    runs = [trained(tmp_path, name, updates) for name, updates in [("long", 60), ("short", 1), ("new", 0)]]
+    output = tmp_path / "curves.png"
+    plot_learning_curves(runs, output)
+    with Image.open(output) as picture:
+        assert picture.format == "PNG"
+        assert picture.size == (1560, 840)
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20) or []}
+    assert {(0x34, 0x65, 0xC0), (0xD1, 0x49, 0x5B), (0x2A, 0x9D, 0x8F)} <= colours
+
+
+def test_text_says_which_run_is_which(tmp_path: Path) -> None:
+    runs = [trained(tmp_path, name, updates) for name, updates in [("long", 30), ("new", 0)]]
+    output = tmp_path / "curves.svg"
+    plot_learning_curves(runs, output, "seconds")
+    assert "<!-- long: mean return " in output.read_text()
+    assert "<!-- new: no updates yet -->" in output.read_text()
+    assert "<!-- seconds of training -->" in output.read_text()
+
+
+def test_a_run_before_its_first_finished_episode(run: RunDirectory, tmp_path: Path) -> None:
+    write_rows(run, "updates", [update_row(run, 1, mean_return=None, mean_episode_length=None)])
+    plot_learning_curves([run], tmp_path / "curves.png")
+
+
+def test_runs_without_updates_and_wrong_names_are_explained(tmp_path: Path) -> None:
+    new = trained(tmp_path, "new", 0)
+    with pytest.raises(AnalyticsError, match="nothing to plot: new has no updates yet"):
+        plot_learning_curves([new], tmp_path / "curves.png")
+    with pytest.raises(AnalyticsError, match="the name of a figure ends in"):
+        plot_learning_curves([new], tmp_path / "curves.xls")
+    with pytest.raises(AnalyticsError, match=r"cannot write .*no/such/curves\.png: No such file"):
+        plot_learning_curves([trained(tmp_path, "old", 2)], tmp_path / "no" / "such" / "curves.png")
+
+
+def test_smoothing_keeps_a_constant_and_passes_gaps() -> None:
+    np.testing.assert_allclose(smoothed(np.full(50, 3.0), 10), 3.0)
+    np.testing.assert_allclose(smoothed(np.array([1.0, np.nan, 1.0]), 3), [1.0, np.nan, 1.0])
+    noisy = np.random.default_rng(0).normal(size=1000)
+    assert smoothed(noisy, 40)[100:].std() < 0.3
