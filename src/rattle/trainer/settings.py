@@ -41,7 +41,7 @@ class TrainSection(_Section):
     """How long to train, and on what."""
 
     steps: int | None = Field(
-        24_000_000, ge=1, description="Stop after this many environment steps in all; null: never."
+        40_000_000, ge=1, description="Stop after this many environment steps in all; null: never."
     )
     seconds: float | None = Field(None, gt=0, description="Stop after this many seconds of this command; null: never.")
     actors: int = Field(2, ge=1, le=64, description="Parts that the worlds are played in, side by side in threads.")

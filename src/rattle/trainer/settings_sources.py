@@ -65,7 +65,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise SettingsError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
+        problem = getattr(error, "problem", None) or getattr(error, "reason", "not text")
+        raise SettingsError(f"{path}{where}: not valid YAML ({problem})") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
