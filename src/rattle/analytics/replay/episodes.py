@@ -1,0 +1,188 @@
+"""Recorded episodes of a run: which there are, and one of them in full."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.extras import require
+from rattle.analytics.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    import pyarrow
+
+LAST: Final = "last"
+BEST: Final = "best"
+
+_SUMMARY_COLUMNS: Final = ["world", "world_episode", "agent", "tick", "reward", "policy_version"]
+_STEP_COLUMNS: Final = ["tick", "agent", "observation", "action", "reward", "terminated", "state"]
+
+
+@dataclass(frozen=True)
+class EpisodeSummary:
+    """What the list of recorded episodes says of one."""
+
+    world: int
+    world_episode: int
+    agents: int
+    ticks: int
+    mean_return: float  # over the agents
+    policy_version: int  # that played its end
+
+    @property
+    def id(self) -> str:
+        """The name of the episode in its run: WORLD-WORLD_EPISODE."""
+        return f"{self.world}-{self.world_episode}"
+
+
+@dataclass(frozen=True)
+class AgentSteps:
+    """One agent's ticks, in order: n rows, fewer than the episode has where the agent ended early."""
+
+    tick: NDArray[np.int64]
+    observation: NDArray[np.float32]  # (n, size)
+    action: NDArray[np.int32]
+    reward: NDArray[np.float32]
+    terminated: bool
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One recorded episode."""
+
+    run_id: str
+    summary: EpisodeSummary
+    env: Mapping[str, Any]  # the environment's part of the run's configuration
+    states: Sequence[Mapping[str, Any]]  # one a tick: the world before it
+    agents: Mapping[int, AgentSteps]
+
+    def returns(self, agent: int) -> NDArray[np.float64]:
+        """Return float64 (ticks + 1,): the agent's return before each tick, and in the end."""
+        steps = self.agents[agent]
+        rewards = np.bincount(steps.tick, steps.reward, self.summary.ticks)
+        return np.concatenate([np.zeros(1), np.cumsum(rewards)])
+
+
+def list_episodes(run: RunDirectory) -> list[EpisodeSummary]:
+    """List the recorded episodes of a run, those of the newest policy last."""
+    found: list[EpisodeSummary] = []
+    for path in _files(run):
+        columns = _read(path, _SUMMARY_COLUMNS)
+        values = {name: columns.column(name).to_numpy() for name in _SUMMARY_COLUMNS}
+        keys = np.stack([values["world"], values["world_episode"]]).astype(np.int64)
+        _, first, group = np.unique(keys, axis=1, return_index=True, return_inverse=True)
+        groups = [group.ravel() == number for number in np.argsort(first)]
+        found += [_summary({name: column[rows] for name, column in values.items()}) for rows in groups]
+    return sorted(found, key=lambda episode: episode.policy_version)
+
+
+def load_episode(run: RunDirectory, which: str = LAST) -> Episode:
+    """Load a recorded episode: `last`, `best` (by mean return), or an id such as 0-40 from `list_episodes`."""
+    summary = _choose(run, which)
+    for path in _files(run):
+        where = [("world", "=", summary.world), ("world_episode", "=", summary.world_episode)]
+        steps = _read(path, _STEP_COLUMNS, where)
+        if steps.num_rows:
+            agents = {agent: _agent_steps(steps, agent) for agent in sorted(set(steps.column("agent").to_pylist()))}
+            return Episode(run.path.resolve().name, summary, _env(run), _states(path, steps, summary.ticks), agents)
+    raise AnalyticsError(f"the recorded episode {summary.id} of {run.path} has just been removed: try again")
+
+
+def table(episodes: Sequence[EpisodeSummary]) -> str:
+    """Return recorded episodes as an aligned text table with a heading."""
+    lines = [f"{'episode':>12}  {'return':>10}  {'ticks':>7}  {'agents':>6}  {'policy':>8}"]
+    lines += [
+        f"{episode.id:>12}  {episode.mean_return:>10.2f}  {episode.ticks:>7,}  {episode.agents:>6}  "
+        f"{'v' + str(episode.policy_version):>8}"
+        for episode in episodes
+    ]
+    return "\n".join(lines)
+
+
+def json_lines(episodes: Sequence[EpisodeSummary]) -> str:
+    """Return one JSON object a line and recorded episode."""
+    rows = [{"episode": episode.id, **asdict(episode)} for episode in episodes]
+    return msgspec.json.Encoder().encode_lines(rows).decode()
+
+
+def _choose(run: RunDirectory, which: str) -> EpisodeSummary:
+    episodes = list_episodes(run)
+    if not episodes:
+        raise AnalyticsError(f"{run.path} has no recorded episodes yet: train it for longer, or record more of them")
+    if which == LAST:
+        return episodes[-1]
+    if which == BEST:
+        return max(reversed(episodes), key=lambda episode: episode.mean_return)  # the newest of equals
+    for episode in episodes:
+        if episode.id == which:
+            return episode
+    some = ", ".join(episode.id for episode in episodes[-5:])
+    raise AnalyticsError(
+        f"no recorded episode '{which}' in {run.path}: choose {LAST}, {BEST} or one of {len(episodes)}, such as {some}"
+    )
+
+
+def _summary(rows: Mapping[str, NDArray[Any]]) -> EpisodeSummary:
+    agents = len(np.unique(rows["agent"]))
+    end = int(np.argmax(rows["tick"]))
+    return EpisodeSummary(
+        world=int(rows["world"][0]),
+        world_episode=int(rows["world_episode"][0]),
+        agents=agents,
+        ticks=int(rows["tick"][end]) + 1,
+        mean_return=float(rows["reward"].sum(dtype=np.float64)) / agents,
+        policy_version=int(rows["policy_version"][end]),
+    )
+
+
+def _agent_steps(steps: pyarrow.Table, agent: int) -> AgentSteps:
+    mine = steps.filter(np.asarray(steps.column("agent").to_numpy() == agent)).sort_by("tick")
+    return AgentSteps(
+        tick=mine.column("tick").to_numpy().astype(np.int64),
+        observation=np.array(mine.column("observation").to_pylist(), np.float32),
+        action=mine.column("action").to_numpy(),
+        reward=mine.column("reward").to_numpy(),
+        terminated=bool(mine.column("terminated")[-1].as_py()),
+    )
+
+
+def _states(path: Path, steps: pyarrow.Table, ticks: int) -> list[Mapping[str, Any]]:
+    """Return the state before each tick, from whichever row of the tick has it."""
+    written = dict(zip(steps.column("tick").to_pylist(), [""] * len(steps), strict=True))
+    for tick, state in zip(steps.column("tick").to_pylist(), steps.column("state").to_pylist(), strict=True):
+        written[tick] = written[tick] or state
+    try:
+        return [msgspec.json.decode(written.get(tick) or "{}", type=dict[str, Any]) for tick in range(ticks)]
+    except msgspec.DecodeError as error:
+        raise AnalyticsError(f"{path} is damaged: a state is not JSON: {error}") from None
+
+
+def _files(run: RunDirectory) -> list[Path]:
+    return sorted(path for path in run.table("steps").glob("*.parquet") if not path.name.startswith("."))
+
+
+def _read(path: Path, columns: list[str], where: list[tuple[str, str, int]] | None = None) -> pyarrow.Table:
+    pyarrow = require("pyarrow", "analytics", "a replay")
+    parquet = require("pyarrow.parquet", "analytics", "a replay")
+    try:
+        return parquet.read_table(path, columns=columns, filters=where)
+    except (pyarrow.ArrowException, OSError) as error:
+        said = str(error).splitlines()[0].rstrip(".")
+        raise AnalyticsError(f"{path} cannot be read: {said}") from None
+
+
+def _env(run: RunDirectory) -> Mapping[str, Any]:
+    import yaml
+
+    try:
+        config = yaml.safe_load(run.config.read_text())
+        return dict(config["env"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, ValueError):
+        raise AnalyticsError(f"{run.config} is damaged: it does not say which environment was played") from None

@@ -1,0 +1,117 @@
+"""Replays in real and pretended terminals."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from contextlib import suppress
+from fcntl import ioctl
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.replay import Episode, load_episode, play
+from rattle.analytics.run_directory import RunDirectory
+from rattle.envs.snake.settings import SnakeSettings
+from tests.analytics.build import make_run, record_snake
+
+FAST = 1e6
+SHOW_CURSOR = "\x1b[?25h"
+
+
+@pytest.fixture
+def episode(run: RunDirectory) -> Episode:
+    record_snake(run, SnakeSettings(max_steps=12))
+    return load_episode(run)
+
+
+def terminal(width: int, height: int) -> Console:
+    return Console(
+        file=io.StringIO(), force_terminal=True, width=width, height=height, color_system="truecolor", _environ={}
+    )
+
+
+def written(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_terminal_gets_coloured_frames_and_its_cursor_back(episode: Episode) -> None:
+    console = terminal(80, 24)
+    play(episode, fps=FAST, console=console)
+    assert "tick 0 " in written(console)
+    assert "truncated" in written(console)
+    assert "48;2;58;66;82" in written(console)  # the ground of a cell in sight
+    assert SHOW_CURSOR in written(console)
+
+
+def test_frames_are_plain_lines_where_there_is_no_terminal(episode: Episode) -> None:
+    console = Console(file=io.StringIO(), width=20, _environ={})
+    play(episode, fps=0.001, console=console)  # takes no heed of it
+    text = written(console)
+    assert "\x1b" not in text
+    frames = text.strip("\n").split("\n\n")
+    assert len(frames) == 13
+    assert {len(frame.splitlines()) for frame in frames} == {17}
+
+
+def test_the_speed_is_what_was_asked_for(episode: Episode) -> None:
+    begun = time.monotonic()
+    play(episode, fps=50, console=terminal(80, 24))
+    assert 13 / 50 <= time.monotonic() - begun < 2
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 24), (80, 17)])
+def test_a_window_too_small_is_one_line(episode: Episode, width: int, height: int) -> None:
+    console = terminal(width, height)
+    with pytest.raises(AnalyticsError, match=r"the replay needs 4\d and 18: make it larger, or .* --gif"):
+        play(episode, console=console)
+    assert written(console) == ""
+
+
+@pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_speed_that_is_none_is_refused(episode: Episode, fps: float) -> None:
+    with pytest.raises(AnalyticsError, match="fps"):
+        play(episode, fps=fps)
+
+
+PLAY = """
+import sys
+from pathlib import Path
+from rattle.analytics.replay import load_episode, play
+from rattle.analytics.run_directory import RunDirectory
+play(load_episode(RunDirectory(Path(sys.argv[1]))), fps=5)
+"""
+
+
+def test_ctrl_c_in_a_real_terminal_ends_the_replay_cleanly(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    record_snake(run, SnakeSettings())
+    ours, theirs = pty.openpty()
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 90, 0, 0))
+    environ = {**os.environ, "TERM": "xterm-256color"}
+    for name in ("COLUMNS", "LINES", "NO_COLOR"):
+        environ.pop(name, None)
+    command = [sys.executable, "-c", PLAY, str(run.path)]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environ) as process:
+        os.close(theirs)
+        output = ""
+        while "tick 1 " not in output:
+            output += os.read(ours, 1 << 16).decode()
+        process.send_signal(signal.SIGINT)
+        with suppress(OSError):  # how a terminal ends when the last process has left it
+            while True:
+                output += os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert process.returncode == 0
+    assert SHOW_CURSOR in output
+    assert "Traceback" not in output
