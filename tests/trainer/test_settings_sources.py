@@ -101,7 +101,9 @@ def test_an_empty_file_is_the_default_experiment(tmp_path: Path) -> None:
 def _described(model: type, seen: set[type]) -> list[str]:
     missing = []
     for name, field in model.model_fields.items():  # type: ignore[attr-defined]
-        inner = [t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if hasattr(t, "model_fields")]
+        inner = [
+            t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if hasattr(t, "model_fields")
+        ]
         for choice in inner:
             if choice not in seen:
                 missing += _described(choice, seen | {choice})

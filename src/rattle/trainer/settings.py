@@ -53,7 +53,7 @@ class RecordSection(_Section):
     """What is kept of the games besides their results."""
 
     every_episodes: int = Field(
-        20, ge=0, description="Record every n-th episode of the first world in full, for replays; 0: none."
+        5, ge=0, description="Record every n-th episode of the first world in full, for replays; 0: none."
     )
 
 

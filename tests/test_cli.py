@@ -1,0 +1,160 @@
+"""The command as a user meets it."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.conftest import RATTLE, last_json, rattle
+
+SMALL = ["--set", "env.worlds=24", "--steps", "4608", "--set", "policy.hidden_sizes=[16]"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train a small run once and return the folder whose runs/ holds it."""
+    folder = tmp_path_factory.mktemp("cli")
+    trained = rattle("train", *SMALL, "--set", "record.every_episodes=1", cwd=folder)
+    assert trained.returncode == 0, trained.stderr
+    return folder
+
+
+def test_help_is_quick() -> None:
+    """Help loads nothing heavy; the time itself is measured in benchmarks/."""
+    script = (
+        "import sys\n"
+        "from click.testing import CliRunner\n"
+        "from rattle.cli import main\n"
+        "assert CliRunner().invoke(main, ['--help']).exit_code == 0\n"
+        "heavy = {'torch', 'numba', 'numpy', 'gymnasium', 'pydantic', 'pyarrow', 'rich', 'chdb', 'matplotlib'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_json_summary_has_what_it_promises(tmp_path: Path) -> None:
+    done = rattle("train", "--json", "--seed", "3", *SMALL, cwd=tmp_path)
+    summary = last_json(done.stdout)
+    expected = {
+        "run_id": str,
+        "env_steps": int,
+        "seconds": float,
+        "env_steps_per_second": float,
+        "updates": int,
+        "mean_return": float,
+        "mean_episode_length": float,
+        "policy_sha256": str,
+    }
+    for name, kind in expected.items():
+        assert isinstance(summary[name], kind), name
+    assert (tmp_path / "runs" / summary["run_id"] / "policy.safetensors").is_file()
+    assert "-s3-" in summary["run_id"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--greedy"], ["--seed", "5"]])
+def test_eval_prints_means_and_their_spread(run: Path, arguments: list[str]) -> None:
+    policy = next(run.glob("runs/*/policy.safetensors"))
+    by_run = last_json(rattle("eval", "latest", "--episodes", "20", "--json", *arguments, cwd=run).stdout)
+    by_file = last_json(rattle("eval", policy, "--episodes", "20", "--json", *arguments, cwd=run).stdout)
+    assert {**by_file, "policy": ""} == {**by_run, "policy": ""}
+    assert by_run["episodes"] == 20
+    for name in ("mean_return", "mean_length", "mean_food", "std_return", "std_length", "std_food"):
+        assert isinstance(by_run[name], float)
+    table = rattle("eval", "latest", "--episodes", "20", *arguments, cwd=run).stdout
+    assert f"{by_run['mean_food']:.2f}" in table
+
+
+def test_export_writes_a_model_that_runs(run: Path) -> None:
+    done = rattle("export", "latest", "--onnx", "snake.onnx", cwd=run)
+    assert done.returncode == 0, done.stderr
+    import numpy as np
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(run / "snake.onnx")
+    logits, value = session.run(None, {"observation": np.zeros((5, 60), np.uint8)})
+    assert (logits.shape, value.shape) == ((5, 3), (5,))
+
+
+def test_a_terminal_gets_a_live_view(tmp_path: Path) -> None:
+    reader, writer = pty.openpty()
+    process = subprocess.Popen(
+        [*RATTLE, "train", "--run-dir", "run", *SMALL],
+        cwd=tmp_path,
+        stdout=writer,
+        stderr=writer,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"},
+    )
+    os.close(writer)
+    shown = b""
+    while True:
+        try:
+            part = os.read(reader, 4096)
+        except OSError:  # how Linux says that the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(reader)
+    assert process.wait(timeout=30) == 0
+    text = shown.decode()
+    for word in ("steps/s", "mean return", "mean length", "entropy", "value loss", "left", "policy sha256"):
+        assert word in text
+    assert "\x1b[" in text
+
+
+WRONG = {
+    "unknown key": (["train", "--set", "env.widht=20"], "did you mean 'width'"),
+    "unknown environment": (["train", "--set", "env.id=snaek"], "unknown environment 'snaek'"),
+    "unknown gym id": (["train", "--set", "env={id: 'gym:CartPole-v9'}"], "CartPole-v1"),
+    "unknown algorithm": (["train", "--set", "algorithm.id=a3c"], "'a2c'"),
+    "missing file": (["train", "nothing.yaml"], "nothing.yaml"),
+    "board too small": (["train", "--set", "env={num_snakes: 8, width: 8, height: 8}"], "too small"),
+    "flags with resume": (["train", "--resume", "latest", "--seed", "3"], "own settings"),
+    "no such run": (["train", "--resume", "nothing"], "no run 'nothing'"),
+    "no such policy": (["eval", "nothing"], "no run 'nothing'"),
+    "foreign policy": (["eval", "foreign.safetensors"], "not a safetensors file"),
+    "corrupt policy": (["eval", "corrupt.safetensors"], "damaged"),
+    "export of nothing": (["export", "foreign.safetensors", "--onnx", "x.onnx"], "not a safetensors file"),
+    "export to nowhere": (["export", "latest", "--onnx", "missing/x.onnx"], "missing"),
+    "bad number": (["eval", "latest", "--episodes", "0"], "--episodes"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "expected"), WRONG.values(), ids=WRONG)
+def test_mistakes_get_one_clear_line(run: Path, arguments: list[str], expected: str) -> None:
+    (run / "foreign.safetensors").write_bytes(b"<html>not a policy</html>")
+    policy = next(run.glob("runs/*/policy.safetensors")).read_bytes()
+    (run / "corrupt.safetensors").write_bytes(policy[:-40])
+    done = rattle(*arguments, cwd=run)
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert expected in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("Error:")]) == 1
+    assert not (run / "x.onnx").exists()
+
+
+def test_a_run_directory_in_use_is_refused(tmp_path: Path) -> None:
+    first = subprocess.Popen(
+        [*RATTLE, "train", "--json", "--run-dir", "run", "--set", "env.worlds=64"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert first.stdout is not None
+    first.stdout.readline()
+    for arguments in (["train", "--resume", "run"], ["train", "--run-dir", "run"]):
+        done = rattle(*arguments, cwd=tmp_path)
+        assert done.returncode == 1
+        assert "run" in done.stderr
+        assert first.poll() is None
+    assert "in use" in rattle("train", "--resume", "run", cwd=tmp_path).stderr
+    first.terminate()
+    output, _ = first.communicate(timeout=30)
+    assert last_json(output)["status"] == "interrupted"

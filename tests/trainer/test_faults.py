@@ -1,0 +1,150 @@
+"""What goes wrong ends in one clear line, and leaves what was stored as it was."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.run_directory import RunDirectory
+from rattle.errors import RattleError
+from rattle.learning.errors import LearningError
+from rattle.trainer.checkpoint import list_checkpoints, load_checkpoint
+from rattle.trainer.errors import TrainerError
+from rattle.trainer.progress import Summary
+from rattle.trainer.run_tables import read_run_row
+from rattle.trainer.runs import resume, train
+from tests.trainer.conftest import RATTLE, Silence, read_rows, small_settings
+
+TrainSmall = Callable[..., tuple[Summary, RunDirectory]]
+
+
+class Poisoned(gymnasium.Env[np.ndarray[Any, Any], int]):
+    """Gives a reward that is not a number on its 200th tick."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+    ticks = 0
+
+    def reset(self, **_: Any) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: int) -> tuple[np.ndarray[Any, Any], float, bool, bool, dict[str, Any]]:
+        self.ticks += 1
+        return np.zeros(2, np.float32), float("nan") if self.ticks == 200 else 1.0, self.ticks % 10 == 0, False, {}
+
+
+@pytest.fixture
+def poisoned() -> Iterator[str]:
+    gymnasium.register("Poisoned-v0", Poisoned)
+    yield "gym:Poisoned-v0"
+    del gymnasium.registry["Poisoned-v0"]
+
+
+def test_bad_numbers_stop_the_run_and_keep_the_last_good_checkpoint(tmp_path: Path, poisoned: str) -> None:
+    every_update = "train.checkpoint_seconds=0.000001"
+    settings = small_settings(f"env={{id: '{poisoned}', worlds: 2}}", "algorithm.ticks=16", every_update)
+    with pytest.raises(LearningError, match=r"update 13: .*nan"):
+        train(settings, tmp_path / "run", Silence())
+    directory = RunDirectory(tmp_path / "run")
+    row = read_run_row(directory)
+    assert (row["status"], row["updates"]) == ("failed", 12)
+    assert row["policy_sha256"]
+    newest = load_checkpoint(list_checkpoints(directory)[-1])
+    assert newest.tensors["learner/version"] == 12
+    assert all(np.isfinite(array).all() for array in newest.part("learner").values())
+    assert read_rows(directory, "logs")[-1]["event"] == "run_failed"
+
+
+def contents(directory: RunDirectory) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(directory.path.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "empty", "newer", "policy"])
+def test_a_damaged_checkpoint_is_named_and_nothing_is_touched(train_small: TrainSmall, damage: str) -> None:
+    _, directory = train_small("train.checkpoint_seconds=0.01")
+    newest = list_checkpoints(directory)[-1]
+    whole = newest.read_bytes()
+    newest.write_bytes(
+        {
+            "cut": whole[: len(whole) // 2],
+            "foreign": b"PK\x03\x04 this is something else",
+            "empty": b"",
+            "newer": whole.replace(b'"format_version":"1"', b'"format_version":"9"'),
+            "policy": directory.policy.read_bytes(),
+        }[damage]
+    )
+    before = contents(directory)
+    with pytest.raises(TrainerError, match=newest.name) as caught:
+        resume(str(directory.path), 10_000, None, Silence())
+    assert "\n" not in str(caught.value)
+    assert contents(directory) == before
+    if damage != "newer":
+        newest.unlink()  # as the message says
+        assert resume(str(directory.path), 10_000, None, Silence()).status == "finished"
+
+
+def test_a_checkpoint_of_other_settings_is_refused(train_small: TrainSmall) -> None:
+    _, directory = train_small()
+    directory.config.write_text(directory.config.read_text().replace("worlds: 24", "worlds: 12"))
+    before = {
+        path: data for path, data in contents(directory).items() if path.parent.name in ("checkpoints", "episodes")
+    }
+    with pytest.raises(RattleError) as caught:
+        resume(str(directory.path), 10_000, None, Silence())
+    assert "\n" not in str(caught.value)
+    assert before.items() <= contents(directory).items()
+
+
+def test_a_run_directory_is_not_used_twice(train_small: TrainSmall, tmp_path: Path) -> None:
+    _, directory = train_small()
+    before = contents(directory)
+    with pytest.raises(TrainerError, match="--resume"):
+        train(small_settings(), directory.path, Silence())
+    with directory.locked(), pytest.raises(AnalyticsError, match="in use by another process"):
+        resume(str(directory.path), None, None, Silence())
+    assert contents(directory) == before
+
+
+def test_resuming_what_is_no_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(AnalyticsError, match="no run"):
+        resume(str(tmp_path / "nothing"), None, None, Silence())
+
+
+def limit_files_to(length: int) -> Callable[[], None]:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (length, length))
+
+    return limit
+
+
+def test_a_disk_that_takes_no_more_stops_the_run_and_the_run_goes_on_later(
+    train_small: TrainSmall, tmp_path: Path
+) -> None:
+    whole, _ = train_small("train.steps=200000")
+    _, directory = train_small("train.steps=1000", "train.checkpoint_seconds=0.05")
+    length = max(path.stat().st_size for path in directory.path.rglob("*") if path.is_file()) + 2000
+    process = subprocess.run(
+        [*RATTLE, "train", "--resume", str(directory.path), "--steps", "200000"],
+        cwd=tmp_path,
+        preexec_fn=limit_files_to(length),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert process.returncode == 1
+    assert process.stderr.count("\n") == 1
+    assert "cannot write" in process.stderr
+    for checkpoint in list_checkpoints(directory):
+        load_checkpoint(checkpoint)
+    assert not list(directory.path.rglob("*tmp*"))
+    resumed = resume(str(directory.path), 200_000, None, Silence())
+    assert resumed.policy_sha256 == whole.policy_sha256
