@@ -35,7 +35,7 @@ def test_a_gif_shows_exactly_the_frames(episode: Episode, tmp_path: Path) -> Non
         assert gif.info["loop"] == 0
         for frame in range(view.frames):
             gif.seek(frame)
-            assert gif.info["duration"] == (2000 if frame == view.frames - 1 else 70)
+            assert gif.info["duration"] == (2000 if frame == view.frames - 1 else 50)
             np.testing.assert_array_equal(np.asarray(gif.convert("RGB")), palette.as_rgb(view.pixels(frame)))
 
 
@@ -53,7 +53,7 @@ def long_episode(run: RunDirectory, ticks: int) -> Episode:
     return load_episode(run)
 
 
-@pytest.mark.parametrize(("ticks", "frames", "duration"), [(600, 601, 70), (1000, 501, 130)])
+@pytest.mark.parametrize(("ticks", "frames", "duration"), [(600, 601, 50), (1000, 501, 100)])
 def test_long_episodes_stay_small(run: RunDirectory, tmp_path: Path, ticks: int, frames: int, duration: int) -> None:
     output = tmp_path / "replay.gif"
     save(long_episode(run, ticks), output)

@@ -12,7 +12,7 @@ import msgspec
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.runs import row
 from rattle.analytics.schema import DERIVED_COLUMNS, TABLES
-from rattle.analytics.writer import end_of_last_line
+from rattle.analytics.writer import end_of_last_line, storing
 
 _JSON_LINES = ".jsonl"
 _PARQUET = ".parquet"
@@ -36,8 +36,9 @@ def link_files(folder: Path, runs: Sequence[RunDirectory]) -> Mapping[str, Path]
                 link = folder / table / f"{len(links)}{path.suffix}"
                 links[str(link)] = path
                 if path.suffix == _JSON_LINES and (in_use or end_of_last_line(path) < path.stat().st_size):
-                    copyfile(path, link)
-                    os.truncate(link, end_of_last_line(link))
+                    with storing(link):
+                        copyfile(path, link)
+                        os.truncate(link, end_of_last_line(link))
                 else:
                     link.symlink_to(path.resolve())
     return links

@@ -33,7 +33,7 @@ _FASTEST_GIF: Final = 50.0  # frames a second; viewers slow down what is faster
 _UNCHANGED: Final = 255
 
 
-def save(episode: Episode, output: Path, *, agent: int = 0, fps: float = 15.0) -> None:
+def save(episode: Episode, output: Path, *, agent: int = 0, fps: float = 20.0) -> None:
     """Write an episode, seen from the side of one agent, as .gif or .mp4, `fps` ticks a second.
 
     A GIF of a long episode leaves out ticks evenly, and keeps its speed. Raises AnalyticsError.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def play(episode: Episode, *, agent: int = 0, fps: float = 15.0, console: Console | None = None) -> None:
+def play(episode: Episode, *, agent: int = 0, fps: float = 20.0, console: Console | None = None) -> None:
     """Show an episode from the side of one agent, `fps` ticks a second; Ctrl-C ends it.
 
     Without a terminal the frames are printed one below the other, without colours and waits. Raises AnalyticsError
