@@ -114,24 +114,28 @@ def _outputs(observation, row, is_codes, sizes, parameters, tanh, here, there):
 
 
 @njit(inline="always")
-def _log_normaliser(logits, num_actions):
-    """Return the logarithm of the sum of the exponentials of the logits."""
+def _normaliser(logits, num_actions):
+    """Return the largest logit, and the sum over all logits of the exponential of what they lie below it."""
     largest = logits[0]
     for a in range(1, num_actions):
         largest = max(largest, logits[a])
     total = np.float32(0)
     for a in range(num_actions):
         total += np.exp(logits[a] - largest)
-    return largest + np.log(total)
+    return largest, total
 
 
 @njit(inline="always")
-def _sample(logits, num_actions, log_normaliser, uniform):
-    """Invert the cumulative distribution at `uniform`, from [0, 1)."""
+def _sample(logits, num_actions, largest, total, uniform):
+    """Invert the cumulative distribution at `uniform`, from [0, 1).
+
+    It is summed up as `total` was, so that rounding leaves no gap before 1 for an action of probability 0.
+    """
+    wanted = uniform * total
     below = np.float32(0)
     for a in range(num_actions - 1):
-        below += np.exp(logits[a] - log_normaliser)
-        if uniform < below:
+        below += np.exp(logits[a] - largest)
+        if wanted < below:
             return a
     return num_actions - 1
 
@@ -160,7 +164,7 @@ def act(
     has_value = sizes[-1] > num_actions
     for row in range(observation.shape[0]):
         outputs = _outputs(observation, row, is_codes, sizes, parameters, tanh, here, there)
-        log_normaliser = _log_normaliser(outputs, num_actions)
+        largest, total = _normaliser(outputs, num_actions)
         if greedy:
             chosen = _best(outputs, num_actions)
         else:
@@ -175,9 +179,9 @@ def act(
             )
             # 24 bits: as many as a float32 below 1 can hold exactly.
             uniform = np.float32(word >> uint64(8)) * np.float32(2.0**-24)
-            chosen = _sample(outputs, num_actions, log_normaliser, uniform)
+            chosen = _sample(outputs, num_actions, largest, total, uniform)
         action[row] = chosen
-        log_prob[row] = outputs[chosen] - log_normaliser
+        log_prob[row] = outputs[chosen] - largest - np.log(total)
         value[row] = outputs[num_actions] if has_value else np.float32(0)
 
 

@@ -1,0 +1,114 @@
+"""Small random policies, and the PyTorch network that says what they should do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from rattle.policies.acting import ActingPolicy, parameter_shapes
+from rattle.policies.file import Policy
+from rattle.policies.network import Network
+from rattle.policies.spec import Codes, Floats, PolicySpec
+
+Parameters = Mapping[str, NDArray[np.float32]]
+
+
+@st.composite
+def policy_specs(draw: st.DrawFn) -> PolicySpec:
+    """Draw specs whose widths are no multiples of anything that the kernel works in."""
+    codes = st.builds(Codes, cells=st.integers(1, 20), codes=st.sampled_from([2, 3, 5, 256]))
+    return PolicySpec(
+        observation=draw(codes | st.builds(Floats, size=st.integers(1, 35))),
+        num_actions=draw(st.integers(1, 6)),
+        hidden_sizes=tuple(draw(st.lists(st.integers(1, 35), max_size=3))),
+        activation=draw(st.sampled_from(["relu", "tanh"])),
+        value_head=draw(st.booleans()),
+    )
+
+
+def random_parameters(spec: PolicySpec, seed: int = 0) -> dict[str, NDArray[np.float32]]:
+    """Draw weights that keep the numbers in every layer near 1."""
+    generator = np.random.default_rng(seed)
+    scale = {name: 1 / np.sqrt(shape[-1]) for name, shape in parameter_shapes(spec).items()}
+    return {
+        name: (scale[name] * generator.normal(size=shape)).astype(np.float32)
+        for name, shape in parameter_shapes(spec).items()
+    }
+
+
+def random_observation(spec: PolicySpec, rows: int, seed: int = 0) -> NDArray[Any]:
+    """Draw observations that the spec describes."""
+    generator = np.random.default_rng(seed)
+    if isinstance(spec.observation, Codes):
+        return generator.integers(0, spec.observation.codes, (rows, spec.observation.cells)).astype(np.uint8)
+    return generator.normal(size=(rows, spec.observation.size)).astype(np.float32)
+
+
+def random_policy(spec: PolicySpec, seed: int = 0) -> Policy:
+    """Return a policy with random weights."""
+    return Policy(spec, random_parameters(spec, seed), version=7, environment="snake", environment_settings={"food": 2})
+
+
+def hand_made_policy() -> Policy:
+    """Return a policy whose every number is written here or counts up: the same on every machine."""
+    spec = PolicySpec(
+        observation=Codes(cells=2, codes=3), num_actions=3, hidden_sizes=(4,), activation="relu", value_head=True
+    )
+    parameters: dict[str, NDArray[np.float32]] = {}
+    count = 0
+    for name, shape in parameter_shapes(spec).items():
+        size = int(np.prod(shape))
+        parameters[name] = (np.arange(count, count + size, dtype=np.float32) / 64 - 0.5).reshape(shape)
+        count += size
+    return Policy(spec, parameters, version=12, environment="snake", environment_settings={"width": 9, "food": 2})
+
+
+def network_of(spec: PolicySpec, parameters: Parameters) -> Network:
+    """Return the PyTorch network with these weights."""
+    network = Network(spec)
+    network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in parameters.items()})
+    return network
+
+
+def network_outputs(
+    spec: PolicySpec, parameters: Parameters, observation: NDArray[Any]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the log-probabilities (N, actions) and values (N,) that PyTorch computes."""
+    with torch.no_grad():
+        logits, value = network_of(spec, parameters)(torch.from_numpy(observation))
+        return torch.log_softmax(logits, dim=1).numpy(), value.numpy()
+
+
+class Played:
+    """What one call of `ActingPolicy.act` wrote."""
+
+    def __init__(self, rows: int) -> None:
+        self.action = np.full(rows, -1, np.int64)
+        self.log_prob = np.full(rows, np.nan, np.float32)
+        self.value = np.full(rows, np.nan, np.float32)
+
+    def bits(self, rows: slice = slice(None)) -> bytes:
+        """Return what was written for some rows as bytes."""
+        return b"".join(array[rows].tobytes() for array in (self.action, self.log_prob, self.value))
+
+
+def play(
+    policy: ActingPolicy, observation: NDArray[Any], tick: int = 0, first_slot: int = 0, *, greedy: bool = False
+) -> Played:
+    """Act once and return what was written."""
+    played = Played(len(observation))
+    policy.act(
+        observation,
+        tick=tick,
+        first_slot=first_slot,
+        greedy=greedy,
+        action=played.action,
+        log_prob=played.log_prob,
+        value=played.value,
+    )
+    return played

@@ -1,0 +1,151 @@
+"""The compiled forward pass says what the PyTorch network says, row by row, and draws as it promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from rattle.envs.philox import philox_words, split_seed
+from rattle.policies.acting import ActingPolicy
+from rattle.policies.spec import Codes, Floats, PolicySpec
+from tests.policies.building import network_outputs, play, policy_specs, random_observation, random_parameters
+
+
+def biased_policy(logits: list[float], seed: int = 0) -> ActingPolicy:
+    """Return a policy that has these logits whatever it sees: a single 0."""
+    spec = PolicySpec(
+        observation=Floats(size=1), num_actions=len(logits), hidden_sizes=(), activation="relu", value_head=False
+    )
+    parameters = {"policy.weight": np.zeros((len(logits), 1), np.float32), "policy.bias": np.array(logits, np.float32)}
+    return ActingPolicy(spec, parameters, seed)
+
+
+def draws(policy: ActingPolicy, ticks: int, slots: int) -> NDArray[np.int64]:
+    """Return the actions (ticks, slots) that the policy draws."""
+    observation = np.zeros((slots, 1), np.float32)
+    return np.stack([play(policy, observation, tick).action for tick in range(ticks)])
+
+
+@settings(max_examples=150, deadline=None)
+@given(spec=policy_specs(), rows=st.integers(0, 9), seed=st.integers(0, 2**32), greedy=st.booleans())
+def test_the_kernel_computes_what_the_network_computes(spec: PolicySpec, rows: int, seed: int, greedy: bool) -> None:
+    parameters, observation = random_parameters(spec, seed), random_observation(spec, rows, seed)
+    policy = ActingPolicy(spec, parameters, seed)
+    log_probs, value = network_outputs(spec, parameters, observation)
+    played = play(policy, observation, greedy=greedy)
+
+    assert ((played.action >= 0) & (played.action < spec.num_actions)).all()
+    chosen = log_probs[np.arange(rows), played.action]
+    np.testing.assert_allclose(played.log_prob, chosen, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(played.value, value, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(policy.values(observation), played.value)
+    if greedy:
+        assert (chosen >= log_probs.max(axis=1, initial=-np.inf) - 1e-4).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    spec=policy_specs(), seed=st.integers(0, 2**64 - 1), tick=st.integers(0, 2**63 - 1), slot=st.integers(0, 2**63 - 9)
+)
+def test_draws_invert_the_cumulative_distribution(spec: PolicySpec, seed: int, tick: int, slot: int) -> None:
+    parameters, observation = random_parameters(spec, seed), random_observation(spec, 8, seed)
+    log_probs, _ = network_outputs(spec, parameters, observation)
+    played = play(ActingPolicy(spec, parameters, seed), observation, tick, slot)
+    for row in range(8):
+        here = slot + row
+        counter = (tick & 0xFFFFFFFF, tick >> 32, here & 0xFFFFFFFF, here >> 32)
+        uniform = (philox_words(counter, split_seed(seed))[0] >> 8) / 2**24
+        cumulative = np.cumsum(np.exp(log_probs[row].astype(np.float64)))
+        if np.abs(cumulative - uniform).min() > 1e-5:
+            assert played.action[row] == np.searchsorted(cumulative, uniform, side="right")
+
+
+def chi_square(counts: NDArray[np.int64], probability: NDArray[np.float64]) -> float:
+    expected = counts.sum() * probability
+    return float(((counts - expected) ** 2 / expected).sum())
+
+
+def test_draws_follow_the_distribution_and_not_one_another() -> None:
+    probability = np.array([0.4, 0.05, 0.25, 0.1, 0.2])
+    actions = draws(biased_policy(np.log(probability).tolist()), ticks=200, slots=1000)
+    # The bounds are passed once in 100,000 seeds; the seed is fixed.
+    assert chi_square(np.bincount(actions.ravel(), minlength=5), probability) < 29
+    pairs = np.outer(probability, probability).ravel()
+    for first, second in ((actions[:-1], actions[1:]), (actions[:, :-1], actions[:, 1:])):
+        assert chi_square(np.bincount((5 * first + second).ravel(), minlength=25), pairs) < 67
+
+
+def test_golden_draws() -> None:
+    """A uniform policy draws by integer arithmetic and thirds alone: the same on every machine."""
+    actions = draws(biased_policy([0, 0, 0], seed=12345), ticks=2, slots=16)
+    assert actions.tolist() == [
+        [2, 1, 2, 2, 0, 2, 0, 2, 0, 0, 2, 2, 1, 2, 2, 0],
+        [0, 1, 0, 0, 0, 2, 2, 1, 1, 2, 1, 1, 2, 1, 0, 2],
+    ]
+
+
+def test_draws_depend_on_seed_and_tick_beyond_32_bits() -> None:
+    observation = np.zeros((64, 1), np.float32)
+    seen = {
+        play(biased_policy([0, 0, 0], seed), observation, tick, slot).action.tobytes()
+        for seed, tick, slot in [
+            (0, 0, 0),
+            (1, 0, 0),
+            (2**32, 0, 0),
+            (0, 1, 0),
+            (0, 2**32, 0),
+            (0, 0, 64),
+            (0, 0, 2**32),
+        ]
+    }
+    assert len(seen) == 7
+
+
+#: The draw of seed 0 at tick 0 for this slot is the largest of all, 1 - 2**-24.
+LARGEST_DRAW_SLOT = 1205178
+
+
+@settings(max_examples=300, deadline=None)
+@given(logits=st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=8))
+def test_an_action_of_probability_zero_is_never_drawn(logits: list[float]) -> None:
+    assert philox_words((0, 0, LARGEST_DRAW_SLOT, 0), split_seed(0))[0] >> 8 == 2**24 - 1
+    policy = biased_policy([*logits, -1000.0, -1000.0])
+    assert play(policy, np.zeros((1, 1), np.float32), 0, LARGEST_DRAW_SLOT).action[0] == len(logits) - 1
+
+
+def test_the_first_of_equally_good_actions_is_the_greedy_one() -> None:
+    assert (
+        play(biased_policy([0.5, 2.0, 2.0, 1.0]), np.zeros((3, 1), np.float32), greedy=True).action.tolist() == [1] * 3
+    )
+
+
+@pytest.mark.parametrize("logits", [[1e30, 0.0], [3e38, 3e38], [-3e38, -3e38, 0.0], [88.0, -104.0]])
+def test_large_logits_give_finite_numbers(logits: list[float]) -> None:
+    played = play(biased_policy(logits), np.zeros((50, 1), np.float32))
+    assert np.isfinite(played.log_prob).all()
+    assert (played.log_prob <= 0).all()
+
+
+INVARIANT = [
+    PolicySpec(
+        observation=Codes(cells=11, codes=4), num_actions=3, hidden_sizes=(19, 8), activation="relu", value_head=True
+    ),
+    PolicySpec(observation=Floats(size=13), num_actions=5, hidden_sizes=(33,), activation="tanh", value_head=True),
+]
+
+
+@pytest.mark.parametrize("spec", INVARIANT, ids=["codes", "floats"])
+def test_a_row_gives_the_same_bits_in_any_batch(spec: PolicySpec) -> None:
+    policy = ActingPolicy(spec, random_parameters(spec), seed=5)
+    observation = random_observation(spec, 70)
+    whole = play(policy, observation, tick=9, first_slot=100)
+    values = policy.values(observation)
+    for start, stop in [(0, 1), (3, 4), (69, 70), (1, 70), (17, 50)]:
+        rows = slice(start, stop)
+        assert play(policy, observation[rows], 9, 100 + start).bits() == whole.bits(rows)
+        assert policy.values(observation[rows]).tobytes() == values[rows].tobytes()
+    backwards = play(policy, np.ascontiguousarray(observation[::-1]), 9, 100, greedy=True)
+    np.testing.assert_array_equal(backwards.value[::-1], whole.value)
