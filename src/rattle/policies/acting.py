@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rattle.envs.philox import split_seed
 from rattle.policies import kernel
 from rattle.policies.errors import PolicyError
-from rattle.policies.spec import PolicySpec
+from rattle.policies.spec import Codes, PolicySpec
 
 Parameters = Mapping[str, NDArray[np.float32]]
 
@@ -22,7 +22,7 @@ class ActingPolicy:
     def __init__(self, spec: PolicySpec, parameters: Parameters, seed: int = 0) -> None:
         self.spec = spec
         self._key = np.array(split_seed(seed), np.uint64)
-        self._is_codes = spec.observation.kind == "codes"
+        self._is_codes = isinstance(spec.observation, Codes)
         self._dtype = np.dtype(np.uint8 if self._is_codes else np.float32)
         self._sizes = np.array(spec.layer_sizes, np.int64)
         self._tanh = spec.activation == "tanh"
@@ -46,10 +46,22 @@ class ActingPolicy:
         """Write an action, its log-probability and a value (0 without a value head) for every row of observations.
 
         observation: (N, row) uint8 codes or float32 numbers; the three outputs: (N,). What a slot draws depends on the
-        policy's seed, the slot (`first_slot` + row) and the tick only.
+        policy's seed, the slot (`first_slot` + row) and the tick only. Raises PolicyError, with nothing written, when
+        an array is not what it should be.
         """
+        observation = self._checked(observation)
+        rows = len(observation)
+        for name, output, dtype in (
+            ("action", action, np.int64),
+            ("log_prob", log_prob, np.float32),
+            ("value", value, np.float32),
+        ):
+            if output.dtype != dtype or output.shape != (rows,):  # the compiled code would write past a shorter one
+                raise PolicyError(
+                    f"{name} must be {np.dtype(dtype)} ({rows},) for {rows} rows, got {output.dtype} {output.shape}"
+                )
         kernel.act(
-            self._checked(observation),
+            observation,
             self._is_codes,
             self._sizes,
             self._parameters,
@@ -66,9 +78,10 @@ class ActingPolicy:
 
     def values(self, observation: NDArray[Any]) -> NDArray[np.float32]:
         """Return float32 (N,): the predicted value of every row, 0 without a value head."""
+        observation = self._checked(observation)
         value = np.zeros(len(observation), np.float32)
         if self.spec.value_head:
-            kernel.values(self._checked(observation), self._is_codes, self._sizes, self._parameters, self._tanh, value)
+            kernel.values(observation, self._is_codes, self._sizes, self._parameters, self._tanh, value)
         return value
 
     def _checked(self, observation: NDArray[Any]) -> NDArray[Any]:
@@ -78,7 +91,13 @@ class ActingPolicy:
                 f"this policy takes observations of {self._dtype} (rows, {row}), "
                 f"got {observation.dtype} {observation.shape}: it was made for another environment"
             )
-        return observation
+        known = self.spec.observation
+        if isinstance(known, Codes) and observation.size and observation.max() >= known.codes:
+            raise PolicyError(
+                f"this policy knows the cell codes 0 to {known.codes - 1}, got {observation.max()}: "
+                "it was made for another environment"
+            )
+        return np.ascontiguousarray(observation)  # for other layouts, Numba would compile the kernel anew
 
 
 def parameter_shapes(spec: PolicySpec) -> dict[str, tuple[int, ...]]:
