@@ -16,7 +16,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, Json, ValidationError
 
 from rattle.policies.acting import check_parameters
 from rattle.policies.errors import PolicyError
@@ -35,6 +35,19 @@ class Policy:
     version: int
     environment: str
     environment_settings: Mapping[str, Any]
+
+
+class _Environment(BaseModel):
+    id: str
+    settings: dict[str, Any]
+
+
+class _Description(BaseModel):
+    """What the metadata says of a policy, besides the format."""
+
+    policy_version: int = Field(ge=0, lt=2**63)
+    spec: Json[PolicySpec]
+    environment: Json[_Environment]
 
 
 def dump_policy(policy: Policy) -> bytes:
@@ -67,9 +80,11 @@ def load_tensors(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     try:
         tensors = safetensors.numpy.load(data)
         header = msgspec.json.decode(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except (safetensors.SafetensorError, msgspec.DecodeError, ValueError, KeyError) as error:
-        raise PolicyError(f"not a safetensors file, or a damaged one ({error})") from None
-    return tensors, header.get("__metadata__", {})
+    except KeyError as error:
+        raise PolicyError(f"a safetensors file of something else: it holds numbers of type {error}") from None
+    except (safetensors.SafetensorError, msgspec.DecodeError, ValueError) as error:
+        raise PolicyError(f"not a safetensors file, or a damaged one ({_one_line(error)})") from None
+    return tensors, header.get("__metadata__") or {}
 
 
 def load_policy(data: bytes) -> Policy:
@@ -79,18 +94,23 @@ def load_policy(data: bytes) -> Policy:
         raise PolicyError("not a Rattle policy: a safetensors file of something else")
     if metadata.get("format_version") != str(FORMAT_VERSION):
         raise PolicyError(
-            f"policy format {metadata.get('format_version')} is not known here (this version reads {FORMAT_VERSION}): "
-            "update Rattle"
+            f"policy format {metadata.get('format_version')!r} is not known here (this version reads "
+            f"'{FORMAT_VERSION}'): update Rattle"
         )
     try:
-        spec = PolicySpec.model_validate_json(metadata["spec"])
-        environment = json.loads(metadata["environment"])
-        version = int(metadata["policy_version"])
-        settings, environment_id = dict(environment["settings"]), str(environment["id"])
-    except (KeyError, ValueError, TypeError, ValidationError) as error:
-        raise PolicyError(f"the policy's description is damaged ({type(error).__name__})") from None
-    check_parameters(spec, tensors)
+        described = _Description.model_validate(metadata)
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise PolicyError(f"the policy's description is damaged ({_one_line(reason)})") from None
+    check_parameters(described.spec, tensors)
     for name, array in tensors.items():
         if not np.isfinite(array).all():
             raise PolicyError(f"parameter {name} holds values that are not finite numbers")
-    return Policy(spec, tensors, version, environment_id, settings)
+    environment = described.environment
+    return Policy(described.spec, tensors, described.policy_version, environment.id, environment.settings)
+
+
+def _one_line(reason: object) -> str:
+    """Return a reason, which may quote anything that is in the file, as one line that a terminal can show."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in str(reason)).split())
