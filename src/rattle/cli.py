@@ -141,12 +141,12 @@ def runs(root: Path, as_json: bool) -> None:
     "--format", "output", type=click.Choice(["pretty", "csv", "json"]), default="pretty", help="pretty, csv or json."
 )
 def query(sql: str, names: tuple[str, ...], output: Literal["pretty", "csv", "json"]) -> None:
-    r"""Ask runs in SQL: the tables are runs, updates, episodes, steps and logs.
+    """Ask runs in SQL: the tables are runs, updates, episodes, steps and logs.
 
     \b
     rattle query "SELECT policy_version, avg(food) FROM episodes GROUP BY 1 ORDER BY 1 LIMIT 5"
     rattle query "SELECT run_id, max(mean_return) FROM updates GROUP BY 1" --format json
-    """
+    """  # noqa: D301  # \b is click's mark for lines that stay as they are
     from rattle.analytics.query import query as ask
     from rattle.analytics.run_directory import find_run, list_runs
 
@@ -176,7 +176,7 @@ def plot(names: tuple[str, ...], output: Path | None, x: Literal["env_steps", "s
 @click.option("--list", "as_list", is_flag=True, help="List the recorded episodes instead.")
 @click.option("--json", "as_json", is_flag=True, help="With --list: one JSON object an episode.")
 @click.option("--agent", type=click.IntRange(0), default=0, show_default=True, help="Whose fog is shown.")
-@click.option("--fps", type=click.FloatRange(0, min_open=True), default=15.0, show_default=True, help="Ticks a second.")
+@click.option("--fps", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True, help="Ticks a second.")
 @click.option("--gif", is_flag=True, help="Write replay.gif into the run instead.")
 @click.option("--output", "-o", type=_FILE, help="Write this .gif or .mp4 instead.")
 def replay(

@@ -61,7 +61,9 @@ def as_policy(learner: Learner, environment: EnvironmentSpec) -> Policy:
 
 
 def warm_up(settings: ExperimentSettings, policy: ActingPolicy) -> None:
-    """Compile, or load from the cache, what stepping and acting run, so that the clock starts at work."""
+    """Compile, or load, what stepping, acting and the first checkpoint need, so that the clock starts at work."""
+    import pyarrow.parquet  # noqa: F401
+
     worlds = build_worlds(settings, 1, 0)
     action, log_prob = np.zeros(worlds.num_slots, np.int64), np.zeros(worlds.num_slots, np.float32)
     policy.act(worlds.observation, tick=0, action=action, log_prob=log_prob, value=log_prob.copy())

@@ -50,6 +50,8 @@ def save_checkpoint(directory: RunDirectory, checkpoint: Checkpoint, update: int
     write_atomically(path, dump_tensors(checkpoint.tensors, metadata))
     for old in list_checkpoints(directory)[:-keep]:
         old.unlink()
+    for unfinished in directory.checkpoints.glob(".*.safetensors"):
+        unfinished.unlink()  # of a process that was killed: only one may write here
     return path
 
 

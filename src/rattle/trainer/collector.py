@@ -167,6 +167,7 @@ class Collector:
                 buffer.active[row] &= ~ended
                 buffer.terminated[row] &= ~ended
                 buffer.truncated[row] &= ~ended
+                buffer.reward[row][ended] = 0.0
                 ended |= buffer.terminated[row] | buffer.truncated[row]
             ticks = block.stop
         buffer.truncated[ticks - 1] |= ~ended & buffer.active[ticks - 1]

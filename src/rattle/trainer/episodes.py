@@ -46,31 +46,37 @@ class EpisodeTracker:
     @property
     def mean_return(self) -> float | None:
         """Return the mean return of the last episodes, None before the first has ended."""
-        return float(np.mean(self._last_rewards)) if self._last_rewards else None
+        return sum(self._last_rewards) / len(self._last_rewards) if self._last_rewards else None
 
     @property
     def mean_length(self) -> float | None:
         """Return the mean length in ticks of the last episodes, None before the first has ended."""
-        return float(np.mean(self._last_lengths)) if self._last_lengths else None
+        return sum(self._last_lengths) / len(self._last_lengths) if self._last_lengths else None
 
     def follow(self, buffer: RolloutBuffer, ticks: int) -> FinishedEpisodes:
         """Take in the first `ticks` ticks of a buffer and return the episodes that ended in them."""
+        if self._complete_episodes:
+            self._reward[:], self._length[:] = 0, 0  # every rollout starts anew
         ended = buffer.terminated[:ticks] | buffer.truncated[:ticks]
-        reward = np.cumsum(buffer.reward[:ticks] * buffer.active[:ticks], axis=0, dtype=np.float64) + self._reward
-        length = np.cumsum(buffer.active[:ticks], axis=0, dtype=np.int64) + self._length
-        slot, tick = np.nonzero(ended.T)
-        total, count = _since_previous(reward[tick, slot], slot), _since_previous(length[tick, slot], slot)
-        self._carry(reward[-1], length[-1], slot, reward[tick, slot], length[tick, slot])
-        order = np.lexsort((slot, tick))
-        slot, tick = slot[order], tick[order]
+        slots, rewards, lengths = [], [], []
+        for tick in range(ticks):
+            self._reward += buffer.reward[tick]  # 0 where no agent acted
+            self._length += buffer.active[tick]
+            ending = np.flatnonzero(ended[tick])
+            slots.append(ending)
+            rewards.append(self._reward[ending])
+            lengths.append(self._length[ending])
+            self._reward[ending], self._length[ending] = 0, 0
+        slot = np.concatenate(slots)
+        tick_of = np.repeat(np.arange(ticks), [len(ending) for ending in slots])
         agents = ended.shape[1] // buffer.world_episode.shape[1]
         finished = FinishedEpisodes(
             slot=slot,
-            world_episode=buffer.world_episode[tick, slot // agents],
-            total_reward=total[order],
-            length=count[order],
-            terminated=buffer.terminated[tick, slot],
-            metrics={name: values[tick, slot] for name, values in buffer.metrics.items()},
+            world_episode=buffer.world_episode[tick_of, slot // agents],
+            total_reward=np.concatenate(rewards),
+            length=np.concatenate(lengths),
+            terminated=buffer.terminated[tick_of, slot],
+            metrics={name: values[tick_of, slot] for name, values in buffer.metrics.items()},
         )
         self.ended += len(finished)
         self._last_rewards.extend(finished.total_reward[-WINDOW:].tolist())
@@ -96,30 +102,6 @@ class EpisodeTracker:
         self._last_rewards.extend(state["last_rewards"].tolist())
         self._last_lengths.extend(state["last_lengths"].tolist())
         self.ended = int(state["ended"])
-
-    def _carry(
-        self,
-        reward: NDArray[np.float64],
-        length: NDArray[np.int64],
-        slot: NDArray[np.int64],
-        ended_reward: NDArray[np.float64],
-        ended_length: NDArray[np.int64],
-    ) -> None:
-        """Keep the sums of the episodes still in progress: all so far, less what the slot's last end closed."""
-        if self._complete_episodes:
-            return  # every rollout starts anew
-        self._reward, self._length = reward.copy(), length.copy()
-        last = np.flatnonzero(np.append(slot[1:] != slot[:-1], True)) if len(slot) else slot
-        self._reward[slot[last]] -= ended_reward[last]
-        self._length[slot[last]] -= ended_length[last]
-
-
-def _since_previous(sums: NDArray[Any], slot: NDArray[np.int64]) -> NDArray[Any]:
-    """Return running sums at ends, less the sum at the same slot's previous end; both sorted by slot, then time."""
-    if not len(slot):
-        return sums
-    same = np.append(False, slot[1:] == slot[:-1])
-    return sums - np.where(same, np.append(0, sums[:-1]), 0)
 
 
 def episode_rows(

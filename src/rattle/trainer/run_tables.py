@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from rattle import __version__
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.steps import StepsWriter
@@ -109,12 +111,12 @@ def run_row(settings: ExperimentSettings, summary: Summary, started: str) -> dic
 
 def write_run_row(directory: RunDirectory, row: Mapping[str, Any]) -> None:
     """Replace the run's row of `runs`."""
-    write_atomically(directory.run, json.dumps(dict(row)).encode() + b"\n")
+    write_atomically(directory.run, msgspec.json.encode(row) + b"\n")
 
 
 def read_run_row(directory: RunDirectory) -> dict[str, Any]:
     """Return the run's row of `runs`, as it was last written."""
-    row: dict[str, Any] = json.loads(directory.run.read_bytes())
+    row: dict[str, Any] = msgspec.json.decode(directory.run.read_bytes())
     return row
 
 

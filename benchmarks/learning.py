@@ -1,0 +1,89 @@
+"""How fast it learns: the default experiment to 40 food an episode, and CartPole to a return of 475."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from measure import report, table
+
+from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.updates import read_updates
+
+EXPERIMENTS = Path(__file__).parents[1] / "shared" / "experiments"
+RATTLE = [sys.executable, "-m", "rattle.cli"]
+SEEDS = (0, 1, 2)
+
+
+def rattle(*arguments: str) -> dict[str, Any]:
+    """Run the command and return the object in its last line."""
+    done = subprocess.run([*RATTLE, *arguments, "--json"], stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+    content: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return content
+
+
+def snake(folder: str, seed: int) -> tuple[str, ...]:
+    """Train the default experiment for a minute; return a row of the table."""
+    run = f"{folder}/snake-{seed}"
+    trained = rattle("train", str(EXPERIMENTS / "snake.yaml"), "--seconds", "60", "--seed", str(seed), "--run-dir", run)
+    sampled = rattle("eval", run, "--episodes", "200")
+    greedy = rattle("eval", run, "--episodes", "200", "--greedy")
+    reached = first_reaching(Path(run), 39.0)  # a return of 39 is 40 food and a death
+    return (
+        str(seed),
+        f"{trained['env_steps'] / 1e6:.1f} M",
+        f"{trained['seconds']:.0f}",
+        f"{trained['env_steps_per_second']:,.0f}",
+        f"{reached['seconds']:.1f} s, {reached['env_steps'] / 1e6:.1f} M" if reached else "never",
+        f"{sampled['mean_food']:.1f} ± {sampled['std_food']:.1f}",
+        f"{greedy['mean_food']:.1f} ± {greedy['std_food']:.1f}",
+    )
+
+
+def cartpole(folder: str, algorithm: str, seed: int) -> tuple[str, ...]:
+    """Train CartPole with its experiment file; return a row of the table."""
+    run = f"{folder}/cartpole-{algorithm}-{seed}"
+    choice = ["--set", f"algorithm.id={algorithm}", "--seed", str(seed), "--run-dir", run]
+    trained = rattle("train", str(EXPERIMENTS / "cartpole.yaml"), *choice)
+    evaluated = rattle("eval", run, "--episodes", "100")
+    return (
+        algorithm,
+        str(seed),
+        f"{trained['env_steps']:,}",
+        f"{trained['seconds']:.0f}",
+        f"{evaluated['mean_return']:.1f} ± {evaluated['std_return']:.1f}",
+    )
+
+
+def first_reaching(run: Path, mean_return: float) -> dict[str, float] | None:
+    """Return the update at which the mean return of the last 100 training episodes first reached a number."""
+    updates = read_updates(RunDirectory(run))
+    for row, value in enumerate(updates["mean_return"]):
+        if value >= mean_return:
+            return {name: float(updates[name][row]) for name in ("seconds", "env_steps")}
+    return None
+
+
+def main() -> None:
+    """Train and evaluate everything, three seeds each."""
+    with tempfile.TemporaryDirectory() as folder:
+        snakes = [snake(folder, seed) for seed in SEEDS]
+        poles = [cartpole(folder, algorithm, seed) for algorithm in ("a2c", "reinforce") for seed in SEEDS]
+    heading = ("seed", "steps", "seconds", "steps/s", "40 food in training after", "food", "food, greedy")
+    report(
+        "learning",
+        "Learning",
+        "The default experiment for 60 seconds; food an episode in 200 fresh evaluation episodes (mean ± standard "
+        "deviation), drawing actions from the policy, and taking the likeliest.",
+        table(heading, snakes),
+        "`gym:CartPole-v1` with shared/experiments/cartpole.yaml; return over 100 fresh evaluation episodes.",
+        table(("algorithm", "seed", "steps", "seconds", "return"), poles),
+    )
+
+
+if __name__ == "__main__":
+    main()

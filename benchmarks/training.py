@@ -1,0 +1,161 @@
+"""End-to-end training speed beside its floor, and what writing things down costs.
+
+The floor is the time of the bare parts for the same samples on the same two threads: the compiled step alone, the
+compiled forward pass alone, and PyTorch's forward, backward and Adam step alone on inputs that are encoded already.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measure import median_seconds, report, side_by_side, table
+
+from rattle.analytics.run_directory import RunDirectory
+from rattle.envs.snake import kernel as snake_kernel
+from rattle.learning.algorithms import Batch
+from rattle.trainer.build import build_worlds
+from rattle.trainer.display import JsonDisplay
+from rattle.trainer.loop import Limits, TrainingRun
+from rattle.trainer.settings import ExperimentSettings
+from rattle.trainer.settings_sources import load_settings
+
+THREADS = 2
+SECONDS = 12.0
+REPEATS = 5
+
+
+class QuietDisplay(JsonDisplay):
+    """Does all that the JSON display does, but keeps the lines from the screen."""
+
+    @staticmethod
+    def _print(content: dict[str, Any]) -> None:
+        str(content)
+
+
+def train(settings: ExperimentSettings, seconds: float) -> tuple[TrainingRun, float, float]:
+    """Train for some seconds; return the run, its steps a second and the share of time spent writing things down."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = TrainingRun(settings, RunDirectory(Path(folder)), "benchmark")
+        run.start()
+        display = QuietDisplay()
+        writing = 0.0
+
+        def timed(work: Callable[..., Any]) -> Callable[..., Any]:
+            def wrapper(*arguments: Any) -> Any:
+                nonlocal writing
+                began = time.perf_counter()
+                try:
+                    return work(*arguments)
+                finally:
+                    writing += time.perf_counter() - began
+
+            return wrapper
+
+        run._write_down = timed(run._write_down)  # type: ignore[method-assign]
+        run.checkpoint = timed(run.checkpoint)  # type: ignore[method-assign]
+        display.update = timed(display.update)  # type: ignore[method-assign]
+        summary = run.train(Limits(None, seconds), display, lambda: False)
+        run.close()
+    return run, summary.env_steps_per_second, writing / summary.seconds
+
+
+def floor_parts(run: TrainingRun) -> dict[str, float]:
+    """Return the seconds that each bare part takes for one rollout of the run's policy."""
+    settings, collector, policy = run.settings, run.collector, run.policy
+    ticks, half = settings.algorithm.ticks, settings.env.worlds // THREADS  # type: ignore[union-attr]
+    buffer = collector.buffer
+    worlds = [build_worlds(settings, half, half * thread) for thread in range(THREADS)]
+    for thread, part in enumerate(worlds):
+        part.restore(collector.actors[thread].worlds.state())
+    outputs = [(np.zeros(half, np.int64), np.zeros(half, np.float32), np.zeros(half, np.float32)) for _ in worlds]
+
+    def step(thread: int) -> None:
+        part = worlds[thread]
+        for tick in range(ticks):
+            action = buffer.action[tick, half * thread : half * (thread + 1)]
+            snake_kernel.step(part._worlds, action, part._outputs, part._rules, part._tables)  # type: ignore[attr-defined]
+
+    def act(thread: int) -> None:
+        action, log_prob, value = outputs[thread]
+        for tick in range(ticks):
+            observation = buffer.observation[tick, half * thread : half * (thread + 1)]
+            policy.act(observation, tick=tick, action=action, log_prob=log_prob, value=value)
+
+    network, algorithm = run.learner._network, settings.algorithm
+    batch = algorithm.prepare(buffer.rollout(ticks, 0))
+    encoded = network.encode(batch.observation)
+    weights, samples = list(network.parameters()), len(batch)
+    optimiser = torch.optim.Adam(weights, lr=1e-6, fused=True)
+
+    def gradient(thread: int) -> tuple[torch.Tensor, ...]:
+        torch.set_num_threads(1)
+        rows = slice(samples // THREADS * thread, samples // THREADS * (thread + 1))
+        part = Batch(encoded[rows], batch.action[rows], batch.advantage[rows], batch.target[rows])
+        hidden = part.observation
+        for layer in network.trunk:
+            hidden = network.activation(layer(hidden))
+        loss = algorithm.loss(network.policy(hidden), network.value(hidden).squeeze(1), part).total  # type: ignore[misc]
+        return torch.autograd.grad(loss / samples, weights)
+
+    def learn() -> None:
+        gradients = list(pool.map(gradient, range(THREADS)))
+        for weight, one, other in zip(weights, *gradients, strict=True):
+            weight.grad = one + other
+        optimiser.step()
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        both = [lambda: step(0), lambda: step(1)], [lambda: act(0), lambda: act(1)]
+        return {
+            "step": median_seconds(side_by_side(pool, both[0]), 40),
+            "act": median_seconds(side_by_side(pool, both[1]), 40),
+            "learn": median_seconds(learn, 40),
+        }
+
+
+def main() -> None:
+    """Measure floor and training in turn, several times, and report medians."""
+    torch.set_num_threads(1)
+    settings = load_settings(None)
+    settings = settings.model_copy(update={"train": settings.train.model_copy(update={"actors": THREADS})})
+    train(settings, 3.0)
+    ratios, speeds, shares, floors = [], [], [], []
+    for seed in range(REPEATS):
+        run, speed, share = train(settings.model_copy(update={"seed": seed}), SECONDS)
+        parts = floor_parts(run)
+        samples = settings.env.worlds * settings.algorithm.ticks  # type: ignore[union-attr]
+        floor = samples / sum(parts.values())
+        floors.append({**parts, "all": samples / floor, "speed": floor})
+        speeds.append(speed)
+        ratios.append(speed / floor)
+        shares.append(share)
+        print(f"seed {seed}: {speed:,.0f} steps/s, floor {floor:,.0f}, ratio {speed / floor:.2f}, writing {share:.2%}")
+    middle = {name: statistics.median(parts[name] for parts in floors) for name in floors[0]}
+    rows = [
+        ("floor: bare kernel", f"{samples / middle['step']:,.0f}"),
+        ("floor: bare forward pass", f"{samples / middle['act']:,.0f}"),
+        ("floor: bare forward, backward and Adam", f"{samples / middle['learn']:,.0f}"),
+        ("floor: the three in turn", f"{middle['speed']:,.0f}"),
+        ("**`rattle train`, end to end**", f"**{statistics.median(speeds):,.0f}**"),
+    ]
+    report(
+        "training",
+        "Training, end to end",
+        f"The default experiment, one process, {THREADS} threads ({settings.env.worlds} worlds, a 120-64-64-4 network); "
+        f"medians of {REPEATS} runs of {SECONDS:.0f} seconds, each followed by its floor.",
+        table(("", "environment steps/s"), rows),
+        f"End to end, the median run reaches **{statistics.median(ratios):.0%}** of the floor measured beside it "
+        f"(least {min(ratios):.0%}, most {max(ratios):.0%}). Writing tables, recordings, checkpoints and the display "
+        f"takes **{statistics.median(shares):.1%}** of the time (most {max(shares):.1%}).",
+    )
+
+
+if __name__ == "__main__":
+    main()
