@@ -1,0 +1,80 @@
+"""Make docs/settings.md from the settings' definitions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from rattle.envs.snake.settings import Rewards, SnakeSettings
+from rattle.learning.algorithms import A2C, Reinforce
+from rattle.trainer.settings import (
+    EnvironmentSection,
+    ExperimentSettings,
+    LogSection,
+    PolicySection,
+    RecordSection,
+    TrainSection,
+)
+
+PAGE = Path(__file__).with_name("settings.md")
+
+SECTIONS: list[tuple[str, str, type[BaseModel]]] = [
+    ("", "An experiment", ExperimentSettings),
+    ("env.", "Environment", EnvironmentSection),
+    ("env.", "Environment `snake`", SnakeSettings),
+    ("env.rewards.", "What a tick pays in `snake`", Rewards),
+    ("policy.", "Policy", PolicySection),
+    ("algorithm.", "Algorithm `a2c`", A2C),
+    ("algorithm.", "Algorithm `reinforce`", Reinforce),
+    ("train.", "Training", TrainSection),
+    ("record.", "Recording", RecordSection),
+    ("log.", "Logging", LogSection),
+]
+
+INTRODUCTION = """# Settings
+
+Made from their definitions by `python docs/make_settings.py`.
+
+Settings come from the experiment's YAML file, then from environment variables, then from `--set`; the later wins. The
+key `train.steps` is `train: {steps: 1000}` in YAML, `RATTLE_TRAIN__STEPS=1000` in the environment and
+`--set train.steps=1000` on the command line; values are read as YAML. `--steps`, `--seconds` and `--seed` are short for
+the settings of these names. A Gymnasium environment (`gym:ID`) takes the keyword arguments of `gymnasium.make` beside
+`id` and `worlds`.
+"""
+
+
+def rows(prefix: str, model: type[BaseModel]) -> list[str]:
+    """Return a table row for each setting of a section; sections have tables of their own."""
+    lines = []
+    for name, field in model.model_fields.items():
+        default: Any = field.get_default(call_default_factory=True)
+        if isinstance(default, BaseModel):
+            continue
+        shown = "-" if default is PydanticUndefined else f"`{_plain(default)}`"
+        lines.append(f"| `{prefix}{name}` | {shown} | {field.description or 'Chooses this algorithm.'} |")
+    return lines
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def page() -> str:
+    """Return the whole page."""
+    parts = [INTRODUCTION]
+    for prefix, title, model in SECTIONS:
+        parts.append(
+            f"## {title}\n\n| key | default | meaning |\n|---|---|---|\n" + "\n".join(rows(prefix, model)) + "\n"
+        )
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -1,0 +1,51 @@
+"""What the pages say is so."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from rattle.cli import main
+
+REPOSITORY = Path(__file__).parents[1]
+PAGES = [path for path in REPOSITORY.rglob("*.md") if not {".venv", "runs", ".pytest_cache"} & set(path.parts)]
+
+
+def test_the_settings_page_is_what_the_definitions_say() -> None:
+    page = runpy.run_path(str(REPOSITORY / "docs" / "make_settings.py"))["page"]
+    assert (REPOSITORY / "docs" / "settings.md").read_text() == page(), "run: python docs/make_settings.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def commands_in(page: Path) -> list[str]:
+    """Return the `rattle …` commands of a page's console blocks, without comments and pipes."""
+    found = re.findall(r"^\s*(?:\$ )?(rattle [^\n]*)", page.read_text(), re.MULTILINE)
+    return [re.split(r"\s+(?:#|&|\|)\s", line + " ")[0].strip() for line in found]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_commands_on_pages_have_the_flags_that_they_use(page: Path) -> None:
+    for command in commands_in(page):
+        name, *arguments = shlex.split(command)[1:] or ["--help"]
+        if name.startswith("-"):
+            continue
+        known = CliRunner().invoke(main, [name, "--help"])
+        assert known.exit_code == 0, command
+        for flag in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
+            assert re.search(rf"{flag}\b", known.output), f"{command}: no {flag}"
+
+
+def test_the_readme_begins_with_the_two_commands() -> None:
+    start = (REPOSITORY / "README.md").read_text()[:1200]
+    assert start.index("make train") < start.index("make test")
