@@ -69,10 +69,11 @@ class Algorithm(Protocol):
 class _Settings(BaseModel):
     """What both algorithms can be told."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    learning_rate: float = Field(1e-3, gt=0, description="Step size of Adam.")
-    max_gradient_norm: float = Field(0.5, gt=0, description="Longer gradients are scaled down to this norm.")
+    # Adam multiplies the two and squares the gradient: within these bounds, a finite gradient leaves everything finite.
+    learning_rate: float = Field(1e-3, gt=0, le=1e15, description="Step size of Adam.")
+    max_gradient_norm: float = Field(0.5, gt=0, le=1e15, description="Longer gradients are scaled down to this norm.")
     discount: float = Field(0.99, ge=0, le=1, description="What a reward one tick later is worth (gamma).")
     entropy_weight: float = Field(0.01, ge=0, description="Bonus for undecided policies, per nat.")
     value_weight: float = Field(0.5, ge=0, description="Weight of the value head's squared error.")
@@ -156,11 +157,15 @@ def _select(rollout: Rollout, chosen: Tensor, advantage: Tensor, target: Tensor)
 
 
 def _with_normal_advantage(batch: Batch) -> Batch:
+    """Return a batch with its advantages shifted and scaled; a single one stays as it is.
+
+    In 64 bits: the 32-bit mean of equal numbers differs from them by rounding, which the scaling would blow up to 1.
+    """
     if len(batch) < 2:
         return batch
-    deviation, mean = batch.advantage.std(), batch.advantage.mean()
-    advantage = (batch.advantage - mean) / (deviation + 1e-8)
-    return Batch(batch.observation, batch.action, advantage, batch.target)
+    advantage = batch.advantage.double()
+    normal = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    return Batch(batch.observation, batch.action, normal.float(), batch.target)
 
 
 def _policy_gradient_loss(

@@ -12,7 +12,7 @@ class Rollout:
     """T ticks of B slots, played by one version of a policy.
 
     Row t of a slot holds what it observed, what it did then, and what came of it. Rows of slots whose agent was dead
-    (`active` false) hold zeros and are never learnt from.
+    (`active` false) end no episode and are never learnt from, whatever else they hold.
     """
 
     policy_version: int
@@ -22,7 +22,7 @@ class Rollout:
     value: Tensor  # (T, B) float32: predicted return, 0 without a value head
     reward: Tensor  # (T, B) float32
     terminated: Tensor  # (T, B) bool
-    truncated: Tensor  # (T, B) bool
+    truncated: Tensor  # (T, B) bool, never where terminated
     active: Tensor  # (T, B) bool
     final_value: Tensor  # (T, B) float32: where truncated, the value of the last observation; 0 elsewhere
     last_value: Tensor  # (B,) float32: the value of the observation after the last tick

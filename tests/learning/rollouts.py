@@ -1,0 +1,69 @@
+"""Rollouts of random games, with every kind of end and with dead agents."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rattle.learning.rollout import Rollout
+from rattle.policies.spec import Codes, PolicySpec
+
+
+def random_rollout(spec: PolicySpec, ticks: int, slots: int, seed: int = 0, ends: float = 0.2) -> Rollout:
+    """Return what random agents might have lived through; an episode ends with probability `ends` at each tick.
+
+    Rows of dead agents hold an observation of zeros and no reward, but actions, values and log-probabilities, as a
+    batch that is played as a whole does.
+    """
+    generator = np.random.default_rng(seed)
+    shape = (ticks, slots)
+    ended = generator.random(shape) < ends
+    cut = generator.random(shape) < 0.4
+    rests = generator.integers(0, 4, shape)  # ticks that an agent stays dead after its end
+    active = np.ones(shape, np.bool_)
+    for slot in range(slots):
+        dead = int(generator.integers(0, 3))  # it may have died before the rollout
+        for tick in range(ticks):
+            active[tick, slot] = dead == 0
+            ended[tick, slot] &= dead == 0
+            dead = max(0, dead - 1)
+            if ended[tick, slot] and not cut[tick, slot]:
+                dead = int(rests[tick, slot])
+    observation = _observation(spec, shape, generator) * active[:, :, None].astype(np.uint8)
+    truncated = ended & cut
+
+    def normal(*size: int) -> NDArray[np.float32]:
+        return generator.normal(size=size).astype(np.float32)
+
+    arrays: dict[str, NDArray[Any]] = {
+        "observation": observation,
+        "action": generator.integers(0, spec.num_actions, shape),
+        "log_prob": -np.abs(normal(*shape)),
+        "value": normal(*shape) if spec.value_head else np.zeros(shape, np.float32),
+        "reward": normal(*shape) * active,
+        "terminated": ended & ~cut,
+        "truncated": truncated,
+        "active": active,
+        "final_value": normal(*shape) * truncated,
+        "last_value": normal(slots),
+    }
+    return Rollout(policy_version=0, **{name: torch.from_numpy(array) for name, array in arrays.items()})
+
+
+def with_number(rollout: Rollout, name: str, number: float) -> Rollout:
+    """Return a copy of a rollout whose array `name` holds `number` at the first tick of the first living slot."""
+    array: torch.Tensor = getattr(rollout, name).clone()
+    slot = int(rollout.active[0].int().argmax())
+    assert rollout.active[0, slot]
+    array[0, slot] = number
+    return replace(rollout, **{name: array})
+
+
+def _observation(spec: PolicySpec, shape: tuple[int, int], generator: np.random.Generator) -> NDArray[Any]:
+    if isinstance(spec.observation, Codes):
+        return generator.integers(0, spec.observation.codes, (*shape, spec.observation.cells)).astype(np.uint8)
+    return generator.normal(size=(*shape, spec.observation.size)).astype(np.float32)

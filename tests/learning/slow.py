@@ -1,0 +1,196 @@
+"""What a learner does, computed slowly: by definition, in plain Python loops and 64-bit numbers.
+
+Nothing here shares a formula with the package: sums are written out instead of carried backwards, and gradients are
+differences of losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.learning.algorithms import A2C, Reinforce
+from rattle.learning.rollout import Rollout
+from rattle.policies.spec import Codes, PolicySpec
+
+Weights = dict[str, NDArray[np.float64]]
+
+
+@dataclass
+class Samples:
+    """What is learnt from, sample by sample."""
+
+    observation: list[NDArray[Any]] = field(default_factory=list)
+    action: list[int] = field(default_factory=list)
+    advantage: list[float] = field(default_factory=list)
+    target: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Means over samples."""
+
+    total: float
+    policy: float
+    value: float
+    entropy: float
+
+
+def episode_end(rollout: Rollout, tick: int, slot: int) -> int:
+    """Return the tick at which the episode that a slot is in at `tick` ends, or the last of the rollout."""
+    ticks = rollout.reward.shape[0]
+    while tick < ticks - 1 and not (rollout.terminated[tick, slot] or rollout.truncated[tick, slot]):
+        tick += 1
+    return tick
+
+
+def slow_return(rollout: Rollout, tick: int, slot: int, discount: float) -> float:
+    """Return the discounted sum of the rewards from a tick to the end of its episode."""
+    last = episode_end(rollout, tick, slot)
+    return sum(discount ** (t - tick) * float(rollout.reward[t, slot]) for t in range(tick, last + 1))
+
+
+def slow_advantage(rollout: Rollout, tick: int, slot: int, discount: float, trace_decay: float) -> float:
+    """Return the generalised advantage estimate as its paper defines it: a weighted sum of one-step errors."""
+
+    def worth_after(t: int) -> float:
+        if rollout.terminated[t, slot]:
+            return 0.0
+        if rollout.truncated[t, slot]:
+            return float(rollout.final_value[t, slot])
+        if t == rollout.reward.shape[0] - 1:
+            return float(rollout.last_value[slot])
+        return float(rollout.value[t + 1, slot])
+
+    def error(t: int) -> float:
+        return float(rollout.reward[t, slot]) + discount * worth_after(t) - float(rollout.value[t, slot])
+
+    last = episode_end(rollout, tick, slot)
+    return sum((discount * trace_decay) ** (t - tick) * error(t) for t in range(tick, last + 1))
+
+
+def slow_samples(algorithm: A2C | Reinforce, rollout: Rollout) -> Samples:
+    """Return what an algorithm learns from, tick by tick and then slot by slot."""
+    samples = Samples()
+    ticks, slots = rollout.reward.shape
+    for tick in range(ticks):
+        for slot in range(slots):
+            if not rollout.active[tick, slot]:
+                continue
+            value = float(rollout.value[tick, slot])
+            if isinstance(algorithm, A2C):
+                advantage = slow_advantage(rollout, tick, slot, algorithm.discount, algorithm.trace_decay)
+                target = advantage + value
+            elif in_first_episode(rollout, tick, slot):
+                target = slow_return(rollout, tick, slot, algorithm.discount)
+                advantage = target - value if algorithm.baseline else target
+            else:
+                continue
+            samples.observation.append(rollout.observation[tick, slot].numpy())
+            samples.action.append(int(rollout.action[tick, slot]))
+            samples.advantage.append(advantage)
+            samples.target.append(target)
+    normalise = algorithm.normalise_advantages if isinstance(algorithm, A2C) else algorithm.normalise_returns
+    if normalise and len(samples.advantage) > 1:
+        mean, deviation = fmean(samples.advantage), stdev(samples.advantage)
+        samples.advantage = [(advantage - mean) / (deviation + 1e-8) for advantage in samples.advantage]
+    return samples
+
+
+def in_first_episode(rollout: Rollout, tick: int, slot: int) -> bool:
+    """Whether a tick belongs to the first episode of its slot, and that episode ends in the rollout."""
+    first_end = episode_end(rollout, 0, slot)
+    ends = bool(rollout.terminated[first_end, slot] or rollout.truncated[first_end, slot])
+    return ends and tick <= first_end
+
+
+def slow_inputs(spec: PolicySpec, observation: list[NDArray[Any]]) -> NDArray[np.float64]:
+    """Return the network's inputs (N, inputs)."""
+    if not isinstance(spec.observation, Codes):
+        return np.array(observation, np.float64)
+    inputs = np.zeros((len(observation), spec.observation.inputs))
+    for row, cells in enumerate(observation):
+        for cell, code in enumerate(cells):
+            if code > 0:
+                inputs[row, (int(code) - 1) * spec.observation.cells + cell] = 1
+    return inputs
+
+
+def slow_loss(
+    spec: PolicySpec, algorithm: A2C | Reinforce, weights: Weights, samples: Samples, inputs: NDArray[np.float64]
+) -> Loss:
+    """Return the mean losses of a policy over samples."""
+    hidden = inputs
+    for layer in range(len(spec.hidden_sizes)):
+        hidden = hidden @ weights[f"trunk.{layer}.weight"].T + weights[f"trunk.{layer}.bias"]
+        hidden = np.tanh(hidden) if spec.activation == "tanh" else np.maximum(hidden, 0)
+    logits = hidden @ weights["policy.weight"].T + weights["policy.bias"]
+    log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    taken = log_probs[np.arange(len(logits)), samples.action]
+    policy = -float(np.mean(np.array(samples.advantage) * taken))
+    entropy = -float(np.mean((np.exp(log_probs) * log_probs).sum(axis=1)))
+    value = np.zeros(len(logits))
+    if spec.value_head:
+        value = (hidden @ weights["value.weight"].T + weights["value.bias"])[:, 0]
+    value_loss = float(np.mean((value - np.array(samples.target)) ** 2)) / 2
+    learns_value = isinstance(algorithm, A2C) or algorithm.baseline
+    total = policy - algorithm.entropy_weight * entropy + algorithm.value_weight * value_loss * learns_value
+    return Loss(total, policy, value_loss, entropy)
+
+
+def slow_gradient(spec: PolicySpec, algorithm: A2C | Reinforce, weights: Weights, samples: Samples) -> Weights:
+    """Return the gradient of the total loss by central differences."""
+    inputs = slow_inputs(spec, samples.observation)
+    step = 1e-6
+    gradient = {name: np.zeros_like(array) for name, array in weights.items()}
+    for name, array in weights.items():
+        for index in np.ndindex(array.shape):
+            kept = array[index]
+            losses = []
+            for number in (kept + step, kept - step):
+                array[index] = number
+                losses.append(slow_loss(spec, algorithm, weights, samples, inputs).total)
+            array[index] = kept
+            gradient[name][index] = (losses[0] - losses[1]) / (2 * step)
+    return gradient
+
+
+def norm_of(gradient: Weights) -> float:
+    """Return the length of a gradient."""
+    return float(np.sqrt(sum((array**2).sum() for array in gradient.values())))
+
+
+class SlowLearner:
+    """Adam (Kingma and Ba, arXiv 1412.6980, algorithm 1) on the slow gradient."""
+
+    def __init__(
+        self, spec: PolicySpec, algorithm: A2C | Reinforce, parameters: Mapping[str, NDArray[np.float32]]
+    ) -> None:
+        self.spec, self.algorithm = spec, algorithm
+        self.weights = {name: array.astype(np.float64) for name, array in parameters.items()}
+        self.first = {name: np.zeros_like(array) for name, array in self.weights.items()}
+        self.second = {name: np.zeros_like(array) for name, array in self.weights.items()}
+        self.updates = 0
+
+    def update(self, rollout: Rollout) -> tuple[Loss, float]:
+        """Take a step; return the loss before it and the length of the gradient before clipping."""
+        samples = slow_samples(self.algorithm, rollout)
+        inputs = slow_inputs(self.spec, samples.observation)
+        loss = slow_loss(self.spec, self.algorithm, self.weights, samples, inputs)
+        gradient = slow_gradient(self.spec, self.algorithm, self.weights, samples)
+        norm = norm_of(gradient)
+        scale = min(1.0, self.algorithm.max_gradient_norm / norm)
+        self.updates += 1
+        for name, weight in self.weights.items():
+            clipped = scale * gradient[name]
+            self.first[name] = 0.9 * self.first[name] + 0.1 * clipped
+            self.second[name] = 0.999 * self.second[name] + 0.001 * clipped**2
+            mean = self.first[name] / (1 - 0.9**self.updates)
+            square = self.second[name] / (1 - 0.999**self.updates)
+            weight -= self.algorithm.learning_rate * mean / (np.sqrt(square) + 1e-5)
+        return loss, norm
