@@ -148,7 +148,7 @@ def main() -> None:
     report(
         "training",
         "Training, end to end",
-        f"The default experiment, one process, {THREADS} threads ({settings.env.worlds} worlds, a 120-64-64-4 network); "
+        f"The default experiment, one process, {THREADS} threads ({settings.env.worlds} worlds, network 120-64-64-4); "
         f"medians of {REPEATS} runs of {SECONDS:.0f} seconds, each followed by its floor.",
         table(("", "environment steps/s"), rows),
         f"End to end, the median run reaches **{statistics.median(ratios):.0%}** of the floor measured beside it "

@@ -85,7 +85,11 @@ def train(
 @main.command("eval")
 @click.argument("policy", metavar="RUN|POLICY_FILE")
 @click.option("--episodes", type=click.IntRange(1, 100_000), default=200, show_default=True, help="Worlds to play.")
-@click.option("--greedy", is_flag=True, help="Take the likeliest action instead of drawing one.")
+@click.option(
+    "--greedy",
+    is_flag=True,
+    help="Take the likeliest action instead of drawing one: poor for policies that must search.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Decides the games.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(policy: str, episodes: int, greedy: bool, seed: int, as_json: bool) -> None:
