@@ -81,8 +81,8 @@ def main() -> None:
         "The default experiment for 60 seconds; food an episode in 200 fresh evaluation episodes (mean ± standard "
         "deviation), drawing actions from the policy, and taking the likeliest.",
         table(heading, snakes),
-        "Greedy play is poor for a reason: the policy has no memory, and in fog a snake that always does the same where "
-        "it sees nothing circles the torus on one line and starves. What is learnt is a policy that draws its actions.",
+        "Greedy play is poor for a reason: the policy has no memory, and in fog a snake that always does the same "
+        "where it sees nothing circles the torus on one line and starves. What is learnt is a policy that draws.",
         "`gym:CartPole-v1` with shared/experiments/cartpole.yaml; return over 100 fresh evaluation episodes.",
         table(("algorithm", "seed", "steps", "seconds", "475 in training after", "return"), poles),
     )
