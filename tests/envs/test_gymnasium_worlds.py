@@ -29,14 +29,14 @@ class Countdown(gymnasium.Env[NDArray[np.int64], np.int64]):
     def __init__(self, limit: int = 10, moody: bool = False, both: bool = False) -> None:
         self.limit, self.moody, self.both = limit, moody, both
 
-    def reset(  # noqa: D102
+    def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.int64], dict[str, Any]]:
         super().reset(seed=None if self.moody else seed)
         self.ticks, self.left = 0, int(self.np_random.integers(20, 60))
         return self._observe(), {}
 
-    def step(self, action: np.int64) -> tuple[NDArray[np.int64], float, bool, bool, dict[str, Any]]:  # noqa: D102
+    def step(self, action: np.int64) -> tuple[NDArray[np.int64], float, bool, bool, dict[str, Any]]:
         assert self.action_space.contains(action)
         self.ticks += 1
         self.left -= int(action)

@@ -291,6 +291,15 @@ def test_bad_numbers_stop_the_update_and_leave_no_trace(what: str, activation: s
         assert state_bytes(learner.state()) == state_bytes(unharmed.state())
 
 
+def test_a_gradient_too_long_to_measure_stops_the_update() -> None:
+    rollout = random_rollout(FLOATS, 1, 20, ends=1.0)
+    with learning(FLOATS, A2C(value_weight=1e6, normalise_advantages=False)) as learner:
+        before = state_bytes(learner.state())
+        with pytest.raises(LearningError, match="update 1: the gradient norm is inf"):
+            learner.update(with_number(rollout, "reward", 1e19))
+        assert state_bytes(learner.state()) == before
+
+
 def test_a_learning_rate_that_explodes_stops_at_the_update_that_cannot_be_made() -> None:
     with learning(CODES, A2C(learning_rate=1e15)) as learner:
         first, second = rollouts(CODES, 2)

@@ -1,0 +1,76 @@
+"""What `make train` leaves behind, and a disk that is really full."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from rattle.analytics.run_directory import RunDirectory, find_run, list_runs
+from rattle.trainer.checkpoint import list_checkpoints, load_checkpoint
+from tests.trainer.conftest import REPOSITORY, last_json, rattle
+
+pytestmark = pytest.mark.integration
+
+
+def test_make_train_leaves_a_curve_and_a_replay(tmp_path: Path) -> None:
+    if not (REPOSITORY / ".venv" / ".users").exists():
+        pytest.skip("`make train` would install everything again: the tests do not run from make's own .venv")
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy2(REPOSITORY / name, tmp_path)
+    shutil.copytree(REPOSITORY / "shared", tmp_path / "shared")
+    (tmp_path / ".venv").symlink_to(REPOSITORY / ".venv")
+    made = subprocess.run(
+        ["make", "train", "SECONDS_TO_TRAIN=6"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    (run,) = list_runs(tmp_path / "runs")
+    for name in ("learning_curve.png", "replay.gif"):
+        with Image.open(run.path / name) as image:
+            assert min(image.size) > 300
+            assert getattr(image, "n_frames", 1) > (10 if name.endswith("gif") else 0)
+        assert f"{run.path.relative_to(tmp_path)}/{name}" in made.stdout
+    assert "rattle query" in made.stdout.partition("Try next")[2]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system of two megabytes."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("a small file system can be mounted by root only, where the kernel lets it")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_full_disk_stops_the_run_in_one_line_and_leaves_it_whole(small_disk: Path) -> None:
+    settings = ["--set", "env.worlds=64", "--set", "train.checkpoint_seconds=0.2", "--steps", "2000000"]
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"\0" * 1_000_000)
+    full = rattle("train", *settings, "--run-dir", "run", cwd=small_disk, HOME=os.environ.get("HOME", "/"))
+    assert full.returncode == 1
+    assert full.stderr.count("\n") == 1
+    assert "the disk is full: free some space, then resume" in full.stderr
+    run = find_run(str(small_disk / "run"))
+    checkpoints = list_checkpoints(run)
+    assert checkpoints
+    for checkpoint in checkpoints:
+        load_checkpoint(checkpoint)
+    ballast.unlink()
+    before = load_checkpoint(checkpoints[-1]).numbers["env_steps"]
+    more = rattle("train", "--resume", "run", "--steps", before + 4096, "--json", cwd=small_disk)
+    assert more.returncode == 0, more.stderr
+    assert last_json(more.stdout)["status"] == "finished"
+    assert RunDirectory(small_disk / "run").policy.exists()

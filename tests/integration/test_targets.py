@@ -1,0 +1,38 @@
+"""What the experiments promise to learn, in steps: how long that takes is measured in benchmarks/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.conftest import REPOSITORY, last_json, rattle
+
+pytestmark = pytest.mark.integration
+
+EXPERIMENTS = REPOSITORY / "shared" / "experiments"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_default_experiment_learns_to_eat(tmp_path: Path, seed: int) -> None:
+    trained = rattle("train", "--steps", "6000000", "--seed", seed, "--run-dir", "run", "--json", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    evaluated = last_json(rattle("eval", "run", "--episodes", "200", "--json", cwd=tmp_path).stdout)
+    assert evaluated["mean_food"] >= 40
+
+
+@pytest.mark.parametrize(("algorithm", "steps"), [("a2c", 1_200_000), ("reinforce", 1_600_000)])
+def test_cartpole_is_solved_by_both_algorithms(tmp_path: Path, algorithm: str, steps: int) -> None:
+    choice = ["--set", f"algorithm.id={algorithm}", "--steps", steps, "--run-dir", "run", "--json"]
+    trained = rattle("train", EXPERIMENTS / "cartpole.yaml", *choice, cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    evaluated = last_json(rattle("eval", "run", "--episodes", "100", "--json", cwd=tmp_path).stdout)
+    assert evaluated["mean_return"] >= 475
+
+
+def test_two_snakes_learn_to_share_a_board(tmp_path: Path) -> None:
+    experiment = EXPERIMENTS / "snake-duel.yaml"
+    trained = rattle("train", experiment, "--steps", "1500000", "--run-dir", "run", "--json", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    evaluated = last_json(rattle("eval", "run", "--episodes", "100", "--json", cwd=tmp_path).stdout)
+    assert evaluated["mean_food"] >= 20
