@@ -113,6 +113,7 @@ WRONG = {
     "unknown environment": (["train", "--set", "env.id=snaek"], "unknown environment 'snaek'"),
     "unknown gym id": (["train", "--set", "env={id: 'gym:CartPole-v9'}"], "CartPole-v1"),
     "unknown algorithm": (["train", "--set", "algorithm.id=a3c"], "'a2c'"),
+    "continuous actions": (["train", "--set", "env={id: 'gym:Pendulum-v1'}"], "action"),
     "missing file": (["train", "nothing.yaml"], "nothing.yaml"),
     "board too small": (["train", "--set", "env={num_snakes: 8, width: 8, height: 8}"], "too small"),
     "flags with resume": (["train", "--resume", "latest", "--seed", "3"], "own settings"),
@@ -138,6 +139,7 @@ def test_mistakes_get_one_clear_line(run: Path, arguments: list[str], expected: 
     assert expected in done.stderr
     assert len([line for line in done.stderr.splitlines() if line.startswith("Error:")]) == 1
     assert not (run / "x.onnx").exists()
+    assert len(list((run / "runs").iterdir())) == 1
 
 
 def test_a_run_directory_in_use_is_refused(tmp_path: Path) -> None:

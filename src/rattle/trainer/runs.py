@@ -14,6 +14,7 @@ from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RUNS_ROOT, RunDirectory, find_run
 from rattle.analytics.writer import storing, write_atomically
 from rattle.errors import RattleError
+from rattle.trainer.build import build_worlds
 from rattle.trainer.checkpoint import list_checkpoints, load_checkpoint
 from rattle.trainer.errors import TrainerError
 from rattle.trainer.loop import Limits, TrainingRun
@@ -31,6 +32,7 @@ def train(settings: ExperimentSettings, run_dir: Path | None, display: Display) 
         raise TrainerError(
             f"{directory.path} holds a run already: resume it with --resume {directory.path}, or choose another"
         )
+    build_worlds(settings, 1, 0).close()  # an environment that cannot be built leaves no run behind
     with storing(directory.path):
         directory.path.mkdir(parents=True, exist_ok=True)
     with directory.locked():
