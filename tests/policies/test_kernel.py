@@ -46,6 +46,21 @@ def test_the_kernel_computes_what_the_network_computes(spec: PolicySpec, rows: i
         assert (chosen >= log_probs.max(axis=1, initial=-np.inf) - 1e-4).all()
 
 
+@pytest.mark.parametrize("width", range(1, 26))
+def test_every_width_is_summed_up_whole(width: int) -> None:
+    """The kernel takes inputs eight at a time; what is left over must be neither lost nor read past."""
+    spec = PolicySpec(
+        observation=Floats(size=width), num_actions=2, hidden_sizes=(width, width), activation="tanh", value_head=True
+    )
+    parameters, observation = random_parameters(spec), random_observation(spec, 5)
+    np.testing.assert_allclose(
+        ActingPolicy(spec, parameters).values(observation),
+        network_outputs(spec, parameters, observation)[1],
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     spec=policy_specs(), seed=st.integers(0, 2**64 - 1), tick=st.integers(0, 2**63 - 1), slot=st.integers(0, 2**63 - 9)
