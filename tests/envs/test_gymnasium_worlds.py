@@ -93,6 +93,7 @@ def test_implements_the_protocol() -> None:
     assert worlds.spec.id == "gym:CartPole-v1"
     assert worlds.spec.observation_space == FloatSpace(4)
     assert (worlds.spec.num_actions, worlds.spec.agents_per_world, worlds.spec.metrics) == (2, 1, ())
+    assert (worlds.metrics, worlds.final_metrics) == ({}, {})
     assert (worlds.num_worlds, worlds.num_slots) == (3, 3)
     assert worlds.snapshot(1) == {"observation": worlds.observation[1].tolist()}
     worlds.close()

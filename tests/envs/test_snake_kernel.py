@@ -65,6 +65,7 @@ def assert_same_games(config: SnakeSettings, num_worlds: int, seed: int, actions
                 plain[world] = SnakeWorld(config, seed, world, game.episode + 1)
             alive = [snake.alive for snake in plain[world].snakes]
             assert batch.active[rows].tolist() == alive
+            assert batch.metrics["food"][rows].tolist() == [snake.food_eaten for snake in plain[world].snakes]
             assert batch.episode[world] == plain[world].episode
 
 

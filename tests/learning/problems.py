@@ -72,6 +72,7 @@ class ProblemWorlds:
         self.truncated = np.zeros(num_worlds, np.bool_)
         self.active = np.ones(num_worlds, np.bool_)
         self.final_metrics: Mapping[str, NDArray[np.int32]] = {}
+        self.metrics: Mapping[str, NDArray[np.int32]] = {}
         self.episode = np.zeros(num_worlds, np.uint32)
         self._where = np.zeros(num_worlds, np.int64)
         self._ticks = np.zeros(num_worlds, np.int64)

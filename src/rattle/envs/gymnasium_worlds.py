@@ -98,6 +98,7 @@ class GymnasiumWorlds:
         self.active = np.ones(num_worlds, np.bool_)
         self.final_observation = np.zeros((num_worlds, size), np.float32)
         self.final_metrics: Mapping[str, NDArray[np.int32]] = {}
+        self.metrics: Mapping[str, NDArray[np.int32]] = {}
         self.episode = np.zeros(num_worlds, np.uint32)
         self._log = ActionLog(num_worlds, self.spec.num_actions)
         self.reset(seed)

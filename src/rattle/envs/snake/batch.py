@@ -84,6 +84,7 @@ class SnakeWorlds:
         self.active = self._outputs.active
         self.final_observation = self._outputs.final_observation
         self.final_metrics: Mapping[str, NDArray[np.int32]] = {"food": self._outputs.final_food}
+        self.metrics: Mapping[str, NDArray[np.int32]] = {"food": self._worlds.agent["food_eaten"]}
         self.episode: NDArray[np.uint32] = self._worlds.world["episode"]
         self.reset(seed)
 
