@@ -142,6 +142,13 @@ def test_mistakes_get_one_clear_line(run: Path, arguments: list[str], expected: 
     assert len(list((run / "runs").iterdir())) == 1
 
 
+def test_a_run_is_found_by_its_run_id_wherever_it_is_stored(tmp_path: Path) -> None:
+    trained = rattle("train", "--json", "--run-dir", "runs/mine", *SMALL, cwd=tmp_path)
+    run_id = last_json(trained.stdout)["run_id"]
+    assert last_json(rattle("eval", run_id, "--episodes", "5", "--json", cwd=tmp_path).stdout)["episodes"] == 5
+    assert run_id in rattle("runs", cwd=tmp_path).stdout
+
+
 def test_a_run_directory_in_use_is_refused(tmp_path: Path) -> None:
     first = subprocess.Popen(
         [*RATTLE, "train", "--json", "--run-dir", "run", "--set", "env.worlds=64"],

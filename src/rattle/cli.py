@@ -58,9 +58,10 @@ def train(
     """Train a policy in this process; without EXPERIMENT.yaml, a snake under fog of war.
 
     Settings come from the file, then from environment variables (RATTLE_TRAIN__STEPS=1000), then from --set
-    (train.steps=1000), the later winning. Ctrl-C stops with a checkpoint.
+    (train.steps=1000), the later winning. Ctrl-C stops with a checkpoint, and exits with 0.
     """
     _need("torch", "train")
+    _need("pyarrow", "train")
     import torch
 
     from rattle.trainer.display import choose_display

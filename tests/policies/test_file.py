@@ -23,7 +23,7 @@ from rattle.policies.file import Policy, dump_policy, dump_tensors, load_policy,
 from rattle.policies.spec import PolicySpec
 from tests.policies.building import hand_made_policy, policy_specs, random_parameters, random_policy
 
-GOLDEN_SHA256 = "79da093fa9ba186af6453c4f7c4586511ab12d2620f8a040b2398866a4a2c023"
+GOLDEN_SHA256 = "eb6d3f5d7c711a584827f5ac0163f6e0669cafa93171355bb4c8560d2ad01a97"
 GOOD = dump_policy(hand_made_policy())
 NUMBERS = sum(array.size for array in hand_made_policy().parameters.values())
 
@@ -141,7 +141,7 @@ def test_the_file_is_an_aligned_safetensors_file_that_says_what_it_is() -> None:
     assert (8 + int.from_bytes(GOOD[:8], "little")) % 8 == 0
     assert set(safetensors.numpy.load(GOOD)) == set(hand_made_policy().parameters)
     metadata = metadata_of(GOOD)
-    assert list(metadata) == ["environment", "format", "format_version", "policy_version", "spec"]
+    assert list(metadata) == ["environment", "format", "format_version", "policy_version", "sha256", "spec"]
     assert (metadata["format"], metadata["format_version"], metadata["policy_version"]) == ("rattle.policy", "1", "12")
     assert json.loads(metadata["environment"]) == {"id": "snake", "settings": {"food": 2, "width": 9}}
     assert json.loads(metadata["spec"])["observation"]["encoding"] == "one_hot_without_zero"

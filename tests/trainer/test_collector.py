@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from rattle.envs.philox import derive_seed
+from rattle.envs.snake.reference import SnakeWorld
+from rattle.envs.snake.settings import SnakeSettings
 from rattle.learning.rollout import Rollout
-from rattle.trainer.build import build_acting_policy, build_collector, build_learner, policy_spec
+from rattle.trainer.build import build_acting_policy, build_collector, build_learner, build_worlds, policy_spec
 from tests.trainer.conftest import small_settings
 
 
@@ -58,10 +61,23 @@ def test_rollouts_follow_each_other_without_a_gap() -> None:
 
 
 def test_truncated_slots_carry_the_value_of_what_they_saw_last() -> None:
-    (rollout,) = collect(1, "env.max_steps=5", "env.max_steps_without_food=0", "algorithm.ticks=12")
+    overrides = ["env.max_steps=5", "env.max_steps_without_food=0", "algorithm.ticks=12"]
+    (rollout,) = collect(1, *overrides)
     assert rollout.truncated.any()
-    assert (rollout.final_value[rollout.truncated] != 0).all()
     assert (rollout.final_value[~rollout.truncated] == 0).all()
+    settings = small_settings(*overrides)
+    learner = build_learner(settings, policy_spec(settings, build_worlds(settings, 1, 0).spec))
+    policy = build_acting_policy(settings, learner)
+    learner.close()
+    seed = derive_seed(settings.seed, "worlds")
+    for slot in range(rollout.action.shape[1]):
+        game = SnakeWorld(SnakeSettings(max_steps=5, max_steps_without_food=0), seed, slot)
+        for tick in range(rollout.action.shape[0]):
+            over = game.step([int(rollout.action[tick, slot])]).over
+            if rollout.truncated[tick, slot]:
+                assert rollout.final_value[tick, slot] == policy.values(game.observe(0)[None])[0]
+            if over:
+                game = SnakeWorld(game.settings, seed, slot, game.episode + 1)
 
 
 def test_complete_episodes_are_complete_and_the_first_of_each_slot() -> None:
@@ -77,7 +93,15 @@ def test_complete_episodes_are_complete_and_the_first_of_each_slot() -> None:
 
 
 def test_episodes_that_do_not_end_in_time_are_cut() -> None:
-    (rollout,) = collect(1, "algorithm.id=reinforce", "algorithm.max_episode_ticks=3")
+    settings = small_settings("algorithm.id=reinforce", "algorithm.max_episode_ticks=3", "env.food=150")
+    collector = build_collector(settings)
+    learner = build_learner(settings, policy_spec(settings, collector.actors[0].worlds.spec))
+    rollout = collector.collect(build_acting_policy(settings, learner), 0, lambda _: False)
+    eaten = rollout.reward.clamp(min=0).sum(dim=0)
+    assert eaten.max() > 1
+    np.testing.assert_array_equal(collector.buffer.metrics["food"][:3].sum(axis=0), eaten)
+    collector.close()
+    learner.close()
     assert rollout.action.shape[0] == 3
     assert (rollout.terminated | rollout.truncated).any(dim=0).all()
     assert rollout.truncated[2].sum() > 12

@@ -80,3 +80,25 @@ def test_complete_episodes_start_anew_with_every_rollout() -> None:
     assert len(tracker.follow(buffer, 4)) == 0
     buffer.terminated[1] = True
     assert tracker.follow(buffer, 4).total_reward.tolist() == [2.0]
+
+
+def test_means_of_complete_episodes_are_over_all_of_a_rollout() -> None:
+    """Every slot ends one episode: the last hundred to end would be the longest."""
+    slots = 300
+    buffer = random_buffer(slots, slots, 1, 0)
+    buffer.active[:], buffer.terminated[:], buffer.truncated[:] = True, False, False
+    buffer.reward[:] = 1.0
+    np.fill_diagonal(buffer.terminated, True)
+    tracker = EpisodeTracker(slots, complete_episodes=True)
+    for _ in range(2):
+        tracker.follow(buffer, slots)
+        assert tracker.mean_length == tracker.mean_return == (1 + slots) / 2
+
+
+def test_means_are_over_the_last_hundred_episodes() -> None:
+    buffer = random_buffer(150, 1, 1, 0)
+    buffer.active[:], buffer.terminated[:], buffer.truncated[:] = True, True, False
+    buffer.reward[:, 0] = np.arange(150)
+    tracker = EpisodeTracker(1, complete_episodes=False)
+    tracker.follow(buffer, 150)
+    assert tracker.mean_return == np.arange(50, 150).mean()

@@ -15,6 +15,7 @@ import pytest
 from rattle.analytics.run_directory import RunDirectory
 from rattle.trainer.checkpoint import list_checkpoints
 from rattle.trainer.progress import Summary
+from rattle.trainer.run_tables import read_run_row, write_run_row
 from rattle.trainer.runs import resume
 from tests.trainer.conftest import RATTLE, Silence, last_json, rattle, read_rows
 
@@ -67,6 +68,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(train_small: Trai
     whole, directory = train_small()
     for checkpoint in list_checkpoints(directory):
         checkpoint.unlink()
+    write_run_row(directory, {**read_run_row(directory), "updates": 0})
     again = resume(str(directory.path), None, None, Silence())
     assert again.policy_sha256 == whole.policy_sha256
     assert again.run_id == whole.run_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory
 from rattle.errors import RattleError
 from rattle.learning.errors import LearningError
+from rattle.policies.file import dump_tensors
 from rattle.trainer.checkpoint import list_checkpoints, load_checkpoint
 from rattle.trainer.errors import TrainerError
 from rattle.trainer.progress import Summary
@@ -67,7 +69,7 @@ def contents(directory: RunDirectory) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in sorted(directory.path.rglob("*")) if path.is_file()}
 
 
-@pytest.mark.parametrize("damage", ["cut", "foreign", "empty", "newer", "policy"])
+@pytest.mark.parametrize("damage", ["cut", "foreign", "empty", "newer", "policy", "flipped", "lacking"])
 def test_a_damaged_checkpoint_is_named_and_nothing_is_touched(train_small: TrainSmall, damage: str) -> None:
     _, directory = train_small("train.checkpoint_seconds=0.01")
     newest = list_checkpoints(directory)[-1]
@@ -77,12 +79,14 @@ def test_a_damaged_checkpoint_is_named_and_nothing_is_touched(train_small: Train
             "cut": whole[: len(whole) // 2],
             "foreign": b"PK\x03\x04 this is something else",
             "empty": b"",
-            "newer": whole.replace(b'"format_version":"1"', b'"format_version":"9"'),
+            "newer": dump_tensors({}, {"format": "rattle.checkpoint", "format_version": "9"}),
             "policy": directory.policy.read_bytes(),
+            "flipped": whole[:-1000] + bytes([whole[-1000] ^ 0x10]) + whole[-999:],
+            "lacking": dump_tensors({}, {"format": "rattle.checkpoint", "format_version": "1", "numbers": "{}"}),
         }[damage]
     )
     before = contents(directory)
-    with pytest.raises(TrainerError, match=newest.name) as caught:
+    with pytest.raises(RattleError, match="stored weights" if damage == "lacking" else newest.name) as caught:
         resume(str(directory.path), 10_000, None, Silence())
     assert "\n" not in str(caught.value)
     assert contents(directory) == before
@@ -94,13 +98,47 @@ def test_a_damaged_checkpoint_is_named_and_nothing_is_touched(train_small: Train
 def test_a_checkpoint_of_other_settings_is_refused(train_small: TrainSmall) -> None:
     _, directory = train_small()
     directory.config.write_text(directory.config.read_text().replace("worlds: 24", "worlds: 12"))
-    before = {
-        path: data for path, data in contents(directory).items() if path.parent.name in ("checkpoints", "episodes")
-    }
+    before = contents(directory)
     with pytest.raises(RattleError) as caught:
         resume(str(directory.path), 10_000, None, Silence())
     assert "\n" not in str(caught.value)
-    assert before.items() <= contents(directory).items()
+    assert contents(directory) == before
+
+
+def test_the_last_checkpoint_gone_does_not_begin_the_run_anew(train_small: TrainSmall) -> None:
+    _, directory = train_small("train.keep_checkpoints=1")
+    (only,) = list_checkpoints(directory)
+    only.write_bytes(b"damaged")
+    with pytest.raises(TrainerError, match="there is none before it"):
+        resume(str(directory.path), 10_000, None, Silence())
+    only.unlink()
+    before = contents(directory)
+    with pytest.raises(TrainerError, match="cannot be resumed"):
+        resume(str(directory.path), 10_000, None, Silence())
+    assert contents(directory) == before
+
+
+@pytest.mark.parametrize("damaged", [b"", b"{}", b"[]", b'{"run_id": "x", "updates": null}', b"{half"])
+def test_a_damaged_run_row_is_named(train_small: TrainSmall, damaged: bytes) -> None:
+    _, directory = train_small()
+    directory.run.write_bytes(damaged)
+    with pytest.raises(TrainerError, match=r"run\.json is damaged"):
+        resume(str(directory.path), None, None, Silence())
+
+
+@pytest.mark.parametrize("output", ["closed pipe", "full disk"])
+@pytest.mark.parametrize("display", [["--json"], []], ids=["json", "plain"])
+def test_a_run_goes_on_when_nobody_reads_what_it_prints(tmp_path: Path, output: str, display: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    stdout = writer if output == "closed pipe" else os.open("/dev/full", os.O_WRONLY)
+    arguments = ["train", "--run-dir", "run", "--steps", "4608", "--set", "env.worlds=24", *display]
+    done = subprocess.run(
+        [*RATTLE, *arguments], cwd=tmp_path, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert read_run_row(RunDirectory(tmp_path / "run"))["status"] == "finished"
 
 
 def test_a_run_directory_is_not_used_twice(train_small: TrainSmall, tmp_path: Path) -> None:

@@ -72,7 +72,14 @@ def test_nothing_is_recorded_when_not_asked_for(train_small: TrainSmall) -> None
 def test_whole_episodes_are_recorded_once_when_rollouts_are_whole_episodes(train_small: TrainSmall) -> None:
     overrides = ["algorithm.id=reinforce", "algorithm.max_episode_ticks=40", "train.steps=12000"]
     _, directory = train_small(*overrides, "record.every_episodes=1")
+    assert len(by_episode(directory)) == len(read_rows(directory, "updates"))
     for ticks in by_episode(directory).values():
         last = ticks[max(ticks)][0]
         assert sorted(ticks) == list(range(len(ticks)))
         assert last["terminated"] or last["truncated"]
+
+
+def test_every_nth_rollout_of_whole_episodes_is_recorded(train_small: TrainSmall) -> None:
+    overrides = ["algorithm.id=reinforce", "algorithm.max_episode_ticks=40", "train.steps=12000"]
+    _, directory = train_small(*overrides, "record.every_episodes=3")
+    assert len(by_episode(directory)) == -(-len(read_rows(directory, "updates")) // 3)

@@ -17,6 +17,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.writer import storing
@@ -107,9 +110,18 @@ def find_run(name: str, root: Path = RUNS_ROOT) -> RunDirectory:
         if runs:
             return max(runs, key=lambda run: run.config.stat().st_mtime_ns)
         raise AnalyticsError(f"there is no run in {root}/ yet: start one with 'rattle train'")
-    matching = [run for run in runs if run.path.name.startswith(name)]
+    matching = [run for run in runs if run.path.name.startswith(name) or _run_id(run).startswith(name)]
     if len(matching) == 1:
         return matching[0]
     if matching:
         raise AnalyticsError(f"'{name}' is the beginning of {len(matching)} runs in {root}/: type more of the run_id")
     raise AnalyticsError(f"no run '{name}': give a run directory, a run_id from 'rattle runs', or '{LATEST}'")
+
+
+def _run_id(run: RunDirectory) -> str:
+    """Return the run_id that a run says it has, which its directory need not be called by; "" when it says none."""
+    try:
+        row = msgspec.json.decode(run.run.read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError):
+        return ""
+    return str(row.get("run_id", ""))

@@ -1,11 +1,13 @@
 """The policy file: one safetensors file of weights that says itself what it is.
 
 Metadata (all strings, as safetensors has it): `format` "rattle.policy", `format_version` "1", `policy_version`, `spec`
-(JSON of PolicySpec) and `environment` (JSON: id and settings of what it was trained in). Reading runs no code.
+(JSON of PolicySpec), `environment` (JSON: id and settings of what it was trained in) and `sha256` (of all the rest).
+Reading runs no code.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from rattle.policies.spec import PolicySpec
 
 FORMAT = "rattle.policy"
 FORMAT_VERSION = 1
+_CHECKSUM = "sha256"
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,25 @@ def dump_tensors(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str
     data: bytes = safetensors.numpy.save(contiguous)
     header_length = int.from_bytes(data[:8], "little")
     header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(data[8 : 8 + header_length])}
-    encoded = json.dumps(header, separators=(",", ":")).encode()
+    content = data[8 + header_length :]
+    header["__metadata__"][_CHECKSUM] = _checksum(header, content)
+    encoded = _encode(header)
     encoded += b" " * (-len(encoded) % 8)  # the format wants the tensors aligned
-    return len(encoded).to_bytes(8, "little") + encoded + data[8 + header_length :]
+    return len(encoded).to_bytes(8, "little") + encoded + content
+
+
+def _encode(header: Mapping[str, Any]) -> bytes:
+    return json.dumps(header, separators=(",", ":")).encode()
+
+
+def _checksum(header: Mapping[str, Any], content: bytes) -> str:
+    """Return the SHA-256 of a file's header, less the checksum itself, and of its tensors."""
+    metadata = {name: text for name, text in header["__metadata__"].items() if name != _CHECKSUM}
+    return hashlib.sha256(_encode({**header, "__metadata__": metadata}) + content).hexdigest()
 
 
 def load_tensors(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """Return the tensors and the metadata of a safetensors file; raises PolicyError when it is none."""
+    """Return the tensors and the metadata of a safetensors file; raises PolicyError when it is none or damaged."""
     try:
         tensors = safetensors.numpy.load(data)
         header = msgspec.json.decode(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -84,14 +99,20 @@ def load_tensors(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         raise PolicyError(f"a safetensors file of something else: it holds numbers of type {error}") from None
     except (safetensors.SafetensorError, msgspec.DecodeError, ValueError) as error:
         raise PolicyError(f"not a safetensors file, or a damaged one ({_one_line(error)})") from None
-    return tensors, header.get("__metadata__") or {}
+    metadata = header.get("__metadata__") or {}
+    if metadata.get("format", "").startswith("rattle."):
+        length = int.from_bytes(data[:8], "little")
+        if metadata.get(_CHECKSUM) != _checksum(header, data[8 + length :]):
+            raise PolicyError("damaged: its content does not match its checksum")
+    return tensors, metadata
 
 
 def load_policy(data: bytes) -> Policy:
     """Read a policy file; raises PolicyError when it is foreign, damaged, newer than this code or not finite."""
     tensors, metadata = load_tensors(data)
     if metadata.get("format") != FORMAT:
-        raise PolicyError("not a Rattle policy: a safetensors file of something else")
+        found = _one_line(metadata.get("format", "something else"))
+        raise PolicyError(f"not a Rattle policy: a safetensors file of {found}")
     if metadata.get("format_version") != str(FORMAT_VERSION):
         raise PolicyError(
             f"policy format {metadata.get('format_version')!r} is not known here (this version reads "

@@ -65,12 +65,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         tensors, metadata = load_tensors(path.read_bytes())
     except (OSError, PolicyError) as error:
-        raise TrainerError(f"{path} cannot be read ({error}): delete it to go on from the one before") from None
+        raise TrainerError(f"{path} cannot be read ({error}): {_way_out(path)}") from None
     if metadata.get("format") != FORMAT:
-        raise TrainerError(f"{path} is not a checkpoint of Rattle: delete it to go on from the one before")
+        raise TrainerError(f"{path} is not a checkpoint of Rattle: {_way_out(path)}")
     if metadata.get("format_version") != str(FORMAT_VERSION):
         raise TrainerError(
             f"{path} has checkpoint format {metadata.get('format_version')}, and this version reads {FORMAT_VERSION}: "
             "resume the run with the version that made it"
         )
     return Checkpoint(tensors, json.loads(metadata["numbers"]))
+
+
+def _way_out(path: Path) -> str:
+    """Return what to do about a checkpoint that cannot be used."""
+    if any(other < path for other in path.parent.glob("update-*.safetensors")):
+        return "delete it to go on from the one before"
+    return "there is none before it, so the run cannot be resumed; its tables are intact"

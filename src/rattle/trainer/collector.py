@@ -111,6 +111,12 @@ class Actor:
                 cut = np.flatnonzero(worlds.truncated)
                 buffer.final_value[row, self.first_slot + cut] = policy.values(worlds.final_observation[cut])
 
+    def write_metrics_so_far(self, buffer: RolloutBuffer, row: int, cut: NDArray[np.bool_]) -> None:
+        """Write what the episodes cut after a row, (B,) of all slots, have come to."""
+        for name, values in self.worlds.metrics.items():
+            own, here = buffer.metrics[name][row, self._slots], cut[self._slots]
+            own[here] = values[here]
+
     def predict(self, policy: ActingPolicy, buffer: RolloutBuffer) -> None:
         """Write the values of what the slots observe now: what comes after the rollout."""
         buffer.last_value[self._slots] = policy.values(self.worlds.observation)
@@ -170,5 +176,8 @@ class Collector:
                 buffer.reward[row][ended] = 0.0
                 ended |= buffer.terminated[row] | buffer.truncated[row]
             ticks = block.stop
-        buffer.truncated[ticks - 1] |= ~ended & buffer.active[ticks - 1]
+        cut = ~ended & buffer.active[ticks - 1]
+        buffer.truncated[ticks - 1] |= cut
+        for actor in self.actors:
+            actor.write_metrics_so_far(buffer, ticks - 1, cut)
         return ticks

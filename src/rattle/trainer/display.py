@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from dataclasses import asdict
@@ -23,6 +24,15 @@ def choose_display(*, as_json: bool) -> Display:
     if as_json:
         return JsonDisplay()
     return LiveDisplay() if sys.stdout.isatty() else PlainDisplay()
+
+
+def print_line(line: str) -> None:
+    """Print a line; where nobody reads any more (a closed pipe, a full disk) fall silent, and let the run go on."""
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Throttle:
@@ -62,8 +72,7 @@ class JsonDisplay:
 
     @staticmethod
     def _print(content: dict[str, Any]) -> None:
-        sys.stdout.write(json.dumps(content) + "\n")
-        sys.stdout.flush()
+        print_line(json.dumps(content))
 
 
 class PlainDisplay:
@@ -88,8 +97,7 @@ class PlainDisplay:
 
     @staticmethod
     def _print(line: str) -> None:
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
+        print_line(line)
 
 
 class LiveDisplay:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rattle.trainer.collector import RolloutBuffer
 from rattle.trainer.errors import TrainerError
 
-#: How many of the last episodes the running means are over.
+#: How many of the last episodes the running means are over, unless rollouts are whole episodes.
 WINDOW = 100
 
 
@@ -79,9 +79,20 @@ class EpisodeTracker:
             metrics={name: values[tick_of, slot] for name, values in buffer.metrics.items()},
         )
         self.ended += len(finished)
-        self._last_rewards.extend(finished.total_reward[-WINDOW:].tolist())
-        self._last_lengths.extend(finished.length[-WINDOW:].tolist())
+        self._remember(finished)
         return finished
+
+    def _remember(self, finished: FinishedEpisodes) -> None:
+        """Keep what the means are over: the last episodes, or all of a rollout whose slots end one episode each.
+
+        Of those, the last to end would be the longest.
+        """
+        rewards, lengths = finished.total_reward.tolist(), finished.length.tolist()
+        if self._complete_episodes:
+            self._last_rewards, self._last_lengths = deque(rewards), deque(lengths)
+        else:
+            self._last_rewards.extend(rewards[-WINDOW:])
+            self._last_lengths.extend(lengths[-WINDOW:])
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return copies of all that decides what follows."""

@@ -96,4 +96,6 @@ def _play_first_episodes(
         playing &= ~ended
         if not playing.any():
             break
+    for name, values in worlds.metrics.items():
+        metrics[name][playing] = values[playing]
     return total, length, metrics

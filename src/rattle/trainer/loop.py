@@ -21,6 +21,7 @@ from rattle.trainer.build import (
 )
 from rattle.trainer.checkpoint import Checkpoint, join_parts, save_checkpoint
 from rattle.trainer.episodes import EpisodeTracker, episode_rows
+from rattle.trainer.errors import TrainerError
 from rattle.trainer.progress import Display, Progress, Status, Summary
 from rattle.trainer.recorder import Recorder
 from rattle.trainer.run_tables import NOTHING, RunTables, now, run_row, write_run_row
@@ -60,7 +61,11 @@ class TrainingRun:
         self.tracker = EpisodeTracker(slots, complete_episodes=settings.algorithm.complete_episodes)
         self.tables = RunTables(directory, run_id, settings.name, tensorboard=settings.log.tensorboard)
         self.recorder = Recorder(
-            self.tables.steps, run_id, settings.record.every_episodes, self.environment.agents_per_world
+            self.tables.steps,
+            run_id,
+            settings.record.every_episodes,
+            self.environment.agents_per_world,
+            complete_episodes=settings.algorithm.complete_episodes,
         )
 
     def start(self) -> None:
@@ -70,7 +75,20 @@ class TrainingRun:
         self.checkpoint("running")
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on exactly where a checkpoint was taken, and drop what the tables got after it."""
+        """Go on exactly where a checkpoint was taken, and drop what the tables got after it.
+
+        Raises a RattleError, before any file is touched, when the checkpoint does not fit the settings.
+        """
+        try:
+            self._restore(checkpoint)
+        except (KeyError, ValueError, TypeError) as error:
+            raise TrainerError(
+                f"the checkpoint lacks what this version needs ({error}): it cannot be resumed"
+            ) from None
+        self.tables.cut_back(checkpoint.numbers["tables"])
+        self.tables.log("run_resumed", update=self.learner.version)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
         self.learner.restore(checkpoint.part("learner"))
         self.policy.load(self.learner.parameters())
         for number, actor in enumerate(self.collector.actors):
@@ -80,8 +98,6 @@ class TrainingRun:
         numbers = checkpoint.numbers
         self.collector.ticks = numbers["ticks"]
         self.counters = Counters(numbers["env_steps"], numbers["seconds"], numbers["started"])
-        self.tables.cut_back(numbers["tables"])
-        self.tables.log("run_resumed", update=self.learner.version)
 
     def train(self, limits: Limits, display: Display, wants_stop: Callable[[], bool]) -> Summary:
         """Train until a limit is reached or `wants_stop` says so, then checkpoint and return what came of it.
@@ -100,6 +116,8 @@ class TrainingRun:
             display.update(self._progress(metrics, speed, limits, clock))
             if clock.checkpoint_due():
                 self.checkpoint("running")
+            elif clock.second_passed():
+                self.tables.show()
         self.counters.seconds = clock.total()
         status: Status = "finished" if self._done(limits, clock) else "interrupted"
         self.tables.log(f"run_{status}", update=self.learner.version)
@@ -224,7 +242,7 @@ class _Clock:
         self._before = seconds_before
         self._limits = limits
         self._every = checkpoint_seconds
-        self._began = self._checkpointed = time.perf_counter()
+        self._began = self._checkpointed = self._shown = time.perf_counter()
         self._speed = 0.0
 
     def here(self) -> float:
@@ -244,6 +262,13 @@ class _Clock:
         if time.perf_counter() - self._checkpointed < self._every:
             return False
         self._checkpointed = time.perf_counter()
+        return True
+
+    def second_passed(self) -> bool:
+        """Whether the last call that said so was a second ago."""
+        if time.perf_counter() - self._shown < 1.0:
+            return False
+        self._shown = time.perf_counter()
         return True
 
     def speed(self, steps: int, seconds: float) -> float:

@@ -18,17 +18,25 @@ _PER_AGENT = ("observation", "action", "log_prob", "value", "reward", "terminate
 class Recorder:
     """Follows every n-th episode of the first world and hands it to the steps table when it has ended."""
 
-    def __init__(self, writer: StepsWriter, run_id: str, every_episodes: int, agents: int) -> None:
+    def __init__(
+        self, writer: StepsWriter, run_id: str, every_episodes: int, agents: int, *, complete_episodes: bool
+    ) -> None:
         self._writer = writer
         self._run_id = run_id
         self._every = every_episodes
         self._agents = agents
+        self._complete_episodes = complete_episodes
+        self._rollouts = 0
         self._episode = 0
         self._parts: list[dict[str, NDArray[Any]]] = []
 
     def records(self, world_episode: int) -> bool:
-        """Whether this episode of the first world is recorded."""
-        return self._every > 0 and world_episode % self._every == 0
+        """Whether this episode of the first world is recorded.
+
+        Rollouts of complete episodes are counted themselves: the numbers of their first episodes have gaps.
+        """
+        number = self._rollouts if self._complete_episodes else world_episode
+        return self._every > 0 and number % self._every == 0
 
     def follow(self, buffer: RolloutBuffer, ticks: int, policy_version: int) -> None:
         """Take in the first `ticks` ticks of a buffer, played by one version of the policy."""
@@ -42,10 +50,16 @@ class Recorder:
             if self.records(episode):
                 self._parts.append(self._cut_out(buffer, start, stop, policy_version))
                 self._store_if_ended()
+        if self._complete_episodes:
+            self._rollouts += 1
+            self._parts.clear()  # what was played after the first episode
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the episode in progress as arrays."""
-        state: dict[str, NDArray[Any]] = {"episode": np.array(self._episode, np.int64)}
+        state: dict[str, NDArray[Any]] = {
+            "episode": np.array(self._episode, np.int64),
+            "rollouts": np.array(self._rollouts, np.int64),
+        }
         if self._parts:
             joined = self._joined()
             text = "\n".join(joined.pop("state")).encode()
@@ -55,6 +69,7 @@ class Recorder:
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Continue the episode that was in progress when `state` was taken."""
         self._episode = int(state["episode"])
+        self._rollouts = int(state["rollouts"])
         self._parts.clear()
         if "state" in state:
             texts = np.array(state["state"].tobytes().decode().split("\n"), np.object_)

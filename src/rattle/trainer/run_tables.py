@@ -15,6 +15,7 @@ from rattle import __version__
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.steps import StepsWriter
 from rattle.analytics.writer import TableWriter, write_atomically
+from rattle.trainer.errors import TrainerError
 from rattle.trainer.progress import Summary
 from rattle.trainer.settings import ExperimentSettings
 
@@ -75,6 +76,11 @@ class RunTables:
             "steps": self.steps.flush(),
         }
 
+    def show(self) -> None:
+        """Hand the rows so far to the operating system, so that queries see them."""
+        for table in (self._updates, self._episodes, self._logs):
+            table.flush()
+
     def cut_back(self, reach: Mapping[str, int]) -> None:
         """Drop what was written after `flush` returned `reach`: the run plays it again. Logs stay: they happened."""
         self._updates.truncate(reach["updates"])
@@ -115,9 +121,12 @@ def write_run_row(directory: RunDirectory, row: Mapping[str, Any]) -> None:
 
 
 def read_run_row(directory: RunDirectory) -> dict[str, Any]:
-    """Return the run's row of `runs`, as it was last written."""
-    row: dict[str, Any] = msgspec.json.decode(directory.run.read_bytes())
-    return row
+    """Return the run's row of `runs`, as it was last written; raises TrainerError when it cannot be read."""
+    try:
+        row: dict[str, Any] = msgspec.json.decode(directory.run.read_bytes(), type=dict)
+        return {**row, "run_id": str(row["run_id"]), "updates": int(row["updates"])}
+    except (OSError, msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
+        raise TrainerError(f"{directory.run} is damaged ({error}): the run cannot be resumed") from None
 
 
 def now() -> str:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.extras import require
 from rattle.analytics.run_directory import RUNS_ROOT, RunDirectory, find_run
 from rattle.analytics.writer import storing, write_atomically
 from rattle.errors import RattleError
@@ -32,7 +33,10 @@ def train(settings: ExperimentSettings, run_dir: Path | None, display: Display) 
         raise TrainerError(
             f"{directory.path} holds a run already: resume it with --resume {directory.path}, or choose another"
         )
-    build_worlds(settings, 1, 0).close()  # an environment that cannot be built leaves no run behind
+    # What cannot be had leaves no run behind.
+    build_worlds(settings, 1, 0).close()
+    if settings.log.tensorboard:
+        require("tensorboardX", "tensorboard", "log.tensorboard")
     with storing(directory.path):
         directory.path.mkdir(parents=True, exist_ok=True)
     with directory.locked():
@@ -48,7 +52,10 @@ def resume(name: str, steps: int | None, seconds: float | None, display: Display
     directory = find_run(name)
     with directory.locked():
         settings = check_settings(read_yaml(directory.config), str(directory.config))
-        run_id = str(read_run_row(directory)["run_id"])
+        row = read_run_row(directory)
+        run_id = row["run_id"]
+        if row["updates"] and not list_checkpoints(directory):
+            raise TrainerError(f"{directory.checkpoints} is empty, so the run cannot be resumed; its tables are intact")
         limits = Limits(steps or settings.train.steps, seconds or settings.train.seconds)
         return _train(settings, directory, run_id, limits, display)
 
@@ -65,6 +72,11 @@ def _train(
             run.start()
         else:
             run.restore(checkpoint)
+    except RattleError:
+        with suppress(AnalyticsError):
+            run.close()
+        raise
+    try:
         display.start(run_id, str(directory.path), run.learner.version if checkpoint else None)
         with _stop_on_signals() as stop:
             summary = run.train(limits, display, stop.is_set)
