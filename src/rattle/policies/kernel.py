@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, uint64
 
+from rattle.envs.compiled import compiled
 from rattle.envs.philox import philox
 
 _ONE = np.uint64(1)
@@ -149,7 +150,7 @@ def _best(logits, num_actions):
     return best
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def act(
     observation, is_codes, sizes, parameters, tanh, num_actions, key, first_slot, tick, greedy, action, log_prob, value
 ):
@@ -185,7 +186,7 @@ def act(
         value[row] = outputs[num_actions] if has_value else np.float32(0)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def values(observation, is_codes, sizes, parameters, tanh, value):
     """Predict the value of every row; the last layer's last output is the value."""
     widest = uint64(np.max(sizes))

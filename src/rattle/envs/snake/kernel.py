@@ -17,6 +17,7 @@ import numpy as np
 from numba import njit, uint64
 from numpy.typing import NDArray
 
+from rattle.envs.compiled import compiled
 from rattle.envs.philox import philox
 from rattle.envs.snake.settings import START_LENGTH
 
@@ -142,7 +143,7 @@ def _segment(agent, ring, slot, back):
     return np.int64(ring[slot, place])
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _restock_food(w, worlds, rules, tables):
     """Put missing food on empty cells; False when no empty cell is left for it."""
     world = worlds.world[w]
@@ -181,7 +182,7 @@ def _can_start(w, snake, cell, heading, worlds, rules, tables):
     return True
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _start_episode(w, worlds, rules, tables):
     """Lay out the world for the episode that its record names."""
     world = worlds.world[w]
@@ -330,7 +331,7 @@ def _hand_out(w, worlds, outputs, rules, ended, over):
         outputs.active[slot] = alive or over
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def step(worlds, action, outputs, rules, tables):
     """Advance every world one tick and restart those that end.
 
@@ -355,7 +356,7 @@ def step(worlds, action, outputs, rules, tables):
         _observe(w, worlds, rules, tables, outputs.observation)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def start(worlds, outputs, rules, tables):
     """Start the episode that each world's record names, and observe it."""
     for w in range(worlds.world.shape[0]):
@@ -363,7 +364,7 @@ def start(worlds, outputs, rules, tables):
         _observe(w, worlds, rules, tables, outputs.observation)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def observe(worlds, outputs, rules, tables):
     """Observe every world as it stands."""
     for w in range(worlds.world.shape[0]):

@@ -1,0 +1,35 @@
+"""Kernels compile wherever they are installed, with a place for compiled code or without."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import rattle
+from rattle.envs.compiled import compiled
+
+
+def test_what_cannot_be_cached_is_compiled_all_the_same() -> None:
+    names: dict[str, Any] = {}
+    exec("def double(x): return 2 * x", names)  # noqa: S102 - a function without a file has no place in the cache
+    assert compiled(names["double"])(21) == 42
+
+
+def test_an_installation_that_cannot_be_written_is_imported(tmp_path: Path) -> None:
+    """Files stand where the cache's folders would be: that stops even an administrator's process."""
+    package = tmp_path / "rattle"
+    shutil.copytree(Path(rattle.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in (package, *(path for path in package.rglob("*") if path.is_dir())):
+        (folder / "__pycache__").touch()
+    program = (
+        "from rattle.envs.snake import kernel; from rattle.policies import kernel as acting;"
+        "print(kernel.__file__, kernel.step.stats.cache_path, acting.act.stats.cache_path)"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("NUMBA_", "XDG_"))}
+    environment |= {"HOME": "/dev/null", "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == [f"{package}/envs/snake/kernel.py", "None", "None"], done.stderr
