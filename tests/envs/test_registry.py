@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,6 +58,54 @@ def test_validate_fills_in_the_defaults() -> None:
 )
 def test_mistakes_get_one_line(environment: str, settings: dict[str, Any], message: str) -> None:
     for ask in (lambda: validate(environment, settings), lambda: make_worlds(environment, settings, 1, seed=0)):
+        with pytest.raises(EnvError, match=message) as caught:
+            ask()
+        assert "\n" not in str(caught.value)
+
+
+def ask_as_a_file(environment: str, settings: dict[str, Any]) -> list[Callable[[], object]]:
+    """Return both ways to ask for what a file names."""
+    return [
+        lambda: validate(environment, settings, allow_imports=False),
+        lambda: make_worlds(environment, settings, 1, seed=0, allow_imports=False),
+    ]
+
+
+def test_a_file_gets_no_module_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "stranger.py").write_text("raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for ask in ask_as_a_file("gym:stranger:Thing-v0", {}):
+        with pytest.raises(EnvError, match=r"'stranger'.* import it yourself, or name the experiment") as caught:
+            ask()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "settings"),
+    [
+        ("snake", {"width": 9}),
+        ("gym:CartPole-v1", {"sutton_barto_reward": True, "max_episode_steps": 20}),
+        ("gym:rattle.envs:rattle/Snake-v0", {"vision_radius": 2}),  # this process has imported it
+    ],
+)
+def test_a_file_gets_what_is_there(environment: str, settings: dict[str, Any]) -> None:
+    for ask in ask_as_a_file(environment, settings):
+        ask()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        *(({name: None}, f"may not be given '{name}'") for name in ("vector_kwargs", "wrappers", "entry_point")),
+        ({"vectorization_mode": "sync"}, "may not be given 'vectorization_mode'"),
+        ({"f": print}, "'f' by a file: builtin_function_or_method is no plain JSON value"),
+        ({"f": [{"g": (1, 2)}]}, "'f' by a file: list is no plain JSON value"),
+        ({"f": {1: 2}}, "'f' by a file: dict is no plain JSON value"),
+        ({"f": float("nan")}, "'f' by a file: float is no plain JSON value"),
+    ],
+)
+def test_a_file_hands_over_no_code(settings: dict[str, Any], message: str) -> None:
+    for ask in ask_as_a_file("gym:CartPole-v1", settings):
         with pytest.raises(EnvError, match=message) as caught:
             ask()
         assert "\n" not in str(caught.value)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rattle.envs.action_log import ActionLog
 from rattle.envs.errors import EnvError
-from rattle.envs.gymnasium_ids import find_spec
+from rattle.envs.gymnasium_ids import check_harmless, find_spec
 from rattle.envs.philox import check_seed, derive_seed
 from rattle.envs.vector import EnvironmentSpec, FloatSpace, check_actions
 
@@ -53,6 +53,8 @@ class GymnasiumWorlds:
     from the action space's start. Where an environment says terminated and truncated at once, it is terminated.
     `state` stores the actions of the episodes in progress, and `restore` plays them again.
 
+    With `allow_imports` false the id and the settings may come from a stranger; see `find_spec` and `check_harmless`.
+
     Raises EnvError for an unknown id, settings that `gymnasium.make` does not take, a missing dependency, and spaces
     other than a one-dimensional Box and Discrete.
     """
@@ -64,11 +66,15 @@ class GymnasiumWorlds:
         num_worlds: int = 1,
         seed: int = 0,
         first_world: int = 0,
+        *,
+        allow_imports: bool = True,
     ) -> None:
         if num_worlds < 1 or first_world < 0:
             raise EnvError(f"cannot hold {num_worlds} worlds from number {first_world}: need 1 or more, from 0 on")
         settings = dict(settings or {})
-        gymnasium_spec = find_spec(gymnasium_id)
+        gymnasium_spec = find_spec(gymnasium_id, allow_imports=allow_imports)
+        if not allow_imports:
+            check_harmless(gymnasium_id, settings)
         self._keyed = [
             KeyedEpisodes(_make(gymnasium_spec, settings), first_world + world) for world in range(num_worlds)
         ]
@@ -186,7 +192,7 @@ class GymnasiumWorlds:
     def _not_deterministic(self) -> EnvError:
         return EnvError(
             f"'{self.spec.id}' went another way when its episodes were played again from their seeds: it is not "
-            "deterministic, or not the version that was stored, so these worlds cannot be restored; start anew"
+            "deterministic, or not the version that was stored, so a run in it cannot be resumed: train anew"
         )
 
     def _forget_last_step(self) -> None:

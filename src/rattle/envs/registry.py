@@ -15,19 +15,28 @@ GYM_PREFIX = "gym:"
 
 
 def make_worlds(
-    environment: str, settings: Mapping[str, Any], num_worlds: int, seed: int, first_world: int = 0
+    environment: str,
+    settings: Mapping[str, Any],
+    num_worlds: int,
+    seed: int,
+    first_world: int = 0,
+    *,
+    allow_imports: bool = True,
 ) -> VectorWorlds:
     """Build worlds `first_world` to `first_world + num_worlds - 1` of `seed`, at the start of episode 0.
 
     `environment` is `snake`, whose settings are those of SnakeSettings, or `gym:ID` for a Gymnasium id, whose
-    settings are handed to `gymnasium.make`. Raises EnvError with one clear line for an unknown environment, a bad
+    settings are handed to `gymnasium.make`. An id `gym:MODULE:ID` imports its module; with `allow_imports` false,
+    for names and settings that come from a stranger's file, that is refused, and so are settings that name code.
+
+    Raises EnvError with one clear line for an unknown environment, a bad
     setting, or an environment that the vector protocol cannot hold.
     """
     if environment.startswith(GYM_PREFIX):
         from rattle.envs.gymnasium_worlds import GymnasiumWorlds
 
         gymnasium_id = environment.removeprefix(GYM_PREFIX)
-        return GymnasiumWorlds(gymnasium_id, settings, num_worlds, seed, first_world)
+        return GymnasiumWorlds(gymnasium_id, settings, num_worlds, seed, first_world, allow_imports=allow_imports)
     if environment == "snake":
         from rattle.envs.snake.batch import SnakeWorlds
         from rattle.envs.snake.settings import SnakeSettings
@@ -36,16 +45,19 @@ def make_worlds(
     raise _unknown(environment)
 
 
-def validate(environment: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def validate(environment: str, settings: Mapping[str, Any], *, allow_imports: bool = True) -> dict[str, Any]:
     """Return the full settings of an environment, defaults filled in, without building a world.
 
     Raises EnvError as `make_worlds` does. What a Gymnasium environment accepts shows only when it is built: here its
     id is looked up and its settings are returned as they are.
     """
     if environment.startswith(GYM_PREFIX):
-        from rattle.envs.gymnasium_ids import find_spec
+        from rattle.envs.gymnasium_ids import check_harmless, find_spec
 
-        find_spec(environment.removeprefix(GYM_PREFIX))
+        gymnasium_id = environment.removeprefix(GYM_PREFIX)
+        find_spec(gymnasium_id, allow_imports=allow_imports)
+        if not allow_imports:
+            check_harmless(gymnasium_id, settings)
         return dict(settings)
     if environment == "snake":
         from rattle.envs.snake.settings import SnakeSettings
