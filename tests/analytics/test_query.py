@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ def full_run(run: RunDirectory) -> RunDirectory:
     steps.add(steps_columns(run, 5))
     steps.flush()
     return run
+
+
+def content_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("filled", [True, False])
@@ -109,12 +114,23 @@ def test_runs_may_have_any_name(tmp_path: Path, name: str) -> None:
         ("SELECT 1 FROM episods", r"no table 'episods' \(did you mean 'episodes'\?\); the tables are runs, updates"),
         ("SELECT count( FROM runs", r"the query fails: Syntax error: .*'\(' at position 13 is never closed"),
         ("SELECT nofun(1)", r"Function with name `nofun` does not exist"),
-        ("", r"give one SQL statement, not 0"),
-        ("-- only a comment", r"give one SQL statement, not 0"),
-        ("SELECT 1; SELECT 2", r"give one SQL statement, not 2"),
+        ("", r"give one SQL statement"),
+        ("-- only a comment", r"give one SQL statement"),
+        ("SELECT 1; SELECT 2", r"give one SQL statement, not several"),
+        ("SELECT 1 INTO OUTFILE 'x'", r"a query can only read: leave out INTO OUTFILE"),
+        ("SELECT * FROM `url`('http://localhost:1/')", r"reads runs and files only: leave out url\(\)"),
         ("DROP VIEW runs", r"a query can only read: begin it with SELECT, .* not 'DROP'"),
         ("SELECT 1 SETTINGS readonly = 0", r"a query can only read"),
-        ("EXPLAIN AST INSERT INTO runs VALUES (1)", None),
+        ("EXPLAIN AST SELECT 1", None),
+        ("SELECT 1 # ; a comment", None),
+        ("SELECT 1 #! ; INSERT INTO x", None),
+        ("SELECT 1 /* /* nested; */ INTO OUTFILE 'x' */", None),
+        ("SELECT 'INSERT INTO x; INTO OUTFILE', $t$ it's INTO OUTFILE 'x' ; $t$, 'it''s', 'a\\\\'", None),
+        ('SELECT 1 AS `INTO OUTFILE`, 2 AS "INSERT INTO", 3 AS insert, 4 AS `url`', None),
+        ("SELECT * FROM (EXPLAIN SELECT 1)", None),
+        ("SELECT sum(number) FROM numbers(3)", None),
+        ("FROM runs SELECT 1", None),
+        ("DESCRIBE TABLE runs", None),
         ("/* ; */ SELECT ';' -- ;", None),
         ("SELECT 1;", None),
         ("(SELECT 1) UNION ALL (SELECT 2)", None),
@@ -130,24 +146,78 @@ def test_errors_are_one_clear_line(run: RunDirectory, sql: str, message: str | N
     assert "DB::Exception" not in str(raised.value)
 
 
-def test_queries_change_nothing(full_run: RunDirectory) -> None:
-    before = {path: path.read_bytes() for path in full_run.path.rglob("*") if path.is_file()}
-    victim = next(path for path in before if path.suffix == ".jsonl")
+def test_queries_change_nothing(full_run: RunDirectory, tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("1\nwrong\n")
+    before = content_of(tmp_path)
+    victim, new = next(path for path in before if path.suffix == ".jsonl"), tmp_path / "new.csv"
     insert = f"INSERT INTO FUNCTION file('{victim}', 'JSONEachRow', 'a Int32') VALUES (1)"  # noqa: S608
+    write = f"INSERT INTO FUNCTION file('{new}') SELECT 1 AS a"
+    read = f"SELECT * FROM file('{other}', CSV, 'a Int32')"  # noqa: S608
     statements = (
         "INSERT INTO episodes (world) VALUES (1)",
         insert,
         f"SELECT 1; {insert}",
-        f"SELECT 1 INTO OUTFILE '{victim}'",
+        f"WITH x AS (SELECT 1 AS a) INSERT INTO FUNCTION file('{new}') SELECT * FROM x",  # noqa: S608
+        f"WITH x AS (SELECT 1 AS a) insert/* */INTO/* */FUNCTION file('{new}') SELECT * FROM x",  # noqa: S608
+        f"EXPLAIN PIPELINE {write}",
+        f"EXPLAIN AST {write}",
+        f"SELECT 1 PARALLEL WITH {write}",
         "TRUNCATE TABLE episodes",
         "ALTER TABLE episodes DELETE WHERE 1",
         "CREATE TABLE t (a Int32) ENGINE = Memory",
+        "CREATE TEMPORARY TABLE t (a Int32) ENGINE = Memory",
+        f"CREATE TEMPORARY TABLE t (a Int32) ENGINE = File(CSV, '{new}')",
+        f"ATTACH TABLE t FROM '{tmp_path}' (a Int32) ENGINE = File(CSV)",
+        f"BACKUP TABLE system.one TO File('{tmp_path / 'backup'}')",
+        "SYSTEM FLUSH LOGS",
         "SET readonly = 0",
+        f"{read} SETTINGS input_format_allow_errors_num = 9, `input_format_record_errors_file_path` = '{new}'",
+        f"{read.replace('Int32', 'String')} SETTINGS rename_files_after_processing = 'done_%f%e'",
+        f"SELECT * FROM sqlite('{new}', 't')",  # noqa: S608
+        "SELECT * FROM executable('x.sh', TSV, 'a String')",
+        "SELECT * FROM URL/**/('http://127.0.0.1:1/', CSV, 'a String')",
+        "SELECT * FROM \"remote\"('127.0.0.1:1', 'system', 'one')",
+        "DESCRIBE s3('http://127.0.0.1:1/b/x.csv')",
+        "SELECT * FROM eval('SELECT 1')",
+        "SELECT * FROM python('x')",
     )
     for statement in statements:
         with pytest.raises(AnalyticsError):
             query(statement, [full_run])
-    assert {path: path.read_bytes() for path in full_run.path.rglob("*") if path.is_file()} == before
+    assert content_of(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [
+        "SELECT 1",
+        "(SELECT 1)",
+        "WITH 1 AS a SELECT a",
+        "FROM runs SELECT 1",
+        "EXPLAIN SELECT 1",
+        "EXPLAIN AST SELECT 1",
+        "DESCRIBE runs",
+        "EXISTS runs",
+        "SHOW TABLES",
+        "SHOW DATABASES",
+        "SHOW COLUMNS FROM runs",
+        "SHOW INDEX FROM runs",
+        "SHOW CREATE TABLE runs",
+        "SHOW SETTINGS LIKE 'readonly'",
+        "SHOW FUNCTIONS",
+        "SHOW ENGINES",
+        "SHOW PROCESSLIST",
+        "SHOW GRANTS",
+    ],
+)
+def test_no_answer_goes_into_a_file(full_run: RunDirectory, tmp_path: Path, reading: str) -> None:
+    before = content_of(tmp_path)
+    for into in ("INTO OUTFILE", "into/* ; */outfile", "INTO # '\n -- ;\n OUTFILE"):
+        for path, how in ((full_run.config, "TRUNCATE"), (tmp_path / "new.csv", "")):
+            with suppress(AnalyticsError):
+                query(f"{reading} {into} '{path}' {how}", [full_run])
+            assert content_of(tmp_path) == before
 
 
 def test_damaged_files_are_named(run: RunDirectory) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import msgspec
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.extras import require
 from rattle.analytics.query_errors import explain
+from rattle.analytics.query_safety import reading_statement
 from rattle.analytics.query_views import link_files, view
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.schema import TABLES
@@ -33,22 +33,19 @@ _SETTINGS: Final = {
     "output_format_pretty_single_large_number_tip_threshold": "0",
     "output_format_pretty_max_value_width": "200",
 }
-_READS: Final = ("select", "with", "show", "describe", "desc", "explain", "exists", "from")
-_QUOTED_OR_COMMENT: Final = re.compile(
-    r"""'(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.)*" | `(?:[^`\\]|\\.)*` | --[^\n]* | /\*.*?\*/""", re.DOTALL | re.VERBOSE
-)
 
 
 def query(sql: str, runs: Sequence[RunDirectory], output: Output = "pretty") -> str:
     """Answer one SQL statement over the tables `runs`, `updates`, `episodes`, `steps` and `logs` of these runs.
 
-    The answer is a text table, CSV with a heading, or one JSON object a line. The statement can only read. Runs may
-    be in progress: their rows so far are seen. Raises AnalyticsError with one line that says what is wrong.
+    The answer is a text table, CSV with a heading, or one JSON object a line. The statement can only read, and only
+    from the runs and other files on this machine. Runs may be in progress: their rows so far are seen. Raises
+    AnalyticsError with one line that says what is wrong.
     """
-    _check_reads_only(sql)
     with _engine(runs) as (connection, files):
+        statement = reading_statement(connection, sql, files)
         try:
-            answer = str(connection.query(sql, _ENGINE_FORMATS[output]))
+            answer = str(connection.query(statement, _ENGINE_FORMATS[output]))
         except RuntimeError as error:
             raise explain(str(error), sql, files) from None
     return answer or ("(no rows)\n" if output == "pretty" else "")
@@ -61,18 +58,6 @@ def rows(sql: str, runs: Sequence[RunDirectory]) -> list[dict[str, Any]]:
         return [msgspec.json.decode(line, type=dict[str, Any]) for line in answer.splitlines()]
     except msgspec.DecodeError:
         raise AnalyticsError("leave the FORMAT clause out of a query whose rows are wanted") from None
-
-
-def _check_reads_only(sql: str) -> None:
-    """Refuse what the engine would run although it may not change a table: more statements, INSERT INTO a file."""
-    bare = _QUOTED_OR_COMMENT.sub(" ", sql)
-    statements = [words for part in bare.split(";") if (words := part.replace("(", " ").split())]
-    if len(statements) != 1:
-        raise AnalyticsError(f"give one SQL statement, not {len(statements)}; 'SHOW TABLES' is one")
-    if statements[0][0].lower() not in _READS:
-        raise AnalyticsError(
-            f"a query can only read: begin it with SELECT, WITH, SHOW, DESCRIBE or EXPLAIN, not '{statements[0][0]}'"
-        )
 
 
 @contextmanager

@@ -1,0 +1,84 @@
+"""Only statements that read get to the SQL engine: it would write files even where it may change no table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.query_errors import explain
+
+_READS: Final = ("select", "with", "show", "describe", "desc", "explain", "exists")
+#: Sources of rows that reach neither the network nor other programs, and that make no file. All others are refused.
+_SOURCES: Final = frozenset(
+    (
+        "file",
+        "format",
+        "fuzzjson",
+        "generaterandom",
+        "generate_series",
+        "generateseries",
+        "merge",
+        "null",
+        "numbers",
+        "numbers_mt",
+        "primes",
+        "sqlstandardvalues",
+        "values",
+        "view",
+        "viewexplain",
+        "viewifpermitted",
+        "zeros",
+        "zeros_mt",
+    )
+)
+#: The last two are settings: one writes what cannot be read into a file, the other renames what was read.
+_WRITES: Final = re.compile(
+    r"\b(INSERT\s+INTO|INTO\s+OUTFILE|input_format_record_errors_file_path|rename_files_after_processing)\b",
+    re.IGNORECASE,
+)
+_STRING: Final = re.compile(r"'(?:[^'\\]|\\.|'')*'", re.DOTALL)
+_QUOTED_CALL: Final = re.compile(r"`(\w+)`(?=\s*\()")
+_QUOTED_NAME: Final = re.compile(r"`(?:[^`\\]|\\.|``)*`", re.DOTALL)
+_CALL: Final = re.compile(r"(\w+)\s*\(")
+
+
+def reading_statement(connection: Any, sql: str, files: Mapping[str, Path]) -> str:
+    """Return a statement as the engine itself understands it, without comments: this text is what may be run.
+
+    Raises AnalyticsError unless it is one statement that only reads, and reads neither from the network nor through
+    another program. `files` is as for `explain`.
+    """
+    statement = _as_understood(connection, sql, files)
+    bare = _QUOTED_NAME.sub(" ", _QUOTED_CALL.sub(r"\1", _STRING.sub("''", statement)))
+    first = bare.replace("(", " ").split()[0]
+    if first.lower() not in _READS:
+        raise AnalyticsError(
+            f"a query can only read: begin it with SELECT, WITH, SHOW, DESCRIBE or EXPLAIN, not '{first}'"
+        )
+    if writes := _WRITES.search(bare):
+        raise AnalyticsError(f"a query can only read: leave out {' '.join(writes[1].split())}")
+    called = {name.lower(): name for name in _CALL.findall(bare)}
+    if refused := sorted(called.keys() & _other_sources(connection)):
+        raise AnalyticsError(f"a query reads runs and files only: leave out {called[refused[0]]}()")
+    return statement
+
+
+def _as_understood(connection: Any, sql: str, files: Mapping[str, Path]) -> str:
+    quoted = sql.replace("\\", "\\\\").replace("'", "\\'")
+    try:
+        return str(connection.query(f"SELECT formatQuery('{quoted}')", "TSVRaw"))
+    except RuntimeError as error:
+        said = str(error)
+    if "Multi-statements are not allowed" in said:
+        raise AnalyticsError("give one SQL statement, not several; 'SHOW TABLES' is one")
+    if "Empty query" in said or re.search(r"failed at position \d+ \(end of query\)", said):
+        raise AnalyticsError("give one SQL statement, and a whole one; 'SHOW TABLES' is one")
+    raise explain(re.sub(r": In scope SELECT formatQuery\(.*\)(?= \()", "", said, flags=re.DOTALL), sql, files)
+
+
+def _other_sources(connection: Any) -> frozenset[str]:
+    names = str(connection.query("SELECT lower(name) FROM system.table_functions", "TSVRaw")).split()
+    return frozenset(names) - _SOURCES
