@@ -63,3 +63,9 @@ def test_the_python_example_runs(
 
 def test_there_are_examples() -> None:
     assert len(EXAMPLES) >= 5
+
+
+def test_an_environment_step_is_a_tick_of_a_world() -> None:
+    assert "a tick of one world, however many agents act in it" in PAGE
+    assert "one agent's part in a tick" not in PAGE
+    assert "steps of agents" not in PAGE

@@ -23,7 +23,7 @@ RUNS: Final = Columns(
         "started": "DateTime64(6, 'UTC')",
         "ended": "Nullable(DateTime64(6, 'UTC'))",
         "seconds": "Float64",  # spent training, over all resumes
-        "env_steps": "UInt64",
+        "env_steps": "UInt64",  # ticks of all worlds, however many agents act in them
         "updates": "UInt64",
         "episodes": "UInt64",
         "env_steps_per_second": "Float64",
@@ -40,7 +40,7 @@ UPDATES: Final = Columns(
         "time": "DateTime64(6, 'UTC')",
         "run_id": "String",
         "policy_version": "UInt64",  # the version that the update made
-        "env_steps": "UInt64",  # steps taken since the run began
+        "env_steps": "UInt64",  # ticks of all worlds since the run began
         "seconds": "Float64",  # spent training since the run began
         "env_steps_per_second": "Float64",  # during this update
         "episodes": "UInt64",  # episodes ended since the run began
@@ -66,7 +66,7 @@ EPISODES: Final = Columns(
         "return": "Float64",
         "length": "UInt32",  # ticks
         "terminated": "Bool",  # false: truncated
-        "env_steps": "UInt64",  # when the update that saw its end began
+        "env_steps": "UInt64",  # ticks of all worlds when the update that saw its end began
         "policy_version": "UInt64",  # that played its end
         "metrics": "Map(String, Float64)",  # such as food
     }
