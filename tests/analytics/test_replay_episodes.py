@@ -50,6 +50,19 @@ def test_episodes_are_listed_by_policy(recorded: RunDirectory) -> None:
     }
 
 
+def test_many_episodes_in_one_file_keep_their_own_rows(run: RunDirectory) -> None:
+    rng = np.random.default_rng(1)
+    ticks = rng.integers(1, 6, 2000)
+    order = [int(number) for number in rng.permutation(2000)]
+    parts = [steps_columns(run, int(ticks[i]), world=i % 7, world_episode=i, reward=float(i)) for i in order]
+    record(run, *parts, *(steps_columns(run, 9, world=i % 7, world_episode=i, agent=1) for i in order[:3]))
+    listed = list_episodes(run)
+    assert [(episode.world, episode.world_episode) for episode in listed] == [(i % 7, i) for i in order]
+    assert [episode.ticks for episode in listed] == [9, 9, 9, *(ticks[i] for i in order[3:])]
+    assert [episode.agents for episode in listed] == [2, 2, 2, *[1] * 1997]
+    assert [episode.mean_return for episode in listed[3:]] == [float(ticks[i] * i) for i in order[3:]]
+
+
 @pytest.mark.parametrize(("which", "expected"), [("last", "1-7"), ("best", "1-7"), ("0-20", "0-20")])
 def test_an_episode_is_chosen(recorded: RunDirectory, which: str, expected: str) -> None:
     assert load_episode(recorded, which).summary.id == expected

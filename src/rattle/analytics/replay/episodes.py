@@ -72,15 +72,9 @@ class Episode:
 
 def list_episodes(run: RunDirectory) -> list[EpisodeSummary]:
     """List the recorded episodes of a run, those of the newest policy last."""
-    found: list[EpisodeSummary] = []
-    for path in _files(run):
-        columns = _read(path, _SUMMARY_COLUMNS)
-        values = {name: columns.column(name).to_numpy() for name in _SUMMARY_COLUMNS}
-        keys = np.stack([values["world"], values["world_episode"]]).astype(np.int64)
-        _, first, group = np.unique(keys, axis=1, return_index=True, return_inverse=True)
-        groups = [group.ravel() == number for number in np.argsort(first)]
-        found += [_summary({name: column[rows] for name, column in values.items()}) for rows in groups]
-    return sorted(found, key=lambda episode: episode.policy_version)
+    return sorted(
+        (summary for path in _files(run) for summary in _summaries(path)), key=lambda episode: episode.policy_version
+    )
 
 
 def load_episode(run: RunDirectory, which: str = LAST) -> Episode:
@@ -127,6 +121,22 @@ def _choose(run: RunDirectory, which: str) -> EpisodeSummary:
     raise AnalyticsError(
         f"no recorded episode '{which}' in {run.path}: choose {LAST}, {BEST} or one of {len(episodes)}, such as {some}"
     )
+
+
+def _summaries(path: Path) -> list[EpisodeSummary]:
+    """Summarise the episodes of a file in the order in which they begin there."""
+    columns = _read(path, _SUMMARY_COLUMNS)
+    if not columns.num_rows:
+        return []
+    values = {name: columns.column(name).to_numpy() for name in _SUMMARY_COLUMNS}
+    keys = values["world"].astype(np.uint64) << np.uint64(32) | values["world_episode"].astype(np.uint64)
+    _, begins, group = np.unique(keys, return_index=True, return_inverse=True)
+    by_episode = np.argsort(group, kind="stable")
+    ends = np.cumsum(np.bincount(group))
+    episodes = [by_episode[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    return [
+        _summary({name: column[episodes[number]] for name, column in values.items()}) for number in np.argsort(begins)
+    ]
 
 
 def _summary(rows: Mapping[str, NDArray[Any]]) -> EpisodeSummary:
