@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.plot import plot_learning_curves, smoothed
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.updates import NUMBERS, read_updates
+from rattle.analytics.writer import storing
 from tests.analytics.build import make_run, update_row, write_rows
 
 
@@ -73,6 +77,20 @@ def test_runs_without_updates_and_wrong_names_are_explained(tmp_path: Path) -> N
         plot_learning_curves([new], tmp_path / "curves.xls")
     with pytest.raises(AnalyticsError, match=r"cannot write .*no/such/curves\.png: No such file"):
         plot_learning_curves([trained(tmp_path, "old", 2)], tmp_path / "no" / "such" / "curves.png")
+
+
+@pytest.mark.parametrize("reason", [errno.EACCES, errno.EROFS])
+def test_another_place_is_suggested_where_nothing_may_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    def refusing(path: Path) -> AbstractContextManager[Path]:
+        with storing(path):
+            raise OSError(reason, os.strerror(reason))
+
+    old = trained(tmp_path, "old", 2)
+    monkeypatch.setattr("rattle.analytics.writer.replacing", refusing)
+    with pytest.raises(AnalyticsError, match=r"cannot write .*/curves\.png: .*; choose another place with --output"):
+        plot_learning_curves([old], tmp_path / "curves.png")
 
 
 def test_smoothing_keeps_a_constant_and_passes_gaps() -> None:

@@ -84,7 +84,7 @@ def test_an_impossible_place_is_named(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_the_old_content_and_takes_rows_again_when_there_is_space(tiny_disk: Path) -> None:
     path = tiny_disk / "file"
     write_atomically(path, b"old")
-    with pytest.raises(AnalyticsError, match="the disk is full: free some space, then resume"):
+    with pytest.raises(AnalyticsError, match="the disk is full: free some space and run it again"):
         write_atomically(path, bytes(400_000))
     assert path.read_bytes() == b"old"
 

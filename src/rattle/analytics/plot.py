@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ X = Literal["env_steps", "seconds"]
 
 _X_LABELS: Final = MappingProxyType({"env_steps": "environment steps", "seconds": "seconds of training"})
 _FORMATS: Final = ("png", "svg", "pdf")
+_NOT_TO_BE_WRITTEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _FEW: Final = 20  # updates: fewer are marked by dots, and not smoothed
 _COLOURS: Final = ("#3465c0", "#d1495b", "#2a9d8f", "#e9a23b", "#7b4fa6", "#6c757d", "#8c5e34", "#c2529b")
 _INK: Final = "#2b2f36"
@@ -63,7 +65,16 @@ def plot_learning_curves(runs: Sequence[RunDirectory], output: Path, x: X = "env
     figure = _figure([run.path.resolve().name for run in runs], curves, x)
     picture = io.BytesIO()
     figure.savefig(picture, format=form, dpi=120)
-    write_atomically(output, picture.getvalue())
+    _store(picture.getvalue(), output)
+
+
+def _store(picture: bytes, output: Path) -> None:
+    try:
+        write_atomically(output, picture)
+    except AnalyticsError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _NOT_TO_BE_WRITTEN:
+            raise AnalyticsError(f"{error}; choose another place with --output") from error.__cause__
+        raise
 
 
 def smoothed(values: Curve, span: float) -> Curve:

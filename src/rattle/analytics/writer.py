@@ -110,7 +110,7 @@ def storing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _DISK_IS_FULL:
-            advice = "the disk is full: free some space, then resume; all that was stored before is intact"
+            advice = "the disk is full: free some space and run it again; what was stored before is intact"
             raise AnalyticsError(f"cannot write {path}: {advice}") from error
         raise AnalyticsError(f"cannot write {path}: {error.strerror or error}") from error
 
