@@ -20,6 +20,7 @@ from rattle.envs.snake.geometry import (
     window_offsets,
 )
 from rattle.envs.snake.settings import MAX_SNAKES, SnakeSettings
+from rattle.envs.snake.stored import check_arrays, check_worlds
 from rattle.envs.vector import CodeSpace, EnvironmentSpec, check_actions
 
 
@@ -110,20 +111,25 @@ class SnakeWorlds:
         """Return copies of all that decides what follows, as plain arrays."""
         return {
             "seed": np.array([self.seed], np.uint64),
+            "first_world": np.array([self.first_world], np.uint64),
             "active": self.active.copy(),
             **{name: array.view(np.uint8).copy() for name, array in self._worlds._asdict().items()},
         }
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Continue exactly where `state` was taken; raises EnvError when it is of other worlds."""
-        own = {name: array.view(np.uint8) for name, array in self._worlds._asdict().items()}
-        for name, array in {**own, "active": self.active}.items():
-            if name not in state or state[name].shape != array.shape:
-                raise EnvError(f"the stored snake worlds do not fit these settings: '{name}' has another shape")
+        """Continue exactly where `state` was taken.
+
+        Raises EnvError when it is of other worlds or damaged, and leaves everything as it was.
+        """
+        check_arrays(state, self.state())
+        stored = kernel.Worlds(
+            *(np.ascontiguousarray(state[name]).view(array.dtype) for name, array in self._worlds._asdict().items())
+        )
+        check_worlds(stored, state["active"], self._rules, self._tables.copies)
         self.seed = int(state["seed"][0])
         self._rules = self._make_rules()
-        for name, array in own.items():
-            array[:] = state[name]
+        for name, array in self._worlds._asdict().items():
+            array[:] = getattr(stored, name)
         self.active[:] = state["active"]
         kernel.observe(self._worlds, self._outputs, self._rules, self._tables)
 
