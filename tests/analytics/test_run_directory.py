@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory, find_run, list_runs
+from rattle.analytics.runs import row
 from tests.analytics.build import make_run
 
 HOLDER = """
@@ -53,6 +56,18 @@ def test_a_run_in_use_by_another_process_is_refused_until_that_dies(run: RunDire
 def test_asking_whether_a_run_is_in_use_leaves_no_trace(run: RunDirectory) -> None:
     assert not run.in_use
     assert not (run.path / ".lock").exists()
+
+
+def test_a_lock_that_may_not_be_looked_at_counts_as_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    run = make_run(tmp_path, status="running")
+    monkeypatch.setattr(os, "open", refuse)
+    assert run.in_use
+    assert row(run)["status"] == "running"
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert row(run)["status"] == "damaged"
 
 
 def test_a_directory_that_cannot_be_locked_is_named(tmp_path: Path) -> None:

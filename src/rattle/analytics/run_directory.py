@@ -50,11 +50,16 @@ class RunDirectory:
 
     @property
     def in_use(self) -> bool:
-        """Whether a living process, this one included, holds the lock of this run."""
+        """Whether a living process, this one included, holds the lock of this run.
+
+        A lock that this user may not look at counts as held: someone else's run may well be in progress.
+        """
         try:
             descriptor = os.open(self._lock, os.O_RDONLY)
         except FileNotFoundError:
             return False
+        except PermissionError:
+            return True
         try:
             return not _lock(descriptor, fcntl.LOCK_SH)
         finally:

@@ -35,7 +35,7 @@ def row(run: RunDirectory) -> dict[str, Any]:
         known: Any = msgspec.json.decode(run.run.read_bytes(), type=_Row)
     except FileNotFoundError:
         known = _Row(status=RUNNING)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, PermissionError):
         known = _Row(status=DAMAGED)
     found: dict[str, Any] = msgspec.structs.asdict(known)
     if found["status"] == RUNNING and not run.in_use:
