@@ -49,3 +49,8 @@ def test_commands_on_pages_have_the_flags_that_they_use(page: Path) -> None:
 def test_the_readme_begins_with_the_two_commands() -> None:
     start = (REPOSITORY / "README.md").read_text()[:1200]
     assert start.index("make train") < start.index("make test")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_no_page_has_gaps_to_fill_in(page: Path) -> None:
+    assert not re.search(r"@[A-Z]+@|TODO|FIXME", page.read_text())

@@ -98,10 +98,10 @@ def evaluate(policy: str, episodes: int, greedy: bool, seed: int, as_json: bool)
     from rattle.trainer.evaluate import evaluate as play
     from rattle.trainer.evaluate import find_policy
 
-    found, path = find_policy(policy)
-    summary = play(found, episodes, seed=seed, greedy=greedy).summary()
+    found, path, own = find_policy(policy)
+    summary = play(found, episodes, seed=seed, greedy=greedy, allow_imports=own).summary()
     if as_json:
-        click.echo(json.dumps({"policy": path, "seed": seed, "greedy": greedy, **summary}))
+        click.echo(json.dumps({"policy": str(path), "seed": seed, "greedy": greedy, **summary}))
         return
     click.echo(f"{path}: version {summary['policy_version']} in {episodes} episodes of {summary['environment']}")
     click.echo(f"{'':12}{'mean':>12}{'deviation':>12}{'least':>12}{'most':>12}")
@@ -119,9 +119,9 @@ def export(policy: str, output: Path) -> None:
     from rattle.policies.onnx import export_onnx
     from rattle.trainer.evaluate import find_policy
 
-    found, path = find_policy(policy)
-    write_atomically(output, export_onnx(found))
-    click.echo(f"{path} as {output}: 'observation' in, 'logits' and 'value' out")
+    found = find_policy(policy)
+    write_atomically(output, export_onnx(found.policy))
+    click.echo(f"{found.path} as {output}: 'observation' in, 'logits' and 'value' out")
 
 
 @main.command()

@@ -141,7 +141,7 @@ def test_the_file_is_an_aligned_safetensors_file_that_says_what_it_is() -> None:
     assert (8 + int.from_bytes(GOOD[:8], "little")) % 8 == 0
     assert set(safetensors.numpy.load(GOOD)) == set(hand_made_policy().parameters)
     metadata = metadata_of(GOOD)
-    assert list(metadata) == ["environment", "format", "format_version", "policy_version", "sha256", "spec"]
+    assert list(metadata) == ["environment", "format", "format_version", "policy_version", "spec", "sha256"]
     assert (metadata["format"], metadata["format_version"], metadata["policy_version"]) == ("rattle.policy", "1", "12")
     assert json.loads(metadata["environment"]) == {"id": "snake", "settings": {"food": 2, "width": 9}}
     assert json.loads(metadata["spec"])["observation"]["encoding"] == "one_hot_without_zero"

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from rattle.analytics.run_directory import RunDirectory
+from rattle.envs.errors import EnvError
 from rattle.envs.philox import derive_seed
 from rattle.envs.snake.reference import SnakeWorld
 from rattle.envs.snake.settings import SnakeSettings
@@ -70,3 +73,10 @@ def test_an_environment_without_metrics_has_none(train_small: TrainSmall) -> Non
     assert "mean_food" not in summary
     assert summary["environment"] == "gym:CartPole-v1"
     assert summary["mean_return"] == summary["mean_length"]
+
+
+def test_a_policy_from_a_stranger_names_no_module_to_import(train_small: TrainSmall) -> None:
+    policy = trained(train_small, "env={id: 'gym:CartPole-v1', worlds: 4}", "train.steps=500")
+    with pytest.raises(EnvError, match="this"):
+        evaluate(replace(policy, environment="gym:this:CartPole-v1"), 2, seed=0, greedy=False)
+    assert "this" not in sys.modules

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,23 +50,35 @@ class Evaluation:
         return content
 
 
-def find_policy(name: str) -> tuple[Policy, str]:
-    """Return a policy, and where it was found, by policy file or by run."""
-    path = Path(name)
+class FoundPolicy(NamedTuple):
+    """A policy, where it was found, and whether a run of one's own made it."""
+
+    policy: Policy
+    path: Path
+    own: bool
+
+
+def find_policy(name: str) -> FoundPolicy:
+    """Find a policy by policy file or by run."""
+    path, own = Path(name), False
     if not path.is_file():
-        path = find_run(name, RUNS_ROOT).policy
+        path, own = find_run(name, RUNS_ROOT).policy, True
     try:
-        return load_policy(path.read_bytes()), str(path)
+        return FoundPolicy(load_policy(path.read_bytes()), path, own)
     except OSError as error:
         raise TrainerError(f"cannot read {path}: {error.strerror}") from None
     except PolicyError as error:
         raise TrainerError(f"{path}: {error}") from None
 
 
-def evaluate(policy: Policy, episodes: int, *, seed: int, greedy: bool) -> Evaluation:
-    """Play each world's first episode; the worlds are never those of a training run, whatever its seed."""
+def evaluate(policy: Policy, episodes: int, *, seed: int, greedy: bool, allow_imports: bool = False) -> Evaluation:
+    """Play each world's first episode; the worlds are never those of a training run, whatever its seed.
+
+    A policy says which environment it plays; only with `allow_imports` may that name a module to import.
+    """
+    world_seed = derive_seed(seed, "evaluation worlds")
     worlds = make_worlds(
-        policy.environment, policy.environment_settings, episodes, derive_seed(seed, "evaluation worlds")
+        policy.environment, policy.environment_settings, episodes, world_seed, allow_imports=allow_imports
     )
     acting = ActingPolicy(policy.spec, policy.parameters, derive_seed(seed, "evaluation actions"))
     try:
