@@ -60,16 +60,15 @@ def train(
     Settings come from the file, then from environment variables (RATTLE_TRAIN__STEPS=1000), then from --set
     (train.steps=1000), the later winning. Ctrl-C stops with a checkpoint, and exits with 0.
     """
-    _need("torch", "train")
-    _need("pyarrow", "train")
-    import torch
+    from rattle.analytics.extras import require
 
+    for module in ("torch", "pyarrow"):
+        require(module, "train", "training")
     from rattle.trainer.display import choose_display
     from rattle.trainer.runs import resume
     from rattle.trainer.runs import train as start
     from rattle.trainer.settings_sources import load_settings
 
-    torch.set_num_threads(1)
     if resume_run is not None:
         if experiment or run_dir or overrides or seed is not None:
             raise click.UsageError(
@@ -210,14 +209,6 @@ def replay(
     else:
         save(loaded, path, agent=agent, fps=fps)
         click.echo(f"replay: {path}")
-
-
-def _need(module: str, extra: str) -> None:
-    """Stop with the command that installs what is missing."""
-    from importlib.util import find_spec
-
-    if find_spec(module) is None:
-        raise click.ClickException(f"this needs the package {module}: pip install 'rattle[{extra}]'")
 
 
 if __name__ == "__main__":
