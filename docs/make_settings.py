@@ -12,6 +12,7 @@ from rattle.envs.snake.settings import Rewards, SnakeSettings
 from rattle.learning.algorithms import A2C, Reinforce
 from rattle.trainer.settings import (
     EnvironmentSection,
+    EnvServiceSection,
     ExperimentSettings,
     LogSection,
     PolicySection,
@@ -26,6 +27,7 @@ SECTIONS: list[tuple[str, str, type[BaseModel]]] = [
     ("env.", "Environment", EnvironmentSection),
     ("env.", "Environment `snake`", SnakeSettings),
     ("env.rewards.", "What a tick pays in `snake`", Rewards),
+    ("env_service.", "The Env service", EnvServiceSection),
     ("policy.", "Policy", PolicySection),
     ("algorithm.", "Algorithm `a2c`", A2C),
     ("algorithm.", "Algorithm `reinforce`", Reinforce),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
-from torch.nn import functional
 
 from rattle.learning.returns import discounted_returns, first_episodes, generalised_advantages
 from rattle.learning.rollout import Rollout
+
+if TYPE_CHECKING:  # settings are read where nothing is learnt too, by services that have no PyTorch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def _with_normal_advantage(batch: Batch) -> Batch:
 def _policy_gradient_loss(
     logits: Tensor, value: Tensor, batch: Batch, entropy_weight: float, value_weight: float
 ) -> LossParts:
-    log_probs = functional.log_softmax(logits, dim=1)
+    log_probs = logits.log_softmax(dim=1)
     taken = log_probs.gather(1, batch.action[:, None]).squeeze(1)
     policy = -(taken * batch.advantage).sum()
     entropy = -(log_probs.exp() * log_probs).sum()

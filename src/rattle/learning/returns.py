@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from rattle.learning.rollout import Rollout
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def discounted_returns(reward: Tensor, ended: Tensor, discount: float) -> Tensor:
@@ -13,8 +15,8 @@ def discounted_returns(reward: Tensor, ended: Tensor, discount: float) -> Tensor
 
     reward: (T, B) float32; ended: (T, B) bool, terminated or truncated. Nothing is added after the last tick.
     """
-    returns = torch.empty_like(reward)
-    following = torch.zeros_like(reward[0])
+    returns = reward.new_empty(reward.shape)
+    following = reward.new_zeros(reward.shape[1:])
     carried = discount * (~ended).float()
     for t in range(reward.shape[0] - 1, -1, -1):
         following = reward[t] + carried[t] * following
@@ -28,10 +30,12 @@ def generalised_advantages(rollout: Rollout, discount: float, trace_decay: float
     Terminated episodes are worth nothing after their end; truncated ones and those in progress at the last tick are
     worth what the behaviour policy predicted. `trace_decay` is the paper's lambda.
     """
-    advantage = torch.empty_like(rollout.reward)
-    following = torch.zeros_like(rollout.reward[0])
+    advantage = rollout.reward.new_empty(rollout.reward.shape)
+    following = rollout.reward.new_zeros(rollout.reward.shape[1:])
     goes_on = (~(rollout.terminated | rollout.truncated)).float()
-    next_value = torch.cat([rollout.value[1:], rollout.last_value[None]]) * goes_on + rollout.final_value
+    next_value = rollout.value.roll(-1, 0)
+    next_value[-1] = rollout.last_value
+    next_value = next_value * goes_on + rollout.final_value
     error = rollout.reward + discount * next_value - rollout.value
     carried = discount * trace_decay * goes_on
     for t in range(rollout.reward.shape[0] - 1, -1, -1):
@@ -43,5 +47,5 @@ def generalised_advantages(rollout: Rollout, discount: float, trace_decay: float
 def first_episodes(terminated: Tensor, truncated: Tensor, active: Tensor) -> Tensor:
     """Return bool (T, B): the ticks of each slot's first episode, for slots whose first episode ends in the rollout."""
     ended = terminated | truncated
-    ends_before = torch.cumsum(ended.int(), dim=0) - ended.int()
+    ends_before = ended.int().cumsum(dim=0) - ended.int()
     return (ends_before == 0) & ended.any(dim=0) & active

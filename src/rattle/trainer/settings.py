@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,6 +26,29 @@ class EnvironmentSection(BaseModel):
     def own_settings(self) -> dict[str, Any]:
         """Return what the environment itself is told."""
         return dict(self.model_extra or {})
+
+
+class EnvServiceSection(_Section):
+    """The Env service: where it listens, what advances the world of the agent API, and what it allows."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    port: int = Field(5000, ge=0, le=65535, description="Port to listen on; 0: any free one.")
+    clock: Literal["realtime", "turns", "sync"] = Field(
+        "realtime", description="realtime: `fps` ticks a second; turns: when all have moved; sync: by datagrams."
+    )
+    fps: float = Field(10.0, gt=0, le=1000, description="Ticks a second of the clock realtime.")
+    turn_seconds: float = Field(1.0, gt=0, description="Clock turns: the longest wait for moves.")
+    sync_port: int = Field(5556, ge=0, le=65535, description="Clock sync: UDP port that ticks arrive at; 0: any.")
+    snakes: int | None = Field(
+        None, ge=1, le=4096, description="Snakes that the agent API's world has room for; null: env.num_snakes."
+    )
+    leave_seconds: float = Field(5.0, ge=0, description="How long a snake stays after its last reader has gone.")
+    max_sessions: int = Field(64, ge=0, description="Sessions of the vector API at a time.")
+    max_worlds: int = Field(65536, ge=1, description="Worlds in one session.")
+    max_memory_bytes: int = Field(2**31, ge=2**20, description="What the worlds of all sessions may take.")
+    max_body_bytes: int = Field(2**24, ge=2**10, description="The largest request body.")
+    session_seconds: float = Field(300.0, gt=0, description="An unused session ends after this.")
+    max_connections: int = Field(20_000, ge=1, description="Connections at a time; more are answered with 503.")
 
 
 class PolicySection(_Section):
@@ -69,6 +92,7 @@ class ExperimentSettings(_Section):
     name: str = Field("snake", min_length=1, max_length=80, pattern=r"^[A-Za-z0-9._-]+$", description="Names its runs.")
     seed: int = Field(0, ge=0, lt=2**63, description="Decides every random draw of the run.")
     env: EnvironmentSection = Field(default_factory=EnvironmentSection)
+    env_service: EnvServiceSection = Field(default_factory=EnvServiceSection)
     policy: PolicySection = Field(default_factory=PolicySection)
     algorithm: AlgorithmSettings = Field(default_factory=A2C)
     train: TrainSection = Field(default_factory=TrainSection)

@@ -1,0 +1,1 @@
+"""Clients of environment servers: worlds that are stepped elsewhere, and single agents."""

@@ -1,0 +1,1 @@
+"""Network faces, one folder a service: decode, call the core, encode."""

@@ -1,0 +1,1 @@
+"""The Env service: worlds over REST, for one agent and for thousands of worlds."""

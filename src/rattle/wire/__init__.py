@@ -1,0 +1,1 @@
+"""What travels between environment servers and clients: messages, arrays, encodings. No sockets."""

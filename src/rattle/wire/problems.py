@@ -1,0 +1,66 @@
+"""What is wrong with a request, and how that is said over HTTP (RFC 9457, application/problem+json)."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from rattle.errors import RattleError
+
+PROBLEM_TYPE = "application/problem+json"
+
+#: The HTTP status of every code; docs/env-api.md says when each is used.
+STATUS = {
+    "bad_request": HTTPStatus.BAD_REQUEST,
+    "bad_value": HTTPStatus.BAD_REQUEST,
+    "unknown_path": HTTPStatus.NOT_FOUND,
+    "unknown_snake": HTTPStatus.NOT_FOUND,
+    "unknown_session": HTTPStatus.NOT_FOUND,
+    "no_agent_api": HTTPStatus.NOT_FOUND,
+    "wrong_method": HTTPStatus.METHOD_NOT_ALLOWED,
+    "not_acceptable": HTTPStatus.NOT_ACCEPTABLE,
+    "wrong_step": HTTPStatus.CONFLICT,
+    "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "unsupported_type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "internal": HTTPStatus.INTERNAL_SERVER_ERROR,
+    "full": HTTPStatus.SERVICE_UNAVAILABLE,
+    "shutting_down": HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+
+class RequestError(RattleError):
+    """A request cannot be answered: `code` is one of STATUS, `field` the part of the request that is wrong."""
+
+    def __init__(self, code: str, detail: str, field: str | None = None, **more: Any) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.field = field
+        self.more = more
+
+    @property
+    def status(self) -> int:
+        """Return the HTTP status."""
+        return STATUS[self.code].value
+
+
+def problem(error: RequestError) -> dict[str, Any]:
+    """Return the problem object of an error."""
+    status = STATUS[error.code]
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": str(error),
+        "error": str(error),
+        "code": error.code,
+    }
+    if error.field is not None:
+        body["field"] = error.field
+    return body | error.more
+
+
+def problem_body(error: RequestError) -> bytes:
+    """Return the problem as JSON."""
+    return msgspec.json.encode(problem(error))
