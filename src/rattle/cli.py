@@ -211,5 +211,40 @@ def replay(
         click.echo(f"replay: {path}")
 
 
+@main.command("env")
+@click.argument("experiment", type=_EXPERIMENT, required=False)
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0: any free one.  [default: 5000]")
+@click.option("--clock", type=click.Choice(["realtime", "turns", "sync"]), help="What advances the agent API's world.")
+@click.option("--fps", type=click.FloatRange(0, min_open=True), help="Ticks a second of the clock realtime.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Decides the games of the agent API.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+def env_service(
+    experiment: Path | None,
+    host: str | None,
+    port: int | None,
+    clock: str | None,
+    fps: float | None,
+    seed: int | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Serve an experiment's environment over REST: agents in JSON, batches of worlds in binary.
+
+    The first line printed is JSON with the address. Watch and play at /watch; /docs lists the routes. Settings come
+    from the file, then from environment variables, then from --set (env.width=20, env_service.snakes=4).
+    """
+    from rattle.analytics.extras import require
+
+    for module in ("fastapi", "uvicorn", "uvloop", "httptools", "websockets", "prometheus_client"):
+        require(module, "env", "the Env service")
+    from rattle.services.env.serve import run
+    from rattle.trainer.settings_sources import load_settings
+
+    flags = {"host": host, "port": port, "clock": clock, "fps": fps}
+    given = [f"env_service.{key}={value}" for key, value in flags.items() if value is not None]
+    given += [f"seed={seed}"] if seed is not None else []
+    run(load_settings(experiment, [*overrides, *given], os.environ))
+
+
 if __name__ == "__main__":
     sys.exit(main())

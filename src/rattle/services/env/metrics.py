@@ -1,0 +1,43 @@
+"""What the Env service counts, for Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_REQUEST_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
+
+
+class Metrics:
+    """The service's numbers in a registry of their own; names carry their units."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        self.env_steps = Counter("rattle_env_steps", "Ticks of worlds, over all sessions.", registry=registry)
+        self.sockets = Gauge("rattle_env_sockets", "Open WebSockets of the vector API.", registry=registry)
+        self._step_seconds = Histogram(
+            "rattle_env_step_seconds", "Time in the worlds for one step.", registry=registry, buckets=_REQUEST_SECONDS
+        )
+        self._requests = Counter("rattle_requests", "Answered requests.", ["api", "status"], registry=registry)
+        self._request_seconds = Histogram(
+            "rattle_request_seconds",
+            "Time from the first byte of a request to its answer.",
+            ["api"],
+            registry=registry,
+            buckets=_REQUEST_SECONDS,
+        )
+        self._answered: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+
+    def step(self, worlds: int, seconds: float) -> None:
+        """Count one step of a session."""
+        self.env_steps.inc(worlds)
+        self._step_seconds.observe(seconds)
+
+    def request(self, api: str, status: int, seconds: float) -> None:
+        """Count one answered request."""
+        found = self._answered.get((api, status))
+        if found is None:  # labels are looked up once: that takes longer than counting
+            found = self._requests.labels(api, str(status)), self._request_seconds.labels(api)
+            self._answered[api, status] = found
+        found[0].inc()
+        found[1].observe(seconds)

@@ -1,0 +1,266 @@
+"""The vector API's use cases, sans I/O: sessions of worlds, numbered steps, expiry and limits.
+
+Time comes in as an argument, in seconds of any clock that only goes forward.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.envs.errors import EnvError
+from rattle.envs.vector import EnvironmentSpec, VectorWorlds
+from rattle.wire.problems import RequestError
+from rattle.wire.vector import SessionRequest, describe
+
+#: (settings, worlds, seed, first world) -> worlds; raises EnvError for what cannot be made.
+MakeWorlds = Callable[[Mapping[str, Any], int, int, int], VectorWorlds]
+Message = dict[str, Any]
+#: What a request asks for, apart from its number: equal keys mean the very same request.
+RequestKey = tuple[str, bytes]
+
+
+class Session:
+    """A batch of worlds that one client steps; every change has a number."""
+
+    def __init__(self, session_id: str, worlds: VectorWorlds, seed: int, first_world: int, memory_bytes: int) -> None:
+        self.id = session_id
+        self.worlds = worlds
+        self.seed = seed
+        self.first_world = first_world
+        self.memory_bytes = memory_bytes
+        self.used_at = 0.0
+        self.step_number = 0
+        self._last: tuple[RequestKey, Message] | None = None
+
+    def reset(self, number: int, seed: int | None, key: RequestKey) -> Message:
+        """Start episodes anew, and answer what the slots see."""
+        if (stored := self._stored(number, key)) is not None:
+            return stored
+        checked = None if seed is None else check_seed(seed)
+        self.worlds.reset(checked)
+        self.seed = self.seed if checked is None else checked
+        return self._done(number, key, self._beginning(number))
+
+    def step(self, number: int, action: NDArray[Any], key: RequestKey) -> Message:
+        """Advance every world one tick; the answer's arrays are valid until the next change."""
+        if (stored := self._stored(number, key)) is not None:
+            return stored
+        worlds = self.worlds
+        try:
+            worlds.step(action)
+        except EnvError as error:
+            raise RequestError("bad_value", str(error), "action") from None
+        ended = np.flatnonzero(worlds.terminated | worlds.truncated).astype(np.int32)
+        answer = self._beginning(number) | {
+            "reward": worlds.reward,
+            "terminated": worlds.terminated,
+            "truncated": worlds.truncated,
+            "ended": {
+                "slots": ended,
+                "observation": self._last_seen(ended),
+                "metrics": {name: values[ended] for name, values in worlds.final_metrics.items()},
+            },
+        }
+        return self._done(number, key, answer)
+
+    def restore(self, number: int, state: Mapping[str, NDArray[Any]], key: RequestKey) -> Message:
+        """Go on where a state was taken."""
+        if (stored := self._stored(number, key)) is not None:
+            return stored
+        try:
+            self.worlds.restore(state)
+        except EnvError as error:
+            raise RequestError("bad_value", str(error), "state") from None
+        self.seed = int(state["seed"][0]) if "seed" in state else self.seed
+        return self._done(number, key, self._beginning(number))
+
+    def created(self) -> Message:
+        """Answer what a new session is and sees."""
+        own = {"session": self.id, "seed": self.seed, "first_world": self.first_world}
+        return self._beginning(0) | own | describe(self.worlds.spec)
+
+    def info(self) -> Message:
+        """Answer where the session stands."""
+        return {
+            "session": self.id,
+            "step": self.step_number,
+            "seed": self.seed,
+            "first_world": self.first_world,
+            "worlds": self.worlds.num_worlds,
+            "metrics": {name: np.ascontiguousarray(values) for name, values in self.worlds.metrics.items()},
+        }
+
+    def state(self) -> Message:
+        """Answer all that decides what follows."""
+        return {"step": self.step_number, "state": self.worlds.state()}
+
+    def snapshot(self, world: int) -> Message:
+        """Answer one world in plain values."""
+        if not 0 <= world < self.worlds.num_worlds:
+            raise RequestError(
+                "bad_value", f"world must lie between 0 and {self.worlds.num_worlds - 1}, got {world}", "world"
+            )
+        return {"step": self.step_number, "world": world, "snapshot": self.worlds.snapshot(world)}
+
+    def _stored(self, number: int, key: RequestKey) -> Message | None:
+        """Return the stored answer of a repeated request, None for the next number; raises RequestError else."""
+        expected = self.step_number + 1
+        if number == expected:
+            return None
+        if number == self.step_number and self._last is not None and self._last[0] == key:
+            return self._last[1]
+        what = (
+            "was another request"
+            if number == self.step_number and number
+            else "is neither the next nor the last number"
+        )
+        raise RequestError("wrong_step", f"step {number} {what}: go on with {expected}", "step", expected=expected)
+
+    def _done(self, number: int, key: RequestKey, answer: Message) -> Message:
+        self.step_number = number
+        self._last = (key, answer)
+        return answer
+
+    def _beginning(self, number: int) -> Message:
+        worlds = self.worlds
+        return {
+            "step": number,
+            "observation": worlds.observation,
+            "active": worlds.active,
+            "episode": np.ascontiguousarray(worlds.episode),
+        }
+
+    def _last_seen(self, ended: NDArray[np.int32]) -> NDArray[Any]:
+        """Return what the slots that ended saw last: nothing where the world goes on without its dead agent."""
+        worlds = self.worlds
+        seen: NDArray[Any] = worlds.final_observation[ended]
+        if worlds.spec.agents_per_world > 1:
+            seen[~worlds.active[ended]] = 0  # active again means that the world has begun its next episode
+        return seen
+
+
+@dataclass(frozen=True)
+class SessionLimits:
+    """What all sessions together may take."""
+
+    sessions: int
+    worlds: int
+    memory_bytes: int
+    unused_seconds: float
+
+
+class Sessions:
+    """All sessions of a server."""
+
+    def __init__(self, make_worlds: MakeWorlds, limits: SessionLimits) -> None:
+        self._make_worlds = make_worlds
+        self.limits = limits
+        self._sessions: dict[str, Session] = {}
+        self._promised = 0  # sessions that are being made
+        self._memory_bytes = 0
+        self.spec: EnvironmentSpec = self._one_world({}).spec
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    @property
+    def num_worlds(self) -> int:
+        """Return the worlds of all sessions."""
+        return sum(session.worlds.num_worlds for session in self._sessions.values())
+
+    def promise(self, request: SessionRequest, now: float) -> Callable[[], Session]:
+        """Check a request and reserve its place; return what makes the session, slowly, in any thread.
+
+        Whoever calls this gives what came of it to `add`, or calls `take_back`.
+        """
+        self.expire(now)
+        if request.worlds > self.limits.worlds:
+            raise RequestError(
+                "bad_value", f"worlds must be at most {self.limits.worlds}, got {request.worlds}", "worlds"
+            )
+        if len(self) + self._promised >= self.limits.sessions:
+            raise RequestError("full", f"all {self.limits.sessions} sessions are in use: delete one, or wait")
+        seed = secrets.randbits(63) if request.seed is None else check_seed(request.seed)
+        self._promised += 1
+        return lambda: self._make(request, seed)
+
+    def take_back(self) -> None:
+        """Give up a reserved place whose session could not be made."""
+        self._promised -= 1
+
+    def add(self, session: Session, now: float) -> None:
+        """Keep a session that `promise` was for."""
+        self._promised -= 1
+        if self._memory_bytes + session.memory_bytes > self.limits.memory_bytes:
+            session.worlds.close()
+            raise RequestError("full", "the worlds of all sessions take too much memory: ask for fewer worlds")
+        self._memory_bytes += session.memory_bytes
+        session.used_at = now
+        self._sessions[session.id] = session
+
+    def get(self, session_id: str, now: float) -> Session:
+        """Return a session, which counts as used; raises RequestError when there is none of this id."""
+        session = self._sessions.get(session_id)
+        if session is None or now - session.used_at > self.limits.unused_seconds:
+            raise RequestError("unknown_session", f"there is no session '{session_id}', or not any more", "session")
+        session.used_at = now
+        return session
+
+    def delete(self, session_id: str, now: float) -> Session:
+        """Take a session out and return it, to be closed when nothing uses its worlds any more."""
+        session = self.get(session_id, now)
+        del self._sessions[session_id]
+        self._memory_bytes -= session.memory_bytes
+        return session
+
+    def expire(self, now: float) -> list[Session]:
+        """Take out the sessions that nobody has used for too long, and return them."""
+        old = [one for one in self._sessions.values() if now - one.used_at > self.limits.unused_seconds]
+        for session in old:
+            del self._sessions[session.id]
+            self._memory_bytes -= session.memory_bytes
+        return old
+
+    def _make(self, request: SessionRequest, seed: int) -> Session:
+        probe = self._one_world(request.options)
+        memory_bytes = _memory_bytes(probe) * request.worlds
+        if memory_bytes > self.limits.memory_bytes:
+            raise RequestError(
+                "bad_value",
+                f"{request.worlds} worlds take {memory_bytes:,} bytes, the server allows {self.limits.memory_bytes:,}",
+                "worlds",
+            )
+        try:
+            worlds = self._make_worlds(request.options, request.worlds, seed, request.first_world)
+        except EnvError as error:
+            raise RequestError("bad_value", str(error), "worlds") from None
+        return Session(secrets.token_hex(8), worlds, seed, request.first_world, memory_bytes)
+
+    def _one_world(self, options: Mapping[str, Any]) -> VectorWorlds:
+        try:
+            world = self._make_worlds(options, 1, 0, 0)
+        except EnvError as error:
+            if not options:
+                raise
+            raise RequestError("bad_value", f"options: {error}", "options") from None
+        world.close()
+        return world
+
+
+def check_seed(seed: int) -> int:
+    """Return a seed that worlds take; raises RequestError for one that is too large."""
+    if not 0 <= seed < 2**64:
+        raise RequestError("bad_value", f"seed must lie between 0 and 2**64 - 1, got {seed}", "seed")
+    return seed
+
+
+def _memory_bytes(world: VectorWorlds) -> int:
+    """Return about what one world takes: its state, and what it hands out."""
+    outputs = (world.observation, world.final_observation, world.reward, world.terminated, world.truncated)
+    return sum(array.nbytes for array in (*world.state().values(), *outputs))

@@ -1,0 +1,249 @@
+"""The vector API over HTTP and WebSocket: plain ASGI, for a request costs little more than its worlds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.services.env.metrics import Metrics
+from rattle.services.env.sessions import Message, RequestKey, Session, Sessions
+from rattle.services.utils.asgi import ClientGone, Receive, Scope, Send, answer, answer_problem, header, read_body
+from rattle.wire import encoding
+from rattle.wire.arrays import Array, unpack
+from rattle.wire.encoding import Encoding
+from rattle.wire.problems import RequestError, problem_body
+from rattle.wire.vector import ResetRequest, RestoreRequest, SessionRequest, SocketRequest, StepRequest
+
+Result = TypeVar("Result")
+
+_log = logging.getLogger(__name__)
+
+#: A session whose last step took longer than this is stepped in a thread, so that it keeps nobody waiting.
+INLINE_SECONDS = 0.004
+PREFIX = "/v1/sessions"
+
+
+class _Use:
+    """What the face keeps for each session in use: requests to it wait for each other."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.slow = True  # until a step has been timed
+
+
+class VectorFace:
+    """Decodes requests to sessions, calls the use cases, encodes what they answer."""
+
+    def __init__(self, sessions: Sessions, metrics: Metrics, max_body_bytes: int) -> None:
+        self.sessions = sessions
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+        self._uses: dict[str, _Use] = {}
+
+    async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request whose path begins with PREFIX."""
+        began = time.perf_counter()
+        try:
+            body = await read_body(scope, receive, self._max_body_bytes)
+            status, message, encoded = await self._dispatch(scope, body)
+        except ClientGone:
+            return
+        except Exception as failure:  # the edge of the service: an environment may raise anything
+            error = _as_request_error(failure)
+            await answer_problem(send, error)
+            self._metrics.request("vector", error.status, time.perf_counter() - began)
+            return
+        await answer(send, status, encoded.media_type, b"" if message is None else encoded.encode(message))
+        self._metrics.request("vector", status, time.perf_counter() - began)
+
+    async def socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Carry the messages of one session over a WebSocket until the client closes it."""
+        await receive()
+        session_id = scope["path"].removeprefix(PREFIX).strip("/").split("/")[0]
+        try:
+            self.sessions.get(session_id, time.monotonic())
+        except RequestError as error:
+            await send({"type": "websocket.http.response.start", "status": error.status, "headers": _PROBLEM_HEADERS})
+            await send({"type": "websocket.http.response.body", "body": problem_body(error)})
+            return
+        await send({"type": "websocket.accept"})
+        self._metrics.sockets.inc()
+        try:
+            while (received := await receive())["type"] == "websocket.receive":
+                await send(await self._socket_message(session_id, received))
+        finally:
+            self._metrics.sockets.dec()
+
+    async def close(self) -> None:
+        """Close every session."""
+        for session in self.sessions.expire(float("inf")):
+            session.worlds.close()
+
+    async def close_unused(self) -> None:
+        """Close the sessions that have expired."""
+        for session in self.sessions.expire(time.monotonic()):
+            await self._close(session)
+
+    async def _dispatch(self, scope: Scope, body: bytes) -> tuple[int, Message | None, Encoding]:
+        spoken = encoding.of_request(header(scope, b"content-type"), has_body=bool(body))
+        spoken_back = encoding.of_answer(header(scope, b"accept"), spoken)
+        method, parts = scope["method"], scope["path"].removeprefix(PREFIX).strip("/").split("/")
+        match parts:
+            case [""]:
+                _check_method(method, "POST")
+                return 201, await self._create(spoken, body), spoken_back
+            case [session_id]:
+                _check_method(method, "GET", "DELETE")
+                if method == "DELETE":
+                    await self._delete(session_id)
+                    return 204, None, spoken_back
+                return 200, await self._look(session_id, Session.info), spoken_back
+            case [session_id, "step" | "reset" as kind]:
+                _check_method(method, "POST")
+                message = await (self._step if kind == "step" else self._reset)(session_id, spoken, body)
+                return 200, message, spoken_back
+            case [session_id, "state"]:
+                _check_method(method, "GET", "POST")
+                if method == "GET":
+                    return 200, await self._look(session_id, Session.state), encoding.msgpack
+                return 200, await self._restore(session_id, spoken, body), spoken_back
+            case [session_id, "worlds", number]:
+                _check_method(method, "GET")
+                world = _world_number(number)
+                return 200, await self._look(session_id, lambda session: session.snapshot(world)), spoken_back
+        raise RequestError("unknown_path", f"there is no {scope['path']}: docs/env-api.md lists the routes")
+
+    async def _create(self, spoken: Encoding, body: bytes) -> Message:
+        make = self.sessions.promise(spoken.decode(body, SessionRequest), time.monotonic())
+        try:
+            session = await asyncio.to_thread(make)
+        except BaseException:
+            self.sessions.take_back()
+            raise
+        self.sessions.add(session, time.monotonic())
+        return session.created() | {"expires_seconds": self.sessions.limits.unused_seconds}
+
+    async def _step(self, session_id: str, spoken: Encoding, body: bytes) -> Message:
+        if spoken is encoding.msgpack:
+            packed = spoken.decode(body, StepRequest[Array])
+            number, action = packed.step, unpack(packed.action, "action")
+        else:
+            listed = spoken.decode(body, StepRequest[list[int]])
+            number, action = listed.step, _listed_actions(listed.action)
+        return await self._advance(session_id, number, action, ("step", body))
+
+    async def _advance(self, session_id: str, number: int, action: NDArray[Any], key: RequestKey) -> Message:
+        async with self._held(session_id) as (session, use):
+            began = time.perf_counter()
+            if use.slow:
+                message = await asyncio.to_thread(session.step, number, action, key)
+            else:
+                message = session.step(number, action, key)
+            took = time.perf_counter() - began
+            use.slow = took > INLINE_SECONDS
+            self._metrics.step(session.worlds.num_worlds, took)
+            return message
+
+    async def _reset(self, session_id: str, spoken: Encoding, body: bytes) -> Message:
+        request = spoken.decode(body, ResetRequest)
+        return await self._look(session_id, lambda session: session.reset(request.step, request.seed, ("reset", body)))
+
+    async def _restore(self, session_id: str, spoken: Encoding, body: bytes) -> Message:
+        if spoken is not encoding.msgpack:
+            raise RequestError("unsupported_type", f"a state travels as {encoding.MSGPACK}", "Content-Type")
+        request = spoken.decode(body, RestoreRequest)
+        state = {name: unpack(array, f"state.{name}") for name, array in request.state.items()}
+        return await self._look(session_id, lambda session: session.restore(request.step, state, ("state", body)))
+
+    async def _look(self, session_id: str, use_case: Callable[[Session], Result]) -> Result:
+        """Call what may take long, in a thread."""
+        async with self._held(session_id) as (session, _):
+            return await asyncio.to_thread(use_case, session)
+
+    async def _delete(self, session_id: str) -> None:
+        await self._close(self.sessions.delete(session_id, time.monotonic()))
+
+    async def _close(self, session: Session) -> None:
+        use = self._uses.pop(session.id, None) or _Use()
+        async with use.lock:
+            await asyncio.to_thread(session.worlds.close)
+
+    @asynccontextmanager
+    async def _held(self, session_id: str) -> AsyncIterator[tuple[Session, _Use]]:
+        """Give a session to one request at a time."""
+        session = self.sessions.get(session_id, time.monotonic())
+        use = self._uses.setdefault(session_id, _Use())
+        waited = use.lock.locked()
+        async with use.lock:
+            if waited:  # it may have been deleted meanwhile
+                session = self.sessions.get(session_id, time.monotonic())
+            yield session, use
+
+    async def _socket_message(self, session_id: str, received: Any) -> dict[str, Any]:
+        binary: bytes | None = received.get("bytes")
+        body = binary if binary is not None else received["text"].encode()
+        spoken = encoding.msgpack if binary is not None else encoding.json
+        try:
+            if len(body) > self._max_body_bytes:
+                raise RequestError("too_large", f"a message may have {self._max_body_bytes} bytes")
+            message = spoken.encode(await self._socket_request(session_id, spoken, body))
+        except Exception as failure:  # as in `http`
+            return {"type": "websocket.send", "text": problem_body(_as_request_error(failure)).decode()}
+        if binary is None:
+            return {"type": "websocket.send", "text": message.decode()}
+        return {"type": "websocket.send", "bytes": message}
+
+    async def _socket_request(self, session_id: str, spoken: Encoding, body: bytes) -> Message:
+        action: NDArray[Any] | None = None
+        if spoken is encoding.msgpack:
+            packed = spoken.decode(body, SocketRequest[Array])
+            number, seed = packed.step, packed.seed
+            if isinstance(packed.action, Array):
+                action = unpack(packed.action, "action")
+        else:
+            listed = spoken.decode(body, SocketRequest[list[int]])
+            number, seed = listed.step, listed.seed
+            if isinstance(listed.action, list):
+                action = _listed_actions(listed.action)
+        if action is None:
+            return await self._look(session_id, lambda session: session.reset(number, seed, ("reset", body)))
+        if seed is not None:
+            raise RequestError("bad_value", "seed: a step takes none, only a reset does", "seed")
+        return await self._advance(session_id, number, action, ("step", body))
+
+
+_PROBLEM_HEADERS = [(b"content-type", b"application/problem+json")]
+
+
+def _as_request_error(failure: Exception) -> RequestError:
+    """Return what to tell the client; whatever is not about its request goes into the log as well."""
+    if isinstance(failure, RequestError):
+        return failure
+    _log.error("a request to the vector API failed", exc_info=failure)
+    return RequestError("internal", f"the environment failed: {type(failure).__name__}: {failure}")
+
+
+def _check_method(method: str, *allowed: str) -> None:
+    if method not in allowed:
+        names = ", ".join(allowed)
+        raise RequestError("wrong_method", f"this route takes {names}, not {method}", allow=names)
+
+
+def _world_number(text: str) -> int:
+    if not text.isdecimal() or not text.isascii() or len(text) > 10:
+        raise RequestError("bad_value", f"world must be a number from 0, got {text!r}", "world")
+    return int(text)
+
+
+def _listed_actions(action: list[int]) -> NDArray[Any]:
+    try:
+        return np.array(action, np.int64)
+    except OverflowError:
+        raise RequestError("bad_value", "action: a number does not fit into 64 bits", "action") from None

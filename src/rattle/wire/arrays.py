@@ -1,0 +1,53 @@
+"""Arrays on the wire: raw little-endian bytes in MessagePack, nested lists in JSON."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.wire.problems import RequestError
+
+#: The types that an array may have on the wire.
+DTYPES = {
+    name: np.dtype(name).newbyteorder("<")
+    for name in ("bool", "uint8", "int32", "int64", "uint32", "uint64", "float32")
+}
+_NAMES = {np.dtype(name): name for name in DTYPES}
+
+
+class Array(msgspec.Struct):
+    """An array in MessagePack: `data` holds its elements in C order, little-endian."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: memoryview
+
+
+def pack(array: NDArray[Any]) -> Array:
+    """Return an array as it goes into MessagePack, sharing its memory where it is contiguous."""
+    name = _NAMES[array.dtype.newbyteorder("=")]
+    flat = np.ascontiguousarray(array, DTYPES[name]).reshape(-1)
+    return Array(name, array.shape, flat.view(np.uint8).data)
+
+
+def unpack(array: Array, field: str) -> NDArray[Any]:
+    """Return a read-only view of a received array; raises RequestError naming `field` when it contradicts itself."""
+    dtype = DTYPES.get(array.dtype)
+    if dtype is None:
+        raise RequestError(
+            "bad_value", f"{field}: dtype must be one of {', '.join(DTYPES)}, got {array.dtype!r}", field
+        )
+    if any(length < 0 for length in array.shape) or len(array.shape) > 8:
+        raise RequestError("bad_value", f"{field}: shape must hold at most 8 lengths from 0, got {array.shape}", field)
+    expected = math.prod(array.shape) * dtype.itemsize
+    if len(array.data) != expected:
+        raise RequestError(
+            "bad_value",
+            f"{field}: {array.dtype} {list(array.shape)} takes {expected} bytes, got {len(array.data)}",
+            field,
+        )
+    return np.frombuffer(array.data, dtype).reshape(array.shape)

@@ -1,0 +1,118 @@
+"""The two encodings of the vector API, and how one is chosen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+
+from rattle.wire.arrays import pack
+from rattle.wire.problems import RequestError
+
+Message = TypeVar("Message")
+
+JSON = "application/json"
+MSGPACK = "application/msgpack"
+_ALSO_MSGPACK = ("application/x-msgpack", "application/vnd.msgpack")
+
+
+def _array_as_struct(value: object) -> Any:
+    if isinstance(value, np.ndarray):
+        return pack(value)
+    raise NotImplementedError(f"{type(value).__name__} has no place in a message")
+
+
+def _array_as_lists(value: object) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise NotImplementedError(f"{type(value).__name__} has no place in a message")
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How messages become bytes; arrays in them are NumPy's."""
+
+    media_type: str
+    encode: Callable[[Any], bytes]
+    _decode: Callable[[Any, Any], Any]
+
+    def decode(self, body: bytes | bytearray, message: type[Message]) -> Message:
+        """Return a body as a `message`; raises RequestError that names the field that does not fit."""
+        try:
+            decoded: Message = self._decode(body, message)
+        except msgspec.ValidationError as error:
+            raise _bad_value(str(error)) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise RequestError("bad_request", f"the body is not valid {self.media_type}: {error}") from None
+        return decoded
+
+
+@lru_cache(maxsize=64)
+def _msgpack_decoder(message: type[Any]) -> Any:
+    return msgspec.msgpack.Decoder(message)
+
+
+@lru_cache(maxsize=64)
+def _json_decoder(message: type[Any]) -> Any:
+    return msgspec.json.Decoder(message)
+
+
+json = Encoding(
+    JSON,
+    msgspec.json.Encoder(enc_hook=_array_as_lists).encode,
+    lambda body, message: _json_decoder(message).decode(body),
+)
+msgpack = Encoding(
+    MSGPACK,
+    msgspec.msgpack.Encoder(enc_hook=_array_as_struct).encode,
+    lambda body, message: _msgpack_decoder(message).decode(body),
+)
+
+
+def of_request(content_type: str | None, *, has_body: bool) -> Encoding:
+    """Return the encoding of a request; raises RequestError for one that is not spoken here."""
+    media_type = (content_type or "").partition(";")[0].strip().lower()
+    if media_type == MSGPACK or media_type in _ALSO_MSGPACK:
+        return msgpack
+    if media_type == JSON or (not media_type and not has_body):
+        return json
+    raise RequestError(
+        "unsupported_type", f"Content-Type must be {JSON} or {MSGPACK}, got {content_type!r}", "Content-Type"
+    )
+
+
+def of_answer(accept: str | None, request: Encoding) -> Encoding:
+    """Return the encoding of an answer: the first that `Accept` names, or with no preference the request's."""
+    if accept is None:
+        return request
+    for part in accept.split(","):
+        media_type, _, parameters = part.strip().lower().partition(";")
+        if re.search(r"\bq=0(\.0*)?\s*$", parameters):
+            continue
+        media_type = media_type.strip()
+        if media_type in ("*/*", "application/*"):
+            return request
+        if media_type == JSON:
+            return json
+        if media_type == MSGPACK or media_type in _ALSO_MSGPACK:
+            return msgpack
+    raise RequestError(
+        "not_acceptable", f"answers come as {JSON} or {MSGPACK}, Accept allows {accept!r} only", "Accept"
+    )
+
+
+def _bad_value(message: str) -> RequestError:
+    """Return the error of a body whose fields do not fit, naming the first of them."""
+    text, _, place = message.partition(" - at `")
+    path = re.sub(r"\[.*", "", place.rstrip("`").removeprefix("$").removeprefix("."))
+    if named := re.search(r"(missing required|contains unknown) field `([^`]+)`", text):
+        text = "is missing" if named.group(1).startswith("missing") else "there is no such field"
+        path = ".".join(part for part in (path, named.group(2)) if part)
+    if not path:
+        return RequestError("bad_request", f"the body: {text[0].lower()}{text[1:]}")
+    return RequestError("bad_value", f"{path}: {text[0].lower()}{text[1:]}", path)

@@ -1,0 +1,178 @@
+"""The messages of the vector API; docs/env-api.md says what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Generic, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from rattle.envs.vector import CodeSpace, EnvironmentSpec, FloatSpace, ObservationSpace
+from rattle.wire.arrays import Array
+
+PROTOCOL = "rattle.vector/1"
+
+StepNumber = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Seed = Annotated[int, Meta(ge=0)]  # below 2**64, which Meta cannot say
+
+#: How arrays arrive: as `Array` in MessagePack, as lists in JSON.
+A = TypeVar("A", Array, list[int])
+
+
+class SessionRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Make a session."""
+
+    worlds: Annotated[int, Meta(ge=1, le=2**32 - 1)]
+    seed: Seed | None = None
+    first_world: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
+    options: dict[str, Any] = {}
+
+
+class ResetRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Start episodes anew."""
+
+    step: StepNumber
+    seed: Seed | None = None
+
+
+class StepRequest(msgspec.Struct, Generic[A], forbid_unknown_fields=True):
+    """Advance every world one tick."""
+
+    step: StepNumber
+    action: A
+
+
+class SocketRequest(msgspec.Struct, Generic[A], forbid_unknown_fields=True):
+    """A message on a WebSocket: with `action` a step, without one a reset."""
+
+    step: StepNumber
+    action: A | UnsetType = UNSET
+    seed: Seed | None = None
+
+
+class RestoreRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Go on where a state was taken."""
+
+    step: StepNumber
+    state: dict[str, Array]
+
+
+class Ended(msgspec.Struct):
+    """What the slots whose episode ended in a step came to."""
+
+    slots: Array
+    observation: Array
+    metrics: dict[str, Array]
+
+
+class Beginning(msgspec.Struct):
+    """What a reset answers."""
+
+    step: int
+    observation: Array
+    active: Array
+    episode: Array
+
+
+class StepAnswer(msgspec.Struct):
+    """What a step answers."""
+
+    step: int
+    observation: Array
+    reward: Array
+    terminated: Array
+    truncated: Array
+    active: Array
+    episode: Array
+    ended: Ended
+
+
+class Space(msgspec.Struct, omit_defaults=True):
+    """An observation space: codes with `cells` and `codes`, or floats with `size`."""
+
+    kind: str
+    cells: int = 0
+    codes: int = 0
+    size: int = 0
+
+
+class Environment(msgspec.Struct):
+    """The environment of a server or a session."""
+
+    environment: str
+    settings: dict[str, Any]
+    observation_space: Space
+    num_actions: int
+    agents_per_world: int
+    metrics: list[str]
+
+
+class Limits(msgspec.Struct):
+    """What a server allows."""
+
+    sessions: int
+    worlds: int
+    body_bytes: int
+    session_seconds: float
+
+
+class ServerSpec(Environment, kw_only=True):
+    """What a server is."""
+
+    protocol: str
+    service: str
+    version: str
+    features: list[str]
+    limits: Limits
+
+
+class SessionCreated(Beginning, kw_only=True):
+    """A session, and what its slots see first."""
+
+    session: str
+    seed: int
+    first_world: int
+    expires_seconds: float
+    environment: str
+    settings: dict[str, Any]
+    observation_space: Space
+    num_actions: int
+    agents_per_world: int
+    metrics: list[str]
+
+
+def describe(spec: EnvironmentSpec) -> dict[str, Any]:
+    """Return an environment as it stands in messages."""
+    return {
+        "environment": spec.id,
+        "settings": dict(spec.settings),
+        "observation_space": _space(spec.observation_space),
+        "num_actions": spec.num_actions,
+        "agents_per_world": spec.agents_per_world,
+        "metrics": list(spec.metrics),
+    }
+
+
+def environment_spec(message: Environment | SessionCreated) -> EnvironmentSpec:
+    """Return the environment that a message describes; raises ValueError for a space that is none."""
+    space = message.observation_space
+    sizes = (space.cells, space.codes) if space.kind == "codes" else (space.size,)
+    if space.kind not in ("codes", "floats") or min(sizes) < 1 or space.codes > 256:
+        raise ValueError(f"observation_space is neither codes with cells and codes nor floats with a size: {space}")
+    if message.num_actions < 1 or message.agents_per_world < 1:
+        raise ValueError("num_actions and agents_per_world must be at least 1")
+    return EnvironmentSpec(
+        id=message.environment,
+        settings=message.settings,
+        observation_space=CodeSpace(space.cells, space.codes) if space.kind == "codes" else FloatSpace(space.size),
+        num_actions=message.num_actions,
+        agents_per_world=message.agents_per_world,
+        metrics=tuple(message.metrics),
+    )
+
+
+def _space(space: ObservationSpace) -> Mapping[str, Any]:
+    if isinstance(space, CodeSpace):
+        return {"kind": "codes", "cells": space.cells, "codes": space.codes}
+    return {"kind": "floats", "size": space.size}
