@@ -246,5 +246,58 @@ def env_service(
     run(load_settings(experiment, [*overrides, *given], os.environ))
 
 
+class _MockEnvCommand(click.Command):
+    """Lists the faults below its options."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from rattle.services.mock_env.faults import FAULTS
+
+        with formatter.section("Faults"):
+            formatter.write_dl(
+                [(name, f"{fault.description} (the rule: {fault.rule})") for name, fault in FAULTS.items()]
+            )
+
+
+@main.command("mock-env", cls=_MockEnvCommand)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Listen here; 0.0.0.0 for every interface.")
+@click.option("--port", type=click.IntRange(0, 65535), default=5000, show_default=True, help="0: any free one.")
+@click.option(
+    "--snakes", type=click.IntRange(1, 1000), default=8, show_default=True, help="Room for so many at a time."
+)
+@click.option("--length", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Moves of a script.")
+@click.option(
+    "--delay",
+    type=click.FloatRange(0.001, 3600),
+    default=0.1,
+    show_default=True,
+    help="Seconds that a snake waits for a move.",
+)
+@click.option("--fault", "faults", multiple=True, metavar="NAME", help="Break a rule on purpose; may be repeated.")
+@click.option(
+    "--fault-every", type=click.IntRange(1), default=1, show_default=True, help="In every N-th line or answer."
+)
+@click.option("--access-log", is_flag=True, help="Write a line for each request to stderr.")
+def mock_env(
+    host: str,
+    port: int,
+    snakes: int,
+    length: int,
+    delay: float,
+    faults: tuple[str, ...],
+    fault_every: int,
+    access_log: bool,
+) -> None:
+    """Serve the agent API with a fixed script of states and no game, to test agents with nothing else running.
+
+    The first line on stdout is JSON that says where; SIGTERM or Ctrl-C stops it.
+    """
+    from rattle.analytics.extras import require
+
+    require("flask", "mock-env", "the mock environment")
+    from rattle.services.mock_env.server import MockSettings, serve
+
+    serve(MockSettings(host, port, snakes, length, delay, faults, fault_every, access_log))
+
+
 if __name__ == "__main__":
     sys.exit(main())

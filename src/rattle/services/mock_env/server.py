@@ -1,0 +1,143 @@
+"""The mock environment as a server: a socket, a thread for each connection, and a clean end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sys
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
+
+from rattle.services.mock_env.app import Board, make_app
+from rattle.services.mock_env.errors import MockEnvError
+from rattle.services.mock_env.faults import Faults
+from rattle.services.mock_env.game import SERVICE
+
+#: Connections that are served at a time; more are closed at once.
+MAX_CONNECTIONS = 512
+#: How long a connection may take to send its request or to take what it is sent.
+IDLE_SECONDS = 30.0
+#: How long a stop waits for streams to send their last line.
+STOP_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class MockSettings:
+    """What a mock environment is asked to be."""
+
+    host: str = "127.0.0.1"
+    port: int = 0  # 0: any free one
+    snakes: int = 8
+    length: int = 10  # moves of a script
+    delay: float = 0.1  # seconds that a snake waits for a move
+    faults: tuple[str, ...] = ()
+    fault_every: int = 1
+    access_log: bool = False
+
+
+class _Handler(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = IDLE_SECONDS
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Write the access log, if there is one."""
+        if isinstance(self.server, _Server) and self.server.access_log:
+            sys.stderr.write(f"{self.address_string()} {self.requestline} {code}\n")
+
+
+class _Server(ThreadedWSGIServer):
+    """Counts its connections, so that they are bounded and can be waited for."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, settings: MockSettings, listener: socket.socket, app: Any) -> None:
+        self.access_log = settings.access_log
+        self._served = threading.Condition()
+        self._connections = 0
+        super().__init__(settings.host, settings.port, app, _Handler, fd=listener.fileno())
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own, if there is room."""
+        with self._served:
+            if self._connections >= MAX_CONNECTIONS:
+                self.shutdown_request(request)
+                return
+            self._connections += 1
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection to its end."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with self._served:
+                self._connections -= 1
+                self._served.notify_all()
+
+    def wait_until_served(self, seconds: float) -> None:
+        """Wait until no connection is left, for some seconds at most."""
+        with self._served:
+            self._served.wait_for(lambda: self._connections == 0, seconds)
+
+
+class MockEnv:
+    """A running mock environment; use it in a `with` statement, or call `close`.
+
+    ```python
+    with MockEnv(MockSettings(length=3)) as env:
+        print(env.url)
+    ```
+    """
+
+    def __init__(self, settings: MockSettings | None = None) -> None:
+        settings = settings or MockSettings()
+        faults = Faults(settings.faults, settings.fault_every)
+        game = faults.game_type()(settings.snakes, settings.length, settings.delay)
+        self._board = Board(game, max_streams=4 * settings.snakes)
+        with _listen(settings.host, settings.port) as listener:
+            self._server = _Server(settings, listener, make_app(self._board, faults))
+            port = listener.getsockname()[1]
+        #: Where it is reached.
+        self.url = f"http://[{settings.host}]:{port}" if ":" in settings.host else f"http://{settings.host}:{port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="mock-env", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Send every stream its last line and stop."""
+        self._board.ask(lambda game, now: game.stop(now))
+        self._server.wait_until_served(STOP_SECONDS)
+        self._server.shutdown()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        raise MockEnvError(f"cannot listen on {host} port {port}: {error.strerror}; try --port 0") from error
+
+
+def serve(settings: MockSettings) -> None:
+    """Serve until SIGTERM or Ctrl-C; the first line on stdout says where."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with MockEnv(settings) as env:
+        sys.stdout.write(json.dumps({"service": SERVICE, "url": env.url}) + "\n")
+        sys.stdout.flush()
+        stop.wait()
