@@ -31,11 +31,13 @@ class WorldRandom:
         """Draw uniformly from 0..n-1 (Lemire, "Fast Random Integer Generation in an Interval", 2019)."""
         while True:
             counter = (self._draws, self._episode, self._world & 0xFFFFFFFF, self._world >> 32)
-            word = philox_words(counter, self._key)[0]
+            product = self._word(counter, self._key) * n
             self._draws += 1
-            product = word * n
             if product & 0xFFFFFFFF >= (2**32 - n) % n:
                 return product >> 32
+
+    def _word(self, counter: tuple[int, int, int, int], key: tuple[int, int]) -> int:
+        return philox_words(counter, key)[0]
 
 
 @dataclass
@@ -73,6 +75,9 @@ class SnakeWorld:
 
     def __post_init__(self) -> None:
         self._random = WorldRandom(self.seed, self.world, self.episode)
+        self._populate()
+
+    def _populate(self) -> None:
         for _ in range(self.settings.num_snakes):
             self.snakes.append(self._new_snake())
         self._restock_food()
@@ -159,23 +164,34 @@ class SnakeWorld:
         taken = {cell for snake in self.snakes for cell in snake.body}
         faced = {self._ahead(snake.body[0], snake.heading) for snake in self.snakes}
         while True:
-            way = self._random.below(4 * self.settings.width * self.settings.height)
-            row, x = divmod(way // 4, self.settings.width)
-            heading = way % 4
-            body = deque([(x, row)])
-            while len(body) < START_LENGTH:
-                body.append(self._ahead(body[-1], (heading + 2) % 4))
-            if not taken & {*body, self._ahead(body[0], heading)} and not faced & set(body):
-                return Snake(body, heading)
+            snake = self._draw_snake()
+            if self._has_room(snake, taken, faced):
+                return snake
+
+    def _draw_snake(self) -> Snake:
+        """Draw a straight snake uniformly from all ways to lie on the board, whatever lies there."""
+        way = self._random.below(4 * self.settings.width * self.settings.height)
+        row, x = divmod(way // 4, self.settings.width)
+        heading = way % 4
+        body = deque([(x, row)])
+        while len(body) < START_LENGTH:
+            body.append(self._ahead(body[-1], (heading + 2) % 4))
+        return Snake(body, heading)
+
+    def _has_room(self, snake: Snake, taken: set[Position], faced: set[Position]) -> bool:
+        """Say whether a new snake covers and faces no taken cell, and covers none that another snake faces."""
+        room = {*snake.body, self._ahead(snake.body[0], snake.heading)}
+        return taken.isdisjoint(room) and faced.isdisjoint(snake.body)
 
     def _restock_food(self) -> bool:
         """Put missing food on empty cells, drawn uniformly; False when no empty cell is left for it."""
-        while len(self.food) < self.settings.food:
-            taken = self.food.union(*(snake.body for snake in self.snakes))
-            empty = [
-                (x, y) for y in range(self.settings.height) for x in range(self.settings.width) if (x, y) not in taken
-            ]
+        missing = self.settings.food - len(self.food)
+        if missing <= 0:
+            return True
+        taken = self.food.union(*(snake.body for snake in self.snakes))
+        empty = [(x, y) for y in range(self.settings.height) for x in range(self.settings.width) if (x, y) not in taken]
+        for _ in range(missing):
             if not empty:
                 return False
-            self.food.add(empty[self._random.below(len(empty))])
+            self.food.add(empty.pop(self._random.below(len(empty))))
         return True
