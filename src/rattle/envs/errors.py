@@ -7,3 +7,7 @@ from rattle.errors import RattleError
 
 class EnvError(RattleError):
     """An environment is unknown, badly configured or was handed a wrong array."""
+
+
+class WorldsLost(EnvError):
+    """Worlds that live elsewhere were lost with their episodes; they have begun anew, with other episodes."""

@@ -17,7 +17,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 BODY_SECONDS = 30.0
 
 
-class ClientGone(Exception):  # noqa: N818 - not an error of anybody's: there is nobody left to answer
+class ClientGone(Exception):
     """The client has closed the connection before its request was complete."""
 
 

@@ -1,0 +1,146 @@
+"""Reading a server's answers into arrays, and holding them to what the server said it serves.
+
+Nothing that a server answers is believed: compiled code uses observations as indices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.clients.errors import ClientError
+from rattle.envs.vector import CodeSpace, EnvironmentSpec
+from rattle.wire import encoding
+from rattle.wire.arrays import DTYPES, Array, unpack
+from rattle.wire.problems import RequestError
+from rattle.wire.vector import Beginning, Ended, Environment, SessionCreated, StepAnswer, environment_spec
+
+Answer = TypeVar("Answer", bound=msgspec.Struct)
+
+
+class WrongAnswer(ClientError):
+    """A server answered something that its own description rules out."""
+
+
+def decode(body: bytes, answer: type[Answer]) -> Answer:
+    """Return a body as an answer; raises WrongAnswer."""
+    try:
+        return encoding.msgpack.decode(body, answer)
+    except RequestError as error:
+        _wrong(str(error))
+
+
+def read_spec(answer: Environment | SessionCreated) -> EnvironmentSpec:
+    """Return the environment that an answer describes; raises WrongAnswer."""
+    try:
+        return environment_spec(answer)
+    except ValueError as error:
+        _wrong(str(error))
+
+
+class SlotArrays:
+    """The arrays of B slots, filled from answers."""
+
+    def __init__(self, spec: EnvironmentSpec, num_worlds: int) -> None:
+        space = spec.observation_space
+        slots = num_worlds * spec.agents_per_world
+        coded = isinstance(space, CodeSpace)
+        shape = (slots, space.cells if isinstance(space, CodeSpace) else space.size)
+        self._codes = space.codes if isinstance(space, CodeSpace) else 0
+        self._several = spec.agents_per_world > 1
+        self.observation: NDArray[Any] = np.zeros(shape, np.uint8 if coded else np.float32)
+        self.reward = np.zeros(slots, np.float32)
+        self.terminated = np.zeros(slots, np.bool_)
+        self.truncated = np.zeros(slots, np.bool_)
+        self.active = np.ones(slots, np.bool_)
+        self.final_observation = np.zeros_like(self.observation)
+        self.final_metrics = {name: np.zeros(slots, np.int32) for name in spec.metrics}
+        self.episode = np.zeros(num_worlds, np.uint32)
+
+    def begin(self, answer: Beginning) -> None:
+        """Take in what a reset answers; raises WrongAnswer and may then hold a part of it."""
+        self._take_in(answer)
+        for array in (self.reward, self.terminated, self.truncated, *self.final_metrics.values()):
+            array[:] = 0
+
+    def advance(self, answer: StepAnswer) -> None:
+        """Take in what a step answers; raises WrongAnswer and may then hold a part of it."""
+        self._take_in(answer)
+        _fill(self.reward, answer.reward, "reward")
+        if not np.isfinite(self.reward).all():
+            _wrong("reward holds numbers that are not finite")
+        _fill(self.terminated, answer.terminated, "terminated")
+        _fill(self.truncated, answer.truncated, "truncated")
+        if (self.terminated & self.truncated).any():
+            _wrong("terminated and truncated are both true for a slot")
+        self._end(answer.ended)
+
+    def _take_in(self, answer: Beginning | StepAnswer) -> None:
+        _fill(self.observation, answer.observation, "observation")
+        self._check_observation(self.observation, "observation")
+        _fill(self.active, answer.active, "active")
+        _fill(self.episode, answer.episode, "episode")
+
+    def _end(self, ended: Ended) -> None:
+        slots = _read(ended.slots, "ended.slots", self.expected_ends())
+        if not np.array_equal(slots, np.flatnonzero(self.terminated | self.truncated)):
+            _wrong("ended.slots are not the slots that are terminated or truncated, in order")
+        if not len(slots):
+            return
+        seen = _read(ended.observation, "ended.observation", self.observation[: len(slots)])
+        self._check_observation(seen, "ended.observation")
+        self.final_observation[slots] = seen
+        for name, values in self.final_metrics.items():
+            if name not in ended.metrics:
+                _wrong(f"ended.metrics lacks '{name}'")
+            values[slots] = _read(ended.metrics[name], f"ended.metrics.{name}", values[: len(slots)])
+
+    def expected_ends(self) -> NDArray[np.int32]:
+        """Return an array of the shape that `ended.slots` must have."""
+        return np.zeros(np.count_nonzero(self.terminated | self.truncated), np.int32)
+
+    def _check_observation(self, observation: NDArray[Any], field: str) -> None:
+        if self._codes:
+            if observation.size and observation.max() >= self._codes:
+                _wrong(f"{field} holds codes above {self._codes - 1}")
+        elif not np.isfinite(observation).all():
+            _wrong(f"{field} holds numbers that are not finite")
+
+
+def read_metrics(arrays: Mapping[str, Array], like: Mapping[str, NDArray[np.int32]]) -> dict[str, NDArray[np.int32]]:
+    """Return metrics so far; raises WrongAnswer for missing ones and wrong arrays."""
+    if missing := like.keys() - arrays.keys():
+        _wrong(f"metrics lacks {', '.join(sorted(missing))}")
+    return {name: _read(arrays[name], f"metrics.{name}", values).copy() for name, values in like.items()}
+
+
+def read_state(arrays: Mapping[str, Array]) -> dict[str, NDArray[Any]]:
+    """Return a stored state's arrays, writable copies; raises WrongAnswer."""
+    try:
+        return {name: unpack(array, f"state.{name}").copy() for name, array in arrays.items()}
+    except RequestError as error:
+        _wrong(str(error))
+
+
+def _fill(target: NDArray[Any], array: Array, field: str) -> None:
+    target[:] = _read(array, field, target)
+
+
+def _read(array: Array, field: str, like: NDArray[Any]) -> NDArray[Any]:
+    if DTYPES.get(array.dtype) != like.dtype or array.shape != like.shape:
+        _wrong(f"{field} must be {like.dtype.name} {list(like.shape)}, got {array.dtype} {list(array.shape)}")
+    try:
+        values = unpack(array, field)
+    except RequestError as error:
+        _wrong(str(error))
+    if like.dtype == np.bool_ and values.size and values.view(np.uint8).max() > 1:
+        _wrong(f"{field} holds bytes other than 0 and 1")
+    return values
+
+
+def _wrong(what: str) -> NoReturn:
+    raise WrongAnswer(f"the server's answer does not fit what it serves: {what}. 'rattle check-env' tells more")

@@ -1,0 +1,168 @@
+"""One connection to an environment server: HTTP with keep-alive, and the WebSocket of a session.
+
+Requests are sent and answers received apart, so that several connections can have one in flight each.
+"""
+
+from __future__ import annotations
+
+import http.client
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+
+from rattle.clients.errors import ClientError, ConnectionBroken, refusal
+from rattle.wire.encoding import MSGPACK
+
+#: The largest answer that is taken, in bytes.
+MAX_ANSWER_BYTES = 2**28
+
+
+class Connection(Protocol):
+    """Sends one step or reset at a time and receives its answer."""
+
+    def send(self, kind: str, body: bytes) -> None:
+        """Send a step or reset; raises ConnectionBroken."""
+
+    def receive(self) -> bytes:
+        """Return its answer; raises ConnectionBroken, or Refused with the server's problem."""
+
+    def close(self) -> None:
+        """Close; a closed connection opens again with the next `send`."""
+
+
+class HttpConnection:
+    """HTTP/1.1 with keep-alive to one server, on the standard library: the quickest for small bodies."""
+
+    def __init__(self, url: str, timeout: float) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ClientError(f"'{url}' is no server's address: write it as http://HOST:PORT")
+        self._prefix = parts.path.rstrip("/")
+        make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        try:
+            self._http = make(parts.hostname, parts.port, timeout=timeout)
+        except ValueError:
+            raise ClientError(f"'{url}' has a port that is no number from 0 to 65535") from None
+        self.url = url
+
+    def send(self, method: str, path: str, body: bytes | None = None, media_type: str = MSGPACK) -> None:
+        """Send a request; raises ConnectionBroken."""
+        headers = {"Accept": MSGPACK} if body is None else {"Content-Type": media_type, "Accept": MSGPACK}
+        try:
+            if self._http.sock is None:
+                self._http.connect()  # which sets TCP_NODELAY
+            self._http.request(method, self._prefix + path, body, headers)
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise ConnectionBroken(f"no connection to {self.url}: {_why(error)}") from None
+
+    def receive(self) -> bytes:
+        """Return the answer's body; raises ConnectionBroken, or Refused for a status of 400 or more."""
+        try:
+            answer = self._http.getresponse()
+            body = answer.read(MAX_ANSWER_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise ConnectionBroken(f"{self.url} broke the connection: {_why(error)}") from None
+        if answer.status >= 400:
+            raise refusal(answer.status, _problem(body))
+        return body
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        """Send a request and return its answer."""
+        self.send(method, path, body)
+        return self.receive()
+
+    def close(self) -> None:
+        """Close; the next request opens it again."""
+        self._http.close()
+
+
+class HttpSteps:
+    """Steps of one session as requests."""
+
+    def __init__(self, connection: HttpConnection, session: str) -> None:
+        self._connection = connection
+        self._path = f"/v1/sessions/{session}/"
+
+    def send(self, kind: str, body: bytes) -> None:
+        """Send a step or reset."""
+        self._connection.send("POST", self._path + kind, body)
+
+    def receive(self) -> bytes:
+        """Return its answer."""
+        return self._connection.receive()
+
+    def close(self) -> None:
+        """Close; the next `send` opens it again."""
+        self._connection.close()
+
+
+class NoWebSocket(ClientError):
+    """Something between here and the server does not let WebSockets pass."""
+
+
+class SocketSteps:
+    """Steps of one session over its WebSocket: without a request for each."""
+
+    def __init__(self, url: str, session: str, timeout: float) -> None:
+        self._url = f"ws{url.removeprefix('http').rstrip('/')}/v1/sessions/{session}/ws"
+        self._timeout = timeout
+        self._socket: Any = None
+
+    def send(self, kind: str, body: bytes) -> None:
+        """Send a step or reset, whose kind shows in its fields; raises NoWebSocket too."""
+        from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException
+        from websockets.sync.client import connect
+
+        try:
+            if self._socket is None:
+                self._socket = connect(
+                    self._url, open_timeout=self._timeout, compression=None, max_size=MAX_ANSWER_BYTES, proxy=None
+                ).__enter__()
+            self._socket.send(body)
+        except InvalidStatus as error:
+            refused = refusal(error.response.status_code, _problem(bytes(error.response.body or b"")))
+            if refused.code or refused.is_temporary:
+                raise refused from None
+            raise NoWebSocket(f"{self._url}: {refused}") from None
+        except InvalidHandshake as error:
+            raise NoWebSocket(f"{self._url}: {_why(error)}") from None
+        except (OSError, WebSocketException) as error:
+            self.close()
+            raise ConnectionBroken(f"no connection to {self._url}: {_why(error)}") from None
+
+    def receive(self) -> bytes:
+        """Return its answer."""
+        from websockets.exceptions import WebSocketException
+
+        try:
+            answer = self._socket.recv(self._timeout)
+        except (OSError, WebSocketException) as error:
+            self.close()
+            raise ConnectionBroken(f"{self._url} broke the connection: {_why(error)}") from None
+        if isinstance(answer, str):
+            problem = _problem(answer.encode())
+            raise refusal(int((problem or {}).get("status", 500)), problem)
+        return bytes(answer)
+
+    def close(self) -> None:
+        """Close; the next `send` opens it again."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def _problem(body: bytes) -> dict[str, Any] | None:
+    try:
+        problem = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return None
+    return problem if isinstance(problem, dict) else None
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,40 @@
+"""What goes wrong between a client and its environment server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rattle.errors import RattleError
+
+
+class ClientError(RattleError):
+    """A server cannot be reached, refuses a request, or answers something that is no answer."""
+
+
+class ConnectionBroken(ClientError):
+    """A request was not answered: the server may or may not have acted on it."""
+
+
+class Refused(ClientError):
+    """The server refused a request; `status`, `code` and `field` are those of its problem (docs/env-api.md)."""
+
+    def __init__(self, detail: str, status: int, code: str = "", field: str | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.field = field
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether the same request may be taken later: the server is full, starting, stopping or behind a proxy."""
+        return self.status in (429, 502, 503, 504)
+
+
+def refusal(status: int, problem: Mapping[str, Any] | None) -> Refused:
+    """Return the error for an answer with a status of 400 or more; `problem` is None where it was no problem object."""
+    if problem is None:
+        return Refused(f"the server answered {status} without saying why", status)
+    detail = problem.get("detail") or problem.get("error") or problem.get("title") or f"the server answered {status}"
+    field = problem.get("field")
+    return Refused(str(detail), status, str(problem.get("code", "")), None if field is None else str(field))

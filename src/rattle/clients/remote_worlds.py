@@ -1,0 +1,245 @@
+"""Worlds that live in an environment server, behind the vector protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.clients.answers import SlotArrays, WrongAnswer, decode, read_metrics, read_spec, read_state
+from rattle.clients.connections import Connection, HttpConnection, HttpSteps, NoWebSocket, SocketSteps
+from rattle.clients.errors import ClientError, ConnectionBroken, Refused
+from rattle.clients.retries import is_temporary, retrying
+from rattle.envs.errors import WorldsLost
+from rattle.envs.philox import check_seed, derive_seed
+from rattle.envs.vector import EnvironmentSpec, check_actions
+from rattle.wire import encoding
+from rattle.wire.arrays import Array
+from rattle.wire.vector import PROTOCOL, Beginning, ServerSpec, SessionCreated, StepAnswer
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a client waits for a server, in seconds, before it tries again and before it gives up."""
+
+    answer_seconds: float = 30.0
+    retry_seconds: float = 60.0
+
+
+class _State(msgspec.Struct):
+    state: dict[str, Array]
+
+
+class _Info(msgspec.Struct):
+    metrics: dict[str, Array]
+
+
+class _Snapshot(msgspec.Struct):
+    snapshot: dict[str, Any]
+
+
+def ask_spec(url: str, patience: Patience | None = None) -> ServerSpec:
+    """Return what a server says it is; raises ClientError when it cannot be reached or speaks another protocol."""
+    patience = patience or Patience()
+    connection = HttpConnection(url, patience.answer_seconds)
+    try:
+        body = retrying(patience.retry_seconds)(connection.ask, "GET", "/v1/spec")
+    except Refused as error:
+        raise ClientError(f"{url} has no vector API: {error}") from None
+    finally:
+        connection.close()
+    spec = decode(body, ServerSpec)
+    if spec.protocol != PROTOCOL:
+        raise ClientError(f"{url} speaks '{spec.protocol}', and this version '{PROTOCOL}'")
+    return spec
+
+
+class RemoteWorlds:
+    """W worlds in a session of an environment server; implements `rattle.envs.vector.VectorWorlds`.
+
+    World i of a seed plays the same games as in this process; `first_world` gives the number of the first world here,
+    `options` change the settings of the server's environment. Requests have time-outs and are repeated with back-off;
+    steps are numbered, so that a repeated one is never taken twice. When the server has lost the session, because it
+    was restarted for example, a new one begins and `step` raises WorldsLost: the action was not answered, and the
+    arrays hold the first observations of new episodes.
+
+    Raises ClientError when the server cannot be reached in time, refuses a request or answers nonsense.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        num_worlds: int = 1,
+        seed: int = 0,
+        first_world: int = 0,
+        options: Mapping[str, Any] | None = None,
+        *,
+        patience: Patience | None = None,
+        websocket: bool = True,
+    ) -> None:
+        self._patience = patience or Patience()
+        server = ask_spec(url, self._patience)
+        self._features = frozenset(server.features)
+        self._websocket = websocket and "websocket" in self._features
+        self._http = HttpConnection(url, self._patience.answer_seconds)
+        self._options = dict(options or {})
+        self.num_worlds = num_worlds
+        self.first_world = first_world
+        self.seed = check_seed(seed)
+        self._lives = 0
+        created = self._create()
+        self.spec: EnvironmentSpec = read_spec(created)
+        self.num_slots = num_worlds * self.spec.agents_per_world
+        self._arrays = arrays = SlotArrays(self.spec, num_worlds)
+        arrays.begin(created)
+        self.observation = arrays.observation
+        self.reward = arrays.reward
+        self.terminated = arrays.terminated
+        self.truncated = arrays.truncated
+        self.active = arrays.active
+        self.final_observation = arrays.final_observation
+        self.final_metrics: Mapping[str, NDArray[np.int32]] = arrays.final_metrics
+        self.episode = arrays.episode
+
+    @property
+    def metrics(self) -> Mapping[str, NDArray[np.int32]]:
+        """Ask the server what the episodes in progress have come to so far."""
+        body = self._ask_session("GET")
+        return read_metrics(decode(body, _Info).metrics, self.final_metrics)
+
+    def reset(self, seed: int | None = None) -> None:
+        """Start episode 0 of `seed` in every world, or with None the next episode of the current seed."""
+        if seed is not None:
+            self.seed = check_seed(seed)
+        message = {"step": self._number + 1} | ({} if seed is None else {"seed": self.seed})
+        self._send("reset", message)
+        try:
+            self._arrays.begin(decode(self._receive(), Beginning))
+        except WorldsLost:
+            return  # a new session is at the start of new episodes
+
+    def step(self, action: NDArray[np.integer[Any]]) -> None:
+        """Advance every world one tick with integer actions (B,); raises WorldsLost when there is no answer to come."""
+        self.begin_step(action)
+        self.finish_step()
+
+    def begin_step(self, action: NDArray[np.integer[Any]]) -> None:
+        """Send the actions; `finish_step` waits for what comes of them."""
+        check_actions(action, self.num_slots, self.spec.num_actions)
+        small = np.asarray(action, np.uint8 if self.spec.num_actions <= 256 else np.int32)
+        self._send("step", {"step": self._number + 1, "action": small})
+
+    def finish_step(self) -> None:
+        """Receive what came of the last `begin_step`; raises WorldsLost as `step` does."""
+        self._arrays.advance(decode(self._receive(), StepAnswer))
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return all that decides what follows, as the server stores it; empty but for a count where it cannot."""
+        own = {"remote/lives": np.array([self._lives], np.int64)}
+        if "state" not in self._features:
+            return own
+        return own | read_state(decode(self._ask_session("GET", "/state"), _State).state)
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Continue where `state` was taken; raises WorldsLost, with new episodes begun, where the server cannot."""
+        self._lives = int(state["remote/lives"][0])
+        stored = {name: array for name, array in state.items() if name != "remote/lives"}
+        if "state" not in self._features or not stored:
+            self._begin_anew()
+            raise WorldsLost("the environment server cannot store worlds")
+        body = encoding.msgpack.encode({"step": self._number + 1, "state": stored})
+        answer = self._ask_session("POST", "/state", body)
+        self._number += 1
+        self._arrays.begin(decode(answer, Beginning))
+        if "seed" in stored:
+            self.seed = int(stored["seed"][0])
+
+    def snapshot(self, world: int) -> dict[str, Any]:
+        """Return one world as it stands; its observation where the server has no other view of it."""
+        if "snapshot" not in self._features:
+            first = world * self.spec.agents_per_world
+            return {"observation": self.observation[first : first + self.spec.agents_per_world].tolist()}
+        return decode(self._ask_session("GET", f"/worlds/{world}"), _Snapshot).snapshot
+
+    def close(self) -> None:
+        """End the session, if the server is there to be told."""
+        self._steps.close()
+        with suppress(ClientError):  # it expires by itself
+            self._http.ask("DELETE", f"/v1/sessions/{self._session}")
+        self._http.close()
+
+    def _create(self) -> SessionCreated:
+        seed = self.seed if not self._lives else derive_seed(self.seed, "life", self._lives)
+        request = {"worlds": self.num_worlds, "seed": seed, "first_world": self.first_world, "options": self._options}
+        created = decode(self._ask("POST", "/v1/sessions", encoding.msgpack.encode(request)), SessionCreated)
+        self._session, self._number = created.session, created.step
+        self._steps: Connection = (
+            SocketSteps(self._http.url, created.session, self._patience.answer_seconds)
+            if self._websocket
+            else HttpSteps(self._http, created.session)
+        )
+        return created
+
+    def _begin_anew(self) -> None:
+        """Make another session, whose episodes are not those of the earlier ones."""
+        self._lives += 1
+        self._steps.close()
+        created = self._create()
+        if read_spec(created) != self.spec:
+            raise WrongAnswer(f"{self._http.url} serves another environment than before: begin a new run with it")
+        self._arrays.begin(created)
+
+    def _send(self, kind: str, message: Mapping[str, Any]) -> None:
+        self._request = (kind, encoding.msgpack.encode(message))
+        self._sent = False
+        with suppress(ConnectionBroken, Refused):  # _receive tries again, and says what is wrong
+            self._transmit()
+
+    def _transmit(self) -> None:
+        try:
+            self._steps.send(*self._request)
+        except NoWebSocket:
+            self._steps = HttpSteps(self._http, self._session)
+            self._steps.send(*self._request)
+        self._sent = True
+
+    def _attempt(self) -> bytes:
+        """Receive the answer to the request in flight; it goes out again, with the same number, after a failure."""
+        if not self._sent:
+            self._transmit()
+        self._sent = False
+        return self._steps.receive()
+
+    def _receive(self) -> bytes:
+        body = self._or_lost(lambda: self._patiently(self._attempt))
+        self._number += 1
+        return body
+
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        return self._patiently(lambda: self._http.ask(method, path, body))
+
+    def _ask_session(self, method: str, path: str = "", body: bytes | None = None) -> bytes:
+        return self._or_lost(lambda: self._ask(method, f"/v1/sessions/{self._session}{path}", body))
+
+    def _patiently(self, attempt: Callable[[], bytes]) -> bytes:
+        try:
+            return attempt()  # nearly always: the library that tries again takes its time
+        except ClientError as error:
+            if not is_temporary(error):
+                raise
+        return retrying(self._patience.retry_seconds)(attempt)
+
+    def _or_lost(self, request: Callable[[], bytes]) -> bytes:
+        try:
+            return request()
+        except Refused as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+        self._begin_anew()
+        raise WorldsLost(f"{self._http.url} no longer has the session: its worlds begin anew")
