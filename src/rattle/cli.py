@@ -299,5 +299,47 @@ def mock_env(
     serve(MockSettings(host, port, snakes, length, delay, faults, fault_every, access_log))
 
 
+@main.command("check-env")
+@click.argument("url", required=False)
+@click.option("--timeout", type=click.FloatRange(0.1, 600), default=5.0, show_default=True, help="Seconds of a wait.")
+@click.option("--only", multiple=True, metavar="PATTERN", help="Run these checks: an id, its beginning, or with *.")
+@click.option("--skip", "without", multiple=True, metavar="PATTERN", help="Leave these checks out.")
+@click.option("--list", "as_list", is_flag=True, help="List the checks instead; needs no server.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a list.")
+@click.option("--junit", type=_FILE, help="Write JUnit XML to this file as well.")
+def check_env(
+    url: str | None,
+    timeout: float,
+    only: tuple[str, ...],
+    without: tuple[str, ...],
+    as_list: bool,
+    as_json: bool,
+    junit: Path | None,
+) -> None:
+    """Play against the environment server at URL and say what is wrong with it.
+
+    The server may be written in any language: docs/env-api.md is what is checked, docs/check-env.md lists the checks.
+    Every game on the server is reset. Exits with 0 when nothing failed, 1 when something did, 2 when it could not run.
+    """
+    from rattle.analytics.extras import require
+
+    for module in ("httpx", "websockets"):
+        require(module, "clients", "check-env")
+    from rattle.conformance.report import listing
+    from rattle.conformance.runner import choose
+    from rattle.conformance.session import check
+    from rattle.conformance.table import CHECKS
+
+    chosen = choose(CHECKS, only, without)
+    if not chosen:
+        raise click.UsageError("no check fits these patterns: --list lists them all")
+    if as_list:
+        click.echo(listing(chosen))
+    elif url is None:
+        raise click.UsageError("name the server, for example http://127.0.0.1:5000")
+    else:
+        sys.exit(check(url, timeout, chosen, as_json=as_json, junit=junit))
+
+
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,0 +1,82 @@
+"""Run checks in order: those that a chosen one needs run too, and what cannot be judged is skipped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+
+from rattle.conformance.checks import Check, Failed, Outcome, Result, Skipped
+from rattle.conformance.target import Target
+
+
+def choose(checks: Sequence[Check], only: Sequence[str], without: Sequence[str]) -> list[Check]:
+    """Return the checks whose id fits a pattern of `only` (all without one) and none of `without`.
+
+    A pattern is an id, the beginning of one up to a dot (`vector.steps`), or has `*` and `?`.
+    """
+    return [
+        check
+        for check in checks
+        if (not only or any(_fits(check.id, pattern) for pattern in only))
+        and not any(_fits(check.id, pattern) for pattern in without)
+    ]
+
+
+def run(target: Target, checks: Sequence[Check], chosen: Sequence[Check], absent: dict[str, str]) -> Iterator[Result]:
+    """Run the chosen ones of `checks`, and first what they need, and yield the results of the chosen.
+
+    `absent` maps a face that the server lacks to the reason.
+    """
+    wanted = {check.id for check in chosen}
+    needed = _with_needs(checks, wanted)
+    outcomes: dict[str, Outcome] = {}
+    for check in checks:
+        if check.id not in needed:
+            continue
+        result = _judge(target, check, outcomes, absent.get(check.face))
+        outcomes[check.id] = result.result
+        if check.id in wanted:
+            yield result
+
+
+def _judge(target: Target, check: Check, outcomes: dict[str, Outcome], absent: str | None) -> Result:
+    """Return what comes of a check."""
+    if absent is not None:
+        return Result(check.id, check.title, "skip", absent)
+    for need in check.needs:
+        if outcomes[need] != "pass":
+            how = "failed" if outcomes[need] == "fail" else "was skipped"
+            return Result(check.id, check.title, "skip", f"cannot be judged, because {need} {how}")
+    target.evidence = []
+    start = time.monotonic()
+    expected = got = None
+    result: Outcome = "fail"
+    try:
+        sentence = check.run(target) or check.title
+        result = "pass"
+    except Failed as failed:
+        sentence, expected, got = str(failed), failed.expected, failed.got
+    except Skipped as skipped:
+        result, sentence = "skip", str(skipped)
+    except Exception as error:  # an answer so odd that the check stumbles over it is the server's failure
+        sentence = f"the answer is not of the shape that docs/env-api.md describes ({type(error).__name__}: {error})"
+    evidence = target.evidence if result == "fail" else []
+    return Result(check.id, check.title, result, sentence, expected, got, evidence, time.monotonic() - start)
+
+
+def _with_needs(checks: Sequence[Check], wanted: set[str]) -> set[str]:
+    """Return the ids wanted and all that they need, directly or not."""
+    needs = {check.id: check.needs for check in checks}
+    found: set[str] = set()
+    open_ids = list(wanted)
+    while open_ids:
+        name = open_ids.pop()
+        if name not in found:
+            found.add(name)
+            open_ids += needs[name]
+    return found
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")

@@ -1,0 +1,143 @@
+"""Checks of actions that must be refused, and of those that must be taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rattle.conformance.arrays import JSON, MSGPACK, Array
+from rattle.conformance.checks import Group, expect
+from rattle.conformance.target import Target
+from rattle.conformance.vector_play import Session, expect_same, session
+
+CHECKS = Group()
+_STEPPED = ("vector.steps.fields",)
+
+
+def _refuse(opened: Session, body: dict[str, Any], what: str, field: str = "action") -> None:
+    """End the check unless the step is refused, with the field, and the number stays."""
+    answer = opened.post("step", body)
+    expect(
+        answer.status != 200,
+        f"a step with {what} is taken: it must be refused",
+        expected=f"400 bad_value, field {field}",
+        got=str(answer),
+    )
+    answer.problem(400, "bad_value", field)
+
+
+def _then_steps(opened: Session, what: str) -> None:
+    answer = opened.post("step", {"step": opened.next_step, "action": opened.forward()})
+    expect(
+        answer.status == 200,
+        f"after {what} was refused, step {opened.next_step} is not taken: a refused request uses up no number",
+        expected="200",
+        got=str(answer),
+    )
+    opened.next_step += 1
+
+
+@CHECKS.check("vector.actions.range", "Actions below 0 or not below num_actions are bad_value", _STEPPED)
+def out_of_range(target: Target) -> None:
+    """In any slot, also the last."""
+    with session(target, 3, seed=1) as opened:
+        for value in (-1, opened.shape.num_actions, 2**31, -(2**63), 2**63):
+            action = [0] * opened.shape.slots
+            action[-1] = value
+            _refuse(opened, {"step": opened.next_step, "action": action}, f"action {value}")
+            _then_steps(opened, f"action {value}")
+
+
+@CHECKS.check("vector.actions.length", "As many actions as slots, in one dimension, or it is bad_value", _STEPPED)
+def length(target: Target) -> None:
+    """Too few, too many, none, nested, a single number."""
+    with session(target, 3, seed=1) as opened:
+        slots = opened.shape.slots
+        wrong: list[tuple[Any, str]] = [
+            ([0] * (slots - 1), "an action too few"),
+            ([0] * (slots + 1), "an action too many"),
+            ([], "no actions"),
+            ([[0]] * slots, "nested actions"),
+            (0, "a single number as actions"),
+            ({"0": 0}, "an object as actions"),
+        ]
+        for action, what in wrong:
+            _refuse(opened, {"step": opened.next_step, "action": action}, what)
+            _then_steps(opened, what)
+
+
+@CHECKS.check("vector.actions.type", "Actions are integers: floats, strings, booleans and null are bad_value", _STEPPED)
+def types(target: Target) -> None:
+    """Also a number with a fraction of zero, in neither encoding."""
+    with session(target, 3, seed=1) as opened:
+        for value in (0.5, "0", None, True):
+            action = [0] * (opened.shape.slots - 1) + [value]
+            _refuse(opened, {"step": opened.next_step, "action": action}, f"action {value!r}")
+            _then_steps(opened, f"action {value!r}")
+
+
+@CHECKS.check("vector.actions.nan", "NaN in JSON is refused", _STEPPED)
+def nan(target: Target) -> None:
+    """NaN is no JSON; a lenient reader finds a float that is no action."""
+    with session(target, 2, seed=1) as opened:
+        numbers = b",".join([b"NaN"] * opened.shape.slots)
+        content = b'{"step": 1, "action": [' + numbers + b"]}"
+        target.request("POST", f"{opened.path}/step", content=content).problem(400, ("bad_request", "bad_value"))
+        _then_steps(opened, "NaN")
+
+
+@CHECKS.check("vector.actions.missing", "A step without action, or with a field too many, is bad_value", _STEPPED)
+def missing(target: Target) -> None:
+    """The field is named."""
+    with session(target, 2, seed=1) as opened:
+        _refuse(opened, {"step": 1}, "no action")
+        _refuse(opened, {"step": 1, "action": opened.forward(), "actoin": 1}, "the unknown field actoin", "actoin")
+        _then_steps(opened, "a step with wrong fields")
+
+
+@CHECKS.check("vector.actions.integers", "Actions may come in any integer dtype", ("vector.encodings.same",))
+def integers(target: Target) -> None:
+    """Also in one byte each; all mean the same."""
+    with session(target, 3, seed=1, encoding=MSGPACK) as opened, session(target, 3, seed=1) as other:
+        for dtype in (np.uint8, np.int32, np.int64, np.uint32):
+            action: Array = opened.forward()
+            wanted = other.step(action)
+            expect_same(wanted, opened.step(action.astype(dtype)), f"actions of dtype {np.dtype(dtype)} play otherwise")
+
+
+@CHECKS.check(
+    "vector.actions.packed",
+    "Packed actions whose dtype, shape or data are wrong are bad_value",
+    ("vector.encodings.same",),
+)
+def packed(target: Target) -> None:
+    """Floats, a wrong shape, too little data, an unknown dtype, missing parts."""
+    with session(target, 3, seed=1, encoding=MSGPACK) as opened:
+        slots = opened.shape.slots
+        good = MSGPACK.pack(np.zeros(slots, np.int32))
+        wrong: list[tuple[Any, str]] = [
+            (MSGPACK.pack(np.zeros(slots, np.float32)), "packed floats"),
+            (MSGPACK.pack(np.zeros(slots, np.bool_)), "packed booleans"),
+            (MSGPACK.pack(np.full(slots, opened.shape.num_actions, np.int64)), "packed actions out of range"),
+            (MSGPACK.pack(np.zeros((slots, 1), np.int32)), "a shape of two dimensions"),
+            (MSGPACK.pack(np.zeros(slots + 1, np.int32)), "a packed action too many"),
+            ({**good, "data": good["data"][:-1]}, "a byte too few in data"),
+            ({**good, "shape": [-slots]}, "a negative shape"),
+            ({**good, "dtype": "complex64"}, "an unknown dtype"),
+            ({**good, "data": "zeros"}, "a string as data"),
+            ({"shape": [slots], "data": good["data"]}, "no dtype"),
+        ]
+        for action, what in wrong:
+            _refuse(opened, {"step": opened.next_step, "action": action}, what)
+            _then_steps(opened, what)
+
+
+@CHECKS.check("vector.actions.repaired", "Refused steps leave the worlds as they were", _STEPPED)
+def repaired(target: Target) -> None:
+    """A session with refused steps in between plays as one without."""
+    with session(target, 3, seed=8, encoding=JSON) as opened, session(target, 3, seed=8) as other:
+        for _ in range(10):
+            opened.post("step", {"step": opened.next_step, "action": [-1] * opened.shape.slots})
+            action = opened.forward()
+            expect_same(other.step(action), opened.step(action), "a refused step changed a world")

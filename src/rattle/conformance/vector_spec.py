@@ -1,0 +1,123 @@
+"""Checks of `GET /v1/spec`, from which all other checks of the vector API start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rattle.conformance.arrays import MSGPACK
+from rattle.conformance.checks import Group, expect, fail, kind
+from rattle.conformance.target import JSON_TYPE, MSGPACK_TYPE, Target, decode
+
+CHECKS = Group()
+_FIELDS: dict[str, type] = {
+    "service": str,
+    "version": str,
+    "environment": str,
+    "settings": dict,
+    "observation_space": dict,
+    "num_actions": int,
+    "agents_per_world": int,
+    "metrics": list,
+    "features": list,
+    "limits": dict,
+}
+_WORDS = {str: "a string", dict: "an object", int: "an integer", list: "a list"}
+
+
+def spec(target: Target) -> dict[str, Any]:
+    """Return the spec in JSON."""
+    return target.request("GET", "/v1/spec").object()
+
+
+@CHECKS.check("vector.spec.answer", "GET /v1/spec answers 200 with a JSON object for protocol rattle.vector/1")
+def answer(target: Target) -> None:
+    """The spec can be had, and says which protocol it is of."""
+    found = target.request("GET", "/v1/spec")
+    body = found.object()
+    expect(found.media_type == JSON_TYPE, "a GET without Accept is not answered in JSON", got=found.media_type)
+    protocol = body.get("protocol")
+    expect(
+        protocol == "rattle.vector/1",
+        f"protocol is {protocol!r}: clients refuse a server of another protocol",
+        expected='"protocol": "rattle.vector/1"',
+        got=protocol,
+    )
+
+
+@CHECKS.check("vector.spec.fields", "The spec has every field, each of its type", ("vector.spec.answer",))
+def spec_fields(target: Target) -> None:
+    """Every field is there."""
+    body = target.fact(spec)
+    for name, wanted in _FIELDS.items():
+        expect(name in body, f"the spec lacks {name}", expected=name, got=", ".join(body))
+        fits = isinstance(body[name], wanted) and not isinstance(body[name], bool)
+        expect(fits, f"{name} is {kind(body[name])}, not {_WORDS[wanted]}", expected=_WORDS[wanted], got=body[name])
+    for name in ("num_actions", "agents_per_world"):
+        expect(body[name] >= 1, f"{name} is {body[name]}: it must be at least 1", expected="1 or more", got=body[name])
+    for name in ("metrics", "features"):
+        texts = all(isinstance(entry, str) for entry in body[name]) and len(set(body[name])) == len(body[name])
+        expect(texts, f"{name} must be a list of different strings", got=body[name])
+
+
+@CHECKS.check(
+    "vector.spec.space", "The observation space is of a known kind and has its sizes", ("vector.spec.fields",)
+)
+def space(target: Target) -> None:
+    """Codes or floats."""
+    found = target.fact(spec)["observation_space"]
+    sizes = {"codes": ("cells", "codes"), "floats": ("size",)}
+    known = found.get("kind")
+    if known not in sizes:
+        fail(f"observation_space.kind is {known!r}", expected='"codes" or "floats"', got=found)
+    for name in sizes[known]:
+        value = found.get(name)
+        expect(
+            type(value) is int and value >= 1,
+            f"observation_space.{name} is {value!r}: a space of kind {known} needs a whole number of at least 1",
+            expected=f'{{"kind": "{known}", {", ".join(sizes[known])}}}',
+            got=found,
+        )
+    expect(found.get("codes", 1) <= 256, "observation_space.codes is above 256, and codes are uint8", got=found)
+
+
+@CHECKS.check("vector.spec.limits", "The spec says what the server bounds", ("vector.spec.fields",))
+def limits(target: Target) -> None:
+    """Clients size their batches by these numbers."""
+    found = target.fact(spec)["limits"]
+    for name in ("sessions", "worlds", "body_bytes"):
+        value = found.get(name)
+        expect(
+            type(value) is int and value >= 1,
+            f"limits.{name} is {value!r}: it must be a whole number of at least 1",
+            expected="1 or more",
+            got=found,
+        )
+    seconds = found.get("session_seconds")
+    expect(
+        isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds > 0,
+        f"limits.session_seconds is {seconds!r}: it must be a number above 0",
+        expected="seconds",
+        got=found,
+    )
+
+
+@CHECKS.check(
+    "vector.spec.messagepack", "Accept: application/msgpack gives the same spec in MessagePack", ("vector.spec.answer",)
+)
+def messagepack(target: Target) -> None:
+    """Both encodings carry the same object."""
+    found = target.request("GET", "/v1/spec", headers={"Accept": MSGPACK_TYPE})
+    body = found.object()
+    expect(
+        found.media_type == MSGPACK_TYPE,
+        f"the spec comes as {found.media_type} though Accept asks for {MSGPACK_TYPE}",
+        expected=MSGPACK_TYPE,
+        got=found.media_type,
+    )
+    plain = target.fact(spec)
+    expect(
+        decode(MSGPACK_TYPE, MSGPACK.encode(plain)) == body,
+        "the spec in MessagePack is not the one in JSON",
+        expected=plain,
+        got=body,
+    )

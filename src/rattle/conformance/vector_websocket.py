@@ -1,0 +1,194 @@
+"""Checks of the feature websocket: the same messages without a request for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.sync.client import ClientConnection, connect
+
+from rattle.conformance.arrays import JSON, MSGPACK, Encoding
+from rattle.conformance.checks import Group, an_object, expect, fail, kind, shorten, skip
+from rattle.conformance.target import Target, decode, readable
+from rattle.conformance.vector_play import Session, actions_for, expect_same, pack, read_reset, read_step, session
+from rattle.conformance.vector_spec import spec
+
+CHECKS = Group()
+_STEPPED = ("vector.steps.fields", "vector.encodings.same")
+_OPEN = ("vector.websocket.text",)
+
+
+class Line:
+    """A WebSocket to a session; messages go out and answers are read strictly."""
+
+    def __init__(self, target: Target, opened: Session, connection: ClientConnection) -> None:
+        self._target = target
+        self._session = opened
+        self._connection = connection
+
+    def send(self, body: dict[str, Any], encoding: Encoding = JSON) -> None:
+        """Send a message, as text in JSON and as binary in MessagePack."""
+        content = encoding.encode(pack(body, encoding))
+        self.send_raw(content.decode() if encoding is JSON else content)
+
+    def send_raw(self, message: str | bytes) -> None:
+        """Send a message as it is."""
+        self._note("websocket sends", message)
+        self._connection.send(message)
+
+    def receive(self, encoding: Encoding = JSON) -> dict[str, Any]:
+        """Return the next message, which must be of this encoding."""
+        try:
+            message = self._connection.recv(timeout=self._target.timeout)
+        except TimeoutError:
+            fail(f"no message comes over the WebSocket within {self._target.timeout:g} s", expected="an answer")
+        except ConnectionClosed as closed:
+            fail(f"the server closed the WebSocket: {closed}", expected="an answer, and an open connection")
+        self._note("websocket brings", message)
+        wanted = str if encoding is JSON else bytes
+        expect(
+            isinstance(message, wanted),
+            f"an answer in {encoding.name} must be a {'text' if encoding is JSON else 'binary'} message",
+            got=kind(message),
+        )
+        content = message.encode() if isinstance(message, str) else message
+        try:
+            body = decode(encoding.media_type, content)
+        except msgspec.DecodeError as error:
+            fail(f"a message over the WebSocket is not valid {encoding.name}: {error}", got=message)
+        return an_object(body, "a message over the WebSocket")
+
+    def step(self, encoding: Encoding = JSON) -> Any:
+        """Step the session over this connection and return the answer."""
+        number = self._session.next_step
+        self.send({"step": number, "action": actions_for(self._session.shape, number)}, encoding)
+        body = self.receive(encoding)
+        _expect_no_problem(body, "a step")
+        return self._session.take(read_step(body, self._session.shape))
+
+    def problem(self, status: int, code: str) -> dict[str, Any]:
+        """Return the next message, which must be a problem."""
+        body = self.receive()
+        for name, wanted in (("status", status), ("code", code)):
+            got = body.get(name)
+            expect(got == wanted, f"{name} of the problem is {got!r}, not {wanted!r}", expected=wanted, got=body)
+        return body
+
+    def _note(self, what: str, message: str | bytes) -> None:
+        shown = message if isinstance(message, str) else readable(MSGPACK.media_type, message)
+        self._target.note(f"{what}  {shorten(shown)}")
+
+
+@contextmanager
+def _open(target: Target, opened: Session) -> Iterator[Line]:
+    if "websocket" not in target.fact(spec)["features"]:
+        skip("the server does not have the feature websocket")
+    address = f"{target.url.replace('http', 'ws', 1)}{opened.path}/ws"
+    try:
+        connection = connect(
+            address, max_size=None, proxy=None, open_timeout=target.timeout, close_timeout=target.timeout
+        )
+    except InvalidStatus as error:
+        fail(f"GET {opened.path}/ws does not upgrade to a WebSocket: status {error.response.status_code}")
+    except (OSError, WebSocketException) as error:
+        fail(f"GET {opened.path}/ws does not upgrade to a WebSocket: {error}")
+    with connection:
+        yield Line(target, opened, connection)
+
+
+def _expect_no_problem(body: dict[str, Any], what: str) -> None:
+    expect("code" not in body, f"{what} over the WebSocket is refused: {body.get('detail')}", got=body)
+
+
+@CHECKS.check("vector.websocket.text", "A text message with action is a step, one without a reset", _STEPPED)
+def text(target: Target) -> None:
+    """The answers are those of the HTTP routes."""
+    _play(target, JSON)
+
+
+@CHECKS.check("vector.websocket.binary", "Binary messages are MessagePack, and so are their answers", _OPEN)
+def binary(target: Target) -> None:
+    """The same values as over HTTP."""
+    _play(target, MSGPACK)
+
+
+def _play(target: Target, encoding: Encoding) -> None:
+    with session(target, 3, seed=61) as opened, session(target, 3, seed=61) as other, _open(target, opened) as line:
+        for number in range(1, 20):
+            wanted = other.step(actions_for(other.shape, number))
+            expect_same(wanted, line.step(encoding), "a step over the WebSocket differs from one over HTTP")
+        line.send({"step": opened.next_step}, encoding)
+        body = line.receive(encoding)
+        _expect_no_problem(body, "a reset")
+        played = opened.take(read_reset(body, opened.shape))
+        expect_same(other.reset(), played, "a reset over the WebSocket differs from one over HTTP")
+
+
+@CHECKS.check("vector.websocket.problem", "A problem comes as a text message, and the connection stays open", _OPEN)
+def problem(target: Target) -> None:
+    """Bad values, wrong numbers and messages that cannot be read."""
+    with session(target, 2, seed=62) as opened, _open(target, opened) as line:
+        for encoding in (JSON, MSGPACK):
+            action = opened.forward()
+            line.send({"step": opened.next_step, "action": action - 1}, encoding)
+            line.problem(400, "bad_value")
+            line.send({"step": opened.next_step + 4, "action": action}, encoding)
+            found = line.problem(409, "wrong_step")
+            expected = found.get("expected")
+            expect(expected == opened.next_step, f"expected is {expected!r}", expected=opened.next_step, got=found)
+            line.send_raw("{" if encoding is JSON else b"\xc1")
+            line.problem(400, "bad_request")
+            line.step(encoding)
+
+
+@CHECKS.check("vector.websocket.numbers", "Step numbers hold across WebSockets and requests", _OPEN)
+def numbers(target: Target) -> None:
+    """A client that lost its connection opens another and repeats its last message."""
+    with session(target, 3, seed=63) as opened:
+        with _open(target, opened) as line:
+            first = line.step()
+        body = {"step": 1, "action": actions_for(opened.shape, 1)}
+        with _open(target, opened) as line:
+            line.send(body)
+            again = line.receive()
+            _expect_no_problem(again, "a step that is repeated on another connection")
+            expect_same(
+                first, read_step(again, opened.shape), "a step repeated on another WebSocket gets another answer"
+            )
+        repeated = read_step(opened.post("step", body).object(), opened.shape)
+        expect_same(first, repeated, "a step repeated over HTTP gets another answer than over the WebSocket")
+        opened.step(actions_for(opened.shape, 2))
+        with _open(target, opened) as line:
+            line.step()
+
+
+@CHECKS.check("vector.websocket.order", "Messages sent ahead are answered in order, each in its own encoding", _OPEN)
+def order(target: Target) -> None:
+    """A client need not wait for answers."""
+    with session(target, 2, seed=64) as opened, _open(target, opened) as line:
+        encodings = [JSON, MSGPACK, MSGPACK, JSON]
+        for number, encoding in enumerate(encodings, start=1):
+            line.send({"step": number, "action": actions_for(opened.shape, number)}, encoding)
+        for encoding in encodings:
+            opened.take(read_step(line.receive(encoding), opened.shape))
+
+
+@CHECKS.check("vector.websocket.unknown", "A WebSocket to an unknown session is refused", _OPEN)
+def unknown(target: Target) -> None:
+    """With 404, or by closing it at once."""
+    address = f"{target.url.replace('http', 'ws', 1)}/v1/sessions/rattle-none/ws"
+    try:
+        with connect(address, open_timeout=target.timeout, close_timeout=target.timeout, proxy=None) as connection:
+            connection.recv(timeout=target.timeout)
+    except InvalidStatus as error:
+        status = error.response.status_code
+        expect(400 <= status < 500, f"it is refused with status {status}", expected="404", got=status)
+        return
+    except ConnectionClosed:
+        return
+    except TimeoutError:
+        pass
+    fail("a WebSocket to a session that does not exist opens and stays open", expected="404 unknown_session")
