@@ -46,14 +46,14 @@ class AcceptsUnknownSnakes(Game):
 
 
 class SharedScript(Game):
-    """Moves all snakes at once."""
+    """Gives every snake the script of the one that was there first."""
 
-    def move(self, snake_id: str, now: float) -> bool:  # noqa: D102 - see Game
-        over = super().move(snake_id, now)
-        for other in self.living():
-            if other.snake_id != snake_id:
-                other.advance(now)
-        return over
+    def begin(self, snake_id: str, now: float) -> Life:  # noqa: D102 - see Game
+        living = self.living()
+        if not living:
+            return super().begin(snake_id, now)
+        self.lives[snake_id] = living[0]
+        return living[0]
 
 
 class StickyReset(Game):

@@ -118,8 +118,8 @@ FAULTS: dict[str, Fault] = {
         "visible_cells lack the snake's own head", "visible_cells hold HEAD, in the middle", game=effects.NoHead
     ),
     "shared-script": Fault(
-        "a move of one snake moves all the others too",
-        "a snake's moves are its own: the others go on with theirs",
+        "all snakes follow the script of the first: its id is in their lines, and a move of one moves all",
+        "lines are about the snake that was asked for, and its moves are its own",
         game=effects.SharedScript,
     ),
     "sticky-reset": Fault(

@@ -68,13 +68,13 @@ class Game:
         self.episode = 0
         self.seed = 0
         self.stopping = False
-        self._lives: dict[str, Life] = {}
+        self.lives: dict[str, Life] = {}
 
     def join(self, snake_id: str, now: float) -> Life:
         """Count a reader to the snake's life, which begins if there is none; RequestError `full` without room."""
         self._check_running()
         self._catch_up_all(now)
-        life = self._lives.get(snake_id)
+        life = self.lives.get(snake_id)
         if life is None or life.over:
             life = self.begin(snake_id, now)
         life.readers += 1
@@ -98,7 +98,7 @@ class Game:
         """End every script with its last line; the next game begins. Return its seed."""
         self._check_running()
         self._catch_up_all(now)
-        for life in self._lives.values():
+        for life in self.lives.values():
             life.end(now)
         self.episode += 1
         self.seed = self.seed if seed is None else seed
@@ -115,7 +115,7 @@ class Game:
         """End every script with its last line and refuse everything from now on."""
         self._catch_up_all(now)
         self.stopping = True
-        for life in self._lives.values():
+        for life in self.lives.values():
             life.end(now)
 
     def check_move(self, move: object) -> None:
@@ -125,11 +125,11 @@ class Game:
 
     def living(self) -> list[Life]:
         """Return the lives that are not over."""
-        return [life for life in self._lives.values() if not life.over]
+        return [life for life in self.lives.values() if not life.over]
 
     def find(self, snake_id: str, now: float) -> Life:
         """Return a snake's life, caught up; RequestError `unknown_snake` where there is none."""
-        life = self._lives.get(snake_id)
+        life = self.lives.get(snake_id)
         if life is None:
             raise RequestError("unknown_snake", f"no snake '{snake_id}' has joined: GET /snake/{snake_id} first")
         self.catch_up(life, now)
@@ -144,8 +144,8 @@ class Game:
             self.episode += 1
         lane = next(lane for lane in range(self.snakes) if lane not in taken)
         life = Life(snake_id, lane, self.episode, self.length, [now], idle_since=now)
-        self._lives.pop(snake_id, None)
-        self._lives[snake_id] = life
+        self.lives.pop(snake_id, None)
+        self.lives[snake_id] = life
         self._forget()
         return life
 
@@ -193,7 +193,7 @@ class Game:
         return {
             "grid": grid,
             "visions": {life.snake_id: self.line(life, life.tick).visible_cells for life in living},
-            "status": {life.snake_id: self._status(life) for life in self._lives.values() if self._present(life)},
+            "status": {life.snake_id: self._status(life) for life in self.lives.values() if self._present(life)},
             "global_game_over": self._game_over(),
             "tick": max((life.tick for life in living), default=0),
             "episode": self.episode,
@@ -209,7 +209,7 @@ class Game:
             raise RequestError("shutting_down", "the server is stopping")
 
     def _catch_up_all(self, now: float) -> None:
-        for life in self._lives.values():
+        for life in self.lives.values():
             self.catch_up(life, now)
 
     def _present(self, life: Life) -> bool:
@@ -217,12 +217,12 @@ class Game:
 
     def _game_over(self) -> bool:
         """A game that no snake has joined yet is in progress."""
-        return any(map(self._present, self._lives.values())) and not self.living()
+        return any(map(self._present, self.lives.values())) and not self.living()
 
     def _forget(self) -> None:
-        dead = [life.snake_id for life in self._lives.values() if life.over]
+        dead = [life.snake_id for life in self.lives.values() if life.over]
         for snake_id in dead[: max(0, len(dead) - DEAD_REMEMBERED)]:
-            del self._lives[snake_id]
+            del self.lives[snake_id]
 
     def _height(self) -> int:
         return script.body_length(self.length) + LANE_WIDTH

@@ -1,0 +1,254 @@
+"""The connections of an agent: requests and a stream, tried again while that helps; with and without asyncio."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
+from contextlib import aclosing, closing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+import msgspec
+import tenacity
+
+from rattle.clients.agent_protocol import AgentState, BadAnswer, LineReader, Lines, StreamBroken, read_answer
+from rattle.clients.errors import ClientError, ConnectionBroken, Refused
+from rattle.clients.retries import is_temporary, retrying, retrying_async
+
+_Answer = TypeVar("_Answer")
+
+
+class NotSent(ConnectionBroken):
+    """No connection could be made: the server has not seen the request."""
+
+
+class NoAnswer(ConnectionBroken):
+    """The server took too long."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a client waits, in seconds."""
+
+    #: For a connection.
+    connect: float = 5.0
+    #: For an answer.
+    answer: float = 10.0
+    #: For the next line of a stream: longer than the server's clock may stand still.
+    line: float = 60.0
+    #: Altogether for tries: those that found no connection or no room (503), and questions whose answer was lost.
+    retry: float = 10.0
+
+
+def may_act_again(error: BaseException) -> bool:
+    """Say whether a request that changes something may be sent again: the server has not acted on it."""
+    return isinstance(error, NotSent) or (isinstance(error, Refused) and error.status in (429, 503))
+
+
+def may_ask_again(error: BaseException) -> bool:
+    """Say whether a request that only asks may be sent again; a server that does not answer is not asked twice."""
+    return is_temporary(error) and not isinstance(error, NoAnswer)
+
+
+class _Link:
+    """What both kinds share: everything but the waiting."""
+
+    def __init__(self, url: str, limits: Limits) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ClientError(f"'{url}' is no server's address: write it as http://HOST:PORT")
+        self.url = url.rstrip("/")
+        self.limits = limits
+        self.options: dict[str, Any] = {
+            "base_url": self.url,
+            "timeout": httpx.Timeout(limits.answer, connect=limits.connect),
+        }
+
+    def stream_options(self, lines: Lines) -> dict[str, Any]:
+        """Return what sets a stream apart from other requests."""
+        timeout = httpx.Timeout(self.limits.answer, connect=self.limits.connect, read=self.limits.line)
+        return {"timeout": timeout, "params": {"lines": "all"} if lines == "all" else {}}
+
+    def no_answer(self, error: httpx.RequestError) -> ClientError:
+        """Return the error for a request without an answer."""
+        why = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
+            return NotSent(f"no connection to {self.url}: {why}")
+        if isinstance(error, httpx.TimeoutException):
+            return NoAnswer(f"{self.url} took too long to answer")
+        if isinstance(error, httpx.TransportError):
+            return ConnectionBroken(f"{self.url} broke the connection: {why}")
+        return BadAnswer(f"{self.url} sent what cannot be decoded: {why}")
+
+
+def _content(body: Mapping[str, Any] | None) -> dict[str, Any]:
+    if body is None:
+        return {}
+    return {"content": msgspec.json.encode(body), "headers": {"Content-Type": "application/json"}}
+
+
+def _wait(call: tenacity.RetryCallState) -> float:
+    """Wait as long as all clients do, and at least as long as the server asks for."""
+    error = call.outcome.exception() if call.outcome is not None else None
+    return max(_USUAL_WAIT(call), getattr(error, "retry_after", 0.0))
+
+
+_USUAL_WAIT = retrying(0).wait
+_REPEATABLE = {"GET": may_ask_again, "POST": may_act_again}
+
+
+class Link(_Link):
+    """Requests and streams to one server, one at a time."""
+
+    def __init__(self, url: str, limits: Limits) -> None:
+        super().__init__(url, limits)
+        self.http = httpx.Client(**self.options)
+
+    def retrying(self, method: str) -> tenacity.Retrying:
+        """Return what tries a request again."""
+        stop = tenacity.stop_before_delay(self.limits.retry)
+        return retrying(self.limits.retry, _REPEATABLE[method]).copy(wait=_wait, stop=stop)
+
+    def ask(self, method: str, path: str, kind: type[_Answer], body: Mapping[str, Any] | None = None) -> _Answer:
+        """Return the answer to a request."""
+        answer: _Answer = self.retrying(method)(self.ask_once, method, path, kind, body)
+        return answer
+
+    def ask_once(self, method: str, path: str, kind: type[_Answer], body: Mapping[str, Any] | None = None) -> _Answer:
+        """Return the answer to a request that is tried once."""
+        try:
+            answer = self.http.request(method, path, **_content(body))
+        except httpx.RequestError as error:
+            raise self.no_answer(error) from None
+        return read_answer(answer.status_code, answer.headers, answer.content, kind)
+
+    def states(self, snake_id: str, lines: Lines) -> Generator[AgentState, None, None]:
+        """Yield a snake's states to the last."""
+        with closing(_Stream(self, snake_id, lines)) as stream:
+            while True:
+                state = self.retrying("GET")(stream.next_state)
+                yield state
+                if state.game_over:
+                    return
+
+
+class _Stream:
+    """A snake's stream over as many connections as it takes."""
+
+    def __init__(self, link: Link, snake_id: str, lines: Lines) -> None:
+        self._link, self._lines = link, lines
+        self._path = f"/snake/{snake_id}"
+        self._reader = LineReader(snake_id, lines)
+        self._response: httpx.Response | None = None
+        self._chunks: Iterator[bytes] = iter(())
+
+    def next_state(self) -> AgentState:
+        """Return the next state, over a new connection if there is none."""
+        try:
+            if self._response is None:
+                self._connect()
+            while (state := self._reader.next_state()) is None:
+                self._reader.feed(next(self._chunks))
+        except httpx.RequestError as error:
+            self.close()
+            raise self._link.no_answer(error) from None
+        except StopIteration:
+            self.close()
+            raise StreamBroken(f"{self._link.url} ended a stream before the snake's life was over") from None
+        return state
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._response is not None:
+            self._response.close()
+            self._response = None
+
+    def _connect(self) -> None:
+        if self._reader.has_begun:
+            self._reader.check_still_alive(self._link.ask_once("GET", "/state", dict[str, Any]))
+        request = self._link.http.build_request("GET", self._path, **self._link.stream_options(self._lines))
+        response = self._link.http.send(request, stream=True)
+        if response.status_code != 200:
+            with closing(response):
+                read_answer(response.status_code, response.headers, response.read(), AgentState)
+        self._reader.connect()
+        self._response, self._chunks = response, response.iter_bytes()
+
+
+class AsyncLink(_Link):
+    """Requests and streams to one server, with asyncio."""
+
+    def __init__(self, url: str, limits: Limits) -> None:
+        super().__init__(url, limits)
+        self.http = httpx.AsyncClient(**self.options)
+
+    def retrying(self, method: str) -> tenacity.AsyncRetrying:
+        """Return what tries a request again."""
+        stop = tenacity.stop_before_delay(self.limits.retry)
+        return retrying_async(self.limits.retry, _REPEATABLE[method]).copy(wait=_wait, stop=stop)
+
+    async def ask(self, method: str, path: str, kind: type[_Answer], body: Mapping[str, Any] | None = None) -> _Answer:
+        """Return the answer to a request."""
+        answer: _Answer = await self.retrying(method)(self.ask_once, method, path, kind, body)
+        return answer
+
+    async def ask_once(
+        self, method: str, path: str, kind: type[_Answer], body: Mapping[str, Any] | None = None
+    ) -> _Answer:
+        """Return the answer to a request that is tried once."""
+        try:
+            answer = await self.http.request(method, path, **_content(body))
+        except httpx.RequestError as error:
+            raise self.no_answer(error) from None
+        return read_answer(answer.status_code, answer.headers, answer.content, kind)
+
+    async def states(self, snake_id: str, lines: Lines) -> AsyncGenerator[AgentState, None]:
+        """Yield a snake's states to the last."""
+        async with aclosing(_AsyncStream(self, snake_id, lines)) as stream:
+            while True:
+                state: AgentState = await self.retrying("GET")(stream.next_state)
+                yield state
+                if state.game_over:
+                    return
+
+
+class _AsyncStream:
+    """A snake's stream over as many connections as it takes."""
+
+    def __init__(self, link: AsyncLink, snake_id: str, lines: Lines) -> None:
+        self._link, self._lines = link, lines
+        self._path = f"/snake/{snake_id}"
+        self._reader = LineReader(snake_id, lines)
+        self._response: httpx.Response | None = None
+        self._chunks: AsyncIterator[bytes]
+
+    async def next_state(self) -> AgentState:
+        """Return the next state, over a new connection if there is none."""
+        try:
+            if self._response is None:
+                await self._connect()
+            while (state := self._reader.next_state()) is None:
+                self._reader.feed(await anext(self._chunks))
+        except httpx.RequestError as error:
+            await self.aclose()
+            raise self._link.no_answer(error) from None
+        except StopAsyncIteration:
+            await self.aclose()
+            raise StreamBroken(f"{self._link.url} ended a stream before the snake's life was over") from None
+        return state
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        if self._response is not None:
+            await self._response.aclose()
+            self._response = None
+
+    async def _connect(self) -> None:
+        if self._reader.has_begun:
+            self._reader.check_still_alive(await self._link.ask_once("GET", "/state", dict[str, Any]))
+        request = self._link.http.build_request("GET", self._path, **self._link.stream_options(self._lines))
+        response = await self._link.http.send(request, stream=True)
+        if response.status_code != 200:
+            async with aclosing(response):
+                read_answer(response.status_code, response.headers, await response.aread(), AgentState)
+        self._reader.connect()
+        self._response, self._chunks = response, response.aiter_bytes()
