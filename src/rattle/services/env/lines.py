@@ -40,7 +40,7 @@ class CellMaps:
         """Return a JSON object for each row of codes (snakes, cells)."""
         padded = np.pad(codes, ((0, 0), (0, self._padding))).astype(np.int64)
         weights = len(Cell) ** np.arange(_GROUP - 1, -1, -1)
-        places = padded.reshape(len(codes), -1, _GROUP) @ weights + self._starts
+        places = padded.reshape(len(codes), len(self._starts), _GROUP) @ weights + self._starts
         piece = self._pieces.__getitem__
         return [b"{" + b"".join(map(piece, row)) + b"}" for row in places.tolist()]
 

@@ -1,0 +1,254 @@
+"""What makes the agent API's world tick: time, the snakes' moves, or datagrams.
+
+Each clock is logic without sockets and timers, given the time, and a thin shell that runs it in an event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Protocol
+
+import msgspec
+
+from rattle.services.env.game import Game
+
+
+class Clock(Protocol):
+    """Calls `tick` when it is time, from `start` to `stop`."""
+
+    def start(self, tick: Callable[[], None]) -> None:
+        """Begin, in a running event loop."""
+
+    def changed(self) -> None:
+        """Look at the game again: a snake has come, moved or gone."""
+
+    def stop(self) -> None:
+        """End; no tick follows."""
+
+
+class Schedule:
+    """Ticks at fixed distances from a start: no drift, and what is missed is left out, not made up for."""
+
+    def __init__(self, fps: float) -> None:
+        self._fps = fps
+        self._start: float | None = None
+        self._count = 0
+
+    def begin(self, now: float) -> None:
+        """Have the first tick one period from now."""
+        self._start, self._count = now, 1
+
+    def end(self) -> None:
+        """Have no more ticks until it begins anew."""
+        self._start = None
+
+    @property
+    def running(self) -> bool:
+        """Say whether ticks are to come."""
+        return self._start is not None
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until the next tick; 0 when it is due, infinity when none is to come."""
+        return math.inf if self._start is None else max(0.0, self._start + self._count / self._fps - now)
+
+    def ticked(self, now: float) -> None:
+        """Go on to the next tick that is still to come."""
+        if self._start is not None:
+            self._count = max(self._count, math.floor((now - self._start) * self._fps)) + 1
+
+
+class Turns:
+    """A tick when all have moved, or `seconds` after the last one."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._last: float | None = None
+
+    def begin(self, now: float) -> None:
+        """Have the first tick `seconds` from now at the latest."""
+        self._last = now
+
+    ticked = begin
+
+    def end(self) -> None:
+        """Have no more ticks until it begins anew."""
+        self._last = None
+
+    @property
+    def running(self) -> bool:
+        """Say whether ticks are to come."""
+        return self._last is not None
+
+    def wait(self, now: float, all_moved: bool) -> float:
+        """Return the seconds until the next tick; 0 when it is due, infinity when none is to come."""
+        if self._last is None:
+            return math.inf
+        return 0.0 if all_moved else max(0.0, self._last + self._seconds - now)
+
+
+class _Datagram(msgspec.Struct):
+    sequence: int
+    timestamp: datetime
+
+
+class Datagrams:
+    """Says which datagrams of a Sync service are ticks: those with a new, higher sequence.
+
+    A sender that starts anew begins at 1 again, later than its last datagram by its own clock.
+    """
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.ignored = 0  # malformed, repeated or old
+        self._sequence = 0
+        self._timestamp = datetime.min.replace(tzinfo=UTC)
+        self._decode = msgspec.json.Decoder(_Datagram).decode
+
+    def is_tick(self, data: bytes) -> bool:
+        """Look at a datagram and count it."""
+        try:
+            datagram = self._decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self.ignored += 1
+            return False
+        sent = datagram.timestamp if datagram.timestamp.tzinfo else datagram.timestamp.replace(tzinfo=UTC)
+        restarted = datagram.sequence == 1 and sent > self._timestamp
+        if (datagram.sequence <= self._sequence and not restarted) or datagram.sequence < 1:
+            self.ignored += 1
+            return False
+        self._sequence, self._timestamp = datagram.sequence, sent
+        self.accepted += 1
+        return True
+
+
+class _Timer:
+    """One call to come; a new one takes the place of the last."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+        self._handle: asyncio.TimerHandle | None = None
+
+    def set(self, seconds: float) -> None:
+        """Call in so many seconds; infinity: not at all."""
+        self.cancel()
+        if seconds != math.inf:
+            self._handle = asyncio.get_running_loop().call_later(seconds, self._call)
+
+    def cancel(self) -> None:
+        """Do not call."""
+        if self._handle is not None:
+            self._handle.cancel()
+
+
+class RealtimeClock:
+    """Ticks `fps` times a second while anybody lives."""
+
+    def __init__(self, game: Game, fps: float) -> None:
+        self._game = game
+        self._schedule = Schedule(fps)
+        self._timer = _Timer(self._due)
+        self._tick: Callable[[], None] | None = None
+
+    def start(self, tick: Callable[[], None]) -> None:
+        """Begin, in a running event loop."""
+        self._tick = tick
+
+    def changed(self) -> None:
+        """Begin when the first snake has come, end when the last has gone."""
+        if self._tick is not None and self._game.in_progress != self._schedule.running:
+            now = time.monotonic()
+            if self._game.in_progress:
+                self._schedule.begin(now)
+            else:
+                self._schedule.end()
+            self._timer.set(self._schedule.wait(now))
+
+    def stop(self) -> None:
+        """End; no tick follows."""
+        self._tick = None
+        self._timer.cancel()
+
+    def _due(self) -> None:
+        now = time.monotonic()
+        if self._tick is not None and self._schedule.wait(now) == 0.0:
+            self._schedule.ticked(now)
+            self._tick()
+            self.changed()
+        if self._tick is not None:
+            self._timer.set(self._schedule.wait(time.monotonic()))
+
+
+class TurnsClock:
+    """Ticks when all that are read have moved, or after `seconds`."""
+
+    def __init__(self, game: Game, seconds: float) -> None:
+        self._game = game
+        self._turns = Turns(seconds)
+        self._timer = _Timer(self._due)
+        self._tick: Callable[[], None] | None = None
+
+    def start(self, tick: Callable[[], None]) -> None:
+        """Begin, in a running event loop."""
+        self._tick = tick
+
+    def changed(self) -> None:
+        """Look whether all have moved."""
+        if self._tick is None:
+            return
+        now = time.monotonic()
+        if not self._game.in_progress:
+            self._turns.end()
+        elif not self._turns.running:
+            self._turns.begin(now)
+        self._timer.set(self._turns.wait(now, self._game.all_moved))
+
+    def stop(self) -> None:
+        """End; no tick follows."""
+        self._tick = None
+        self._timer.cancel()
+
+    def _due(self) -> None:
+        now = time.monotonic()
+        if self._tick is not None and self._turns.wait(now, self._game.all_moved) == 0.0:
+            self._turns.ticked(now)
+            self._tick()
+        self.changed()
+
+
+class SyncClock:
+    """Ticks for every datagram that says so; owns the UDP socket that it is given."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.datagrams = Datagrams()
+        self.port: int = listener.getsockname()[1]
+        self._listener = listener
+        self._tick: Callable[[], None] | None = None
+
+    def start(self, tick: Callable[[], None]) -> None:
+        """Begin, in a running event loop."""
+        self._tick = tick
+        self._listener.setblocking(False)
+        asyncio.get_running_loop().add_reader(self._listener, self._receive)
+
+    def changed(self) -> None:
+        """Nothing in the game moves this clock."""
+
+    def stop(self) -> None:
+        """End; no tick follows, and the port is free again."""
+        self._tick = None
+        asyncio.get_running_loop().remove_reader(self._listener)
+        self._listener.close()
+
+    def _receive(self) -> None:
+        """Take one datagram: the loop comes back for the next, and lets the streams have their turn in between."""
+        try:
+            data = self._listener.recv(2048)
+        except (BlockingIOError, ConnectionError):
+            return
+        if self._tick is not None and self.datagrams.is_tick(data):
+            self._tick()
