@@ -3,6 +3,7 @@
 import { HEADINGS, litCells, neighbour } from "./world.js";
 
 const SHARED_COLOURS = 8;
+const MOST_NAMES = 12;
 
 /** A colour of its own for every snake, kept as long as the snake is known. */
 export class Colours {
@@ -71,12 +72,15 @@ export function drawBoard(canvas, world, colours, view, room) {
   const lit = view.light === "selected" && tint?.alive ? mix(theme.lit, colours.of(tint.id), 0.14) : theme.lit;
   context.fillStyle = lit;
   for (const cell of board.lit) context.fillRect((cell % world.width) * size, Math.floor(cell / world.width) * size, size, size);
-  if (size >= 6) drawLines(board);
+  if (size >= 9) drawLines(board);
   for (const cell of world.food) drawFood(board, cell);
   const living = [...world.snakes.values()].filter((snake) => snake.alive);
   for (const snake of living) drawBody(board, snake, colours.of(snake.id));
   for (const snake of living) drawHead(board, snake, colours.of(snake.id), snake.id === view.selected);
-  if (view.names) for (const snake of living) drawName(board, snake, colours.of(snake.id));
+  if (!view.names) return;
+  const chosen = living.filter((snake) => snake.id === view.selected); // last, so that no other name covers it
+  const others = living.length > MOST_NAMES ? [] : living.filter((snake) => snake.id !== view.selected);
+  for (const snake of [...others, ...chosen]) drawName(board, snake, colours.of(snake.id));
 }
 
 function lightUp(world, view) {
@@ -174,7 +178,7 @@ function drawHead(board, snake, colour, selected) {
 
 function drawRing(context, size, colour) {
   context.strokeStyle = colour;
-  context.lineWidth = Math.max(size * 0.08, 1.5);
+  context.lineWidth = Math.min(Math.max(size * 0.08, 1.5), 2.5 * (window.devicePixelRatio || 1));
   context.beginPath();
   context.arc(0, 0, size * 0.78, 0, 2 * Math.PI);
   context.stroke();

@@ -97,11 +97,13 @@ export function follow({ seen, refused, lost }) {
     asking = true;
     again = false;
     let wait = REFUSED_MS;
+    const began = performance.now();
     try {
       wait = await once();
     } finally {
       asking = false;
-      timer = setTimeout(turn, again ? 0 : wait);
+      // A large world takes long to tell and to draw: never spend more than half of the time on it.
+      timer = setTimeout(turn, again ? 0 : Math.max(wait, performance.now() - began));
     }
   }
 

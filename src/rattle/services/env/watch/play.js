@@ -5,7 +5,7 @@ import { moveTowards } from "./world.js";
 
 const MOST_PLANNED = 3;
 const TICKS_TO_TURN = 3;
-const REJOINS = 6;
+const REJOINS = 30;
 const REJOIN_MS = 500;
 const OPPOSITE = { north: "south", south: "north", east: "west", west: "east" };
 

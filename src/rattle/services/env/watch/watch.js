@@ -9,6 +9,7 @@ const find = (id) => document.getElementById(id);
 const colours = new Colours();
 const view = { selected: null, light: "selected", names: true };
 const rows = new Map();
+const MOST_ROWS = 200;
 let world = null;
 let link = "waiting";
 let trouble = "";
@@ -102,15 +103,18 @@ function finishedWords() {
 }
 
 function showSnakes() {
+  const all = [...world.snakes.values()];
+  const living = all.filter((snake) => snake.alive);
+  const shown = new Map((all.length > MOST_ROWS ? living.slice(0, MOST_ROWS) : all).map((snake) => [snake.id, snake]));
   for (const [id, row] of rows) {
-    if (!world.snakes.has(id)) {
+    if (!shown.has(id)) {
       row.remove();
       rows.delete(id);
     }
   }
-  for (const snake of world.snakes.values()) showSnake(snake);
-  const living = [...world.snakes.values()].filter((snake) => snake.alive).length;
-  setText(find("count"), world.snakes.size ? `${living} of ${world.snakes.size} alive` : "");
+  for (const snake of shown.values()) showSnake(snake);
+  const more = shown.size < living.length ? `, the first ${shown.size} are listed` : "";
+  setText(find("count"), all.length ? `${living.length} of ${all.length} alive${more}` : "");
   find("nobody").hidden = world.snakes.size > 0;
 }
 
@@ -163,8 +167,7 @@ function draw() {
 function describe(snake) {
   const living = [...world.snakes.values()].filter((one) => one.alive);
   const board = `A board of ${world.width} by ${world.height} cells with ${living.length} living snakes and ${world.food.length} food`;
-  const eyes = snake?.alive ? snake.id : "a snake";
-  setText(find("seer"), eyes);
+  setText(find("seer"), snake?.alive ? snake.id : "nobody");
   setLabel(find("board"), board);
   setLabel(find("sight"), snake?.alive ? `What ${snake.id} sees, turned so that it looks up` : "No snake is selected");
 }
