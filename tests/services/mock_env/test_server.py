@@ -1,0 +1,184 @@
+"""The service over real sockets: routes, errors, streams, and how it starts and stops."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from rattle.services.mock_env.app import MAX_BODY_BYTES
+from rattle.services.mock_env.script import line
+from rattle.services.mock_env.server import MockEnv, MockSettings
+from tests.services.mock_env.servers import MOCK_ENV, mock_env_process
+
+
+@pytest.fixture
+def http() -> Iterator[httpx.Client]:
+    """A client of a server whose scripts go on with moves only."""
+    with MockEnv(MockSettings(snakes=2, delay=3600)) as env, httpx.Client(base_url=env.url, timeout=20) as client:
+        yield client
+
+
+def read(stream: httpx.Response) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in stream.iter_lines()]
+
+
+def test_a_stream_is_the_script_byte_for_byte() -> None:
+    with MockEnv(MockSettings(delay=0.01)) as env, httpx.stream("GET", f"{env.url}/snake/anna", timeout=20) as stream:
+        assert stream.headers["content-type"] == "application/x-ndjson"
+        assert stream.headers["transfer-encoding"] == "chunked"
+        body = stream.read()
+    got = body.splitlines(keepends=True)
+    assert len(got) == 11
+    for tick, raw in enumerate(got):
+        moment = json.loads(raw)["datetime"]
+        assert raw == msgspec.json.encode(line("anna", tick, 10, moment)) + b"\n"
+
+
+def test_each_move_brings_a_line_to_every_reader(http: httpx.Client) -> None:
+    with http.stream("GET", "/snake/anna") as one:
+        first = one.iter_lines()
+        assert json.loads(next(first))["tick"] == 0
+        assert http.post("/snake/anna/move", json={"move": "left"}).json() == {"snake_id": "anna", "game_over": False}
+        assert json.loads(next(first))["tick"] == 1
+        with http.stream("GET", "/snake/anna?lines=all") as two:
+            second = two.iter_lines()
+            assert json.loads(next(second))["tick"] == 1, "how things stand when the reader arrives"
+            for tick in range(2, 11):
+                over = http.post("/snake/anna/move", json={"move": "forward"}).json()["game_over"]
+                assert over is (tick == 10)
+            rest = list(first)
+            assert rest == list(second)
+            assert [json.loads(text)["tick"] for text in rest] == list(range(2, 11))
+    assert http.post("/snake/anna/move", json={"move": "forward"}).json()["game_over"] is True
+
+
+def test_resets_end_streams_with_their_last_line(http: httpx.Client) -> None:
+    with http.stream("GET", "/snake/anna") as stream:
+        assert http.post("/snake/anna/reset").json() == {"snake_id": "anna", "game_over": False}
+        assert [state["game_over"] for state in read(stream)] == [False, True]
+    with http.stream("GET", "/snake/anna") as stream:
+        assert http.post("/reset", json={"seed": 3}).json() == {"game_over": False, "seed": 3}
+        assert [state["tick"] for state in read(stream)] == [0, 1]
+    assert http.get("/state").json()["seed"] == 3
+
+
+def test_a_full_server_says_when_to_come_again(http: httpx.Client) -> None:
+    with http.stream("GET", "/snake/a"), http.stream("GET", "/snake/b"):
+        refused = http.get("/snake/c")
+        assert (refused.status_code, refused.json()["code"]) == (503, "full")
+        assert int(refused.headers["retry-after"]) > 0
+        assert http.get("/").json()["agents"] == 2
+
+
+def test_streams_are_bounded(http: httpx.Client) -> None:
+    streams = [http.send(http.build_request("GET", "/snake/a"), stream=True) for _ in range(9)]
+    assert [stream.status_code for stream in streams] == [200] * 8 + [503]
+    for stream in streams:
+        stream.close()
+
+
+def test_a_reader_that_has_gone_gives_its_place_back(http: httpx.Client) -> None:
+    for _ in range(3):
+        streams = [http.send(http.build_request("GET", "/snake/a"), stream=True) for _ in range(8)]
+        for stream in streams:
+            stream.close()
+        tried = 0
+        while (again := http.send(http.build_request("GET", "/snake/a"), stream=True)).status_code != 200:
+            again.close()
+            tried += 1
+            assert tried < 1000
+            threading.Event().wait(0.05)
+        again.close()
+
+
+WRONG: dict[str, tuple[str, str, dict[str, Any], int, str, str | None]] = {
+    "bad move": ("POST", "/snake/a/move", {"json": {"move": "up"}}, 400, "bad_value", "move"),
+    "no move": ("POST", "/snake/a/move", {"json": {}}, 400, "bad_value", "move"),
+    "a list for a move": ("POST", "/snake/a/move", {"json": {"move": ["left"]}}, 400, "bad_value", "move"),
+    "unknown field": ("POST", "/snake/a/move", {"json": {"move": "left", "x": 1}}, 400, "bad_value", "x"),
+    "no JSON": ("POST", "/snake/a/move", {"content": b'{"move"'}, 400, "bad_request", None),
+    "no text": ("POST", "/snake/a/move", {"content": b'{"move":"\xff"}'}, 400, "bad_request", None),
+    "deep JSON": ("POST", "/snake/a/move", {"content": b"[" * 100_000}, 400, "bad_request", None),
+    "empty": ("POST", "/snake/a/move", {}, 400, "bad_request", None),
+    "a list": ("POST", "/snake/a/move", {"json": ["left"]}, 400, "bad_request", None),
+    "a form": ("POST", "/snake/a/move", {"data": {"move": "left"}}, 415, "unsupported_type", None),
+    "unknown snake": ("POST", "/snake/nobody/move", {"json": {"move": "left"}}, 404, "unknown_snake", None),
+    "unknown to reset": ("POST", "/snake/nobody/reset", {}, 404, "unknown_snake", None),
+    "fields in a reset": ("POST", "/snake/a/reset", {"json": {"seed": 1}}, 400, "bad_value", "seed"),
+    "negative seed": ("POST", "/reset", {"json": {"seed": -1}}, 400, "bad_value", "seed"),
+    "large seed": ("POST", "/reset", {"json": {"seed": 2**63}}, 400, "bad_value", "seed"),
+    "true for a seed": ("POST", "/reset", {"json": {"seed": True}}, 400, "bad_value", "seed"),
+    "bad id": ("GET", "/snake/a%20b", {}, 400, "bad_value", "id"),
+    "long id": ("GET", f"/snake/{'a' * 65}", {}, 400, "bad_value", "id"),
+    "some lines": ("GET", "/snake/a?lines=some", {}, 400, "bad_value", "lines"),
+    "unknown path": ("GET", "/snakes", {}, 404, "unknown_path", None),
+    "two slashes": ("GET", "/snake//move", {}, 404, "unknown_path", None),
+    "wrong method": ("PUT", "/state", {}, 405, "wrong_method", None),
+    "a large body": ("POST", "/reset", {"content": b" " * (MAX_BODY_BYTES + 1)}, 413, "too_large", None),
+    "a large body in parts": ("POST", "/reset", {"content": iter([b" " * MAX_BODY_BYTES] * 3)}, 413, "too_large", None),
+}
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status", "code", "field"), WRONG.values(), ids=WRONG)
+def test_mistakes_are_problems(
+    http: httpx.Client, method: str, path: str, body: dict[str, Any], status: int, code: str, field: str | None
+) -> None:
+    with http.stream("GET", "/snake/a"):
+        answer = http.request(method, path, **body)
+        assert answer.headers["content-type"] == "application/problem+json"
+        problem = answer.json()
+        assert (answer.status_code, problem["status"], problem["code"]) == (status, status, code)
+        assert problem.get("field") == field
+        assert problem["error"] == problem["detail"]
+        assert (answer.headers.get("allow") is not None) is (status == 405)
+
+
+def test_head_does_not_join(http: httpx.Client) -> None:
+    assert http.head("/snake/a").status_code == 405
+    assert http.get("/").json()["agents"] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_cleanly(number: signal.Signals) -> None:
+    with mock_env_process("--delay", "3600") as (process, url), httpx.stream("GET", f"{url}/snake/anna") as stream:
+        texts = stream.iter_lines()
+        next(texts)
+        process.send_signal(number)
+        assert [json.loads(text)["game_over"] for text in texts] == [True]
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert (output, errors) == ("", ""), "stdout holds the address only, and nothing is wrong"
+
+
+def test_the_first_line_says_where(unused_port: int) -> None:
+    with mock_env_process("--port", str(unused_port), "--access-log") as (process, url):
+        assert url == f"http://127.0.0.1:{unused_port}"
+        assert httpx.get(url).json()["service"] == "rattle mock-env"
+        second = subprocess.run([*MOCK_ENV, "--port", str(unused_port)], capture_output=True, text=True, check=False)
+        process.terminate()
+        _, log = process.communicate(timeout=60)
+    assert log.split(" ", 1)[1] == "GET / HTTP/1.1 200\n"
+    assert second.returncode == 1
+    assert second.stderr.startswith(f"Error: cannot listen on 127.0.0.1 port {unused_port}")
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def test_an_unknown_fault_is_one_clear_line() -> None:
+    done = subprocess.run([*MOCK_ENV, "--fault", "lazy"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "Error: there is no fault 'lazy': 'rattle mock-env --help' lists them\n"
