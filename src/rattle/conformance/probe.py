@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import httpx
 import msgspec
 
@@ -17,18 +19,12 @@ def absent_faces(target: Target) -> dict[str, str]:
 
     Raises ConformanceError where nothing answers, or the server has neither face.
     """
-    try:
-        with httpx.Client(base_url=target.url, timeout=target.timeout, trust_env=False) as client:
-            vector = client.get("/v1/spec").status_code
-            with client.stream("GET", f"/snake/{PROBE}") as stream:
-                agent = stream.status_code
-                code = _code(stream.read()) if agent == 404 else None
-            if agent == 200:
+    with httpx.Client(base_url=target.url, timeout=target.timeout, trust_env=False) as client:
+        vector, _ = _ask(client, "/v1/spec")
+        agent, code = _ask(client, f"/snake/{PROBE}")
+        if agent == 200:
+            with suppress(httpx.HTTPError):  # the probe has joined; a check will say what is wrong with the reset
                 client.post("/reset")
-    except httpx.HTTPError as error:
-        raise ConformanceError(
-            f"no server answers at {target.url}: {error or type(error).__name__}; is it running, and is the port right?"
-        ) from None
     absent = {}
     if agent == 404:
         said = f" ({code})" if code else ""
@@ -41,6 +37,20 @@ def absent_faces(target: Target) -> dict[str, str]:
             "docs/env-api.md says what a server must answer"
         )
     return absent
+
+
+def _ask(client: httpx.Client, path: str) -> tuple[int | None, str | None]:
+    """Return the status of a GET, None for a broken answer, and the problem's code."""
+    try:
+        with client.stream("GET", path) as stream:
+            return stream.status_code, _code(stream.read()) if stream.status_code == 404 else None
+    except (httpx.ConnectError, httpx.TimeoutException) as error:
+        what = "nothing answers in time" if isinstance(error, httpx.TimeoutException) else str(error)
+        raise ConformanceError(
+            f"no server at {client.base_url}: {what}; is it running, and is the port right?"
+        ) from None
+    except httpx.HTTPError:
+        return None, None
 
 
 def _code(content: bytes) -> str | None:

@@ -33,6 +33,14 @@ def print_result(console: Console, result: Result) -> None:
         console.print(Text(f"      {extra}", style="dim"), soft_wrap=True)
 
 
+def print_absent(console: Console, face: str, reason: str, results: Sequence[Result]) -> None:
+    """Print one line for all checks of a face that the server lacks."""
+    count = sum(result.sentence == reason for result in results)
+    if count:
+        line = Text.assemble(("skip", _STYLES["skip"]), f"  {face}.*  ", (f"{count} checks: {reason}", "dim"))
+        console.print(line, soft_wrap=True)
+
+
 def print_summary(console: Console, url: str, results: Sequence[Result], seconds: float) -> None:
     """Print how many checks passed, failed and were skipped."""
     counts = summary(results)

@@ -29,11 +29,8 @@ def run(target: Target, checks: Sequence[Check], chosen: Sequence[Check], absent
     `absent` maps a face that the server lacks to the reason.
     """
     wanted = {check.id for check in chosen}
-    needed = _with_needs(checks, wanted)
     outcomes: dict[str, Outcome] = {}
-    for check in checks:
-        if check.id not in needed:
-            continue
+    for check in _with_needs(checks, chosen):
         result = _judge(target, check, outcomes, absent.get(check.face))
         outcomes[check.id] = result.result
         if check.id in wanted:
@@ -65,17 +62,20 @@ def _judge(target: Target, check: Check, outcomes: dict[str, Outcome], absent: s
     return Result(check.id, check.title, result, sentence, expected, got, evidence, time.monotonic() - start)
 
 
-def _with_needs(checks: Sequence[Check], wanted: set[str]) -> set[str]:
-    """Return the ids wanted and all that they need, directly or not."""
-    needs = {check.id: check.needs for check in checks}
-    found: set[str] = set()
-    open_ids = list(wanted)
-    while open_ids:
-        name = open_ids.pop()
-        if name not in found:
-            found.add(name)
-            open_ids += needs[name]
-    return found
+def _with_needs(checks: Sequence[Check], chosen: Sequence[Check]) -> list[Check]:
+    """Return the chosen checks, each after all that it needs, directly or not."""
+    by_id = {check.id: check for check in checks}
+    found: dict[str, Check] = {}
+
+    def add(check: Check) -> None:
+        if check.id not in found:
+            for need in check.needs:
+                add(by_id[need])
+            found[check.id] = check
+
+    for check in chosen:
+        add(check)
+    return list(found.values())
 
 
 def _fits(name: str, pattern: str) -> bool:

@@ -14,7 +14,7 @@ from rattle.conformance.checks import Check
 from rattle.conformance.errors import ConformanceError
 from rattle.conformance.probe import absent_faces
 from rattle.conformance.report import as_json as in_json
-from rattle.conformance.report import as_junit, print_result, print_summary, summary
+from rattle.conformance.report import as_junit, print_absent, print_result, print_summary, summary
 from rattle.conformance.runner import run
 from rattle.conformance.table import CHECKS
 from rattle.conformance.target import Target
@@ -35,11 +35,14 @@ def check(url: str, timeout: float, chosen: Sequence[Check], *, as_json: bool, j
         return COULD_NOT_RUN
     try:
         for result in run(target, CHECKS, chosen, absent):
-            print_result(console, result)
             results.append(result)
+            if result.sentence not in absent.values():
+                print_result(console, result)
     finally:
         target.close()
     seconds = time.monotonic() - start
+    for face, reason in absent.items():
+        print_absent(console, face, reason, results)
     print_summary(console, target.url, results, seconds)
     if as_json:
         sys.stdout.write(in_json(target.url, results, seconds) + "\n")

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from rattle.conformance import (
+    agent_errors,
+    agent_health,
+    agent_moves,
+    agent_resets,
+    agent_state,
+    agent_stream,
     vector_actions,
     vector_determinism,
     vector_encodings,
@@ -17,6 +23,12 @@ from rattle.conformance import (
 from rattle.conformance.checks import Check
 
 CHECKS: tuple[Check, ...] = (
+    *agent_health.CHECKS,
+    *agent_stream.CHECKS,
+    *agent_state.CHECKS,
+    *agent_moves.CHECKS,
+    *agent_resets.CHECKS,
+    *agent_errors.CHECKS,
     *vector_spec.CHECKS,
     *vector_sessions.CHECKS,
     *vector_steps.CHECKS,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -107,12 +109,18 @@ class Target:
         self.prefix = parts.path.rstrip("/")
         self.timeout = timeout
         self.evidence: list[str] = []
+        #: Two runs of the checker must not take each other's snakes for their own.
+        self._snakes = (f"check-{secrets.token_hex(3)}-{number}" for number in count(1))
         self._facts: dict[Callable[[Target], Any], Any] = {}
         self._client = httpx.Client(base_url=self.url, timeout=timeout, follow_redirects=False, trust_env=False)
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def new_snake(self) -> str:
+        """Return an id that no snake has had."""
+        return next(self._snakes)
 
     def note(self, line: str) -> None:
         """Record something that was sent or came back, as evidence; only the last few are kept."""
