@@ -35,7 +35,6 @@ from rattle.clients.agent_protocol import (
     MOVES,
     AgentState,
     BadAnswer,
-    Busy,
     Health,
     Lines,
     MoveAnswer,
@@ -54,7 +53,6 @@ __all__ = [
     "AgentState",
     "AsyncAgentClient",
     "BadAnswer",
-    "Busy",
     "Health",
     "Limits",
     "NoAnswer",
@@ -68,7 +66,7 @@ __all__ = [
 class AgentClient:
     """Plays one agent without asyncio; use it in a `with` statement, or call `close`.
 
-    Every method raises a ClientError: Refused (or Busy) with the server's `status`, `code` and `field`; NotSent,
+    Every method raises a ClientError: Refused with the server's `status`, `code` and `field`; NotSent,
     NoAnswer or ConnectionBroken when there was no answer; BadAnswer for one that the agent API does not allow.
     """
 

@@ -86,13 +86,6 @@ def _content(body: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"content": msgspec.json.encode(body), "headers": {"Content-Type": "application/json"}}
 
 
-def _wait(call: tenacity.RetryCallState) -> float:
-    """Wait as long as all clients do, and at least as long as the server asks for."""
-    error = call.outcome.exception() if call.outcome is not None else None
-    return max(_USUAL_WAIT(call), getattr(error, "retry_after", 0.0))
-
-
-_USUAL_WAIT = retrying(0).wait
 _REPEATABLE = {"GET": may_ask_again, "POST": may_act_again}
 
 
@@ -105,8 +98,7 @@ class Link(_Link):
 
     def retrying(self, method: str) -> tenacity.Retrying:
         """Return what tries a request again."""
-        stop = tenacity.stop_before_delay(self.limits.retry)
-        return retrying(self.limits.retry, _REPEATABLE[method]).copy(wait=_wait, stop=stop)
+        return retrying(self.limits.retry, _REPEATABLE[method])
 
     def ask(self, method: str, path: str, kind: type[_Answer], body: Mapping[str, Any] | None = None) -> _Answer:
         """Return the answer to a request."""
@@ -183,8 +175,7 @@ class AsyncLink(_Link):
 
     def retrying(self, method: str) -> tenacity.AsyncRetrying:
         """Return what tries a request again."""
-        stop = tenacity.stop_before_delay(self.limits.retry)
-        return retrying_async(self.limits.retry, _REPEATABLE[method]).copy(wait=_wait, stop=stop)
+        return retrying_async(self.limits.retry, _REPEATABLE[method])
 
     async def ask(self, method: str, path: str, kind: type[_Answer], body: Mapping[str, Any] | None = None) -> _Answer:
         """Return the answer to a request."""

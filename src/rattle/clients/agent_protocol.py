@@ -40,12 +40,6 @@ class SnakeLost(ClientError):
     """The snake's life ended, or lines were lost, while there was no connection."""
 
 
-class Busy(Refused):
-    """The server has no room now; `retry_after` says in how many seconds it may have."""
-
-    retry_after: float = 0.0
-
-
 class AgentState(msgspec.Struct, frozen=True):
     """One line of a stream."""
 
@@ -97,7 +91,7 @@ def check_snake_id(snake_id: str) -> str:
 
 
 def read_answer(status: int, headers: Mapping[str, str], body: bytes, kind: type[_Answer]) -> _Answer:
-    """Return an answer's body as a `kind`; raises Refused, Busy or BadAnswer."""
+    """Return an answer's body as a `kind`; raises Refused or BadAnswer."""
     if status >= 400:
         raise read_problem(status, headers, body)
     if status != 200:
@@ -115,12 +109,10 @@ def read_problem(status: int, headers: Mapping[str, str], body: bytes) -> Refuse
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         content = None
     error = refusal(status, content if isinstance(content, dict) else None)
-    if status != 503:
-        return error
-    busy = Busy(str(error), status, error.code, error.field)
     after = headers.get("retry-after", "")
-    busy.retry_after = float(after) if after.isascii() and after.isdigit() else 0.0
-    return busy
+    if re.fullmatch("[0-9]{1,9}", after):  # the other form, a date, is not worth a clock here
+        error.retry_after = float(after)
+    return error
 
 
 def read_about(snake_id: str, answer: MoveAnswer) -> bool:

@@ -17,7 +17,12 @@ class ConnectionBroken(ClientError):
 
 
 class Refused(ClientError):
-    """The server refused a request; `status`, `code` and `field` are those of its problem (docs/env-api.md)."""
+    """The server refused a request; `status`, `code` and `field` are those of its problem (docs/env-api.md).
+
+    `retry_after` is how many seconds the server asks to wait before the next try.
+    """
+
+    retry_after: float = 0.0
 
     def __init__(self, detail: str, status: int, code: str = "", field: str | None = None) -> None:
         super().__init__(detail)

@@ -18,12 +18,21 @@ def is_temporary(error: BaseException) -> bool:
     return isinstance(error, ConnectionBroken) or (isinstance(error, Refused) and error.is_temporary)
 
 
+def _wait(call: tenacity.RetryCallState) -> float:
+    """Wait longer after every try, and at least as long as the server asks for."""
+    error = call.outcome.exception() if call.outcome is not None else None
+    return max(_BACK_OFF(call), error.retry_after if isinstance(error, Refused) else 0.0)
+
+
+_BACK_OFF = tenacity.wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT) + tenacity.wait_random(0, FIRST_WAIT)
+
+
 def retrying(seconds: float, retry_on: Callable[[BaseException], bool] = is_temporary) -> tenacity.Retrying:
-    """Return a retrying caller that gives up after `seconds` and raises what it met last."""
+    """Return a retrying caller that gives up rather than try after `seconds`, and raises what it met last."""
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(retry_on),
-        wait=tenacity.wait_exponential_jitter(initial=FIRST_WAIT, max=LONGEST_WAIT, jitter=FIRST_WAIT),
-        stop=tenacity.stop_after_delay(seconds),
+        wait=_wait,
+        stop=tenacity.stop_before_delay(seconds),
         reraise=True,
     )
 
@@ -32,7 +41,7 @@ def retrying_async(seconds: float, retry_on: Callable[[BaseException], bool] = i
     """Return the same for coroutines."""
     return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception(retry_on),
-        wait=tenacity.wait_exponential_jitter(initial=FIRST_WAIT, max=LONGEST_WAIT, jitter=FIRST_WAIT),
-        stop=tenacity.stop_after_delay(seconds),
+        wait=_wait,
+        stop=tenacity.stop_before_delay(seconds),
         reraise=True,
     )
