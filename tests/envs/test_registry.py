@@ -51,7 +51,7 @@ def test_validate_fills_in_the_defaults() -> None:
         ("snake", {"rewards": 3}, "'rewards': .*got 3"),
         ("snek", {}, "unknown environment 'snek', did you mean 'snake'"),
         ("CartPole-v1", {}, "unknown environment 'CartPole-v1', did you mean 'gym:CartPole-v1'"),
-        ("", {}, "unknown environment ''. There are 'snake' and 'gym:ID'"),
+        ("", {}, "unknown environment ''. There are 'snake', 'gym:ID'"),
         ("gym:CartPole-v9", {}, "no environment 'CartPole-v9', did you mean 'CartPole-v1'"),
         ("gym:", {}, "no environment ''"),
     ],
@@ -114,6 +114,7 @@ def test_a_file_hands_over_no_code(settings: dict[str, Any], message: str) -> No
 def test_validating_compiles_nothing() -> None:
     program = (
         "import sys; from rattle.envs.registry import validate; validate('snake', {}); validate('gym:CartPole-v1', {});"
+        "validate('pettingzoo:tests.envs.parallel_party', {});"
         "print('numba' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)

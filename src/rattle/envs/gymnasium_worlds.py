@@ -12,10 +12,11 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
-from rattle.envs.action_log import ActionLog
 from rattle.envs.errors import EnvError
-from rattle.envs.gymnasium_ids import check_harmless, find_spec
-from rattle.envs.philox import check_seed, derive_seed
+from rattle.envs.foreign import MAKING_ERRORS, cannot_make, check_harmless
+from rattle.envs.gymnasium_ids import find_spec
+from rattle.envs.logged_worlds import LoggedWorlds, check_batch, episode_seed
+from rattle.envs.philox import check_seed
 from rattle.envs.vector import EnvironmentSpec, FloatSpace, check_actions
 
 Env = gymnasium.Env[Any, Any]
@@ -41,11 +42,10 @@ class KeyedEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         """Start the next episode; a seed given here is ignored."""
         episode = self.next_episode
         self.next_episode += 1
-        # 31 bits fit everything that environments seed with it: RandomState, `random`, and C libraries.
-        return self.env.reset(seed=derive_seed(self._seed, "world", self._world, episode) >> 33, options=options)
+        return self.env.reset(seed=episode_seed(self._seed, self._world, episode), options=options)
 
 
-class GymnasiumWorlds:
+class GymnasiumWorlds(LoggedWorlds):
     """W worlds of one Gymnasium id, one agent each; implements `rattle.envs.vector.VectorWorlds`.
 
     World i of a seed plays the same episodes in any batch, because every episode has a seed of its own; `first_world`
@@ -69,12 +69,11 @@ class GymnasiumWorlds:
         *,
         allow_imports: bool = True,
     ) -> None:
-        if num_worlds < 1 or first_world < 0:
-            raise EnvError(f"cannot hold {num_worlds} worlds from number {first_world}: need 1 or more, from 0 on")
+        check_batch(num_worlds, first_world)
         settings = dict(settings or {})
         gymnasium_spec = find_spec(gymnasium_id, allow_imports=allow_imports)
         if not allow_imports:
-            check_harmless(gymnasium_id, settings)
+            check_harmless(f"gym:{gymnasium_id}", settings)
         self._keyed = [
             KeyedEpisodes(_make(gymnasium_spec, settings), first_world + world) for world in range(num_worlds)
         ]
@@ -85,28 +84,14 @@ class GymnasiumWorlds:
             copy=False,
             autoreset_mode=AutoresetMode.SAME_STEP,
         )
-        self.spec = EnvironmentSpec(
+        spec = EnvironmentSpec(
             id=f"gym:{gymnasium_id}",
             settings=settings,
             observation_space=FloatSpace(size),
             num_actions=int(actions.n),
             agents_per_world=1,
         )
-        self.num_worlds = num_worlds
-        self.num_slots = num_worlds
-        self.first_world = first_world
-        self.seed = check_seed(seed)
-
-        self.observation = np.zeros((num_worlds, size), np.float32)
-        self.reward = np.zeros(num_worlds, np.float32)
-        self.terminated = np.zeros(num_worlds, np.bool_)
-        self.truncated = np.zeros(num_worlds, np.bool_)
-        self.active = np.ones(num_worlds, np.bool_)
-        self.final_observation = np.zeros((num_worlds, size), np.float32)
-        self.final_metrics: Mapping[str, NDArray[np.int32]] = {}
-        self.metrics: Mapping[str, NDArray[np.int32]] = {}
-        self.episode = np.zeros(num_worlds, np.uint32)
-        self._log = ActionLog(num_worlds, self.spec.num_actions)
+        super().__init__(spec, num_worlds, seed, first_world)
         self.reset(seed)
 
     def reset(self, seed: int | None = None) -> None:
@@ -137,67 +122,20 @@ class GymnasiumWorlds:
             self.episode[ended] += 1
             self._log.clear(ended)
 
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Return copies of all that decides what follows, as plain arrays."""
-        return {
-            "seed": np.array([self.seed], np.uint64),
-            "first_world": np.array([self.first_world], np.uint64),
-            "episode": self.episode.copy(),
-            "observation": self.observation.copy(),
-            **self._log.state(),
-        }
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Continue exactly where `state` was taken, by playing the actions of each episode in progress again.
-
-        Raises EnvError when the state is of other worlds, and when an environment does not repeat itself.
-        """
-        self._check_fits(state)
-        self._log.restore(state)
-        self.seed = check_seed(int(state["seed"][0]))
-        self.episode[:] = state["episode"]
-        self._forget_last_step()
-        for world, env in enumerate(self._keyed):
-            env.key(self.seed, next_episode=int(self.episode[world]))
-            self.observation[world] = self._replay(env, self._log.actions_of(world))
-        if not np.array_equal(self.observation, state["observation"], equal_nan=True):
-            raise self._not_deterministic()
-
-    def snapshot(self, world: int) -> dict[str, Any]:
-        """Return what one world shows: its observation as a list of numbers."""
-        return {"observation": self.observation[world].tolist()}
-
     def close(self) -> None:
         """Close every environment."""
         self._envs.close()
 
-    def _check_fits(self, state: Mapping[str, NDArray[Any]]) -> None:
-        for name, own in self.state().items():
-            stored = state.get(name)
-            if stored is None or stored.dtype != own.dtype or (name != "actions" and stored.shape != own.shape):
-                raise EnvError(f"the stored worlds do not fit '{self.spec.id}': '{name}' is missing or another array")
-        first_world = int(state["first_world"][0])
-        if first_world != self.first_world:
-            raise EnvError(f"the stored worlds are numbered from {first_world}, these from {self.first_world}")
-
-    def _replay(self, env: KeyedEpisodes, actions: NDArray[Any]) -> NDArray[Any]:
-        """Start an environment's next episode, take the actions in it, and return the last observation."""
+    def _replay(self, world: int, actions: NDArray[np.int64]) -> bool:
+        env = self._keyed[world]
+        env.key(self.seed, next_episode=int(self.episode[world]))
         observation, _ = env.reset()
-        for action in actions.astype(np.int64) + self._first_action:
+        for action in actions[:, 0] + self._first_action:
             observation, _, terminated, truncated, _ = env.step(action)
             if terminated or truncated:
-                raise self._not_deterministic()
-        return np.asarray(observation)
-
-    def _not_deterministic(self) -> EnvError:
-        return EnvError(
-            f"'{self.spec.id}' went another way when its episodes were played again from their seeds: it is not "
-            "deterministic, or not the version that was stored, so a run in it cannot be resumed: train anew"
-        )
-
-    def _forget_last_step(self) -> None:
-        for array in (self.reward, self.terminated, self.truncated):
-            array[:] = 0
+                return False
+        self.observation[world] = observation
+        return True
 
 
 def _make(spec: EnvSpec, settings: dict[str, Any]) -> Env:
@@ -205,15 +143,8 @@ def _make(spec: EnvSpec, settings: dict[str, Any]) -> Env:
     try:
         # Gymnasium's passive checker looks at the first steps only, and costs a call in all of them.
         return gymnasium.make(spec, **{"disable_env_checker": True, **settings})
-    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-        raise EnvError(f"'gym:{spec.id}' needs a package that is not installed: {_one_line(error)}") from error
-    except (TypeError, ValueError, AssertionError, KeyError, gymnasium.error.Error) as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in settings.items()) or "its defaults"
-        raise EnvError(f"'gym:{spec.id}' cannot be made with {given}: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    except MAKING_ERRORS as error:
+        raise cannot_make(f"gym:{spec.id}", settings, error) from error
 
 
 def _spaces(gymnasium_id: str, env: Env) -> tuple[int, Discrete]:

@@ -12,6 +12,7 @@ from rattle.envs.vector import VectorWorlds
 # What an environment needs is imported only when it is asked for: compiled code alone takes longer than `--help` may.
 
 GYM_PREFIX = "gym:"
+PETTINGZOO_PREFIX = "pettingzoo:"
 
 
 def make_worlds(
@@ -26,8 +27,9 @@ def make_worlds(
     """Build worlds `first_world` to `first_world + num_worlds - 1` of `seed`, at the start of episode 0.
 
     `environment` is `snake`, whose settings are those of SnakeSettings, or `gym:ID` for a Gymnasium id, whose
-    settings are handed to `gymnasium.make`. An id `gym:MODULE:ID` imports its module; with `allow_imports` false,
-    for names and settings that come from a stranger's file, that is refused, and so are settings that name code.
+    settings are handed to `gymnasium.make`, or `pettingzoo:MODULE` for the module's `parallel_env(**settings)`. The ids
+    `gym:MODULE:ID` and `pettingzoo:MODULE` import their module; with `allow_imports` false, for names and settings
+    that come from a stranger's file, that is refused, and so are settings that name code.
 
     Raises EnvError with one clear line for an unknown environment, a bad
     setting, or an environment that the vector protocol cannot hold.
@@ -37,6 +39,11 @@ def make_worlds(
 
         gymnasium_id = environment.removeprefix(GYM_PREFIX)
         return GymnasiumWorlds(gymnasium_id, settings, num_worlds, seed, first_world, allow_imports=allow_imports)
+    if environment.startswith(PETTINGZOO_PREFIX):
+        from rattle.envs.pettingzoo_worlds import PettingZooWorlds
+
+        module = environment.removeprefix(PETTINGZOO_PREFIX)
+        return PettingZooWorlds(module, settings, num_worlds, seed, first_world, allow_imports=allow_imports)
     if environment == "snake":
         from rattle.envs.snake.batch import SnakeWorlds
         from rattle.envs.snake.settings import SnakeSettings
@@ -48,22 +55,32 @@ def make_worlds(
 def validate(environment: str, settings: Mapping[str, Any], *, allow_imports: bool = True) -> dict[str, Any]:
     """Return the full settings of an environment, defaults filled in, without building a world.
 
-    Raises EnvError as `make_worlds` does. What a Gymnasium environment accepts shows only when it is built: here its
-    id is looked up and its settings are returned as they are.
+    Raises EnvError as `make_worlds` does. What an environment of Gymnasium or PettingZoo accepts shows only when it is
+    built: here its name is looked up and its settings are returned as they are.
     """
     if environment.startswith(GYM_PREFIX):
-        from rattle.envs.gymnasium_ids import check_harmless, find_spec
+        from rattle.envs.gymnasium_ids import find_spec
 
-        gymnasium_id = environment.removeprefix(GYM_PREFIX)
-        find_spec(gymnasium_id, allow_imports=allow_imports)
-        if not allow_imports:
-            check_harmless(gymnasium_id, settings)
-        return dict(settings)
+        find_spec(environment.removeprefix(GYM_PREFIX), allow_imports=allow_imports)
+        return _unchecked(environment, settings, allow_imports)
+    if environment.startswith(PETTINGZOO_PREFIX):
+        from rattle.envs.pettingzoo_ids import find_parallel_env
+
+        find_parallel_env(environment.removeprefix(PETTINGZOO_PREFIX), allow_imports=allow_imports)
+        return _unchecked(environment, settings, allow_imports)
     if environment == "snake":
         from rattle.envs.snake.settings import SnakeSettings
 
         return validated(SnakeSettings, settings, environment).model_dump()
     raise _unknown(environment)
+
+
+def _unchecked(environment: str, settings: Mapping[str, Any], allow_imports: bool) -> dict[str, Any]:
+    from rattle.envs.foreign import check_harmless
+
+    if not allow_imports:
+        check_harmless(environment, settings)
+    return dict(settings)
 
 
 def _unknown(environment: str) -> EnvError:
@@ -72,6 +89,7 @@ def _unknown(environment: str) -> EnvError:
     known = ["snake", *(GYM_PREFIX + gymnasium_id for gymnasium_id in gymnasium.registry)]
     hint = nearest(environment, known) or nearest(GYM_PREFIX + environment, known)
     return EnvError(
-        f"unknown environment '{environment}'{hint or '.'} There are 'snake' and "
-        f"'{GYM_PREFIX}ID' for every Gymnasium id, such as '{GYM_PREFIX}CartPole-v1'"
+        f"unknown environment '{environment}'{hint or '.'} There are 'snake', "
+        f"'{GYM_PREFIX}ID' for every Gymnasium id, such as '{GYM_PREFIX}CartPole-v1', and "
+        f"'{PETTINGZOO_PREFIX}MODULE' for every PettingZoo module with a parallel_env"
     )

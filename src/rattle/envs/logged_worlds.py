@@ -1,0 +1,119 @@
+"""What worlds of foreign environments share: a seed an episode, and a state that is played again."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.envs.action_log import ActionLog
+from rattle.envs.errors import EnvError
+from rattle.envs.philox import check_seed, derive_seed
+from rattle.envs.vector import EnvironmentSpec, FloatSpace
+
+
+def check_batch(num_worlds: int, first_world: int) -> None:
+    """Raise EnvError unless there can be `num_worlds` worlds from number `first_world` on."""
+    if num_worlds < 1 or first_world < 0:
+        raise EnvError(f"cannot hold {num_worlds} worlds from number {first_world}: need 1 or more, from 0 on")
+
+
+def episode_seed(seed: int, world: int, episode: int) -> int:
+    """Return the seed of one episode: 31 bits, which fit RandomState, `random` and C libraries."""
+    return derive_seed(seed, "world", world, episode) >> 33
+
+
+class LoggedWorlds(ABC):
+    """The arrays of W worlds, whose state is their seed and the actions of the episodes in progress.
+
+    Environments from elsewhere cannot be stored, but started again: every episode has a seed of its own, so that
+    `restore` takes the same actions in the same episodes. A subclass steps them, and keeps `_log` true: a row a tick,
+    cleared for the slots of worlds whose next episode began.
+    """
+
+    def __init__(self, spec: EnvironmentSpec, num_worlds: int, seed: int, first_world: int) -> None:
+        self.spec = spec
+        self.num_worlds = num_worlds
+        self.num_slots = slots = num_worlds * spec.agents_per_world
+        self.first_world = first_world
+        self.seed = check_seed(seed)
+        space = spec.observation_space
+        floats = isinstance(space, FloatSpace)
+        width = space.size if isinstance(space, FloatSpace) else space.cells
+        self.observation: NDArray[Any] = np.zeros((slots, width), np.float32 if floats else np.uint8)
+        self.reward = np.zeros(slots, np.float32)
+        self.terminated = np.zeros(slots, np.bool_)
+        self.truncated = np.zeros(slots, np.bool_)
+        self.active = np.ones(slots, np.bool_)
+        self.final_observation = np.zeros_like(self.observation)
+        self.final_metrics: Mapping[str, NDArray[np.int32]] = {}
+        self.metrics: Mapping[str, NDArray[np.int32]] = {}
+        self.episode = np.zeros(num_worlds, np.uint32)
+        self._log = ActionLog(slots, spec.num_actions)
+
+    @abstractmethod
+    def _replay(self, world: int, actions: NDArray[np.int64]) -> bool:
+        """Start episode `self.episode[world]` of one world and take `actions` (ticks, A) in it.
+
+        Fills the world's rows of `observation` and `active`; returns False when the episode ended on the way.
+        """
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return copies of all that decides what follows, as plain arrays."""
+        return {
+            "seed": np.array([self.seed], np.uint64),
+            "first_world": np.array([self.first_world], np.uint64),
+            "episode": self.episode.copy(),
+            "observation": self.observation.copy(),
+            **self._log.state(),
+        }
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Continue exactly where `state` was taken, by playing the actions of each episode in progress again.
+
+        Raises EnvError when the state is of other worlds, and when an environment does not repeat itself.
+        """
+        self._check_fits(state)
+        if (np.diff(state["length"].reshape(self.num_worlds, -1)) != 0).any():
+            raise EnvError("the stored worlds are damaged: a world's agents have taken unequally many actions")
+        self._log.restore(state)
+        self.seed = check_seed(int(state["seed"][0]))
+        self.episode[:] = state["episode"]
+        self._forget_last_step()
+        for world in range(self.num_worlds):
+            taken = [self._log.actions_of(slot).astype(np.int64) for slot in self._slots_of(world)]
+            if not self._replay(world, np.stack(taken, axis=1)):
+                raise self._not_deterministic()
+        if not np.array_equal(self.observation, state["observation"], equal_nan=self.observation.dtype.kind == "f"):
+            raise self._not_deterministic()
+
+    def snapshot(self, world: int) -> dict[str, Any]:
+        """Return what one world shows: its agents' observations as numbers."""
+        rows = self.observation[self._slots_of(world)]
+        return {"observation": (rows[0] if self.spec.agents_per_world == 1 else rows).tolist()}
+
+    def _slots_of(self, world: int) -> range:
+        agents = self.spec.agents_per_world
+        return range(world * agents, (world + 1) * agents)
+
+    def _forget_last_step(self) -> None:
+        for array in (self.reward, self.terminated, self.truncated):
+            array[:] = 0
+
+    def _check_fits(self, state: Mapping[str, NDArray[Any]]) -> None:
+        for name, own in self.state().items():
+            stored = state.get(name)
+            if stored is None or stored.dtype != own.dtype or (name != "actions" and stored.shape != own.shape):
+                raise EnvError(f"the stored worlds do not fit '{self.spec.id}': '{name}' is missing or another array")
+        first_world = int(state["first_world"][0])
+        if first_world != self.first_world:
+            raise EnvError(f"the stored worlds are numbered from {first_world}, these from {self.first_world}")
+
+    def _not_deterministic(self) -> EnvError:
+        return EnvError(
+            f"'{self.spec.id}' went another way when its episodes were played again from their seeds: it is not "
+            "deterministic, or not the version that was stored, so a run in it cannot be resumed: train anew"
+        )

@@ -1,0 +1,207 @@
+"""Worlds of any PettingZoo parallel environment whose agents share a flat observation and discrete actions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete, Space
+from numpy.typing import NDArray
+
+from rattle.envs.errors import EnvError
+from rattle.envs.foreign import MAKING_ERRORS, cannot_make, check_harmless
+from rattle.envs.logged_worlds import LoggedWorlds, check_batch, episode_seed
+from rattle.envs.pettingzoo_ids import find_parallel_env
+from rattle.envs.philox import check_seed
+from rattle.envs.vector import CodeSpace, EnvironmentSpec, FloatSpace, ObservationSpace, check_actions
+
+#: Codes are bytes.
+_MOST_CODES = 256
+
+
+class PettingZooWorlds(LoggedWorlds):
+    """W worlds of one PettingZoo module's `parallel_env`; implements `rattle.envs.vector.VectorWorlds`.
+
+    Slot w * A + a is agent a of `possible_agents` in world w. World i of a seed plays the same episodes in any batch,
+    because every episode has a seed of its own; `first_world` gives the number of the first world here. A Box is handed
+    out as float32, a Discrete observation as one code; values and actions are counted from their space's start. Where
+    an environment says terminated and truncated at once, it is terminated; an agent that leaves without either is
+    truncated. `state` stores the actions of the episodes in progress, and `restore` plays them again.
+
+    With `allow_imports` false the module and the settings may come from a stranger; see `find_parallel_env` and
+    `check_harmless`.
+
+    Raises EnvError for a module without `parallel_env`, settings that it does not take, a missing dependency, agents
+    that are not all there from the start, and spaces other than one for all, a one-dimensional Box or Discrete to see
+    and Discrete to act.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        settings: Mapping[str, Any] | None = None,
+        num_worlds: int = 1,
+        seed: int = 0,
+        first_world: int = 0,
+        *,
+        allow_imports: bool = True,
+    ) -> None:
+        check_batch(num_worlds, first_world)
+        settings = dict(settings or {})
+        name = f"pettingzoo:{module}"
+        parallel_env = find_parallel_env(module, allow_imports=allow_imports)
+        if not allow_imports:
+            check_harmless(name, settings)
+        self._envs = [_make(name, parallel_env, settings) for _ in range(num_worlds)]
+        self._agents = _agents_of(name, self._envs[0])
+        self._sight = _shared_sight(name, self._envs[0], self._agents)
+        acts = _shared_actions(name, self._envs[0], self._agents)
+        self._first_action = int(acts.start)
+        spec = EnvironmentSpec(
+            id=name,
+            settings=settings,
+            observation_space=_observation_space(name, self._sight),
+            num_actions=int(acts.n),
+            agents_per_world=len(self._agents),
+        )
+        super().__init__(spec, num_worlds, seed, first_world)
+        self._first_code = int(self._sight.start) if isinstance(self._sight, Discrete) else 0
+        self.reset(seed)
+
+    def reset(self, seed: int | None = None) -> None:
+        """Start episode 0 of `seed` in every world, or with None the next episode of the current seed."""
+        if seed is None:
+            self.episode += np.uint32(1)
+        else:
+            self.seed = check_seed(seed)
+            self.episode[:] = 0
+        self._forget_last_step()
+        for world in range(self.num_worlds):
+            self._start(world)
+        self._log.clear()
+
+    def step(self, action: NDArray[np.integer[Any]]) -> None:
+        """Advance every world one tick; `action` holds 0 to num_actions - 1 in shape (W * A,)."""
+        check_actions(action, self.num_slots, self.spec.num_actions)
+        taken = np.where(self.active, action, 0).astype(np.int64)
+        self._log.append(taken)
+        self._forget_last_step()
+        for world, actions in enumerate(taken.reshape(self.num_worlds, -1)):
+            if self._advance(world, actions):
+                continue
+            slots = self._slots_of(world)
+            self.final_observation[slots] = self.observation[slots]
+            self.episode[world] += 1
+            self._start(world)
+            self._log.clear(np.array(slots))
+
+    def close(self) -> None:
+        """Close every environment."""
+        for env in self._envs:
+            env.close()
+
+    def _replay(self, world: int, actions: NDArray[np.int64]) -> bool:
+        self._start(world)
+        goes_on = all(self._advance(world, row) for row in actions)
+        self._forget_last_step()
+        return goes_on
+
+    def _start(self, world: int) -> None:
+        """Start episode `self.episode[world]` of one world."""
+        env = self._envs[world]
+        seen, _ = env.reset(seed=episode_seed(self.seed, self.first_world + world, int(self.episode[world])))
+        missing = [str(agent) for agent in self._agents if agent not in seen]
+        if missing:
+            raise EnvError(
+                f"'{self.spec.id}' starts an episode without {', '.join(missing)}: only environments whose possible "
+                "agents are all there from the start can be played"
+            )
+        for slot, agent in zip(self._slots_of(world), self._agents, strict=True):
+            self._see(slot, seen[agent])
+            self.active[slot] = True
+
+    def _advance(self, world: int, actions: NDArray[np.int64]) -> bool:
+        """Take the actions (A,) in one world and fill its rows; False when its episode is over.
+
+        Agents that ended see zeros where the others play on, and what they saw last where the episode is over.
+        """
+        env = self._envs[world]
+        slots = self._slots_of(world)
+        chosen = dict(zip(self._agents, actions + self._first_action, strict=True))
+        seen, rewards, terminated, truncated, _ = env.step({agent: chosen[agent] for agent in env.agents})
+        ended = []
+        for slot, agent in zip(slots, self._agents, strict=True):
+            if not self.active[slot]:
+                continue
+            self.reward[slot] = rewards[agent]
+            self.terminated[slot] = over = bool(terminated[agent])
+            self.truncated[slot] = not over and (bool(truncated[agent]) or agent not in env.agents)
+            self._see(slot, seen[agent])
+            if self.terminated[slot] or self.truncated[slot]:
+                self.active[slot] = False
+                ended.append(slot)
+        if not self.active[slots].any():
+            return False
+        self.observation[ended] = 0
+        return True
+
+    def _see(self, slot: int, observation: Any) -> None:
+        self.observation[slot] = observation if self._first_code == 0 else observation - self._first_code
+
+
+def _make(name: str, parallel_env: Callable[..., Any], settings: dict[str, Any]) -> Any:
+    try:
+        return parallel_env(**settings)
+    except MAKING_ERRORS as error:
+        raise cannot_make(name, settings, error) from error
+
+
+def _agents_of(name: str, env: Any) -> list[Any]:
+    agents = list(getattr(env, "possible_agents", ()))
+    if not agents:
+        raise EnvError(f"'{name}' has no possible_agents: only environments with a fixed set of agents can be played")
+    return agents
+
+
+def _shared_sight(name: str, env: Any, agents: list[Any]) -> Space[Any]:
+    """Return the one observation space of all agents; raises EnvError for several, or other kinds."""
+    first: Space[Any] = env.observation_space(agents[0])
+    for agent in agents:
+        space = env.observation_space(agent)
+        if type(space) is not type(first) or space.shape != first.shape or _range(space) != _range(first):
+            raise EnvError(
+                f"'{name}': {agents[0]} observes {first} and {agent} {space}: all agents must have one observation "
+                "space, so wrap the environment in one that pads them"
+            )
+    return first
+
+
+def _shared_actions(name: str, env: Any, agents: list[Any]) -> Discrete:
+    """Return the one action space of all agents; raises EnvError for several, or other kinds."""
+    first = env.action_space(agents[0])
+    for agent in agents:
+        space = env.action_space(agent)
+        if not isinstance(space, Discrete):
+            raise EnvError(f"'{name}': {agent} takes actions from {space}: only Discrete actions can be trained")
+        if _range(space) != _range(first):
+            raise EnvError(
+                f"'{name}': {agents[0]} takes actions from {first} and {agent} from {space}: all agents must have one "
+                "action space"
+            )
+    return first  # type: ignore[no-any-return]
+
+
+def _range(space: Any) -> tuple[int, int] | None:
+    return (int(space.n), int(space.start)) if isinstance(space, Discrete) else None
+
+
+def _observation_space(name: str, space: Space[Any]) -> ObservationSpace:
+    if isinstance(space, Discrete) and 2 <= space.n <= _MOST_CODES:
+        return CodeSpace(cells=1, codes=int(space.n))
+    if isinstance(space, Box) and len(space.shape) == 1:
+        return FloatSpace(space.shape[0])
+    raise EnvError(
+        f"'{name}' observes {space}, not a one-dimensional Box or a Discrete of 2 to {_MOST_CODES} values: wrap the "
+        "environment in one that flattens what it observes"
+    )

@@ -1,0 +1,317 @@
+"""PettingZoo's parallel environments behind the vector protocol."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rattle.envs.errors import EnvError
+from rattle.envs.logged_worlds import episode_seed
+from rattle.envs.pettingzoo_worlds import PettingZooWorlds
+from rattle.envs.registry import make_worlds, validate
+from rattle.envs.snake.batch import SnakeWorlds
+from rattle.envs.snake.settings import SnakeSettings
+from rattle.envs.vector import CodeSpace, FloatSpace, VectorWorlds
+
+PARTY = "tests.envs.parallel_party"
+SNAKE = "rattle.envs.snake.pettingzoo_face"
+ROCK_PAPER_SCISSORS = "pettingzoo.classic.rps_v2"
+OUTPUTS = ("observation", "reward", "terminated", "truncated", "active", "episode")
+
+
+def actions(ticks: int, first_world: int, num_worlds: int, agents: int = 3, seed: int = 0) -> NDArray[np.int64]:
+    """Return random actions (ticks, worlds * agents) that depend on the world's number only."""
+    columns = [
+        np.random.default_rng((seed, world)).choice(3, (ticks, agents), p=[0.6, 0.2, 0.2])
+        for world in range(first_world, first_world + num_worlds)
+    ]
+    return np.concatenate(columns, axis=1)
+
+
+def history(worlds: VectorWorlds, played: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """Play and return every output as (ticks, ...), the final observations where a world ended and zeros elsewhere."""
+    record: dict[str, list[NDArray[Any]]] = {name: [] for name in (*OUTPUTS, "final_observation")}
+    for action in played:
+        before = worlds.episode.copy()
+        worlds.step(action)
+        for name in OUTPUTS:
+            record[name].append(getattr(worlds, name).copy())
+        over = np.repeat(worlds.episode != before, worlds.num_slots // worlds.num_worlds)
+        record["final_observation"].append(np.where(over[:, None], worlds.final_observation, 0))
+    return {name: np.stack(rows) for name, rows in record.items()}
+
+
+class PlainLoop:
+    """What one world of a module must show: its environments played one after another, as PettingZoo documents it."""
+
+    def __init__(self, module: str, settings: dict[str, Any], seed: int, world: int) -> None:
+        self.env = importlib.import_module(module).parallel_env(**settings)
+        self.seed, self.world, self.episode = seed, world, 0
+        self.agents = self.env.possible_agents
+        self.first_action = int(self.env.action_space(self.agents[0]).start)
+        self.first_code = int(getattr(self.env.observation_space(self.agents[0]), "start", 0))
+        self.start()
+
+    def start(self) -> None:
+        seen, _ = self.env.reset(seed=episode_seed(self.seed, self.world, self.episode))
+        self.playing = list(self.agents)
+        self.observation = self.rows(seen)
+        self.zeros = np.zeros_like(self.observation)
+
+    def rows(self, seen: dict[str, Any]) -> NDArray[np.float32]:
+        blank = np.zeros_like(np.atleast_1d(next(iter(seen.values()))))
+        shown = [np.atleast_1d(seen[agent]) - self.first_code if agent in seen else blank for agent in self.agents]
+        return np.array(shown, np.float32)
+
+    def step(self, action: NDArray[np.int64]) -> dict[str, Any]:
+        chosen = {agent: self.first_action + action[self.agents.index(agent)] for agent in self.playing}
+        seen, rewards, terminated, truncated, _ = self.env.step(chosen)
+        over = {agent: terminated[agent] for agent in self.playing}
+        cut = {agent: not over[agent] and (truncated[agent] or agent not in self.env.agents) for agent in self.playing}
+        self.playing = [agent for agent in self.playing if not over[agent] and not cut[agent]]
+        told: dict[str, Any] = {
+            "reward": [rewards.get(agent, 0) for agent in self.agents],
+            "terminated": [over.get(agent, False) for agent in self.agents],
+            "truncated": [cut.get(agent, False) for agent in self.agents],
+            "final_observation": self.zeros,
+        }
+        if self.playing:
+            self.observation = self.rows({agent: seen[agent] for agent in self.playing})
+        else:
+            told["final_observation"] = self.rows(seen)
+            self.episode += 1
+            self.start()
+        return told | {
+            "observation": self.observation,
+            "active": [agent in self.playing for agent in self.agents],
+            "episode": [self.episode],
+        }
+
+
+def assert_plays_like_the_loop(module: str, settings: dict[str, Any], ticks: int = 200) -> dict[str, NDArray[Any]]:
+    """Compare world 3 of a batch of worlds 2 to 4 with the plain loop, and return what the batch showed."""
+    worlds = PettingZooWorlds(module, settings, num_worlds=3, seed=5, first_world=2)
+    loop = PlainLoop(module, settings, seed=5, world=3)
+    agents = worlds.spec.agents_per_world
+    mine = slice(agents, 2 * agents)
+    np.testing.assert_array_equal(worlds.observation[mine], loop.observation)
+    played = actions(ticks, 2, 3, agents)
+    shown = history(worlds, played)
+    for tick, action in enumerate(played):
+        expected = loop.step(action[mine])
+        for name, rows in expected.items():
+            row = shown[name][tick]
+            np.testing.assert_array_equal(row[1:2] if name == "episode" else row[mine], rows, f"{name} at {tick}")
+    assert worlds.episode[1] > 3
+    return shown
+
+
+def test_implements_the_protocol() -> None:
+    worlds = PettingZooWorlds(PARTY, {"limit": 5}, num_worlds=2)
+    assert isinstance(worlds, VectorWorlds)
+    assert (worlds.spec.id, worlds.spec.settings) == (f"pettingzoo:{PARTY}", {"limit": 5})
+    assert worlds.spec.observation_space == FloatSpace(2)
+    assert (worlds.spec.num_actions, worlds.spec.agents_per_world, worlds.spec.metrics) == (3, 3, ())
+    assert (worlds.metrics, worlds.final_metrics) == ({}, {})
+    assert (worlds.num_worlds, worlds.num_slots) == (2, 6)
+    assert worlds.observation.dtype == np.float32
+    assert worlds.snapshot(1) == {"observation": worlds.observation[3:].tolist()}
+    worlds.close()
+
+
+@pytest.mark.parametrize("settings", [{}, {"limit": 40}, {"both": True}, {"sneaky": True}, {"codes": True}])
+def test_guests_that_leave_one_by_one(settings: dict[str, Any]) -> None:
+    shown = assert_plays_like_the_loop(PARTY, settings)
+    left_early = (shown["terminated"] | shown["truncated"]) & ~shown["active"]
+    assert left_early.any()
+    assert not (shown["terminated"] & shown["truncated"]).any()
+    assert not shown["observation"][~shown["active"]].any()
+    assert shown["truncated"].any() == (settings not in ({"limit": 40}, {"both": True}))
+
+
+@pytest.mark.parametrize("ends_when", ["all", "any"])
+def test_snake_plays_the_games_of_its_own_batch(ends_when: str) -> None:
+    settings: dict[str, Any] = {"num_snakes": 3, "width": 8, "height": 8, "ends_when": ends_when, "max_steps": 40}
+    assert_plays_like_the_loop(SNAKE, settings)
+    worlds = PettingZooWorlds(SNAKE, settings, num_worlds=1, seed=6, first_world=4)
+    played = actions(300, 4, 1)
+    shown = history(worlds, played)
+    episode, own = -1, SnakeWorlds(SnakeSettings(**settings))
+    for tick, action in enumerate(played):
+        now = 0 if tick == 0 else int(shown["episode"][tick - 1][0])
+        if now != episode:
+            # An episode here is the first of a seed of its own there.
+            own, episode = SnakeWorlds(SnakeSettings(**settings), 1, seed=episode_seed(6, 4, now)), now
+        own.step(action)
+        for name in ("reward", "terminated", "truncated"):
+            np.testing.assert_array_equal(shown[name][tick], getattr(own, name), name)
+        if own.episode[0]:
+            np.testing.assert_array_equal(shown["final_observation"][tick], own.final_observation)
+        else:
+            np.testing.assert_array_equal(shown["observation"][tick], own.observation)
+            np.testing.assert_array_equal(shown["active"][tick], own.active)
+    assert episode > 5
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PettingZoo's own games import pygame to draw themselves, which nobody asks for here."""
+    monkeypatch.setitem(sys.modules, "pygame", MagicMock())
+    for name in [name for name in sys.modules if name.startswith("pettingzoo.classic")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.filterwarnings("ignore:The old environment creation API:DeprecationWarning")
+def test_a_game_of_pettingzoos_own() -> None:
+    shown = assert_plays_like_the_loop(ROCK_PAPER_SCISSORS, {"max_cycles": 6}, ticks=60)
+    worlds = PettingZooWorlds(ROCK_PAPER_SCISSORS)
+    assert worlds.spec.observation_space == CodeSpace(1, 4)
+    assert worlds.observation.dtype == np.uint8
+    np.testing.assert_array_equal(shown["reward"].reshape(-1, 3, 2).sum(axis=2), 0)  # what one wins the other loses
+    assert shown["reward"].any()
+
+
+@pytest.mark.parametrize("module", [PARTY, SNAKE])
+def test_a_world_is_the_same_at_any_batch_width(module: str) -> None:
+    settings = {"num_snakes": 3} if module == SNAKE else {}
+    wide = history(PettingZooWorlds(module, settings, num_worlds=5, seed=8), actions(150, 0, 5))
+    alone = history(PettingZooWorlds(module, settings, num_worlds=1, seed=8, first_world=3), actions(150, 3, 1))
+    for name in wide:
+        mine = slice(3, 4) if name == "episode" else slice(9, 12)
+        np.testing.assert_array_equal(wide[name][:, mine], alone[name], name)
+
+
+def test_seeds_and_episodes_all_differ() -> None:
+    worlds = PettingZooWorlds(PARTY, num_worlds=4, seed=1)
+    starts = [worlds.observation.copy()]
+    for seed in (None, None, 2, 1):
+        worlds.reset(seed)
+        starts.append(worlds.observation.copy())
+    np.testing.assert_array_equal(starts[0], starts[-1])
+    assert len(np.unique(np.array(starts[:-1]).reshape(16, -1), axis=0)) == 16
+
+
+@pytest.mark.parametrize("ticks", [0, 1, 7, 37, 150])
+@pytest.mark.parametrize(
+    ("module", "settings"), [(PARTY, {"limit": 30}), (PARTY, {"codes": True}), (SNAKE, {"num_snakes": 3})]
+)
+def test_restored_worlds_continue_exactly(module: str, settings: dict[str, Any], ticks: int) -> None:
+    played = actions(ticks + 150, 0, 4)
+    original = PettingZooWorlds(module, settings, num_worlds=4, seed=3)
+    for action in played[:ticks]:
+        original.step(action)
+    copy = PettingZooWorlds(module, settings, num_worlds=4, seed=77)
+    history(copy, played[:23])
+    state = original.state()
+    copy.restore(state)
+    for name in ("observation", "active", "episode"):
+        np.testing.assert_array_equal(getattr(copy, name), getattr(original, name), name)
+    assert not np.stack([copy.reward, copy.terminated, copy.truncated]).any()
+    after, expected = history(copy, played[ticks:]), history(original, played[ticks:])
+    for name in after:
+        np.testing.assert_array_equal(after[name], expected[name], name)
+    assert all(array.dtype.kind in "uif" for array in state.values())
+    copy.reset()
+    original.reset()
+    np.testing.assert_array_equal(copy.observation, original.observation)
+
+
+def test_actions_of_the_dead_change_nothing() -> None:
+    one, other = (PettingZooWorlds(PARTY, {"limit": 40}, num_worlds=3, seed=2) for _ in range(2))
+    ignored = 0
+    for action in actions(100, 0, 3):
+        changed = np.where(one.active, action, 2 - action)
+        ignored += int((changed != action).sum())
+        one.step(action)
+        other.step(changed)
+        for name, array in one.state().items():
+            np.testing.assert_array_equal(array, other.state()[name], name)
+    assert ignored > 20
+
+
+def test_uncertain_environments_are_found_out() -> None:
+    original = PettingZooWorlds(PARTY, {"moody": True}, num_worlds=3)
+    original.step(np.zeros(9, np.int64))
+    with pytest.raises(EnvError, match=rf"^'pettingzoo:{PARTY}' .* not deterministic.* cannot be resumed"):
+        PettingZooWorlds(PARTY, {"moody": True}, num_worlds=3).restore(original.state())
+
+
+def test_an_episode_that_ends_in_the_replay_is_found_out() -> None:
+    original = PettingZooWorlds(PARTY)
+    original.step(np.zeros(3, np.int64))
+    with pytest.raises(EnvError, match="not deterministic"):
+        PettingZooWorlds(PARTY, {"limit": 1}).restore(original.state())
+
+
+def test_damaged_states_are_refused() -> None:
+    worlds = PettingZooWorlds(PARTY)
+    worlds.step(np.zeros(3, np.int64))
+    with pytest.raises(EnvError, match="damaged"):
+        worlds.restore(worlds.state() | {"length": np.array([0, 1, 2])})
+    with pytest.raises(EnvError, match="numbered from 0, these from 1"):
+        PettingZooWorlds(PARTY, first_world=1).restore(worlds.state())
+
+
+@pytest.mark.parametrize("action", [np.zeros(3, np.int64), np.zeros(6), np.full(6, 3), np.full(6, -1)])
+def test_wrong_actions_are_refused(action: NDArray[Any]) -> None:
+    with pytest.raises(EnvError, match="action must"):
+        PettingZooWorlds(PARTY, num_worlds=2).step(action)
+
+
+@pytest.mark.parametrize(
+    ("module", "settings", "message"),
+    [
+        ("no_such_module", {}, "cannot import 'no_such_module', which should have a parallel_env .* install"),
+        ("", {}, "cannot import ''"),
+        (".relative", {}, "cannot import '.relative'"),
+        ("json", {}, "the module 'json' has no parallel_env"),
+        ("pettingzoo.test.example_envs.generated_agents_parallel_v0", {}, "has no possible_agents"),
+        (SNAKE, {"widht": 9}, "unknown key 'widht', did you mean 'width'"),
+        (PARTY, {"limits": 3}, "cannot be made with limits=3: .*unexpected keyword argument 'limits'"),
+        (PARTY, {"limit": 0}, "cannot be made with limit=0: limit must be 1 or more"),
+        (PARTY, {"odd": "nobody"}, "has no possible_agents"),
+        (PARTY, {"late": True}, "starts an episode without ann"),
+        (PARTY, {"odd": "sights"}, r"ann observes Box.* and cid Box.*one observation space"),
+        (PARTY, {"odd": "acts"}, r"ann takes actions from Discrete\(3.* and bob from Discrete\(4.*one action space"),
+        (PARTY, {"odd": "steers"}, "ann takes actions from Box.*only Discrete"),
+        (PARTY, {"odd": "picture"}, "observes Box.*not a one-dimensional Box"),
+        (PARTY, {"odd": "many"}, r"observes Discrete\(300\).*256"),
+    ],
+)
+def test_what_cannot_be_played_is_said_in_one_line(module: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(EnvError, match=message) as caught:
+        PettingZooWorlds(module, settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("arguments", [{"num_worlds": 0}, {"first_world": -1}])
+def test_impossible_batches_are_refused(arguments: dict[str, int]) -> None:
+    with pytest.raises(EnvError, match="need 1 or more"):
+        PettingZooWorlds(PARTY, **arguments)  # type: ignore[arg-type]
+
+
+def test_the_registry_knows_them() -> None:
+    worlds = make_worlds(f"pettingzoo:{PARTY}", {"limit": 4}, 2, seed=4, first_world=7)
+    assert isinstance(worlds, PettingZooWorlds)
+    assert (worlds.num_slots, worlds.seed, worlds.first_world) == (6, 4, 7)
+    assert validate(f"pettingzoo:{PARTY}", {"limit": 4}) == {"limit": 4}
+
+
+def test_a_file_gets_no_module_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "stranger.py").write_text("raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for ask in (validate, lambda *asked, **how: make_worlds(*asked, 1, seed=0, **how)):
+        with pytest.raises(EnvError, match=r"'stranger'.* import it yourself, or name the experiment"):
+            ask("pettingzoo:stranger", {}, allow_imports=False)
+        with pytest.raises(EnvError, match="'limit' by a file: builtin_function_or_method is no plain JSON value"):
+            ask(f"pettingzoo:{PARTY}", {"limit": print}, allow_imports=False)
+        ask(f"pettingzoo:{PARTY}", json.loads('{"limit": 4}'), allow_imports=False)
