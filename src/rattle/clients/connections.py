@@ -6,13 +6,16 @@ Requests are sent and answers received apart, so that several connections can ha
 from __future__ import annotations
 
 import http.client
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
 
 from rattle.clients.errors import ClientError, ConnectionBroken, refusal
 from rattle.wire.encoding import MSGPACK
+
+if TYPE_CHECKING:
+    from rattle.clients.blocking_websocket import BlockingWebSocket
 
 #: The largest answer that is taken, in bytes.
 MAX_ANSWER_BYTES = 2**28
@@ -109,19 +112,45 @@ class SocketSteps:
     def __init__(self, url: str, session: str, timeout: float) -> None:
         self._url = f"ws{url.removeprefix('http').rstrip('/')}/v1/sessions/{session}/ws"
         self._timeout = timeout
-        self._socket: Any = None
+        self._socket: BlockingWebSocket | None = None
 
     def send(self, kind: str, body: bytes) -> None:
         """Send a step or reset, whose kind shows in its fields; raises NoWebSocket too."""
-        from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException
-        from websockets.sync.client import connect
-
         try:
             if self._socket is None:
-                self._socket = connect(
-                    self._url, open_timeout=self._timeout, compression=None, max_size=MAX_ANSWER_BYTES, proxy=None
-                ).__enter__()
+                self._socket = self._open()
             self._socket.send(body)
+        except OSError as error:
+            self.close()
+            raise ConnectionBroken(f"no connection to {self._url}: {_why(error)}") from None
+
+    def receive(self) -> bytes:
+        """Return its answer."""
+        if self._socket is None:
+            raise ConnectionBroken(f"no connection to {self._url}")
+        try:
+            answer = self._socket.receive()
+        except OSError as error:
+            self.close()
+            raise ConnectionBroken(f"{self._url} broke the connection: {_why(error)}") from None
+        if isinstance(answer, bytes):
+            return answer
+        problem = _problem(answer.encode())
+        raise refusal(int((problem or {}).get("status", 500)), problem)
+
+    def close(self) -> None:
+        """Close; the next `send` opens it again."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _open(self) -> BlockingWebSocket:
+        from websockets.exceptions import InvalidHandshake, InvalidStatus
+
+        from rattle.clients.blocking_websocket import BlockingWebSocket
+
+        try:
+            return BlockingWebSocket(self._url, self._timeout, MAX_ANSWER_BYTES)
         except InvalidStatus as error:
             refused = refusal(error.response.status_code, _problem(bytes(error.response.body or b"")))
             if refused.code or refused.is_temporary:
@@ -129,29 +158,6 @@ class SocketSteps:
             raise NoWebSocket(f"{self._url}: {refused}") from None
         except InvalidHandshake as error:
             raise NoWebSocket(f"{self._url}: {_why(error)}") from None
-        except (OSError, WebSocketException) as error:
-            self.close()
-            raise ConnectionBroken(f"no connection to {self._url}: {_why(error)}") from None
-
-    def receive(self) -> bytes:
-        """Return its answer."""
-        from websockets.exceptions import WebSocketException
-
-        try:
-            answer = self._socket.recv(self._timeout)
-        except (OSError, WebSocketException) as error:
-            self.close()
-            raise ConnectionBroken(f"{self._url} broke the connection: {_why(error)}") from None
-        if isinstance(answer, str):
-            problem = _problem(answer.encode())
-            raise refusal(int((problem or {}).get("status", 500)), problem)
-        return bytes(answer)
-
-    def close(self) -> None:
-        """Close; the next `send` opens it again."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
 
 
 def _problem(body: bytes) -> dict[str, Any] | None:

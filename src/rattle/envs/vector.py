@@ -64,8 +64,11 @@ class VectorWorlds(Protocol):
     active: NDArray[np.bool_]  # (B,): the slot's agent is alive and will act on `observation`
     final_observation: NDArray[Any]  # (B, ...): valid in the slots of worlds that ended in this step
     final_metrics: Mapping[str, NDArray[np.int32]]  # name -> (B,): valid where terminated or truncated
-    metrics: Mapping[str, NDArray[np.int32]]  # name -> (B,): so far in the episode in progress, of the dead too
     episode: NDArray[np.uint32]  # (W,): the number of each world's episode in progress
+
+    @property
+    def metrics(self) -> Mapping[str, NDArray[np.int32]]:
+        """Name -> (B,): so far in the episode in progress, of the dead too."""
 
     def reset(self, seed: int | None = None) -> None:
         """Start episode 0 of `seed` in every world, or with None the next episode of the current seed."""

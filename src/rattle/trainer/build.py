@@ -15,6 +15,7 @@ from rattle.policies.acting import ActingPolicy
 from rattle.policies.file import Policy
 from rattle.policies.spec import PolicySpec, observation_input
 from rattle.trainer.collector import Actor, Collector
+from rattle.trainer.served import serve_worlds
 from rattle.trainer.settings import ExperimentSettings
 
 
@@ -29,8 +30,10 @@ def build_collector(settings: ExperimentSettings) -> Collector:
 
 
 def build_worlds(settings: ExperimentSettings, worlds: int, first_world: int) -> VectorWorlds:
-    """Make some of an experiment's worlds, numbered from `first_world`."""
+    """Make some of an experiment's worlds, numbered from `first_world`, here or in its environment server."""
     seed = derive_seed(settings.seed, "worlds")
+    if settings.env.url is not None:
+        return serve_worlds(settings.env, worlds, seed, first_world)
     return make_worlds(settings.env.id, settings.env.own_settings, worlds, seed, first_world)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,6 +138,9 @@ class Collector:
         """Play until a rollout is complete and return it; its memory is overwritten by the next call.
 
         `records` says of the first world's episode numbers whether that episode's states are wanted.
+
+        Raises WorldsLost when an actor's worlds began anew: what was played of the rollout is of no use then, for it
+        would join what came before with what came after. Go on with `restart`.
         """
         if not self._complete_episodes:
             self._play(policy, range(self._max_ticks), records)
@@ -147,6 +150,11 @@ class Collector:
         list(self._pool.map(lambda actor: actor.predict(policy, self.buffer), self.actors))
         return self.buffer.rollout(ticks, policy_version)
 
+    def restart(self) -> None:
+        """Start every world's next episode."""
+        for actor in self.actors:
+            actor.worlds.reset()
+
     def close(self) -> None:
         """Close the worlds and stop the threads."""
         self._pool.shutdown()
@@ -154,16 +162,20 @@ class Collector:
             actor.worlds.close()
 
     def _play(self, policy: ActingPolicy, rows: range, records: Callable[[int], bool]) -> None:
-        def play(actor: Actor) -> None:
-            actor.play(policy, self.buffer, rows, self.ticks, records if actor.first_world == 0 else None)
+        first_tick = self.ticks
 
-        list(self._pool.map(play, self.actors))
+        def play(actor: Actor) -> None:
+            actor.play(policy, self.buffer, rows, first_tick, records if actor.first_world == 0 else None)
+
+        played = [self._pool.submit(play, actor) for actor in self.actors]
         self.ticks += len(rows)
+        wait(played)  # for all, also when one fails: the others still use the buffer
+        for part in played:
+            part.result()
 
     def _play_first_episodes(self, policy: ActingPolicy, records: Callable[[int], bool]) -> int:
         """Start every world's next episode and play until each slot's has ended or room is full; return the ticks."""
-        for actor in self.actors:
-            actor.worlds.reset()
+        self.restart()
         buffer, ticks = self.buffer, 0
         ended = np.zeros(buffer.action.shape[1], np.bool_)
         while ticks < self._max_ticks and not ended.all():

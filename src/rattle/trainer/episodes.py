@@ -82,6 +82,10 @@ class EpisodeTracker:
         self._remember(finished)
         return finished
 
+    def forget(self) -> None:
+        """Drop the episodes in progress: they were lost and will not end."""
+        self._reward[:], self._length[:] = 0, 0
+
     def _remember(self, finished: FinishedEpisodes) -> None:
         """Keep what the means are over: the last episodes, or all of a rollout whose slots end one episode each.
 

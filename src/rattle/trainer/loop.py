@@ -6,9 +6,11 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.writer import write_atomically
+from rattle.envs.errors import WorldsLost
 from rattle.learning.learner import UpdateMetrics
 from rattle.policies.file import dump_policy
 from rattle.trainer.build import (
@@ -26,6 +28,8 @@ from rattle.trainer.progress import Display, Progress, Status, Summary
 from rattle.trainer.recorder import Recorder
 from rattle.trainer.run_tables import NOTHING, RunTables, now, run_row, write_run_row
 from rattle.trainer.settings import ExperimentSettings
+
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -91,10 +95,16 @@ class TrainingRun:
     def _restore(self, checkpoint: Checkpoint) -> None:
         self.learner.restore(checkpoint.part("learner"))
         self.policy.load(self.learner.parameters())
+        lost: WorldsLost | None = None
         for number, actor in enumerate(self.collector.actors):
-            actor.worlds.restore(checkpoint.part(f"worlds-{number}"))
+            try:
+                actor.worlds.restore(checkpoint.part(f"worlds-{number}"))
+            except WorldsLost as loss:
+                lost = loss
         self.tracker.restore(checkpoint.part("tracker"))
         self.recorder.restore(checkpoint.part("recorder"))
+        if lost is not None:
+            self._forget_episodes()
         numbers = checkpoint.numbers
         self.collector.ticks = numbers["ticks"]
         self.counters = Counters(numbers["env_steps"], numbers["seconds"], numbers["started"])
@@ -125,12 +135,13 @@ class TrainingRun:
 
     def checkpoint(self, status: Status) -> Summary:
         """Store everything that decides how the run goes on."""
+        worlds = self._despite_loss(lambda: [actor.worlds.state() for actor in self.collector.actors])
         reach = self.tables.flush()
         parts = {
             "learner": self.learner.state(),
             "tracker": self.tracker.state(),
             "recorder": self.recorder.state(),
-            **{f"worlds-{number}": actor.worlds.state() for number, actor in enumerate(self.collector.actors)},
+            **{f"worlds-{number}": state for number, state in enumerate(worlds)},
         }
         numbers = {
             "ticks": self.collector.ticks,
@@ -163,13 +174,27 @@ class TrainingRun:
 
     def _update(self) -> UpdateMetrics:
         """Collect one rollout and learn from it."""
-        before = self.collector.ticks
-        rollout = self.collector.collect(self.policy, self.learner.version, self.recorder.records)
-        self._last_steps = (self.collector.ticks - before) * self.collector.num_worlds
+        version = self.learner.version
+        rollout = self._despite_loss(lambda: self.collector.collect(self.policy, version, self.recorder.records))
         self._ticks = rollout.action.shape[0]
+        self._last_steps = self._ticks * self.collector.num_worlds
         metrics = self.learner.update(rollout)
         self.policy.load(self.learner.parameters())
         return metrics
+
+    def _despite_loss(self, use_worlds: Callable[[], Result]) -> Result:
+        """Return what needs the worlds; as often as they are lost meanwhile, begin anew and try again."""
+        while True:
+            try:
+                return use_worlds()
+            except WorldsLost as loss:
+                self.tables.log("worlds_lost", level="WARNING", error=str(loss))
+                self.collector.restart()
+                self._forget_episodes()
+
+    def _forget_episodes(self) -> None:
+        self.tracker.forget()
+        self.recorder.forget()
 
     def _write_down(self, metrics: UpdateMetrics, speed: float) -> None:
         """Put the episodes that ended, the recorded one and the update into the tables."""

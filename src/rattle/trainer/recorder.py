@@ -54,6 +54,10 @@ class Recorder:
             self._rollouts += 1
             self._parts.clear()  # what was played after the first episode
 
+    def forget(self) -> None:
+        """Drop the episode in progress: it was lost and will not end."""
+        self._parts.clear()
+
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the episode in progress as arrays."""
         state: dict[str, NDArray[Any]] = {

@@ -21,12 +21,14 @@ from rattle.trainer.errors import TrainerError
 from rattle.trainer.loop import Limits, TrainingRun
 from rattle.trainer.progress import Display, Summary
 from rattle.trainer.run_tables import now, read_run_row, run_row, write_run_row
+from rattle.trainer.served import with_served_environment
 from rattle.trainer.settings import ExperimentSettings
 from rattle.trainer.settings_sources import check_settings, read_yaml, to_yaml
 
 
 def train(settings: ExperimentSettings, run_dir: Path | None, display: Display) -> Summary:
     """Start a run in `run_dir`, or in a new directory below runs/, and train it until a limit or a signal."""
+    settings = with_served_environment(settings)
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{settings.name}-s{settings.seed}-{secrets.token_hex(2)}"
     directory = RunDirectory(run_dir or RUNS_ROOT / run_id)
     if directory.is_run:

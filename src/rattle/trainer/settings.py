@@ -21,6 +21,11 @@ class EnvironmentSection(BaseModel):
 
     id: str = Field("snake", description="snake, or gym:ID for any Gymnasium environment, such as gym:CartPole-v1.")
     worlds: int = Field(1024, ge=1, le=2**20, description="Worlds that are played side by side.")
+    url: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="Play in the environment server at this address; null: in this process.",
+    )
 
     @property
     def own_settings(self) -> dict[str, Any]:

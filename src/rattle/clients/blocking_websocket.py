@@ -1,0 +1,105 @@
+"""A WebSocket on a blocking socket: the protocol is the library's, sans I/O.
+
+The library's own blocking client reads in a thread; handing every message over costs more than a small step does.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from urllib.parse import urlsplit
+
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
+from websockets.protocol import State
+from websockets.uri import parse_uri
+
+_READ_BYTES = 2**18
+
+
+class BlockingWebSocket:
+    """Sends a message and receives one, in the calling thread.
+
+    Opening raises OSError, InvalidStatus with the server's answer where it declines, and InvalidHandshake. Sending and
+    receiving raise OSError: TimeoutError after `timeout` seconds of silence, ConnectionError when the connection ends.
+    """
+
+    def __init__(self, url: str, timeout: float, max_bytes: int) -> None:
+        parts = urlsplit(url)
+        secure = parts.scheme == "wss"
+        self._protocol = ClientProtocol(parse_uri(url), max_size=max_bytes)
+        self._socket = socket.create_connection((parts.hostname, parts.port or (443 if secure else 80)), timeout)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            if secure:
+                context = ssl.create_default_context()
+                self._socket = context.wrap_socket(self._socket, server_hostname=parts.hostname)
+            self._shake_hands()
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def send(self, message: bytes) -> None:
+        """Send a binary message."""
+        self._protocol.send_binary(message)
+        self._flush()
+
+    def receive(self) -> bytes | str:
+        """Return the next message, bytes for a binary one and text for a text one."""
+        parts: list[bytes] = []
+        text = False
+        while True:
+            for event in self._protocol.events_received():
+                if not isinstance(event, Frame) or event.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+                    continue  # pings are answered by the protocol
+                text = text or event.opcode is Opcode.TEXT
+                parts.append(bytes(event.data))
+                if event.fin:
+                    whole = parts[0] if len(parts) == 1 else b"".join(parts)
+                    return whole.decode() if text else whole
+            self._read()
+
+    def close(self) -> None:
+        """Say goodbye if there is somebody to hear it, and close."""
+        try:
+            if self._protocol.state is State.OPEN:
+                self._protocol.send_close()
+                self._flush()
+        except OSError:
+            pass  # it is closed already
+        finally:
+            self._socket.close()
+
+    def _shake_hands(self) -> None:
+        self._protocol.send_request(self._protocol.connect())
+        self._flush()
+        while self._protocol.state is State.CONNECTING and self._protocol.handshake_exc is None:
+            self._read()
+        refused = self._protocol.handshake_exc
+        if isinstance(refused, InvalidStatus | InvalidHandshake):
+            raise refused
+        if refused is not None:
+            raise ConnectionError(f"the WebSocket was not opened: {refused}")
+        opening = self._protocol.events_received()
+        if not opening or not isinstance(opening[0], Response):
+            raise ConnectionError("the WebSocket was not opened")
+
+    def _read(self) -> None:
+        data = self._socket.recv(_READ_BYTES)
+        if data:
+            self._protocol.receive_data(data)
+        else:
+            self._protocol.receive_eof()
+        self._flush()
+        if self._protocol.state is State.CLOSED or (not data and self._protocol.handshake_exc is None):
+            reason = (
+                self._protocol.parser_exc or self._protocol.close_exc if self._protocol.state is State.CLOSED else ""
+            )
+            raise ConnectionError(f"the WebSocket was closed: {reason}" if reason else "the WebSocket was closed")
+
+    def _flush(self) -> None:
+        for data in self._protocol.data_to_send():
+            if data:
+                self._socket.sendall(data)
