@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from rattle.clients import agent_client
@@ -142,7 +143,7 @@ def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_stream_that_is_left_is_closed() -> None:
     with MockEnv(MockSettings(snakes=1, delay=3600)) as env, AgentClient(env.url, "anna", PATIENT) as client:
-        for _ in range(20):  # the server has room for four
+        for _ in range(8):  # the server has room for four
             for state in client.states():
                 assert state.tick == 0
                 break
@@ -187,6 +188,23 @@ def test_a_stream_that_breaks_off_goes_on(player: Player, every: int) -> None:
     ticks = [state.tick for state in states]
     assert ticks == sorted(set(ticks))
     assert ticks[-1] >= 5
+
+
+@both
+def test_a_stream_that_breaks_off_after_a_long_quiet_goes_on(player: Player) -> None:
+    """Waiting for a line takes longer than the tries may take, and is not counted among them."""
+    with MockEnv(MockSettings(delay=0.6, faults=("cut-stream",))) as env:
+        assert player(env.url, Limits(retry=0.5), moves=False, until=3)[-1].tick >= 3
+
+
+@both
+def test_a_stream_that_always_breaks_off_at_once_is_given_up(player: Player) -> None:
+    answer = http(line_bytes(5))
+    with (
+        canned({b"/state": http(STATE), b"/snake/": answer}) as url,
+        pytest.raises(StreamBroken, match="ended a stream"),
+    ):
+        player(url, Limits(retry=0.5), moves=False)
 
 
 @both
@@ -323,8 +341,8 @@ def test_a_stream_that_stands_still(player: Player) -> None:
 
 
 @contextmanager
-def canned(answer: bytes) -> Iterator[str]:
-    """Serve the same bytes to whoever connects, whatever they ask."""
+def canned(answers: dict[bytes, bytes]) -> Iterator[str]:
+    """Serve the same bytes to whoever asks for a path that begins so."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -334,8 +352,8 @@ def canned(answer: bytes) -> Iterator[str]:
                 except OSError:
                     return
                 with connection:
-                    connection.recv(65536)
-                    connection.sendall(answer)
+                    path = connection.recv(65536).split(b" ")[1]
+                    connection.sendall(next(answer for start, answer in answers.items() if path.startswith(start)))
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -346,6 +364,13 @@ def canned(answer: bytes) -> Iterator[str]:
 
 def http(body: bytes, status: str = "200 OK", more: str = "") -> bytes:
     return f"HTTP/1.1 {status}\r\nConnection: close\r\n{more}\r\n".encode() + body
+
+
+STATE = b'{"status": {"anna": {"game_over": false}}}'
+
+
+def line_bytes(tick: int) -> bytes:
+    return msgspec.json.encode(line("anna", tick, 10, "2026-01-31T12:00:00+00:00")) + b"\n"
 
 
 GARBAGE: dict[str, tuple[bytes, type[ClientError]]] = {
@@ -363,7 +388,7 @@ GARBAGE: dict[str, tuple[bytes, type[ClientError]]] = {
 @both
 @pytest.mark.parametrize(("answer", "error"), GARBAGE.values(), ids=GARBAGE)
 def test_garbage_is_an_error(player: Player, answer: bytes, error: type[ClientError]) -> None:
-    with canned(answer) as url:
+    with canned({b"/": answer}) as url:
         with pytest.raises(error):
             player(url, Limits(retry=0.2))
         with AgentClient(url, "anna", Limits(retry=0.2)) as client, pytest.raises(error):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from contextlib import aclosing, closing
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ class _Link:
         self.options: dict[str, Any] = {
             "base_url": self.url,
             "timeout": httpx.Timeout(limits.answer, connect=limits.connect),
+            "verify": url.startswith("https://"),  # loading certificates takes longer than many a game
         }
 
     def stream_options(self, lines: Lines) -> dict[str, Any]:
@@ -87,6 +89,31 @@ def _content(body: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 _REPEATABLE = {"GET": may_ask_again, "POST": may_act_again}
+
+
+class _Held:
+    """How long a stream's connection held before it broke."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._seconds = 0.0
+
+    def begin(self) -> None:
+        """A connection is being made."""
+        self._since, self._seconds = None, 0.0
+
+    def made(self) -> None:
+        """It has been made."""
+        self._since = time.monotonic()
+
+    def end(self) -> None:
+        """It has broken, or is closed."""
+        if self._since is not None:
+            self._seconds = time.monotonic() - self._since
+
+    def has_served(self, error: ClientError, limits: Limits) -> bool:
+        """Say whether tries may begin anew: they ran out of time only because a good connection was quiet for long."""
+        return may_ask_again(error) and self._seconds >= limits.retry
 
 
 class Link(_Link):
@@ -117,10 +144,20 @@ class Link(_Link):
         """Yield a snake's states to the last."""
         with closing(_Stream(self, snake_id, lines)) as stream:
             while True:
-                state = self.retrying("GET")(stream.next_state)
+                state = self._next(stream)
                 yield state
                 if state.game_over:
                     return
+
+    def _next(self, stream: _Stream) -> AgentState:
+        while True:
+            try:
+                state: AgentState = self.retrying("GET")(stream.next_state)
+            except ClientError as error:
+                if not stream.held.has_served(error, self.limits):
+                    raise
+            else:
+                return state
 
 
 class _Stream:
@@ -131,6 +168,7 @@ class _Stream:
         self._path = f"/snake/{snake_id}"
         self._reader = LineReader(snake_id, lines)
         self._response: httpx.Response | None = None
+        self.held = _Held()
         self._chunks: Iterator[bytes] = iter(())
 
     def next_state(self) -> AgentState:
@@ -151,10 +189,12 @@ class _Stream:
     def close(self) -> None:
         """Close the connection."""
         if self._response is not None:
+            self.held.end()
             self._response.close()
             self._response = None
 
     def _connect(self) -> None:
+        self.held.begin()
         if self._reader.has_begun:
             self._reader.check_still_alive(self._link.ask_once("GET", "/state", dict[str, Any]))
         request = self._link.http.build_request("GET", self._path, **self._link.stream_options(self._lines))
@@ -163,6 +203,7 @@ class _Stream:
             with closing(response):
                 read_answer(response.status_code, response.headers, response.read(), AgentState)
         self._reader.connect()
+        self.held.made()
         self._response, self._chunks = response, response.iter_bytes()
 
 
@@ -196,10 +237,20 @@ class AsyncLink(_Link):
         """Yield a snake's states to the last."""
         async with aclosing(_AsyncStream(self, snake_id, lines)) as stream:
             while True:
-                state: AgentState = await self.retrying("GET")(stream.next_state)
+                state = await self._next(stream)
                 yield state
                 if state.game_over:
                     return
+
+    async def _next(self, stream: _AsyncStream) -> AgentState:
+        while True:
+            try:
+                state: AgentState = await self.retrying("GET")(stream.next_state)
+            except ClientError as error:
+                if not stream.held.has_served(error, self.limits):
+                    raise
+            else:
+                return state
 
 
 class _AsyncStream:
@@ -210,6 +261,7 @@ class _AsyncStream:
         self._path = f"/snake/{snake_id}"
         self._reader = LineReader(snake_id, lines)
         self._response: httpx.Response | None = None
+        self.held = _Held()
         self._chunks: AsyncIterator[bytes]
 
     async def next_state(self) -> AgentState:
@@ -230,10 +282,12 @@ class _AsyncStream:
     async def aclose(self) -> None:
         """Close the connection."""
         if self._response is not None:
+            self.held.end()
             await self._response.aclose()
             self._response = None
 
     async def _connect(self) -> None:
+        self.held.begin()
         if self._reader.has_begun:
             self._reader.check_still_alive(await self._link.ask_once("GET", "/state", dict[str, Any]))
         request = self._link.http.build_request("GET", self._path, **self._link.stream_options(self._lines))
@@ -242,4 +296,5 @@ class _AsyncStream:
             async with aclosing(response):
                 read_answer(response.status_code, response.headers, await response.aread(), AgentState)
         self._reader.connect()
+        self.held.made()
         self._response, self._chunks = response, response.aiter_bytes()
