@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +60,12 @@ def window_corners(width: int, height: int, row_length: int) -> NDArray[np.uint3
     """Return uint32 (cells,): where the window around each cell begins on a board padded by the radius."""
     y, x = np.divmod(np.arange(width * height), width)
     return np.asarray(y * row_length + x, dtype=np.uint32)
+
+
+@lru_cache(maxsize=64)
+def all_cells(width: int, height: int) -> tuple[tuple[int, int], ...]:
+    """List the (x, y) of a board, row by row."""
+    return tuple((x, y) for y in range(height) for x in range(width))
 
 
 def cells_ahead(width: int, height: int) -> NDArray[np.int32]:

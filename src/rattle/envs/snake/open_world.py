@@ -62,19 +62,24 @@ class OpenWorld(SnakeWorld):
         check_capacity(settings, capacity)
         self.capacity = capacity
         self.ids: list[str] = []  # of `snakes`, in the same order
-        offsets = [
-            [to_world(heading, *offset) for offset in visible_offsets(settings.vision_radius)] for heading in range(4)
-        ]
-        self._offsets: NDArray[np.int32] = np.array(offsets, np.int32)
+        radius = settings.vision_radius
+        offsets = np.array([[to_world(heading, *seen) for seen in visible_offsets(radius)] for heading in range(4)])
+        # Where an offset from a head leads: rows and columns go round, and are looked up `radius` further on.
+        self._dx: NDArray[np.intp] = offsets[:, :, 0] + radius
+        self._dy: NDArray[np.intp] = offsets[:, :, 1] + radius
+        self._column: NDArray[np.intp] = np.arange(-radius, settings.width + radius) % settings.width
+        self._row: NDArray[np.intp] = np.arange(-radius, settings.height + radius) % settings.height * settings.width
         self._board: NDArray[np.int32] = np.zeros((settings.height, settings.width), np.int32)
         self._board_is_true = True
         self._faced: set[Position] | None = set()
-        self._numbers: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}  # of the snakes on the board as it is drawn
+        self._next_number = 0
+        self._named: dict[str, Snake] = {}
         super().__init__(settings, seed, episode=episode)
 
     def join(self, snake_id: str) -> bool:
         """Place a new snake as the rules say; False when the world is full or no place for it was found."""
-        if snake_id in self._numbers:
+        if snake_id in self._named:
             raise EnvError(f"snake {snake_id!r} is in this world already: let it leave first")
         if len(self.snakes) >= self.capacity:
             return False
@@ -91,6 +96,7 @@ class OpenWorld(SnakeWorld):
             return False
         self.ids.append(snake_id)
         self.snakes.append(snake)
+        self._named[snake_id] = snake
         self._faced.add(ahead)
         self._draw_on_board(snake_id, snake)
         if len(self.food) < self.settings.food:
@@ -102,7 +108,7 @@ class OpenWorld(SnakeWorld):
         """Take a snake off the board."""
         place = self.ids.index(snake_id)
         del self.ids[place]
-        del self._numbers[snake_id]
+        del self._named[snake_id]
         for x, y in self.snakes.pop(place).body:
             self._board[y, x] = 0
         self._faced = None
@@ -113,6 +119,7 @@ class OpenWorld(SnakeWorld):
         result = self.step([moves.get(snake_id, 0) for snake_id in self.ids])
         self.ids = [snake_id for snake_id, snake in before if snake.alive]
         self.snakes = [snake for snake in self.snakes if snake.alive]
+        self._named = dict(zip(self.ids, self.snakes, strict=True))
         self._board_is_true = False
         self._faced = None
         return OpenTick(
@@ -124,15 +131,13 @@ class OpenWorld(SnakeWorld):
     def codes(self, snake_ids: Sequence[str]) -> NDArray[np.uint8]:
         """Return uint8 (snakes, cells): what these living snakes see, as `observe` says it of one."""
         board = self._true_board()
-        numbers = np.array([self._numbers[snake_id] for snake_id in snake_ids], np.int32)
-        at = dict(zip(self.ids, self.snakes, strict=True)) if len(snake_ids) > 1 else {}
-        viewers = [at.get(snake_id) or self.snakes[self.ids.index(snake_id)] for snake_id in snake_ids]
-        heads = np.array([snake.body[0] for snake in viewers], np.int32).reshape(-1, 1, 2)
-        offsets = self._offsets[[snake.heading for snake in viewers]]
-        x, y = np.moveaxis(heads + offsets, 2, 0)
-        seen = board[y % self.settings.height, x % self.settings.width]
+        viewers = [self._named[snake_id] for snake_id in snake_ids]
+        numbers = np.array([self._numbers[snake_id] for snake_id in snake_ids], np.int32).reshape(-1, 1)
+        x, y = np.array([snake.body[0] for snake in viewers], np.intp).reshape(-1, 2, 1).swapaxes(0, 1)
+        headings = np.array([snake.heading for snake in viewers], np.intp)
+        seen = board.take(self._row[self._dy[headings] + y] + self._column[self._dx[headings] + x])
         codes = np.where(seen & 1, Cell.OTHER_HEAD, Cell.OTHER_BODY)
-        codes[seen >> 1 == numbers[:, None] + _FIRST_BODY // 2] = Cell.BODY
+        codes[seen >> 1 == numbers + _FIRST_BODY // 2] = Cell.BODY
         return np.where(seen < _FIRST_BODY, seen, codes).astype(np.uint8)
 
     def _populate(self) -> None:
@@ -144,19 +149,22 @@ class OpenWorld(SnakeWorld):
         if self._board_is_true:
             return self._board
         self._numbers = {snake_id: number for number, snake_id in enumerate(self.ids)}
-        cells = [(y, x) for x, y in chain(self.food, *(snake.body for snake in self.snakes))]
-        values = [_FOOD] * len(self.food)
-        for number, snake in enumerate(self.snakes):
-            values.append(_FIRST_BODY + 2 * number + 1)
-            values.extend([_FIRST_BODY + 2 * number] * (len(snake.body) - 1))
+        self._next_number = len(self.ids)
         self._board[:] = 0
-        if cells:
-            self._board[tuple(np.array(cells).T)] = values
+        for x, y in self.food:
+            self._board[y, x] = _FOOD
+        lengths = np.array([len(snake.body) for snake in self.snakes], np.intp)
+        cells = chain.from_iterable(chain.from_iterable(snake.body for snake in self.snakes))
+        columns, rows = np.fromiter(cells, np.intp, 2 * int(lengths.sum())).reshape(-1, 2).T
+        values = np.repeat(np.arange(len(lengths), dtype=np.int32) * 2 + _FIRST_BODY, lengths)
+        values[np.cumsum(lengths) - lengths] += 1  # the heads
+        self._board[rows, columns] = values
         self._board_is_true = True
         return self._board
 
     def _draw_on_board(self, snake_id: str, snake: Snake) -> None:
-        number = self._numbers[snake_id] = max(self._numbers.values(), default=-1) + 1
+        number = self._numbers[snake_id] = self._next_number
+        self._next_number += 1
         for x, y in snake.body:
             self._board[y, x] = _FIRST_BODY + 2 * number
         x, y = snake.body[0]

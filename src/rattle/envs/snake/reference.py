@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.envs.philox import philox_words, split_seed
-from rattle.envs.snake.geometry import HEADINGS, TURNS, Cell, to_world, visible_offsets
+from rattle.envs.snake.geometry import HEADINGS, TURNS, Cell, all_cells, to_world, visible_offsets
 from rattle.envs.snake.settings import START_LENGTH, SnakeSettings
 
 Position = tuple[int, int]
@@ -189,7 +189,7 @@ class SnakeWorld:
         if missing <= 0:
             return True
         taken = self.food.union(*(snake.body for snake in self.snakes))
-        empty = [(x, y) for y in range(self.settings.height) for x in range(self.settings.width) if (x, y) not in taken]
+        empty = [cell for cell in all_cells(self.settings.width, self.settings.height) if cell not in taken]
         for _ in range(missing):
             if not empty:
                 return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from datetime import UTC, datetime
 from socket import SOCK_DGRAM
@@ -60,6 +61,9 @@ class AgentFace:
 
     async def start(self) -> None:
         """Let the clock run."""
+        # What is loaded by now stays: to look through it for garbage again and again would hold up ticks.
+        gc.collect()
+        gc.freeze()
         self.clock.start(self._tick)
 
     async def stop(self) -> None:
@@ -162,6 +166,8 @@ def _route_of(scope: Scope) -> tuple[str, str]:
 
 
 def _wants_all_lines(scope: Scope) -> bool:
+    if not scope["query_string"]:
+        return False
     values = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True).get("lines")
     if values not in (None, ["all"]):
         raise RequestError("bad_value", "lines must be all, or be left out for the newest only", "lines")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rattle.envs.snake.geometry import Cell, visible_offsets
 
 _GROUP = 3  # cells that are looked up at once: 5**3 ways to fill them
+_WEIGHTS: NDArray[np.int64] = len(Cell) ** np.arange(_GROUP - 1, -1, -1)
 
 
 class CellMaps:
@@ -25,7 +26,6 @@ class CellMaps:
         middle = len(pieces) // 2  # as many cells come before the head as after it
         pieces[middle] = [head + piece for piece in pieces[middle]]
         groups = [pieces[first : first + _GROUP] for first in range(0, len(pieces), _GROUP)]
-        self._padding = -len(pieces) % _GROUP
         self._pieces: list[bytes] = []
         starts = []
         for group in groups:
@@ -38,9 +38,9 @@ class CellMaps:
 
     def encode(self, codes: NDArray[np.uint8]) -> list[bytes]:
         """Return a JSON object for each row of codes (snakes, cells)."""
-        padded = np.pad(codes, ((0, 0), (0, self._padding))).astype(np.int64)
-        weights = len(Cell) ** np.arange(_GROUP - 1, -1, -1)
-        places = padded.reshape(len(codes), len(self._starts), _GROUP) @ weights + self._starts
+        padded = np.zeros((len(codes), len(self._starts) * _GROUP), np.int64)
+        padded[:, : codes.shape[1]] = codes
+        places = padded.reshape(len(codes), len(self._starts), _GROUP) @ _WEIGHTS + self._starts
         piece = self._pieces.__getitem__
         return [b"{" + b"".join(map(piece, row)) + b"}" for row in places.tolist()]
 
