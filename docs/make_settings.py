@@ -44,7 +44,7 @@ Settings come from the experiment's YAML file, then from environment variables, 
 key `train.steps` is `train: {steps: 1000}` in YAML, `RATTLE_TRAIN__STEPS=1000` in the environment and
 `--set train.steps=1000` on the command line; values are read as YAML. `--steps`, `--seconds` and `--seed` are short for
 the settings of these names. A Gymnasium environment (`gym:ID`) takes the keyword arguments of `gymnasium.make` beside
-`id` and `worlds`.
+`id` and `worlds`, a PettingZoo module (`pettingzoo:MODULE`) those of its `parallel_env`.
 """
 
 

@@ -112,6 +112,7 @@ WRONG = {
     "unknown key": (["train", "--set", "env.widht=20"], "did you mean 'width'"),
     "unknown environment": (["train", "--set", "env.id=snaek"], "unknown environment 'snaek'"),
     "unknown gym id": (["train", "--set", "env={id: 'gym:CartPole-v9'}"], "CartPole-v1"),
+    "unknown pettingzoo module": (["train", "--set", "env={id: 'pettingzoo:nosuch'}"], "cannot import 'nosuch'"),
     "unknown algorithm": (["train", "--set", "algorithm.id=a3c"], "'a2c'"),
     "continuous actions": (["train", "--set", "env={id: 'gym:Pendulum-v1'}"], "action"),
     "missing file": (["train", "nothing.yaml"], "nothing.yaml"),

@@ -26,6 +26,7 @@ EXPERIMENTS = {
     "reinforce": ["algorithm.id=reinforce", "algorithm.max_episode_ticks=64", "train.steps=6000"],
     "duel": ["env.num_snakes=3", "env.food=2"],
     "cartpole": ["env={id: 'gym:CartPole-v1', worlds: 6}", "train.steps=3000"],
+    "party": ["env={id: 'pettingzoo:tests.envs.parallel_party', worlds: 6, limit: 25}", "train.steps=3000"],
 }
 
 

@@ -19,7 +19,11 @@ class EnvironmentSection(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    id: str = Field("snake", description="snake, or gym:ID for any Gymnasium environment, such as gym:CartPole-v1.")
+    id: str = Field(
+        "snake",
+        description="snake, gym:ID for any Gymnasium environment, such as gym:CartPole-v1, or pettingzoo:MODULE for "
+        "any PettingZoo module with a parallel_env.",
+    )
     worlds: int = Field(1024, ge=1, le=2**20, description="Worlds that are played side by side.")
     url: str | None = Field(
         None,
