@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
@@ -12,11 +13,17 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from rattle.envs.registry import make_worlds
+from rattle.envs.snake.settings import SnakeSettings
+from rattle.envs.validation import validated
 from rattle.envs.vector import VectorWorlds
+from rattle.services.env.agent_routes import AgentFace, agent_routes, no_agent_api
 from rattle.services.env.metrics import Metrics
+from rattle.services.env.openapi import describe as describe_routes
 from rattle.services.env.sessions import SessionLimits, Sessions
 from rattle.services.env.vector_routes import PREFIX, VectorFace
+from rattle.services.env.watch_routes import watch_routes
 from rattle.services.utils.asgi import Receive, Scope, Send, header
+from rattle.services.utils.docs_page import docs_routes
 from rattle.trainer.settings import ExperimentSettings
 from rattle.wire import encoding
 from rattle.wire.problems import PROBLEM_TYPE, RequestError, problem_body
@@ -26,25 +33,29 @@ SERVICE = "rattle env"
 
 
 class EnvService:
-    """Both faces of an environment, with health, metrics and the page of routes; an ASGI application."""
+    """Both faces of an environment, with health, metrics, the watch page and the page of routes (ASGI)."""
 
     def __init__(self, settings: ExperimentSettings) -> None:
         own = settings.env_service
         self.settings = settings
-        self.metrics = Metrics()
         limits = SessionLimits(own.max_sessions, own.max_worlds, own.max_memory_bytes, own.session_seconds)
         self.sessions = Sessions(self._make_worlds, limits)
+        self.agents = self._agent_face()
+        self.metrics = Metrics(self.sessions, self.agents.game if self.agents else None)
         self.vector = VectorFace(self.sessions, self.metrics, own.max_body_bytes)
         self.ready = False
         self._cold = self._cold_routes()
+        self._closing_unused: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer: sessions directly, all else through FastAPI."""
+        """Answer: sessions and snakes directly, all else through FastAPI."""
         path: str = scope.get("path", "")
         if scope["type"] == "websocket":
             await self.vector.socket(scope, receive, send)
-        elif path.startswith(PREFIX) and (len(path) == len(PREFIX) or path[len(PREFIX)] == "/"):
+        elif path == PREFIX or path.startswith(f"{PREFIX}/"):
             await self.vector.http(scope, receive, send)
+        elif self.agents is not None and path.startswith("/snake/"):
+            await self.agents(scope, receive, send)
         else:
             await self._cold(scope, receive, send)
 
@@ -53,12 +64,30 @@ class EnvService:
         worlds = self._make_worlds({}, 1, 0, 0)
         worlds.step(np.zeros(worlds.num_slots, np.int64))
         worlds.close()
+        if self.agents is not None:
+            await self.agents.start()
+        self._closing_unused = asyncio.create_task(self._close_unused())
         self.ready = True
 
     async def stop(self) -> None:
         """Give every stream its last line and close the sessions."""
         self.ready = False
+        if self._closing_unused is not None:
+            self._closing_unused.cancel()
+        if self.agents is not None:
+            await self.agents.stop()
         await self.vector.close()
+
+    async def _close_unused(self) -> None:
+        while True:
+            await asyncio.sleep(min(10.0, self.sessions.limits.unused_seconds))
+            await self.vector.close_unused()
+
+    def _agent_face(self) -> AgentFace | None:
+        if self.settings.env.id != "snake":
+            return None
+        snake = validated(SnakeSettings, self.settings.env.own_settings, "snake")
+        return AgentFace(self.settings.env_service, snake, self.settings.seed)
 
     def _make_worlds(self, options: Mapping[str, Any], worlds: int, seed: int, first_world: int) -> VectorWorlds:
         env = self.settings.env
@@ -68,7 +97,15 @@ class EnvService:
         )
 
     def _cold_routes(self) -> FastAPI:
-        app = FastAPI(title="Rattle Env service", version=version("rattle"), docs_url=None, redoc_url=None)
+        title = "Rattle Env service"
+        app = FastAPI(title=title, version=version("rattle"), docs_url=None, redoc_url=None)
+        app.openapi = lambda: describe_routes(title, version("rattle"))  # type: ignore[method-assign]
+        app.router.routes.extend([*watch_routes(), *docs_routes(title)])
+        if self.agents is not None:
+            app.router.routes.extend(agent_routes(self.agents))
+        else:
+            app.router.routes.extend(agent_routes(no_agent_api)[1:])
+            app.get("/")(self._health)
 
         @app.exception_handler(HTTPException)
         async def say_problem(request: Request, error: HTTPException) -> Response:
@@ -100,6 +137,12 @@ class EnvService:
             return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
         return app
+
+    async def _health(self) -> dict[str, Any]:
+        """Answer for an environment without an agent API as one with it does."""
+        nobody = {"game_over": True, "agents": 0, "capacity": 0, "tick": 0}
+        known = {"service": SERVICE, "environment": self.settings.env.id, "version": version("rattle")}
+        return {**known, **nobody, "clock": self.settings.env_service.clock}
 
     def describe(self) -> dict[str, Any]:
         """Return what GET /v1/spec answers."""

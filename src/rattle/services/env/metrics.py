@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from rattle.services.env.game import Game
+from rattle.services.env.sessions import Sessions
 
 _REQUEST_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
+
+
+class _Standing(Collector):
+    """Reads what sessions and game count themselves, when somebody asks."""
+
+    def __init__(self, sessions: Sessions, game: Game | None) -> None:
+        self._sessions = sessions
+        self._game = game
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("rattle_env_sessions", "Sessions of the vector API.", len(self._sessions))
+        yield GaugeMetricFamily("rattle_env_worlds", "Worlds in all sessions.", self._sessions.num_worlds)
+        if self._game is None:
+            return
+        yield GaugeMetricFamily("rattle_env_agents", "Living snakes of the agent API.", self._game.agents)
+        yield CounterMetricFamily("rattle_env_ticks", "Ticks of the agent API's world.", self._game.ticks)
+        yield CounterMetricFamily("rattle_env_moves", "Moves that snakes were told.", self._game.moves)
+        yield CounterMetricFamily("rattle_env_lines", "Lines that readers were given.", self._game.lines)
 
 
 class Metrics:
     """The service's numbers in a registry of their own; names carry their units."""
 
-    def __init__(self) -> None:
+    def __init__(self, sessions: Sessions, game: Game | None) -> None:
         self.registry = CollectorRegistry()
         registry = self.registry
+        registry.register(_Standing(sessions, game))
         self.env_steps = Counter("rattle_env_steps", "Ticks of worlds, over all sessions.", registry=registry)
         self.sockets = Gauge("rattle_env_sockets", "Open WebSockets of the vector API.", registry=registry)
         self._step_seconds = Histogram(

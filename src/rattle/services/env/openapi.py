@@ -1,0 +1,219 @@
+"""The OpenAPI description of the Env service; docs/env-api.md says what it all means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from rattle.services.env.agent_routes import MoveRequest, NoFields
+from rattle.services.env.agent_routes import ResetRequest as GameRequest
+from rattle.wire import vector
+from rattle.wire.encoding import JSON, MSGPACK
+from rattle.wire.problems import PROBLEM_TYPE
+
+Schema = dict[str, Any]
+
+_NDJSON = "application/x-ndjson"
+_REQUESTS = (
+    vector.SessionRequest,
+    vector.ResetRequest,
+    vector.StepRequest[list[int]],
+    MoveRequest,
+    NoFields,
+    GameRequest,
+)
+_ANSWERS = (vector.ServerSpec,)
+#: What the messages leave to the use cases.
+_CLOSER: dict[str, Schema] = {
+    "MoveRequest": {"move": {"enum": ["left", "right", "forward"]}},
+    "GameRequest": {"seed": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}},
+}
+_SNAKE_ID = {
+    "name": "snake_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+}
+_SESSION = {
+    "name": "session",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[0-9a-f]{16}$"},
+}
+_WORLD = {"name": "world", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 0}}
+_LINES = {"name": "lines", "in": "query", "required": False, "schema": {"enum": ["all"]}}
+
+
+def describe(title: str, version: str) -> Schema:
+    """Return the whole description."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": title,
+            "version": version,
+            "description": "Worlds over REST: one agent in JSON, thousands of worlds in one request.",
+        },
+        "paths": _agent_paths() | _vector_paths() | _operation_paths(),
+        "components": {"schemas": _schemas()},
+    }
+
+
+def _agent_paths() -> Schema:
+    follow = _operation("agent", "A snake joins and its states stream, one line a tick", 200, _NDJSON, "Line")
+    follow["parameters"] = [_LINES]
+    return {
+        "/": {"get": _operation("agent", "Health and who is there", 200, JSON, "Health")},
+        "/state": {"get": _operation("agent", "The whole world", 200, JSON, "State")},
+        "/reset": {
+            "post": _operation("agent", "End the game; the next begins", 200, JSON, "GameStarted", "GameRequest", False)
+        },
+        "/snake/{snake_id}": {"parameters": [_SNAKE_ID], "get": follow},
+        "/snake/{snake_id}/move": {
+            "parameters": [_SNAKE_ID],
+            "post": _operation("agent", "Move in the next tick", 200, JSON, "Moved", "MoveRequest"),
+        },
+        "/snake/{snake_id}/reset": {
+            "parameters": [_SNAKE_ID],
+            "post": _operation("agent", "A new life for a snake", 200, JSON, "Moved", "NoFields", False),
+        },
+    }
+
+
+def _vector_paths() -> Schema:
+    session = "/v1/sessions/{session}"
+
+    def of(**operations: Schema) -> Schema:
+        return {"parameters": [_SESSION], **operations}
+
+    restore = _operation("vector", "Go on where a state was taken", 200, JSON, "Beginning")
+    restore["requestBody"] = {"required": True, "content": {MSGPACK: {}}}
+    gone = {
+        "tags": ["vector"],
+        "summary": "End a session",
+        "responses": {"204": {"description": "Done"}, **_problems()},
+    }
+    return {
+        "/v1/spec": {"get": _operation("vector", "What this server is", 200, JSON, "ServerSpec")},
+        "/v1/sessions": {"post": _operation("vector", "Make a session", 201, JSON, "SessionCreated", "SessionRequest")},
+        session: of(get=_operation("vector", "Where a session stands", 200, JSON, "SessionInfo"), delete=gone),
+        f"{session}/reset": of(
+            post=_operation("vector", "Start episodes anew", 200, JSON, "Beginning", "ResetRequest")
+        ),
+        f"{session}/step": of(post=_operation("vector", "One tick", 200, JSON, "StepAnswer", "StepRequest")),
+        f"{session}/state": of(get=_operation("vector", "All that decides what follows", 200, MSGPACK), post=restore),
+        f"{session}/worlds/{{world}}": {
+            "parameters": [_SESSION, _WORLD],
+            "get": _operation("vector", "One world in plain values", 200, JSON, "Snapshot"),
+        },
+    }
+
+
+def _operation_paths() -> Schema:
+    return {
+        "/healthz": {"get": _operation("operation", "The process lives", 200, JSON)},
+        "/readyz": {"get": _operation("operation", "Requests are welcome", 200, JSON)},
+        "/metrics": {"get": _operation("operation", "Numbers for Prometheus", 200, "text/plain")},
+    }
+
+
+def _operation(
+    tag: str,
+    summary: str,
+    status: int,
+    media_type: str,
+    answer: str | None = None,
+    request: str | None = None,
+    needs_body: bool = True,
+) -> Schema:
+    schema = {"schema": _reference(answer)} if answer else {}
+    content = {media_type: schema}
+    if tag == "vector" and media_type == JSON:
+        content[MSGPACK] = {}
+    operation: Schema = {
+        "tags": [tag],
+        "summary": summary,
+        "responses": {str(status): {"description": summary, "content": content}, **_problems()},
+    }
+    if request:
+        body: Schema = {JSON: {"schema": _reference(request)}}
+        operation["requestBody"] = {"required": needs_body, "content": body}
+    return operation
+
+
+def _problems() -> Schema:
+    return {"4XX": _problem("The request is at fault"), "503": _problem("No room, or the service stops")}
+
+
+def _problem(description: str) -> Schema:
+    return {"description": description, "content": {PROBLEM_TYPE: {"schema": _reference("Problem")}}}
+
+
+def _reference(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _schemas() -> Schema:
+    types = {_name(message): message for message in (*_REQUESTS, *_ANSWERS)}
+    found, components = msgspec.json.schema_components(types.values(), ref_template="#/components/schemas/{name}")
+    schemas: Schema = {**components}
+    for name, reference in zip(types, found, strict=True):
+        generated = reference["$ref"].rpartition("/")[2]
+        schemas[name] = schemas.pop(generated)
+        for field, closer in _CLOSER.get(name, {}).items():
+            schemas[name]["properties"][field] = closer
+    return schemas | _plain_schemas()
+
+
+def _name(message: Any) -> str:
+    return "GameRequest" if message is GameRequest else str(getattr(message, "__origin__", message).__name__)
+
+
+def _plain_schemas() -> Schema:
+    """Return the answers that no message type describes: arrays are nested lists in JSON."""
+    text: Schema = {"type": "string"}
+    yes: Schema = {"type": "boolean"}
+    whole: Schema = {"type": "integer", "minimum": 0}
+    number: Schema = {"type": "number"}
+    rows = _list(_list(number))
+    window: Schema = {"type": "object", "additionalProperties": text}
+    beginning = {"step": whole, "observation": rows, "active": _list(yes), "episode": _list(whole)}
+    metrics: Schema = {"type": "object", "additionalProperties": _list({"type": "integer"})}
+    ended = _object({"slots": _list(whole), "observation": rows, "metrics": metrics})
+    flags = {"reward": _list(number), "terminated": _list(yes), "truncated": _list(yes), "ended": ended}
+    environment: Schema = {
+        "environment": text,
+        "settings": {"type": "object"},
+        "observation_space": {"type": "object"},
+        "num_actions": whole,
+        "agents_per_world": whole,
+        "metrics": _list(text),
+    }
+    own = {"session": text, "seed": whole, "first_world": whole}
+    health = {"service": text, "environment": text, "version": text, "clock": text, "game_over": yes}
+    line = {"snake_id": text, "tick": whole, "visible_cells": window, "reward": number, "game_over": yes}
+    game = {"status": {"type": "object"}, "global_game_over": yes, "tick": whole, "episode": whole, "seed": whole}
+    problem = {"type": text, "title": text, "status": whole, "detail": text, "error": text, "code": text}
+    windows: Schema = {"type": "object", "additionalProperties": window}
+    return {
+        "Health": _object({**health, "agents": whole, "capacity": whole, "tick": whole}),
+        "State": _object({"grid": {"type": "object"}, "visions": windows, **game}),
+        "GameStarted": _object({"game_over": yes, "seed": whole}),
+        "Line": _object({**line, "datetime": {"type": "string", "format": "date-time"}, "length": whole}),
+        "Moved": _object({"snake_id": text, "game_over": yes}),
+        "Beginning": _object(beginning),
+        "StepAnswer": _object({**beginning, **flags}),
+        "SessionCreated": _object({**own, **beginning, **environment, "expires_seconds": number}),
+        "SessionInfo": _object({**own, "step": whole, "worlds": whole, "metrics": metrics}),
+        "Snapshot": _object({"step": whole, "world": whole, "snapshot": {"type": "object"}}),
+        "Problem": _object(problem),
+    }
+
+
+def _object(properties: Mapping[str, Schema]) -> Schema:
+    return {"type": "object", "properties": dict(properties), "required": list(properties)}
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
