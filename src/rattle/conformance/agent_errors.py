@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rattle.conformance.agent_play import capacity, health
+from rattle.conformance.agent_play import READY, capacity, health
 from rattle.conformance.checks import Group, expect, fail, skip
 from rattle.conformance.problems import check_problem
 from rattle.conformance.raw import first_line, request_bytes, send_and_leave
@@ -12,7 +12,6 @@ from rattle.conformance.streams import Reader, joined
 from rattle.conformance.target import JSON_TYPE, Target
 
 CHECKS = Group()
-_JOIN = ("agent.stream.join",)
 _NO_MOVES: tuple[Any, ...] = ("up", "LEFT", "", "left ", 1, None, True, ["left"], {})
 #: A server with room for more snakes than this is not filled up.
 _MOST_SNAKES = 64
@@ -23,11 +22,10 @@ _HUGE = 2**40
 @CHECKS.check("agent.errors.problem", "Refusals are application/problem+json with all fields")
 def problem(target: Target) -> None:
     """type, title, status, detail, error and code."""
-    answer = target.request("POST", f"/snake/{target.new_snake()}/move", {"move": "left"})
-    check_problem(answer, 404, "unknown_snake")
+    check_problem(target.request("GET", "/rattle-no-such-route"), 404, "unknown_path")
 
 
-@CHECKS.check("agent.errors.moves", "A move that is none of the three words is bad_value, and field says move", _JOIN)
+@CHECKS.check("agent.errors.moves", "A move that is none of the three words is bad_value, and field says move", READY)
 def moves(target: Target) -> None:
     """Other words, other types, none at all."""
     bodies: list[dict[str, Any]] = [{"move": move} for move in _NO_MOVES]
@@ -43,7 +41,7 @@ def moves(target: Target) -> None:
             answer.problem(400, "bad_value", "move")
 
 
-@CHECKS.check("agent.errors.unknown_field", "A field beside move is bad_value, and named", _JOIN)
+@CHECKS.check("agent.errors.unknown_field", "A field beside move is bad_value, and named", READY)
 def unknown_field(target: Target) -> None:
     """A misspelt field must not be ignored."""
     with joined(target) as (reader,):
@@ -51,7 +49,7 @@ def unknown_field(target: Target) -> None:
         target.request("POST", f"/snake/{reader.snake}/move", body).problem(400, "bad_value", "mvoe")
 
 
-@CHECKS.check("agent.errors.bodies", "A move whose body is not a JSON object is bad_request", _JOIN)
+@CHECKS.check("agent.errors.bodies", "A move whose body is not a JSON object is bad_request", READY)
 def bodies(target: Target) -> None:
     """Broken JSON, nothing, NaN, JSON of another type, text that is not UTF-8."""
     with joined(target) as (reader,):
@@ -60,7 +58,7 @@ def bodies(target: Target) -> None:
             answer.problem(400, ("bad_request", "bad_value") if b"NaN" in content else "bad_request")
 
 
-@CHECKS.check("agent.errors.deep", "A body that is nested very deeply is refused, not a crash", _JOIN)
+@CHECKS.check("agent.errors.deep", "A body that is nested very deeply is refused, not a crash", READY)
 def deep(target: Target) -> None:
     """100,000 brackets."""
     with joined(target) as (reader,):
@@ -71,7 +69,7 @@ def deep(target: Target) -> None:
         )
 
 
-@CHECKS.check("agent.errors.large", "A body that is announced as huge is refused before it has been sent", _JOIN)
+@CHECKS.check("agent.errors.large", "A body that is announced as huge is refused before it has been sent", READY)
 def large(target: Target) -> None:
     """The length is in the head: the server need not wait for the rest."""
     with joined(target) as (reader,):
@@ -110,7 +108,7 @@ def ids(target: Target) -> None:
             )
 
 
-@CHECKS.check("agent.errors.longest_id", "An id of 64 characters of every kind is taken", _JOIN)
+@CHECKS.check("agent.errors.longest_id", "An id of 64 characters of every kind is taken", READY)
 def longest_id(target: Target) -> None:
     """As long as it may be."""
     name = (target.new_snake() + ".A_z-0" + "x" * 64)[:64]
@@ -145,7 +143,9 @@ def method(target: Target) -> None:
 
 
 @CHECKS.check(
-    "agent.errors.full", "A snake too many is refused with 503 full and Retry-After", ("agent.health.capacity",)
+    "agent.errors.full",
+    "A snake too many is refused with 503 full and Retry-After",
+    ("agent.health.capacity", "agent.stream.own"),
 )
 def full(target: Target) -> None:
     """There is room again after a reset."""
@@ -170,7 +170,7 @@ def full(target: Target) -> None:
         pass
 
 
-@CHECKS.check("agent.errors.cut", "Requests that are cut anywhere leave the server as it was", _JOIN)
+@CHECKS.check("agent.errors.cut", "Requests that are cut anywhere leave the server as it was", READY)
 def cut(target: Target) -> None:
     """In the head and in the body of a move; a whole one is taken afterwards."""
     with joined(target) as (reader,):
@@ -189,7 +189,9 @@ def garbage(target: Target) -> None:
     health(target)
 
 
-@CHECKS.check("agent.errors.many", "Many connections that open and close leave the server as it was")
+@CHECKS.check(
+    "agent.errors.many", "Many connections that open and close leave the server as it was", ("agent.stream.first",)
+)
 def many(target: Target) -> None:
     """Fifty readers that hang up at once."""
     snake = target.new_snake()

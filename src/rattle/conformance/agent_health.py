@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rattle.conformance.agent_play import capacity, health, several
+from rattle.conformance.agent_play import READY, capacity, health, several
 from rattle.conformance.checks import Group, expect, kind, skip
 from rattle.conformance.streams import joined
 from rattle.conformance.target import JSON_TYPE, Target
@@ -58,7 +58,7 @@ def health_fields(target: Target) -> None:
     )
 
 
-@CHECKS.check("agent.health.agents", "GET / counts the living snakes", ("agent.health.fields", "agent.stream.join"))
+@CHECKS.check("agent.health.agents", "GET / counts the living snakes", ("agent.health.fields", *READY))
 def agents(target: Target) -> None:
     """None after a reset, and as many as have joined."""
     for _ in range(3):  # a snake may die before it is counted
@@ -82,7 +82,7 @@ def agents(target: Target) -> None:
 @CHECKS.check(
     "agent.health.capacity",
     "As many snakes as capacity says can join at once",
-    ("agent.health.fields", "agent.stream.join"),
+    ("agent.health.fields", *READY),
 )
 def room(target: Target) -> None:
     """Judged up to 16."""

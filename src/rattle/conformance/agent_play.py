@@ -12,6 +12,8 @@ from rattle.conformance.steering import steer
 from rattle.conformance.streams import Mover, Reader, post_move
 from rattle.conformance.target import Answer, Target
 
+#: What must work before other checks can let snakes join, and be rid of them again.
+READY = ("agent.stream.first", "agent.stream.last_line", "agent.resets.world")
 _MOST_SNAKES = 3
 #: Lives that have not ended after so long are ended with POST /reset.
 _LIFE_SECONDS = 12.0

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 
 from rattle.conformance.agent_health import expect_fields
-from rattle.conformance.agent_play import play_lives, several, state
+from rattle.conformance.agent_play import READY, play_lives, several, state
 from rattle.conformance.checks import Failed, Group, an_object, expect, fail, kind, skip
 from rattle.conformance.streams import joined
 from rattle.conformance.target import Target
 
 CHECKS = Group()
-_STATE = ("agent.state.fields", "agent.stream.fields")
+_STATE = ("agent.state.fields",)
 _STATE_FIELDS: dict[str, type] = {
     "grid": dict,
     "visions": dict,
@@ -34,7 +34,7 @@ _STATUS: dict[str, type | tuple[type, ...]] = {
 }
 
 
-@CHECKS.check("agent.state.fields", "GET /state has every field, each of its type")
+@CHECKS.check("agent.state.fields", "GET /state has every field, each of its type", READY)
 def state_fields(target: Target) -> None:
     """With a snake in the world."""
     with joined(target) as (reader,):
@@ -44,7 +44,11 @@ def state_fields(target: Target) -> None:
         expect_fields(status, _STATUS, f"status of {reader.snake}")
 
 
-@CHECKS.check("agent.state.agrees", "GET /state says the same as the stream at the same tick", _STATE)
+@CHECKS.check(
+    "agent.state.agrees",
+    "GET /state says the same as the stream at the same tick",
+    ("agent.state.fields", "agent.stream.window"),
+)
 def agrees(target: Target) -> None:
     """What a snake sees, and how long it is."""
     for _ in range(6):
@@ -102,7 +106,11 @@ def grid(target: Target) -> None:
         expect(counts[snake] == status["length"], f"{snake} has length {status['length']}, but {counts[snake]} cells")
 
 
-@CHECKS.check("agent.state.dead", "GET /state keeps this game's dead, and says when no game is in progress", _STATE)
+@CHECKS.check(
+    "agent.state.dead",
+    "GET /state keeps this game's dead, and says when no game is in progress",
+    _STATE,
+)
 def dead(target: Target) -> None:
     """game_over true and head null, and no vision."""
     lives = target.fact(play_lives)

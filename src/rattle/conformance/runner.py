@@ -56,6 +56,8 @@ def _judge(target: Target, check: Check, outcomes: dict[str, Outcome], absent: s
         sentence, expected, got = str(failed), failed.expected, failed.got
     except Skipped as skipped:
         result, sentence = "skip", str(skipped)
+    except OSError as error:
+        sentence = f"the connection to the server fails: {error}"
     except Exception as error:  # an answer so odd that the check stumbles over it is the server's failure
         sentence = f"the answer is not of the shape that docs/env-api.md describes ({type(error).__name__}: {error})"
     evidence = target.evidence if result == "fail" else []

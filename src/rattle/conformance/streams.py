@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -70,14 +71,18 @@ class Reader:
         """Wait a second at most for the line of a tick."""
         self.wait(lambda reader: any(line.value and line.value.get("tick") == tick for line in reader.lines), 1.0)
 
-    def first(self) -> dict[str, Any]:
-        """Return the first line's object; ends the check unless it comes in time."""
+    def expect_line(self) -> Line:
+        """Return the first line; ends the check unless it comes in time."""
         self.wait(lambda reader: reader.lines or reader.ended)
         if self.status != 200:
             self.blame(f"GET {self.path} is not answered with a stream", expected="status 200", got=self._how())
         if not self.lines:
             self.blame(f"no line comes on GET {self.path}", expected="a first line at once", got=self._how())
-        value = self.lines[0].value
+        return self.lines[0]
+
+    def first(self) -> dict[str, Any]:
+        """Return the first line's object; ends the check unless it comes in time."""
+        value = self.expect_line().value
         if value is None:
             self.blame("the first line is not a JSON object", got=self.lines[0].text)
         return value
@@ -91,10 +96,10 @@ class Reader:
         """Close the connection, with `hard` as a crash does, and wait for the thread."""
         self._closing = True
         if self._socket is not None:
-            if hard:
-                linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # on, 0 seconds: the connection is reset
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            with suppress(OSError):
+            with suppress(OSError):  # it may have ended meanwhile
+                if hard:
+                    linger = struct.pack("ii", 1, 0)  # closing resets the connection
+                    self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(self.target.timeout)
 
@@ -197,13 +202,25 @@ def post_move(target: Target, snake: str, move: Any) -> Answer | Failed:
         return failed
 
 
+def _join(target: Target, query: str) -> Reader:
+    """Let a snake join; while the world is full of snakes that have just been left, try again for a while."""
+    until = time.monotonic() + target.timeout
+    while True:
+        reader = Reader(target, target.new_snake(), query)
+        reader.wait(lambda reader: reader.status or reader.ended)
+        if reader.status != 503 or time.monotonic() > until:
+            return reader
+        reader.close()
+        time.sleep(0.25)
+
+
 @contextmanager
 def joined(target: Target, snakes: int = 1, *, moving: bool = False, query: str = "") -> Iterator[list[Reader]]:
     """Let snakes join a new game, each with a reader; afterwards their streams are closed and the game is ended.
 
     With `moving` they go forward, line by line, for servers whose clock waits for moves.
     """
-    readers = [Reader(target, target.new_snake(), query) for _ in range(snakes)]
+    readers = [_join(target, query) for _ in range(snakes)]
     movers: list[Mover] = []
     try:
         for reader in readers:

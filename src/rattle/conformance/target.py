@@ -111,7 +111,7 @@ class Target:
         self.evidence: list[str] = []
         #: Two runs of the checker must not take each other's snakes for their own.
         self._snakes = (f"check-{secrets.token_hex(3)}-{number}" for number in count(1))
-        self._facts: dict[Callable[[Target], Any], Any] = {}
+        self._facts: dict[Callable[[Target], Any], tuple[Any, list[str]]] = {}
         self._client = httpx.Client(base_url=self.url, timeout=timeout, follow_redirects=False, trust_env=False)
 
     def close(self) -> None:
@@ -129,8 +129,10 @@ class Target:
     def fact(self, find: Callable[[Target], T]) -> T:
         """Return what `find` learns about the server, learnt once; several checks judge it."""
         if find not in self._facts:
-            self._facts[find] = find(self)
-        found: T = self._facts[find]
+            self._facts[find] = (find(self), self.evidence)
+        found: T
+        found, evidence = self._facts[find]
+        self.evidence = self.evidence or evidence
         return found
 
     def request(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rattle.conformance.arrays import MSGPACK, Array
-from rattle.conformance.checks import Group, expect, skip
+from rattle.conformance.checks import Group, expect, fail, skip
 from rattle.conformance.target import Target
 from rattle.conformance.vector_play import Stepped, actions_for, expect_same, play_game, session
 
@@ -35,6 +35,13 @@ def other_seed(target: Target) -> None:
             played, compared = one.step(action), other.step(action)
             if not np.array_equal(played.observation, compared.observation):
                 return
+    rows = target.fact(play_game).first.observation
+    if (rows != rows[0]).any():
+        fail(
+            "two sessions of different seeds play the same, though worlds of one session differ: the seed is not used",
+            expected="other games",
+            got="the same games",
+        )
     skip(f"two seeds played the same for {_STEPS} steps: the environment may have nothing random")
 
 

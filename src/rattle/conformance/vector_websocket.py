@@ -180,6 +180,7 @@ def order(target: Target) -> None:
 def unknown(target: Target) -> None:
     """With 404, or by closing it at once."""
     address = f"{target.url.replace('http', 'ws', 1)}/v1/sessions/rattle-none/ws"
+    target.note(f"a WebSocket to {address}")
     try:
         with connect(address, open_timeout=target.timeout, close_timeout=target.timeout, proxy=None) as connection:
             connection.recv(timeout=target.timeout)
