@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("startup", "kernel", "training", "learning")
+BENCHMARKS = ("startup", "kernel", "lines", "agent_streams", "training", "learning")
 
 
 def main() -> None:
