@@ -6,6 +6,7 @@ Nothing that a server answers is believed: compiled code uses observations as in
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -49,17 +50,37 @@ class SlotArrays:
         space = spec.observation_space
         slots = num_worlds * spec.agents_per_world
         coded = isinstance(space, CodeSpace)
+        self.spec = spec
+        self.num_slots = slots
         shape = (slots, space.cells if isinstance(space, CodeSpace) else space.size)
         self._codes = space.codes if isinstance(space, CodeSpace) else 0
-        self._several = spec.agents_per_world > 1
         self.observation: NDArray[Any] = np.zeros(shape, np.uint8 if coded else np.float32)
         self.reward = np.zeros(slots, np.float32)
         self.terminated = np.zeros(slots, np.bool_)
         self.truncated = np.zeros(slots, np.bool_)
         self.active = np.ones(slots, np.bool_)
         self.final_observation = np.zeros_like(self.observation)
-        self.final_metrics = {name: np.zeros(slots, np.int32) for name in spec.metrics}
+        self.final_metrics: Mapping[str, NDArray[np.int32]] = {name: np.zeros(slots, np.int32) for name in spec.metrics}
         self.episode = np.zeros(num_worlds, np.uint32)
+
+    def part(self, first_world: int, last_world: int) -> SlotArrays:
+        """Return the arrays of some worlds, which share the memory of these."""
+        part = copy(self)
+        worlds = slice(first_world, last_world)
+        slots = slice(first_world * self.spec.agents_per_world, last_world * self.spec.agents_per_world)
+        part.num_slots = slots.stop - slots.start
+        for name in ("observation", "reward", "terminated", "truncated", "active", "final_observation"):
+            setattr(part, name, getattr(self, name)[slots])
+        part.final_metrics = {name: values[slots] for name, values in self.final_metrics.items()}
+        part.episode = self.episode[worlds]
+        return part
+
+    def begin_anew(self, answer: Beginning) -> None:
+        """Take in the beginning of other worlds in place of lost ones, whose episodes show as cut where they stood."""
+        self.final_observation[:] = self.observation
+        lost = self.active.copy()
+        self.begin(answer)
+        self.truncated[:] = lost
 
     def begin(self, answer: Beginning) -> None:
         """Take in what a reset answers; raises WrongAnswer and may then hold a part of it."""

@@ -67,7 +67,8 @@ class RemoteWorlds:
     `options` change the settings of the server's environment. Requests have time-outs and are repeated with back-off;
     steps are numbered, so that a repeated one is never taken twice. When the server has lost the session, because it
     was restarted for example, a new one begins and `step` raises WorldsLost: the action was not answered, and the
-    arrays hold the first observations of new episodes.
+    arrays hold the first observations of new episodes, with the lost ones truncated where they stood. `make_arrays`
+    lets several sessions fill one batch.
 
     Raises ClientError when the server cannot be reached in time, refuses a request or answers nonsense.
     """
@@ -82,6 +83,7 @@ class RemoteWorlds:
         *,
         patience: Patience | None = None,
         websocket: bool = True,
+        make_arrays: Callable[[EnvironmentSpec], SlotArrays] | None = None,
     ) -> None:
         self._patience = patience or Patience()
         server = ask_spec(url, self._patience)
@@ -96,7 +98,7 @@ class RemoteWorlds:
         created = self._create()
         self.spec: EnvironmentSpec = read_spec(created)
         self.num_slots = num_worlds * self.spec.agents_per_world
-        self._arrays = arrays = SlotArrays(self.spec, num_worlds)
+        self._arrays = arrays = make_arrays(self.spec) if make_arrays else SlotArrays(self.spec, num_worlds)
         arrays.begin(created)
         self.observation = arrays.observation
         self.reward = arrays.reward
@@ -104,7 +106,7 @@ class RemoteWorlds:
         self.truncated = arrays.truncated
         self.active = arrays.active
         self.final_observation = arrays.final_observation
-        self.final_metrics: Mapping[str, NDArray[np.int32]] = arrays.final_metrics
+        self.final_metrics = arrays.final_metrics
         self.episode = arrays.episode
 
     @property
@@ -122,7 +124,7 @@ class RemoteWorlds:
         try:
             self._arrays.begin(decode(self._receive(), Beginning))
         except WorldsLost:
-            return  # a new session is at the start of new episodes
+            self.truncated[:] = False  # a new session is at the start of new episodes anyway
 
     def step(self, action: NDArray[np.integer[Any]]) -> None:
         """Advance every world one tick with integer actions (B,); raises WorldsLost when there is no answer to come."""
@@ -193,7 +195,7 @@ class RemoteWorlds:
         created = self._create()
         if read_spec(created) != self.spec:
             raise WrongAnswer(f"{self._http.url} serves another environment than before: begin a new run with it")
-        self._arrays.begin(created)
+        self._arrays.begin_anew(created)
 
     def _send(self, kind: str, message: Mapping[str, Any]) -> None:
         self._request = (kind, encoding.msgpack.encode(message))

@@ -11,12 +11,12 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
+from rattle.envs.gymnasium_batch import activity_infos, final_infos, spaces_of, whole_numbers
 from rattle.envs.philox import check_seed
 from rattle.envs.snake.batch import SnakeWorlds
 from rattle.envs.snake.drawing import FRAMES_PER_SECOND, RENDER_MODES, check_render_mode, draw
 from rattle.envs.snake.one_world import OneWorld, fresh_seed
 from rattle.envs.snake.settings import SnakeSettings
-from rattle.envs.snake.spaces import spaces_of, whole_numbers
 from rattle.envs.validation import validated
 
 Observation = NDArray[np.uint8]
@@ -46,7 +46,7 @@ class SnakeEnv(gymnasium.Env[Observation, np.int64]):
             )
         self.render_mode = check_render_mode(render_mode)
         self._world = OneWorld(self.settings, world, watched=render_mode is not None)
-        self.observation_space, self.action_space = spaces_of(self._world.worlds)
+        self.observation_space, self.action_space = spaces_of(self._world.worlds.spec)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Infos]:
         """Start an episode; return the observation (cells,) and an empty info. Options are not used."""
@@ -115,7 +115,7 @@ class SnakeVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         self.render_mode = check_render_mode(render_mode)
         self.copy = copy
         self.worlds = SnakeWorlds(self.settings, num_envs // snakes, first_world=first_world)
-        self.single_observation_space, self.single_action_space = spaces_of(self.worlds)
+        self.single_observation_space, self.single_action_space = spaces_of(self.worlds.spec)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._seeded = False
@@ -131,7 +131,7 @@ class SnakeVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         super().reset(seed=None if seed is None else check_seed(seed))
         self.worlds.reset(seed)
         self._seeded = True
-        return self._own(self.worlds.observation), self._activity()
+        return self._own(self.worlds.observation), activity_infos(self.worlds, copy=self.copy)
 
     def step(
         self, actions: NDArray[np.int64]
@@ -149,7 +149,7 @@ class SnakeVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
             self._own(worlds.reward),
             self._own(worlds.terminated),
             self._own(worlds.truncated),
-            self._final_infos() | self._activity(),
+            final_infos(worlds) | activity_infos(worlds, copy=self.copy),
         )
 
     def render(self) -> tuple[Any, ...] | None:
@@ -166,28 +166,3 @@ class SnakeVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
 
     def _own(self, array: NDArray[Any]) -> NDArray[Any]:
         return array.copy() if self.copy else array
-
-    def _activity(self) -> Infos:
-        if self.settings.num_snakes == 1:
-            return {}
-        return {"active": self._own(self.worlds.active), "_active": np.ones(self.num_envs, np.bool_)}
-
-    def _final_infos(self) -> Infos:
-        """Return what the slots that ended saw last and ate, laid out as SyncVectorEnv does."""
-        done = self.worlds.terminated | self.worlds.truncated
-        ended = np.flatnonzero(done)
-        if not ended.size:
-            return {}
-        # The dead of a world that goes on see nothing, and final_observation does not hold for them.
-        restarted = self.worlds.active[ended, None]
-        last = np.where(restarted, self.worlds.final_observation[ended], self.worlds.observation[ended])
-        final_obs = np.full(self.num_envs, None, dtype=object)
-        for slot, seen in zip(ended, last, strict=True):
-            final_obs[slot] = seen
-        food = np.where(done, self.worlds.final_metrics["food"], 0)
-        return {
-            "final_obs": final_obs,
-            "_final_obs": done,
-            "final_info": {"food": food.astype(np.int64), "_food": done.copy()},
-            "_final_info": done.copy(),
-        }

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
 from rattle.envs.errors import EnvError
+from rattle.envs.gymnasium_batch import spaces_of, whole_numbers
 from rattle.envs.snake.drawing import FRAMES_PER_SECOND, RENDER_MODES, check_render_mode, draw
 from rattle.envs.snake.one_world import OneWorld
 from rattle.envs.snake.settings import SnakeSettings
-from rattle.envs.snake.spaces import spaces_of, whole_numbers
 from rattle.envs.validation import validated
 
 Observations = dict[str, NDArray[np.uint8]]
@@ -45,7 +45,7 @@ class SnakeParallelEnv(ParallelEnv[str, NDArray[np.uint8], np.int64]):  # type: 
         self.agents: list[str] = []
         self._number = {agent: number for number, agent in enumerate(self.possible_agents)}
         # Every agent has spaces of its own: each is seeded apart from the others.
-        self._spaces = {agent: spaces_of(self._world.worlds) for agent in self.possible_agents}
+        self._spaces = {agent: spaces_of(self._world.worlds.spec) for agent in self.possible_agents}
 
     def observation_space(self, agent: str) -> Space[NDArray[np.uint8]]:
         """Return the agent's observation space, always the same object."""

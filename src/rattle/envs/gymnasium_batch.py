@@ -1,0 +1,84 @@
+"""A batch behind the vector protocol as Gymnasium states it: spaces, actions and infos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete, Space
+from numpy.typing import NDArray
+
+from rattle.envs.vector import CodeSpace, EnvironmentSpec
+
+Infos = dict[str, Any]
+
+
+def spaces_of(spec: EnvironmentSpec) -> tuple[Space[NDArray[Any]], Discrete]:
+    """Return new spaces of one agent: observation, a Box uint8 (cells,) or float32 (size,), and action, Discrete."""
+    space = spec.observation_space
+    observation: Space[Any] = (
+        Box(0, space.codes - 1, (space.cells,), np.uint8)
+        if isinstance(space, CodeSpace)
+        else Box(-np.inf, np.inf, (space.size,), np.float32)
+    )
+    return observation, Discrete(spec.num_actions)
+
+
+def whole_numbers(actions: Any) -> NDArray[Any]:
+    """Return actions as an array, in the one integer type that kernels are compiled for where they are integers."""
+    array = np.asarray(actions)
+    return np.ascontiguousarray(array, np.int64) if array.dtype.kind in "iu" else array
+
+
+class Slots(Protocol):
+    """What infos are about: the arrays of a batch, as VectorWorlds has them."""
+
+    @property
+    def spec(self) -> EnvironmentSpec:
+        """What the environment is."""
+
+    num_slots: int
+    observation: NDArray[Any]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    active: NDArray[np.bool_]
+    final_observation: NDArray[Any]
+
+    @property
+    def final_metrics(self) -> Mapping[str, NDArray[np.int32]]:
+        """Name -> (B,): valid where terminated or truncated."""
+
+
+def activity_infos(slots: Slots, *, copy: bool) -> Infos:
+    """Return which slots act on what they observe, in an array of its own if asked; nothing where all always do."""
+    if slots.spec.agents_per_world == 1:
+        return {}
+    return {"active": slots.active.copy() if copy else slots.active, "_active": np.ones(slots.num_slots, np.bool_)}
+
+
+def final_infos(slots: Slots) -> Infos:
+    """Return what the slots that ended saw last and came to, laid out as SyncVectorEnv does in its SAME_STEP mode."""
+    done = slots.terminated | slots.truncated
+    ended = np.flatnonzero(done)
+    if not ended.size:
+        return {}
+    # The dead of a world that goes on see nothing, and final_observation does not hold for them.
+    restarted = slots.active[ended, None]
+    last = np.where(restarted, slots.final_observation[ended], slots.observation[ended])
+    infos: Infos = {"final_obs": _spread(ended, last, slots.num_slots), "_final_obs": done}
+    if slots.final_metrics:
+        own: Infos = {}
+        for name, values in slots.final_metrics.items():
+            own[name] = np.where(done, values, 0).astype(np.int64)
+            own[f"_{name}"] = done.copy()
+        infos |= {"final_info": own, "_final_info": done.copy()}
+    return infos
+
+
+def _spread(slots: NDArray[np.int64], observations: NDArray[Any], num_slots: int) -> NDArray[np.object_]:
+    """Return an array of objects (num_slots,) with an observation in each of `slots` and None elsewhere."""
+    spread = np.full(num_slots, None, dtype=object)
+    for slot, seen in zip(slots, observations, strict=True):
+        spread[slot] = seen
+    return spread
