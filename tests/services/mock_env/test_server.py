@@ -110,7 +110,7 @@ WRONG: dict[str, tuple[str, str, dict[str, Any], int, str, str | None]] = {
     "deep JSON": ("POST", "/snake/a/move", {"content": b"[" * 100_000}, 400, "bad_request", None),
     "empty": ("POST", "/snake/a/move", {}, 400, "bad_request", None),
     "a list": ("POST", "/snake/a/move", {"json": ["left"]}, 400, "bad_request", None),
-    "a form": ("POST", "/snake/a/move", {"data": {"move": "left"}}, 415, "unsupported_type", None),
+    "a form": ("POST", "/snake/a/move", {"data": {"move": "left"}}, 415, "unsupported_type", "Content-Type"),
     "unknown snake": ("POST", "/snake/nobody/move", {"json": {"move": "left"}}, 404, "unknown_snake", None),
     "unknown to reset": ("POST", "/snake/nobody/reset", {}, 404, "unknown_snake", None),
     "fields in a reset": ("POST", "/snake/a/reset", {"json": {"seed": 1}}, 400, "bad_value", "seed"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import select
+import selectors
 import socket
 import threading
 import time
@@ -111,8 +111,11 @@ class Lines:
 
 
 def _is_gone(reader: socket.socket) -> bool:
-    if not select.select([reader], [], [], 0)[0]:
-        return False
+    """Say whether a reader has closed; one that only says that it will send no more looks the same."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(reader, selectors.EVENT_READ)
+        if not selector.select(0):
+            return False
     try:
         return reader.recv(1, socket.MSG_PEEK) == b""
     except OSError:

@@ -53,7 +53,9 @@ def read_nothing(body: bytes, content_type: str | None) -> None:
 def _fields(body: bytes, content_type: str | None, known: set[str]) -> dict[str, Any]:
     media_type = (content_type or "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json":
-        raise RequestError("unsupported_type", f"the body must be application/json, not {media_type:.60}")
+        raise RequestError(
+            "unsupported_type", f"Content-Type must be application/json, got {media_type!r:.60}", "Content-Type"
+        )
     try:
         fields = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
