@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from itertools import cycle, islice
+from itertools import cycle, islice, pairwise
 from typing import Any
 
 from rattle.conformance.agent_play import READY, capacity, clock, several, state
@@ -66,16 +66,25 @@ def world(target: Target) -> None:
 
 @CHECKS.check("agent.resets.episode", "POST /reset begins the next game", ("agent.state.fields",))
 def episode(target: Target) -> None:
-    """GET /state counts games in episode and says the seed."""
-    before = state(target)["episode"]
-    target.request("POST", "/reset", {"seed": 77})
-    with joined(target):
-        found = state(target)
-    expect(
-        found["episode"] > before, f"episode is still {found['episode']} after POST /reset", expected=f"above {before}"
-    )
-    expect(found["seed"] == 77, f"seed is {found['seed']} after a reset with 77", expected=77, got=found["seed"])
-    expect(found["global_game_over"] is False, "global_game_over is true while a snake lives", expected=False)
+    """GET /state says which: by its seed, and its number in episode."""
+    games = []
+    for body in ({"seed": 77}, None, None):
+        target.request("POST", "/reset", body)
+        with joined(target):
+            found = state(target)
+        expect(found["global_game_over"] is False, "global_game_over is true while a snake lives", expected=False)
+        if body:
+            seed = found["seed"]
+            expect(seed == 77, f"GET /state says seed {seed} after a reset with seed 77", expected=77, got=seed)
+        games.append({"seed": found["seed"], "episode": found["episode"]})
+    for before, after in pairwise(games):
+        expect(
+            before != after,
+            f"GET /state says seed {after['seed']}, episode {after['episode']} before and after POST /reset: "
+            "the next game has another number",
+            expected="a higher episode",
+            got=after,
+        )
 
 
 @CHECKS.check("agent.resets.bad_seed", "A seed that is no whole number from 0 to 2^63 - 1 is bad_value")

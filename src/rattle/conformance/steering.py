@@ -6,8 +6,8 @@ from typing import Any
 
 #: A snake of this length that keeps turning meets its own body.
 _LONG_ENOUGH = 5
-#: With nothing in sight a snake turns now and then, or it would never see the rest of the board.
-_STRAIGHT = 6
+#: With nothing in sight a snake goes in steps across the board, or it would never see all of it.
+_SEARCH = (*["forward"] * 4, "right", *["forward"] * 4, "left")
 
 
 def steer(number: int, value: dict[str, Any] | None) -> str:
@@ -25,7 +25,7 @@ def steer(number: int, value: dict[str, Any] | None) -> str:
             goals.append(place)
     middle = max((place[0] for place in map(_place, cells) if place), default=0) // 2
     if not goals:
-        return "right" if number % _STRAIGHT == _STRAIGHT - 1 else "forward"
+        return _SEARCH[number % len(_SEARCH)]
     x, y = min(goals, key=lambda place: abs(place[0] - middle) + abs(place[1] - middle))
     if y < middle:
         return "forward"

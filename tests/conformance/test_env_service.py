@@ -1,0 +1,35 @@
+"""`rattle env` passes: one snake and four, on both clocks, and an environment without an agent API."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conformance.running import rattle_server, results
+
+pytestmark = pytest.mark.integration
+
+ONE_SNAKE = {"agent.resets.snake_alone", "vector.steps.inactive", "vector.steps.last_observation"}
+ALWAYS = {"vector.state.absent"}
+
+
+@pytest.mark.parametrize("clock", ["realtime", "turns"])
+@pytest.mark.parametrize("snakes", [1, 4])
+def test_snake_passes_on_both_faces(clock: str, snakes: int) -> None:
+    # The vector API has no clock: it is checked once for each number of snakes.
+    faces = ("agent", "vector") if clock == "turns" else ("agent",)
+    with rattle_server("env", "--clock", clock, "--set", f"env.num_snakes={snakes}") as url:
+        found = results(url, *faces)
+    assert [result for result in found.values() if result.result == "fail"] == []
+    skipped = {name for name, result in found.items() if result.result == "skip"}
+    assert skipped <= (ONE_SNAKE if snakes == 1 else set()) | ALWAYS
+
+
+def test_cartpole_passes_and_has_no_agent_api() -> None:
+    with rattle_server("env", "--set", "env.id=gym:CartPole-v1") as url:
+        found = results(url, "agent", "vector")
+    assert [result for result in found.values() if result.result == "fail"] == []
+    agent = {result.sentence for name, result in found.items() if name.startswith("agent.")}
+    assert len(agent) == 1
+    assert "no agent API" in agent.pop()
+    skipped = {name for name, result in found.items() if result.result == "skip" and name.startswith("vector.")}
+    assert skipped <= {*ONE_SNAKE, *ALWAYS, "vector.steps.metrics"}
