@@ -3,17 +3,21 @@
 import { Colours, drawBoard, drawSight } from "./board.js";
 import { follow, post } from "./link.js";
 import { Player } from "./play.js";
-import { nameProblem, readWorld } from "./world.js";
+import { nameProblem, readWorld, seedIn } from "./world.js";
 
 const find = (id) => document.getElementById(id);
 const colours = new Colours();
 const view = { selected: null, light: "selected", names: true };
 const rows = new Map();
 const MOST_ROWS = 200;
+const HOW_TO_STEER = matchMedia("(pointer: coarse)").matches
+  ? "Steer with the buttons below the board."
+  : "Steer with the arrow keys or W, A, S, D.";
 let world = null;
 let link = "waiting";
 let trouble = "";
 let finished = null;
+let nextSeed = "";
 let drawing = false;
 
 const player = new Player({ changed: playerChanged, ticked: () => askNow() });
@@ -31,6 +35,7 @@ function seen(text) {
   }
   link = "live";
   trouble = "";
+  if (!world.over) nextSeed = "";
   colours.assign(world.snakes);
   player.see(world);
   const own = world.snakes.get(player.name);
@@ -75,9 +80,8 @@ function setText(element, text) {
 
 function showLink() {
   const words = { waiting: "connecting", live: "live", lost: "connection lost, trying again", refused: "no game to watch" };
-  find("link").dataset.link = link;
+  document.body.dataset.link = link;
   setText(find("link-text"), words[link]);
-  find("frame").dataset.link = link;
 }
 
 function showNotice() {
@@ -93,7 +97,7 @@ function noticeWords() {
   if (link === "refused") return ["Nothing to watch here", trouble];
   if (link === "waiting") return ["Connecting…", ""];
   if (player.phase === "over") return [`${player.name} died`, finishedWords()];
-  if (world?.over && player.phase === "idle") return ["No game in progress", "The next snake to join starts one."];
+  if (world?.over && player.phase === "idle") return ["No game in progress", `The next snake to join starts one${nextSeed && ` of seed ${nextSeed}`}.`];
   return ["", ""];
 }
 
@@ -189,7 +193,7 @@ function playerChanged() {
   find("leave").hidden = player.phase === "idle" || player.phase === "over";
   find("join-button").disabled = player.phase === "playing" || player.phase === "joining";
   find("name").disabled = find("join-button").disabled;
-  setText(find("play-text"), player.message || (playing ? "Steer with the arrow keys or W, A, S, D." : ""));
+  setText(find("play-text"), player.message || (playing ? HOW_TO_STEER : ""));
   find("play-text").classList.toggle("error", player.phase === "idle" && player.message !== "");
   if (playing) view.selected = player.name;
   showAll();
@@ -264,7 +268,7 @@ find("reset-form").addEventListener("submit", async (event) => {
   const seed = find("reset-seed").value.trim();
   try {
     // Digits go as they are: a JavaScript number would round a large seed.
-    await post("reset", seed ? `{"seed": ${BigInt(seed)}}` : "{}");
+    nextSeed = seedIn(await post("reset", seed ? `{"seed": ${BigInt(seed)}}` : "{}"));
     dialog.close();
     askNow();
   } catch (error) {

@@ -52,10 +52,13 @@ export function readWorld(text, bodies = new Map()) {
     }
     snakes.set(id, snake);
   }
-  // The seed may be larger than a JavaScript number is exact: it is taken from the text.
-  const seed = /"seed":\s*(\d+)/.exec(text)?.[1] ?? "–";
-  return { ...torus, food, snakes, seed, tick: state.tick, episode: state.episode, clock: state.clock,
+  return { ...torus, food, snakes, seed: seedIn(text), tick: state.tick, episode: state.episode, clock: state.clock,
     radius: state.vision_radius, over: state.global_game_over };
+}
+
+/** The digits of the seed in an answer's text: it may be larger than a JavaScript number is exact. */
+export function seedIn(text) {
+  return /"seed":\s*(\d+)/.exec(text)?.[1] ?? "";
 }
 
 /** The entries of a vision, with offsets from the head as the snake sees them. */
