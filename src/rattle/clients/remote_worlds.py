@@ -95,7 +95,11 @@ class RemoteWorlds:
         self.first_world = first_world
         self.seed = check_seed(seed)
         self._lives = 0
-        created = self._create()
+        try:
+            created = self._create()
+        except ClientError:
+            self._http.close()
+            raise
         self.spec: EnvironmentSpec = read_spec(created)
         self.num_slots = num_worlds * self.spec.agents_per_world
         self._arrays = arrays = make_arrays(self.spec) if make_arrays else SlotArrays(self.spec, num_worlds)

@@ -1,0 +1,195 @@
+"""Worlds in a server are the worlds of this process, through lost answers, restarts and nonsense."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rattle.clients.errors import ClientError, ConnectionBroken, Refused
+from rattle.clients.remote_worlds import Patience, RemoteWorlds, ask_spec
+from rattle.envs.errors import EnvError, WorldsLost
+from rattle.envs.registry import make_worlds
+from rattle.envs.vector import VectorWorlds
+from tests.processes import ServiceProcess
+
+WORLDS = 12
+ARRAYS = ("observation", "reward", "terminated", "truncated", "active", "episode")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServiceProcess]:
+    with ServiceProcess("env", settings=("env.num_snakes=2", "env.max_steps=40")) as process:
+        yield process
+
+
+@pytest.fixture
+def mortal() -> Iterator[ServiceProcess]:
+    with ServiceProcess("env", settings=("env_service.session_seconds=2",)) as process:
+        yield process
+
+
+def local(seed: int = 3, worlds: int = WORLDS, first_world: int = 0, **settings: Any) -> VectorWorlds:
+    return make_worlds("snake", {"num_snakes": 2, "max_steps": 40, **settings}, worlds, seed, first_world)
+
+
+def assert_same(remote: RemoteWorlds, here: VectorWorlds) -> None:
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(remote, name), getattr(here, name), err_msg=name)
+    ended = here.terminated | here.truncated
+    restarted = ended & here.active
+    np.testing.assert_array_equal(remote.final_observation[restarted], here.final_observation[restarted])
+    for name, values in here.final_metrics.items():
+        np.testing.assert_array_equal(remote.final_metrics[name][ended], values[ended])
+
+
+@pytest.mark.parametrize("websocket", [True, False])
+def test_they_play_the_same_games(server: ServiceProcess, websocket: bool) -> None:
+    remote, here = RemoteWorlds(server.url, WORLDS, seed=3, websocket=websocket), local()
+    draw = np.random.default_rng(0)
+    assert remote.spec == here.spec
+    assert_same(remote, here)
+    for _ in range(150):
+        action = draw.integers(0, 3, remote.num_slots)
+        remote.step(action)
+        here.step(action)
+        assert_same(remote, here)
+    np.testing.assert_array_equal(remote.metrics["food"], here.metrics["food"])
+    assert remote.snapshot(4) == here.snapshot(4)
+    for seed in (None, 8, None):
+        remote.reset(seed)
+        here.reset(seed)
+        assert_same(remote, here)
+    remote.close()
+
+
+def test_any_environment_and_other_settings(server: ServiceProcess) -> None:
+    remote = RemoteWorlds(server.url, 3, 5, first_world=7, options={"vision_radius": 2, "width": 20})
+    here = local(5, 3, 7, vision_radius=2, width=20)
+    assert remote.spec == here.spec
+    assert_same(remote, here)
+    remote.close()
+    with ServiceProcess("env", settings=("env.id=gym:CartPole-v1",)) as carts:
+        poles, own = RemoteWorlds(carts.url, 4, seed=1), make_worlds("gym:CartPole-v1", {}, 4, 1)
+        for tick in range(60):
+            action = np.full(4, tick % 2)
+            poles.step(action)
+            own.step(action)
+            assert_same(poles, own)
+        poles.close()
+
+
+def test_a_state_goes_on_in_another_session(server: ServiceProcess) -> None:
+    first, second = RemoteWorlds(server.url, WORLDS, seed=3), RemoteWorlds(server.url, WORLDS, seed=99)
+    action = np.ones(first.num_slots, np.int64)
+    for _ in range(7):
+        first.step(action)
+    second.restore(first.state())
+    assert second.seed == 3
+    for _ in range(30):
+        first.step(action)
+        second.step(action)
+        assert_same(first, second)
+    for worlds in (first, second):
+        worlds.close()
+
+
+def test_a_lost_answer_steps_no_world_twice(server: ServiceProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote, here = RemoteWorlds(server.url, WORLDS, seed=3), local()
+    receive, broken = type(remote._steps).receive, iter(range(10**6))
+
+    def forgetful(steps: Any) -> bytes:
+        answer = receive(steps)
+        if next(broken) % 3 == 0:
+            steps.close()
+            raise ConnectionBroken("the answer was lost on the way")
+        return answer
+
+    monkeypatch.setattr(type(remote._steps), "receive", forgetful)
+    for tick in range(40):
+        action = np.full(remote.num_slots, tick % 3)
+        remote.step(action)
+        here.step(action)
+        assert_same(remote, here)
+    assert next(broken) > 50
+    monkeypatch.undo()
+    remote.close()
+
+
+@pytest.mark.parametrize("websocket", [True, False])
+def test_a_killed_server_shows_as_lost_worlds(mortal: ServiceProcess, websocket: bool) -> None:
+    remote = RemoteWorlds(mortal.url, 4, seed=3, websocket=websocket)
+    first = remote.observation.copy()
+    action = np.zeros(4, np.int64)
+    for _ in range(5):
+        remote.step(action)
+    seen = remote.observation.copy()
+    mortal.kill()
+    back = threading.Timer(0.5, mortal.start)
+    back.start()
+    with pytest.raises(WorldsLost, match="begin anew"):
+        remote.step(action)
+    back.join()
+    assert remote.truncated.all()
+    assert not remote.terminated.any()
+    assert not remote.reward.any()
+    np.testing.assert_array_equal(remote.final_observation, seen)
+    assert not np.array_equal(remote.observation, first)  # not the same games once more
+    remote.step(action)
+    assert not remote.truncated.any()
+    remote.close()
+
+
+def test_an_expired_session_shows_as_lost_worlds(mortal: ServiceProcess) -> None:
+    remote = RemoteWorlds(mortal.url, 2, seed=3)
+    for request in (lambda: remote.metrics, remote.state, lambda: remote.snapshot(0)):
+        remote._session = "0" * 16
+        with pytest.raises(WorldsLost):
+            request()
+    remote._session = "0" * 16
+    remote.reset()
+    assert not remote.truncated.any()
+    remote.close()
+
+
+def test_a_server_that_stands_still_is_waited_for(mortal: ServiceProcess) -> None:
+    remote, here = RemoteWorlds(mortal.url, 2, seed=3, patience=Patience(0.3, 60)), make_worlds("snake", {}, 2, 3)
+    mortal.signal(signal.SIGSTOP)
+    go_on = threading.Timer(1.0, lambda: mortal.signal(signal.SIGCONT))
+    go_on.start()
+    for worlds in (remote, here):
+        worlds.step(np.zeros(2, np.int64))
+    go_on.join()
+    assert_same(remote, here)
+    remote.close()
+
+
+def test_a_server_that_stays_away_is_given_up(mortal: ServiceProcess) -> None:
+    remote = RemoteWorlds(mortal.url, 2, seed=3, patience=Patience(1, 0.4))
+    mortal.kill()
+    with pytest.raises(ClientError, match=r"no connection|broke the connection"):
+        remote.step(np.zeros(2, np.int64))
+    remote.close()
+    with pytest.raises(ClientError, match="no connection"):
+        ask_spec(mortal.url, Patience(1, 0.4))
+
+
+def test_requests_that_are_refused_say_why(server: ServiceProcess) -> None:
+    with pytest.raises(Refused, match="width") as refused:
+        RemoteWorlds(server.url, 2, options={"widht": 4})
+    assert (refused.value.status, refused.value.code, refused.value.field) == (400, "bad_value", "options")
+    with pytest.raises(Refused, match="worlds"):
+        RemoteWorlds(server.url, 2**20)
+    remote = RemoteWorlds(server.url, 2)
+    with pytest.raises(EnvError, match="action"):
+        remote.step(np.full(4, 7))
+    remote.close()
+    for url, message in [("localhost:5000", "http://"), ("ftp://a", "http://"), ("http://127.0.0.1:99999", "port")]:
+        with pytest.raises(ClientError, match=message):
+            ask_spec(url, Patience(0.1, 0.1))
+    with ServiceProcess("mock-env") as mock, pytest.raises(ClientError, match="has no vector API"):
+        ask_spec(mock.url)

@@ -1,0 +1,61 @@
+"""Real services in processes of their own, which tests may kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from signal import SIGKILL, Signals
+from types import TracebackType
+from typing import Any, Self
+
+from tests.trainer.conftest import RATTLE
+
+
+class ServiceProcess:
+    """A service started as a user does; `kill` and `start` let it die and come back at the same address."""
+
+    def __init__(self, command: str, *arguments: str, settings: tuple[str, ...] = ()) -> None:
+        self._arguments = [command, *arguments, *(part for setting in settings for part in ("--set", setting))]
+        self._port = 0
+        self._process: subprocess.Popen[str] | None = None
+        self.hello: dict[str, Any] = {}
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return str(self.hello["url"])
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it, and wait for its first line."""
+        command = [*RATTLE, *self._arguments, "--port", str(self._port)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        self.hello = json.loads(self._process.stdout.readline())
+        self._port = int(self.url.rpartition(":")[2])
+
+    def signal(self, number: Signals) -> None:
+        """Send a signal, such as SIGSTOP."""
+        os.kill(self.pid, number)
+
+    def kill(self, number: Signals = SIGKILL) -> int:
+        """End it with a signal and return its exit status."""
+        if self._process is None:
+            return 0
+        process, self._process = self._process, None
+        process.send_signal(number)
+        process.communicate(timeout=60)
+        return process.returncode
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
