@@ -91,14 +91,15 @@ def train(
     help="Take the likeliest action instead of drawing one: poor for policies that must search.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Decides the games.")
+@click.option("--url", help="Play in the environment server at this address.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def evaluate(policy: str, episodes: int, greedy: bool, seed: int, as_json: bool) -> None:
+def evaluate(policy: str, episodes: int, greedy: bool, seed: int, url: str | None, as_json: bool) -> None:
     """Play fresh episodes with a policy and show what they came to."""
     from rattle.trainer.evaluate import evaluate as play
     from rattle.trainer.evaluate import find_policy
 
     found, path, own = find_policy(policy)
-    summary = play(found, episodes, seed=seed, greedy=greedy, allow_imports=own).summary()
+    summary = play(found, episodes, seed=seed, greedy=greedy, allow_imports=own, url=url).summary()
     if as_json:
         click.echo(json.dumps({"policy": str(path), "seed": seed, "greedy": greedy, **summary}))
         return

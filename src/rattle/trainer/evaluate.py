@@ -18,6 +18,8 @@ from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
 from rattle.policies.file import Policy, load_policy
 from rattle.trainer.errors import TrainerError
+from rattle.trainer.served import serve_worlds
+from rattle.trainer.settings import EnvironmentSection
 
 #: Episodes that go on for longer are counted as they stand: an environment need not ever end one.
 MAX_TICKS = 100_000
@@ -71,15 +73,21 @@ def find_policy(name: str) -> FoundPolicy:
         raise TrainerError(f"{path}: {error}") from None
 
 
-def evaluate(policy: Policy, episodes: int, *, seed: int, greedy: bool, allow_imports: bool = False) -> Evaluation:
+def evaluate(
+    policy: Policy, episodes: int, *, seed: int, greedy: bool, allow_imports: bool = False, url: str | None = None
+) -> Evaluation:
     """Play each world's first episode; the worlds are never those of a training run, whatever its seed.
 
-    A policy says which environment it plays; only with `allow_imports` may that name a module to import.
+    A policy says which environment it plays; only with `allow_imports` may that name a module to import. With `url`
+    the worlds are those of an environment server, which must serve the same environment.
     """
     world_seed = derive_seed(seed, "evaluation worlds")
-    worlds = make_worlds(
-        policy.environment, policy.environment_settings, episodes, world_seed, allow_imports=allow_imports
-    )
+    own = policy.environment_settings
+    if url is not None:
+        env = EnvironmentSection.model_validate({**own, "id": policy.environment, "url": url})
+        worlds = serve_worlds(env, episodes, world_seed, 0)
+    else:
+        worlds = make_worlds(policy.environment, own, episodes, world_seed, allow_imports=allow_imports)
     acting = ActingPolicy(policy.spec, policy.parameters, derive_seed(seed, "evaluation actions"))
     try:
         total, length, metrics = _play_first_episodes(worlds, acting, greedy=greedy)

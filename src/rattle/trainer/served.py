@@ -10,6 +10,7 @@ from rattle.trainer.errors import SettingsError
 from rattle.trainer.settings import EnvironmentSection, ExperimentSettings
 
 if TYPE_CHECKING:
+    from rattle.clients.remote_worlds import Patience
     from rattle.wire.vector import ServerSpec
 
 
@@ -22,12 +23,10 @@ def with_served_environment(settings: ExperimentSettings) -> ExperimentSettings:
     env = settings.env
     if env.url is None:
         return settings
-    server = _ask(env.url)
-    if "id" in env.model_fields_set and env.id != server.environment:
-        raise SettingsError(f"env.id is '{env.id}', but {env.url} serves '{server.environment}': leave env.id out")
+    server = _ask(env)
     _options(env, server)
     served = {key: value for key, value in server.settings.items() if key not in EnvironmentSection.model_fields}
-    section = {"id": server.environment, "worlds": env.worlds, "url": env.url, **served, **env.own_settings}
+    section = {**env.model_dump(), "id": server.environment, **served, **env.own_settings}
     return ExperimentSettings.model_validate({**settings.model_dump(), "env": section})
 
 
@@ -35,8 +34,8 @@ def serve_worlds(env: EnvironmentSection, worlds: int, seed: int, first_world: i
     """Make a session of worlds in the server at `env.url`; raises as `with_served_environment` does."""
     from rattle.clients.remote_worlds import RemoteWorlds
 
-    assert env.url is not None  # noqa: S101 - callers have looked
-    return RemoteWorlds(env.url, worlds, seed, first_world, _options(env, _ask(env.url)))
+    options = _options(env, _ask(env))
+    return RemoteWorlds(str(env.url), worlds, seed, first_world, options, patience=_patience(env))
 
 
 def _options(env: EnvironmentSection, server: ServerSpec) -> dict[str, Any]:
@@ -48,9 +47,18 @@ def _options(env: EnvironmentSection, server: ServerSpec) -> dict[str, Any]:
     return changes
 
 
-def _ask(url: str) -> ServerSpec:
+def _ask(env: EnvironmentSection) -> ServerSpec:
     for module in ("tenacity", "websockets"):
         require(module, "clients", "env.url")
     from rattle.clients.remote_worlds import ask_spec
 
-    return ask_spec(url)
+    server = ask_spec(str(env.url), _patience(env))
+    if "id" in env.model_fields_set and env.id != server.environment:
+        raise SettingsError(f"env.id is '{env.id}', but {env.url} serves '{server.environment}': leave env.id out")
+    return server
+
+
+def _patience(env: EnvironmentSection) -> Patience:
+    from rattle.clients.remote_worlds import Patience
+
+    return Patience(retry_seconds=env.wait_seconds)

@@ -30,6 +30,7 @@ class EnvironmentSection(BaseModel):
         pattern=r"^https?://",
         description="Play in the environment server at this address; null: in this process.",
     )
+    wait_seconds: float = Field(60.0, ge=0, description="How long to wait for an environment server that is away.")
 
     @property
     def own_settings(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rattle.services.env.agent_routes import agent_routes, no_agent_api
+from rattle.services.env.agent_routes import NoAgentApi, agent_routes
 from rattle.services.env.clocks import SyncClock
 from rattle.wire.problems import RequestError
 from tests.services.env.agent_server import ENDLESS, AgentServer, eventually, serving
@@ -345,7 +345,7 @@ def test_sync_ticks_with_each_new_datagram() -> None:
 
 
 def test_routes_cover_the_api_and_say_so_where_there_is_none() -> None:
-    routes = agent_routes(no_agent_api)
+    routes = agent_routes(NoAgentApi())
     assert {route.path for route in routes} == {
         "/", "/state", "/reset", "/snake/{snake_id}", "/snake/{snake_id}/move", "/snake/{snake_id}/reset",
     }  # fmt: skip
@@ -357,6 +357,6 @@ def test_routes_cover_the_api_and_say_so_where_there_is_none() -> None:
     async def receive() -> Any:
         return {"type": "http.request", "body": b""}
 
-    asyncio.run(no_agent_api({"type": "http"}, receive, send))
+    asyncio.run(NoAgentApi()({"type": "http"}, receive, send))
     assert sent[0]["status"] == RequestError("no_agent_api", "").status == 404
     assert json.loads(sent[1]["body"])["code"] == "no_agent_api"

@@ -132,14 +132,17 @@ class AgentFace:
         self.clock.changed()
 
 
-async def no_agent_api(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer for a server whose environment has no agent API (ASGI)."""
-    detail = "this server's environment has no agent API: only env.id=snake has one, see GET /v1/spec"
-    await answer_problem(send, RequestError("no_agent_api", detail))
+class NoAgentApi:
+    """Answers for a server whose environment has no agent API (ASGI)."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Say so."""
+        detail = "this server's environment has no agent API: only env.id=snake has one, see GET /v1/spec"
+        await answer_problem(send, RequestError("no_agent_api", detail))
 
 
 def agent_routes(app: ASGIApp) -> list[Route]:
-    """Return the routes of the agent API, answered by an `AgentFace` or by `no_agent_api`."""
+    """Return the routes of the agent API, answered by an `AgentFace` or by `NoAgentApi`."""
     paths = ("/", "/state", "/reset", "/snake/{snake_id}", "/snake/{snake_id}/move", "/snake/{snake_id}/reset")
     return [Route(path, app, include_in_schema=False) for path in paths]
 

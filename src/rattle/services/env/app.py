@@ -16,7 +16,7 @@ from rattle.envs.registry import make_worlds
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.envs.validation import validated
 from rattle.envs.vector import VectorWorlds
-from rattle.services.env.agent_routes import AgentFace, agent_routes, no_agent_api
+from rattle.services.env.agent_routes import AgentFace, NoAgentApi, agent_routes
 from rattle.services.env.metrics import Metrics
 from rattle.services.env.openapi import describe as describe_routes
 from rattle.services.env.sessions import SessionLimits, Sessions
@@ -104,7 +104,7 @@ class EnvService:
         if self.agents is not None:
             app.router.routes.extend(agent_routes(self.agents))
         else:
-            app.router.routes.extend(agent_routes(no_agent_api)[1:])
+            app.router.routes.extend(agent_routes(NoAgentApi())[1:])
             app.get("/")(self._health)
 
         @app.exception_handler(HTTPException)
