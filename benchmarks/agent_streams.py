@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import gc
 import json
+import os
 import random
 import resource
 import statistics
@@ -21,6 +22,7 @@ from measure import report, table
 
 HOST = "127.0.0.1"
 LATE_SECONDS = 0.05
+SIDE, FOOD = 128, 200
 
 
 @dataclass
@@ -100,8 +102,41 @@ def resident_mib(pid: int) -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-async def play(host: str, port: int, pid: int, snakes: int, seconds: float) -> tuple[Counts, list[float]]:
-    """Play, and return what was seen and the server's memory, once a second."""
+@dataclass
+class ProcessorTime:
+    """Seconds of processor time since the start of the machine and of the processes."""
+
+    all_busy: float
+    server: float
+    client: float
+
+    @classmethod
+    def now(cls, server_pid: int) -> ProcessorTime:
+        """Read the kernel's counters."""
+        user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split()[1:9])
+        own = Path(f"/proc/{server_pid}/stat").read_text().rpartition(")")[2].split()
+        second = os.sysconf("SC_CLK_TCK")
+        busy = (user + nice + system + irq + softirq) / second
+        return cls(busy, (int(own[11]) + int(own[12])) / second, time.process_time())
+
+    def since(self, start: ProcessorTime, seconds: float) -> tuple[float, float, float]:
+        """Return the cores that the server, the client and all other programs have kept busy."""
+        server, client = self.server - start.server, self.client - start.client
+        others = max(0.0, self.all_busy - start.all_busy - server - client)
+        return server / seconds, client / seconds, others / seconds
+
+
+@dataclass
+class Measured:
+    """What a play has come to."""
+
+    counts: Counts
+    memory: list[float]  # of the server, in MiB, once a second
+    cores: tuple[float, float, float]  # kept busy by the server, the client and others
+
+
+async def play(host: str, port: int, pid: int, snakes: int, seconds: float) -> Measured:
+    """Play and measure."""
     counts, loop = Counts(), asyncio.get_running_loop()
     names = [f"snake-{number}" for number in range(snakes)]
     for name in names:
@@ -112,16 +147,17 @@ async def play(host: str, port: int, pid: int, snakes: int, seconds: float) -> t
     gc.freeze()
     gc.disable()  # the client must not be late itself
     memory = []
+    start, began = ProcessorTime.now(pid), time.monotonic()
     counts.measuring = True
     for _ in range(round(seconds)):
         await asyncio.sleep(1)
         memory.append(resident_mib(pid))
     counts.measuring = False
     moving.cancel()
-    return counts, memory
+    return Measured(counts, memory, ProcessorTime.now(pid).since(start, time.monotonic() - began))
 
 
-def serve(snakes: int, side: int, food: int) -> None:
+def serve(snakes: int) -> None:
     """Be the server."""
     from rattle.envs.snake.settings import SnakeSettings
     from rattle.services.env.agent_routes import AgentFace
@@ -130,7 +166,7 @@ def serve(snakes: int, side: int, food: int) -> None:
     from rattle.trainer.settings import EnvServiceSection
 
     settings = EnvServiceSection(snakes=snakes)
-    face = AgentFace(settings, SnakeSettings(width=side, height=side, food=food), 1)
+    face = AgentFace(settings, SnakeSettings(width=SIDE, height=SIDE, food=FOOD), 1)
     serve_http(face, "agent API", listen(HOST, 0), settings.max_connections, {})
 
 
@@ -141,9 +177,8 @@ def main() -> None:
     parser.add_argument("--snakes", type=int, default=1000)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    side, food = 128, 200
     if arguments.serve:
-        serve(arguments.snakes, side, food)
+        serve(arguments.snakes)
         return
     command = [sys.executable, __file__, "--serve", "--snakes", str(arguments.snakes)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
@@ -151,12 +186,18 @@ def main() -> None:
         assert server.stdout is not None  # noqa: S101
         port = int(json.loads(server.stdout.readline())["url"].rpartition(":")[2])
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            counts, memory = runner.run(play(HOST, port, server.pid, arguments.snakes, arguments.seconds))
+            measured = runner.run(play(HOST, port, server.pid, arguments.snakes, arguments.seconds))
     finally:
         server.terminate()
         server.wait(20)
+    write_report(measured, arguments.snakes, arguments.seconds)
+
+
+def write_report(measured: Measured, snakes: int, seconds: float) -> None:
+    """Make the table."""
+    counts, memory, cores = measured.counts, measured.memory, measured.cores
     late = sorted(counts.late)
-    in_time = sum(seconds <= LATE_SECONDS for seconds in late) / len(late)
+    in_time = sum(lateness <= LATE_SECONDS for lateness in late) / len(late)
     third = max(1, len(memory) // 3)
     rows = (
         ("lines", f"{len(late):,}"),
@@ -167,14 +208,17 @@ def main() -> None:
         ("lines lost", str(counts.lost)),
         ("lives", f"{counts.lives:,}"),
         ("moves posted", f"{counts.moves:,}"),
+        ("cores kept busy by the server", f"{cores[0]:.2f}"),
+        ("by the client", f"{cores[1]:.2f}"),
+        ("by other programs", f"{cores[2]:.2f}"),
         ("server's memory, first third", f"{statistics.mean(memory[:third]):.1f} MiB"),
         ("server's memory, last third", f"{statistics.mean(memory[-third:]):.1f} MiB"),
     )
     report(
         "agent_streams",
         "Streams of the agent API",
-        f"{arguments.snakes} snakes on a board of {side} x {side}, 10 ticks a second, one server process, for "
-        f"{arguments.seconds:.0f} seconds. Each snake has a TCP connection of its own and joins again when it dies; "
+        f"{snakes} snakes on a board of {SIDE} x {SIDE}, 10 ticks a second, one server process, for "
+        f"{seconds:.0f} seconds. Each snake has a TCP connection of its own and joins again when it dies; "
         "one client process on the same machine reads them all. A line's lateness is from the `datetime` it "
         "carries, taken when its tick begins, to its arrival in the client.",
         table(("", "figure"), rows),
