@@ -44,7 +44,7 @@ def asgi_server(app: Any) -> Iterator[str]:
     """Serve an ASGI application in a thread and yield its address."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, lifespan="off", log_level="critical", ws="websockets-sansio", timeout_graceful_shutdown=1
+        app, lifespan="on", log_level="critical", ws="websockets-sansio", timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from rattle.conformance.table import CHECKS
 from rattle.services.mock_env.faults import FAULTS
-from tests.conformance.running import RATTLE, rattle_server, results
+from tests.conformance.agent_faults import FAULTS as OTHER_FAULTS
+from tests.conformance.broken_env import Broken, Fault
+from tests.conformance.running import RATTLE, asgi_server, rattle_server, results
 
 pytestmark = pytest.mark.integration
 
@@ -40,10 +43,47 @@ CHECK_OF = {
 }
 #: Faults that break what another check is about, too.
 AND_OF = {"not-repeatable": "agent.stream.readers", "accepts-unknown-snakes": "agent.resets.snake_unknown"}
+#: Checks that a server fails by breaking down, which none of these can be made to do.
+BREAKDOWNS = {
+    "agent.stream.join",
+    "agent.stream.apart",
+    "agent.stream.half_close",
+    "agent.errors.cut",
+    "agent.errors.garbage",
+    "agent.errors.many",
+}
+#: Three snakes that see little and starve soon.
+SMALL = (
+    "env.num_snakes=3",
+    "env.vision_radius=2",
+    "env.max_steps_without_food=25",
+    "env_service.clock=turns",
+    "env_service.turn_seconds=0.2",
+)
 
 
 def test_every_fault_has_its_check() -> None:
     assert set(CHECK_OF) == set(FAULTS)
+
+
+def test_every_check_but_those_of_breakdowns_has_a_server_that_fails_it() -> None:
+    covered = {*CHECK_OF.values(), *AND_OF.values(), *OTHER_FAULTS}
+    assert {check.id for check in CHECKS if check.face == "agent"} - covered == BREAKDOWNS
+
+
+def test_the_small_game_passes_unbroken() -> None:
+    with asgi_server(Broken(Fault(), *SMALL)) as url:
+        found = results(url, "agent")
+    assert [result for result in found.values() if result.result != "pass"] == []
+
+
+@pytest.mark.parametrize("name", OTHER_FAULTS)
+def test_a_broken_game_fails_the_check_that_is_meant_for_it(name: str) -> None:
+    with asgi_server(Broken(OTHER_FAULTS[name], *SMALL)) as url:
+        result = results(url, name, timeout=3.0)[name]
+    assert result.result == "fail", result.sentence
+    assert "not of the shape" not in result.sentence, "the check stumbled instead of judging"
+    assert result.evidence
 
 
 @pytest.mark.parametrize(("fault", "name"), [*CHECK_OF.items(), *AND_OF.items()])

@@ -45,7 +45,7 @@ def test_what_needs_a_failed_check_is_skipped_and_says_so(target: Target) -> Non
     assert [(result.result, result.sentence) for result in outcomes(target, checks, [], {})] == [
         ("fail", "it is wrong"),
         ("skip", "cannot be judged, because agent.a failed"),
-        ("skip", "cannot be judged, because agent.b was skipped"),
+        ("skip", "cannot be judged, because agent.a failed"),
     ]
 
 
@@ -115,3 +115,8 @@ def test_the_table_is_sound() -> None:
         assert {need.partition(".")[0] for need in entry.needs} <= {entry.face}
         assert entry.face in ("agent", "vector")
         assert not entry.title.endswith(".")
+
+
+def test_what_needs_a_check_that_was_skipped_for_its_own_reason_names_that_check(target: Target) -> None:
+    checks = [check("agent.a", lambda target: skip("no ticks")), check("agent.b", good, "agent.a")]
+    assert outcomes(target, checks, [], {})[1].sentence == "cannot be judged, because agent.a was skipped"

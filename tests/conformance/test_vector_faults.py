@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rattle.conformance.table import CHECKS
-from tests.conformance.broken_vector import Broken, Fault
+from tests.conformance.broken_env import Broken, Fault
 from tests.conformance.running import asgi_server, results
 from tests.conformance.vector_faults import FAULTS
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tests.conformance.broken_vector import JSON, MSGPACK, PROBLEM, Body, Exchange, Fault, edited, read
+from tests.conformance.broken_env import JSON, MSGPACK, PROBLEM, Body, Exchange, Fault, edited, read
 
 Edit = Callable[[Body], object]
 STEPS = ("session/step", "session/reset")
@@ -73,12 +73,12 @@ def array(name: str, change: Callable[[Any], Any], route: str = "session/step") 
     return reply(route, lambda body: body.update({name: edited(body[name], change)}))
 
 
-def _only_known(body: Body, *known: str) -> None:
+def only_known(body: Body, *known: str) -> None:
     for name in set(body) - set(known):
         del body[name]
 
 
-def _drop_bad(body: Body, name: str) -> None:
+def drop_bad(body: Body, name: str) -> None:
     value = body.get(name)
     if type(value) is not int or not 0 <= value < 2**63:
         body.pop(name, None)
@@ -384,9 +384,9 @@ FAULTS: dict[str, Fault] = {
     "vector.sessions.ids": Fault(request=_same_id, answer=_say_same_id),
     "vector.sessions.expires": reply("sessions", lambda body: body.update(expires_seconds="soon"), 201),
     "vector.sessions.worlds": asked("sessions", _one_world),
-    "vector.sessions.numbers": asked("sessions", lambda body: _drop_bad(body, "seed")),
+    "vector.sessions.numbers": asked("sessions", lambda body: drop_bad(body, "seed")),
     "vector.sessions.unknown_field": asked(
-        "sessions", lambda body: _only_known(body, "worlds", "seed", "first_world", "options")
+        "sessions", lambda body: only_known(body, "worlds", "seed", "first_world", "options")
     ),
     "vector.sessions.options": asked("sessions", lambda body: body.pop("options", None)),
     "vector.sessions.body": code("bad_request", "bad_value", "sessions"),
@@ -405,7 +405,7 @@ FAULTS: dict[str, Fault] = {
     "vector.steps.metrics": reply("session", _more_metrics, method="GET"),
     "vector.steps.reset": array("episode", lambda episode: episode * 0, "session/reset"),
     "vector.steps.reset_seed": asked("session/reset", lambda body: body.pop("seed", None)),
-    "vector.steps.reset_bad": asked("session/reset", lambda body: _drop_bad(body, "seed")),
+    "vector.steps.reset_bad": asked("session/reset", lambda body: drop_bad(body, "seed")),
     "vector.numbers.repeated": NUMBERLESS,
     "vector.numbers.repeated_reset": NUMBERLESS,
     "vector.numbers.changed": NUMBERLESS,
@@ -429,7 +429,7 @@ FAULTS: dict[str, Fault] = {
     "vector.actions.length": Fault(request=_fit, answer=_remember_slots),
     "vector.actions.type": asked("session/step", _to_int),
     "vector.actions.nan": Fault(request=_nan_to_zero),
-    "vector.actions.missing": asked("session/step", lambda body: _only_known(body, "step", "action")),
+    "vector.actions.missing": asked("session/step", lambda body: only_known(body, "step", "action")),
     "vector.actions.integers": Fault(request=_no_bytes),
     "vector.actions.packed": asked("session/step", _cast),
     "vector.actions.repaired": Fault(answer=_pay_after),

@@ -6,7 +6,7 @@ import time
 from itertools import cycle, islice, pairwise
 from typing import Any
 
-from rattle.conformance.agent_play import READY, capacity, clock, several, state
+from rattle.conformance.agent_play import READY, capacity, clock, expect_ticks, several, state
 from rattle.conformance.checks import Failed, Group, expect, skip
 from rattle.conformance.streams import Line, Mover, Reader, joined
 from rattle.conformance.target import Target
@@ -177,8 +177,7 @@ def snake_unknown(target: Target) -> None:
 @CHECKS.check("agent.resets.determinism", "The same seed and the same moves give the same game", READY)
 def determinism(target: Target) -> str:
     """What one snake sees, its rewards and its length, tick by tick."""
-    if clock(target) == "sync":
-        skip("nothing ticks the sync clock")
+    expect_ticks(target)
     games: list[list[dict[str, Any]]] = []
     until = time.monotonic() + _DETERMINISM_SECONDS
     while len(games) < 2:

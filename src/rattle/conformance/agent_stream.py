@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from rattle.conformance.agent_play import READY, Lives, capacity, clock, health, play_lives, several
+from rattle.conformance.agent_play import READY, Lives, capacity, expect_ticks, health, play_lives, several
 from rattle.conformance.checks import Group, expect, kind, skip
 from rattle.conformance.raw import open_socket
 from rattle.conformance.streams import PACE_SECONDS, Line, Mover, Reader, joined
@@ -137,6 +137,7 @@ def order(target: Target) -> None:
 @CHECKS.check("agent.stream.all_lines", "With ?lines=all ticks rise by exactly 1", ("agent.stream.order", *READY))
 def all_lines(target: Target) -> None:
     """No tick is left out."""
+    expect_ticks(target)
     with joined(target, query="?lines=all", moving=True) as (reader,):
         reader.wait_lines(12)
         ticks = [line.value["tick"] for line in reader.lines if line.value]
@@ -269,6 +270,7 @@ def _moment(text: str) -> datetime | None:
 @CHECKS.check("agent.stream.readers", "Several readers of one snake get the same lines", READY)
 def readers(target: Target) -> None:
     """The first of each apart, which says how things stood when it came."""
+    expect_ticks(target)
     for _ in range(_TRIES):
         with joined(target) as (one,):
             other = Reader(target, one.snake)
@@ -310,6 +312,7 @@ def one_snake(target: Target) -> None:
 @CHECKS.check("agent.stream.apart", "A connection that breaks does not disturb other streams", READY)
 def apart(target: Target) -> None:
     """One reader crashes in the middle; the others read on."""
+    expect_ticks(target)
     with joined(target, several(target), moving=True) as others:
         crashing = Reader(target, others[0].snake)
         crashing.first()
@@ -322,8 +325,6 @@ def apart(target: Target) -> None:
                     "a stream broke when the connection of another reader did", expected="its lines", got="a cut"
                 )
             if len(reader.lines) == count and not reader.over:
-                if clock(target) == "sync":
-                    skip("nothing ticks the sync clock")
                 reader.blame(
                     f"no line came within {target.timeout:g} s after the connection of another reader broke",
                     expected="a line a tick",
@@ -334,7 +335,7 @@ def apart(target: Target) -> None:
 def half_close(target: Target) -> None:
     """The server may go on or hang up; other requests are answered."""
     with open_socket(target) as connection:
-        head = f"GET {target.prefix}/snake/{target.new_snake()} HTTP/1.1\r\nHost: {target.host}\r\n\r\n"
+        head = f"GET {target.prefix}/snake/{target.new_snake()} HTTP/1.1\r\nHost: {target.authority}\r\n\r\n"
         connection.sendall(head.encode())
         connection.shutdown(1)
         connection.recv(4096)

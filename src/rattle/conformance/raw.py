@@ -19,7 +19,7 @@ def open_socket(target: Target) -> socket.socket:
 def request_bytes(target: Target, method: str, path: str, body: bytes, media_type: str, length: int = -1) -> bytes:
     """Return a request as bytes; `length` is the Content-Length that it claims, -1 for the true one."""
     head = (
-        f"{method} {target.prefix}{path} HTTP/1.1\r\nHost: {target.host}:{target.port}\r\n"
+        f"{method} {target.prefix}{path} HTTP/1.1\r\nHost: {target.authority}\r\n"
         f"Content-Type: {media_type}\r\nContent-Length: {len(body) if length < 0 else length}\r\n\r\n"
     )
     return head.encode() + body

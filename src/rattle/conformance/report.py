@@ -21,9 +21,9 @@ _NOT_XML = {code: "\N{REPLACEMENT CHARACTER}" for code in range(32) if chr(code)
 def print_result(console: Console, result: Result) -> None:
     """Print a result as a line, and under a failure what was expected, what came, and the last requests."""
     word = "FAIL" if result.result == "fail" else result.result
-    line = Text.assemble((word, _STYLES[result.result]), f"  {result.id}  ", (result.title, "dim"))
-    console.print(line, soft_wrap=True)
-    if result.sentence == result.title:
+    said = result.sentence if result.result == "skip" else result.title
+    console.print(Text.assemble((word, _STYLES[result.result]), f"  {result.id}  ", (said, "dim")), soft_wrap=True)
+    if said == result.sentence:
         return
     console.print(Text(f"      {result.sentence}"), soft_wrap=True)
     shown = (("expected: ", result.expected), ("got:      ", result.got))

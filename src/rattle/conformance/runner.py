@@ -29,22 +29,20 @@ def run(target: Target, checks: Sequence[Check], chosen: Sequence[Check], absent
     `absent` maps a face that the server lacks to the reason.
     """
     wanted = {check.id for check in chosen}
-    outcomes: dict[str, Outcome] = {}
+    blocked: dict[str, str] = {}
     for check in _with_needs(checks, chosen):
-        result = _judge(target, check, outcomes, absent.get(check.face))
-        outcomes[check.id] = result.result
+        reason = absent.get(check.face) or next((blocked[need] for need in check.needs if need in blocked), None)
+        result = Result(check.id, check.title, "skip", reason) if reason else _judge(target, check)
+        if result.result != "pass":
+            # The reason is handed on: the first check that did not pass is the one to look at.
+            how = "failed" if result.result == "fail" else "was skipped"
+            blocked[check.id] = reason or f"cannot be judged, because {check.id} {how}"
         if check.id in wanted:
             yield result
 
 
-def _judge(target: Target, check: Check, outcomes: dict[str, Outcome], absent: str | None) -> Result:
-    """Return what comes of a check."""
-    if absent is not None:
-        return Result(check.id, check.title, "skip", absent)
-    for need in check.needs:
-        if outcomes[need] != "pass":
-            how = "failed" if outcomes[need] == "fail" else "was skipped"
-            return Result(check.id, check.title, "skip", f"cannot be judged, because {need} {how}")
+def _judge(target: Target, check: Check) -> Result:
+    """Return what comes of a check that can be judged."""
     target.evidence = []
     start = time.monotonic()
     expected = got = None

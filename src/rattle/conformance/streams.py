@@ -128,7 +128,7 @@ class Reader:
             self.changed.notify_all()
 
     def _read_lines(self, connection: socket.socket) -> str:
-        head = f"GET {self.target.prefix}{self.path} HTTP/1.1\r\nHost: {self.target.host}:{self.target.port}\r\n"
+        head = f"GET {self.target.prefix}{self.path} HTTP/1.1\r\nHost: {self.target.authority}\r\n"
         connection.sendall(f"{head}Accept: application/x-ndjson, */*\r\n\r\n".encode())
         response = http.client.HTTPResponse(connection, method="GET")
         response.begin()

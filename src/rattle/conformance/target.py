@@ -104,6 +104,8 @@ class Target:
             raise ConformanceError(f"{url} is not an address: give one like http://127.0.0.1:5000")
         self.url = parts._replace(query="", fragment="").geturl().rstrip("/")
         self.host = parts.hostname
+        #: What the Host header says: name and port, an IPv6 address in brackets.
+        self.authority = parts.netloc.rpartition("@")[2]
         self.tls = parts.scheme == "https"
         self.port = parts.port or (443 if self.tls else 80)
         self.prefix = parts.path.rstrip("/")

@@ -1,4 +1,4 @@
-"""The Env service with a fault put before it: requests and answers of the vector API pass through a hook each."""
+"""The Env service with a fault put before it: requests, answers, lines and messages pass through hooks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ class Exchange:
 
     @property
     def route(self) -> str:
-        """The path without the id of the session, such as `step` or `` for the session itself."""
+        """The path without ids, such as `session/step`, `session` for the session itself, `snake/move` and `/`."""
+        if not self.path.startswith("/v1/"):
+            parts = self.path.strip("/").split("/")
+            return "/".join([parts[0], *parts[2:]]) or "/"
         parts = self.path.removeprefix("/v1/").split("/")
         return parts[0] if len(parts) == 1 else "/".join(["session", *parts[2:]])
 
@@ -63,6 +66,12 @@ class Fault:
     answer: Callable[[Exchange, Body], None] = lambda exchange, state: None
     #: Changes WebSocket messages: (direction, message, state) -> messages that go on.
     socket: Callable[[str, Body, Body], list[Body]] = lambda direction, message, state: [message]
+    #: Changes lines of streams: (line, state) -> lines that go on.
+    line: Callable[[Body, Body], list[Body]] = lambda line, state: [line]
+    #: Changes the head of a stream.
+    head: Callable[[Exchange, Body], None] = lambda exchange, state: None
+    #: Leaves streams open after their last line.
+    endless: bool = False
     #: Waits for whole bodies before anything else.
     patient: bool = False
     #: Told of a request that was cut.
@@ -78,12 +87,19 @@ class Broken:
         self.state: Body = {}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "websocket":
+        if scope["type"] == "lifespan":
+            await receive()
+            await self.app.start()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await self.app.stop()
+            await send({"type": "lifespan.shutdown.complete"})
+        elif scope["type"] == "websocket":
             await self._socket(scope, receive, send)
-        elif scope["path"].startswith("/v1/"):
-            await self._http(scope, receive, send)
+        elif scope["path"].startswith("/snake/") and scope["method"] == "GET":
+            await self._stream(scope, receive, send)
         else:
-            await self.app(scope, receive, send)
+            await self._http(scope, receive, send)
 
     async def _http(self, scope: Any, receive: Any, send: Any) -> None:
         headers = {key.decode(): value.decode() for key, value in scope["headers"]}
@@ -104,6 +120,9 @@ class Broken:
         self.fault.request(exchange, self.state)
         if not exchange.status:
             await self._pass(scope, exchange)
+        await self._answer(exchange, send)
+
+    async def _answer(self, exchange: Exchange, send: Any) -> None:
         self.fault.answer(exchange, self.state)
         answered = {**exchange.answer_headers, "content-length": str(len(exchange.answer))}
         if exchange.answer_type:
@@ -111,6 +130,41 @@ class Broken:
         raw = [(key.encode(), value.encode()) for key, value in answered.items()]
         await send({"type": "http.response.start", "status": exchange.status, "headers": raw})
         await send({"type": "http.response.body", "body": exchange.answer})
+
+    async def _stream(self, scope: Any, receive: Any, send: Any) -> None:
+        """Have the service stream; an answer that is no stream goes the way of the others."""
+        exchange = Exchange("GET", scope["path"], {}, b"")
+        self.fault.request(exchange, self.state)
+        if exchange.status:
+            await self._answer(exchange, send)
+            return
+
+        async def outward(message: Body) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                exchange.answer_headers = {key.decode().lower(): value.decode() for key, value in message["headers"]}
+                exchange.answer_type = exchange.answer_headers.pop("content-type", "")
+                if exchange.status != 200:
+                    exchange.answer_headers.pop("content-length", None)
+                    return
+                self.fault.head(exchange, self.state)
+                raw = {**exchange.answer_headers, "content-type": exchange.answer_type}
+                headers = [(key.encode(), value.encode()) for key, value in raw.items()]
+                await send({**message, "headers": headers})
+            elif exchange.status != 200:
+                exchange.answer += message.get("body", b"")
+            else:
+                lines = [msgspec.json.decode(line) for line in message.get("body", b"").splitlines()]
+                changed = [new for line in lines for new in self.fault.line(line, self.state)]
+                body = b"".join(msgspec.json.encode(line) + b"\n" for line in changed)
+                more = message.get("more_body", False) or self.fault.endless
+                await send({**message, "body": body, "more_body": more})
+
+        await self.app({**scope, "path": exchange.path, "raw_path": exchange.path.encode()}, receive, outward)
+        if exchange.status != 200:
+            await self._answer(exchange, send)
+        while self.fault.endless and (await receive())["type"] != "http.disconnect":
+            pass
 
     async def _pass(self, scope: Any, exchange: Exchange) -> None:
         """Have the service answer."""
