@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from rattle.conformance.agent_play import READY, Lives, capacity, expect_ticks, health, play_lives, several
+from rattle.conformance.agent_play import READY, Lives, expect_ticks, health, play_lives, several
 from rattle.conformance.checks import Group, expect, kind, skip
 from rattle.conformance.raw import open_socket
 from rattle.conformance.streams import PACE_SECONDS, Line, Mover, Reader, joined
@@ -337,10 +338,10 @@ def half_close(target: Target) -> None:
     with open_socket(target) as connection:
         head = f"GET {target.prefix}/snake/{target.new_snake()} HTTP/1.1\r\nHost: {target.authority}\r\n\r\n"
         connection.sendall(head.encode())
-        connection.shutdown(1)
+        connection.shutdown(socket.SHUT_WR)
         connection.recv(4096)
-    health(target)
-    with joined(target, (capacity(target) > 1 and 2) or 1):
+    target.request("POST", "/reset").object()
+    with joined(target):
         pass
 
 
