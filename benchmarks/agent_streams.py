@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 
 import uvloop
+from bare_streams import serve as serve_floor
 from measure import report, table
 
 HOST = "127.0.0.1"
@@ -175,31 +176,56 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--snakes", type=int, default=1000)
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=["floor", "service"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.serve:
-        serve(arguments.snakes)
-        return
-    command = [sys.executable, __file__, "--serve", "--snakes", str(arguments.snakes)]
+    if arguments.serve == "service":
+        return serve(arguments.snakes)
+    if arguments.serve == "floor":
+        return serve_floor(HOST)
+    floor = measure("floor", arguments.snakes, max(1.0, arguments.seconds / 3))
+    write_report(measure("service", arguments.snakes, arguments.seconds), floor, arguments.snakes, arguments.seconds)
+    return None
+
+
+def measure(what: str, snakes: int, seconds: float) -> Measured:
+    """Start a server process and measure it."""
+    command = [sys.executable, __file__, "--serve", what, "--snakes", str(snakes)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
     try:
         assert server.stdout is not None  # noqa: S101
         port = int(json.loads(server.stdout.readline())["url"].rpartition(":")[2])
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            measured = runner.run(play(HOST, port, server.pid, arguments.snakes, arguments.seconds))
+            return runner.run(play(HOST, port, server.pid, snakes, seconds))
     finally:
+        gc.enable()
         server.terminate()
         server.wait(20)
-    write_report(measured, arguments.snakes, arguments.seconds)
 
 
-def write_report(measured: Measured, snakes: int, seconds: float) -> None:
+def write_report(service: Measured, floor: Measured, snakes: int, seconds: float) -> None:
     """Make the table."""
+    rows = [
+        (name, figure, beside) for (name, figure), (_, beside) in zip(figures(service), figures(floor), strict=True)
+    ]
+    report(
+        "agent_streams",
+        "Streams of the agent API",
+        f"{snakes} snakes on a board of {SIDE} x {SIDE}, 10 ticks a second, one server process, for "
+        f"{seconds:.0f} seconds. Each snake has a TCP connection of its own and joins again when it dies; "
+        "one client process on the same machine reads them all. A line's lateness is from the `datetime` it "
+        "carries, taken when its tick begins, to its arrival in the client. Floor: a server without games that "
+        "writes a line of this length to every connection, measured for a third of the time just before.",
+        table(("", "service", "floor"), rows),
+    )
+
+
+def figures(measured: Measured) -> list[tuple[str, str]]:
+    """Return what was measured, named."""
     counts, memory, cores = measured.counts, measured.memory, measured.cores
     late = sorted(counts.late)
     in_time = sum(lateness <= LATE_SECONDS for lateness in late) / len(late)
     third = max(1, len(memory) // 3)
-    rows = (
+    return [
         ("lines", f"{len(late):,}"),
         (f"lines within {LATE_SECONDS * 1e3:.0f} ms of their tick", f"{in_time:.2%}"),
         ("late, median", f"{statistics.median(late) * 1e3:.1f} ms"),
@@ -213,16 +239,7 @@ def write_report(measured: Measured, snakes: int, seconds: float) -> None:
         ("by other programs", f"{cores[2]:.2f}"),
         ("server's memory, first third", f"{statistics.mean(memory[:third]):.1f} MiB"),
         ("server's memory, last third", f"{statistics.mean(memory[-third:]):.1f} MiB"),
-    )
-    report(
-        "agent_streams",
-        "Streams of the agent API",
-        f"{snakes} snakes on a board of {SIDE} x {SIDE}, 10 ticks a second, one server process, for "
-        f"{seconds:.0f} seconds. Each snake has a TCP connection of its own and joins again when it dies; "
-        "one client process on the same machine reads them all. A line's lateness is from the `datetime` it "
-        "carries, taken when its tick begins, to its arrival in the client.",
-        table(("", "figure"), rows),
-    )
+    ]
 
 
 if __name__ == "__main__":

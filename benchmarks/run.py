@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("startup", "kernel", "lines", "agent_streams", "training", "learning")
+BENCHMARKS = ("startup", "kernel", "lines", "agent_streams", "vector_api", "training", "served_training", "learning")
 
 
 def main() -> None:

@@ -229,10 +229,11 @@ def env_service(
     seed: int | None,
     overrides: tuple[str, ...],
 ) -> None:
-    """Serve an experiment's environment over REST: agents in JSON, batches of worlds in binary.
+    """Serve an experiment's environment over REST.
 
-    The first line printed is JSON with the address. Watch and play at /watch; /docs lists the routes. Settings come
-    from the file, then from environment variables, then from --set (env.width=20, env_service.snakes=4).
+    One agent in JSON, thousands of worlds in one binary request; watch and play at /watch, all routes are at /docs.
+    The first line printed is JSON with the address. Settings come from the file, then from environment variables, then
+    from --set (env.width=20, env_service.snakes=4).
     """
     from rattle.analytics.extras import require
 
@@ -288,9 +289,9 @@ def mock_env(
     fault_every: int,
     access_log: bool,
 ) -> None:
-    """Serve the agent API with a fixed script of states and no game, to test agents with nothing else running.
+    """Serve a fixed script of states, for testing agents.
 
-    The first line on stdout is JSON that says where; SIGTERM or Ctrl-C stops it.
+    It speaks the agent API and has no game. The first line on stdout is JSON that says where; SIGTERM or Ctrl-C stops it.
     """
     from rattle.analytics.extras import require
 
@@ -317,7 +318,7 @@ def check_env(
     as_json: bool,
     junit: Path | None,
 ) -> None:
-    """Play against the environment server at URL and say what is wrong with it.
+    """Play against the server at URL and say what is wrong.
 
     The server may be written in any language: docs/env-api.md is what is checked, docs/check-env.md lists the checks.
     Every game on the server is reset. Exits with 0 when nothing failed, 1 when something did, 2 when it could not run.

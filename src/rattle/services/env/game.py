@@ -156,7 +156,8 @@ class Game:
         for snake_id, snake in zip(self._world.ids, self._world.snakes, strict=True):
             self._living[snake_id].length = START_LENGTH + snake.food_eaten
         form = LineFormat(self._world.tick, moment.date)
-        for life in before:
+        # The dead get their lines last: their readers join again at once, which must not hold up the others.
+        for life in sorted(before, key=lambda life: life.snake_id in result.died):
             life.reward = result.rewards[life.snake_id]
             life.length = result.died.get(life.snake_id, life.length)
             if result.over or life.snake_id in result.died:

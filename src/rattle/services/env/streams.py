@@ -16,7 +16,7 @@ from rattle.services.utils.asgi import Receive, Send
 #: Lines that a reader with `?lines=all` may be behind.
 KEPT_LINES = 1000
 #: Streams that are written to before the event loop looks at other things again.
-_BATCH = 1024
+_BATCH = 256
 
 _HEAD = {
     "type": "http.response.start",
