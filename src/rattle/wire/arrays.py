@@ -41,8 +41,10 @@ def unpack(array: Array, field: str) -> NDArray[Any]:
         raise RequestError(
             "bad_value", f"{field}: dtype must be one of {', '.join(DTYPES)}, got {array.dtype!r}", field
         )
-    if any(length < 0 for length in array.shape) or len(array.shape) > 8:
-        raise RequestError("bad_value", f"{field}: shape must hold at most 8 lengths from 0, got {array.shape}", field)
+    if not all(0 <= length < 2**31 for length in array.shape) or len(array.shape) > 8:
+        raise RequestError(
+            "bad_value", f"{field}: shape must hold at most 8 lengths from 0 to 2**31 - 1, got {array.shape}", field
+        )
     expected = math.prod(array.shape) * dtype.itemsize
     if len(array.data) != expected:
         raise RequestError(
@@ -50,4 +52,10 @@ def unpack(array: Array, field: str) -> NDArray[Any]:
             f"{field}: {array.dtype} {list(array.shape)} takes {expected} bytes, got {len(array.data)}",
             field,
         )
-    return np.frombuffer(array.data, dtype).reshape(array.shape)
+    values = np.frombuffer(array.data, np.uint8 if dtype == np.bool_ else dtype)
+    if dtype == np.bool_ and values.size and values.max() > 1:  # such a boolean is neither true nor false
+        raise RequestError("bad_value", f"{field}: bool holds bytes 0 and 1, got {values.max()}", field)
+    try:
+        return values.view(dtype).reshape(array.shape)
+    except ValueError:  # an empty array may still say lengths that no array has
+        raise RequestError("bad_value", f"{field}: no array has the shape {list(array.shape)}", field) from None

@@ -87,28 +87,39 @@ def of_request(content_type: str | None, *, has_body: bool) -> Encoding:
 
 
 def of_answer(accept: str | None, request: Encoding) -> Encoding:
-    """Return the encoding of an answer: the first that `Accept` names, or with no preference the request's."""
-    if accept is None:
+    """Return the encoding of an answer: what `Accept` wants most, the first of equals, by default the request's."""
+    if accept is None or not accept.strip():
         return request
-    for part in accept.split(","):
-        media_type, _, parameters = part.strip().lower().partition(";")
-        if re.search(r"\bq=0(\.0*)?\s*$", parameters):
-            continue
-        media_type = media_type.strip()
+    wishes = [_wish(part) for part in accept.lower().split(",")]
+    refused = {media_type for media_type, weight in wishes if weight <= 0}
+    for media_type, _ in sorted((wish for wish in wishes if wish[1] > 0), key=lambda wish: -wish[1]):
         if media_type in ("*/*", "application/*"):
-            return request
+            for one in (request, json, msgpack):
+                if one.media_type not in refused:
+                    return one
         if media_type == JSON:
             return json
-        if media_type == MSGPACK or media_type in _ALSO_MSGPACK:
+        if media_type == MSGPACK:
             return msgpack
     raise RequestError(
         "not_acceptable", f"answers come as {JSON} or {MSGPACK}, Accept allows {accept!r} only", "Accept"
     )
 
 
+def _wish(part: str) -> tuple[str, float]:
+    """Return the media type and the weight of one part of an `Accept` header."""
+    media_type, *parameters = (one.strip() for one in part.split(";"))
+    weight = 1.0
+    for parameter in parameters:
+        if found := re.fullmatch(r"q=(0(\.\d*)?|1(\.0*)?)", parameter):
+            weight = float(found.group(1))
+    return MSGPACK if media_type in _ALSO_MSGPACK else media_type, weight
+
+
 def _bad_value(message: str) -> RequestError:
     """Return the error of a body whose fields do not fit, naming the first of them."""
     text, _, place = message.partition(" - at `")
+    place = place.removeprefix("key` in `")
     path = re.sub(r"\[.*", "", place.rstrip("`").removeprefix("$").removeprefix("."))
     if named := re.search(r"(missing required|contains unknown) field `([^`]+)`", text):
         text = "is missing" if named.group(1).startswith("missing") else "there is no such field"

@@ -74,9 +74,7 @@ class EnvService:
         self.ready = False
         if self._closing_unused is not None:
             self._closing_unused.cancel()
-        if self.agents is not None:
-            await self.agents.stop()
-        await self.vector.close()
+        await asyncio.gather(self.vector.close(), *([self.agents.stop()] if self.agents is not None else []))
 
     async def _close_unused(self) -> None:
         while True:
@@ -99,6 +97,7 @@ class EnvService:
     def _cold_routes(self) -> FastAPI:
         title = "Rattle Env service"
         app = FastAPI(title=title, version=version("rattle"), docs_url=None, redoc_url=None)
+        app.router.redirect_slashes = False  # a path has one name
         app.openapi = lambda: describe_routes(title, version("rattle"))  # type: ignore[method-assign]
         app.router.routes.extend([*watch_routes(), *docs_routes(title)])
         if self.agents is not None:

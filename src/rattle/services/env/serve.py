@@ -12,4 +12,5 @@ def run(settings: ExperimentSettings) -> None:
     own = settings.env_service
     service = EnvService(settings)
     listener = listen(own.host, own.port)
-    serve(service, SERVICE, listener, own.max_connections, {"environment": settings.env.id})
+    more = {"environment": settings.env.id}
+    serve(service, SERVICE, listener, own.max_connections, more, max_message_bytes=own.max_body_bytes)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
-from rattle.envs.vector import EnvironmentSpec, VectorWorlds
+from rattle.envs.vector import EnvironmentSpec, VectorWorlds, check_actions
 from rattle.wire.problems import RequestError
 from rattle.wire.vector import SessionRequest, describe
 
@@ -35,6 +35,8 @@ class Session:
         self.first_world = first_world
         self.memory_bytes = memory_bytes
         self.used_at = 0.0
+        self.users = 0  # requests that are being answered, or wait for that
+        self.broken = False  # the environment failed on the way: nobody knows what the worlds are now
         self.step_number = 0
         self._last: tuple[RequestKey, Message] | None = None
 
@@ -43,7 +45,7 @@ class Session:
         if (stored := self._stored(number, key)) is not None:
             return stored
         checked = None if seed is None else check_seed(seed)
-        self.worlds.reset(checked)
+        self._change(lambda: self.worlds.reset(checked))
         self.seed = self.seed if checked is None else checked
         return self._done(number, key, self._beginning(number))
 
@@ -53,9 +55,10 @@ class Session:
             return stored
         worlds = self.worlds
         try:
-            worlds.step(action)
+            check_actions(action, worlds.num_slots, worlds.spec.num_actions)
         except EnvError as error:
             raise RequestError("bad_value", str(error), "action") from None
+        self._change(lambda: worlds.step(action))
         ended = np.flatnonzero(worlds.terminated | worlds.truncated).astype(np.int32)
         answer = self._beginning(number) | {
             "reward": worlds.reward,
@@ -74,7 +77,7 @@ class Session:
         if (stored := self._stored(number, key)) is not None:
             return stored
         try:
-            self.worlds.restore(state)
+            self._change(lambda: self.worlds.restore(state), may_refuse=True)
         except EnvError as error:
             raise RequestError("bad_value", str(error), "state") from None
         self.seed = int(state["seed"][0]) if "seed" in state else self.seed
@@ -107,6 +110,13 @@ class Session:
                 "bad_value", f"world must lie between 0 and {self.worlds.num_worlds - 1}, got {world}", "world"
             )
         return {"step": self.step_number, "world": world, "snapshot": self.worlds.snapshot(world)}
+
+    def _change(self, change: Callable[[], None], *, may_refuse: bool = False) -> None:
+        try:
+            change()
+        except BaseException as failure:
+            self.broken = not (may_refuse and isinstance(failure, EnvError))
+            raise
 
     def _stored(self, number: int, key: RequestKey) -> Message | None:
         """Return the stored answer of a repeated request, None for the next number; raises RequestError else."""
@@ -155,15 +165,28 @@ class SessionLimits:
     unused_seconds: float
 
 
+@dataclass(frozen=True)
+class Promise:
+    """A place that is kept for a session while its worlds are made."""
+
+    request: SessionRequest
+    seed: int
+    memory_bytes: int
+
+
 class Sessions:
-    """All sessions of a server."""
+    """All sessions of a server.
+
+    A new one takes three calls: `measure`, which may take long and runs in any thread, `promise`, and `make`, which is
+    slow again. What `make` returns is for `add`; where it fails, the promise goes to `take_back`.
+    """
 
     def __init__(self, make_worlds: MakeWorlds, limits: SessionLimits) -> None:
         self._make_worlds = make_worlds
         self.limits = limits
         self._sessions: dict[str, Session] = {}
         self._promised = 0  # sessions that are being made
-        self._memory_bytes = 0
+        self._memory_bytes = 0  # theirs included
         self.spec: EnvironmentSpec = self._one_world({}).spec
 
     def __len__(self) -> int:
@@ -174,73 +197,78 @@ class Sessions:
         """Return the worlds of all sessions."""
         return sum(session.worlds.num_worlds for session in self._sessions.values())
 
-    def promise(self, request: SessionRequest, now: float) -> Callable[[], Session]:
-        """Check a request and reserve its place; return what makes the session, slowly, in any thread.
-
-        Whoever calls this gives what came of it to `add`, or calls `take_back`.
-        """
-        self.expire(now)
-        if request.worlds > self.limits.worlds:
+    def measure(self, request: SessionRequest) -> int:
+        """Return about how many bytes the worlds would take; raises RequestError for what can never be made."""
+        limits = self.limits
+        if request.worlds > limits.worlds:
+            raise RequestError("bad_value", f"worlds must be at most {limits.worlds}, got {request.worlds}", "worlds")
+        memory_bytes = _memory_bytes(self._one_world(request.options)) * request.worlds
+        if memory_bytes > limits.memory_bytes:
             raise RequestError(
-                "bad_value", f"worlds must be at most {self.limits.worlds}, got {request.worlds}", "worlds"
+                "bad_value",
+                f"{request.worlds} worlds take {memory_bytes:,} bytes, the server allows {limits.memory_bytes:,}",
+                "worlds",
             )
+        return memory_bytes
+
+    def promise(self, request: SessionRequest, memory_bytes: int) -> Promise:
+        """Keep a place for a session; raises RequestError when there is none."""
+        seed = secrets.randbits(63) if request.seed is None else check_seed(request.seed)
         if len(self) + self._promised >= self.limits.sessions:
             raise RequestError("full", f"all {self.limits.sessions} sessions are in use: delete one, or wait")
-        seed = secrets.randbits(63) if request.seed is None else check_seed(request.seed)
+        if self._memory_bytes + memory_bytes > self.limits.memory_bytes:
+            raise RequestError("full", "the worlds of all sessions take too much memory: ask for fewer worlds, or wait")
         self._promised += 1
-        return lambda: self._make(request, seed)
+        self._memory_bytes += memory_bytes
+        return Promise(request, seed, memory_bytes)
 
-    def take_back(self) -> None:
-        """Give up a reserved place whose session could not be made."""
+    def make(self, promise: Promise) -> Session:
+        """Make the worlds of a session, slowly, in any thread."""
+        request = promise.request
+        try:
+            worlds = self._make_worlds(request.options, request.worlds, promise.seed, request.first_world)
+        except EnvError as error:
+            raise RequestError("bad_value", str(error), "worlds") from None
+        return Session(secrets.token_hex(8), worlds, promise.seed, request.first_world, promise.memory_bytes)
+
+    def take_back(self, promise: Promise) -> None:
+        """Give up the place of a session that could not be made."""
         self._promised -= 1
+        self._memory_bytes -= promise.memory_bytes
 
     def add(self, session: Session, now: float) -> None:
-        """Keep a session that `promise` was for."""
+        """Keep a session that `make` has made."""
         self._promised -= 1
-        if self._memory_bytes + session.memory_bytes > self.limits.memory_bytes:
-            session.worlds.close()
-            raise RequestError("full", "the worlds of all sessions take too much memory: ask for fewer worlds")
-        self._memory_bytes += session.memory_bytes
         session.used_at = now
         self._sessions[session.id] = session
 
     def get(self, session_id: str, now: float) -> Session:
         """Return a session, which counts as used; raises RequestError when there is none of this id."""
         session = self._sessions.get(session_id)
-        if session is None or now - session.used_at > self.limits.unused_seconds:
+        if session is None or self._is_old(session, now):
             raise RequestError("unknown_session", f"there is no session '{session_id}', or not any more", "session")
         session.used_at = now
         return session
 
     def delete(self, session_id: str, now: float) -> Session:
         """Take a session out and return it, to be closed when nothing uses its worlds any more."""
-        session = self.get(session_id, now)
-        del self._sessions[session_id]
-        self._memory_bytes -= session.memory_bytes
-        return session
+        return self._take_out(self.get(session_id, now))
 
     def expire(self, now: float) -> list[Session]:
-        """Take out the sessions that nobody has used for too long, and return them."""
-        old = [one for one in self._sessions.values() if now - one.used_at > self.limits.unused_seconds]
-        for session in old:
-            del self._sessions[session.id]
-            self._memory_bytes -= session.memory_bytes
-        return old
+        """Take out the sessions that nobody has used for too long, and return them, to be closed."""
+        return [self._take_out(one) for one in list(self._sessions.values()) if self._is_old(one, now)]
 
-    def _make(self, request: SessionRequest, seed: int) -> Session:
-        probe = self._one_world(request.options)
-        memory_bytes = _memory_bytes(probe) * request.worlds
-        if memory_bytes > self.limits.memory_bytes:
-            raise RequestError(
-                "bad_value",
-                f"{request.worlds} worlds take {memory_bytes:,} bytes, the server allows {self.limits.memory_bytes:,}",
-                "worlds",
-            )
-        try:
-            worlds = self._make_worlds(request.options, request.worlds, seed, request.first_world)
-        except EnvError as error:
-            raise RequestError("bad_value", str(error), "worlds") from None
-        return Session(secrets.token_hex(8), worlds, seed, request.first_world, memory_bytes)
+    def clear(self) -> list[Session]:
+        """Take out all sessions and return them, to be closed when nothing uses their worlds any more."""
+        return [self._take_out(one) for one in list(self._sessions.values())]
+
+    def _is_old(self, session: Session, now: float) -> bool:
+        return not session.users and now - session.used_at > self.limits.unused_seconds
+
+    def _take_out(self, session: Session) -> Session:
+        del self._sessions[session.id]
+        self._memory_bytes -= session.memory_bytes
+        return session
 
     def _one_world(self, options: Mapping[str, Any]) -> VectorWorlds:
         try:
@@ -249,6 +277,8 @@ class Sessions:
             if not options:
                 raise
             raise RequestError("bad_value", f"options: {error}", "options") from None
+        except RecursionError:
+            raise RequestError("bad_value", "options: no setting is a list of lists so deep", "options") from None
         world.close()
         return world
 

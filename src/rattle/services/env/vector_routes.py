@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,7 +15,17 @@ from numpy.typing import NDArray
 
 from rattle.services.env.metrics import Metrics
 from rattle.services.env.sessions import Message, RequestKey, Session, Sessions
-from rattle.services.utils.asgi import ClientGone, Receive, Scope, Send, answer, answer_problem, header, read_body
+from rattle.services.utils.asgi import (
+    ClientGone,
+    Receive,
+    Scope,
+    Send,
+    answer,
+    answer_problem,
+    decline,
+    header,
+    read_body,
+)
 from rattle.wire import encoding
 from rattle.wire.arrays import Array, unpack
 from rattle.wire.encoding import Encoding
@@ -25,8 +36,16 @@ Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
 
-#: A session whose last step took longer than this is stepped in a thread, so that it keeps nobody waiting.
+#: A session with a step that took longer than this is stepped in a thread, so that it keeps nobody waiting.
 INLINE_SECONDS = 0.004
+#: Quick steps in a row, at most, before a session is not stepped in a thread any more.
+_MOST_PATIENCE = 64
+#: The largest body that asks for a session: options are a few settings, and small lists of lists take much memory.
+_SESSION_BYTES = 2**16
+#: Longer bodies are remembered by their hash.
+_KEPT_BYTES = 2**12
+#: How long running requests are waited for when the service stops, in seconds.
+_CLOSE_SECONDS = 3.0
 PREFIX = "/v1/sessions"
 
 
@@ -35,7 +54,21 @@ class _Use:
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
-        self.slow = True  # until a step has been timed
+        self._patience = 1
+        self._threaded = 1  # quick steps that it takes until steps are no more taken in a thread
+
+    @property
+    def slow(self) -> bool:
+        """Return whether the next step is better taken in a thread."""
+        return self._threaded > 0
+
+    def took(self, seconds: float) -> None:
+        """Learn from a step; environments that are slow now and then need more and more quick steps to be trusted."""
+        if seconds > INLINE_SECONDS:
+            self._patience = min(2 * self._patience, _MOST_PATIENCE)
+            self._threaded = self._patience
+        elif self._threaded:
+            self._threaded -= 1
 
 
 class VectorFace:
@@ -46,6 +79,7 @@ class VectorFace:
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._uses: dict[str, _Use] = {}
+        self._closing = False
 
     async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request whose path begins with PREFIX."""
@@ -65,14 +99,13 @@ class VectorFace:
 
     async def socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Carry the messages of one session over a WebSocket until the client closes it."""
-        await receive()
-        session_id = scope["path"].removeprefix(PREFIX).strip("/").split("/")[0]
         try:
-            self.sessions.get(session_id, time.monotonic())
+            session_id = _session_of_socket(scope["path"])
+            self._session(session_id)
         except RequestError as error:
-            await send({"type": "websocket.http.response.start", "status": error.status, "headers": _PROBLEM_HEADERS})
-            await send({"type": "websocket.http.response.body", "body": problem_body(error)})
+            await decline(receive, send, error)
             return
+        await receive()
         await send({"type": "websocket.accept"})
         self._metrics.sockets.inc()
         try:
@@ -82,9 +115,11 @@ class VectorFace:
             self._metrics.sockets.dec()
 
     async def close(self) -> None:
-        """Close every session."""
-        for session in self.sessions.expire(float("inf")):
-            session.worlds.close()
+        """Take no more requests, and close every session when what runs in it has ended."""
+        self._closing = True
+        with suppress(TimeoutError):  # whatever still runs ends with the process
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await asyncio.gather(*(self._close(session) for session in self.sessions.clear()))
 
     async def close_unused(self) -> None:
         """Close the sessions that have expired."""
@@ -94,9 +129,9 @@ class VectorFace:
     async def _dispatch(self, scope: Scope, body: bytes) -> tuple[int, Message | None, Encoding]:
         spoken = encoding.of_request(header(scope, b"content-type"), has_body=bool(body))
         spoken_back = encoding.of_answer(header(scope, b"accept"), spoken)
-        method, parts = scope["method"], scope["path"].removeprefix(PREFIX).strip("/").split("/")
+        method, parts = scope["method"], _parts(scope["path"])
         match parts:
-            case [""]:
+            case []:
                 _check_method(method, "POST")
                 return 201, await self._create(spoken, body), spoken_back
             case [session_id]:
@@ -121,13 +156,19 @@ class VectorFace:
         raise RequestError("unknown_path", f"there is no {scope['path']}: docs/env-api.md lists the routes")
 
     async def _create(self, spoken: Encoding, body: bytes) -> Message:
-        make = self.sessions.promise(spoken.decode(body, SessionRequest), time.monotonic())
+        if len(body) > _SESSION_BYTES:
+            raise RequestError("too_large", f"what asks for a session may have {_SESSION_BYTES} bytes")
+        request = spoken.decode(body, SessionRequest)
+        self._check_open()
+        await self.close_unused()
+        promise = self.sessions.promise(request, await asyncio.to_thread(self.sessions.measure, request))
         try:
-            session = await asyncio.to_thread(make)
+            session = await asyncio.to_thread(self.sessions.make, promise)
         except BaseException:
-            self.sessions.take_back()
+            self.sessions.take_back(promise)
             raise
         self.sessions.add(session, time.monotonic())
+        self._check_open()
         return session.created() | {"expires_seconds": self.sessions.limits.unused_seconds}
 
     async def _step(self, session_id: str, spoken: Encoding, body: bytes) -> Message:
@@ -137,30 +178,33 @@ class VectorFace:
         else:
             listed = spoken.decode(body, StepRequest[list[int]])
             number, action = listed.step, _listed_actions(listed.action)
-        return await self._advance(session_id, number, action, ("step", body))
+        return await self._advance(session_id, number, action, _key("step", body))
 
     async def _advance(self, session_id: str, number: int, action: NDArray[Any], key: RequestKey) -> Message:
         async with self._held(session_id) as (session, use):
-            began = time.perf_counter()
+            before, began = session.step_number, time.perf_counter()
             if use.slow:
                 message = await asyncio.to_thread(session.step, number, action, key)
             else:
                 message = session.step(number, action, key)
-            took = time.perf_counter() - began
-            use.slow = took > INLINE_SECONDS
-            self._metrics.step(session.worlds.num_worlds, took)
+            if session.step_number != before:  # not a stored answer
+                took = time.perf_counter() - began
+                use.took(took)
+                self._metrics.step(session.worlds.num_worlds, took)
             return message
 
     async def _reset(self, session_id: str, spoken: Encoding, body: bytes) -> Message:
         request = spoken.decode(body, ResetRequest)
-        return await self._look(session_id, lambda session: session.reset(request.step, request.seed, ("reset", body)))
+        key = _key("reset", body)
+        return await self._look(session_id, lambda session: session.reset(request.step, request.seed, key))
 
     async def _restore(self, session_id: str, spoken: Encoding, body: bytes) -> Message:
         if spoken is not encoding.msgpack:
             raise RequestError("unsupported_type", f"a state travels as {encoding.MSGPACK}", "Content-Type")
         request = spoken.decode(body, RestoreRequest)
         state = {name: unpack(array, f"state.{name}") for name, array in request.state.items()}
-        return await self._look(session_id, lambda session: session.restore(request.step, state, ("state", body)))
+        key = _key("state", body)
+        return await self._look(session_id, lambda session: session.restore(request.step, state, key))
 
     async def _look(self, session_id: str, use_case: Callable[[Session], Result]) -> Result:
         """Call what may take long, in a thread."""
@@ -168,23 +212,40 @@ class VectorFace:
             return await asyncio.to_thread(use_case, session)
 
     async def _delete(self, session_id: str) -> None:
+        self._check_open()
         await self._close(self.sessions.delete(session_id, time.monotonic()))
 
     async def _close(self, session: Session) -> None:
         use = self._uses.pop(session.id, None) or _Use()
         async with use.lock:
-            await asyncio.to_thread(session.worlds.close)
+            try:
+                await asyncio.to_thread(session.worlds.close)
+            except Exception as failure:  # as in `http`; the session is gone all the same
+                _log.error("closing the worlds of a session failed", exc_info=failure)
 
     @asynccontextmanager
     async def _held(self, session_id: str) -> AsyncIterator[tuple[Session, _Use]]:
-        """Give a session to one request at a time."""
-        session = self.sessions.get(session_id, time.monotonic())
+        """Give a session to one request at a time; one whose environment failed is closed."""
+        session = self._session(session_id)
         use = self._uses.setdefault(session_id, _Use())
-        waited = use.lock.locked()
-        async with use.lock:
-            if waited:  # it may have been deleted meanwhile
-                session = self.sessions.get(session_id, time.monotonic())
-            yield session, use
+        session.users += 1
+        try:
+            async with use.lock:
+                yield self._session(session_id), use  # it may have been deleted meanwhile
+        finally:
+            session.users -= 1
+            session.used_at = time.monotonic()
+            if session.broken:
+                with suppress(RequestError):  # somebody was quicker
+                    await self._close(self.sessions.delete(session_id, session.used_at))
+
+    def _session(self, session_id: str) -> Session:
+        self._check_open()
+        return self.sessions.get(session_id, time.monotonic())
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise RequestError("shutting_down", "the service is stopping")
 
     async def _socket_message(self, session_id: str, received: Any) -> dict[str, Any]:
         binary: bytes | None = received.get("bytes")
@@ -213,13 +274,27 @@ class VectorFace:
             if isinstance(listed.action, list):
                 action = _listed_actions(listed.action)
         if action is None:
-            return await self._look(session_id, lambda session: session.reset(number, seed, ("reset", body)))
+            key = _key("reset", body)
+            return await self._look(session_id, lambda session: session.reset(number, seed, key))
         if seed is not None:
             raise RequestError("bad_value", "seed: a step takes none, only a reset does", "seed")
-        return await self._advance(session_id, number, action, ("step", body))
+        return await self._advance(session_id, number, action, _key("step", body))
 
 
-_PROBLEM_HEADERS = [(b"content-type", b"application/problem+json")]
+def _parts(path: str) -> list[str]:
+    """Return what a path says after PREFIX."""
+    return path.removeprefix(PREFIX).split("/")[1:]
+
+
+def _session_of_socket(path: str) -> str:
+    match _parts(path) if path.startswith(PREFIX) else []:
+        case [session_id, "ws"]:
+            return session_id
+    raise RequestError("unknown_path", f"there is no WebSocket at {path}: only at {PREFIX}/SESSION/ws")
+
+
+def _key(kind: str, body: bytes) -> RequestKey:
+    return kind, body if len(body) <= _KEPT_BYTES else hashlib.blake2b(body).digest()
 
 
 def _as_request_error(failure: Exception) -> RequestError:

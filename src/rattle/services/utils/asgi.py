@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from rattle.wire.problems import PROBLEM_TYPE, RequestError, problem_body
@@ -13,8 +14,10 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
-#: How long the rest of a body may take to arrive, in seconds.
+#: How long a body may take to arrive, in seconds.
 BODY_SECONDS = 30.0
+#: How long a body that is too large is read on, in seconds.
+_DISCARD_SECONDS = 2.0
 
 
 class ClientGone(Exception):
@@ -36,37 +39,50 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     not arrive in time, and ClientGone when it never will.
     """
     length = header(scope, b"content-length")
-    if length is not None and length.isdigit() and int(length) > max_bytes:
+    if length is not None and length.isdecimal() and int(length) > max_bytes:
+        if header(scope, b"expect") is None:
+            await _discard(receive, max_bytes)
         raise _too_large(max_bytes)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body, complete = await _read(receive, max_bytes)
+    except TimeoutError:
+        raise RequestError("bad_request", f"the body did not arrive within {BODY_SECONDS:.0f} seconds") from None
+    if len(body) > max_bytes:
+        if not complete:
+            await _discard(receive, max_bytes)
+        raise _too_large(max_bytes)
+    return body
+
+
+async def _read(receive: Receive, max_bytes: int) -> tuple[bytes, bool]:
+    """Return what has arrived and whether it is the whole body: less only where it is too large already."""
+    first, more = await _receive_part(receive)
+    if not more:
+        return first, True
+    parts, size = [first], len(first)
+    while more and size <= max_bytes:
+        part, more = await _receive_part(receive)
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts), not more
+
+
+async def _receive_part(receive: Receive) -> tuple[bytes, bool]:
     message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientGone
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        if len(body) > max_bytes:
-            raise _too_large(max_bytes)
-        return body
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            return await _read_rest(body, receive, max_bytes)
-    except TimeoutError:
-        raise RequestError("bad_request", f"the body did not arrive within {BODY_SECONDS:.0f} seconds") from None
+    return message.get("body", b""), message.get("more_body", False)
 
 
-async def _read_rest(first: bytes, receive: Receive, max_bytes: int) -> bytes:
-    parts, size, more = [first], len(first), True
-    while more:
-        if size > max_bytes:
-            raise _too_large(max_bytes)
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        more = message.get("more_body", False)
-    if size > max_bytes:
-        raise _too_large(max_bytes)
-    return b"".join(parts)
+async def _discard(receive: Receive, max_bytes: int) -> None:
+    """Read on for a while: a client that still writes when the connection closes may not see the answer."""
+    size, more = 0, True
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARD_SECONDS):
+            while more and size <= max_bytes:
+                part, more = await _receive_part(receive)
+                size += len(part)
 
 
 async def answer(send: Send, status: int, media_type: str, body: bytes, headers: Headers = ()) -> None:
@@ -76,16 +92,29 @@ async def answer(send: Send, status: int, media_type: str, body: bytes, headers:
     await send({"type": "http.response.body", "body": body})
 
 
-async def answer_problem(send: Send, error: RequestError) -> None:
-    """Send a problem; where its body was not read to the end, the connection closes after it."""
+async def answer_problem(send: Send, error: RequestError, *, close: bool = False) -> None:
+    """Send a problem; with `close`, and where its body was not read to the end, the connection closes after it."""
+    headers = _problem_headers(error)
+    if close or error.code in ("too_large", "bad_request"):
+        headers.append((b"connection", b"close"))
+    await answer(send, error.status, PROBLEM_TYPE, problem_body(error), headers)
+
+
+async def decline(receive: Receive, send: Send, error: RequestError) -> None:
+    """Answer the request for a WebSocket with a problem."""
+    await receive()
+    headers = [(b"content-type", PROBLEM_TYPE.encode()), *_problem_headers(error)]
+    await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": problem_body(error)})
+
+
+def _problem_headers(error: RequestError) -> list[tuple[bytes, bytes]]:
     headers: list[tuple[bytes, bytes]] = []
     if error.status == 503:
         headers.append((b"retry-after", b"1"))
-    if error.code in ("too_large", "bad_request"):
-        headers.append((b"connection", b"close"))
     if "allow" in error.more:
         headers.append((b"allow", str(error.more["allow"]).encode()))
-    await answer(send, error.status, PROBLEM_TYPE, problem_body(error), headers)
+    return headers
 
 
 def _too_large(max_bytes: int) -> RequestError:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from rattle.errors import RattleError
-from rattle.services.utils.asgi import Receive, Scope, Send
+from rattle.services.utils.asgi import Receive, Scope, Send, answer_problem, decline
+from rattle.services.utils.connections import IDLE_SECONDS, HttpConnection, SocketConnection
+from rattle.wire.problems import RequestError
 
-#: A connection that asks nothing for this long is closed, in seconds.
-IDLE_SECONDS = 75
 #: How long open requests may go on when the service stops, in seconds.
 GRACE_SECONDS = 5
 _BACKLOG = 2048
@@ -42,18 +43,11 @@ class Service(Protocol):
         """Called before connections are closed: streams end here."""
 
 
-class _IdleClosing(HttpToolsProtocol):
-    """Closes connections that never ask anything: the server itself waits for ever for a first request."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.timeout_keep_alive_task = self.loop.call_later(IDLE_SECONDS, self.timeout_keep_alive_handler)
-
-
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, welcome: Callable[[], None]) -> None:
         super().__init__(config)
         self._service = service
+        self._welcome = welcome
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -65,6 +59,10 @@ class _Server(uvicorn.Server):
         for number in signals:
             loop.remove_signal_handler(number)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._welcome()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._service.stop()
         await super().shutdown(sockets)
@@ -72,14 +70,22 @@ class _Server(uvicorn.Server):
 
 def listen(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
     """Return a bound socket; raises ServiceError in one line when the address cannot be had."""
+    what = "port" if kind == socket.SOCK_STREAM else "UDP port"
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, kind)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "this is no name of a host"
+        raise ServiceError(f"cannot listen on '{host}': {reason}; choose another host") from None
+    listener = socket.socket(family, kind)
+    try:
         if kind == socket.SOCK_STREAM:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        if kind == socket.SOCK_STREAM:
+            listener.listen(_BACKLOG)  # two sockets may be bound to one port as long as none listens
     except OSError as error:
-        raise ServiceError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from None
+        listener.close()
+        raise ServiceError(f"cannot listen on {what} {port} of {host}: {error.strerror}; choose another") from None
     return listener
 
 
@@ -90,35 +96,60 @@ def url_of(listener: socket.socket) -> str:
     return f"http://{host}:{port}"
 
 
-def serve(service: Service, name: str, listener: socket.socket, max_connections: int, more: Mapping[str, Any]) -> None:
+def serve(
+    service: Service,
+    name: str,
+    listener: socket.socket,
+    max_connections: int,
+    more: Mapping[str, Any],
+    max_message_bytes: int = 2**24,
+) -> None:
     """Serve until SIGINT or SIGTERM; prints {"service", "url", …} as the first line when requests are welcome."""
     _raise_file_limit(max_connections)
-    listener.listen(_BACKLOG)
-    config = uvicorn.Config(
-        service,
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if len(server.server_state.connections) <= max_connections:
+            await service(scope, receive, send)
+            return
+        full = RequestError("full", f"all {max_connections} connections are in use: close one, or wait")
+        await (answer_problem(send, full, close=True) if scope["type"] == "http" else decline(receive, send, full))
+
+    def welcome() -> None:
+        sys.stdout.write(json.dumps({"service": name, "url": url_of(listener), **more}) + "\n")
+        sys.stdout.flush()
+
+    async def run() -> None:
+        await service.start()
+        await server.serve(sockets=[listener])
+
+    config = server_config(guarded, max_message_bytes)
+    server = _Server(config, service, welcome)
+    # What still runs in a thread after all patience would keep the process for ever.
+    last_resort = threading.Timer(GRACE_SECONDS, os._exit, (0,))
+    last_resort.daemon = True
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(run())
+        last_resort.start()
+    last_resort.cancel()
+
+
+def server_config(app: Callable[[Scope, Receive, Send], Any], max_message_bytes: int) -> uvicorn.Config:
+    """Return how services are served: connections with bounds, WebSockets, no logs of requests."""
+    return uvicorn.Config(
+        app,
         loop="uvloop",
-        http=_IdleClosing,
-        ws="websockets-sansio",
+        http=HttpConnection,
+        ws=SocketConnection,
         ws_per_message_deflate=False,
-        ws_max_size=2**24,
+        ws_max_size=max_message_bytes,
         lifespan="off",
         log_level="warning",
         access_log=False,
         server_header=False,
-        limit_concurrency=max_connections,
-        timeout_keep_alive=IDLE_SECONDS,
+        timeout_keep_alive=int(IDLE_SECONDS),
         timeout_graceful_shutdown=GRACE_SECONDS,
         backlog=_BACKLOG,
     )
-
-    async def run() -> None:
-        await service.start()
-        sys.stdout.write(json.dumps({"service": name, "url": url_of(listener), **more}) + "\n")
-        sys.stdout.flush()
-        await _Server(config, service).serve(sockets=[listener])
-
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(run())
 
 
 def _raise_file_limit(wanted: int) -> None:

@@ -1,0 +1,141 @@
+"""Connections that bound what a client can hold: how long it may be silent, how much it may send, how little it reads.
+
+The server's own protocols wait for ever for the rest of a request's head, keep heads of any size, and keep answers
+for a client that never reads them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from rattle.wire.problems import PROBLEM_TYPE, RequestError, problem_body
+
+#: A connection that asks nothing, or reads nothing of its answer, for this long is closed, in seconds.
+IDLE_SECONDS = 75.0
+#: The largest head of a request, in bytes.
+HEAD_BYTES = 2**16
+#: Bytes of chunk headers and trailers that may come with a byte of a body.
+_WRAPPING = 16
+
+
+class _UnreadAnswers:
+    """Breaks a connection off whose client reads nothing while the server has something to write."""
+
+    transport: asyncio.Transport
+    loop: asyncio.AbstractEventLoop
+    _unread: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()  # type: ignore[misc]
+        self._look_again()
+
+    def resume_writing(self) -> None:
+        self._stop_looking()
+        super().resume_writing()  # type: ignore[misc]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_looking()
+        super().connection_lost(exc)  # type: ignore[misc]
+
+    def _look_again(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._unread = self.loop.call_later(IDLE_SECONDS, self._break_off_unless_read, left)
+
+    def _stop_looking(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _break_off_unless_read(self, left: int) -> None:
+        if self.transport.get_write_buffer_size() < left or self._may_wait():
+            self._look_again()
+        else:
+            self.transport.abort()
+
+    def _may_wait(self) -> bool:
+        """Return whether the client may read as late as it likes."""
+        return False
+
+
+class HttpConnection(_UnreadAnswers, HttpToolsProtocol):
+    """An HTTP connection with bounds; what it cannot read it answers with a problem."""
+
+    _received = 0  # bytes since the last request was complete
+    _body = 0  # of these, the body's
+    _silent_until: float | None = None  # when the head of a request must be complete
+    _upgraded = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the first request, and not for ever."""
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Go on with a request."""
+        self._received += len(data)
+        super().data_received(data)
+        if self._upgraded or self.transport.is_closing():
+            return
+        waiting = self._waits_for_head()
+        if self._received - (_WRAPPING + 1) * self._body > HEAD_BYTES:
+            if waiting:
+                self.send_400_response(f"the head of a request may have {HEAD_BYTES} bytes")
+            else:
+                self.transport.abort()
+        elif waiting and self.timeout_keep_alive_task is None:
+            self._wait_for_head()
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer."""
+        self._silent_until = None
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        self._body += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Know where a request ends."""
+        self._received = self._body = 0
+        super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Leave the connection to another protocol."""
+        self._upgraded = True
+        super().handle_websocket_upgrade()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP; in the middle of another answer, only close."""
+        if self._waits_for_head():
+            body = problem_body(RequestError("bad_request", msg))
+            head = f"content-type: {PROBLEM_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head.encode() + body)
+        self.transport.close()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close; at once where the client has not even read the last answer."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _waits_for_head(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _wait_for_head(self) -> None:
+        now = self.loop.time()
+        if self._silent_until is None:
+            self._silent_until = now + IDLE_SECONDS
+        self.timeout_keep_alive_task = self.loop.call_later(self._silent_until - now, self.timeout_keep_alive_handler)
+
+    def _may_wait(self) -> bool:
+        # Streams keep the newest line for whoever reads late; a whole answer is not kept for ever.
+        return bool(self.cycle and self.cycle.chunked_encoding and not self.cycle.response_complete)
+
+
+class SocketConnection(_UnreadAnswers, WebSocketsSansIOProtocol):
+    """A WebSocket with bounds."""

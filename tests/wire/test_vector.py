@@ -1,0 +1,58 @@
+"""The messages that describe environments, both ways."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rattle.envs.vector import CodeSpace, EnvironmentSpec, FloatSpace
+from rattle.wire import encoding
+from rattle.wire.vector import Environment, describe, environment_spec
+
+NAMES = st.text(st.characters(codec="utf-8"), max_size=10)
+SPECS = st.builds(
+    EnvironmentSpec,
+    id=NAMES,
+    settings=st.dictionaries(NAMES, st.integers(-9, 9) | NAMES | st.lists(st.booleans(), max_size=3), max_size=4),
+    observation_space=st.builds(CodeSpace, st.integers(1, 10**6), st.integers(1, 256))
+    | st.builds(FloatSpace, st.integers(1, 10**6)),
+    num_actions=st.integers(1, 10**6),
+    agents_per_world=st.integers(1, 10**6),
+    metrics=st.lists(NAMES, max_size=3).map(tuple),
+)
+
+
+@given(SPECS, st.sampled_from([encoding.json, encoding.msgpack]))
+def test_an_environment_comes_back_from_its_description(spec: EnvironmentSpec, spoken: encoding.Encoding) -> None:
+    message = spoken.decode(spoken.encode(describe(spec)), Environment)
+    assert environment_spec(message) == spec
+
+
+@given(SPECS)
+def test_fields_that_a_later_version_adds_are_ignored(spec: EnvironmentSpec) -> None:
+    body = encoding.json.encode(describe(spec) | {"later": [1]})
+    assert environment_spec(encoding.json.decode(body, Environment)) == spec
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"observation_space": {"kind": "images", "size": 4}},
+        {"observation_space": {"kind": "codes", "cells": 0, "codes": 3}},
+        {"observation_space": {"kind": "codes", "cells": 3}},
+        {"observation_space": {"kind": "codes", "cells": 3, "codes": 257}},
+        {"observation_space": {"kind": "floats"}},
+        {"observation_space": {"kind": "floats", "size": -1}},
+        {"num_actions": 0},
+        {"agents_per_world": 0},
+    ],
+)
+def test_descriptions_of_nothing_are_refused(change: dict[str, Any]) -> None:
+    sound = describe(EnvironmentSpec("x", {}, FloatSpace(4), 2, 1))
+    assert environment_spec(msgspec.convert(sound, Environment)).num_actions == 2
+    with pytest.raises(ValueError, match=r"observation_space|num_actions"):
+        environment_spec(msgspec.convert(sound | change, Environment))
