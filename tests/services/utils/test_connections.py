@@ -1,0 +1,180 @@
+"""Connections that are silent, talk too much or read nothing are closed; those that may wait are not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+
+from rattle.services.utils import connections
+from rattle.services.utils.asgi import Receive, Scope, Send, answer
+from rattle.services.utils.serving import listen, server_config
+
+LARGE = 2**24
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer shortly, with much, or with a stream of much that never ends by itself."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            await send({"type": "websocket.send", "bytes": bytes(LARGE)})
+    elif scope["path"] == "/stream":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(LARGE), "more_body": True})
+        await send({"type": "http.response.body", "body": b"the end"})
+    else:
+        await answer(send, 200, "text/plain", bytes(LARGE) if scope["path"] == "/large" else b"short")
+
+
+class Served:
+    """Where it listens, and its open connections."""
+
+    def __init__(self, server: uvicorn.Server, port: int) -> None:
+        self.server = server
+        self.port = port
+
+    @contextmanager
+    def connect(self, sent: bytes, receive_buffer: int | None = None) -> Iterator[socket.socket]:
+        with socket.socket() as handle:
+            handle.settimeout(60)
+            if receive_buffer is not None:
+                handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            handle.connect(("127.0.0.1", self.port))
+            handle.sendall(sent)
+            yield handle
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.3)
+    listener = listen("127.0.0.1", 0)
+    config = server_config(app, 2**20)
+    config.log_level = "critical"
+    config.timeout_graceful_shutdown = 1
+    server = uvicorn.Server(config)
+
+    def work() -> None:
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(server.serve([listener]))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield Served(server, listener.getsockname()[1])
+    server.should_exit = True
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def ended(handle: socket.socket) -> bytes:
+    """Return what comes until the other side closes."""
+    parts = []
+    try:
+        while part := handle.recv(2**16):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("begun", [b"", b"\r\n", b"G", b"GET / HTTP/1.1\r\nHost: x\r\nX-Y"])
+def test_a_request_that_is_never_complete(served: Served, begun: bytes) -> None:
+    with served.connect(begun) as handle:
+        assert ended(handle) == b""
+
+
+@pytest.mark.parametrize("begun", [b"\r\n", b"GET / HT"])
+def test_the_second_request_that_is_never_complete(served: Served, begun: bytes) -> None:
+    with served.connect(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") as handle:
+        assert handle.recv(2**16).endswith(b"short")
+        handle.sendall(begun)
+        assert ended(handle) == b""
+
+
+def test_a_head_that_comes_in_drips_has_no_more_time(served: Served) -> None:
+    with served.connect(b"GET / HTTP/1.1\r\n") as handle:
+        handle.settimeout(0.02)
+        for _ in range(1000):
+            try:
+                handle.sendall(b"X: y\r\n")
+                if handle.recv(10) == b"":
+                    return
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                return
+    pytest.fail("it waits for ever")
+
+
+def test_a_head_that_is_too_large_is_refused(served: Served) -> None:
+    with served.connect(b"GET / HTTP/1.1\r\nX: " + b"x" * (connections.HEAD_BYTES + 1)) as handle:
+        head, _, body = ended(handle).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400")
+        assert json.loads(body)["code"] == "bad_request"
+    almost = b"GET / HTTP/1.1\r\nX: " + b"x" * (connections.HEAD_BYTES - 100)
+    with served.connect(almost) as handle:
+        handle.sendall(b"\r\n\r\n")
+        assert handle.recv(2**16).startswith(b"HTTP/1.1 200")
+
+
+def test_bodies_in_small_chunks_and_many_requests_are_no_large_heads(served: Served) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with served.connect(b"") as handle:
+        for _ in range(3):
+            handle.sendall(head + b"1\r\nx\r\n" * 100_000 + b"0\r\n\r\n")
+            assert handle.recv(2**16).startswith(b"HTTP/1.1 200")
+    with served.connect(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 5000 + b"GET / HTTP/1.0\r\n\r\n") as handle:
+        assert ended(handle).count(b"HTTP/1.1 200") == 5001
+
+
+def test_garbage_after_a_request_does_not_fall_into_its_answer(served: Served) -> None:
+    with served.connect(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n\x00\x01garbage") as handle:
+        assert b"400" not in ended(handle)
+
+
+@pytest.mark.parametrize("path", [b"/large", b"/"])
+def test_an_answer_that_is_never_read_is_not_kept(served: Served, path: bytes) -> None:
+    ask = b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n"
+    with served.connect(ask * (1 if path == b"/large" else 50_000), 4096):
+        gone(served)
+
+
+def test_a_stream_may_be_read_as_late_as_one_likes(served: Served) -> None:
+    with served.connect(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n", 4096) as handle:
+        threading.Event().wait(1.5)  # several times what a whole answer is kept for
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
+        rest = b""
+        while not rest.endswith(b"0\r\n\r\n"):
+            rest += handle.recv(2**20)
+        assert rest.endswith(b"7\r\nthe end\r\n0\r\n\r\n")
+
+
+def test_a_websocket_whose_answers_are_never_read_is_broken_off(served: Served) -> None:
+    ask = (
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    with served.connect(ask, 4096) as handle:
+        assert handle.recv(12) == b"HTTP/1.1 101"
+        threading.Event().wait(0.6)  # a WebSocket may be silent
+        assert len(served.server.server_state.connections) == 1
+        handle.sendall(b"\x82\x81\x00\x00\x00\x00x")
+        gone(served)
+
+
+def gone(served: Served) -> None:
+    """Wait until the server has closed every connection."""
+    waiting: Any = threading.Event()
+    for _ in range(6000):
+        if not served.server.server_state.connections:
+            return
+        waiting.wait(0.01)
+    pytest.fail("a connection is still open")
