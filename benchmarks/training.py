@@ -74,7 +74,7 @@ def floor_parts(run: TrainingRun) -> dict[str, float]:
     buffer = collector.buffer
     worlds = [build_worlds(settings, half, half * thread) for thread in range(THREADS)]
     for thread, part in enumerate(worlds):
-        part.restore(collector.actors[thread].worlds.state())
+        part.restore(collector.batches[thread].state())
     outputs = [(np.zeros(half, np.int64), np.zeros(half, np.float32), np.zeros(half, np.float32)) for _ in worlds]
 
     def step(thread: int) -> None:

@@ -291,7 +291,8 @@ def mock_env(
 ) -> None:
     """Serve a fixed script of states, for testing agents.
 
-    It speaks the agent API and has no game. The first line on stdout is JSON that says where; SIGTERM or Ctrl-C stops it.
+    It speaks the agent API and has no game. The first line on stdout is JSON that says where; SIGTERM or Ctrl-C
+    stops it.
     """
     from rattle.analytics.extras import require
 

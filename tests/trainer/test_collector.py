@@ -18,7 +18,7 @@ def collect(rollouts: int, *overrides: str) -> list[Rollout]:
     """Collect some rollouts, copied out of the buffer, with a policy that does not learn."""
     settings = small_settings(*overrides)
     collector = build_collector(settings)
-    learner = build_learner(settings, policy_spec(settings, collector.actors[0].worlds.spec))
+    learner = build_learner(settings, policy_spec(settings, collector.batches[0].spec))
     policy = build_acting_policy(settings, learner)
     collected = []
     for _ in range(rollouts):
@@ -95,7 +95,7 @@ def test_complete_episodes_are_complete_and_the_first_of_each_slot() -> None:
 def test_episodes_that_do_not_end_in_time_are_cut() -> None:
     settings = small_settings("algorithm.id=reinforce", "algorithm.max_episode_ticks=3", "env.food=150")
     collector = build_collector(settings)
-    learner = build_learner(settings, policy_spec(settings, collector.actors[0].worlds.spec))
+    learner = build_learner(settings, policy_spec(settings, collector.batches[0].spec))
     rollout = collector.collect(build_acting_policy(settings, learner), 0, lambda _: False)
     eaten = rollout.reward.clamp(min=0).sum(dim=0)
     assert eaten.max() > 1

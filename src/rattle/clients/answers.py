@@ -5,6 +5,7 @@ Nothing that a server answers is believed: compiled code uses observations as in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from copy import copy
 from typing import Any, NoReturn, TypeVar
@@ -16,11 +17,14 @@ from numpy.typing import NDArray
 from rattle.clients.errors import ClientError
 from rattle.envs.vector import CodeSpace, EnvironmentSpec
 from rattle.wire import encoding
-from rattle.wire.arrays import DTYPES, Array, unpack
+from rattle.wire.arrays import NAMES, Array, unpack
 from rattle.wire.problems import RequestError
 from rattle.wire.vector import Beginning, Ended, Environment, SessionCreated, StepAnswer, environment_spec
 
 Answer = TypeVar("Answer", bound=msgspec.Struct)
+
+
+_INT32 = np.dtype(np.int32)
 
 
 class WrongAnswer(ClientError):
@@ -94,35 +98,32 @@ class SlotArrays:
         _fill(self.reward, answer.reward, "reward")
         if not np.isfinite(self.reward).all():
             _wrong("reward holds numbers that are not finite")
-        _fill(self.terminated, answer.terminated, "terminated")
-        _fill(self.truncated, answer.truncated, "truncated")
-        if (self.terminated & self.truncated).any():
-            _wrong("terminated and truncated are both true for a slot")
-        self._end(answer.ended)
+        _fill_bool(self.terminated, answer.terminated, "terminated")
+        _fill_bool(self.truncated, answer.truncated, "truncated")
+        ended = np.flatnonzero(self.terminated | self.truncated)
+        slots = _read(answer.ended.slots, "ended.slots", _INT32, (len(ended),))
+        if len(ended):
+            self._end(ended, slots, answer.ended)
 
     def _take_in(self, answer: Beginning | StepAnswer) -> None:
         _fill(self.observation, answer.observation, "observation")
         self._check_observation(self.observation, "observation")
-        _fill(self.active, answer.active, "active")
+        _fill_bool(self.active, answer.active, "active")
         _fill(self.episode, answer.episode, "episode")
 
-    def _end(self, ended: Ended) -> None:
-        slots = _read(ended.slots, "ended.slots", self.expected_ends())
-        if not np.array_equal(slots, np.flatnonzero(self.terminated | self.truncated)):
+    def _end(self, ended: NDArray[np.intp], slots: NDArray[np.int32], answer: Ended) -> None:
+        if not np.array_equal(slots, ended):
             _wrong("ended.slots are not the slots that are terminated or truncated, in order")
-        if not len(slots):
-            return
-        seen = _read(ended.observation, "ended.observation", self.observation[: len(slots)])
+        if (self.terminated & self.truncated).any():
+            _wrong("terminated and truncated are both true for a slot")
+        shape = (len(ended), *self.observation.shape[1:])
+        seen = _read(answer.observation, "ended.observation", self.observation.dtype, shape)
         self._check_observation(seen, "ended.observation")
-        self.final_observation[slots] = seen
+        self.final_observation[ended] = seen
         for name, values in self.final_metrics.items():
-            if name not in ended.metrics:
+            if name not in answer.metrics:
                 _wrong(f"ended.metrics lacks '{name}'")
-            values[slots] = _read(ended.metrics[name], f"ended.metrics.{name}", values[: len(slots)])
-
-    def expected_ends(self) -> NDArray[np.int32]:
-        """Return an array of the shape that `ended.slots` must have."""
-        return np.zeros(np.count_nonzero(self.terminated | self.truncated), np.int32)
+            values[ended] = _read(answer.metrics[name], f"ended.metrics.{name}", _INT32, (len(ended),))
 
     def _check_observation(self, observation: NDArray[Any], field: str) -> None:
         if self._codes:
@@ -136,7 +137,9 @@ def read_metrics(arrays: Mapping[str, Array], like: Mapping[str, NDArray[np.int3
     """Return metrics so far; raises WrongAnswer for missing ones and wrong arrays."""
     if missing := like.keys() - arrays.keys():
         _wrong(f"metrics lacks {', '.join(sorted(missing))}")
-    return {name: _read(arrays[name], f"metrics.{name}", values).copy() for name, values in like.items()}
+    return {
+        name: _read(arrays[name], f"metrics.{name}", values.dtype, values.shape).copy() for name, values in like.items()
+    }
 
 
 def read_state(arrays: Mapping[str, Array]) -> dict[str, NDArray[Any]]:
@@ -148,19 +151,22 @@ def read_state(arrays: Mapping[str, Array]) -> dict[str, NDArray[Any]]:
 
 
 def _fill(target: NDArray[Any], array: Array, field: str) -> None:
-    target[:] = _read(array, field, target)
+    target[...] = _read(array, field, target.dtype, target.shape)
 
 
-def _read(array: Array, field: str, like: NDArray[Any]) -> NDArray[Any]:
-    if DTYPES.get(array.dtype) != like.dtype or array.shape != like.shape:
-        _wrong(f"{field} must be {like.dtype.name} {list(like.shape)}, got {array.dtype} {list(array.shape)}")
-    try:
-        values = unpack(array, field)
-    except RequestError as error:
-        _wrong(str(error))
-    if like.dtype == np.bool_ and values.size and values.view(np.uint8).max() > 1:
+def _fill_bool(target: NDArray[np.bool_], array: Array, field: str) -> None:
+    """Fill with booleans; a byte other than 0 and 1 would be neither true nor false."""
+    values = _read(array, field, target.dtype, target.shape).view(np.uint8)
+    if values.size and values.max() > 1:
         _wrong(f"{field} holds bytes other than 0 and 1")
-    return values
+    target.view(np.uint8)[...] = values
+
+
+def _read(array: Array, field: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return an array's values where it has the type and shape that it must have."""
+    if array.dtype != NAMES[dtype] or array.shape != shape or len(array.data) != math.prod(shape) * dtype.itemsize:
+        _wrong(f"{field} must be {NAMES[dtype]} {list(shape)}, got {array.dtype} {list(array.shape)}")
+    return np.frombuffer(array.data, dtype).reshape(shape)
 
 
 def _wrong(what: str) -> NoReturn:

@@ -95,6 +95,7 @@ class RemoteWorlds:
         self.first_world = first_world
         self.seed = check_seed(seed)
         self._lives = 0
+        self._awaits_answer = False
         try:
             created = self._create()
         except ClientError:
@@ -123,6 +124,7 @@ class RemoteWorlds:
         """Start episode 0 of `seed` in every world, or with None the next episode of the current seed."""
         if seed is not None:
             self.seed = check_seed(seed)
+        self._settle()
         message = {"step": self._number + 1} | ({} if seed is None else {"seed": self.seed})
         self._send("reset", message)
         try:
@@ -201,7 +203,14 @@ class RemoteWorlds:
             raise WrongAnswer(f"{self._http.url} serves another environment than before: begin a new run with it")
         self._arrays.begin_anew(created)
 
+    def _settle(self) -> None:
+        """Fetch the answer to a step that nobody waited for, because another batch was lost meanwhile."""
+        if self._awaits_answer:
+            with suppress(WorldsLost):
+                self._receive()
+
     def _send(self, kind: str, message: Mapping[str, Any]) -> None:
+        self._awaits_answer = True
         self._request = (kind, encoding.msgpack.encode(message))
         self._sent = False
         with suppress(ConnectionBroken, Refused):  # _receive tries again, and says what is wrong
@@ -223,6 +232,7 @@ class RemoteWorlds:
         return self._steps.receive()
 
     def _receive(self) -> bytes:
+        self._awaits_answer = False
         body = self._or_lost(lambda: self._patiently(self._attempt))
         self._number += 1
         return body
@@ -231,6 +241,7 @@ class RemoteWorlds:
         return self._patiently(lambda: self._http.ask(method, path, body))
 
     def _ask_session(self, method: str, path: str = "", body: bytes | None = None) -> bytes:
+        self._settle()
         return self._or_lost(lambda: self._ask(method, f"/v1/sessions/{self._session}{path}", body))
 
     def _patiently(self, attempt: Callable[[], bytes]) -> bytes:

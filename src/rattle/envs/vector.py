@@ -89,6 +89,17 @@ class VectorWorlds(Protocol):
         """Free what the worlds hold; they cannot be used afterwards."""
 
 
+@runtime_checkable
+class StepsInTwo(Protocol):
+    """Worlds that are stepped elsewhere: a step may be begun, and its outcome fetched later; `step` does both."""
+
+    def begin_step(self, action: NDArray[np.integer[Any]]) -> None:
+        """Set out with integer actions (B,); the arrays stay as they are until `finish_step`."""
+
+    def finish_step(self) -> None:
+        """Wait for what came of the last `begin_step`."""
+
+
 def check_actions(action: NDArray[Any], num_slots: int, num_actions: int) -> None:
     """Raise EnvError unless `action` is an integer array (num_slots,) of values from 0 to num_actions - 1."""
     if not isinstance(action, np.ndarray) or action.dtype.kind not in "iu" or action.shape != (num_slots,):

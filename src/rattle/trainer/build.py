@@ -14,19 +14,25 @@ from rattle.learning.learner import Learner
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.file import Policy
 from rattle.policies.spec import PolicySpec, observation_input
-from rattle.trainer.collector import Actor, Collector
+from rattle.trainer.collector import Actor, Collector, Group
 from rattle.trainer.served import serve_worlds
 from rattle.trainer.settings import ExperimentSettings
 
 
 def build_collector(settings: ExperimentSettings) -> Collector:
-    """Make all worlds of an experiment, split evenly among its actors."""
-    total, actors = settings.env.worlds, min(settings.train.actors, settings.env.worlds)
-    firsts = [total * number // actors for number in range(actors + 1)]
+    """Make all worlds of an experiment, split evenly into `train.actors` parts.
+
+    In this process each part has an actor, a thread. Worlds in a server leave threads to it: an actor there plays two
+    parts in turn, acting in one while the other is stepped.
+    """
+    total, turns = settings.env.worlds, 1 if settings.env.url is None else 2
+    parts = min(max(turns, settings.train.actors), total)
+    firsts = [total * number // parts for number in range(parts + 1)]
     algorithm = settings.algorithm
     ticks = algorithm.ticks if isinstance(algorithm, A2C) else algorithm.max_episode_ticks
-    parts = [Actor(build_worlds(settings, last - first, first), first) for first, last in pairwise(firsts)]
-    return Collector(parts, ticks, complete_episodes=algorithm.complete_episodes)
+    made = [Group(build_worlds(settings, last - first, first), first) for first, last in pairwise(firsts)]
+    shares = [Actor(made[number : number + turns]) for number in range(0, parts, turns)]
+    return Collector(shares, ticks, complete_episodes=algorithm.complete_episodes)
 
 
 def build_worlds(settings: ExperimentSettings, worlds: int, first_world: int) -> VectorWorlds:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rattle.envs.vector import VectorWorlds
+from rattle.envs.vector import StepsInTwo, VectorWorlds
 from rattle.learning.rollout import Rollout
 from rattle.policies.acting import ActingPolicy
 
@@ -63,8 +63,8 @@ class RolloutBuffer:
 
 
 @dataclass
-class Actor:
-    """Plays some of the worlds and writes what happens into its columns of the buffer."""
+class Group:
+    """Some of the worlds, stepped together, and their columns of the buffer."""
 
     worlds: VectorWorlds
     first_world: int
@@ -75,41 +75,44 @@ class Actor:
         self._slots = slice(self.first_slot, self.first_slot + self.worlds.num_slots)
         self._own_worlds = slice(self.first_world, self.first_world + self.worlds.num_worlds)
 
-    def play(
-        self,
-        policy: ActingPolicy,
-        buffer: RolloutBuffer,
-        rows: range,
-        first_tick: int,
-        records: Callable[[int], bool] | None,
+    def begin(
+        self, policy: ActingPolicy, buffer: RolloutBuffer, row: int, tick: int, records: Callable[[int], bool]
     ) -> None:
-        """Play one tick for each row; `first_tick` is the number of the first row's tick since the run began."""
+        """Write down what the slots observe and do in a tick; worlds that are stepped elsewhere set out."""
         worlds, slots = self.worlds, self._slots
-        for row in rows:
-            buffer.observation[row, slots] = worlds.observation
-            buffer.active[row, slots] = worlds.active
-            buffer.world_episode[row, self._own_worlds] = worlds.episode
-            if records is not None:
-                wanted = records(int(worlds.episode[0]))
-                buffer.state[row] = json.dumps(worlds.snapshot(0), separators=(",", ":")) if wanted else ""
-            policy.act(
-                worlds.observation,
-                tick=first_tick + row - rows.start,
-                first_slot=self.first_slot,
-                action=buffer.action[row, slots],
-                log_prob=buffer.log_prob[row, slots],
-                value=buffer.value[row, slots],
-            )
+        buffer.observation[row, slots] = worlds.observation
+        buffer.active[row, slots] = worlds.active
+        buffer.world_episode[row, self._own_worlds] = worlds.episode
+        if self.first_world == 0:
+            wanted = records(int(worlds.episode[0]))
+            buffer.state[row] = json.dumps(worlds.snapshot(0), separators=(",", ":")) if wanted else ""
+        policy.act(
+            worlds.observation,
+            tick=tick,
+            first_slot=self.first_slot,
+            action=buffer.action[row, slots],
+            log_prob=buffer.log_prob[row, slots],
+            value=buffer.value[row, slots],
+        )
+        if isinstance(worlds, StepsInTwo):
+            worlds.begin_step(buffer.action[row, slots])
+
+    def finish(self, policy: ActingPolicy, buffer: RolloutBuffer, row: int) -> None:
+        """Write down what came of it."""
+        worlds, slots = self.worlds, self._slots
+        if isinstance(worlds, StepsInTwo):
+            worlds.finish_step()
+        else:
             worlds.step(buffer.action[row, slots])
-            buffer.reward[row, slots] = worlds.reward
-            buffer.terminated[row, slots] = worlds.terminated
-            buffer.truncated[row, slots] = worlds.truncated
-            buffer.final_value[row, slots] = 0.0
-            for name, values in worlds.final_metrics.items():
-                buffer.metrics[name][row, slots] = values
-            if worlds.truncated.any():
-                cut = np.flatnonzero(worlds.truncated)
-                buffer.final_value[row, self.first_slot + cut] = policy.values(worlds.final_observation[cut])
+        buffer.reward[row, slots] = worlds.reward
+        buffer.terminated[row, slots] = worlds.terminated
+        buffer.truncated[row, slots] = worlds.truncated
+        buffer.final_value[row, slots] = 0.0
+        for name, values in worlds.final_metrics.items():
+            buffer.metrics[name][row, slots] = values
+        if worlds.truncated.any():
+            cut = np.flatnonzero(worlds.truncated)
+            buffer.final_value[row, self.first_slot + cut] = policy.values(worlds.final_observation[cut])
 
     def write_metrics_so_far(self, buffer: RolloutBuffer, row: int, cut: NDArray[np.bool_]) -> None:
         """Write what the episodes cut after a row, (B,) of all slots, have come to."""
@@ -122,16 +125,46 @@ class Actor:
         buffer.last_value[self._slots] = policy.values(self.worlds.observation)
 
 
+@dataclass
+class Actor:
+    """Plays groups of worlds in turn: while one is stepped elsewhere, the actor acts in another."""
+
+    groups: list[Group]
+
+    def play(
+        self,
+        policy: ActingPolicy,
+        buffer: RolloutBuffer,
+        rows: range,
+        first_tick: int,
+        records: Callable[[int], bool],
+    ) -> None:
+        """Play one tick for each row; `first_tick` is the number of the first row's tick since the run began."""
+        for row in rows:
+            for group in self.groups:
+                if row > rows.start:
+                    group.finish(policy, buffer, row - 1)
+                group.begin(policy, buffer, row, first_tick + row - rows.start, records)
+        for group in self.groups:
+            group.finish(policy, buffer, rows.stop - 1)
+
+    def predict(self, policy: ActingPolicy, buffer: RolloutBuffer) -> None:
+        """Write the values of what comes after the rollout."""
+        for group in self.groups:
+            group.predict(policy, buffer)
+
+
 class Collector:
     """Plays all worlds and hands out rollouts; the same whatever the number of actors."""
 
     def __init__(self, actors: list[Actor], max_ticks: int, *, complete_episodes: bool) -> None:
         self.actors = actors
-        self.num_worlds = sum(actor.worlds.num_worlds for actor in actors)
+        self.batches = [group.worlds for actor in actors for group in actor.groups]
+        self.num_worlds = sum(worlds.num_worlds for worlds in self.batches)
         self.ticks = 0  # since the run began
         self._max_ticks = max_ticks
         self._complete_episodes = complete_episodes
-        self.buffer = RolloutBuffer(max_ticks, actors[0].worlds, self.num_worlds)
+        self.buffer = RolloutBuffer(max_ticks, self.batches[0], self.num_worlds)
         self._pool = ThreadPoolExecutor(len(actors), "actor")
 
     def collect(self, policy: ActingPolicy, policy_version: int, records: Callable[[int], bool]) -> Rollout:
@@ -152,20 +185,20 @@ class Collector:
 
     def restart(self) -> None:
         """Start every world's next episode."""
-        for actor in self.actors:
-            actor.worlds.reset()
+        for worlds in self.batches:
+            worlds.reset()
 
     def close(self) -> None:
         """Close the worlds and stop the threads."""
         self._pool.shutdown()
-        for actor in self.actors:
-            actor.worlds.close()
+        for worlds in self.batches:
+            worlds.close()
 
     def _play(self, policy: ActingPolicy, rows: range, records: Callable[[int], bool]) -> None:
         first_tick = self.ticks
 
         def play(actor: Actor) -> None:
-            actor.play(policy, self.buffer, rows, first_tick, records if actor.first_world == 0 else None)
+            actor.play(policy, self.buffer, rows, first_tick, records)
 
         played = [self._pool.submit(play, actor) for actor in self.actors]
         self.ticks += len(rows)
@@ -190,6 +223,6 @@ class Collector:
             ticks = block.stop
         cut = ~ended & buffer.active[ticks - 1]
         buffer.truncated[ticks - 1] |= cut
-        for actor in self.actors:
-            actor.write_metrics_so_far(buffer, ticks - 1, cut)
+        for group in (group for actor in self.actors for group in actor.groups):
+            group.write_metrics_so_far(buffer, ticks - 1, cut)
         return ticks

@@ -58,7 +58,7 @@ class TrainingRun:
         self.run_id = run_id
         self.counters = Counters()
         self.collector = build_collector(settings)
-        self.environment = self.collector.actors[0].worlds.spec
+        self.environment = self.collector.batches[0].spec
         self.learner = build_learner(settings, policy_spec(settings, self.environment))
         self.policy = build_acting_policy(settings, self.learner)
         slots = self.collector.num_worlds * self.environment.agents_per_world
@@ -96,9 +96,9 @@ class TrainingRun:
         self.learner.restore(checkpoint.part("learner"))
         self.policy.load(self.learner.parameters())
         lost: WorldsLost | None = None
-        for number, actor in enumerate(self.collector.actors):
+        for number, worlds in enumerate(self.collector.batches):
             try:
-                actor.worlds.restore(checkpoint.part(f"worlds-{number}"))
+                worlds.restore(checkpoint.part(f"worlds-{number}"))
             except WorldsLost as loss:
                 lost = loss
         self.tracker.restore(checkpoint.part("tracker"))
@@ -135,7 +135,7 @@ class TrainingRun:
 
     def checkpoint(self, status: Status) -> Summary:
         """Store everything that decides how the run goes on."""
-        worlds = self._despite_loss(lambda: [actor.worlds.state() for actor in self.collector.actors])
+        worlds = self._despite_loss(lambda: [batch.state() for batch in self.collector.batches])
         reach = self.tables.flush()
         parts = {
             "learner": self.learner.state(),

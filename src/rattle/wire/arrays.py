@@ -16,7 +16,8 @@ DTYPES = {
     name: np.dtype(name).newbyteorder("<")
     for name in ("bool", "uint8", "int32", "int64", "uint32", "uint64", "float32")
 }
-_NAMES = {np.dtype(name): name for name in DTYPES}
+#: Their names: NumPy's own way to name a type takes long.
+NAMES = {np.dtype(name): name for name in DTYPES}
 
 
 class Array(msgspec.Struct):
@@ -29,9 +30,21 @@ class Array(msgspec.Struct):
 
 def pack(array: NDArray[Any]) -> Array:
     """Return an array as it goes into MessagePack, sharing its memory where it is contiguous."""
-    name = _NAMES[array.dtype.newbyteorder("=")]
+    name = NAMES[array.dtype.newbyteorder("=")]
     flat = np.ascontiguousarray(array, DTYPES[name]).reshape(-1)
     return Array(name, array.shape, flat.view(np.uint8).data)
+
+
+class Live:
+    """An array that is sent again and again, packed once: whoever encodes it sends what it holds then."""
+
+    __slots__ = ("array", "packed")
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        if not array.flags.c_contiguous or array.dtype.newbyteorder("<") != array.dtype:
+            raise ValueError("only a contiguous little-endian array can be sent as it lies in memory")
+        self.array = array
+        self.packed = pack(array)
 
 
 def unpack(array: Array, field: str) -> NDArray[Any]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from rattle.wire.arrays import pack
+from rattle.wire.arrays import Live, pack
 from rattle.wire.problems import RequestError
 
 Message = TypeVar("Message")
@@ -22,12 +22,16 @@ _ALSO_MSGPACK = ("application/x-msgpack", "application/vnd.msgpack")
 
 
 def _array_as_struct(value: object) -> Any:
+    if isinstance(value, Live):
+        return value.packed
     if isinstance(value, np.ndarray):
         return pack(value)
     raise NotImplementedError(f"{type(value).__name__} has no place in a message")
 
 
 def _array_as_lists(value: object) -> Any:
+    if isinstance(value, Live):
+        return value.array.tolist()
     if isinstance(value, np.ndarray):
         return value.tolist()
     raise NotImplementedError(f"{type(value).__name__} has no place in a message")

@@ -98,7 +98,7 @@ class EnvService:
         title = "Rattle Env service"
         app = FastAPI(title=title, version=version("rattle"), docs_url=None, redoc_url=None)
         app.router.redirect_slashes = False  # a path has one name
-        app.openapi = lambda: describe_routes(title, version("rattle"))  # type: ignore[method-assign]
+        app.openapi = lambda: describe_routes(title, version("rattle"), self.sessions.limits.worlds)  # type: ignore[method-assign]
         app.router.routes.extend([*watch_routes(), *docs_routes(title)])
         if self.agents is not None:
             app.router.routes.extend(agent_routes(self.agents))

@@ -11,7 +11,7 @@ from rattle.services.env.agent_routes import MoveRequest, NoFields
 from rattle.services.env.agent_routes import ResetRequest as GameRequest
 from rattle.wire import vector
 from rattle.wire.encoding import JSON, MSGPACK
-from rattle.wire.problems import PROBLEM_TYPE
+from rattle.wire.problems import PROBLEM_TYPE, STATUS
 
 Schema = dict[str, Any]
 
@@ -25,8 +25,11 @@ _REQUESTS = (
     GameRequest,
 )
 _ANSWERS = (vector.ServerSpec,)
+_SEED: Schema = {"type": ["integer", "null"], "minimum": 0, "maximum": 2**64 - 1, "default": None}
 #: What the messages leave to the use cases.
 _CLOSER: dict[str, Schema] = {
+    "SessionRequest": {"seed": _SEED},
+    "ResetRequest": {"seed": _SEED},
     "MoveRequest": {"move": {"enum": ["left", "right", "forward"]}},
     "GameRequest": {"seed": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}},
 }
@@ -46,8 +49,10 @@ _WORLD = {"name": "world", "in": "path", "required": True, "schema": {"type": "i
 _LINES = {"name": "lines", "in": "query", "required": False, "schema": {"enum": ["all"]}}
 
 
-def describe(title: str, version: str) -> Schema:
-    """Return the whole description."""
+def describe(title: str, version: str, max_worlds: int) -> Schema:
+    """Return the whole description of a server that allows so many worlds in a session."""
+    schemas = _schemas()
+    schemas["SessionRequest"]["properties"]["worlds"]["maximum"] = max_worlds
     return {
         "openapi": "3.1.0",
         "info": {
@@ -56,7 +61,7 @@ def describe(title: str, version: str) -> Schema:
             "description": "Worlds over REST: one agent in JSON, thousands of worlds in one request.",
         },
         "paths": _agent_paths() | _vector_paths() | _operation_paths(),
-        "components": {"schemas": _schemas()},
+        "components": {"schemas": schemas},
     }
 
 
@@ -194,7 +199,8 @@ def _plain_schemas() -> Schema:
     health = {"service": text, "environment": text, "version": text, "clock": text, "game_over": yes}
     line = {"snake_id": text, "tick": whole, "visible_cells": window, "reward": number, "game_over": yes}
     game = {"status": {"type": "object"}, "global_game_over": yes, "tick": whole, "episode": whole, "seed": whole}
-    problem = {"type": text, "title": text, "status": whole, "detail": text, "error": text, "code": text}
+    code = {"enum": sorted(STATUS)}
+    problem = {"type": text, "title": text, "status": whole, "detail": text, "error": text, "code": code}
     windows: Schema = {"type": "object", "additionalProperties": window}
     return {
         "Health": _object({**health, "agents": whole, "capacity": whole, "tick": whole}),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
 from rattle.envs.vector import EnvironmentSpec, VectorWorlds, check_actions
+from rattle.wire.arrays import Live
 from rattle.wire.problems import RequestError
 from rattle.wire.vector import SessionRequest, describe
 
@@ -39,6 +40,9 @@ class Session:
         self.broken = False  # the environment failed on the way: nobody knows what the worlds are now
         self.step_number = 0
         self._last: tuple[RequestKey, Message] | None = None
+        # The worlds write into the same arrays for ever: what is said about them is prepared once.
+        self._seen = {name: _live(getattr(worlds, name)) for name in ("observation", "active", "episode")}
+        self._outcome = {name: _live(getattr(worlds, name)) for name in ("reward", "terminated", "truncated")}
 
     def reset(self, number: int, seed: int | None, key: RequestKey) -> Message:
         """Start episodes anew, and answer what the slots see."""
@@ -60,17 +64,12 @@ class Session:
             raise RequestError("bad_value", str(error), "action") from None
         self._change(lambda: worlds.step(action))
         ended = np.flatnonzero(worlds.terminated | worlds.truncated).astype(np.int32)
-        answer = self._beginning(number) | {
-            "reward": worlds.reward,
-            "terminated": worlds.terminated,
-            "truncated": worlds.truncated,
-            "ended": {
-                "slots": ended,
-                "observation": self._last_seen(ended),
-                "metrics": {name: values[ended] for name, values in worlds.final_metrics.items()},
-            },
+        about_ended = {
+            "slots": ended,
+            "observation": self._last_seen(ended),
+            "metrics": {name: values[ended] for name, values in worlds.final_metrics.items()},
         }
-        return self._done(number, key, answer)
+        return self._done(number, key, {"step": number, **self._seen, **self._outcome, "ended": about_ended})
 
     def restore(self, number: int, state: Mapping[str, NDArray[Any]], key: RequestKey) -> Message:
         """Go on where a state was taken."""
@@ -138,13 +137,7 @@ class Session:
         return answer
 
     def _beginning(self, number: int) -> Message:
-        worlds = self.worlds
-        return {
-            "step": number,
-            "observation": worlds.observation,
-            "active": worlds.active,
-            "episode": np.ascontiguousarray(worlds.episode),
-        }
+        return {"step": number, **self._seen}
 
     def _last_seen(self, ended: NDArray[np.int32]) -> NDArray[Any]:
         """Return what the slots that ended saw last: nothing where the world goes on without its dead agent."""
@@ -153,6 +146,11 @@ class Session:
         if worlds.spec.agents_per_world > 1:
             seen[~worlds.active[ended]] = 0  # active again means that the world has begun its next episode
         return seen
+
+
+def _live(array: NDArray[Any]) -> Live | NDArray[Any]:
+    """Return an array ready to be sent often; as it is where it does not lie in one piece."""
+    return Live(array) if array.flags.c_contiguous else array
 
 
 @dataclass(frozen=True)

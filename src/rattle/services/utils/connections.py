@@ -17,6 +17,8 @@ from rattle.wire.problems import PROBLEM_TYPE, RequestError, problem_body
 IDLE_SECONDS = 75.0
 #: The largest head of a request, in bytes.
 HEAD_BYTES = 2**16
+#: Messages that a WebSocket may be ahead of what has been answered.
+_MESSAGES_AHEAD = 2
 #: Bytes of chunk headers and trailers that may come with a byte of a body.
 _WRAPPING = 16
 
@@ -138,4 +140,14 @@ class HttpConnection(_UnreadAnswers, HttpToolsProtocol):
 
 
 class SocketConnection(_UnreadAnswers, WebSocketsSansIOProtocol):
-    """A WebSocket with bounds."""
+    """A WebSocket with bounds, which goes on reading while a message or two are worked on.
+
+    To stop and go on with every message, as the server's own protocol does, costs two calls of the system.
+    """
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand on a message."""
+        stop_reading = self.read_paused or self.queue.qsize() >= _MESSAGES_AHEAD
+        self.read_paused = self.read_paused or not stop_reading  # it only stops where it has not
+        super().send_receive_event_to_app()
+        self.read_paused = stop_reading
