@@ -24,6 +24,8 @@ from rattle.wire.problems import RequestError
 #: How long open requests may go on when the service stops, in seconds.
 GRACE_SECONDS = 5
 _BACKLOG = 2048
+#: What the system keeps of an answer before it has been sent: old lines for a slow reader wait here, so not for long.
+_UNSENT_BYTES = 2**14
 
 
 class ServiceError(RattleError):
@@ -82,6 +84,7 @@ def listen(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         if kind == socket.SOCK_STREAM:
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
             listener.listen(_BACKLOG)  # two sockets may be bound to one port as long as none listens
     except OSError as error:
         listener.close()
