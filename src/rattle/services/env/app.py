@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, MutableMapping
 from importlib.metadata import version
 from typing import Any
 
@@ -55,9 +56,23 @@ class EnvService:
         elif path == PREFIX or path.startswith(f"{PREFIX}/"):
             await self.vector.http(scope, receive, send)
         elif self.agents is not None and path.startswith("/snake/"):
-            await self.agents(scope, receive, send)
+            await self._agent(self.agents, scope, receive, send)
         else:
             await self._cold(scope, receive, send)
+
+    async def _agent(self, face: AgentFace, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request about a snake, and time it; a stream, which lasts as long as a life, is not timed."""
+        if scope["method"] == "GET":
+            await face(scope, receive, send)
+            return
+        began = time.perf_counter()
+
+        async def noticing(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                self.metrics.request("agent", message["status"], time.perf_counter() - began)
+            await send(message)
+
+        await face(scope, receive, noticing)
 
     async def start(self) -> None:
         """Compile what stepping needs, and let the clock of the agent API run."""
