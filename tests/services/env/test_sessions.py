@@ -243,6 +243,13 @@ def test_what_is_measured_is_about_what_worlds_take() -> None:
     assert 0.5 * taken < sessions.measure(SessionRequest(worlds=300)) < 2 * taken
 
 
+def test_worlds_that_others_wrote_take_more_than_their_arrays() -> None:
+    sessions = Sessions(lambda *made: make_worlds("gym:CartPole-v1", *made), ROOMY)
+    assert sessions.measure(SessionRequest(worlds=100)) > 100 * 4096
+    limited = Sessions(lambda *made: make_worlds("gym:CartPole-v1", *made), SessionLimits(9, 65536, 2**20, 10.0))
+    assert refused("bad_value", limited.measure, SessionRequest(worlds=1000)).field == "worlds"
+
+
 def test_options_change_settings_of_one_session() -> None:
     sessions = Sessions(Maker(), ROOMY)
     session = new(sessions, options={"vision_radius": 1, "num_snakes": 2})
