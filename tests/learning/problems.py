@@ -15,7 +15,7 @@ from rattle.learning.algorithms import A2C, Reinforce
 from rattle.learning.learner import Learner
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.spec import PolicySpec, observation_input
-from rattle.trainer.collector import Actor, Collector
+from rattle.trainer.collector import Actor, Collector, Group
 from tests.policies.building import network_outputs
 
 Floats = NDArray[np.float64]
@@ -154,7 +154,7 @@ def train(
         value_head=algorithm.needs_value,
     )
     ticks = algorithm.ticks if isinstance(algorithm, A2C) else algorithm.max_episode_ticks
-    actors = [Actor(halves[0], 0), Actor(halves[1], worlds // 2)]
+    actors = [Actor([Group(halves[0], 0)]), Actor([Group(halves[1], worlds // 2)])]
     collector = Collector(actors, ticks, complete_episodes=algorithm.complete_episodes)
     learner = Learner(spec, algorithm, seed)
     with closing(collector), closing(learner):

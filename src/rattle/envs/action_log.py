@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
 
+#: Actions that a stored log may spread to: a stranger's few bytes must not claim all memory.
+_MOST_ACTIONS = 2**30
+
 
 class ActionLog:
     """Actions of W worlds since each world's episode began, in the smallest integer type that holds them."""
@@ -42,13 +45,16 @@ class ActionLog:
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take over what `state` returned; raises EnvError when its arrays contradict each other."""
         length, actions = state["length"], state["actions"]
-        fits = actions.ndim == 1 and length.min() >= 0 and length.sum() == len(actions)
-        if not fits or (len(actions) and not actions.max() < self._num_actions):
+        fits = actions.ndim == 1 and length.min() >= 0 and length.max() <= len(actions)
+        if not fits or length.sum() != len(actions) or (len(actions) and not actions.max() < self._num_actions):
             raise EnvError("the stored worlds are damaged: their actions do not belong to their episodes")
+        if int(length.max()) * len(length) > _MOST_ACTIONS:
+            raise EnvError(f"the stored worlds' longest episode is too long for {len(length)} worlds side by side")
         self._tick = int(length.max())
         self._start = self._tick - length
         self._actions = np.zeros((max(64, self._tick), len(length)), self._actions.dtype)
-        self._actions[: self._tick].T[self._in_progress()] = actions
+        for world, own in enumerate(np.split(actions, np.cumsum(length)[:-1])):
+            self._actions[self._start[world] : self._tick, world] = own
 
     def _in_progress(self) -> NDArray[np.bool_]:
         """Return bool (W, ticks): which rows belong to each world's episode in progress."""

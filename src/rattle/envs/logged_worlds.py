@@ -74,11 +74,22 @@ class LoggedWorlds(ABC):
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Continue exactly where `state` was taken, by playing the actions of each episode in progress again.
 
-        Raises EnvError when the state is of other worlds, and when an environment does not repeat itself.
+        Raises EnvError when the state is of other worlds, and when an environment does not repeat itself; everything
+        is then as it was.
         """
         self._check_fits(state)
         if (np.diff(state["length"].reshape(self.num_worlds, -1)) != 0).any():
             raise EnvError("the stored worlds are damaged: a world's agents have taken unequally many actions")
+        before, outcome = self.state(), [array.copy() for array in self._outcome()]
+        try:
+            self._take_over(state)
+        except EnvError:
+            self._take_over(before)
+            for array, value in zip(self._outcome(), outcome, strict=True):
+                array[:] = value
+            raise
+
+    def _take_over(self, state: Mapping[str, NDArray[Any]]) -> None:
         self._log.restore(state)
         self.seed = check_seed(int(state["seed"][0]))
         self.episode[:] = state["episode"]
@@ -99,8 +110,12 @@ class LoggedWorlds(ABC):
         agents = self.spec.agents_per_world
         return range(world * agents, (world + 1) * agents)
 
+    def _outcome(self) -> tuple[NDArray[Any], ...]:
+        """Return what the last step came to."""
+        return self.reward, self.terminated, self.truncated
+
     def _forget_last_step(self) -> None:
-        for array in (self.reward, self.terminated, self.truncated):
+        for array in self._outcome():
             array[:] = 0
 
     def _check_fits(self, state: Mapping[str, NDArray[Any]]) -> None:
