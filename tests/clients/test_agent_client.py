@@ -294,7 +294,7 @@ def test_a_server_that_comes_back_has_forgotten_the_snake(player: Player, unused
     with mock_env_process(*port) as (_, url):
         thread.start()
         with AgentClient(url, "looker", PATIENT) as looker:
-            while "anna" not in looker.state()["visions"]:
+            while looker.state()["tick"] < 40:  # two seconds of lines: anna's reader has had one of them
                 time.sleep(0.02)
     with mock_env_process(*port):
         thread.join(60)
