@@ -67,6 +67,28 @@ def test_they_play_the_same_games(server: ServiceProcess, websocket: bool) -> No
     remote.close()
 
 
+def test_snapshots_come_along_with_steps_while_somebody_looks(
+    server: ServiceProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote, here = RemoteWorlds(server.url, WORLDS, seed=3), local()
+    asked: list[str] = []
+    ask = remote._http.ask
+    monkeypatch.setattr(remote._http, "ask", lambda *request: asked.append(request[1]) or ask(*request))
+    for tick in range(60):
+        for worlds in (remote, here):
+            worlds.step(np.full(remote.num_slots, tick % 3))
+        if tick % 20 < 15:  # looks away now and then
+            assert remote.snapshot(0) == here.snapshot(0)
+            assert remote.snapshot(7) == here.snapshot(7)
+        if tick == 30:
+            remote.reset(5)
+            here.reset(5)
+            assert remote.snapshot(7) == here.snapshot(7)
+    assert len(asked) < 15
+    monkeypatch.undo()
+    remote.close()
+
+
 def test_any_environment_and_other_settings(server: ServiceProcess) -> None:
     remote = RemoteWorlds(server.url, 3, 5, first_world=7, options={"vision_radius": 2, "width": 20})
     here = local(5, 3, 7, vision_radius=2, width=20)

@@ -32,6 +32,10 @@ class Patience:
     retry_seconds: float = 60.0
 
 
+#: Snapshots that a step may bring along.
+MOST_WATCHED = 16
+
+
 class _State(msgspec.Struct):
     state: dict[str, Array]
 
@@ -96,6 +100,8 @@ class RemoteWorlds:
         self.seed = check_seed(seed)
         self._lives = 0
         self._awaits_answer = False
+        self._watched: list[int] = []  # worlds whose snapshots were asked for since the last step
+        self._snapshots: dict[int, dict[str, Any]] = {}  # of the worlds as they stand
         try:
             created = self._create()
         except ClientError:
@@ -141,11 +147,17 @@ class RemoteWorlds:
         """Send the actions; `finish_step` waits for what comes of them."""
         check_actions(action, self.num_slots, self.spec.num_actions)
         small = np.asarray(action, np.uint8 if self.spec.num_actions <= 256 else np.int32)
-        self._send("step", {"step": self._number + 1, "action": small})
+        message: dict[str, Any] = {"step": self._number + 1, "action": small}
+        if self._watched:  # looked at after the last step, so probably after this one too
+            message["snapshots"] = list(self._watched)
+        self._send("step", message)
 
     def finish_step(self) -> None:
         """Receive what came of the last `begin_step`; raises WorldsLost as `step` does."""
-        self._arrays.advance(decode(self._receive(), StepAnswer))
+        watched, self._watched, self._snapshots = self._watched, [], {}
+        answer = decode(self._receive(), StepAnswer)
+        self._arrays.advance(answer)
+        self._snapshots = dict(zip(watched, answer.snapshots, strict=False))
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return all that decides what follows, as the server stores it; empty but for a count where it cannot."""
@@ -162,6 +174,7 @@ class RemoteWorlds:
             self._begin_anew()
             raise WorldsLost("the environment server cannot store worlds")
         body = encoding.msgpack.encode({"step": self._number + 1, "state": stored})
+        self._snapshots = {}
         answer = self._ask_session("POST", "/state", body)
         self._number += 1
         self._arrays.begin(decode(answer, Beginning))
@@ -173,7 +186,12 @@ class RemoteWorlds:
         if "snapshot" not in self._features:
             first = world * self.spec.agents_per_world
             return {"observation": self.observation[first : first + self.spec.agents_per_world].tolist()}
-        return decode(self._ask_session("GET", f"/worlds/{world}"), _Snapshot).snapshot
+        if world not in self._snapshots:
+            answer = self._ask_session("GET", f"/worlds/{world}")
+            self._snapshots[world] = decode(answer, _Snapshot).snapshot
+        if world not in self._watched and len(self._watched) < MOST_WATCHED:
+            self._watched.append(world)
+        return self._snapshots[world]
 
     def close(self) -> None:
         """End the session, if the server is there to be told."""
@@ -197,6 +215,7 @@ class RemoteWorlds:
     def _begin_anew(self) -> None:
         """Make another session, whose episodes are not those of the earlier ones."""
         self._lives += 1
+        self._snapshots = {}
         self._steps.close()
         created = self._create()
         if read_spec(created) != self.spec:
@@ -211,6 +230,8 @@ class RemoteWorlds:
 
     def _send(self, kind: str, message: Mapping[str, Any]) -> None:
         self._awaits_answer = True
+        if kind == "reset":
+            self._snapshots = {}
         self._request = (kind, encoding.msgpack.encode(message))
         self._sent = False
         with suppress(ConnectionBroken, Refused):  # _receive tries again, and says what is wrong

@@ -16,6 +16,9 @@ PROTOCOL = "rattle.vector/1"
 StepNumber = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Seed = Annotated[int, Meta(ge=0)]  # below 2**64, which Meta cannot say
 
+#: Worlds whose snapshots a step's answer shall hold too.
+Shown = Annotated[list[int], Meta(max_length=16)]
+
 #: How arrays arrive: as `Array` in MessagePack, as lists in JSON.
 A = TypeVar("A", Array, list[int])
 
@@ -41,6 +44,7 @@ class StepRequest(msgspec.Struct, Generic[A], forbid_unknown_fields=True):
 
     step: StepNumber
     action: A
+    snapshots: Shown = []
 
 
 class SocketRequest(msgspec.Struct, Generic[A], forbid_unknown_fields=True):
@@ -49,6 +53,7 @@ class SocketRequest(msgspec.Struct, Generic[A], forbid_unknown_fields=True):
     step: StepNumber
     action: A | UnsetType = UNSET
     seed: Seed | None = None
+    snapshots: Shown = []
 
 
 class RestoreRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -86,6 +91,7 @@ class StepAnswer(msgspec.Struct):
     active: Array
     episode: Array
     ended: Ended
+    snapshots: list[dict[str, Any]] = []
 
 
 class Space(msgspec.Struct, omit_defaults=True):

@@ -6,7 +6,7 @@ Time comes in as an argument, in seconds of any clock that only goes forward.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,8 +55,11 @@ class Session:
         self.seed = self.seed if checked is None else checked
         return self._done(number, key, self._beginning(number))
 
-    def step(self, number: int, action: NDArray[Any], key: RequestKey) -> Message:
-        """Advance every world one tick; the answer's arrays are valid until the next change."""
+    def step(self, number: int, action: NDArray[Any], key: RequestKey, shown: list[int] = ()) -> Message:
+        """Advance every world one tick; the answer's arrays are valid until the next change.
+
+        It holds snapshots of the worlds in `shown` too.
+        """
         if (stored := self._stored(number, key)) is not None:
             return stored
         worlds = self.worlds
@@ -64,6 +67,8 @@ class Session:
             check_actions(action, worlds.num_slots, worlds.spec.num_actions)
         except EnvError as error:
             raise RequestError("bad_value", str(error), "action") from None
+        for world in shown:
+            self._check_world(world, "snapshots")
         self._change(lambda: worlds.step(action))
         ended = np.flatnonzero(worlds.terminated | worlds.truncated).astype(np.int32)
         about_ended = {
@@ -71,7 +76,10 @@ class Session:
             "observation": self._last_seen(ended),
             "metrics": {name: values[ended] for name, values in worlds.final_metrics.items()},
         }
-        return self._done(number, key, {"step": number, **self._seen, **self._outcome, "ended": about_ended})
+        answer: Message = {"step": number, **self._seen, **self._outcome, "ended": about_ended}
+        if shown:
+            answer["snapshots"] = [worlds.snapshot(world) for world in shown]
+        return self._done(number, key, answer)
 
     def restore(self, number: int, state: Mapping[str, NDArray[Any]], key: RequestKey) -> Message:
         """Go on where a state was taken."""
@@ -106,11 +114,13 @@ class Session:
 
     def snapshot(self, world: int) -> Message:
         """Answer one world in plain values."""
-        if not 0 <= world < self.worlds.num_worlds:
-            raise RequestError(
-                "bad_value", f"world must lie between 0 and {self.worlds.num_worlds - 1}, got {world}", "world"
-            )
+        self._check_world(world, "world")
         return {"step": self.step_number, "world": world, "snapshot": self.worlds.snapshot(world)}
+
+    def _check_world(self, world: int, field: str) -> None:
+        last = self.worlds.num_worlds - 1
+        if not 0 <= world <= last:
+            raise RequestError("bad_value", f"{field}: a world's number lies between 0 and {last}, got {world}", field)
 
     def _change(self, change: Callable[[], None], *, may_refuse: bool = False) -> None:
         try:

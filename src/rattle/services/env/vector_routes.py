@@ -174,19 +174,21 @@ class VectorFace:
     async def _step(self, session_id: str, spoken: Encoding, body: bytes) -> Message:
         if spoken is encoding.msgpack:
             packed = spoken.decode(body, StepRequest[Array])
-            number, action = packed.step, unpack(packed.action, "action")
+            number, action, shown = packed.step, unpack(packed.action, "action"), packed.snapshots
         else:
             listed = spoken.decode(body, StepRequest[list[int]])
-            number, action = listed.step, _listed_actions(listed.action)
-        return await self._advance(session_id, number, action, _key("step", body))
+            number, action, shown = listed.step, _listed_actions(listed.action), listed.snapshots
+        return await self._advance(session_id, number, action, _key("step", body), shown)
 
-    async def _advance(self, session_id: str, number: int, action: NDArray[Any], key: RequestKey) -> Message:
+    async def _advance(
+        self, session_id: str, number: int, action: NDArray[Any], key: RequestKey, shown: list[int]
+    ) -> Message:
         async with self._held(session_id) as (session, use):
             before, began = session.step_number, time.perf_counter()
             if use.slow:
-                message = await asyncio.to_thread(session.step, number, action, key)
+                message = await asyncio.to_thread(session.step, number, action, key, shown)
             else:
-                message = session.step(number, action, key)
+                message = session.step(number, action, key, shown)
             if session.step_number != before:  # not a stored answer
                 took = time.perf_counter() - began
                 use.took(took)
@@ -265,20 +267,22 @@ class VectorFace:
         action: NDArray[Any] | None = None
         if spoken is encoding.msgpack:
             packed = spoken.decode(body, SocketRequest[Array])
-            number, seed = packed.step, packed.seed
+            number, seed, shown = packed.step, packed.seed, packed.snapshots
             if isinstance(packed.action, Array):
                 action = unpack(packed.action, "action")
         else:
             listed = spoken.decode(body, SocketRequest[list[int]])
-            number, seed = listed.step, listed.seed
+            number, seed, shown = listed.step, listed.seed, listed.snapshots
             if isinstance(listed.action, list):
                 action = _listed_actions(listed.action)
         if action is None:
+            if shown:
+                raise RequestError("bad_value", "snapshots: a reset takes none, only a step does", "snapshots")
             key = _key("reset", body)
             return await self._look(session_id, lambda session: session.reset(number, seed, key))
         if seed is not None:
             raise RequestError("bad_value", "seed: a step takes none, only a reset does", "seed")
-        return await self._advance(session_id, number, action, _key("step", body))
+        return await self._advance(session_id, number, action, _key("step", body), shown)
 
 
 def _parts(path: str) -> list[str]:
