@@ -55,7 +55,7 @@ class Session:
         self.seed = self.seed if checked is None else checked
         return self._done(number, key, self._beginning(number))
 
-    def step(self, number: int, action: NDArray[Any], key: RequestKey, shown: list[int] = ()) -> Message:
+    def step(self, number: int, action: NDArray[Any], key: RequestKey, shown: Sequence[int] = ()) -> Message:
         """Advance every world one tick; the answer's arrays are valid until the next change.
 
         It holds snapshots of the worlds in `shown` too.
