@@ -98,7 +98,7 @@ def test_sessions_that_expire_are_closed_whoever_notices_first(server: VectorSer
         server.session(worlds=1)
         eventually(lambda: server.metric("rattle_env_sessions") == 0)
         eventually(lambda count=count: Held.closed >= before + 2 * count)  # the one that was measured, too
-    assert server.service.vector._uses == {}
+    assert server.service.vector.shared._uses == {}
 
 
 def test_a_service_that_stops_refuses_what_comes_and_finishes_what_runs() -> None:
@@ -106,7 +106,7 @@ def test_a_service_that_stops_refuses_what_comes_and_finishes_what_runs() -> Non
     with ThreadPoolExecutor(2) as pool, serving(f"env.id=gym:{MODULE}:RattleHeld-v0") as server:
         session = server.session(worlds=1)
         step = held_step(server, pool, session)
-        server.service.vector._closing = True
+        server.service.vector.shared._closing = True
         server.ask("GET", session).problem("shutting_down")
         answer = server.ask("POST", "/v1/sessions", {"worlds": 1})
         answer.problem("shutting_down")

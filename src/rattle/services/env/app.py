@@ -89,12 +89,12 @@ class EnvService:
         self.ready = False
         if self._closing_unused is not None:
             self._closing_unused.cancel()
-        await asyncio.gather(self.vector.close(), *([self.agents.stop()] if self.agents is not None else []))
+        await asyncio.gather(self.vector.shared.close(), *([self.agents.stop()] if self.agents is not None else []))
 
     async def _close_unused(self) -> None:
         while True:
             await asyncio.sleep(min(10.0, self.sessions.limits.unused_seconds))
-            await self.vector.close_unused()
+            await self.vector.shared.close_unused()
 
     def _agent_face(self) -> AgentFace | None:
         if self.settings.env.id != "snake":

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rattle.services.env.metrics import Metrics
 from rattle.services.env.sessions import Message, RequestKey, Session, Sessions
+from rattle.services.env.shared_sessions import SharedSessions
 from rattle.services.utils.asgi import (
     ClientGone,
     Receive,
@@ -32,54 +30,22 @@ from rattle.wire.encoding import Encoding
 from rattle.wire.problems import RequestError, problem_body
 from rattle.wire.vector import ResetRequest, RestoreRequest, SessionRequest, SocketRequest, StepRequest
 
-Result = TypeVar("Result")
-
 _log = logging.getLogger(__name__)
 
-#: A session with a step that took longer than this is stepped in a thread, so that it keeps nobody waiting.
-INLINE_SECONDS = 0.004
-#: Quick steps in a row, at most, before a session is not stepped in a thread any more.
-_MOST_PATIENCE = 64
 #: The largest body that asks for a session: options are a few settings, and small lists of lists take much memory.
 _SESSION_BYTES = 2**16
 #: Longer bodies are remembered by their hash.
 _KEPT_BYTES = 2**12
-#: How long running requests are waited for when the service stops, in seconds.
-_CLOSE_SECONDS = 3.0
 PREFIX = "/v1/sessions"
-
-
-class _Use:
-    """What the face keeps for each session in use: requests to it wait for each other."""
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self._patience = 1
-        self._threaded = 1  # quick steps that it takes until steps are no more taken in a thread
-
-    @property
-    def slow(self) -> bool:
-        """Return whether the next step is better taken in a thread."""
-        return self._threaded > 0
-
-    def took(self, seconds: float) -> None:
-        """Learn from a step; environments that are slow now and then need more and more quick steps to be trusted."""
-        if seconds > INLINE_SECONDS:
-            self._patience = min(2 * self._patience, _MOST_PATIENCE)
-            self._threaded = self._patience
-        elif self._threaded:
-            self._threaded -= 1
 
 
 class VectorFace:
     """Decodes requests to sessions, calls the use cases, encodes what they answer."""
 
     def __init__(self, sessions: Sessions, metrics: Metrics, max_body_bytes: int) -> None:
-        self.sessions = sessions
+        self.shared = SharedSessions(sessions, metrics)
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
-        self._uses: dict[str, _Use] = {}
-        self._closing = False
 
     async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request whose path begins with PREFIX."""
@@ -101,7 +67,7 @@ class VectorFace:
         """Carry the messages of one session over a WebSocket until the client closes it."""
         try:
             session_id = _session_of_socket(scope["path"])
-            self._session(session_id)
+            self.shared.check(session_id)
         except RequestError as error:
             await decline(receive, send, error)
             return
@@ -114,18 +80,6 @@ class VectorFace:
         finally:
             self._metrics.sockets.dec()
 
-    async def close(self) -> None:
-        """Take no more requests, and close every session when what runs in it has ended."""
-        self._closing = True
-        with suppress(TimeoutError):  # whatever still runs ends with the process
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await asyncio.gather(*(self._close(session) for session in self.sessions.clear()))
-
-    async def close_unused(self) -> None:
-        """Close the sessions that have expired."""
-        for session in self.sessions.expire(time.monotonic()):
-            await self._close(session)
-
     async def _dispatch(self, scope: Scope, body: bytes) -> tuple[int, Message | None, Encoding]:
         spoken = encoding.of_request(header(scope, b"content-type"), has_body=bool(body))
         spoken_back = encoding.of_answer(header(scope, b"accept"), spoken)
@@ -133,13 +87,15 @@ class VectorFace:
         match parts:
             case []:
                 _check_method(method, "POST")
-                return 201, await self._create(spoken, body), spoken_back
+                if len(body) > _SESSION_BYTES:
+                    raise RequestError("too_large", f"what asks for a session may have {_SESSION_BYTES} bytes")
+                return 201, await self.shared.create(spoken.decode(body, SessionRequest)), spoken_back
             case [session_id]:
                 _check_method(method, "GET", "DELETE")
                 if method == "DELETE":
-                    await self._delete(session_id)
+                    await self.shared.delete(session_id)
                     return 204, None, spoken_back
-                return 200, await self._look(session_id, Session.info), spoken_back
+                return 200, await self.shared.call(session_id, Session.info), spoken_back
             case [session_id, "step" | "reset" as kind]:
                 _check_method(method, "POST")
                 message = await (self._step if kind == "step" else self._reset)(session_id, spoken, body)
@@ -147,29 +103,13 @@ class VectorFace:
             case [session_id, "state"]:
                 _check_method(method, "GET", "POST")
                 if method == "GET":
-                    return 200, await self._look(session_id, Session.state), encoding.msgpack
+                    return 200, await self.shared.call(session_id, Session.state), encoding.msgpack
                 return 200, await self._restore(session_id, spoken, body), spoken_back
             case [session_id, "worlds", number]:
                 _check_method(method, "GET")
                 world = _world_number(number)
-                return 200, await self._look(session_id, lambda session: session.snapshot(world)), spoken_back
+                return 200, await self.shared.call(session_id, lambda session: session.snapshot(world)), spoken_back
         raise RequestError("unknown_path", f"there is no {scope['path']}: docs/env-api.md lists the routes")
-
-    async def _create(self, spoken: Encoding, body: bytes) -> Message:
-        if len(body) > _SESSION_BYTES:
-            raise RequestError("too_large", f"what asks for a session may have {_SESSION_BYTES} bytes")
-        request = spoken.decode(body, SessionRequest)
-        self._check_open()
-        await self.close_unused()
-        promise = self.sessions.promise(request, await asyncio.to_thread(self.sessions.measure, request))
-        try:
-            session = await asyncio.to_thread(self.sessions.make, promise)
-        except BaseException:
-            self.sessions.take_back(promise)
-            raise
-        self.sessions.add(session, time.monotonic())
-        self._check_open()
-        return session.created() | {"expires_seconds": self.sessions.limits.unused_seconds}
 
     async def _step(self, session_id: str, spoken: Encoding, body: bytes) -> Message:
         if spoken is encoding.msgpack:
@@ -178,27 +118,12 @@ class VectorFace:
         else:
             listed = spoken.decode(body, StepRequest[list[int]])
             number, action, shown = listed.step, _listed_actions(listed.action), listed.snapshots
-        return await self._advance(session_id, number, action, _key("step", body), shown)
-
-    async def _advance(
-        self, session_id: str, number: int, action: NDArray[Any], key: RequestKey, shown: list[int]
-    ) -> Message:
-        async with self._held(session_id) as (session, use):
-            before, began = session.step_number, time.perf_counter()
-            if use.slow:
-                message = await asyncio.to_thread(session.step, number, action, key, shown)
-            else:
-                message = session.step(number, action, key, shown)
-            if session.step_number != before:  # not a stored answer
-                took = time.perf_counter() - began
-                use.took(took)
-                self._metrics.step(session.worlds.num_worlds, took)
-            return message
+        return await self.shared.step(session_id, number, action, _key("step", body), shown)
 
     async def _reset(self, session_id: str, spoken: Encoding, body: bytes) -> Message:
         request = spoken.decode(body, ResetRequest)
         key = _key("reset", body)
-        return await self._look(session_id, lambda session: session.reset(request.step, request.seed, key))
+        return await self.shared.call(session_id, lambda session: session.reset(request.step, request.seed, key))
 
     async def _restore(self, session_id: str, spoken: Encoding, body: bytes) -> Message:
         if spoken is not encoding.msgpack:
@@ -206,48 +131,7 @@ class VectorFace:
         request = spoken.decode(body, RestoreRequest)
         state = {name: unpack(array, f"state.{name}") for name, array in request.state.items()}
         key = _key("state", body)
-        return await self._look(session_id, lambda session: session.restore(request.step, state, key))
-
-    async def _look(self, session_id: str, use_case: Callable[[Session], Result]) -> Result:
-        """Call what may take long, in a thread."""
-        async with self._held(session_id) as (session, _):
-            return await asyncio.to_thread(use_case, session)
-
-    async def _delete(self, session_id: str) -> None:
-        self._check_open()
-        await self._close(self.sessions.delete(session_id, time.monotonic()))
-
-    async def _close(self, session: Session) -> None:
-        use = self._uses.pop(session.id, None) or _Use()
-        async with use.lock:
-            try:
-                await asyncio.to_thread(session.worlds.close)
-            except Exception as failure:  # as in `http`; the session is gone all the same
-                _log.error("closing the worlds of a session failed", exc_info=failure)
-
-    @asynccontextmanager
-    async def _held(self, session_id: str) -> AsyncIterator[tuple[Session, _Use]]:
-        """Give a session to one request at a time; one whose environment failed is closed."""
-        session = self._session(session_id)
-        use = self._uses.setdefault(session_id, _Use())
-        session.users += 1
-        try:
-            async with use.lock:
-                yield self._session(session_id), use  # it may have been deleted meanwhile
-        finally:
-            session.users -= 1
-            session.used_at = time.monotonic()
-            if session.broken:
-                with suppress(RequestError):  # somebody was quicker
-                    await self._close(self.sessions.delete(session_id, session.used_at))
-
-    def _session(self, session_id: str) -> Session:
-        self._check_open()
-        return self.sessions.get(session_id, time.monotonic())
-
-    def _check_open(self) -> None:
-        if self._closing:
-            raise RequestError("shutting_down", "the service is stopping")
+        return await self.shared.call(session_id, lambda session: session.restore(request.step, state, key))
 
     async def _socket_message(self, session_id: str, received: Any) -> dict[str, Any]:
         binary: bytes | None = received.get("bytes")
@@ -279,10 +163,10 @@ class VectorFace:
             if shown:
                 raise RequestError("bad_value", "snapshots: a reset takes none, only a step does", "snapshots")
             key = _key("reset", body)
-            return await self._look(session_id, lambda session: session.reset(number, seed, key))
+            return await self.shared.call(session_id, lambda session: session.reset(number, seed, key))
         if seed is not None:
             raise RequestError("bad_value", "seed: a step takes none, only a reset does", "seed")
-        return await self._advance(session_id, number, action, _key("step", body), shown)
+        return await self.shared.step(session_id, number, action, _key("step", body), shown)
 
 
 def _parts(path: str) -> list[str]:
