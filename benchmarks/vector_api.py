@@ -1,7 +1,7 @@
 """Environment steps a second over the vector API on loopback, beside its floor and the naive way.
 
-Client and server share the machine's cores. The floor is a bare endpoint on the same server software that does nothing
-but step the worlds and send the observations; the naive way is the API's own JSON through a common HTTP client.
+Client and server share the machine's cores. The floors are bare endpoints on the same server software that do
+nothing but step the worlds and send the observations; the naive way is the API's own JSON through a common HTTP client.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import httpx
 import numpy as np
 from measure import report, table
 
+from rattle.clients.blocking_websocket import BlockingWebSocket
 from rattle.clients.remote_vector_env import RemoteVectorEnv
 from rattle.clients.remote_worlds import RemoteWorlds
 from rattle.envs.snake.batch import SnakeWorlds
@@ -29,6 +30,8 @@ from rattle.envs.snake.batch import SnakeWorlds
 SIZES = (1, 1024, 4096)
 SECONDS = 1.0  # a measurement
 REPEATS = 7
+
+FLOOR = "floor of WebSocket"
 
 Step = Callable[[np.ndarray[Any, Any]], object]
 
@@ -50,11 +53,17 @@ class BareClient:
 
     def __init__(self, url: str) -> None:
         self._http = http.client.HTTPConnection(url.removeprefix("http://"))
+        self._socket = BlockingWebSocket(url.replace("http", "ws"), 60, 2**28)
 
-    def step(self, action: np.ndarray[Any, Any]) -> object:
-        """Step once."""
+    def request(self, action: np.ndarray[Any, Any]) -> object:
+        """Step once, as a request."""
         self._http.request("POST", "/", action.astype(np.uint8).tobytes())
         return np.frombuffer(self._http.getresponse().read(), np.uint8)
+
+    def message(self, action: np.ndarray[Any, Any]) -> object:
+        """Step once, as a message on a WebSocket."""
+        self._socket.send(action.astype(np.uint8).tobytes())
+        return np.frombuffer(bytes(self._socket.receive()), np.uint8)  # type: ignore[arg-type]
 
 
 class NaiveClient:
@@ -88,8 +97,10 @@ def round_trip(step: Step, worlds: int) -> float:
 def ways(env_url: str, bare_url: str, worlds: int) -> Iterator[tuple[str, Step]]:
     """Yield every way to step some worlds."""
     yield "in process", SnakeWorlds(num_worlds=worlds, seed=1).step
-    yield "floor: bare endpoint", BareClient(bare_url).step
+    bare = BareClient(bare_url)
+    yield FLOOR, bare.message
     yield "WebSocket (the default)", RemoteWorlds(env_url, worlds, 1).step
+    yield "floor of HTTP", bare.request
     yield "HTTP", RemoteWorlds(env_url, worlds, 1, websocket=False).step
     if worlds > 1:
         split = RemoteVectorEnv(env_url, worlds, sessions=2, copy=False)
@@ -104,18 +115,27 @@ def bare() -> None:
 
     batches: dict[int, SnakeWorlds] = {}
 
+    def stepped(actions: bytes) -> bytes:
+        if len(actions) not in batches:
+            batches[len(actions)] = SnakeWorlds(num_worlds=len(actions), seed=1)
+        worlds = batches[len(actions)]
+        worlds.step(np.frombuffer(actions, np.uint8))
+        return worlds.observation.tobytes()
+
     async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            while (message := await receive())["type"] == "websocket.receive":
+                await send({"type": "websocket.send", "bytes": stepped(message["bytes"])})
+            return
         body = b""
         more = True
         while more:
             message = await receive()
             body += message["body"]
             more = message["more_body"]
-        if len(body) not in batches:
-            batches[len(body)] = SnakeWorlds(num_worlds=len(body), seed=1)
-        worlds = batches[len(body)]
-        worlds.step(np.frombuffer(body, np.uint8))
-        seen = worlds.observation.tobytes()
+        seen = stepped(body)
         headers = [(b"content-length", str(len(seen)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": seen})
@@ -145,7 +165,7 @@ def main() -> None:
     rows = []
     for (worlds, name), median in medians.items():
         best = min(seconds[worlds, name])
-        ratio = medians[worlds, "floor: bare endpoint"] / median
+        ratio = medians[worlds, "floor of HTTP" if "HTTP" in name else FLOOR] / median
         speeds = (f"{worlds / median / 1e6:.3f} M", f"{worlds / best / 1e6:.3f} M")
         rows.append((f"{worlds:,}: {name}", f"{median * 1e3:.3f} ms", *speeds, f"{ratio:.2f}"))
     report(
@@ -153,8 +173,8 @@ def main() -> None:
         "Vector API on loopback",
         f"Snake worlds of 15 x 15 with radius 5, a request a step, client and server on the same cores. {REPEATS} "
         f"measurements of {SECONDS:.0f} s each, all ways taking turns; a measurement is the mean time of a step, for "
-        "one world the median. Best is the best measurement. Floor: a bare endpoint that sends the observations and "
-        "nothing else, over HTTP.",
+        "one world the median. Best is the best measurement. Floors: a bare endpoint on the same server software that "
+        "steps the same worlds and sends their observations and nothing else, in the same transport.",
         table(("worlds a request", "a step", "steps/s, median", "best", "of the floor"), rows),
     )
     return None

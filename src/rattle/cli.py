@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,16 @@ from rattle.errors import RattleError
 _EXPERIMENT = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+class _Range(click.FloatRange):
+    """A number in a range, which NaN is not: it compares with nothing."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail("NaN is no number to work with", param, ctx)
+        return number
 
 
 class _Group(click.Group):
@@ -39,7 +50,7 @@ def main() -> None:
 @main.command()
 @click.argument("experiment", type=_EXPERIMENT, required=False)
 @click.option("--steps", type=click.IntRange(1), help="Stop after this many environment steps in all.")
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop after this many seconds of training.")
+@click.option("--seconds", type=_Range(0, min_open=True), help="Stop after this many seconds of training.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Decides every random draw of the run.")
 @click.option("--run-dir", type=_FOLDER, help="Store the run here instead of in runs/RUN_ID.")
 @click.option("--resume", "resume_run", metavar="RUN", help="Go on with a run from its last checkpoint.")
@@ -181,7 +192,7 @@ def plot(names: tuple[str, ...], output: Path | None, x: Literal["env_steps", "s
 @click.option("--list", "as_list", is_flag=True, help="List the recorded episodes instead.")
 @click.option("--json", "as_json", is_flag=True, help="With --list: one JSON object an episode.")
 @click.option("--agent", type=click.IntRange(0), default=0, show_default=True, help="Whose fog is shown.")
-@click.option("--fps", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True, help="Ticks a second.")
+@click.option("--fps", type=_Range(0, min_open=True), default=20.0, show_default=True, help="Ticks a second.")
 @click.option("--gif", is_flag=True, help="Write replay.gif into the run instead.")
 @click.option("--output", "-o", type=_FILE, help="Write this .gif or .mp4 instead.")
 def replay(
@@ -217,7 +228,7 @@ def replay(
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0: any free one.  [default: 5000]")
 @click.option("--clock", type=click.Choice(["realtime", "turns", "sync"]), help="What advances the agent API's world.")
-@click.option("--fps", type=click.FloatRange(0, min_open=True), help="Ticks a second of the clock realtime.")
+@click.option("--fps", type=_Range(0, min_open=True), help="Ticks a second of the clock realtime.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Decides the games of the agent API.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
 def env_service(
@@ -237,7 +248,7 @@ def env_service(
     """
     from rattle.analytics.extras import require
 
-    for module in ("fastapi", "uvicorn", "uvloop", "httptools", "websockets", "prometheus_client"):
+    for module in ("fastapi", "fastapi_swagger", "uvicorn", "uvloop", "httptools", "websockets", "prometheus_client"):
         require(module, "env", "the Env service")
     from rattle.services.env.serve import run
     from rattle.trainer.settings_sources import load_settings
@@ -269,7 +280,7 @@ class _MockEnvCommand(click.Command):
 @click.option("--length", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Moves of a script.")
 @click.option(
     "--delay",
-    type=click.FloatRange(0.001, 3600),
+    type=_Range(0.001, 3600),
     default=0.1,
     show_default=True,
     help="Seconds that a snake waits for a move.",
@@ -304,7 +315,7 @@ def mock_env(
 
 @main.command("check-env")
 @click.argument("url", required=False)
-@click.option("--timeout", type=click.FloatRange(0.1, 600), default=5.0, show_default=True, help="Seconds of a wait.")
+@click.option("--timeout", type=_Range(0.1, 600), default=5.0, show_default=True, help="Seconds of a wait.")
 @click.option("--only", multiple=True, metavar="PATTERN", help="Run these checks: an id, its beginning, or with *.")
 @click.option("--skip", "without", multiple=True, metavar="PATTERN", help="Leave these checks out.")
 @click.option("--list", "as_list", is_flag=True, help="List the checks instead; needs no server.")

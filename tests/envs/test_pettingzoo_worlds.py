@@ -312,6 +312,6 @@ def test_a_file_gets_no_module_imported(tmp_path: Path, monkeypatch: pytest.Monk
     for ask in (validate, lambda *asked, **how: make_worlds(*asked, 1, seed=0, **how)):
         with pytest.raises(EnvError, match=r"'stranger'.* import it yourself, or name the experiment"):
             ask("pettingzoo:stranger", {}, allow_imports=False)
-        with pytest.raises(EnvError, match="'limit' by a file: builtin_function_or_method is no plain JSON value"):
+        with pytest.raises(EnvError, match="'limit' from outside: builtin_function_or_method is no plain JSON value"):
             ask(f"pettingzoo:{PARTY}", {"limit": print}, allow_imports=False)
         ask(f"pettingzoo:{PARTY}", json.loads('{"limit": 4}'), allow_imports=False)

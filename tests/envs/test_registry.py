@@ -98,10 +98,10 @@ def test_a_file_gets_what_is_there(environment: str, settings: dict[str, Any]) -
     [
         *(({name: None}, f"may not be given '{name}'") for name in ("vector_kwargs", "wrappers", "entry_point")),
         ({"vectorization_mode": "sync"}, "may not be given 'vectorization_mode'"),
-        ({"f": print}, "'f' by a file: builtin_function_or_method is no plain JSON value"),
-        ({"f": [{"g": (1, 2)}]}, "'f' by a file: list is no plain JSON value"),
-        ({"f": {1: 2}}, "'f' by a file: dict is no plain JSON value"),
-        ({"f": float("nan")}, "'f' by a file: float is no plain JSON value"),
+        ({"f": print}, "'f' from outside: builtin_function_or_method is no plain JSON value"),
+        ({"f": [{"g": (1, 2)}]}, "'f' from outside: list is no plain JSON value"),
+        ({"f": {1: 2}}, "'f' from outside: dict is no plain JSON value"),
+        ({"f": float("nan")}, "'f' from outside: float is no plain JSON value"),
     ],
 )
 def test_a_file_hands_over_no_code(settings: dict[str, Any], message: str) -> None:

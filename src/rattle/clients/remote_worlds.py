@@ -54,6 +54,8 @@ def ask_spec(url: str, patience: Patience | None = None) -> ServerSpec:
     connection = HttpConnection(url, patience.answer_seconds)
     try:
         body = retrying(patience.retry_seconds)(connection.ask, "GET", "/v1/spec")
+    except ConnectionBroken as error:
+        raise ConnectionBroken(_gave_up(error, patience)) from None
     except Refused as error:
         raise ClientError(f"{url} has no vector API: {error}") from None
     finally:
@@ -62,6 +64,10 @@ def ask_spec(url: str, patience: Patience | None = None) -> ServerSpec:
     if spec.protocol != PROTOCOL:
         raise ClientError(f"{url} speaks '{spec.protocol}', and this version '{PROTOCOL}'")
     return spec
+
+
+def _gave_up(error: ConnectionBroken, patience: Patience) -> str:
+    return f"{error}; gave up after {patience.retry_seconds:.0f} seconds: does the server run there?"
 
 
 class RemoteWorlds:
@@ -271,7 +277,10 @@ class RemoteWorlds:
         except ClientError as error:
             if not is_temporary(error):
                 raise
-        return retrying(self._patience.retry_seconds)(attempt)
+        try:
+            return retrying(self._patience.retry_seconds)(attempt)
+        except ConnectionBroken as error:
+            raise ConnectionBroken(_gave_up(error, self._patience)) from None
 
     def _or_lost(self, request: Callable[[], bytes]) -> bytes:
         try:

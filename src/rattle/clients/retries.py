@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import tenacity
@@ -27,12 +28,24 @@ def _wait(call: tenacity.RetryCallState) -> float:
 _BACK_OFF = tenacity.wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT) + tenacity.wait_random(0, FIRST_WAIT)
 
 
+_log = logging.getLogger(__name__)
+
+
+def _say_so_once(seconds: float) -> Callable[[tenacity.RetryCallState], None]:
+    def say_so(state: tenacity.RetryCallState) -> None:
+        if state.attempt_number == 1 and state.outcome is not None:
+            _log.warning("%s: trying again for %.0f seconds", state.outcome.exception(), seconds)
+
+    return say_so
+
+
 def retrying(seconds: float, retry_on: Callable[[BaseException], bool] = is_temporary) -> tenacity.Retrying:
     """Return a retrying caller that gives up rather than try after `seconds`, and raises what it met last."""
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(retry_on),
         wait=_wait,
         stop=tenacity.stop_before_delay(seconds),
+        before_sleep=_say_so_once(seconds),
         reraise=True,
     )
 
@@ -43,5 +56,6 @@ def retrying_async(seconds: float, retry_on: Callable[[BaseException], bool] = i
         retry=tenacity.retry_if_exception(retry_on),
         wait=_wait,
         stop=tenacity.stop_before_delay(seconds),
+        before_sleep=_say_so_once(seconds),
         reraise=True,
     )

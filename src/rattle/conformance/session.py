@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.writer import write_atomically
 from rattle.conformance.checks import Check
 from rattle.conformance.errors import ConformanceError
@@ -47,5 +48,9 @@ def check(url: str, timeout: float, chosen: Sequence[Check], *, as_json: bool, j
     if as_json:
         sys.stdout.write(in_json(target.url, results, seconds) + "\n")
     if junit is not None:
-        write_atomically(junit, as_junit(target.url, results, seconds))
+        try:
+            write_atomically(junit, as_junit(target.url, results, seconds))
+        except AnalyticsError as error:
+            sys.stderr.write(f"Error: {error}\n")
+            return COULD_NOT_RUN
     return FAILED if summary(results)["fail"] else PASSED

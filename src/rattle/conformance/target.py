@@ -102,12 +102,16 @@ class Target:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConformanceError(f"{url} is not an address: give one like http://127.0.0.1:5000")
+        try:
+            port = parts.port
+        except ValueError:
+            raise ConformanceError(f"{url} has a port that is no number from 0 to 65535") from None
         self.url = parts._replace(query="", fragment="").geturl().rstrip("/")
         self.host = parts.hostname
         #: What the Host header says: name and port, an IPv6 address in brackets.
         self.authority = parts.netloc.rpartition("@")[2]
         self.tls = parts.scheme == "https"
-        self.port = parts.port or (443 if self.tls else 80)
+        self.port = port or (443 if self.tls else 80)
         self.prefix = parts.path.rstrip("/")
         self.timeout = timeout
         self.evidence: list[str] = []

@@ -18,6 +18,8 @@ MAKING_ERRORS = (ImportError, TypeError, ValueError, AssertionError, KeyError, g
 
 #: Settings by which `gymnasium.make` would take code, or the name of code, to run.
 _NAMES_OF_CODE = frozenset({"entry_point", "vector_kwargs", "vectorization_mode", "wrappers"})
+#: Settings that would open windows on this machine.
+_NAMES_OF_WINDOWS = frozenset({"render_mode"})
 
 
 def import_named(environment: str, module: str, role: str, *, allow_imports: bool) -> ModuleType:
@@ -41,11 +43,11 @@ def import_named(environment: str, module: str, role: str, *, allow_imports: boo
 def check_harmless(environment: str, settings: Mapping[str, Any]) -> None:
     """Raise EnvError unless all settings are plain JSON values and none is a name by which code is handed over."""
     for name, value in settings.items():
-        if name in _NAMES_OF_CODE:
-            raise EnvError(f"'{environment}' may not be given '{name}' by a file: take it out of the settings")
+        if name in _NAMES_OF_CODE | _NAMES_OF_WINDOWS:
+            raise EnvError(f"'{environment}' may not be given '{name}' from outside: take it out of the settings")
         if not _is_json(value):
             kind = type(value).__name__
-            raise EnvError(f"'{environment}' may not be given '{name}' by a file: {kind} is no plain JSON value")
+            raise EnvError(f"'{environment}' may not be given '{name}' from outside: {kind} is no plain JSON value")
 
 
 def cannot_make(environment: str, settings: Mapping[str, Any], error: Exception) -> EnvError:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, MutableMapping
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
+from rattle import __version__
 from rattle.envs.registry import make_worlds
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.envs.validation import validated
@@ -42,7 +43,7 @@ class EnvService:
         limits = SessionLimits(own.max_sessions, own.max_worlds, own.max_memory_bytes, own.session_seconds)
         self.sessions = Sessions(self._make_worlds, limits)
         self.agents = self._agent_face()
-        self.metrics = Metrics(self.sessions, self.agents.game if self.agents else None)
+        self.metrics = Metrics(self.sessions, self.agents)
         self.vector = VectorFace(self.sessions, self.metrics, own.max_body_bytes)
         self.ready = False
         self._cold = self._cold_routes()
@@ -56,23 +57,24 @@ class EnvService:
         elif path == PREFIX or path.startswith(f"{PREFIX}/"):
             await self.vector.http(scope, receive, send)
         elif self.agents is not None and path.startswith("/snake/"):
-            await self._agent(self.agents, scope, receive, send)
+            await self._timed("agent", self.agents, scope, receive, send)
         else:
-            await self._cold(scope, receive, send)
+            api = "agent" if path in ("/", "/state", "/reset") else "operation"
+            await self._timed(api, self._cold, scope, receive, send)
 
-    async def _agent(self, face: AgentFace, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request about a snake, and time it; a stream, which lasts as long as a life, is not timed."""
-        if scope["method"] == "GET":
-            await face(scope, receive, send)
+    async def _timed(self, api: str, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request and time it up to its first bytes; streams are written to past this."""
+        if scope["path"].startswith("/snake/") and scope["method"] == "GET":
+            await app(scope, receive, send)
             return
         began = time.perf_counter()
 
         async def noticing(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                self.metrics.request("agent", message["status"], time.perf_counter() - began)
+                self.metrics.request(api, message["status"], time.perf_counter() - began)
             await send(message)
 
-        await face(scope, receive, noticing)
+        await app(scope, receive, noticing)
 
     async def start(self) -> None:
         """Compile what stepping needs, and let the clock of the agent API run."""
@@ -111,9 +113,9 @@ class EnvService:
 
     def _cold_routes(self) -> FastAPI:
         title = "Rattle Env service"
-        app = FastAPI(title=title, version=version("rattle"), docs_url=None, redoc_url=None)
+        app = FastAPI(title=title, version=__version__, docs_url=None, redoc_url=None)
         app.router.redirect_slashes = False  # a path has one name
-        app.openapi = lambda: describe_routes(title, version("rattle"), self.sessions.limits.worlds)  # type: ignore[method-assign]
+        app.openapi = lambda: describe_routes(title, __version__, self.sessions.limits.worlds)  # type: ignore[method-assign]
         app.router.routes.extend([*watch_routes(), *docs_routes(title)])
         if self.agents is not None:
             app.router.routes.extend(agent_routes(self.agents))
@@ -155,7 +157,7 @@ class EnvService:
     async def _health(self) -> dict[str, Any]:
         """Answer for an environment without an agent API as one with it does."""
         nobody = {"game_over": True, "agents": 0, "capacity": 0, "tick": 0}
-        known = {"service": SERVICE, "environment": self.settings.env.id, "version": version("rattle")}
+        known = {"service": SERVICE, "environment": self.settings.env.id, "version": __version__}
         return {**known, **nobody, "clock": self.settings.env_service.clock}
 
     def describe(self) -> dict[str, Any]:
@@ -164,7 +166,7 @@ class EnvService:
         return {
             "protocol": PROTOCOL,
             "service": SERVICE,
-            "version": version("rattle"),
+            "version": __version__,
             **describe(self.sessions.spec),
             "features": ["websocket", "state", "snapshot", "options"],
             "limits": {

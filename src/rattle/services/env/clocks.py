@@ -99,7 +99,8 @@ class _Datagram(msgspec.Struct):
 class Datagrams:
     """Says which datagrams of a Sync service are ticks: those with a new, higher sequence.
 
-    A sender that starts anew begins at 1 again, later than its last datagram by its own clock.
+    A lower sequence that was sent later, by the sender's own clock, is of a sender that started anew; a datagram that
+    was overtaken on its way was sent earlier.
     """
 
     def __init__(self) -> None:
@@ -117,8 +118,8 @@ class Datagrams:
             self.ignored += 1
             return False
         sent = datagram.timestamp if datagram.timestamp.tzinfo else datagram.timestamp.replace(tzinfo=UTC)
-        restarted = datagram.sequence == 1 and sent > self._timestamp
-        if (datagram.sequence <= self._sequence and not restarted) or datagram.sequence < 1:
+        restarted = datagram.sequence < self._sequence and sent > self._timestamp
+        if (datagram.sequence <= self._sequence and not restarted) or not 1 <= datagram.sequence < 2**63:
             self.ignored += 1
             return False
         self._sequence, self._timestamp = datagram.sequence, sent

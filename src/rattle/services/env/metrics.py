@@ -8,37 +8,43 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from rattle.services.env.game import Game
+from rattle.services.env.agent_routes import AgentFace
+from rattle.services.env.clocks import SyncClock
 from rattle.services.env.sessions import Sessions
 
 _REQUEST_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
 
 
 class _Standing(Collector):
-    """Reads what sessions and game count themselves, when somebody asks."""
+    """Reads what the two faces count themselves, when somebody asks."""
 
-    def __init__(self, sessions: Sessions, game: Game | None) -> None:
+    def __init__(self, sessions: Sessions, agents: AgentFace | None) -> None:
         self._sessions = sessions
-        self._game = game
+        self._agents = agents
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("rattle_env_sessions", "Sessions of the vector API.", len(self._sessions))
         yield GaugeMetricFamily("rattle_env_worlds", "Worlds in all sessions.", self._sessions.num_worlds)
-        if self._game is None:
+        if self._agents is None:
             return
-        yield GaugeMetricFamily("rattle_env_agents", "Living snakes of the agent API.", self._game.agents)
-        yield CounterMetricFamily("rattle_env_ticks", "Ticks of the agent API's world.", self._game.ticks)
-        yield CounterMetricFamily("rattle_env_moves", "Moves that snakes were told.", self._game.moves)
-        yield CounterMetricFamily("rattle_env_lines", "Lines that readers were given.", self._game.lines)
+        game, clock = self._agents.game, self._agents.clock
+        yield GaugeMetricFamily("rattle_env_agents", "Living snakes of the agent API.", game.agents)
+        yield CounterMetricFamily("rattle_env_ticks", "Ticks of the agent API's world.", game.ticks)
+        yield CounterMetricFamily("rattle_env_moves", "Moves that snakes were told.", game.moves)
+        yield CounterMetricFamily("rattle_env_lines", "Lines that readers were given.", game.lines)
+        if isinstance(clock, SyncClock):
+            said = "Datagrams of the Sync service that were"
+            yield CounterMetricFamily("rattle_env_datagrams", f"{said} ticks.", clock.datagrams.accepted)
+            yield CounterMetricFamily("rattle_env_datagrams_ignored", f"{said} none.", clock.datagrams.ignored)
 
 
 class Metrics:
     """The service's numbers in a registry of their own; names carry their units."""
 
-    def __init__(self, sessions: Sessions, game: Game | None) -> None:
+    def __init__(self, sessions: Sessions, agents: AgentFace | None) -> None:
         self.registry = CollectorRegistry()
         registry = self.registry
-        registry.register(_Standing(sessions, game))
+        registry.register(_Standing(sessions, agents))
         self.env_steps = Counter("rattle_env_steps", "Ticks of worlds, over all sessions.", registry=registry)
         self.sockets = Gauge("rattle_env_sockets", "Open WebSockets of the vector API.", registry=registry)
         self._step_seconds = Histogram(
@@ -47,7 +53,7 @@ class Metrics:
         self._requests = Counter("rattle_requests", "Answered requests.", ["api", "status"], registry=registry)
         self._request_seconds = Histogram(
             "rattle_request_seconds",
-            "Time from the first byte of a request to its answer.",
+            "Time from a request, or a message on a WebSocket, to the first bytes of its answer.",
             ["api"],
             registry=registry,
             buckets=_REQUEST_SECONDS,

@@ -33,6 +33,15 @@ _CLOSER: dict[str, Schema] = {
     "MoveRequest": {"move": {"enum": ["left", "right", "forward"]}},
     "GameRequest": {"seed": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}},
 }
+#: What the page offers to try: it would else offer the largest numbers, which its language cannot hold.
+_EXAMPLES: dict[str, Schema] = {
+    "SessionRequest": {"worlds": 1, "seed": 0},
+    "ResetRequest": {"step": 1, "seed": 0},
+    "StepRequest": {"step": 1, "action": [0]},
+    "MoveRequest": {"move": "forward"},
+    "NoFields": {},
+    "GameRequest": {"seed": 0},
+}
 _SNAKE_ID = {
     "name": "snake_id",
     "in": "path",
@@ -142,7 +151,7 @@ def _operation(
         "responses": {str(status): {"description": summary, "content": content}, **_problems()},
     }
     if request:
-        body: Schema = {JSON: {"schema": _reference(request)}}
+        body: Schema = {JSON: {"schema": _reference(request), "example": _EXAMPLES[request]}}
         operation["requestBody"] = {"required": needs_body, "content": body}
     return operation
 
@@ -200,25 +209,26 @@ def _plain_schemas() -> Schema:
     line = {"snake_id": text, "tick": whole, "visible_cells": window, "reward": number, "game_over": yes}
     game = {"status": {"type": "object"}, "global_game_over": yes, "tick": whole, "episode": whole, "seed": whole}
     code = {"enum": sorted(STATUS)}
+    sizes = {"width": whole, "height": whole, "vision_radius": whole}
     problem = {"type": text, "title": text, "status": whole, "detail": text, "error": text, "code": code}
     windows: Schema = {"type": "object", "additionalProperties": window}
     return {
         "Health": _object({**health, "agents": whole, "capacity": whole, "tick": whole}),
-        "State": _object({"grid": {"type": "object"}, "visions": windows, **game}),
+        "State": _object({"grid": {"type": "object"}, "visions": windows, "clock": text, **sizes, **game}),
         "GameStarted": _object({"game_over": yes, "seed": whole}),
         "Line": _object({**line, "datetime": {"type": "string", "format": "date-time"}, "length": whole}),
         "Moved": _object({"snake_id": text, "game_over": yes}),
         "Beginning": _object(beginning),
-        "StepAnswer": _object({**beginning, **flags}),
+        "StepAnswer": _object({**beginning, **flags}, snapshots=_list({"type": "object"})),
         "SessionCreated": _object({**own, **beginning, **environment, "expires_seconds": number}),
         "SessionInfo": _object({**own, "step": whole, "worlds": whole, "metrics": metrics}),
         "Snapshot": _object({"step": whole, "world": whole, "snapshot": {"type": "object"}}),
-        "Problem": _object(problem),
+        "Problem": _object(problem, field=text, expected=whole),
     }
 
 
-def _object(properties: Mapping[str, Schema]) -> Schema:
-    return {"type": "object", "properties": dict(properties), "required": list(properties)}
+def _object(properties: Mapping[str, Schema], **optional: Schema) -> Schema:
+    return {"type": "object", "properties": {**properties, **optional}, "required": list(properties)}
 
 
 def _list(items: Schema) -> Schema:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rattle.services.env.app import SERVICE, EnvService
-from rattle.services.utils.serving import listen, serve
+from rattle.services.env.clocks import SyncClock
+from rattle.services.utils.serving import ServiceError, listen, serve
 from rattle.trainer.settings import ExperimentSettings
 
 
 def run(settings: ExperimentSettings) -> None:
     """Serve an experiment's environment until SIGINT or SIGTERM; raises RattleError when it cannot."""
     own = settings.env_service
+    if settings.env.url is not None:
+        raise ServiceError(f"env.url is {settings.env.url}: this service plays its environment itself, leave it out")
     service = EnvService(settings)
     listener = listen(own.host, own.port)
-    more = {"environment": settings.env.id}
+    more: dict[str, Any] = {"environment": settings.env.id}
+    if service.agents is not None and isinstance(service.agents.clock, SyncClock):
+        more["sync_port"] = service.agents.clock.port
     serve(service, SERVICE, listener, own.max_connections, more, max_message_bytes=own.max_body_bytes)

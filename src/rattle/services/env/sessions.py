@@ -125,6 +125,9 @@ class Session:
     def _change(self, change: Callable[[], None], *, may_refuse: bool = False) -> None:
         try:
             change()
+        except SystemExit as failure:
+            self.broken = True
+            raise RuntimeError("the environment wanted to end the process") from failure
         except BaseException as failure:
             self.broken = not (may_refuse and isinstance(failure, EnvError))
             raise
@@ -287,8 +290,11 @@ class Sessions:
             if not options:
                 raise
             raise RequestError("bad_value", f"options: {error}", "options") from None
-        except RecursionError:
-            raise RequestError("bad_value", "options: no setting is a list of lists so deep", "options") from None
+        except Exception as error:  # whatever an environment says of settings that a stranger chose
+            if not options:
+                raise
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise RequestError("bad_value", f"options: the environment cannot be made: {why}", "options") from None
         world.close()
         return world
 

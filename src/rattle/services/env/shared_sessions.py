@@ -77,6 +77,10 @@ class SharedSessions:
         """Raise RequestError when there is no such session, or not for much longer."""
         self._session(session_id)
 
+    def num_slots(self, session_id: str) -> int:
+        """Return how many slots a session has; raises RequestError as `check` does."""
+        return self._session(session_id).worlds.num_slots
+
     async def step(
         self, session_id: str, number: int, action: NDArray[Any], key: RequestKey, shown: list[int]
     ) -> Message:

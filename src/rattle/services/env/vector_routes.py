@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 
 #: The largest body that asks for a session: options are a few settings, and small lists of lists take much memory.
 _SESSION_BYTES = 2**16
+#: What a step may have beside its actions, and for each action: numbers of up to 20 digits, and white space.
+_STEP_BYTES, _ACTION_BYTES = 2**12, 24
 #: Longer bodies are remembered by their hash.
 _KEPT_BYTES = 2**12
 PREFIX = "/v1/sessions"
@@ -112,6 +114,7 @@ class VectorFace:
         raise RequestError("unknown_path", f"there is no {scope['path']}: docs/env-api.md lists the routes")
 
     async def _step(self, session_id: str, spoken: Encoding, body: bytes) -> Message:
+        self._check_size(session_id, body)
         if spoken is encoding.msgpack:
             packed = spoken.decode(body, StepRequest[Array])
             number, action, shown = packed.step, unpack(packed.action, "action"), packed.snapshots
@@ -137,17 +140,28 @@ class VectorFace:
         binary: bytes | None = received.get("bytes")
         body = binary if binary is not None else received["text"].encode()
         spoken = encoding.msgpack if binary is not None else encoding.json
+        began = time.perf_counter()
         try:
             if len(body) > self._max_body_bytes:
                 raise RequestError("too_large", f"a message may have {self._max_body_bytes} bytes")
             message = spoken.encode(await self._socket_request(session_id, spoken, body))
         except Exception as failure:  # as in `http`
-            return {"type": "websocket.send", "text": problem_body(_as_request_error(failure)).decode()}
+            error = _as_request_error(failure)
+            self._metrics.request("socket", error.status, time.perf_counter() - began)
+            return {"type": "websocket.send", "text": problem_body(error).decode()}
+        self._metrics.request("socket", 200, time.perf_counter() - began)
         if binary is None:
             return {"type": "websocket.send", "text": message.decode()}
         return {"type": "websocket.send", "bytes": message}
 
+    def _check_size(self, session_id: str, body: bytes) -> None:
+        """Refuse, before it is decoded, what is longer than any step of a session: decoding holds up all others."""
+        most = _STEP_BYTES + _ACTION_BYTES * self.shared.num_slots(session_id)
+        if len(body) > most:
+            raise RequestError("too_large", f"a step of this session has at most {most} bytes")
+
     async def _socket_request(self, session_id: str, spoken: Encoding, body: bytes) -> Message:
+        self._check_size(session_id, body)
         action: NDArray[Any] | None = None
         if spoken is encoding.msgpack:
             packed = spoken.decode(body, SocketRequest[Array])

@@ -87,7 +87,8 @@ async def _discard(receive: Receive, max_bytes: int) -> None:
 
 async def answer(send: Send, status: int, media_type: str, body: bytes, headers: Headers = ()) -> None:
     """Send a whole answer."""
-    head = [(b"content-type", media_type.encode()), (b"content-length", str(len(body)).encode()), *headers]
+    about_body = [(b"content-type", media_type.encode()), (b"content-length", str(len(body)).encode())]
+    head = [*(about_body if status != 204 else ()), *headers]
     await send({"type": "http.response.start", "status": status, "headers": head})
     await send({"type": "http.response.body", "body": body})
 
