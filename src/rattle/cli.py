@@ -263,6 +263,9 @@ class _MockEnvCommand(click.Command):
     """Lists the faults below its options."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from rattle.analytics.extras import require
+
+        require("flask", "mock-env", "the mock environment service")
         from rattle.services.mock_env.faults import FAULTS
 
         with formatter.section("Faults"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -175,6 +176,87 @@ def test_an_expired_session_shows_as_lost_worlds(mortal: ServiceProcess) -> None
     remote._session = "0" * 16
     remote.reset()
     assert not remote.truncated.any()
+    remote.close()
+
+
+def test_a_seed_is_played_also_when_the_session_was_gone(server: ServiceProcess) -> None:
+    remote = RemoteWorlds(server.url, WORLDS, seed=3)
+    remote._http.ask("DELETE", f"/v1/sessions/{remote._session}")
+    remote.reset(9)
+    assert_same(remote, local(9))
+    remote.close()
+
+
+@pytest.mark.parametrize("websocket", [True, False])
+def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next(
+    server: ServiceProcess, monkeypatch: pytest.MonkeyPatch, websocket: bool
+) -> None:
+    remote, here = RemoteWorlds(server.url, WORLDS, seed=3, websocket=websocket), local()
+    actions = [np.full(remote.num_slots, tick % 3) for tick in range(8)]
+    remote.step(actions[0])
+
+    def interrupted() -> bytes:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(remote, "_attempt", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            remote.step(actions[1])
+    for action in actions[1:]:
+        remote.step(action)
+    for action in actions:
+        here.step(action)
+    assert_same(remote, here)
+    remote.begin_step(actions[0])
+    with pytest.raises(EnvError, match="finish_step"):
+        remote.begin_step(actions[1])
+    remote.reset(4)  # fetches the answer first
+    assert_same(remote, local(4))
+    remote.close()
+
+
+def answering(answer: bytes) -> tuple[str, threading.Thread]:
+    """Serve one answer, byte for byte, to every connection of a second."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(1.0)
+
+    def run() -> None:
+        with listener:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except TimeoutError:
+                    return
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return f"http://127.0.0.1:{listener.getsockname()[1]}", thread
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n\x81\xa4step", "broke the connection"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n\xff\xff\xff", "does not fit"),
+        (b"HTTP/1.1 400 Bad Request\r\ncontent-length: 3\r\n\r\n\xff\xff\xff", "without saying why"),
+        (b"\x00\x01garbage\r\n\r\n", "broke the connection"),
+        (b"", "broke the connection"),
+    ],
+)
+def test_answers_that_are_none(answer: bytes, message: str) -> None:
+    url, thread = answering(answer)
+    with pytest.raises(ClientError, match=message):
+        ask_spec(url, Patience(1, 0.2))
+    thread.join()
+
+
+def test_a_route_that_is_missing_is_not_a_lost_session(server: ServiceProcess) -> None:
+    remote = RemoteWorlds(server.url, 2, seed=3)
+    with pytest.raises(Refused, match="there is no"):
+        remote._ask_session("GET", "/nothing")
     remote.close()
 
 

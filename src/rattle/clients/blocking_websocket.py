@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections import deque
 from urllib.parse import urlsplit
 
 from websockets.client import ClientProtocol
@@ -29,6 +30,7 @@ class BlockingWebSocket:
     def __init__(self, url: str, timeout: float, max_bytes: int) -> None:
         parts = urlsplit(url)
         secure = parts.scheme == "wss"
+        self._events: deque[object] = deque()  # that have come and were not looked at
         self._protocol = ClientProtocol(parse_uri(url), max_size=max_bytes)
         self._socket = socket.create_connection((parts.hostname, parts.port or (443 if secure else 80)), timeout)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -43,6 +45,8 @@ class BlockingWebSocket:
 
     def send(self, message: bytes) -> None:
         """Send a binary message."""
+        if self._protocol.state is not State.OPEN:
+            raise ConnectionError("the WebSocket was closed")
         self._protocol.send_binary(message)
         self._flush()
 
@@ -51,14 +55,16 @@ class BlockingWebSocket:
         parts: list[bytes] = []
         text = False
         while True:
-            for event in self._protocol.events_received():
+            self._events.extend(self._protocol.events_received())
+            while self._events:
+                event = self._events.popleft()
                 if not isinstance(event, Frame) or event.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
                     continue  # pings are answered by the protocol
                 text = text or event.opcode is Opcode.TEXT
                 parts.append(bytes(event.data))
                 if event.fin:
                     whole = parts[0] if len(parts) == 1 else b"".join(parts)
-                    return whole.decode() if text else whole
+                    return whole.decode(errors="replace") if text else whole
             self._read()
 
     def close(self) -> None:
@@ -82,8 +88,8 @@ class BlockingWebSocket:
             raise refused
         if refused is not None:
             raise ConnectionError(f"the WebSocket was not opened: {refused}")
-        opening = self._protocol.events_received()
-        if not opening or not isinstance(opening[0], Response):
+        self._events.extend(self._protocol.events_received())
+        if not self._events or not isinstance(self._events.popleft(), Response):
             raise ConnectionError("the WebSocket was not opened")
 
     def _read(self) -> None:

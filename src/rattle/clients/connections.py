@@ -38,7 +38,10 @@ class HttpConnection:
     """HTTP/1.1 with keep-alive to one server, on the standard library: the quickest for small bodies."""
 
     def __init__(self, url: str, timeout: float) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise ClientError(f"'{url}' is no server's address: write it as http://HOST:PORT") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ClientError(f"'{url}' is no server's address: write it as http://HOST:PORT")
         self._prefix = parts.path.rstrip("/")
@@ -65,6 +68,8 @@ class HttpConnection:
         try:
             answer = self._http.getresponse()
             body = answer.read(MAX_ANSWER_BYTES)
+            if answer.length:  # bytes that were announced and have not come
+                raise http.client.IncompleteRead(body, answer.length)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise ConnectionBroken(f"{self.url} broke the connection: {_why(error)}") from None
@@ -136,7 +141,8 @@ class SocketSteps:
         if isinstance(answer, bytes):
             return answer
         problem = _problem(answer.encode())
-        raise refusal(int((problem or {}).get("status", 500)), problem)
+        status = (problem or {}).get("status")
+        raise refusal(status if isinstance(status, int) else 500, problem)
 
     def close(self) -> None:
         """Close; the next `send` opens it again."""
@@ -163,7 +169,7 @@ class SocketSteps:
 def _problem(body: bytes) -> dict[str, Any] | None:
     try:
         problem = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return problem if isinstance(problem, dict) else None
 

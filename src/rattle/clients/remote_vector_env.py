@@ -17,7 +17,7 @@ from rattle.clients.remote_worlds import Patience, RemoteWorlds, ask_spec
 from rattle.envs.errors import EnvError, WorldsLost
 from rattle.envs.gymnasium_batch import activity_infos, final_infos, spaces_of, whole_numbers
 from rattle.envs.philox import check_seed
-from rattle.envs.vector import EnvironmentSpec
+from rattle.envs.vector import EnvironmentSpec, check_actions
 
 Infos = dict[str, Any]
 
@@ -119,8 +119,7 @@ class RemoteVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]):
         if not self._seeded:
             raise EnvError("no episode is in progress: call reset() before step()")
         chosen = whole_numbers(actions)
-        if chosen.shape != (self.num_envs,):
-            raise EnvError(f"action must be an integer array of shape ({self.num_envs},), got {chosen.shape}")
+        check_actions(chosen, self.num_envs, self._arrays.spec.num_actions)  # of all, before any sets out
         for part, slots in zip(self._parts, self._slots, strict=True):
             part.begin_step(chosen[slots])
         self._lost[:] = False

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -16,7 +15,7 @@ from rattle.clients.answers import SlotArrays, WrongAnswer, decode, read_metrics
 from rattle.clients.connections import Connection, HttpConnection, HttpSteps, NoWebSocket, SocketSteps
 from rattle.clients.errors import ClientError, ConnectionBroken, Refused
 from rattle.clients.retries import is_temporary, retrying
-from rattle.envs.errors import WorldsLost
+from rattle.envs.errors import EnvError, WorldsLost
 from rattle.envs.philox import check_seed, derive_seed
 from rattle.envs.vector import EnvironmentSpec, check_actions
 from rattle.wire import encoding
@@ -34,6 +33,10 @@ class Patience:
 
 #: Snapshots that a step may bring along.
 MOST_WATCHED = 16
+
+
+class _Numbered(msgspec.Struct):
+    step: int
 
 
 class _State(msgspec.Struct):
@@ -137,12 +140,18 @@ class RemoteWorlds:
         if seed is not None:
             self.seed = check_seed(seed)
         self._settle()
+        try:
+            self._reset_session(seed)
+        except WorldsLost:  # a new session is at the start of new episodes, of a seed of its own
+            if seed is None:
+                self.truncated[:] = False
+            else:
+                self._reset_session(seed)
+
+    def _reset_session(self, seed: int | None) -> None:
         message = {"step": self._number + 1} | ({} if seed is None else {"seed": self.seed})
         self._send("reset", message)
-        try:
-            self._arrays.begin(decode(self._receive(), Beginning))
-        except WorldsLost:
-            self.truncated[:] = False  # a new session is at the start of new episodes anyway
+        self._arrays.begin(decode(self._receive(), Beginning))
 
     def step(self, action: NDArray[np.integer[Any]]) -> None:
         """Advance every world one tick with integer actions (B,); raises WorldsLost when there is no answer to come."""
@@ -152,9 +161,13 @@ class RemoteWorlds:
     def begin_step(self, action: NDArray[np.integer[Any]]) -> None:
         """Send the actions; `finish_step` waits for what comes of them."""
         check_actions(action, self.num_slots, self.spec.num_actions)
+        if self._awaits_answer:
+            raise EnvError("a step is under way: call finish_step() before the next one begins")
         small = np.asarray(action, np.uint8 if self.spec.num_actions <= 256 else np.int32)
         message: dict[str, Any] = {"step": self._number + 1, "action": small}
-        if self._watched:  # looked at after the last step, so probably after this one too
+        if (
+            self._watched and "step_snapshots" in self._features
+        ):  # looked at after the last step, so probably after this one too
             message["snapshots"] = list(self._watched)
         self._send("step", message)
 
@@ -223,6 +236,8 @@ class RemoteWorlds:
         self._lives += 1
         self._snapshots = {}
         self._steps.close()
+        with suppress(ClientError):  # if it is still there, it takes the place of the next
+            self._http.ask("DELETE", f"/v1/sessions/{self._session}")
         created = self._create()
         if read_spec(created) != self.spec:
             raise WrongAnswer(f"{self._http.url} serves another environment than before: begin a new run with it")
@@ -259,8 +274,16 @@ class RemoteWorlds:
         return self._steps.receive()
 
     def _receive(self) -> bytes:
-        self._awaits_answer = False
-        body = self._or_lost(lambda: self._patiently(self._attempt))
+        try:
+            body = self._or_lost(lambda: self._patiently(self._attempt))
+            expected = self._number + 1
+            if (number := decode(body, _Numbered).step) != expected:
+                raise WrongAnswer(f"{self._http.url} answered step {number} when step {expected} was asked")
+        except BaseException:
+            self._steps.close()  # an answer that still comes must not be taken for that of a later request
+            raise
+        finally:
+            self._awaits_answer = False
         self._number += 1
         return body
 
@@ -286,7 +309,7 @@ class RemoteWorlds:
         try:
             return request()
         except Refused as error:
-            if error.status != HTTPStatus.NOT_FOUND:
+            if error.code != "unknown_session":
                 raise
         self._begin_anew()
         raise WorldsLost(f"{self._http.url} no longer has the session: its worlds begin anew")

@@ -99,7 +99,10 @@ class Target:
     """A server at `url`; every wait for it ends after `timeout` seconds."""
 
     def __init__(self, url: str, timeout: float = 5.0) -> None:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
+        try:
+            parts = urlsplit(url if "://" in url else f"http://{url}")
+        except ValueError:
+            raise ConformanceError(f"{url} is not an address: give one like http://127.0.0.1:5000") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConformanceError(f"{url} is not an address: give one like http://127.0.0.1:5000")
         try:

@@ -84,6 +84,8 @@ def evaluate(
     world_seed = derive_seed(seed, "evaluation worlds")
     own = policy.environment_settings
     if url is not None:
+        if not url.startswith(("http://", "https://")):
+            raise TrainerError(f"'{url}' is no server's address: write it as http://HOST:PORT")
         env = EnvironmentSection.model_validate({**own, "id": policy.environment, "url": url})
         worlds = serve_worlds(env, episodes, world_seed, 0)
     else:

@@ -31,6 +31,9 @@ from rattle.trainer.settings import ExperimentSettings
 
 Result = TypeVar("Result")
 
+#: Losses of worlds in a row, without a rollout between them, that a run puts up with.
+MOST_LOSSES = 10
+
 
 @dataclass
 class Limits:
@@ -104,7 +107,7 @@ class TrainingRun:
         self.tracker.restore(checkpoint.part("tracker"))
         self.recorder.restore(checkpoint.part("recorder"))
         if lost is not None:
-            self._forget_episodes()
+            self._begin_anew(lost)
         numbers = checkpoint.numbers
         self.collector.ticks = numbers["ticks"]
         self.counters = Counters(numbers["env_steps"], numbers["seconds"], numbers["started"])
@@ -184,15 +187,17 @@ class TrainingRun:
 
     def _despite_loss(self, use_worlds: Callable[[], Result]) -> Result:
         """Return what needs the worlds; as often as they are lost meanwhile, begin anew and try again."""
-        while True:
+        for _ in range(MOST_LOSSES):
             try:
                 return use_worlds()
             except WorldsLost as loss:
-                self.tables.log("worlds_lost", level="WARNING", error=str(loss))
-                self.collector.restart()
-                self._forget_episodes()
+                self._begin_anew(loss)
+        raise TrainerError(f"the worlds were lost {MOST_LOSSES} times in a row: look at the environment server")
 
-    def _forget_episodes(self) -> None:
+    def _begin_anew(self, loss: WorldsLost) -> None:
+        """Start the next episodes everywhere: rollouts and episodes join nothing from before a loss."""
+        self.tables.log("worlds_lost", level="WARNING", error=str(loss))
+        self.collector.restart()
         self.tracker.forget()
         self.recorder.forget()
 

@@ -11,7 +11,7 @@ from rattle.policies.spec import Activation
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class EnvironmentSection(BaseModel):

@@ -168,7 +168,7 @@ class EnvService:
             "service": SERVICE,
             "version": __version__,
             **describe(self.sessions.spec),
-            "features": ["websocket", "state", "snapshot", "options"],
+            "features": ["websocket", "state", "snapshot", "step_snapshots", "options"],
             "limits": {
                 "sessions": limits.sessions,
                 "worlds": limits.worlds,

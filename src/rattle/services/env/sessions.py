@@ -78,7 +78,7 @@ class Session:
         }
         answer: Message = {"step": number, **self._seen, **self._outcome, "ended": about_ended}
         if shown:
-            answer["snapshots"] = [worlds.snapshot(world) for world in shown]
+            self._change(lambda: answer.update(snapshots=[worlds.snapshot(world) for world in shown]))
         return self._done(number, key, answer)
 
     def restore(self, number: int, state: Mapping[str, NDArray[Any]], key: RequestKey) -> Message:

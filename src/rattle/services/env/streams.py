@@ -13,8 +13,9 @@ from typing import Any
 
 from rattle.services.utils.asgi import Receive, Send
 
-#: Lines that a reader with `?lines=all` may be behind.
+#: Lines that a reader with `?lines=all` may be behind, and their bytes.
 KEPT_LINES = 1000
+KEPT_BYTES = 2**20
 #: Streams that are written to before the event loop looks at other things again.
 _BATCH = 256
 
@@ -37,6 +38,7 @@ class Mailbox:
         self.ended = False  # the last line is in here, or was
         self._kept_lines = kept_lines
         self._lines: deque[bytes] = deque()
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -47,17 +49,20 @@ class Mailbox:
             return
         if self._kept_lines is None:
             self._lines.clear()
-        elif len(self._lines) >= self._kept_lines:
+            self._bytes = 0
+        elif len(self._lines) >= self._kept_lines or self._bytes + len(line) > KEPT_BYTES:
             self.overfull = True
             self._lines.clear()
             return
         self._lines.append(line)
+        self._bytes += len(line)
         self.ended = last
 
     def take(self) -> bytes:
         """Return all that waits, in order."""
         lines = b"".join(self._lines) if len(self._lines) != 1 else self._lines[0]
         self._lines.clear()
+        self._bytes = 0
         return lines
 
 

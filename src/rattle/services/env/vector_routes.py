@@ -55,6 +55,7 @@ class VectorFace:
         try:
             body = await read_body(scope, receive, self._max_body_bytes)
             status, message, encoded = await self._dispatch(scope, body)
+            said = b"" if message is None else encoded.encode(message)
         except ClientGone:
             return
         except Exception as failure:  # the edge of the service: an environment may raise anything
@@ -62,7 +63,7 @@ class VectorFace:
             await answer_problem(send, error)
             self._metrics.request("vector", error.status, time.perf_counter() - began)
             return
-        await answer(send, status, encoded.media_type, b"" if message is None else encoded.encode(message))
+        await answer(send, status, encoded.media_type, said)
         self._metrics.request("vector", status, time.perf_counter() - began)
 
     async def socket(self, scope: Scope, receive: Receive, send: Send) -> None:
