@@ -15,7 +15,7 @@ from rattle.services.utils.asgi import Receive, Send
 
 #: Lines that a reader with `?lines=all` may be behind, and their bytes.
 KEPT_LINES = 1000
-KEPT_BYTES = 2**20
+KEPT_BYTES = 2**24
 #: Streams that are written to before the event loop looks at other things again.
 _BATCH = 256
 
