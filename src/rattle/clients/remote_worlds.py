@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -37,6 +37,9 @@ MOST_WATCHED = 16
 
 class _Numbered(msgspec.Struct):
     step: int
+
+
+Answer = TypeVar("Answer", StepAnswer, Beginning, _Numbered)
 
 
 class _State(msgspec.Struct):
@@ -151,7 +154,7 @@ class RemoteWorlds:
     def _reset_session(self, seed: int | None) -> None:
         message = {"step": self._number + 1} | ({} if seed is None else {"seed": self.seed})
         self._send("reset", message)
-        self._arrays.begin(decode(self._receive(), Beginning))
+        self._arrays.begin(self._receive(Beginning))
 
     def step(self, action: NDArray[np.integer[Any]]) -> None:
         """Advance every world one tick with integer actions (B,); raises WorldsLost when there is no answer to come."""
@@ -165,16 +168,15 @@ class RemoteWorlds:
             raise EnvError("a step is under way: call finish_step() before the next one begins")
         small = np.asarray(action, np.uint8 if self.spec.num_actions <= 256 else np.int32)
         message: dict[str, Any] = {"step": self._number + 1, "action": small}
-        if (
-            self._watched and "step_snapshots" in self._features
-        ):  # looked at after the last step, so probably after this one too
+        if self._watched and "step_snapshots" in self._features:
+            # What was looked at after the last step will probably be looked at after this one too.
             message["snapshots"] = list(self._watched)
         self._send("step", message)
 
     def finish_step(self) -> None:
         """Receive what came of the last `begin_step`; raises WorldsLost as `step` does."""
         watched, self._watched, self._snapshots = self._watched, [], {}
-        answer = decode(self._receive(), StepAnswer)
+        answer = self._receive(StepAnswer)
         self._arrays.advance(answer)
         self._snapshots = dict(zip(watched, answer.snapshots, strict=False))
 
@@ -247,7 +249,7 @@ class RemoteWorlds:
         """Fetch the answer to a step that nobody waited for, because another batch was lost meanwhile."""
         if self._awaits_answer:
             with suppress(WorldsLost):
-                self._receive()
+                self._receive(_Numbered)
 
     def _send(self, kind: str, message: Mapping[str, Any]) -> None:
         self._awaits_answer = True
@@ -273,19 +275,19 @@ class RemoteWorlds:
         self._sent = False
         return self._steps.receive()
 
-    def _receive(self) -> bytes:
+    def _receive(self, kind: type[Answer]) -> Answer:
         try:
-            body = self._or_lost(lambda: self._patiently(self._attempt))
+            answer = decode(self._or_lost(lambda: self._patiently(self._attempt)), kind)
             expected = self._number + 1
-            if (number := decode(body, _Numbered).step) != expected:
-                raise WrongAnswer(f"{self._http.url} answered step {number} when step {expected} was asked")
+            if answer.step != expected:
+                raise WrongAnswer(f"{self._http.url} answered step {answer.step} when step {expected} was asked")
         except BaseException:
             self._steps.close()  # an answer that still comes must not be taken for that of a later request
             raise
         finally:
             self._awaits_answer = False
         self._number += 1
-        return body
+        return answer
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
         return self._patiently(lambda: self._http.ask(method, path, body))

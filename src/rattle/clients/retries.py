@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import tenacity
 
@@ -12,6 +13,9 @@ from rattle.clients.errors import ConnectionBroken, Refused
 #: The first and the longest wait between two tries, in seconds; the waits double, and vary by as much as the first.
 FIRST_WAIT = 0.05
 LONGEST_WAIT = 2.0
+_BACK_OFF = tenacity.wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT) + tenacity.wait_random(0, FIRST_WAIT)
+
+_log = logging.getLogger(__name__)
 
 
 def is_temporary(error: BaseException) -> bool:
@@ -19,43 +23,31 @@ def is_temporary(error: BaseException) -> bool:
     return isinstance(error, ConnectionBroken) or (isinstance(error, Refused) and error.is_temporary)
 
 
-def _wait(call: tenacity.RetryCallState) -> float:
-    """Wait longer after every try, and at least as long as the server asks for."""
-    error = call.outcome.exception() if call.outcome is not None else None
-    return max(_BACK_OFF(call), error.retry_after if isinstance(error, Refused) else 0.0)
-
-
-_BACK_OFF = tenacity.wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT) + tenacity.wait_random(0, FIRST_WAIT)
-
-
-_log = logging.getLogger(__name__)
-
-
-def _say_so_once(seconds: float) -> Callable[[tenacity.RetryCallState], None]:
-    def say_so(state: tenacity.RetryCallState) -> None:
-        if state.attempt_number == 1 and state.outcome is not None:
-            _log.warning("%s: trying again for %.0f seconds", state.outcome.exception(), seconds)
-
-    return say_so
-
-
 def retrying(seconds: float, retry_on: Callable[[BaseException], bool] = is_temporary) -> tenacity.Retrying:
     """Return a retrying caller that gives up rather than try after `seconds`, and raises what it met last."""
-    return tenacity.Retrying(
-        retry=tenacity.retry_if_exception(retry_on),
-        wait=_wait,
-        stop=tenacity.stop_before_delay(seconds),
-        before_sleep=_say_so_once(seconds),
-        reraise=True,
-    )
+    return tenacity.Retrying(**_policy(seconds, retry_on))
 
 
 def retrying_async(seconds: float, retry_on: Callable[[BaseException], bool] = is_temporary) -> tenacity.AsyncRetrying:
     """Return the same for coroutines."""
-    return tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception(retry_on),
-        wait=_wait,
-        stop=tenacity.stop_before_delay(seconds),
-        before_sleep=_say_so_once(seconds),
-        reraise=True,
-    )
+    return tenacity.AsyncRetrying(**_policy(seconds, retry_on))
+
+
+def _policy(seconds: float, retry_on: Callable[[BaseException], bool]) -> dict[str, Any]:
+    def say_so_once(call: tenacity.RetryCallState) -> None:
+        if call.attempt_number == 1 and call.outcome is not None:
+            _log.warning("%s: trying again for %.0f seconds", call.outcome.exception(), seconds)
+
+    return {
+        "retry": tenacity.retry_if_exception(retry_on),
+        "wait": _wait,
+        "stop": tenacity.stop_before_delay(seconds),
+        "before_sleep": say_so_once,
+        "reraise": True,
+    }
+
+
+def _wait(call: tenacity.RetryCallState) -> float:
+    """Wait longer after every try, and at least as long as the server asks for."""
+    error = call.outcome.exception() if call.outcome is not None else None
+    return max(_BACK_OFF(call), error.retry_after if isinstance(error, Refused) else 0.0)
