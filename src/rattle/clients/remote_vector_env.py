@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from itertools import pairwise
 from typing import Any
 
@@ -53,8 +54,7 @@ class RemoteVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]):
         patience: Patience | None = None,
         websocket: bool = True,
     ) -> None:
-        spec = read_spec(ask_spec(url, patience))
-        agents = spec.agents_per_world
+        agents = _agents_per_world(url, options, patience)
         if num_envs < 1 or num_envs % agents:
             raise EnvError(
                 f"num_envs counts agents: with {agents} a world it must be a multiple of {agents}, got {num_envs}"
@@ -152,3 +152,11 @@ class RemoteVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]):
 
     def _own(self, array: NDArray[Any]) -> NDArray[Any]:
         return array.copy() if self.copy else array
+
+
+def _agents_per_world(url: str, options: Mapping[str, Any] | None, patience: Patience | None) -> int:
+    """Return how many agents share a world; where options may change that, a session of one world says so."""
+    if not options:
+        return read_spec(ask_spec(url, patience)).agents_per_world
+    with closing(RemoteWorlds(url, 1, options=options, patience=patience, websocket=False)) as one:
+        return one.spec.agents_per_world
