@@ -4,7 +4,7 @@ SECONDS_TO_TRAIN ?= 60
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint bench format
+.PHONY: help train test lint bench format protos
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,15 +23,19 @@ train: .venv/.users ## Train a snake for a minute, then draw its learning curve 
 test: .venv/.developers ## Run the tests that need Python only
 	$(BIN)/python -m pytest -m "not integration"
 
-lint: .venv/.developers ## Check style, format, types and layers
+lint: .venv/.developers ## Check style, format, types, layers and generated code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m rattle.services.utils.generate_protos --check
 
 format: .venv/.developers ## Mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+protos: .venv/.developers ## Generate the code of the gRPC messages anew
+	$(BIN)/python -m rattle.services.utils.generate_protos
 
 bench: .venv/.developers ## Measure speed and learning, and write the tables in benchmarks/
 	$(BIN)/python benchmarks/run.py

@@ -61,6 +61,64 @@ class EnvServiceSection(_Section):
     max_connections: int = Field(20_000, ge=1, description="Connections at a time; more are answered with 503.")
 
 
+class TrainingSection(_Section):
+    """The Training service: where it listens, which rollouts it learns from, and what it allows."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0: any free one.")
+    mode: Literal["sync", "async"] = Field(
+        "sync",
+        description="sync: an update waits for a rollout of every world by the newest policy, which is reproducible; "
+        "async: rollouts are taken as they come.",
+    )
+    policies: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")], ...] = Field(
+        ("main",), min_length=1, max_length=64, description="Names of the policies that are trained, each by itself."
+    )
+    max_policy_age: int = Field(
+        4, ge=0, description="Mode async: rollouts of policies that are older, in updates, are not learnt from."
+    )
+    max_waiting: int = Field(4, ge=1, description="Rollouts of one actor that may wait; its next ones are not read.")
+    max_message_bytes: int = Field(2**28, ge=2**16, lt=2**31, description="The largest rollout or policy.")
+
+
+class InferenceSection(_Section):
+    """The Inference service: where it listens, which agents it plays, and what it allows."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    port: int = Field(8000, ge=0, le=65535, description="Port of the REST API; 0: any free one.")
+    grpc_port: int = Field(8001, ge=0, le=65535, description="Port of the gRPC API; 0: any free one.")
+    training: tuple[str, ...] = Field(
+        ("127.0.0.1:50051",),
+        min_length=1,
+        description="Addresses of the Training services: policy i is trained by number i modulo their count.",
+    )
+    envs: tuple[Annotated[str, Field(pattern=r"^https?://")], ...] = Field(
+        ("http://127.0.0.1:5000",), min_length=1, description="URLs of the Env services, which actors take in turn."
+    )
+    index: int = Field(0, ge=0, description="Which of the topology.inference processes this is.")
+    api: Literal["vector", "agent"] = Field(
+        "vector", description="vector: play batches of worlds; agent: play single snakes, by the agent API."
+    )
+    actors: int | None = Field(
+        None, ge=1, le=64, description="Actors of a process, a thread each; null: one for each Env service at least."
+    )
+    snakes: int = Field(4, ge=1, le=1024, description="API agent: snakes that all processes play together.")
+    max_queue: int = Field(4096, ge=1, description="Rows that may wait for a forward pass; more are refused.")
+    max_body_bytes: int = Field(2**24, ge=2**10, lt=2**31, description="The largest request.")
+    max_connections: int = Field(4096, ge=1, description="Connections at a time; more are answered with 503.")
+
+
+class TopologySection(_Section):
+    """How many processes `rattle up` starts."""
+
+    env: int = Field(1, ge=1, le=64, description="Env services; none is started where env.url is set.")
+    inference: int = Field(1, ge=1, le=64, description="Inference services, which share the worlds.")
+    training: int = Field(1, ge=1, le=64, description="Training services, which share the policies.")
+    ports: Literal["any", "fixed"] = Field(
+        "any", description="any: free ports; fixed: those in the services' own sections, and the next ones upward."
+    )
+
+
 class PolicySection(_Section):
     """The network that acts."""
 
@@ -80,6 +138,7 @@ class TrainSection(_Section):
     actors: int = Field(2, ge=1, le=64, description="Parts that the worlds are played in, side by side in threads.")
     checkpoint_seconds: float = Field(10.0, gt=0, description="A checkpoint at least this often.")
     keep_checkpoints: int = Field(2, ge=1, description="How many of the newest checkpoints stay.")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Where the learner computes: cpu, or cuda for a GPU.")
 
 
 class RecordSection(_Section):
@@ -103,6 +162,9 @@ class ExperimentSettings(_Section):
     seed: int = Field(0, ge=0, lt=2**63, description="Decides every random draw of the run.")
     env: EnvironmentSection = Field(default_factory=EnvironmentSection)
     env_service: EnvServiceSection = Field(default_factory=EnvServiceSection)
+    training: TrainingSection = Field(default_factory=TrainingSection)
+    inference: InferenceSection = Field(default_factory=InferenceSection)
+    topology: TopologySection = Field(default_factory=TopologySection)
     policy: PolicySection = Field(default_factory=PolicySection)
     algorithm: AlgorithmSettings = Field(default_factory=A2C)
     train: TrainSection = Field(default_factory=TrainSection)

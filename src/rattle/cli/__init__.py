@@ -1,0 +1,38 @@
+"""The `rattle` command: parses, calls, prints. What a command needs is imported when it runs, so that help is quick."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rattle.cli.analytics import plot, query, replay, runs
+from rattle.cli.launch import up
+from rattle.cli.learning import evaluate, export, train
+from rattle.cli.services import check_env, env_service, inference_service, mock_env, training_service
+from rattle.errors import RattleError
+
+
+class _Group(click.Group):
+    """Prints errors that a user can mend as one line, without a traceback, and exits with 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except RattleError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="rattle")
+def main() -> None:
+    """Train agents, watch them play, and ask what happened.
+
+    RUN below means a run directory, a run_id from 'rattle runs' (its beginning is enough), or 'latest'.
+    """
+
+
+for command in (train, evaluate, export, up, runs, query, plot, replay):
+    main.add_command(command)
+for command in (env_service, training_service, inference_service, mock_env, check_env):
+    main.add_command(command)

@@ -1,0 +1,98 @@
+"""The commands that ask what happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from rattle.cli.options import FILE, FOLDER, Range
+
+
+@click.command()
+@click.argument("root", type=FOLDER, default=Path("runs"))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a run.")
+def runs(root: Path, as_json: bool) -> None:
+    """List the runs in ROOT (default: runs)."""
+    from rattle.analytics.run_directory import list_runs
+    from rattle.analytics.runs import json_lines, table
+
+    found = list_runs(root)
+    if as_json:
+        click.echo(json_lines(found), nl=False)
+    else:
+        click.echo(table(found) if found else f"no runs in {root}/ yet: start one with 'rattle train'")
+
+
+@click.command()
+@click.argument("sql")
+@click.option("--run", "names", multiple=True, metavar="RUN", help="Ask these runs only; may be repeated.")
+@click.option(
+    "--format", "output", type=click.Choice(["pretty", "csv", "json"]), default="pretty", help="pretty, csv or json."
+)
+def query(sql: str, names: tuple[str, ...], output: Literal["pretty", "csv", "json"]) -> None:
+    """Ask runs in SQL: the tables are runs, updates, episodes, steps and logs.
+
+    \b
+    rattle query "SELECT policy_version, avg(food) FROM episodes GROUP BY 1 ORDER BY 1 LIMIT 5"
+    rattle query "SELECT run_id, max(mean_return) FROM updates GROUP BY 1" --format json
+    """  # noqa: D301  # \b is click's mark for lines that stay as they are
+    from rattle.analytics.query import query as ask
+    from rattle.analytics.run_directory import find_run, list_runs
+
+    click.echo(ask(sql, [find_run(name) for name in names] or list_runs(), output), nl=False)
+
+
+@click.command()
+@click.argument("names", metavar="RUN...", nargs=-1, required=True)
+@click.option("--output", "-o", type=FILE, help="The picture to write.  [default: learning_curve.png in the run]")
+@click.option("--x", type=click.Choice(["env_steps", "seconds"]), default="env_steps", show_default=True)
+def plot(names: tuple[str, ...], output: Path | None, x: Literal["env_steps", "seconds"]) -> None:
+    """Draw learning curves, several runs in one figure."""
+    from rattle.analytics.plot import plot_learning_curves
+    from rattle.analytics.run_directory import find_run
+
+    found = [find_run(name) for name in names]
+    if output is None and len(found) > 1:
+        raise click.UsageError("several runs belong to no run's directory: name the picture with --output")
+    path = output or found[0].path / "learning_curve.png"
+    plot_learning_curves(found, path, x)
+    click.echo(f"learning curve: {path}")
+
+
+@click.command()
+@click.argument("name", metavar="RUN")
+@click.option("--episode", default="last", show_default=True, help="last, best, or an id from --list.")
+@click.option("--list", "as_list", is_flag=True, help="List the recorded episodes instead.")
+@click.option("--json", "as_json", is_flag=True, help="With --list: one JSON object an episode.")
+@click.option("--agent", type=click.IntRange(0), default=0, show_default=True, help="Whose fog is shown.")
+@click.option("--fps", type=Range(0, min_open=True), default=20.0, show_default=True, help="Ticks a second.")
+@click.option("--gif", is_flag=True, help="Write replay.gif into the run instead.")
+@click.option("--output", "-o", type=FILE, help="Write this .gif or .mp4 instead.")
+def replay(
+    name: str,
+    episode: str,
+    as_list: bool,
+    as_json: bool,
+    agent: int,
+    fps: float,
+    gif: bool,
+    output: Path | None,
+) -> None:
+    """Show a recorded episode in the terminal, with the fog, or write it as GIF or MP4."""
+    from rattle.analytics.replay import json_lines, list_episodes, load_episode, play, save, table
+    from rattle.analytics.run_directory import find_run
+
+    run = find_run(name)
+    if as_list:
+        listed = list_episodes(run)
+        click.echo(json_lines(listed) if as_json else table(listed) + "\n", nl=False)
+        return
+    loaded = load_episode(run, episode)
+    path = output or (run.path / "replay.gif" if gif else None)
+    if path is None:
+        play(loaded, agent=agent, fps=fps)
+    else:
+        save(loaded, path, agent=agent, fps=fps)
+        click.echo(f"replay: {path}")

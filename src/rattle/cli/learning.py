@@ -1,0 +1,99 @@
+"""The commands that train, judge and export policies."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+from rattle.cli.options import EXPERIMENT, FILE, FOLDER, Range
+
+
+@click.command()
+@click.argument("experiment", type=EXPERIMENT, required=False)
+@click.option("--steps", type=click.IntRange(1), help="Stop after this many environment steps in all.")
+@click.option("--seconds", type=Range(0, min_open=True), help="Stop after this many seconds of training.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Decides every random draw of the run.")
+@click.option("--run-dir", type=FOLDER, help="Store the run here instead of in runs/RUN_ID.")
+@click.option("--resume", "resume_run", metavar="RUN", help="Go on with a run from its last checkpoint.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines; the last is a summary.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+def train(
+    experiment: Path | None,
+    steps: int | None,
+    seconds: float | None,
+    seed: int | None,
+    run_dir: Path | None,
+    resume_run: str | None,
+    as_json: bool,
+    overrides: tuple[str, ...],
+) -> None:
+    """Train a policy in this process; without EXPERIMENT.yaml, a snake under fog of war.
+
+    Settings come from the file, then from environment variables (RATTLE_TRAIN__STEPS=1000), then from --set
+    (train.steps=1000), the later winning. Ctrl-C stops with a checkpoint, and exits with 0.
+    """
+    from rattle.analytics.extras import require
+
+    for module in ("torch", "pyarrow"):
+        require(module, "train", "training")
+    from rattle.trainer.display import choose_display
+    from rattle.trainer.runs import resume
+    from rattle.trainer.runs import train as start
+    from rattle.trainer.settings_sources import load_settings
+
+    if resume_run is not None:
+        if experiment or run_dir or overrides or seed is not None:
+            raise click.UsageError(
+                "--resume goes on with the run's own settings: only --steps, --seconds and --json fit"
+            )
+        resume(resume_run, steps, seconds, choose_display(as_json=as_json))
+        return
+    flags = {"train.steps": steps, "train.seconds": seconds, "seed": seed}
+    given = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    settings = load_settings(experiment, [*overrides, *given], os.environ)
+    start(settings, run_dir, choose_display(as_json=as_json))
+
+
+@click.command("eval")
+@click.argument("policy", metavar="RUN|POLICYFILE")
+@click.option("--episodes", type=click.IntRange(1, 100_000), default=200, show_default=True, help="Worlds to play.")
+@click.option(
+    "--greedy",
+    is_flag=True,
+    help="Take the likeliest action instead of drawing one: poor for policies that must search.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Decides the games.")
+@click.option("--url", help="Play in the environment server at this address.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def evaluate(policy: str, episodes: int, greedy: bool, seed: int, url: str | None, as_json: bool) -> None:
+    """Play fresh episodes with a policy and show what they came to."""
+    from rattle.trainer.evaluate import evaluate as play
+    from rattle.trainer.evaluate import find_policy
+
+    found, path, own = find_policy(policy)
+    summary = play(found, episodes, seed=seed, greedy=greedy, allow_imports=own, url=url).summary()
+    if as_json:
+        click.echo(json.dumps({"policy": str(path), "seed": seed, "greedy": greedy, **summary}))
+        return
+    click.echo(f"{path}: version {summary['policy_version']} in {episodes} episodes of {summary['environment']}")
+    click.echo(f"{'':12}{'mean':>12}{'deviation':>12}{'least':>12}{'most':>12}")
+    for name in (key.removeprefix("mean_") for key in summary if key.startswith("mean_")):
+        numbers = (summary[f"{kind}_{name}"] for kind in ("mean", "std", "min", "max"))
+        click.echo(f"{name:12}" + "".join(f"{number:12.2f}" for number in numbers))
+
+
+@click.command()
+@click.argument("policy", metavar="RUN|POLICYFILE")
+@click.option("--onnx", "output", type=FILE, required=True, help="Where to write the ONNX model.")
+def export(policy: str, output: Path) -> None:
+    """Export a policy to ONNX, checked against ONNX Runtime."""
+    from rattle.analytics.writer import write_atomically
+    from rattle.policies.onnx import export_onnx
+    from rattle.trainer.evaluate import find_policy
+
+    found = find_policy(policy)
+    write_atomically(output, export_onnx(found.policy))
+    click.echo(f"{found.path} as {output}: 'observation' in, 'logits' and 'value' out")

@@ -1,0 +1,220 @@
+"""The commands that serve, and that check servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from rattle.cli.options import EXPERIMENT, FILE, FOLDER, Range
+
+
+@click.command("env")
+@click.argument("experiment", type=EXPERIMENT, required=False)
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0: any free one.  [default: 5000]")
+@click.option("--clock", type=click.Choice(["realtime", "turns", "sync"]), help="What advances the agent API's world.")
+@click.option("--fps", type=Range(0, min_open=True), help="Ticks a second of the clock realtime.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Decides the games of the agent API.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+def env_service(
+    experiment: Path | None,
+    host: str | None,
+    port: int | None,
+    clock: str | None,
+    fps: float | None,
+    seed: int | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Serve an experiment's environment over REST.
+
+    One agent in JSON, thousands of worlds in one binary request; watch and play at /watch, all routes are at /docs.
+    The first line printed is JSON with the address. Settings come from the file, then from environment variables, then
+    from --set (env.width=20, env_service.snakes=4).
+    """
+    from rattle.analytics.extras import require
+
+    for module in ("fastapi", "fastapi_swagger", "uvicorn", "uvloop", "httptools", "websockets", "prometheus_client"):
+        require(module, "env", "the Env service")
+    from rattle.services.env.serve import run
+    from rattle.trainer.settings_sources import load_settings
+
+    flags = {"host": host, "port": port, "clock": clock, "fps": fps}
+    given = [f"env_service.{key}={value}" for key, value in flags.items() if value is not None]
+    given += [f"seed={seed}"] if seed is not None else []
+    run(load_settings(experiment, [*overrides, *given], os.environ))
+
+
+class _MockEnvCommand(click.Command):
+    """Lists the faults below its options."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from rattle.analytics.extras import require
+
+        require("flask", "mock-env", "the mock environment service")
+        from rattle.services.mock_env.faults import FAULTS
+
+        with formatter.section("Faults"):
+            formatter.write_dl(
+                [(name, f"{fault.description} (the rule: {fault.rule})") for name, fault in FAULTS.items()]
+            )
+
+
+@click.command("mock-env", cls=_MockEnvCommand)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Listen here; 0.0.0.0 for every interface.")
+@click.option("--port", type=click.IntRange(0, 65535), default=5000, show_default=True, help="0: any free one.")
+@click.option(
+    "--snakes", type=click.IntRange(1, 1000), default=8, show_default=True, help="Room for so many at a time."
+)
+@click.option("--length", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Moves of a script.")
+@click.option(
+    "--delay",
+    type=Range(0.001, 3600),
+    default=0.1,
+    show_default=True,
+    help="Seconds that a snake waits for a move.",
+)
+@click.option("--fault", "faults", multiple=True, metavar="NAME", help="Break a rule on purpose; may be repeated.")
+@click.option(
+    "--fault-every", type=click.IntRange(1), default=1, show_default=True, help="In every N-th line or answer."
+)
+@click.option("--access-log", is_flag=True, help="Write a line for each request to stderr.")
+def mock_env(
+    host: str,
+    port: int,
+    snakes: int,
+    length: int,
+    delay: float,
+    faults: tuple[str, ...],
+    fault_every: int,
+    access_log: bool,
+) -> None:
+    """Serve a fixed script of states, for testing agents.
+
+    It speaks the agent API and has no game. The first line on stdout is JSON that says where; SIGTERM or Ctrl-C
+    stops it.
+    """
+    from rattle.analytics.extras import require
+
+    require("flask", "mock-env", "the mock environment")
+    from rattle.services.mock_env.server import MockSettings, serve
+
+    serve(MockSettings(host, port, snakes, length, delay, faults, fault_every, access_log))
+
+
+@click.command("check-env")
+@click.argument("url", required=False)
+@click.option("--timeout", type=Range(0.1, 600), default=5.0, show_default=True, help="Seconds of a wait.")
+@click.option("--only", multiple=True, metavar="PATTERN", help="Run these checks: an id, its beginning, or with *.")
+@click.option("--skip", "without", multiple=True, metavar="PATTERN", help="Leave these checks out.")
+@click.option("--list", "as_list", is_flag=True, help="List the checks instead; needs no server.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a list.")
+@click.option("--junit", type=FILE, help="Write JUnit XML to this file as well.")
+def check_env(
+    url: str | None,
+    timeout: float,
+    only: tuple[str, ...],
+    without: tuple[str, ...],
+    as_list: bool,
+    as_json: bool,
+    junit: Path | None,
+) -> None:
+    """Play against the server at URL and say what is wrong.
+
+    The server may be written in any language: docs/env-api.md is what is checked, docs/check-env.md lists the checks.
+    Every game on the server is reset. Exits with 0 when nothing failed, 1 when something did, 2 when it could not run.
+    """
+    from rattle.analytics.extras import require
+
+    for module in ("httpx", "websockets"):
+        require(module, "clients", "check-env")
+    from rattle.conformance.report import listing
+    from rattle.conformance.runner import choose
+    from rattle.conformance.session import check
+    from rattle.conformance.table import CHECKS
+
+    chosen = choose(CHECKS, only, without)
+    if not chosen:
+        raise click.UsageError("no check fits these patterns: --list lists them all")
+    if as_list:
+        click.echo(listing(chosen))
+    elif url is None:
+        raise click.UsageError("name the server, for example http://127.0.0.1:5000")
+    else:
+        sys.exit(check(url, timeout, chosen, as_json=as_json, junit=junit))
+
+
+@click.command("training")
+@click.argument("experiment", type=EXPERIMENT, required=False)
+@click.option("--run-dir", type=FOLDER, help="Store the run here, or go on with the one that is here.")
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0: any free one.  [default: 50051]")
+@click.option("--mode", type=click.Choice(["sync", "async"]), help="Which rollouts an update waits for.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+def training_service(
+    experiment: Path | None,
+    run_dir: Path | None,
+    host: str | None,
+    port: int | None,
+    mode: str | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Improve policies from the rollouts that actors send, over gRPC.
+
+    A run directory that already holds a run is gone on with from its newest checkpoint. The first line printed is JSON
+    with the address. Settings come from the file, then from environment variables, then from --set.
+    """
+    from rattle.analytics.extras import require
+
+    for module in ("grpc", "grpc_health", "grpc_reflection", "torch", "pyarrow"):
+        require(module, "training", "the Training service")
+    from rattle.services.training.serve import run
+    from rattle.trainer.settings_sources import load_settings
+
+    flags = {"host": host, "port": port, "mode": mode}
+    given = [f"training.{key}={value}" for key, value in flags.items() if value is not None]
+    run(load_settings(experiment, [*overrides, *given], os.environ), run_dir)
+
+
+@click.command("inference")
+@click.argument("experiment", type=EXPERIMENT, required=False)
+@click.option("--policy", metavar="RUN|FILE", help="Serve this policy, without playing.")
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port of the REST API; 0: any free one.  [default: 8000]")
+@click.option(
+    "--grpc-port", type=click.IntRange(0, 65535), help="Port of the gRPC API; 0: any free one.  [default: 8001]"
+)
+@click.option("--training", multiple=True, metavar="ADDRESS", help="A Training service; may be repeated.")
+@click.option("--env", "envs", multiple=True, metavar="URL", help="An Env service to play in; may be repeated.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+def inference_service(
+    experiment: Path | None,
+    policy: str | None,
+    host: str | None,
+    port: int | None,
+    grpc_port: int | None,
+    training: tuple[str, ...],
+    envs: tuple[str, ...],
+    overrides: tuple[str, ...],
+) -> None:
+    """Play the agents of Env services, and serve policies in the Open Inference Protocol.
+
+    What is played goes to the Training service, whose new policies are swapped in. With --policy nothing is played. The
+    first line printed is JSON with the addresses. Settings come from the file, then from environment variables, then
+    from --set.
+    """
+    from rattle.analytics.extras import require
+
+    for module in ("grpc", "grpc_health", "grpc_reflection", "uvicorn", "prometheus_client", "tenacity", "websockets"):
+        require(module, "inference", "the Inference service")
+    from rattle.services.inference.serve import run
+    from rattle.trainer.settings_sources import load_settings
+
+    flags = {"host": host, "port": port, "grpc_port": grpc_port}
+    given = [f"inference.{key}={value}" for key, value in flags.items() if value is not None]
+    lists = {"training": training, "envs": envs}
+    given += [f"inference.{key}={json.dumps(values)}" for key, values in lists.items() if values]
+    run(load_settings(experiment, [*overrides, *given], os.environ), policy)

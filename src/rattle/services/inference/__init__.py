@@ -1,0 +1,1 @@
+"""The Inference service: plays agents, and serves policies to anyone."""

@@ -1,0 +1,1 @@
+"""The Training service: actors' rollouts in, better policies out."""

@@ -1,0 +1,1 @@
+"""Protocol buffer definitions and the code generated from them (`python -m rattle.services.utils.generate_protos`)."""
