@@ -35,6 +35,9 @@ def learning(spec: PolicySpec, algorithm: A2C | Reinforce, seed: int = 1, thread
         yield learner
 
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no GPU here")
+
+
 def state_bytes(state: Mapping[str, NDArray[Any]]) -> dict[str, bytes]:
     return {name: array.tobytes() for name, array in state.items()}
 
@@ -352,3 +355,43 @@ def test_unused_rows_do_not_matter() -> None:
                 states.append(state_bytes(learner.state()))
         assert dead.any()
         assert states[0] == states[1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_asked_for_in_vain() -> None:
+    with pytest.raises(
+        LearningError, match=r"^train\.device is cuda, but PyTorch finds no GPU here: set train\.device=cpu$"
+    ):
+        Learner(FLOATS, A2C(), 1, device="cuda")
+
+
+@needs_gpu
+@pytest.mark.parametrize("case", CASES)
+def test_a_gpu_learns_the_same_up_to_rounding(case: str) -> None:
+    spec, algorithm = CASES[case]
+    history = rollouts(spec, 3, ticks=40, slots=301)
+    with learning(spec, algorithm) as here, closing(Learner(spec, algorithm, 1, device="cuda")) as there:
+        assert state_bytes(there.state()) == state_bytes(here.state())
+        for rollout in history:
+            expected, found = here.update(rollout), there.update(rollout)
+            assert found.samples == expected.samples
+            assert found.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-3)
+        for name, array in there.parameters().items():
+            np.testing.assert_allclose(array, here.parameters()[name], atol=1e-4, rtol=0, err_msg=name)
+
+
+@needs_gpu
+def test_a_gpu_repeats_itself_and_goes_on_from_a_state_of_the_cpu() -> None:
+    spec = CODES.model_copy(update={"hidden_sizes": (64, 64)})
+    first, second = rollouts(spec, 2, ticks=50, slots=301)
+    with learning(spec, A2C()) as learner:
+        learner.update(first)
+        begun = learner.state()
+    ends = []
+    for _ in range(2):
+        with closing(Learner(spec, A2C(), 2, threads=2, device="cuda")) as learner:
+            learner.restore(begun)
+            assert state_bytes(learner.state()) == state_bytes(begun)
+            learner.update(second)
+            ends.append(state_bytes(learner.state()))
+    assert ends[0] == ends[1]

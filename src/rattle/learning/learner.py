@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -22,10 +22,13 @@ from rattle.policies.network import Network
 from rattle.policies.spec import PolicySpec
 
 T = TypeVar("T")
+Device = Literal["cpu", "cuda"]
 
 #: Gradients are summed over chunks of this many samples, in order. The chunks, not the threads, decide the rounding:
 #: any number of threads gives the same bytes. Large enough for efficient matrix products, small enough for the cache.
 CHUNK = 4096
+#: The same on a GPU, where few large products are fast and many small ones are not.
+GPU_CHUNK = 2**17
 
 
 @dataclass(frozen=True)
@@ -43,23 +46,30 @@ class UpdateMetrics:
 class Learner:
     """Owns a policy's weights and improves them.
 
-    Deterministic for a seed and the rollouts that it is given, whatever the threads and the cores of the machine.
+    Deterministic for a seed and the rollouts that it is given, whatever the threads and the cores of the machine; on
+    `device` "cuda" for one kind of GPU, and starting from the same weights. Rollouts and states stay in main memory.
+    Raises LearningError when PyTorch finds no such device.
     """
 
-    def __init__(self, spec: PolicySpec, algorithm: Algorithm, seed: int, threads: int = 1) -> None:
+    def __init__(
+        self, spec: PolicySpec, algorithm: Algorithm, seed: int, threads: int = 1, device: Device = "cpu"
+    ) -> None:
+        self._device = _find(device)
+        self._chunk = CHUNK if device == "cpu" else GPU_CHUNK
         # All work is done in these threads, where PyTorch starts no threads of its own: those spin at barriers, which
         # small networks cannot pay for, and sums and factorisations round differently with their number.
         self._pool = ThreadPoolExecutor(threads, "learner", initializer=torch.set_num_threads, initargs=(1,))
         self.spec = spec
         self.algorithm = algorithm
         self.version = 0
-        self._network = self._alone(Network, spec, torch.Generator().manual_seed(seed % 2**63))
+        generator = torch.Generator().manual_seed(seed % 2**63)
+        self._network = self._alone(Network, spec, generator).to(self._device)
         self._weights = list(self._network.parameters())
         self._optimiser = torch.optim.Adam(self._weights, lr=algorithm.learning_rate, eps=1e-5, fused=True)
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
         """Return copies of the weights by name."""
-        return {name: tensor.detach().numpy().copy() for name, tensor in self._network.state_dict().items()}
+        return {name: _as_array(tensor) for name, tensor in self._network.state_dict().items()}
 
     def update(self, rollout: Rollout) -> UpdateMetrics:
         """Improve the policy by one step and raise its version.
@@ -67,7 +77,7 @@ class Learner:
         Raises LearningError, with weights, moments and version as they were, when the rollout holds nothing to learn
         from or a loss or gradient is not a finite number.
         """
-        batch = self._alone(self.algorithm.prepare, rollout)
+        batch = self._alone(lambda: self.algorithm.prepare(rollout.to(self._device)))
         samples = len(batch)
         if samples == 0:
             what = (
@@ -76,7 +86,7 @@ class Learner:
                 else "no agent was alive in it"
             )
             raise LearningError(f"update {self.version + 1}: the rollout holds nothing to learn from: {what}")
-        chunks = [batch.rows(start, min(start + CHUNK, samples)) for start in range(0, samples, CHUNK)]
+        chunks = [batch.rows(start, min(start + self._chunk, samples)) for start in range(0, samples, self._chunk)]
         gradients, sums = zip(*self._pool.map(lambda chunk: self._gradient(chunk, samples), chunks), strict=True)
         policy_loss, value_loss, entropy = (sum(parts) / samples for parts in zip(*sums, strict=True))
         self._check_finite("policy loss", policy_loss)
@@ -90,7 +100,7 @@ class Learner:
         state: dict[str, NDArray[Any]] = {f"policy/{name}": array for name, array in self.parameters().items()}
         for index, moments in self._optimiser.state_dict()["state"].items():
             for name, tensor in moments.items():
-                state[f"optimiser/{name}/{index}"] = tensor.numpy().copy()
+                state[f"optimiser/{name}/{index}"] = _as_array(tensor)
         state["version"] = np.array(self.version, np.int64)
         return state
 
@@ -159,3 +169,17 @@ class Learner:
                     )
                 moments[index][name] = torch.from_numpy(array.copy())
         return moments
+
+
+def _find(device: Device) -> torch.device:
+    """Return a device that can be used; raises LearningError."""
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise LearningError("train.device is cuda, but PyTorch finds no GPU here: set train.device=cpu")
+        torch.set_float32_matmul_precision("highest")  # an environment variable may have asked for less
+    return torch.device(device)
+
+
+def _as_array(tensor: Tensor) -> NDArray[Any]:
+    """Return a copy in main memory."""
+    return tensor.detach().cpu().numpy().copy()

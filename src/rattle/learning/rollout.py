@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, device
 
 
 @dataclass(frozen=True)
@@ -28,3 +28,8 @@ class Rollout:
     active: Tensor  # (T, B) bool
     final_value: Tensor  # (T, B) float32: where truncated, the value of the last observation; 0 elsewhere
     last_value: Tensor  # (B,) float32: the value of the observation after the last tick
+
+    def to(self, place: device) -> Rollout:
+        """Return the rollout in a device's memory; the very same tensors where they are there already."""
+        names = [field.name for field in fields(self) if field.name != "policy_version"]
+        return Rollout(self.policy_version, **{name: getattr(self, name).to(place) for name in names})

@@ -56,7 +56,8 @@ def policy_spec(settings: ExperimentSettings, environment: EnvironmentSpec) -> P
 
 def build_learner(settings: ExperimentSettings, spec: PolicySpec) -> Learner:
     """Make the learner with its first weights."""
-    return Learner(spec, settings.algorithm, derive_seed(settings.seed, "weights"), settings.train.actors)
+    train = settings.train
+    return Learner(spec, settings.algorithm, derive_seed(settings.seed, "weights"), train.actors, train.device)
 
 
 def build_acting_policy(settings: ExperimentSettings, learner: Learner) -> ActingPolicy:
