@@ -22,8 +22,9 @@ from rattle.analytics.run_directory import RunDirectory
 from rattle.envs.snake import kernel as snake_kernel
 from rattle.learning.algorithms import Batch
 from rattle.trainer.build import build_worlds
+from rattle.trainer.clock import Limits
 from rattle.trainer.display import JsonDisplay
-from rattle.trainer.loop import Limits, TrainingRun
+from rattle.trainer.loop import TrainingRun
 from rattle.trainer.settings import ExperimentSettings
 from rattle.trainer.settings_sources import load_settings
 
@@ -59,7 +60,7 @@ def train(settings: ExperimentSettings, seconds: float) -> tuple[TrainingRun, fl
 
             return wrapper
 
-        run._write_down = timed(run._write_down)  # type: ignore[method-assign]
+        run.ledger.write_down = timed(run.ledger.write_down)  # type: ignore[method-assign]
         run.checkpoint = timed(run.checkpoint)  # type: ignore[method-assign]
         display.update = timed(display.update)  # type: ignore[method-assign]
         summary = run.train(Limits(None, seconds), display, lambda: False)

@@ -73,6 +73,8 @@ def update_row(run: RunDirectory, version: int, **known: Any) -> dict[str, Any]:
         "entropy": float(1.0986 * np.exp(-version / 150)),
         "gradient_norm": abs(noise(0.4, 0.1)),
         "learning_rate": 0.001,
+        "policy_age": 0.5,
+        "max_policy_age": 1,
         **known,
     }
 

@@ -51,6 +51,8 @@ UPDATES: Final = Columns(
         "entropy": "Float64",  # nats an action
         "gradient_norm": "Float64",  # before clipping
         "learning_rate": "Float64",
+        "policy_age": "Nullable(Float64)",  # updates between playing and learning: mean over the rollouts learnt from
+        "max_policy_age": "Nullable(UInt64)",  # the largest of them; null in runs older than these columns
     }
 )
 

@@ -23,6 +23,7 @@ TAGS: Final[Mapping[str, str]] = MappingProxyType(
         "entropy": "learning/entropy",
         "gradient_norm": "learning/gradient_norm",
         "learning_rate": "learning/learning_rate",
+        "policy_age": "learning/policy_age",
         "env_steps_per_second": "speed/env_steps_per_second",
     }
 )

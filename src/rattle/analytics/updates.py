@@ -28,6 +28,8 @@ class _Update(msgspec.Struct):
     entropy: float
     gradient_norm: float
     learning_rate: float
+    policy_age: float | None = None
+    max_policy_age: float | None = None
 
 
 NUMBERS = tuple(name for name in UPDATES if name in _Update.__struct_fields__)

@@ -53,25 +53,27 @@ class EpisodeTracker:
         """Return the mean length in ticks of the last episodes, None before the first has ended."""
         return sum(self._last_lengths) / len(self._last_lengths) if self._last_lengths else None
 
-    def follow(self, buffer: RolloutBuffer, ticks: int) -> FinishedEpisodes:
-        """Take in the first `ticks` ticks of a buffer and return the episodes that ended in them."""
+    def follow(self, buffer: RolloutBuffer, ticks: int, first_slot: int = 0) -> FinishedEpisodes:
+        """Take in the first `ticks` ticks of a buffer of some slots and return the episodes that ended in them."""
+        own = slice(first_slot, first_slot + buffer.action.shape[1])
+        reward, length = self._reward[own], self._length[own]
         if self._complete_episodes:
-            self._reward[:], self._length[:] = 0, 0  # every rollout starts anew
+            reward[:], length[:] = 0, 0  # every rollout starts anew
         ended = buffer.terminated[:ticks] | buffer.truncated[:ticks]
         slots, rewards, lengths = [], [], []
         for tick in range(ticks):
-            self._reward += buffer.reward[tick]  # 0 where no agent acted
-            self._length += buffer.active[tick]
+            reward += buffer.reward[tick]  # 0 where no agent acted
+            length += buffer.active[tick]
             ending = np.flatnonzero(ended[tick])
             slots.append(ending)
-            rewards.append(self._reward[ending])
-            lengths.append(self._length[ending])
-            self._reward[ending], self._length[ending] = 0, 0
+            rewards.append(reward[ending])
+            lengths.append(length[ending])
+            reward[ending], length[ending] = 0, 0
         slot = np.concatenate(slots)
         tick_of = np.repeat(np.arange(ticks), [len(ending) for ending in slots])
         agents = ended.shape[1] // buffer.world_episode.shape[1]
         finished = FinishedEpisodes(
-            slot=slot,
+            slot=first_slot + slot,
             world_episode=buffer.world_episode[tick_of, slot // agents],
             total_reward=np.concatenate(rewards),
             length=np.concatenate(lengths),
@@ -82,9 +84,9 @@ class EpisodeTracker:
         self._remember(finished)
         return finished
 
-    def forget(self) -> None:
-        """Drop the episodes in progress: they were lost and will not end."""
-        self._reward[:], self._length[:] = 0, 0
+    def forget(self, slots: slice) -> None:
+        """Drop the episodes in progress of some slots: they were lost and will not end."""
+        self._reward[slots], self._length[slots] = 0, 0
 
     def _remember(self, finished: FinishedEpisodes) -> None:
         """Keep what the means are over: the last episodes, or all of a rollout whose slots end one episode each.

@@ -17,8 +17,9 @@ from rattle.analytics.writer import storing, write_atomically
 from rattle.errors import RattleError
 from rattle.trainer.build import build_worlds
 from rattle.trainer.checkpoint import list_checkpoints, load_checkpoint
+from rattle.trainer.clock import Limits
 from rattle.trainer.errors import TrainerError
-from rattle.trainer.loop import Limits, TrainingRun
+from rattle.trainer.loop import TrainingRun
 from rattle.trainer.progress import Display, Summary
 from rattle.trainer.run_tables import now, read_run_row, run_row, write_run_row
 from rattle.trainer.served import with_served_environment
@@ -85,7 +86,7 @@ def _train(
         return summary
     except RattleError as error:
         with suppress(AnalyticsError):  # a full disk does not take this either, and must not hide the error
-            run.fail(error)
+            run.ledger.fail(error)
         raise
     finally:
         display.finish(summary)

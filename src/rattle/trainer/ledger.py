@@ -1,0 +1,205 @@
+"""The ledger of a run: the learner, and everything that is written down of what it learns."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.writer import write_atomically
+from rattle.envs.vector import EnvironmentSpec
+from rattle.learning.learner import UpdateMetrics
+from rattle.policies.file import dump_policy
+from rattle.trainer.build import as_policy, build_learner, policy_spec
+from rattle.trainer.checkpoint import Checkpoint, join_parts, save_checkpoint
+from rattle.trainer.collector import RolloutBuffer
+from rattle.trainer.episodes import EpisodeTracker, episode_rows
+from rattle.trainer.errors import TrainerError
+from rattle.trainer.progress import Status, Summary
+from rattle.trainer.recorder import Recorder
+from rattle.trainer.run_tables import NOTHING, RunTables, now, run_row, write_run_row
+from rattle.trainer.settings import ExperimentSettings
+
+
+@dataclass
+class Counters:
+    """What a run has done so far."""
+
+    env_steps: int = 0
+    seconds: float = 0.0  # of training, over all resumes
+    started: str = field(default_factory=now)
+
+
+@dataclass(frozen=True)
+class Played:
+    """The first `ticks` ticks of a buffer that holds some of a run's worlds, played by one version of the policy."""
+
+    buffer: RolloutBuffer
+    ticks: int
+    policy_version: int
+    first_slot: int = 0  # the number, in the run, of the buffer's first slot
+
+    @property
+    def env_steps(self) -> int:
+        """Return the ticks of all its worlds."""
+        return self.ticks * self.buffer.world_episode.shape[1]
+
+
+class RunLedger:
+    """The learner of a run with its counters and tables; the same for a run in one process and in many.
+
+    `slots` counts those of the whole run. Tables and checkpoints go to `directory`, which must be this process's own.
+    """
+
+    def __init__(
+        self,
+        settings: ExperimentSettings,
+        directory: RunDirectory,
+        run_id: str,
+        environment: EnvironmentSpec,
+        slots: int,
+    ) -> None:
+        self.settings = settings
+        self.directory = directory
+        self.run_id = run_id
+        self.environment = environment
+        self.counters = Counters()
+        self.learner = build_learner(settings, policy_spec(settings, environment))
+        self.tables = RunTables(directory, run_id, settings.name, tensorboard=settings.log.tensorboard)
+        complete_episodes = settings.algorithm.complete_episodes
+        agents = environment.agents_per_world
+        self.tracker = EpisodeTracker(slots, complete_episodes=complete_episodes)
+        self.recorder = Recorder(
+            self.tables.steps, run_id, settings.record.every_episodes, agents, complete_episodes=complete_episodes
+        )
+
+    def start(self) -> None:
+        """Begin from nothing: drop what an attempt that never reached its first checkpoint may have left."""
+        self.tables.cut_back(NOTHING)
+        self.tables.log("run_started", seed=self.settings.seed)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on where a checkpoint was taken; `cut_back` must follow when all else is restored too.
+
+        Raises a RattleError, KeyError, TypeError or ValueError when the checkpoint does not fit the settings.
+        """
+        self.learner.restore(checkpoint.part("learner"))
+        self.tracker.restore(checkpoint.part("tracker"))
+        self.recorder.restore(checkpoint.part("recorder"))
+        numbers = checkpoint.numbers
+        self.counters = Counters(numbers["env_steps"], numbers["seconds"], numbers["started"])
+
+    def cut_back(self, checkpoint: Checkpoint) -> None:
+        """Drop what the tables got after a checkpoint: the run plays it again."""
+        self.tables.cut_back(checkpoint.numbers["tables"])
+        self.tables.log("run_resumed", update=self.learner.version)
+
+    def write_down(self, metrics: UpdateMetrics, played: Sequence[Played], speed: float) -> None:
+        """Put an update, and the episodes that ended in what was learnt from, into the tables.
+
+        `speed` is in environment steps a second. The counter of seconds must be up to date.
+        """
+        for part in played:
+            self._write_episodes(part)
+        self.counters.env_steps += sum(part.env_steps for part in played)
+        ages = [metrics.policy_version - 1 - part.policy_version for part in played]
+        self.tables.update(
+            {
+                "policy_version": metrics.policy_version,
+                "env_steps": self.counters.env_steps,
+                "seconds": self.counters.seconds,
+                "env_steps_per_second": speed,
+                "episodes": self.tracker.ended,
+                "mean_return": self.tracker.mean_return,
+                "mean_episode_length": self.tracker.mean_length,
+                "policy_loss": metrics.policy_loss,
+                "value_loss": metrics.value_loss,
+                "entropy": metrics.entropy,
+                "gradient_norm": metrics.gradient_norm,
+                "learning_rate": self.settings.algorithm.learning_rate,
+                "policy_age": sum(ages) / len(ages),
+                "max_policy_age": max(ages),
+            }
+        )
+
+    def _write_episodes(self, part: Played) -> None:
+        first_id = self.tracker.ended
+        finished = self.tracker.follow(part.buffer, part.ticks, part.first_slot)
+        common = {
+            **self.tables.common(),
+            "env_steps": self.counters.env_steps,
+            "policy_version": part.policy_version,
+        }
+        agents = part.buffer.action.shape[1] // part.buffer.world_episode.shape[1]
+        self.tables.episodes(episode_rows(finished, agents, first_id, common))
+        if part.first_slot == 0:
+            self.recorder.follow(part.buffer, part.ticks, part.policy_version)
+
+    def forget(self, slots: slice) -> None:
+        """Drop the episodes in progress of some of the run's slots: they were lost and will not end."""
+        self.tracker.forget(slots)
+        if slots.start == 0:
+            self.recorder.forget()
+
+    def checkpoint(
+        self, status: Status, parts: Mapping[str, Mapping[str, NDArray[Any]]], numbers: Mapping[str, Any]
+    ) -> Summary:
+        """Store everything that decides how the run goes on: the ledger's own, and the caller's parts and numbers."""
+        reach = self.tables.flush()
+        own = {"learner": self.learner.state(), "tracker": self.tracker.state(), "recorder": self.recorder.state()}
+        own_numbers = {
+            "env_steps": self.counters.env_steps,
+            "seconds": self.counters.seconds,
+            "started": self.counters.started,
+            "tables": reach,
+        }
+        checkpoint = Checkpoint(join_parts({**own, **parts}), {**numbers, **own_numbers})
+        save_checkpoint(self.directory, checkpoint, self.learner.version, self.settings.train.keep_checkpoints)
+        data = self.policy_file()
+        write_atomically(self.directory.policy, data)
+        summary = self.summary(status, hashlib.sha256(data).hexdigest())
+        write_run_row(self.directory, run_row(self.settings, summary, self.counters.started))
+        return summary
+
+    def policy_file(self) -> bytes:
+        """Return the learner's policy as a policy file."""
+        return dump_policy(as_policy(self.learner, self.environment))
+
+    def fail(self, error: Exception) -> None:
+        """Write down that the run has ended in an error, keeping the last checkpoint and policy as they are."""
+        self.tables.log("run_failed", level="ERROR", error=str(error))
+        policy = self.directory.policy
+        digest = hashlib.sha256(policy.read_bytes()).hexdigest() if policy.exists() else ""
+        write_run_row(self.directory, run_row(self.settings, self.summary("failed", digest), self.counters.started))
+
+    def summary(self, status: Status, policy_sha256: str) -> Summary:
+        """Return what has come of the run so far."""
+        seconds = self.counters.seconds
+        return Summary(
+            run_id=self.run_id,
+            run_dir=str(self.directory.path),
+            status=status,
+            env_steps=self.counters.env_steps,
+            seconds=seconds,
+            env_steps_per_second=self.counters.env_steps / seconds if seconds else 0.0,
+            updates=self.learner.version,
+            episodes=self.tracker.ended,
+            mean_return=self.tracker.mean_return,
+            mean_episode_length=self.tracker.mean_length,
+            policy_version=self.learner.version,
+            policy_sha256=policy_sha256,
+        )
+
+    def close(self) -> None:
+        """Stop the learner's threads and close the files."""
+        self.learner.close()
+        self.tables.close()
+
+
+def unfit(error: Exception) -> TrainerError:
+    """Return what to say of a checkpoint that `restore` failed on with something other than a RattleError."""
+    return TrainerError(f"the checkpoint lacks what this version needs ({error}): it cannot be resumed")
