@@ -64,16 +64,18 @@ class RolloutBuffer:
 
 @dataclass
 class Group:
-    """Some of the worlds, stepped together, and their columns of the buffer."""
+    """Some of the worlds, stepped together, and their columns of the buffer, whose first world is `buffer_world`."""
 
     worlds: VectorWorlds
     first_world: int
+    buffer_world: int = 0
     first_slot: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.first_slot = self.first_world * self.worlds.spec.agents_per_world
-        self._slots = slice(self.first_slot, self.first_slot + self.worlds.num_slots)
-        self._own_worlds = slice(self.first_world, self.first_world + self.worlds.num_worlds)
+        agents, column = self.worlds.spec.agents_per_world, self.first_world - self.buffer_world
+        self.first_slot = self.first_world * agents
+        self._slots = slice(column * agents, column * agents + self.worlds.num_slots)
+        self._own_worlds = slice(column, column + self.worlds.num_worlds)
 
     def begin(
         self, policy: ActingPolicy, buffer: RolloutBuffer, row: int, tick: int, records: Callable[[int], bool]
@@ -112,7 +114,7 @@ class Group:
             buffer.metrics[name][row, slots] = values
         if worlds.truncated.any():
             cut = np.flatnonzero(worlds.truncated)
-            buffer.final_value[row, self.first_slot + cut] = policy.values(worlds.final_observation[cut])
+            buffer.final_value[row, self._slots.start + cut] = policy.values(worlds.final_observation[cut])
 
     def write_metrics_so_far(self, buffer: RolloutBuffer, row: int, cut: NDArray[np.bool_]) -> None:
         """Write what the episodes cut after a row, (B,) of all slots, have come to."""
@@ -182,6 +184,13 @@ class Collector:
             ticks = self._play_first_episodes(policy, records)
         list(self._pool.map(lambda actor: actor.predict(policy, self.buffer), self.actors))
         return self.buffer.rollout(ticks, policy_version)
+
+    def play_on(self, policy: ActingPolicy, ticks: int) -> None:
+        """Play ticks that nothing is learnt from; raises WorldsLost as `collect` does."""
+        while ticks > 0:
+            block = range(min(ticks, BLOCK, self._max_ticks))
+            self._play(policy, block, lambda _episode: False)
+            ticks -= len(block)
 
     def restart(self) -> None:
         """Start every world's next episode."""

@@ -69,14 +69,16 @@ class EpisodeTracker:
             rewards.append(reward[ending])
             lengths.append(length[ending])
             reward[ending], length[ending] = 0, 0
-        slot = np.concatenate(slots)
-        tick_of = np.repeat(np.arange(ticks), [len(ending) for ending in slots])
+        total_reward = np.concatenate(rewards)
+        whole = ~np.isnan(total_reward)
+        slot = np.concatenate(slots)[whole]
+        tick_of = np.repeat(np.arange(ticks), [len(ending) for ending in slots])[whole]
         agents = ended.shape[1] // buffer.world_episode.shape[1]
         finished = FinishedEpisodes(
             slot=first_slot + slot,
             world_episode=buffer.world_episode[tick_of, slot // agents],
-            total_reward=np.concatenate(rewards),
-            length=np.concatenate(lengths),
+            total_reward=total_reward[whole],
+            length=np.concatenate(lengths)[whole],
             terminated=buffer.terminated[tick_of, slot],
             metrics={name: values[tick_of, slot] for name, values in buffer.metrics.items()},
         )
@@ -84,9 +86,9 @@ class EpisodeTracker:
         self._remember(finished)
         return finished
 
-    def forget(self, slots: slice) -> None:
-        """Drop the episodes in progress of some slots: they were lost and will not end."""
-        self._reward[slots], self._length[slots] = 0, 0
+    def forget(self, slots: slice, *, go_on: bool = False) -> None:
+        """Drop the episodes in progress of some slots: they will not end or, if they `go_on`, have a hole."""
+        self._reward[slots], self._length[slots] = np.nan if go_on else 0, 0  # a sum with NaN is NaN to its end
 
     def _remember(self, finished: FinishedEpisodes) -> None:
         """Keep what the means are over: the last episodes, or all of a rollout whose slots end one episode each.

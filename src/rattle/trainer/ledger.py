@@ -73,9 +73,7 @@ class RunLedger:
         complete_episodes = settings.algorithm.complete_episodes
         agents = environment.agents_per_world
         self.tracker = EpisodeTracker(slots, complete_episodes=complete_episodes)
-        self.recorder = Recorder(
-            self.tables.steps, run_id, settings.record.every_episodes, agents, complete_episodes=complete_episodes
-        )
+        self.recorder = Recorder(self.tables.steps, run_id, agents, complete_episodes=complete_episodes)
 
     def start(self) -> None:
         """Begin from nothing: drop what an attempt that never reached its first checkpoint may have left."""
@@ -139,11 +137,14 @@ class RunLedger:
         if part.first_slot == 0:
             self.recorder.follow(part.buffer, part.ticks, part.policy_version)
 
-    def forget(self, slots: slice) -> None:
-        """Drop the episodes in progress of some of the run's slots: they were lost and will not end."""
-        self.tracker.forget(slots)
+    def forget(self, slots: slice, *, go_on: bool = False) -> None:
+        """Drop the episodes in progress of some of the run's slots.
+
+        They will not end, because their worlds were lost, or they `go_on` with a hole that nobody has seen.
+        """
+        self.tracker.forget(slots, go_on=go_on)
         if slots.start == 0:
-            self.recorder.forget()
+            self.recorder.forget(go_on=go_on)
 
     def checkpoint(
         self, status: Status, parts: Mapping[str, Mapping[str, NDArray[Any]]], numbers: Mapping[str, Any]

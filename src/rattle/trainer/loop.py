@@ -15,6 +15,7 @@ from rattle.trainer.clock import Clock, Limits
 from rattle.trainer.errors import TrainerError
 from rattle.trainer.ledger import Played, RunLedger, unfit
 from rattle.trainer.progress import Display, Progress, Status, Summary
+from rattle.trainer.recorder import recorded_episodes
 from rattle.trainer.settings import ExperimentSettings
 
 Result = TypeVar("Result")
@@ -104,7 +105,7 @@ class TrainingRun:
     def _update(self) -> tuple[UpdateMetrics, Played]:
         """Collect one rollout and learn from it."""
         version = self.learner.version
-        records = self.ledger.recorder.records
+        records = recorded_episodes(self.settings, version)
         rollout = self._despite_loss(lambda: self.collector.collect(self.policy, version, records))
         metrics = self.learner.update(rollout)
         self.policy.load(self.learner.parameters())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -11,58 +11,64 @@ from numpy.typing import NDArray
 
 from rattle.analytics.steps import StepsWriter
 from rattle.trainer.collector import RolloutBuffer
+from rattle.trainer.settings import ExperimentSettings
 
 _PER_AGENT = ("observation", "action", "log_prob", "value", "reward", "terminated", "truncated", "active")
 
 
-class Recorder:
-    """Follows every n-th episode of the first world and hands it to the steps table when it has ended."""
+def recorded_episodes(settings: ExperimentSettings, policy_version: int) -> Callable[[int], bool]:
+    """Return what says of the first world's episode numbers whether they are recorded in a version's rollout.
 
-    def __init__(
-        self, writer: StepsWriter, run_id: str, every_episodes: int, agents: int, *, complete_episodes: bool
-    ) -> None:
+    Rollouts of complete episodes are counted themselves: the numbers of their first episodes have gaps.
+    """
+    every, counts_rollouts = settings.record.every_episodes, settings.algorithm.complete_episodes
+
+    def records(world_episode: int) -> bool:
+        return every > 0 and (policy_version if counts_rollouts else world_episode) % every == 0
+
+    return records
+
+
+class Recorder:
+    """Follows recorded episodes of the first world and hands them to the steps table when they have ended."""
+
+    def __init__(self, writer: StepsWriter, run_id: str, agents: int, *, complete_episodes: bool) -> None:
         self._writer = writer
         self._run_id = run_id
-        self._every = every_episodes
         self._agents = agents
         self._complete_episodes = complete_episodes
-        self._rollouts = 0
         self._episode = 0
+        self._has_hole = False
         self._parts: list[dict[str, NDArray[Any]]] = []
 
-    def records(self, world_episode: int) -> bool:
-        """Whether this episode of the first world is recorded.
-
-        Rollouts of complete episodes are counted themselves: the numbers of their first episodes have gaps.
-        """
-        number = self._rollouts if self._complete_episodes else world_episode
-        return self._every > 0 and number % self._every == 0
-
     def follow(self, buffer: RolloutBuffer, ticks: int, policy_version: int) -> None:
-        """Take in the first `ticks` ticks of a buffer, played by one version of the policy."""
+        """Take in the first `ticks` ticks of a buffer, played by one version of the policy.
+
+        What is recorded is what the buffer holds states of: `recorded_episodes` said so when it was played.
+        """
         episodes = buffer.world_episode[:ticks, 0]
         starts = [0, *(np.flatnonzero(np.diff(episodes)) + 1).tolist(), ticks]
         for start, stop in pairwise(starts):
             episode = int(episodes[start])
             if episode != self._episode:
                 self._parts.clear()  # the earlier one was cut off by a reset
-                self._episode = episode
-            if self.records(episode):
+                self._episode, self._has_hole = episode, False
+            if buffer.state[start] and not self._has_hole:
                 self._parts.append(self._cut_out(buffer, start, stop, policy_version))
                 self._store_if_ended()
         if self._complete_episodes:
-            self._rollouts += 1
             self._parts.clear()  # what was played after the first episode
 
-    def forget(self) -> None:
-        """Drop the episode in progress: it was lost and will not end."""
+    def forget(self, *, go_on: bool = False) -> None:
+        """Drop the episode in progress: it will not end or, if it goes on, has a hole."""
         self._parts.clear()
+        self._has_hole = go_on
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the episode in progress as arrays."""
         state: dict[str, NDArray[Any]] = {
             "episode": np.array(self._episode, np.int64),
-            "rollouts": np.array(self._rollouts, np.int64),
+            "has_hole": np.array(self._has_hole),
         }
         if self._parts:
             joined = self._joined()
@@ -73,7 +79,7 @@ class Recorder:
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Continue the episode that was in progress when `state` was taken."""
         self._episode = int(state["episode"])
-        self._rollouts = int(state["rollouts"])
+        self._has_hole = bool(state["has_hole"])
         self._parts.clear()
         if "state" in state:
             texts = np.array(state["state"].tobytes().decode().split("\n"), np.object_)
