@@ -162,8 +162,8 @@ def serve(snakes: int) -> None:
     """Be the server."""
     from rattle.envs.snake.settings import SnakeSettings
     from rattle.services.env.agent_routes import AgentFace
-    from rattle.services.utils.serving import listen
     from rattle.services.utils.serving import serve as serve_http
+    from rattle.services.utils.sockets import listen
     from rattle.trainer.settings import EnvServiceSection
 
     settings = EnvServiceSection(snakes=snakes)

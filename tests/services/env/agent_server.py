@@ -18,7 +18,7 @@ import uvicorn
 
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.services.env.agent_routes import AgentFace
-from rattle.services.utils.serving import listen
+from rattle.services.utils.sockets import listen
 from rattle.trainer.settings import EnvServiceSection
 
 PATIENCE = 60.0  # seconds that something may take on a busy machine

@@ -17,7 +17,8 @@ SNAKES = 100
 SERVER = """
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.services.env.agent_routes import AgentFace
-from rattle.services.utils.serving import listen, serve
+from rattle.services.utils.serving import serve
+from rattle.services.utils.sockets import listen
 from rattle.trainer.settings import EnvServiceSection
 
 settings = EnvServiceSection(snakes=100, fps=50)

@@ -17,7 +17,8 @@ import uvicorn
 from websockets.sync.client import ClientConnection, connect
 
 from rattle.services.env.app import EnvService
-from rattle.services.utils.serving import listen, server_config
+from rattle.services.utils.serving import server_config
+from rattle.services.utils.sockets import listen
 from rattle.trainer.settings_sources import load_settings
 
 PATIENCE = 60.0  # seconds that something may take on a busy machine

@@ -15,7 +15,8 @@ import uvicorn
 
 from rattle.services.utils import connections
 from rattle.services.utils.asgi import Receive, Scope, Send, answer
-from rattle.services.utils.serving import listen, server_config
+from rattle.services.utils.serving import server_config
+from rattle.services.utils.sockets import listen
 
 LARGE = 2**24
 

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rattle.services.utils.asgi import ClientGone, Receive, answer_problem, read_body
-from rattle.services.utils.serving import ServiceError, _raise_file_limit, listen, url_of
+from rattle.services.utils.serving import _raise_file_limit
+from rattle.services.utils.sockets import ServiceError, listen, url_of
 from rattle.wire.problems import RequestError
 
 

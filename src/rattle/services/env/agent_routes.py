@@ -20,7 +20,7 @@ from rattle.services.env.game import Game
 from rattle.services.env.lives import Moment
 from rattle.services.env.streams import Stream, Streams
 from rattle.services.utils.asgi import ClientGone, Receive, Scope, Send, answer, answer_problem, header, read_body
-from rattle.services.utils.serving import listen
+from rattle.services.utils.sockets import listen
 from rattle.trainer.settings import EnvServiceSection
 from rattle.wire import encoding
 from rattle.wire.problems import RequestError

@@ -6,7 +6,8 @@ from typing import Any
 
 from rattle.services.env.app import SERVICE, EnvService
 from rattle.services.env.clocks import SyncClock
-from rattle.services.utils.serving import ServiceError, listen, serve
+from rattle.services.utils.serving import serve
+from rattle.services.utils.sockets import ServiceError, listen
 from rattle.trainer.settings import ExperimentSettings
 
 

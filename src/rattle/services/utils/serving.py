@@ -17,20 +17,13 @@ from typing import Any, Protocol
 
 import uvicorn
 
-from rattle.errors import RattleError
 from rattle.services.utils.asgi import Receive, Scope, Send, answer_problem, decline
 from rattle.services.utils.connections import IDLE_SECONDS, HttpConnection, SocketConnection
+from rattle.services.utils.sockets import BACKLOG, url_of
 from rattle.wire.problems import RequestError
 
 #: How long open requests may go on when the service stops, in seconds.
 GRACE_SECONDS = 5
-_BACKLOG = 2048
-#: What the system keeps of an answer before it has been sent: old lines for a slow reader wait here, so not for long.
-_UNSENT_BYTES = 2**14
-
-
-class ServiceError(RattleError):
-    """A service cannot run."""
 
 
 class Service(Protocol):
@@ -69,35 +62,6 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._service.stop()
         await super().shutdown(sockets)
-
-
-def listen(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
-    """Return a bound socket; raises ServiceError in one line when the address cannot be had."""
-    what = "port" if kind == socket.SOCK_STREAM else "UDP port"
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)[0]
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "this is no name of a host"
-        raise ServiceError(f"cannot listen on '{host}': {reason}; choose another host") from None
-    listener = socket.socket(family, kind)
-    try:
-        if kind == socket.SOCK_STREAM:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        if kind == socket.SOCK_STREAM:
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
-            listener.listen(_BACKLOG)  # two sockets may be bound to one port as long as none listens
-    except OSError as error:
-        listener.close()
-        raise ServiceError(f"cannot listen on {what} {port} of {host}: {error.strerror}; choose another") from None
-    return listener
-
-
-def url_of(listener: socket.socket) -> str:
-    """Return the http URL of a bound socket."""
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{host}:{port}"
 
 
 class _HandshakesDeclined(logging.Filter):
@@ -160,7 +124,7 @@ def server_config(app: Callable[[Scope, Receive, Send], Any], max_message_bytes:
         server_header=False,
         timeout_keep_alive=int(IDLE_SECONDS),
         timeout_graceful_shutdown=GRACE_SECONDS,
-        backlog=_BACKLOG,
+        backlog=BACKLOG,
     )
 
 

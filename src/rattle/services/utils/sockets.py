@@ -1,0 +1,48 @@
+"""The addresses that services listen on."""
+
+from __future__ import annotations
+
+import socket
+
+from rattle.errors import RattleError
+
+BACKLOG = 2048
+#: What the system keeps of an answer before it has been sent: old lines for a slow reader wait here, so not for long.
+_UNSENT_BYTES = 2**14
+
+
+class ServiceError(RattleError):
+    """A service cannot run."""
+
+
+def listen(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+    """Return a bound socket; raises ServiceError in one line when the address cannot be had."""
+    what = "port" if kind == socket.SOCK_STREAM else "UDP port"
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)[0]
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "this is no name of a host"
+        raise ServiceError(f"cannot listen on '{host}': {reason}; choose another host") from None
+    listener = socket.socket(family, kind)
+    try:
+        if kind == socket.SOCK_STREAM:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        if kind == socket.SOCK_STREAM:
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+            listener.listen(BACKLOG)  # two sockets may be bound to one port as long as none listens
+    except OSError as error:
+        listener.close()
+        raise ServiceError(f"cannot listen on {what} {port} of {host}: {error.strerror}; choose another") from None
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the http URL of a bound socket."""
+    return f"http://{address_of(*listener.getsockname()[:2])}"
+
+
+def address_of(host: str, port: int) -> str:
+    """Return HOST:PORT of a service as a client on this machine reaches it."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"{host}:{port}"
