@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rattle.envs.philox import philox_words, split_seed
-from rattle.policies.acting import ActingPolicy
+from rattle.policies.acting import ActingPolicy, Groups, draw
+from rattle.policies.errors import PolicyError
 from rattle.policies.spec import Codes, Floats, PolicySpec
 from tests.policies.building import network_outputs, play, policy_specs, random_observation, random_parameters
 
@@ -164,3 +165,36 @@ def test_a_row_gives_the_same_bits_in_any_batch(spec: PolicySpec) -> None:
         assert policy.values(observation[rows]).tobytes() == values[rows].tobytes()
     backwards = play(policy, np.ascontiguousarray(observation[::-1]), 9, 100, greedy=True)
     np.testing.assert_array_equal(backwards.value[::-1], whole.value)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    spec=policy_specs(),
+    groups=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2**64 - 1), st.booleans()), min_size=1, max_size=6),
+    seed=st.integers(0, 2**32),
+)
+def test_groups_in_a_batch_get_the_bits_that_they_get_alone(
+    spec: PolicySpec, groups: list[tuple[int, int, bool]], seed: int
+) -> None:
+    parameters = random_parameters(spec, seed)
+    rows = np.array([count for count, _, _ in groups])
+    seeds = np.array([group_seed for _, group_seed, _ in groups], np.uint64)
+    greedy = np.array([is_greedy for _, _, is_greedy in groups])
+    observation = random_observation(spec, int(rows.sum()), seed)
+    logits, value = ActingPolicy(spec, parameters).forward(observation)
+    action, log_prob = draw(logits, Groups(rows, seeds, greedy))
+
+    last = 0
+    for count, group_seed, is_greedy in groups:
+        here = slice(last, last + count)
+        alone = play(ActingPolicy(spec, parameters, group_seed), observation[here], greedy=is_greedy)
+        assert (action[here].tobytes(), log_prob[here].tobytes()) == (alone.action.tobytes(), alone.log_prob.tobytes())
+        assert value[here].tobytes() == alone.value.tobytes()
+        last += count
+
+
+@pytest.mark.parametrize("rows", [[2], [2, 2], [4, -1]])
+def test_groups_have_all_rows_and_no_more(rows: list[int]) -> None:
+    groups = Groups(np.array(rows), np.zeros(len(rows), np.uint64), np.zeros(len(rows), np.bool_))
+    with pytest.raises(PolicyError, match=r"rows do not make up 3 rows of logits"):
+        draw(np.zeros((3, 2), np.float32), groups)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,23 @@ class ActingPolicy:
             kernel.values(observation, self._is_codes, self._sizes, self._parameters, self._tanh, value)
         return value
 
+    def forward(self, observation: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the logits (N, actions) and the value (N,) of every row: the bits that `act` chooses from."""
+        observation = self._checked(observation)
+        logits = np.empty((len(observation), self.spec.num_actions), np.float32)
+        value = np.empty(len(observation), np.float32)
+        kernel.forward(
+            observation,
+            self._is_codes,
+            self._sizes,
+            self._parameters,
+            self._tanh,
+            self.spec.num_actions,
+            logits,
+            value,
+        )
+        return logits, value
+
     def _checked(self, observation: NDArray[Any]) -> NDArray[Any]:
         row = self.spec.observation.row_size
         if observation.dtype != self._dtype or observation.ndim != 2 or observation.shape[1] != row:
@@ -98,6 +115,28 @@ class ActingPolicy:
                 "it was made for another environment"
             )
         return np.ascontiguousarray(observation)  # for other layouts, Numba would compile the kernel anew
+
+
+class Groups(NamedTuple):
+    """Rows of a batch that belong together, one group after another; a group draws the same in any batch."""
+
+    rows: NDArray[np.int64]  # (G,) how many rows each group has
+    seed: NDArray[np.uint64]  # (G,)
+    greedy: NDArray[np.bool_]  # (G,) take the most probable action instead of drawing one
+
+
+def draw(logits: NDArray[np.float32], groups: Groups) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return an action and its log-probability for every row of logits (N, actions), from `ActingPolicy.forward`.
+
+    A group gets what `ActingPolicy.act` with its seed gives its rows at tick 0. Raises PolicyError when the groups do
+    not make up N rows.
+    """
+    if groups.rows.sum() != len(logits) or (groups.rows < 0).any():  # the compiled code would write past the arrays
+        raise PolicyError(f"groups of {groups.rows.tolist()} rows do not make up {len(logits)} rows of logits")
+    action = np.empty(len(logits), np.int64)
+    log_prob = np.empty(len(logits), np.float32)
+    kernel.draw(logits, *groups, action, log_prob)
+    return action, log_prob
 
 
 def parameter_shapes(spec: PolicySpec) -> dict[str, tuple[int, ...]]:

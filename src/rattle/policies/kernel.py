@@ -150,6 +150,27 @@ def _best(logits, num_actions):
     return best
 
 
+@njit(inline="always")
+def _choose(logits, num_actions, greedy, tick, slot, key_low, key_high):
+    """Return an action and its log-probability; the draw is from the counter (tick, slot) under the key."""
+    largest, total = _normaliser(logits, num_actions)
+    if greedy:
+        chosen = _best(logits, num_actions)
+    else:
+        word, _, _, _ = philox(
+            tick & uint64(0xFFFFFFFF),
+            tick >> uint64(32),
+            slot & uint64(0xFFFFFFFF),
+            slot >> uint64(32),
+            key_low,
+            key_high,
+        )
+        # 24 bits: as many as a float32 below 1 can hold exactly.
+        uniform = np.float32(word >> uint64(8)) * np.float32(2.0**-24)
+        chosen = _sample(logits, num_actions, largest, total, uniform)
+    return chosen, logits[chosen] - largest - np.log(total)
+
+
 @compiled
 def act(
     observation, is_codes, sizes, parameters, tanh, num_actions, key, first_slot, tick, greedy, action, log_prob, value
@@ -165,25 +186,47 @@ def act(
     has_value = sizes[-1] > num_actions
     for row in range(observation.shape[0]):
         outputs = _outputs(observation, row, is_codes, sizes, parameters, tanh, here, there)
-        largest, total = _normaliser(outputs, num_actions)
-        if greedy:
-            chosen = _best(outputs, num_actions)
-        else:
-            slot = uint64(first_slot) + uint64(row)
-            word, _, _, _ = philox(
-                uint64(tick) & uint64(0xFFFFFFFF),
-                uint64(tick) >> uint64(32),
-                slot & uint64(0xFFFFFFFF),
-                slot >> uint64(32),
-                uint64(key[0]),
-                uint64(key[1]),
-            )
-            # 24 bits: as many as a float32 below 1 can hold exactly.
-            uniform = np.float32(word >> uint64(8)) * np.float32(2.0**-24)
-            chosen = _sample(outputs, num_actions, largest, total, uniform)
-        action[row] = chosen
-        log_prob[row] = outputs[chosen] - largest - np.log(total)
+        slot = uint64(first_slot) + uint64(row)
+        action[row], log_prob[row] = _choose(
+            outputs, num_actions, greedy, uint64(tick), slot, uint64(key[0]), uint64(key[1])
+        )
         value[row] = outputs[num_actions] if has_value else np.float32(0)
+
+
+@compiled
+def forward(observation, is_codes, sizes, parameters, tanh, num_actions, logits, value):
+    """Write every row's logits and value: what `act` chooses from."""
+    widest = uint64(np.max(sizes))
+    here = np.zeros(widest, np.float32)
+    there = np.zeros(widest, np.float32)
+    has_value = sizes[-1] > num_actions
+    for row in range(observation.shape[0]):
+        outputs = _outputs(observation, row, is_codes, sizes, parameters, tanh, here, there)
+        for a in range(num_actions):
+            logits[row, a] = outputs[a]
+        value[row] = outputs[num_actions] if has_value else np.float32(0)
+
+
+@compiled
+def draw(logits, rows, seed, greedy, action, log_prob):
+    """Choose an action for every row of logits as `act` does at tick 0.
+
+    The rows are those of several groups, one after another: group g has rows[g] of them, and its row r draws as slot r
+    under the key seed[g], in whatever batch the group is.
+    """
+    num_actions = logits.shape[1]
+    scratch = np.zeros(num_actions, np.float32)
+    row = 0
+    for group in range(rows.shape[0]):
+        key_low = seed[group] & uint64(0xFFFFFFFF)
+        key_high = seed[group] >> uint64(32)
+        for slot in range(rows[group]):
+            for a in range(num_actions):
+                scratch[a] = logits[row, a]
+            action[row], log_prob[row] = _choose(
+                scratch, num_actions, greedy[group], uint64(0), uint64(slot), key_low, key_high
+            )
+            row += 1
 
 
 @compiled
