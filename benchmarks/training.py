@@ -21,12 +21,12 @@ from measure import median_seconds, report, side_by_side, table
 from rattle.analytics.run_directory import RunDirectory
 from rattle.envs.snake import kernel as snake_kernel
 from rattle.learning.algorithms import Batch
-from rattle.trainer.build import build_worlds
 from rattle.trainer.clock import Limits
 from rattle.trainer.display import JsonDisplay
 from rattle.trainer.loop import TrainingRun
 from rattle.trainer.settings import ExperimentSettings
 from rattle.trainer.settings_sources import load_settings
+from rattle.trainer.worlds import build_worlds
 
 THREADS = 2
 SECONDS = 12.0

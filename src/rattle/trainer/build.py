@@ -7,16 +7,15 @@ from itertools import pairwise
 import numpy as np
 
 from rattle.envs.philox import derive_seed
-from rattle.envs.registry import make_worlds
-from rattle.envs.vector import EnvironmentSpec, VectorWorlds
+from rattle.envs.vector import EnvironmentSpec
 from rattle.learning.algorithms import A2C
 from rattle.learning.learner import Learner
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.file import Policy
 from rattle.policies.spec import PolicySpec, observation_input
 from rattle.trainer.collector import Actor, Collector, Group
-from rattle.trainer.served import serve_worlds
 from rattle.trainer.settings import ExperimentSettings
+from rattle.trainer.worlds import build_worlds
 
 
 def build_collector(settings: ExperimentSettings) -> Collector:
@@ -33,14 +32,6 @@ def build_collector(settings: ExperimentSettings) -> Collector:
     made = [Group(build_worlds(settings, last - first, first), first) for first, last in pairwise(firsts)]
     shares = [Actor(made[number : number + turns]) for number in range(0, parts, turns)]
     return Collector(shares, ticks, complete_episodes=algorithm.complete_episodes)
-
-
-def build_worlds(settings: ExperimentSettings, worlds: int, first_world: int) -> VectorWorlds:
-    """Make some of an experiment's worlds, numbered from `first_world`, here or in its environment server."""
-    seed = derive_seed(settings.seed, "worlds")
-    if settings.env.url is not None:
-        return serve_worlds(settings.env, worlds, seed, first_world)
-    return make_worlds(settings.env.id, settings.env.own_settings, worlds, seed, first_world)
 
 
 def policy_spec(settings: ExperimentSettings, environment: EnvironmentSpec) -> PolicySpec:

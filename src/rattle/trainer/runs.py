@@ -3,49 +3,33 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 from rattle.analytics.errors import AnalyticsError
-from rattle.analytics.extras import require
-from rattle.analytics.run_directory import RUNS_ROOT, RunDirectory, find_run
-from rattle.analytics.writer import storing, write_atomically
+from rattle.analytics.run_directory import RunDirectory, find_run
 from rattle.errors import RattleError
-from rattle.trainer.build import build_worlds
 from rattle.trainer.checkpoint import list_checkpoints, load_checkpoint
 from rattle.trainer.clock import Limits
 from rattle.trainer.errors import TrainerError
 from rattle.trainer.loop import TrainingRun
+from rattle.trainer.new_runs import make_folder, name_run, store_beginning
 from rattle.trainer.progress import Display, Summary
-from rattle.trainer.run_tables import now, read_run_row, run_row, write_run_row
+from rattle.trainer.run_tables import read_run_row
 from rattle.trainer.served import with_served_environment
 from rattle.trainer.settings import ExperimentSettings
-from rattle.trainer.settings_sources import check_settings, read_yaml, to_yaml
+from rattle.trainer.settings_sources import check_settings, read_yaml
 
 
 def train(settings: ExperimentSettings, run_dir: Path | None, display: Display) -> Summary:
     """Start a run in `run_dir`, or in a new directory below runs/, and train it until a limit or a signal."""
     settings = with_served_environment(settings)
-    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{settings.name}-s{settings.seed}-{secrets.token_hex(2)}"
-    directory = RunDirectory(run_dir or RUNS_ROOT / run_id)
-    if directory.is_run:
-        raise TrainerError(
-            f"{directory.path} holds a run already: resume it with --resume {directory.path}, or choose another"
-        )
-    # What cannot be had leaves no run behind.
-    build_worlds(settings, 1, 0).close()
-    if settings.log.tensorboard:
-        require("tensorboardX", "tensorboard", "log.tensorboard")
-    with storing(directory.path):
-        directory.path.mkdir(parents=True, exist_ok=True)
+    directory, run_id = name_run(settings, run_dir)
+    make_folder(directory)
     with directory.locked():
-        nothing = Summary.of_nothing_yet(run_id, str(directory.path))
-        write_run_row(directory, run_row(settings, nothing, now()))
-        write_atomically(directory.config, to_yaml(settings).encode())
+        store_beginning(directory, run_id, settings)
         limits = Limits(settings.train.steps, settings.train.seconds)
         return _train(settings, directory, run_id, limits, display)
 

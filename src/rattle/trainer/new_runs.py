@@ -1,0 +1,48 @@
+"""The beginning of a run: its name, its directory and what is stored before anything is learnt."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rattle.analytics.extras import require
+from rattle.analytics.run_directory import RUNS_ROOT, RunDirectory
+from rattle.analytics.writer import storing, write_atomically
+from rattle.trainer.errors import TrainerError
+from rattle.trainer.progress import Summary
+from rattle.trainer.run_tables import now, run_row, write_run_row
+from rattle.trainer.settings import ExperimentSettings
+from rattle.trainer.settings_sources import to_yaml
+from rattle.trainer.worlds import build_worlds
+
+
+def name_run(settings: ExperimentSettings, run_dir: Path | None) -> tuple[RunDirectory, str]:
+    """Return the directory, `run_dir` or a new one below runs/, and the run_id of a run that nothing is stored of yet.
+
+    Raises RattleError where a run is there already, or for an experiment whose worlds cannot be made: what cannot be
+    had leaves no run behind.
+    """
+    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{settings.name}-s{settings.seed}-{secrets.token_hex(2)}"
+    directory = RunDirectory(run_dir or RUNS_ROOT / run_id)
+    if directory.is_run:
+        raise TrainerError(
+            f"{directory.path} holds a run already: resume it with --resume {directory.path}, or choose another"
+        )
+    build_worlds(settings, 1, 0).close()
+    if settings.log.tensorboard:
+        require("tensorboardX", "tensorboard", "log.tensorboard")
+    return directory, run_id
+
+
+def make_folder(directory: RunDirectory) -> None:
+    """Make the folder of a run, so that it can be locked."""
+    with storing(directory.path):
+        directory.path.mkdir(parents=True, exist_ok=True)
+
+
+def store_beginning(directory: RunDirectory, run_id: str, settings: ExperimentSettings) -> None:
+    """Store the settings of a run and its first row of `runs`; the caller holds the directory's lock."""
+    nothing = Summary.of_nothing_yet(run_id, str(directory.path))
+    write_run_row(directory, run_row(settings, nothing, now()))
+    write_atomically(directory.config, to_yaml(settings).encode())

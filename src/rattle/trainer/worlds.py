@@ -1,0 +1,17 @@
+"""The worlds of an experiment, in this process or in a server; without the packages that learn."""
+
+from __future__ import annotations
+
+from rattle.envs.philox import derive_seed
+from rattle.envs.registry import make_worlds
+from rattle.envs.vector import VectorWorlds
+from rattle.trainer.served import serve_worlds
+from rattle.trainer.settings import ExperimentSettings
+
+
+def build_worlds(settings: ExperimentSettings, worlds: int, first_world: int) -> VectorWorlds:
+    """Make some of an experiment's worlds, numbered from `first_world`, here or in its environment server."""
+    seed = derive_seed(settings.seed, "worlds")
+    if settings.env.url is not None:
+        return serve_worlds(settings.env, worlds, seed, first_world)
+    return make_worlds(settings.env.id, settings.env.own_settings, worlds, seed, first_world)
