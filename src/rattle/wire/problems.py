@@ -11,17 +11,22 @@ from rattle.errors import RattleError
 
 PROBLEM_TYPE = "application/problem+json"
 
-#: The HTTP status of every code; docs/env-api.md says when each is used.
+#: The HTTP status of every code; docs/env-api.md says when the Env service uses them.
 STATUS = {
     "bad_request": HTTPStatus.BAD_REQUEST,
     "bad_value": HTTPStatus.BAD_REQUEST,
     "unknown_path": HTTPStatus.NOT_FOUND,
     "unknown_snake": HTTPStatus.NOT_FOUND,
     "unknown_session": HTTPStatus.NOT_FOUND,
+    "unknown_policy": HTTPStatus.NOT_FOUND,
+    "unknown_agent": HTTPStatus.NOT_FOUND,
     "no_agent_api": HTTPStatus.NOT_FOUND,
     "wrong_method": HTTPStatus.METHOD_NOT_ALLOWED,
     "not_acceptable": HTTPStatus.NOT_ACCEPTABLE,
     "wrong_step": HTTPStatus.CONFLICT,
+    "conflict": HTTPStatus.CONFLICT,
+    "replaced": HTTPStatus.CONFLICT,
+    "run_over": HTTPStatus.CONFLICT,
     "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "unsupported_type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     "internal": HTTPStatus.INTERNAL_SERVER_ERROR,

@@ -1,0 +1,165 @@
+"""Running a gRPC service: its server and limits, health, refusals, the first line and a shutdown that says goodbye."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from rattle.services.utils.sockets import ServiceError, address_of, listen
+from rattle.wire.problems import RequestError
+
+#: How long calls in progress may go on when the service stops, in seconds.
+GRACE_SECONDS = 5.0
+#: A client that says nothing is asked after so many seconds whether it lives, and given up when it does not answer.
+_ALIVE_AFTER_SECONDS = 20
+_ALIVE_WITHIN_SECONDS = 10
+#: Clients may ask the same, but not more often.
+_ASKED_EVERY_SECONDS = 5
+
+#: The gRPC status of every code of a RequestError.
+STATUS = {
+    "bad_request": grpc.StatusCode.INVALID_ARGUMENT,
+    "bad_value": grpc.StatusCode.INVALID_ARGUMENT,
+    "unknown_path": grpc.StatusCode.UNIMPLEMENTED,
+    "unknown_snake": grpc.StatusCode.NOT_FOUND,
+    "unknown_session": grpc.StatusCode.NOT_FOUND,
+    "unknown_policy": grpc.StatusCode.NOT_FOUND,
+    "no_agent_api": grpc.StatusCode.NOT_FOUND,
+    "wrong_method": grpc.StatusCode.UNIMPLEMENTED,
+    "not_acceptable": grpc.StatusCode.INVALID_ARGUMENT,
+    "wrong_step": grpc.StatusCode.FAILED_PRECONDITION,
+    "replaced": grpc.StatusCode.ABORTED,
+    "run_over": grpc.StatusCode.FAILED_PRECONDITION,
+    "too_large": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "unsupported_type": grpc.StatusCode.INVALID_ARGUMENT,
+    "internal": grpc.StatusCode.INTERNAL,
+    "full": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "shutting_down": grpc.StatusCode.UNAVAILABLE,
+}
+
+
+class GrpcService(Protocol):
+    """What is served by itself, over gRPC only."""
+
+    #: Full names of its gRPC services, such as "rattle.v1.Training".
+    names: Sequence[str]
+
+    def attach(self, server: grpc.aio.Server) -> None:
+        """Add its methods to a server."""
+
+    async def start(self) -> None:
+        """Called when the service has its address and before the first call."""
+
+    async def stop(self) -> None:
+        """Called before calls are cut off: streams end here."""
+
+
+def make_server(max_message_bytes: int, max_calls: int) -> grpc.aio.Server:
+    """Return a server with bounds: of a message's size, and of the calls, streams included, that go on at a time."""
+    return grpc.aio.server(
+        maximum_concurrent_rpcs=max_calls,
+        options=[
+            ("grpc.so_reuseport", 0),  # else two services on one port would share its connections
+            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.max_send_message_length", max_message_bytes),
+            ("grpc.max_concurrent_streams", max_calls),
+            ("grpc.keepalive_time_ms", _ALIVE_AFTER_SECONDS * 1000),
+            ("grpc.keepalive_timeout_ms", _ALIVE_WITHIN_SECONDS * 1000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", _ASKED_EVERY_SECONDS * 1000),
+        ],
+    )
+
+
+def bind(server: grpc.aio.Server, host: str, port: int) -> str:
+    """Have a server listen, on any free port for 0, and return HOST:PORT; raises ServiceError in one line."""
+    listen(host, port).close()  # says why not; gRPC itself would write lines of its own to stderr
+    try:
+        got = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    except RuntimeError:
+        raise ServiceError(f"cannot listen on port {port} of {host}: choose another") from None
+    return address_of(host, got)
+
+
+class Health:
+    """The standard health and reflection services of a server: each of its services by name, and all of them as ""."""
+
+    def __init__(self, server: grpc.aio.Server, names: Sequence[str]) -> None:
+        self._servicer = health.aio.HealthServicer()
+        self._names = ("", *names)
+        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+        reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+
+    async def say(self, *, serving: bool) -> None:
+        """Say whether calls are welcome."""
+        status = health_pb2.HealthCheckResponse
+        for name in self._names:
+            await self._servicer.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+
+@asynccontextmanager
+async def answering(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+    """End a call with the status of the RequestError that the block raises; the message begins with the field."""
+    try:
+        yield
+    except RequestError as error:
+        text = str(error)
+        if error.field is not None and not text.startswith(error.field):
+            text = f"{error.field}: {text}"
+        await context.abort(STATUS[error.code], text)
+
+
+def serve(
+    service: GrpcService,
+    name: str,
+    host: str,
+    port: int,
+    more: Mapping[str, Any],
+    *,
+    max_message_bytes: int,
+    max_calls: int,
+) -> None:
+    """Serve until SIGINT or SIGTERM; prints {"service", "address", …} as the first line when calls are welcome.
+
+    A second signal ends the process at once.
+    """
+
+    async def run() -> None:
+        stopped = _on_signals()
+        server = make_server(max_message_bytes, max_calls)
+        address = bind(server, host, port)
+        service.attach(server)
+        checks = Health(server, service.names)
+        await service.start()
+        await server.start()
+        sys.stdout.write(json.dumps({"service": name, "address": address, **more}) + "\n")
+        sys.stdout.flush()
+        await stopped.wait()
+        await checks.say(serving=False)
+        await service.stop()
+        await server.stop(GRACE_SECONDS)
+
+    asyncio.run(run())
+
+
+def _on_signals() -> asyncio.Event:
+    """Return what is set by the first SIGINT or SIGTERM; the next has its usual effect."""
+    asked, loop, numbers = asyncio.Event(), asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
+
+    def ask() -> None:
+        asked.set()
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+    for number in numbers:
+        loop.add_signal_handler(number, ask)
+    return asked

@@ -1,0 +1,137 @@
+"""What every gRPC service has: an address of its own, health, reflection, and refusals that name the field."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from rattle.services.utils.grpc_serving import STATUS, Health, answering, bind, make_server
+from rattle.services.utils.protos import training_pb2, training_pb2_grpc
+from rattle.services.utils.sockets import ServiceError, listen
+from rattle.wire import problems
+from rattle.wire.problems import RequestError
+
+NAME = "rattle.v1.Training"
+LIMIT = 2**16
+
+
+class Refusing(training_pb2_grpc.TrainingServicer):
+    """Answers what it is told to."""
+
+    def __init__(self, error: RequestError | None) -> None:
+        self._error = error
+
+    async def GetPolicy(self, request: Any, context: Any) -> training_pb2.Policy:  # noqa: N802
+        async with answering(context):
+            if self._error is not None:
+                raise self._error
+        return training_pb2.Policy(policy_id=request.policy_id)
+
+
+@asynccontextmanager
+async def serving(error: RequestError | None = None) -> AsyncIterator[tuple[grpc.aio.Channel, Health, str]]:
+    server = make_server(LIMIT, 100)
+    address = bind(server, "127.0.0.1", 0)
+    training_pb2_grpc.add_TrainingServicer_to_server(Refusing(error), server)
+    health = Health(server, [NAME])
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(address, [("grpc.max_send_message_length", 2**24)]) as channel:
+            yield channel, health, address
+    finally:
+        await server.stop(0)
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 60))
+
+
+def test_every_code_has_a_status() -> None:
+    assert STATUS.keys() == problems.STATUS.keys()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (RequestError("bad_value", "reward: is missing", "reward"), "INVALID_ARGUMENT", "reward: is missing"),
+        (RequestError("bad_value", "is missing", "reward"), "INVALID_ARGUMENT", "reward: is missing"),
+        (RequestError("unknown_policy", "no policy 'x'"), "NOT_FOUND", "no policy 'x'"),
+        (RequestError("shutting_down", "stopping"), "UNAVAILABLE", "stopping"),
+    ],
+)
+def test_a_refusal_says_its_code_and_the_field(error: RequestError, status: str, message: str) -> None:
+    async def test() -> None:
+        async with serving(error) as (channel, _, _):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await training_pb2_grpc.TrainingStub(channel).GetPolicy(training_pb2.GetPolicyRequest())
+            assert refused.value.code().name == status
+            assert refused.value.details() == message
+
+    run(test)
+
+
+def test_health_is_said_by_service_and_for_all() -> None:
+    async def test() -> None:
+        async with serving() as (channel, health, _):
+            stub = health_pb2_grpc.HealthStub(channel)
+            for serves, said in ((True, "SERVING"), (False, "NOT_SERVING")):
+                await health.say(serving=serves)
+                for name in ("", NAME):
+                    answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
+                    assert health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status) == said
+            with pytest.raises(grpc.aio.AioRpcError, match="NOT_FOUND"):
+                await stub.Check(health_pb2.HealthCheckRequest(service="rattle.v1.Nothing"))
+
+    run(test)
+
+
+def test_services_are_listed_by_reflection() -> None:
+    async def test() -> None:
+        async with serving() as (channel, _, _):
+            stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+            asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+            [answer] = [answer async for answer in stub.ServerReflectionInfo(asked)]
+            assert NAME in [service.name for service in answer.list_services_response.service]
+
+    run(test)
+
+
+def test_messages_that_are_too_large_are_refused() -> None:
+    async def test() -> None:
+        async with serving() as (channel, _, _):
+            stub = training_pb2_grpc.TrainingStub(channel)
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await stub.GetPolicy(training_pb2.GetPolicyRequest(policy_id="x" * LIMIT))
+            assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert (await stub.GetPolicy(training_pb2.GetPolicyRequest(policy_id="x"))).policy_id == "x"
+
+    run(test)
+
+
+def test_an_address_that_is_taken_is_said_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    async def test() -> None:
+        async with serving() as (_, _, address):
+            port = int(address.rpartition(":")[2])
+            with pytest.raises(ServiceError, match=rf"port {port} of 127\.0\.0\.1: Address already in use"):
+                bind(make_server(LIMIT, 100), "127.0.0.1", port)
+        with pytest.raises(ServiceError, match="choose another host"):
+            bind(make_server(LIMIT, 100), "no host", 0)
+
+    run(test)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_server_has_its_port_for_itself() -> None:
+    async def test() -> None:
+        async with serving() as (_, _, address):
+            with pytest.raises(ServiceError):
+                listen("127.0.0.1", int(address.rpartition(":")[2]))
+
+    run(test)
