@@ -22,16 +22,16 @@ HOLDER = """
 import sys
 from pathlib import Path
 from rattle.analytics.run_directory import RunDirectory
-with RunDirectory(Path(sys.argv[1])).locked():
+with getattr(RunDirectory(Path(sys.argv[1])), sys.argv[2])():
     print("locked", flush=True)
     sys.stdin.read()
 """
 
 
 @contextmanager
-def other_process_in(run: RunDirectory) -> Iterator[subprocess.Popen[str]]:
-    """Hold the lock of a run in another process."""
-    command = [sys.executable, "-c", HOLDER, str(run.path)]
+def other_process_in(run: RunDirectory, kind: str = "locked") -> Iterator[subprocess.Popen[str]]:
+    """Hold a lock of a run in another process."""
+    command = [sys.executable, "-c", HOLDER, str(run.path), kind]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "locked\n"
@@ -50,6 +50,22 @@ def test_a_run_in_use_by_another_process_is_refused_until_that_dies(run: RunDire
         assert not run.in_use
         with run.locked():
             assert run.in_use
+    assert not run.in_use
+
+
+def test_one_launcher_at_a_time_while_its_services_come_and_go(run: RunDirectory) -> None:
+    in_use = "is in use by another process"
+    with other_process_in(run, "launching"):
+        assert run.in_use
+        with pytest.raises(AnalyticsError, match=in_use), run.launching():
+            pass
+        with run.locked():  # as a service does
+            pass
+        assert run.in_use
+    with other_process_in(run), pytest.raises(AnalyticsError, match=in_use), run.launching():
+        pass
+    with run.launching():
+        pass
     assert not run.in_use
 
 

@@ -1,4 +1,4 @@
-"""Where a run keeps what, how a run is found by name, and the lock that keeps two processes out of one run.
+"""Where a run keeps what, how a run is found by name, and the locks that keep two processes out of one run.
 
 <run directory>/
     config.yaml                     the effective configuration
@@ -7,6 +7,7 @@
     steps/WRITER-NNNNNN.parquet     recorded episodes, each file complete when it appears
     checkpoints/update-NNNNNNNNNN.safetensors
     policy.safetensors              the newest checkpointed policy
+    service-logs/SERVICE.log        what the processes of `rattle up` wrote to stdout and stderr
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ class RunDirectory:
         self.run = path / "run.json"
         self.policy = path / "policy.safetensors"
         self.checkpoints = path / "checkpoints"
+        self.service_logs = path / "service-logs"
         self._lock = path / ".lock"
+        self._launch_lock = path / ".launch.lock"
 
     def table(self, name: str) -> Path:
         """Return the folder that holds the files of a table."""
@@ -50,20 +53,11 @@ class RunDirectory:
 
     @property
     def in_use(self) -> bool:
-        """Whether a living process, this one included, holds the lock of this run.
+        """Whether a living process, this one included, holds a lock of this run.
 
         A lock that this user may not look at counts as held: someone else's run may well be in progress.
         """
-        try:
-            descriptor = os.open(self._lock, os.O_RDONLY)
-        except FileNotFoundError:
-            return False
-        except PermissionError:
-            return True
-        try:
-            return not _lock(descriptor, fcntl.LOCK_SH)
-        finally:
-            os.close(descriptor)
+        return _is_held(self._lock) or _is_held(self._launch_lock)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -71,8 +65,24 @@ class RunDirectory:
 
         The operating system drops the lock with the process, however it dies.
         """
-        with storing(self._lock):
-            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o644)
+        with self._hold(self._lock):
+            yield
+
+    @contextmanager
+    def launching(self) -> Iterator[None]:
+        """Keep other launchers from running services here; a service that writes locks the directory for itself.
+
+        Raises AnalyticsError when there is one already, or when a process writes here.
+        """
+        with self._hold(self._launch_lock):
+            with self.locked():
+                pass
+            yield
+
+    @contextmanager
+    def _hold(self, lock: Path) -> Iterator[None]:
+        with storing(lock):
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             if not _lock(descriptor, fcntl.LOCK_EX):
                 time.sleep(
@@ -86,6 +96,19 @@ class RunDirectory:
             yield
         finally:
             os.close(descriptor)
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        descriptor = os.open(lock, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        return not _lock(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
 
 
 def _lock(descriptor: int, kind: int) -> bool:

@@ -55,17 +55,7 @@ class RunTables:
 
     def log(self, event: str, level: str = "INFO", **fields: Any) -> None:
         """Append an event to `logs`."""
-        row = {
-            **self.common(),
-            "level": level,
-            "service": "train",
-            "event": event,
-            "experiment": self._experiment,
-            "host": platform.node(),
-            "pid": os.getpid(),
-            "fields": json.dumps(fields),
-        }
-        self._logs.write([row])
+        self._logs.write([log_row(self._run_id, self._experiment, "train", event, level, fields)])
 
     def flush(self) -> dict[str, int]:
         """Bring everything to the disk and return how far the tables reach, for `cut_back`."""
@@ -93,6 +83,23 @@ class RunTables:
             table.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
+
+
+def log_row(
+    run_id: str, experiment: str, service: str, event: str, level: str, fields: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a row of `logs` for what has just happened in this process."""
+    return {
+        "time": now(),
+        "run_id": run_id,
+        "level": level,
+        "service": service,
+        "event": event,
+        "experiment": experiment,
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "fields": json.dumps(fields),
+    }
 
 
 #: How far the tables reach before anything has been written.
