@@ -160,7 +160,8 @@ def train(
     with closing(collector), closing(learner):
         policy = ActingPolicy(spec, learner.parameters(), seed)
         for _ in range(updates):
-            learner.update(collector.collect(policy, learner.version, lambda episode: False))
+            ticks = collector.collect(policy, lambda episode: False)
+            learner.update(collector.buffer.rollout(ticks, learner.version))
             policy.load(learner.parameters())
     log_probs, value = network_outputs(spec, learner.parameters(), problem.observation)
     return Learnt(np.exp(log_probs.astype(np.float64)), value.astype(np.float64), learner.parameters())

@@ -23,7 +23,7 @@ def collect(rollouts: int, *overrides: str) -> list[Rollout]:
     policy = build_acting_policy(settings, learner)
     collected = []
     for _ in range(rollouts):
-        rollout = collector.collect(policy, 0, lambda _: False)
+        rollout = collector.buffer.rollout(collector.collect(policy, lambda _: False), 0)
         copies = {f.name: getattr(rollout, f.name) for f in dataclasses.fields(rollout)}
         collected.append(Rollout(**{n: v.clone() if isinstance(v, torch.Tensor) else v for n, v in copies.items()}))
     collector.close()
@@ -97,7 +97,8 @@ def test_episodes_that_do_not_end_in_time_are_cut() -> None:
     settings = small_settings("algorithm.id=reinforce", "algorithm.max_episode_ticks=3", "env.food=150")
     collector = build_collector(settings)
     learner = build_learner(settings, policy_spec(settings, collector.batches[0].spec))
-    rollout = collector.collect(build_acting_policy(settings, learner), 0, lambda _: False)
+    ticks = collector.collect(build_acting_policy(settings, learner), lambda _: False)
+    rollout = collector.buffer.rollout(ticks, 0)
     eaten = rollout.reward.clamp(min=0).sum(dim=0)
     assert eaten.max() > 1
     np.testing.assert_array_equal(collector.buffer.metrics["food"][:3].sum(axis=0), eaten)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,23 @@ def retrying(seconds: float, retry_on: Callable[[BaseException], bool] = is_temp
 def retrying_async(seconds: float, retry_on: Callable[[BaseException], bool] = is_temporary) -> tenacity.AsyncRetrying:
     """Return the same for coroutines."""
     return tenacity.AsyncRetrying(**_policy(seconds, retry_on))
+
+
+def persevering(stop: threading.Event, retry_on: Callable[[BaseException], bool] = is_temporary) -> tenacity.Retrying:
+    """Return a retrying caller that never gives up; once `stop` is set it raises what it met last."""
+
+    def say_so_once(call: tenacity.RetryCallState) -> None:
+        if call.attempt_number == 1 and call.outcome is not None:
+            _log.warning("%s: trying again until it works", call.outcome.exception())
+
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(retry_on),
+        wait=_wait,
+        stop=tenacity.stop_when_event_set(stop),
+        sleep=tenacity.sleep_using_event(stop),
+        before_sleep=say_so_once,
+        reraise=True,
+    )
 
 
 def _policy(seconds: float, retry_on: Callable[[BaseException], bool]) -> dict[str, Any]:

@@ -6,15 +6,17 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rattle.envs.vector import StepsInTwo, VectorWorlds
 from rattle.learning.rollout import Rollout
 from rattle.policies.acting import ActingPolicy
+
+if TYPE_CHECKING:  # who only plays needs no PyTorch
+    import torch
 
 #: Ticks between two looks at whether all first episodes have ended.
 BLOCK = 32
@@ -43,6 +45,7 @@ class RolloutBuffer:
 
     def rollout(self, ticks: int, policy_version: int) -> Rollout:
         """Return the first `ticks` ticks as tensors that share this memory."""
+        import torch
 
         def view(array: NDArray[Any]) -> torch.Tensor:
             return torch.from_numpy(array[:ticks])
@@ -169,8 +172,8 @@ class Collector:
         self.buffer = RolloutBuffer(max_ticks, self.batches[0], self.num_worlds)
         self._pool = ThreadPoolExecutor(len(actors), "actor")
 
-    def collect(self, policy: ActingPolicy, policy_version: int, records: Callable[[int], bool]) -> Rollout:
-        """Play until a rollout is complete and return it; its memory is overwritten by the next call.
+    def collect(self, policy: ActingPolicy, records: Callable[[int], bool]) -> int:
+        """Play until `buffer` holds a complete rollout and return its ticks; the next call overwrites it.
 
         `records` says of the first world's episode numbers whether that episode's states are wanted.
 
@@ -183,7 +186,7 @@ class Collector:
         else:
             ticks = self._play_first_episodes(policy, records)
         list(self._pool.map(lambda actor: actor.predict(policy, self.buffer), self.actors))
-        return self.buffer.rollout(ticks, policy_version)
+        return ticks
 
     def play_on(self, policy: ActingPolicy, ticks: int) -> None:
         """Play ticks that nothing is learnt from; raises WorldsLost as `collect` does."""

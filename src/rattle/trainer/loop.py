@@ -106,10 +106,10 @@ class TrainingRun:
         """Collect one rollout and learn from it."""
         version = self.learner.version
         records = recorded_episodes(self.settings, version)
-        rollout = self._despite_loss(lambda: self.collector.collect(self.policy, version, records))
-        metrics = self.learner.update(rollout)
+        ticks = self._despite_loss(lambda: self.collector.collect(self.policy, records))
+        metrics = self.learner.update(self.collector.buffer.rollout(ticks, version))
         self.policy.load(self.learner.parameters())
-        return metrics, Played(self.collector.buffer, rollout.action.shape[0], version)
+        return metrics, Played(self.collector.buffer, ticks, version)
 
     def _despite_loss(self, use_worlds: Callable[[], Result]) -> Result:
         """Return what needs the worlds; as often as they are lost meanwhile, begin anew and try again."""

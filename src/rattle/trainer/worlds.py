@@ -15,3 +15,10 @@ def build_worlds(settings: ExperimentSettings, worlds: int, first_world: int) ->
     if settings.env.url is not None:
         return serve_worlds(settings.env, worlds, seed, first_world)
     return make_worlds(settings.env.id, settings.env.own_settings, worlds, seed, first_world)
+
+
+def settings_of_policy(settings: ExperimentSettings, policy_id: str) -> ExperimentSettings:
+    """Return the settings with which one of several policies is trained: those of "main" are the experiment's own."""
+    if policy_id == "main":
+        return settings
+    return settings.model_copy(update={"seed": derive_seed(settings.seed, "policy", policy_id) >> 1})

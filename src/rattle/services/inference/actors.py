@@ -1,0 +1,94 @@
+"""What an actor is told, what it says of itself, and how it is stopped and held."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from rattle.services.inference.contributions import Contributions
+
+Kind = Literal["vector", "agent"]
+State = Literal["playing", "paused", "waiting", "stopped"]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which worlds of a run an actor plays, and where; by the agent API a world is one snake."""
+
+    name: str
+    kind: Kind
+    policy_id: str
+    env_url: str
+    first_world: int
+    worlds: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an actor does, and has done since it was started."""
+
+    state: State = "waiting"
+    reason: str = ""  # what it waits for
+    policy_version: int | None = None  # that plays, or played last
+    rollouts: int = 0
+    env_steps: int = 0
+
+
+class Control:
+    """Stops and pauses an actor, and keeps what it reports; for use in several threads."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self._paused = False
+        self._changed = threading.Condition()
+        self._report = Report()
+
+    @property
+    def report_so_far(self) -> Report:
+        """Return what the actor has reported last."""
+        return self._report
+
+    def report(self, state: State, reason: str = "", policy_version: int | None = None) -> None:
+        """Say what the actor does now."""
+        last = self._report
+        version = last.policy_version if policy_version is None else policy_version
+        self._report = Report(state, reason, version, last.rollouts, last.env_steps)
+
+    def count(self, rollouts: int, env_steps: int) -> None:
+        """Add to what the actor has done."""
+        last = self._report
+        self._report = Report(
+            last.state, last.reason, last.policy_version, last.rollouts + rollouts, last.env_steps + env_steps
+        )
+
+    def pause(self) -> None:
+        """Have the actor wait after the rollout in progress."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Have the actor go on."""
+        with self._changed:
+            self._paused = False
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Have the actor stop as soon as it can."""
+        with self._changed:
+            self.stop.set()
+            self._changed.notify_all()
+
+    def may_go_on(self) -> bool:
+        """Wait while the actor is paused; returns whether it should go on at all."""
+        with self._changed:
+            if self._paused and not self.stop.is_set():
+                self.report("paused")
+                self._changed.wait_for(lambda: not self._paused or self.stop.is_set())
+        return not self.stop.is_set()
+
+
+class PlaysAgents(Protocol):
+    """An actor: plays what it was assigned, in a thread of its own."""
+
+    def play(self, contributions: Contributions, control: Control) -> None:
+        """Play until `control` says stop, whatever becomes of the servers meanwhile."""

@@ -1,0 +1,144 @@
+"""The actors of an Inference service: which there are, their threads, and what they report."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rattle.policies.file import Policy
+from rattle.services.inference.actors import Assignment, Control, PlaysAgents, Report
+from rattle.services.inference.contributions import Contributions, PolicyFeed, TrainingLink
+from rattle.services.inference.vector_actor import VectorActor
+from rattle.trainer.settings import ExperimentSettings
+from rattle.trainer.worlds import settings_of_policy
+from rattle.wire.problems import RequestError
+
+#: How long an actor may take to end after it was told to, in seconds.
+_PATIENCE = 2.0
+
+
+def assignments(settings: ExperimentSettings) -> list[Assignment]:
+    """Return what the actors of this process play: every inference process takes a share of each policy's worlds."""
+    inference, processes = settings.inference, settings.topology.inference
+    by_agent = inference.api == "agent"
+    total = inference.snakes if by_agent else settings.env.worlds
+    each = -(-len(inference.envs) // processes)  # every Env service is played in
+    count = total if by_agent else min(total, processes * (inference.actors or each))
+    own = range(count * inference.index // processes, count * (inference.index + 1) // processes)
+    return [
+        Assignment(
+            name=f"{policy_id}-{number}",
+            kind=inference.api,
+            policy_id=policy_id,
+            env_url=inference.envs[number % len(inference.envs)],
+            first_world=total * number // count,
+            worlds=total * (number + 1) // count - total * number // count,
+        )
+        for policy_id in settings.training.policies
+        for number in own
+    ]
+
+
+@dataclass
+class _Player:
+    assignment: Assignment
+    control: Control
+    contributions: Contributions
+    thread: threading.Thread = field(init=False)
+
+
+class Players:
+    """All actors of this process; `on_policy` is called with every new version of a policy, in another thread."""
+
+    def __init__(self, settings: ExperimentSettings, on_policy: Callable[[str, Policy], None]) -> None:
+        self._settings = settings
+        self._links = [
+            TrainingLink(address, settings.training.max_message_bytes) for address in settings.inference.training
+        ]
+        self._feeds: dict[str, PolicyFeed] = {}
+        self._link_of: dict[str, TrainingLink] = {}
+        for number, policy_id in enumerate(settings.training.policies):
+            link = self._links[number % len(self._links)]
+            self._link_of[policy_id] = link
+            self._feeds[policy_id] = PolicyFeed(link, policy_id, on_policy)
+        self._players: dict[str, _Player] = {}
+        self._changing = threading.Lock()
+
+    def start(self) -> None:
+        """Watch the policies and start the actors."""
+        for feed in self._feeds.values():
+            feed.start()
+        for assignment in assignments(self._settings):
+            self.add(assignment)
+
+    def stop(self) -> None:
+        """Stop all actors, and give them a little time to say goodbye."""
+        for player in self._players.values():
+            self._end(player)
+        for player in self._players.values():
+            player.thread.join(_PATIENCE)
+        for feed in self._feeds.values():
+            feed.stop()
+        for link in self._links:
+            link.close()
+
+    def agents(self) -> list[tuple[Assignment, Report]]:
+        """Return what every actor plays and reports."""
+        return [(player.assignment, player.control.report_so_far) for player in list(self._players.values())]
+
+    def add(self, assignment: Assignment) -> None:
+        """Start another actor; raises RequestError for a name that is taken and a policy that is not trained."""
+        if assignment.policy_id not in self._feeds:
+            known = ", ".join(self._feeds)
+            raise RequestError(
+                "bad_value", f"policy_id: '{assignment.policy_id}' is not trained; known: {known}", "policy_id"
+            )
+        with self._changing:
+            if assignment.name in self._players:
+                raise RequestError("conflict", f"name: there is an actor '{assignment.name}' already", "name")
+            control = Control()
+            contributions = Contributions(
+                self._link_of[assignment.policy_id], self._feeds[assignment.policy_id], assignment.name, control.stop
+            )
+            player = _Player(assignment, control, contributions)
+            actor = self._make(assignment)
+            player.thread = threading.Thread(
+                target=actor.play, args=(contributions, control), name=assignment.name, daemon=True
+            )
+            self._players[assignment.name] = player
+            player.thread.start()
+
+    def pause(self, name: str) -> None:
+        """Have an actor wait after the rollout in progress; raises RequestError for an unknown one, as the next two."""
+        self._find(name).control.pause()
+
+    def resume(self, name: str) -> None:
+        """Have an actor go on."""
+        self._find(name).control.resume()
+
+    def remove(self, name: str) -> None:
+        """Stop an actor and forget it."""
+        player = self._find(name)
+        self._end(player)
+        player.thread.join(_PATIENCE)
+        with self._changing:
+            self._players.pop(name, None)
+
+    def _find(self, name: str) -> _Player:
+        player = self._players.get(name)
+        if player is None:
+            raise RequestError("unknown_agent", f"there is no actor '{name}'", "name")
+        return player
+
+    def _make(self, assignment: Assignment) -> PlaysAgents:
+        settings = settings_of_policy(self._settings, assignment.policy_id)
+        if assignment.kind == "agent":
+            from rattle.services.inference.agent_actor import AgentActor
+
+            return AgentActor(settings, assignment)
+        return VectorActor(settings, assignment)
+
+    def _end(self, player: _Player) -> None:
+        player.control.end()
+        player.contributions.wake()

@@ -1,0 +1,150 @@
+"""An actor that plays batches of worlds in an environment server, by the vector API."""
+
+from __future__ import annotations
+
+import logging
+from itertools import pairwise
+
+from rattle.clients.retries import persevering
+from rattle.envs.errors import WorldsLost
+from rattle.envs.philox import derive_seed
+from rattle.errors import RattleError
+from rattle.learning.algorithms import A2C
+from rattle.policies.acting import ActingPolicy
+from rattle.services.inference.actors import Assignment, Control
+from rattle.services.inference.contributions import Contributions, HeldPolicy
+from rattle.services.inference.rollouts import to_rollout
+from rattle.trainer.collector import Actor, Collector, Group
+from rattle.trainer.recorder import recorded_episodes
+from rattle.trainer.settings import ExperimentSettings
+from rattle.trainer.worlds import build_worlds
+
+_log = logging.getLogger(__name__)
+
+
+class VectorActor:
+    """Plays some of a run's worlds in two sessions in turn: while one is stepped in the server, it acts in the other.
+
+    A rollout is played by one policy from its first tick to its last, in one life of the server. `settings` are those
+    of the policy that plays.
+    """
+
+    def __init__(self, settings: ExperimentSettings, assignment: Assignment) -> None:
+        env = settings.env.model_copy(update={"url": assignment.env_url})
+        self._settings = settings.model_copy(update={"env": env})
+        self._assignment = assignment
+        self._in_order = settings.training.mode == "sync"
+
+    def play(self, contributions: Contributions, control: Control) -> None:
+        """Play until told to stop, whatever becomes of the servers meanwhile."""
+        while not control.stop.is_set():
+            try:
+                persevering(control.stop, lambda error: isinstance(error, RattleError))(
+                    self._play_in_new_worlds, contributions, control
+                )
+            except RattleError as error:  # stopping
+                control.report("waiting", str(error))
+
+    def _play_in_new_worlds(self, contributions: Contributions, control: Control) -> None:
+        """Play in worlds of its own; raises a RattleError when their server is away for too long, or refuses."""
+        control.report("waiting", "for a policy")
+        held = contributions.policy()
+        if held is None:
+            return
+        collector = self._open(held)
+        try:
+            _Playing(self._settings, self._assignment, self._in_order, collector).play(held, contributions, control)
+        except RattleError as error:
+            control.report("waiting", str(error))
+            raise
+        finally:
+            collector.close()
+
+    def _open(self, held: HeldPolicy) -> Collector:
+        """Make the worlds; later in a run these play other games than those that the run began with."""
+        first, worlds = self._assignment.first_world, self._assignment.worlds
+        turns = min(2, worlds)
+        bounds = [first + worlds * number // turns for number in range(turns + 1)]
+        groups: list[Group] = []
+        try:
+            for start, stop in pairwise(bounds):
+                groups.append(Group(build_worlds(self._settings, stop - start, start), start, first))
+            if held.policy.version:
+                for group in groups:
+                    group.worlds.reset(derive_seed(self._settings.seed, "worlds", held.policy.version))
+        except RattleError:
+            for group in groups:
+                group.worlds.close()
+            raise
+        algorithm = self._settings.algorithm
+        ticks = algorithm.ticks if isinstance(algorithm, A2C) else algorithm.max_episode_ticks
+        collector = Collector([Actor(groups)], ticks, complete_episodes=algorithm.complete_episodes)
+        collector.ticks = held.first_tick
+        return collector
+
+
+class _Playing:
+    """The rollouts of one set of worlds."""
+
+    def __init__(
+        self, settings: ExperimentSettings, assignment: Assignment, in_order: bool, collector: Collector
+    ) -> None:
+        self._settings = settings
+        self._assignment = assignment
+        self._in_order = in_order
+        self._collector = collector
+        self._goes_on = False  # whether the next rollout follows the last one's last tick
+
+    def play(self, held: HeldPolicy, contributions: Contributions, control: Control) -> None:
+        """Play rollout after rollout, each with the newest policy."""
+        seed = derive_seed(self._settings.seed, "actions")
+        acting = ActingPolicy(held.policy.spec, held.policy.parameters, seed)
+        while control.may_go_on():
+            if not self._play_rollout(acting, held, contributions, control):
+                continue
+            if self._in_order:
+                control.report("waiting", "for the next policy")
+            following = contributions.policy(newer_than=held if self._in_order else None)
+            if following is None:
+                return
+            if following.name != held.name:
+                self._catch_up(acting, held, following)
+                acting = ActingPolicy(following.policy.spec, following.policy.parameters, seed)
+                held = following
+
+    def _play_rollout(
+        self, acting: ActingPolicy, held: HeldPolicy, contributions: Contributions, control: Control
+    ) -> bool:
+        """Play and contribute a rollout; returns False when the worlds were lost meanwhile and began anew."""
+        version = held.policy.version
+        control.report("playing", policy_version=version)
+        try:
+            ticks = self._collector.collect(acting, recorded_episodes(self._settings, version))
+        except WorldsLost as loss:
+            self._begin_anew(loss)
+            return False
+        rollout = to_rollout(self._collector.buffer, ticks, self._assignment.first_world, held.policy.spec.num_actions)
+        control.count(rollouts=1, env_steps=ticks * self._assignment.worlds)
+        contributions.contribute(rollout, held, continues=self._goes_on)
+        self._goes_on = not self._settings.algorithm.complete_episodes
+        return True
+
+    def _catch_up(self, acting: ActingPolicy, held: HeldPolicy, following: HeldPolicy) -> None:
+        """Be at the tick at which all worlds of the run begin the next policy's rollout.
+
+        Where rollouts are complete episodes, those of other actors may have taken longer.
+        """
+        if not self._in_order:
+            return
+        behind = following.first_tick - self._collector.ticks
+        if behind > 0 and following.lineage == held.lineage:
+            try:
+                self._collector.play_on(acting, behind)
+            except WorldsLost as loss:
+                self._begin_anew(loss)
+        self._collector.ticks = following.first_tick
+
+    def _begin_anew(self, loss: WorldsLost) -> None:
+        _log.warning("%s: %s", self._assignment.name, loss)
+        self._goes_on = False
+        self._collector.restart()
