@@ -9,6 +9,7 @@ import click
 from rattle.cli.analytics import plot, query, replay, runs
 from rattle.cli.launch import up
 from rattle.cli.learning import evaluate, export, train
+from rattle.cli.leash import hold
 from rattle.cli.services import check_env, env_service, inference_service, mock_env, training_service
 from rattle.errors import RattleError
 
@@ -25,11 +26,14 @@ class _Group(click.Group):
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="rattle")
-def main() -> None:
+@click.option("--leash", is_flag=True, hidden=True)  # for the processes that `rattle up` starts
+def main(leash: bool) -> None:
     """Train agents, watch them play, and ask what happened.
 
     RUN below means a run directory, a run_id from 'rattle runs' (its beginning is enough), or 'latest'.
     """
+    if leash:
+        hold()
 
 
 for command in (train, evaluate, export, up, runs, query, plot, replay):

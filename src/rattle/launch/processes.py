@@ -1,0 +1,160 @@
+"""The processes of services: what a supervisor decides, done; what happens to them, told to it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from rattle.launch.stderr import Messages
+from rattle.launch.supervisor import Action, Note, Send, Start, Supervisor
+from rattle.launch.text_log import TextLog
+from rattle.trainer.settings_sources import ENVIRONMENT_PREFIX
+
+#: The `rattle` command, in a process that ends with this one.
+RATTLE = (sys.executable, "-m", "rattle.cli", "--leash")
+_LONGEST_LINE = 2**13
+#: How long the output of a process that has ended is read on, where another has the pipe too, in seconds.
+_LAST_WORDS_SECONDS = 1.0
+
+
+class Processes:
+    """Runs a supervisor's services, each in a process group of its own, which no Ctrl-C in a terminal reaches."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        command: Callable[[str], Sequence[str]],
+        logs: Path,
+        show: Callable[[Note], None],
+        program: Sequence[str] = RATTLE,
+    ) -> None:
+        self._supervisor = supervisor
+        self._command = command  # from a service's name to its arguments at this moment
+        self._logs = logs
+        self._show = show
+        self._program = program
+        self._running: dict[str, Process] = {}
+        self._unsent: defaultdict[str, list[signal.Signals]] = defaultdict(list)  # to processes that are being made
+        self._changed = asyncio.Event()
+        # The settings of the experiment hold what the environment variables said already.
+        self._environment = {name: v for name, v in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
+
+    async def run(self) -> None:
+        """Run the services until they are stopped or given up; none is left when this returns or raises."""
+        read_end, write_end = os.pipe()  # closed by the system when this process ends: the leash of all others
+        try:
+            self._leash = read_end
+            async with asyncio.TaskGroup() as self._lives:
+                self.do(self._supervisor.begin(time.monotonic()))
+                while not self._supervisor.done:
+                    await self._something()
+                    self.do(self._supervisor.wake(time.monotonic()))
+        finally:
+            os.close(write_end)
+            os.close(read_end)
+
+    def do(self, actions: Iterable[Action]) -> None:
+        """Do what the supervisor has decided."""
+        for action in actions:
+            if isinstance(action, Start):
+                self._lives.create_task(self._live(action.name, action.life))
+            elif isinstance(action, Send):
+                self._send(action.name, action.number)
+            else:
+                self._show(action)
+        self._changed.set()
+
+    async def _something(self) -> None:
+        """Wait until something has changed, or the supervisor wants to be woken."""
+        self._changed.clear()
+        at = self._supervisor.wake_at()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if at is None else max(0.0, at - time.monotonic())):
+                await self._changed.wait()
+
+    def _send(self, name: str, number: signal.Signals) -> None:
+        process = self._running.get(name)
+        if process is None:
+            self._unsent[name].append(number)
+        elif process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+
+    async def _live(self, name: str, life: int) -> None:
+        """Start a service's process, follow it to its end and report that."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._program,
+                *self._command(name),
+                stdin=self._leash,
+                stdout=PIPE,
+                stderr=PIPE,
+                env=self._environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            status, words = 1, f"it cannot be started: {error.strerror}"
+        else:
+            status, words = await self._follow(process, name, life)
+        self._unsent.pop(name, None)
+        self.do(self._supervisor.exited(name, life, status, words, time.monotonic()))
+
+    async def _follow(self, process: Process, name: str, life: int) -> tuple[int, str]:
+        """Return the exit status of a process and its last words."""
+        self._running[name] = process
+        try:
+            for number in self._unsent.pop(name, ()):
+                self._send(name, number)
+            self.do(self._supervisor.started(name, life, process.pid))
+            with TextLog(self._logs / f"{name}.log") as log:
+                messages = Messages()
+                readers = [
+                    asyncio.create_task(self._read_stdout(process, name, life, log)),
+                    asyncio.create_task(self._read_stderr(process, name, messages, log)),
+                ]
+                try:
+                    status = await process.wait()
+                    await asyncio.wait(readers, timeout=_LAST_WORDS_SECONDS)
+                finally:
+                    for reader in readers:
+                        reader.cancel()
+            return status, messages.last
+        finally:
+            self._send(name, signal.SIGKILL)  # unless it has ended, as it should have
+            del self._running[name]
+
+    async def _read_stdout(self, process: Process, name: str, life: int, log: TextLog) -> None:
+        first = True
+        async for line in _lines(process.stdout, log):
+            if first:
+                self.do(self._supervisor.said(name, life, line, time.monotonic()))
+            first = False
+
+    async def _read_stderr(self, process: Process, name: str, messages: Messages, log: TextLog) -> None:
+        async for line in _lines(process.stderr, log):
+            message = messages.take(line)
+            if message is not None and not self._supervisor.stopping:
+                self._show(Note("WARNING", "service_warning", name, {"text": message}))
+
+
+async def _lines(stream: asyncio.StreamReader | None, log: TextLog) -> AsyncIterator[str]:
+    """Yield the lines of a stream, the ends of overlong ones left out, and put all of it into the log."""
+    if stream is None:
+        return
+    rest = b""
+    while chunk := await stream.read(2**16):
+        log.write(chunk)
+        *lines, rest = (rest + chunk).split(b"\n")
+        rest = rest[:_LONGEST_LINE]
+        for line in lines:
+            yield line[:_LONGEST_LINE].decode(errors="replace")
+    if rest:
+        yield rest.decode(errors="replace")

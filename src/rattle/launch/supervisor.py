@@ -1,0 +1,265 @@
+"""Which service is started, signalled or given up, and when: events in, actions out, no process and no clock inside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from signal import SIGKILL, SIGTERM, Signals, strsignal
+from typing import Any, Literal
+
+import tenacity
+
+from rattle.launch.plan import Hello, Service
+
+#: How long a service may take until its first line, in seconds.
+START_SECONDS = 120.0
+#: A service that was ready for so long has not died of its start: its waits begin anew.
+STABLE_SECONDS = 10.0
+#: The first and the longest wait before a service is started again, in seconds; the waits double.
+FIRST_WAIT, LONGEST_WAIT = 0.2, 5.0
+#: Deaths in a row, without a stable while between them, after which a service is given up: one that has never been
+#: ready, and any other.
+MOST_FIRST_DEATHS, MOST_DEATHS = 3, 20
+#: How long Training may take to store a checkpoint, and after it the others to stop, before they are killed.
+CHECKPOINT_SECONDS, STOP_SECONDS = 30.0, 10.0
+
+_BACK_OFF = tenacity.wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT)
+
+Phase = Literal["waiting", "starting", "ready", "dead"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start a service: `life` numbers its processes, from 1. Its end is to be reported, even if it never began."""
+
+    name: str
+    life: int
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send a signal to the process of a service, if it is still there."""
+
+    name: str
+    number: Signals
+
+
+@dataclass(frozen=True)
+class Note:
+    """Write down, and show, that something has happened to a service."""
+
+    level: Literal["INFO", "WARNING", "ERROR"]
+    event: str
+    name: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+Action = Start | Send | Note
+
+
+@dataclass
+class Watched:
+    """A service and what is known of it."""
+
+    service: Service
+    phase: Phase = "waiting"
+    since: float = 0.0  # when the phase began
+    life: int = 0
+    pid: int | None = None
+    hello: Hello | None = None  # the newest first line; none before the service has been ready once
+    deaths: int = 0  # in a row
+    start_at: float = 0.0  # of a dead one
+    killed: bool = False  # the death that comes is wanted, and says nothing about the service
+    fault: str = ""  # why it is killed, where that is its own fault
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has a process."""
+        return self.phase in ("starting", "ready")
+
+    @property
+    def restarts(self) -> int:
+        """How often it was started again."""
+        return max(0, self.life - 1)
+
+
+class Supervisor:
+    """Keeps one process of each service alive until it is told to stop, or one cannot be kept alive."""
+
+    def __init__(self, services: Iterable[Service]) -> None:
+        self.services = {service.name: Watched(service) for service in services}
+        self.kills = 0
+        self.failure: str | None = None  # why it has given up
+        self._stopping: Literal["no", "training", "all", "at once"] = "no"
+        self._patience_ends = 0.0
+
+    @property
+    def stopping(self) -> bool:
+        """Whether services are stopped, and none is started any more."""
+        return self._stopping != "no"
+
+    @property
+    def done(self) -> bool:
+        """Whether it was told to stop, or has given up, and no process is left."""
+        return self.stopping and not self._alive()
+
+    @property
+    def all_ready(self) -> bool:
+        """Whether every service has been ready once."""
+        return all(watched.hello is not None for watched in self.services.values())
+
+    @property
+    def hellos(self) -> dict[str, Hello]:
+        """Return the newest first lines by service."""
+        return {name: watched.hello for name, watched in self.services.items() if watched.hello is not None}
+
+    @property
+    def restarts(self) -> int:
+        """How often services were started again."""
+        return sum(watched.restarts for watched in self.services.values())
+
+    def begin(self, now: float) -> list[Action]:
+        """Start what needs nothing."""
+        return self._start_what_can(now)
+
+    def started(self, name: str, life: int, pid: int) -> list[Action]:
+        """Take note of a service's process."""
+        watched = self._of(name, life)
+        if watched is None:
+            return []
+        watched.pid = pid
+        return [Note("INFO", "service_started" if life == 1 else "service_restarted", name, {"service_pid": pid})]
+
+    def said(self, name: str, life: int, line: str, now: float) -> list[Action]:
+        """Take the first line of a service: it is ready, and so are perhaps those that need it."""
+        watched = self._of(name, life)
+        if watched is None or watched.phase != "starting":
+            return []
+        try:
+            hello = json.loads(line)
+            for port in watched.service.ports:
+                port.read(hello)
+        except (ValueError, KeyError, TypeError):
+            watched.fault = f"its first line does not say where it listens: {line[:200]!r}"
+            return [Send(name, SIGKILL)]
+        watched.phase, watched.since, watched.hello = "ready", now, hello
+        return [Note("INFO", "service_ready", name, {"life": life}), *self._start_what_can(now)]
+
+    def exited(self, name: str, life: int, status: int, words: str, now: float) -> list[Action]:
+        """Take the end of a service's process: its exit status, negative for a signal, and what it said last."""
+        watched = self._of(name, life)
+        if watched is None or not watched.alive:
+            return []
+        stable = watched.phase == "ready" and now - watched.since >= STABLE_SECONDS
+        watched.deaths = (0 if stable else watched.deaths) + (0 if watched.killed else 1)
+        reason = watched.fault or (words if status > 0 else "") or _ending(status)
+        expected, watched.killed, watched.fault = watched.killed or self.stopping, False, ""
+        watched.phase, watched.since, watched.pid = "dead", now, None
+        if self.stopping:
+            return self._go_on_stopping(now)
+        watched.start_at = now + _wait(watched.deaths)
+        died = Note("INFO" if expected else "WARNING", "service_died", name, {"reason": reason})
+        if watched.deaths >= (MOST_DEATHS if watched.hello is not None else MOST_FIRST_DEATHS):
+            return [died, *self._give_up(watched, reason, now)]
+        return [died]
+
+    def wake(self, now: float) -> list[Action]:
+        """Do what is due."""
+        if self.stopping:
+            return self._go_on_stopping(now) if now >= self._patience_ends else []
+        actions: list[Action] = []
+        for name, watched in self.services.items():
+            if watched.phase == "starting" and not watched.fault and now - watched.since >= START_SECONDS:
+                watched.fault = f"it was not ready after {START_SECONDS:.0f} seconds"
+                actions.append(Send(name, SIGKILL))
+        return [*actions, *self._start_what_can(now)]
+
+    def wake_at(self) -> float | None:
+        """Return when `wake` is due, if nothing happens before."""
+        if self.stopping:
+            return self._patience_ends if self._alive() else None
+        times = [watched.start_at for watched in self.services.values() if watched.phase == "dead"]
+        times += [
+            watched.since + START_SECONDS
+            for watched in self.services.values()
+            if watched.phase == "starting" and not watched.fault
+        ]
+        return min(times, default=None)
+
+    def targets(self) -> list[str]:
+        """Return the services that chaos may strike: those alive that have been ready before."""
+        if self.stopping:
+            return []
+        return [name for name, watched in self.services.items() if watched.alive and watched.hello is not None]
+
+    def kill(self, name: str) -> list[Action]:
+        """Kill a service, to show that it does not matter."""
+        watched = self.services[name]
+        watched.killed = True
+        self.kills += 1
+        note = Note("WARNING", "service_killed", name, {"service_pid": watched.pid})
+        return [note, Send(name, SIGKILL)]
+
+    def stop(self, now: float) -> list[Action]:
+        """Stop Training first, which stores what it has learnt, and then the others."""
+        if self.stopping:
+            return []
+        self._stopping, self._patience_ends = "training", now + CHECKPOINT_SECONDS
+        trainings = self._alive("training")
+        return [Send(name, SIGTERM) for name in trainings] or self._go_on_stopping(now)
+
+    def stop_at_once(self) -> list[Action]:
+        """Kill all that is left."""
+        self._stopping, self._patience_ends = "at once", float("inf")
+        return [Send(name, SIGKILL) for name in self._alive()]
+
+    def _go_on_stopping(self, now: float) -> list[Action]:
+        """Take the next step if the present one is over, or has had its time."""
+        late = now >= self._patience_ends
+        if self._stopping == "training" and (late or not self._alive("training")):
+            self._stopping, self._patience_ends = "all", now + STOP_SECONDS
+            stubborn = self._alive("training")
+            return [Send(name, SIGKILL if name in stubborn else SIGTERM) for name in self._alive()]
+        return self.stop_at_once() if self._stopping == "all" and late else []
+
+    def _give_up(self, watched: Watched, reason: str, now: float) -> list[Action]:
+        name = watched.service.name
+        what = "died again and again" if watched.hello is not None else "cannot start"
+        self.failure = f"{name} {what}: {reason}"
+        return [Note("ERROR", "service_given_up", name, {"error": self.failure}), *self.stop(now)]
+
+    def _start_what_can(self, now: float) -> list[Action]:
+        if self.stopping:
+            return []
+        known, actions = self.hellos, list[Action]()
+        for name, watched in self.services.items():
+            due = watched.phase == "waiting" or (watched.phase == "dead" and now >= watched.start_at)
+            if due and all(needed in known for needed in watched.service.needs):
+                watched.phase, watched.since, watched.life = "starting", now, watched.life + 1
+                actions.append(Start(name, watched.life))
+        return actions
+
+    def _of(self, name: str, life: int) -> Watched | None:
+        """Return a service if this is its present life: what is heard of an earlier one is too late."""
+        watched = self.services[name]
+        return watched if watched.life == life else None
+
+    def _alive(self, kind: str | None = None) -> Sequence[str]:
+        return [
+            name
+            for name, watched in self.services.items()
+            if watched.alive and (kind is None or watched.service.kind == kind)
+        ]
+
+
+def _ending(status: int) -> str:
+    """Return an exit status, negative for a signal, in words."""
+    return f"ended by signal {-status} ({strsignal(-status)})" if status < 0 else f"ended with exit status {status}"
+
+
+def _wait(deaths: int) -> float:
+    """Return how long to wait after a death; one that was wanted, the first of all, counts as one."""
+    call = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
+    call.attempt_number = max(1, deaths)
+    return float(_BACK_OFF(call))
