@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,15 @@ class RolloutBuffer:
         self.world_episode = np.zeros((ticks, num_worlds), np.uint32)
         #: The first world before each tick as JSON, "" where it is not recorded.
         self.state = [""] * ticks
+
+    @classmethod
+    def over(
+        cls, arrays: Mapping[str, NDArray[Any]], metrics: Mapping[str, NDArray[np.int32]], state: Sequence[str]
+    ) -> Self:
+        """Return a buffer of arrays that are filled already, by the names of its attributes."""
+        buffer = cls.__new__(cls)
+        vars(buffer).update(arrays, metrics=dict(metrics), state=list(state))
+        return buffer
 
     def rollout(self, ticks: int, policy_version: int) -> Rollout:
         """Return the first `ticks` ticks as tensors that share this memory."""
