@@ -59,14 +59,19 @@ class Clock:
 
     def fraction(self, env_steps: int, speed: float) -> tuple[float | None, float | None]:
         """Return how much is done, from 0 to 1, and the seconds left, by the limit that comes first."""
-        ends: list[tuple[float, float]] = []
-        if self._limits.steps is not None:
-            left = max(0.0, (self._limits.steps - env_steps) / speed)
-            ends.append((left, min(1.0, env_steps / self._limits.steps)))
-        if self._limits.seconds is not None:
-            left = max(0.0, self._limits.seconds - self.here())
-            ends.append((left, min(1.0, self.here() / self._limits.seconds)))
-        if not ends:
-            return None, None
-        soonest, fraction = min(ends)
-        return fraction, soonest
+        return fraction_done(self._limits, env_steps, speed, self.here())
+
+
+def fraction_done(limits: Limits, env_steps: int, speed: float, seconds: float) -> tuple[float | None, float | None]:
+    """Return how much of a run is done after some seconds of its command, and the seconds left, by the first limit."""
+    ends: list[tuple[float, float]] = []
+    if limits.steps is not None:
+        left = max(0.0, (limits.steps - env_steps) / speed)
+        ends.append((left, min(1.0, env_steps / limits.steps)))
+    if limits.seconds is not None:
+        left = max(0.0, limits.seconds - seconds)
+        ends.append((left, min(1.0, seconds / limits.seconds)))
+    if not ends:
+        return None, None
+    soonest, fraction = min(ends)
+    return fraction, soonest

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ def print_line(line: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class _Throttle:
+class Throttle:
     """Lets something through at most once in a while, the first time at once."""
 
     def __init__(self, seconds: float) -> None:
@@ -43,6 +44,7 @@ class _Throttle:
         self._next = 0.0
 
     def ready(self) -> bool:
+        """Whether it is time for the next; the wait for the one after begins if so."""
         now = time.monotonic()
         if now < self._next:
             return False
@@ -54,7 +56,7 @@ class JsonDisplay:
     """One JSON object a line; the last is the summary."""
 
     def __init__(self) -> None:
-        self._throttle = _Throttle(JSON_SECONDS)
+        self._throttle = Throttle(JSON_SECONDS)
 
     def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
         """Print the run's name and place."""
@@ -79,21 +81,21 @@ class PlainDisplay:
     """A line every few seconds."""
 
     def __init__(self) -> None:
-        self._throttle = _Throttle(LINE_SECONDS)
+        self._throttle = Throttle(LINE_SECONDS)
 
     def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
         """Print the run's name and place."""
-        self._print(_headline(run_id, run_dir, resumed_at))
+        self._print(headline(run_id, run_dir, resumed_at))
 
     def update(self, progress: Progress) -> None:
         """Print where the run stands, at most once in five seconds."""
         if self._throttle.ready():
-            self._print("  ".join(f"{name} {value}" for name, value in _figures(progress)))
+            self._print("  ".join(f"{name} {value}" for name, value in figures(progress)))
 
     def finish(self, summary: Summary | None) -> None:
         """Print the summary."""
         if summary is not None:
-            self._print(_closing(summary))
+            self._print(closing(summary))
 
     @staticmethod
     def _print(line: str) -> None:
@@ -109,30 +111,31 @@ class LiveDisplay:
 
         self._console = Console()
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
-        self._throttle = _Throttle(LIVE_SECONDS)
+        self._throttle = Throttle(LIVE_SECONDS)
         self._last: Progress | None = None
 
     def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
         """Print the run's name and place, and open the live view below."""
-        self._console.print(_headline(run_id, run_dir, resumed_at), highlight=False)
+        self._console.print(headline(run_id, run_dir, resumed_at), highlight=False)
         self._live.start()
 
     def update(self, progress: Progress) -> None:
         """Draw where the run stands, at most four times a second."""
         self._last = progress
         if self._throttle.ready():
-            self._live.update(_table(progress), refresh=True)
+            self._live.update(progress_table(figures(progress), progress.fraction), refresh=True)
 
     def finish(self, summary: Summary | None) -> None:
         """Leave the last figures on the screen and print the summary below."""
         if self._last is not None:
-            self._live.update(_table(self._last), refresh=True)
+            self._live.update(progress_table(figures(self._last), self._last.fraction), refresh=True)
         self._live.stop()
         if summary is not None:
-            self._console.print(_closing(summary), highlight=False)
+            self._console.print(closing(summary), highlight=False)
 
 
-def _table(progress: Progress) -> Table:
+def progress_table(shown: Sequence[tuple[str, str]], fraction: float | None) -> Table:
+    """Return names and values in two columns, and a bar below where something limits the run."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
@@ -141,34 +144,35 @@ def _table(progress: Progress) -> Table:
     table.add_column(min_width=12)
     table.add_column(justify="right", style="dim")
     table.add_column(min_width=12)
-    figures = _figures(progress)
-    half = (len(figures) + 1) // 2
-    for left, right in zip(figures[:half], [*figures[half:], ("", "")], strict=False):
+    half = (len(shown) + 1) // 2
+    for left, right in zip(shown[:half], [*shown[half:], ("", "")], strict=False):
         table.add_row(left[0], left[1], right[0], right[1])
-    if progress.fraction is not None:
+    if fraction is not None:
         outer = Table.grid()
         outer.add_row(table)
-        outer.add_row(ProgressBar(total=1.0, completed=progress.fraction, width=58))
+        outer.add_row(ProgressBar(total=1.0, completed=fraction, width=58))
         return outer
     return table
 
 
-def _figures(progress: Progress) -> list[tuple[str, str]]:
+def figures(progress: Progress) -> list[tuple[str, str]]:
+    """Return where a run stands as names and values."""
     return [
         ("steps", f"{progress.env_steps:,}"),
         ("steps/s", f"{progress.env_steps_per_second:,.0f}"),
         ("updates", f"{progress.updates:,}"),
         ("time", clock(progress.seconds)),
         ("left", "-" if progress.seconds_left is None else clock(progress.seconds_left)),
-        ("mean return", _number(progress.mean_return)),
-        ("mean length", _number(progress.mean_episode_length)),
+        ("mean return", number(progress.mean_return)),
+        ("mean length", number(progress.mean_episode_length)),
         ("entropy", f"{progress.entropy:.3f}"),
         ("policy loss", f"{progress.policy_loss:+.4f}"),
         ("value loss", f"{progress.value_loss:.4f}"),
     ]
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Return a number with two decimals, or a dash."""
     return "-" if value is None else f"{value:.2f}"
 
 
@@ -179,17 +183,19 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
-def _headline(run_id: str, run_dir: str, resumed_at: int | None) -> str:
+def headline(run_id: str, run_dir: str, resumed_at: int | None) -> str:
+    """Return a line that says which run begins or goes on."""
     if resumed_at is None:
         return f"run {run_id} in {run_dir}"
     return f"run {run_id} in {run_dir}, resumed at update {resumed_at}"
 
 
-def _closing(summary: Summary) -> str:
+def closing(summary: Summary) -> str:
+    """Return three lines on what came of a run."""
     return (
         f"{summary.status}: {summary.env_steps:,} steps in {clock(summary.seconds)} "
         f"({summary.env_steps_per_second:,.0f} steps/s), {summary.updates:,} updates, "
-        f"mean return {_number(summary.mean_return)}, mean length {_number(summary.mean_episode_length)}\n"
+        f"mean return {number(summary.mean_return)}, mean length {number(summary.mean_episode_length)}\n"
         f"policy sha256 {summary.policy_sha256}\n"
         f"stored in {summary.run_dir}"
     )
