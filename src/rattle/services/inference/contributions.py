@@ -19,6 +19,8 @@ from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 
 #: Rollouts without a receipt that an actor may have: one is learnt from while the next is played.
 AHEAD = 2
+#: How long a thread may take to end after it was told to, in seconds.
+PATIENCE = 2.0
 _CONNECTION_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -93,8 +95,9 @@ class PolicyFeed:
         self._stop.set()
         if self._call is not None:
             self._call.cancel()
-        with self._news:
-            self._news.notify_all()
+        self.wake()
+        if self._thread.ident is not None:
+            self._thread.join(PATIENCE)
 
     @property
     def held(self) -> HeldPolicy | None:
@@ -127,8 +130,9 @@ class PolicyFeed:
         request = training_pb2.WatchPolicyRequest(
             policy_id=self.policy_id, known_lineage=known_lineage, known_version=known_version
         )
-        call = self._link.stub.WatchPolicy(request)
-        self._call = call
+        self._call = call = self._link.stub.WatchPolicy(request)
+        if self._stop.is_set():
+            call.cancel()  # whoever stopped this did not see the call
         try:
             for message in call:
                 self._take(message)
@@ -233,13 +237,14 @@ class Contributions:
             self._changed.notify_all()
             self._changed.wait_for(lambda: len(self._outbox) < AHEAD or self._stop.is_set())
 
-    def wake(self) -> None:
-        """Let who waits see that it should stop."""
+    def close(self) -> None:
+        """End the stream and wake who waits; `stop` must be set."""
         self._feed.wake()
         with self._changed:
             self._changed.notify_all()
-        if self._stop.is_set() and self._call is not None:
+        if self._call is not None:
             self._call.cancel()
+        self._thread.join(PATIENCE)
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -271,8 +276,9 @@ class Contributions:
             self._outbox.begin_stream()
             self._stream_open = True
         came = False
-        call = self._link.stub.ContributeRollouts(self._to_send())
-        self._call = call
+        self._call = call = self._link.stub.ContributeRollouts(self._to_send())
+        if self._stop.is_set():
+            call.cancel()  # whoever stopped this did not see the call
         try:
             for receipt in call:
                 came = True

@@ -8,14 +8,11 @@ from dataclasses import dataclass, field
 
 from rattle.policies.file import Policy
 from rattle.services.inference.actors import Assignment, Control, PlaysAgents, Report
-from rattle.services.inference.contributions import Contributions, PolicyFeed, TrainingLink
+from rattle.services.inference.contributions import PATIENCE, Contributions, PolicyFeed, TrainingLink
 from rattle.services.inference.vector_actor import VectorActor
 from rattle.trainer.settings import ExperimentSettings
 from rattle.trainer.worlds import settings_of_policy
 from rattle.wire.problems import RequestError
-
-#: How long an actor may take to end after it was told to, in seconds.
-_PATIENCE = 2.0
 
 
 def assignments(settings: ExperimentSettings) -> list[Assignment]:
@@ -75,9 +72,10 @@ class Players:
     def stop(self) -> None:
         """Stop all actors, and give them a little time to say goodbye."""
         for player in self._players.values():
-            self._end(player)
+            player.control.end()
         for player in self._players.values():
-            player.thread.join(_PATIENCE)
+            player.contributions.close()
+            player.thread.join(PATIENCE)
         for feed in self._feeds.values():
             feed.stop()
         for link in self._links:
@@ -120,8 +118,9 @@ class Players:
     def remove(self, name: str) -> None:
         """Stop an actor and forget it."""
         player = self._find(name)
-        self._end(player)
-        player.thread.join(_PATIENCE)
+        player.control.end()
+        player.contributions.close()
+        player.thread.join(PATIENCE)
         with self._changing:
             self._players.pop(name, None)
 
@@ -138,7 +137,3 @@ class Players:
 
             return AgentActor(settings, assignment)
         return VectorActor(settings, assignment)
-
-    def _end(self, player: _Player) -> None:
-        player.control.end()
-        player.contributions.wake()
