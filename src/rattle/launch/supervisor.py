@@ -79,6 +79,11 @@ class Watched:
         return self.phase in ("starting", "ready")
 
     @property
+    def address(self) -> str:
+        """Where it listens, as it said itself; empty before it has said so."""
+        return str(self.hello[self.service.ports[0].key]) if self.hello else ""
+
+    @property
     def restarts(self) -> int:
         """How often it was started again."""
         return max(0, self.life - 1)
@@ -103,11 +108,6 @@ class Supervisor:
     def done(self) -> bool:
         """Whether it was told to stop, or has given up, and no process is left."""
         return self.stopping and not self._alive()
-
-    @property
-    def all_ready(self) -> bool:
-        """Whether every service has been ready once."""
-        return all(watched.hello is not None for watched in self.services.values())
 
     @property
     def hellos(self) -> dict[str, Hello]:
@@ -144,7 +144,7 @@ class Supervisor:
             watched.fault = f"its first line does not say where it listens: {line[:200]!r}"
             return [Send(name, SIGKILL)]
         watched.phase, watched.since, watched.hello = "ready", now, hello
-        return [Note("INFO", "service_ready", name, {"life": life}), *self._start_what_can(now)]
+        return [Note("INFO", "service_ready", name, {"address": watched.address}), *self._start_what_can(now)]
 
     def exited(self, name: str, life: int, status: int, words: str, now: float) -> list[Action]:
         """Take the end of a service's process: its exit status, negative for a signal, and what it said last."""
@@ -167,7 +167,7 @@ class Supervisor:
     def wake(self, now: float) -> list[Action]:
         """Do what is due."""
         if self.stopping:
-            return self._go_on_stopping(now) if now >= self._patience_ends else []
+            return self._go_on_stopping(now)
         actions: list[Action] = []
         for name, watched in self.services.items():
             if watched.phase == "starting" and not watched.fault and now - watched.since >= START_SECONDS:
@@ -178,7 +178,7 @@ class Supervisor:
     def wake_at(self) -> float | None:
         """Return when `wake` is due, if nothing happens before."""
         if self.stopping:
-            return self._patience_ends if self._alive() else None
+            return self._patience_ends if self._stopping != "at once" else None
         times = [watched.start_at for watched in self.services.values() if watched.phase == "dead"]
         times += [
             watched.since + START_SECONDS
@@ -188,10 +188,10 @@ class Supervisor:
         return min(times, default=None)
 
     def targets(self) -> list[str]:
-        """Return the services that chaos may strike: those alive that have been ready before."""
-        if self.stopping:
+        """Return the services that chaos may strike: those alive, once all have been ready."""
+        if self.stopping or any(watched.hello is None for watched in self.services.values()):
             return []
-        return [name for name, watched in self.services.items() if watched.alive and watched.hello is not None]
+        return [name for name, watched in self.services.items() if watched.alive and not watched.killed]
 
     def kill(self, name: str) -> list[Action]:
         """Kill a service, to show that it does not matter."""
@@ -211,7 +211,7 @@ class Supervisor:
 
     def stop_at_once(self) -> list[Action]:
         """Kill all that is left."""
-        self._stopping, self._patience_ends = "at once", float("inf")
+        self._stopping = "at once"
         return [Send(name, SIGKILL) for name in self._alive()]
 
     def _go_on_stopping(self, now: float) -> list[Action]:

@@ -1,0 +1,35 @@
+"""The course of a number, from its beginning, in a line of any width."""
+
+from __future__ import annotations
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+class History:
+    """Keeps between `width` / 2 and `width` means of equally many values each, however many there are."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._means: list[float] = []
+        self._each = 1  # values a mean
+        self._open: list[float] = []
+
+    def add(self, value: float) -> None:
+        """Take the next value."""
+        self._open.append(value)
+        if len(self._open) < self._each:
+            return
+        self._means.append(sum(self._open) / self._each)
+        self._open.clear()
+        if len(self._means) >= self._width:
+            pairs = zip(self._means[::2], self._means[1::2], strict=False)
+            self._means = [(one + other) / 2 for one, other in pairs]
+            self._each *= 2
+
+    def line(self) -> str:
+        """Return bars from the least to the greatest."""
+        if not self._means:
+            return ""
+        least, greatest = min(self._means), max(self._means)
+        scale = (len(_BARS) - 1) / (greatest - least) if greatest > least else 0.0
+        return "".join(_BARS[round((value - least) * scale)] for value in self._means)

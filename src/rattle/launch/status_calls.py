@@ -1,0 +1,47 @@
+"""Asking Training services where they stand."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import grpc
+
+from rattle.services.utils.protos import training_pb2, training_pb2_grpc
+
+if TYPE_CHECKING:
+    from rattle.services.utils.protos.training_pb2 import Status
+
+#: How long an answer may take, in seconds: a service that is learning may be slow, one that is dead says nothing.
+_DEADLINE_SECONDS = 2.0
+_OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+
+class StatusCalls:
+    """Connections to Training services, by address; services come back to the address that they had."""
+
+    def __init__(self) -> None:
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def ask(self, address: str) -> Status | None:
+        """Return where a service stands, or None when it does not say so in time."""
+        if address not in self._channels:
+            self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        stub: training_pb2_grpc.TrainingAsyncStub = training_pb2_grpc.TrainingStub(self._channels[address])
+        try:
+            return await stub.GetStatus(training_pb2.GetStatusRequest(), timeout=_DEADLINE_SECONDS)
+        except grpc.aio.AioRpcError:
+            return None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for channel in self._channels.values():
+            await channel.close()

@@ -1,0 +1,240 @@
+"""Shows a run of services: a live view in a terminal, plain lines elsewhere, JSON lines for machines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from rattle.launch.sparkline import History
+from rattle.launch.supervisor import Note, Watched
+from rattle.trainer.display import (
+    JsonDisplay,
+    PlainDisplay,
+    Throttle,
+    closing,
+    figures,
+    headline,
+    number,
+    print_line,
+    progress_table,
+)
+from rattle.trainer.progress import Progress, Summary
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from rattle.services.utils.protos.training_pb2 import PolicyStatus
+
+_WARNING_SECONDS = 1.0
+_SPARKLINE_WIDTH = 44
+_COLOURS = {"ready": "green", "starting": "yellow", "waiting": "dim", "restarting": "red"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What there is to show at one moment."""
+
+    progress: Progress | None  # of the first policy; None before anything has been learnt
+    policies: Mapping[str, PolicyStatus]
+    services: Sequence[Watched]
+    kills: int | None  # None where nothing is killed on purpose
+
+
+class View(Protocol):
+    """Shows a run of services to whoever started it."""
+
+    def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
+        """Say which run begins, or at which number of updates it goes on."""
+
+    def note(self, note: Note) -> None:
+        """Show that something has happened to a service."""
+
+    def update(self, picture: Picture) -> None:
+        """Show where things stand."""
+
+    def finish(self, summary: Summary | None) -> None:
+        """Take the live view down and show the summary; None when the run has failed."""
+
+
+def choose_view(*, as_json: bool) -> View:
+    """Return the view that fits: JSON when asked for, live in a terminal, plain lines elsewhere."""
+    if as_json:
+        return JsonView()
+    return LiveView() if sys.stdout.isatty() else PlainView()
+
+
+def sentence(note: Note) -> str:
+    """Return what has happened to a service as a line."""
+    match note.event:
+        case "service_started" | "service_restarted":
+            return f"{note.name}: {note.event.removeprefix('service_')}, pid {note.fields['service_pid']}"
+        case "service_ready":
+            return f"{note.name}: ready at {note.fields['address']}"
+        case "service_killed":
+            return f"{note.name}: killed on purpose, pid {note.fields['service_pid']}"
+        case "service_died":
+            return f"{note.name}: died: {note.fields['reason']}"
+        case "service_warning":
+            return f"{note.name}: {note.fields['text']}"
+    return f"{note.name}: {note.event.removeprefix('service_').replace('_', ' ')}"
+
+
+class _Warnings:
+    """Lets warnings of services through at most once a second, and none twice in a row; all of them are in its log."""
+
+    def __init__(self) -> None:
+        self._throttle = Throttle(_WARNING_SECONDS)
+        self._last: Note | None = None
+
+    def worth_showing(self, note: Note) -> bool:
+        if note.event != "service_warning":
+            return True
+        if note == self._last or not self._throttle.ready():
+            return False
+        self._last = note
+        return True
+
+
+class JsonView:
+    """The lines of `rattle train --json`; what happens to services goes to stderr."""
+
+    def __init__(self) -> None:
+        self._display = JsonDisplay()
+        self._warnings = _Warnings()
+
+    def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
+        """Print the run's name and place."""
+        self._display.start(run_id, run_dir, resumed_at)
+
+    def note(self, note: Note) -> None:
+        """Print what is worth a warning to stderr."""
+        if note.level == "WARNING" and self._warnings.worth_showing(note):
+            sys.stderr.write(sentence(note) + "\n")
+
+    def update(self, picture: Picture) -> None:
+        """Print where the run stands, at most once a second."""
+        if picture.progress is not None:
+            self._display.update(picture.progress)
+
+    def finish(self, summary: Summary | None) -> None:
+        """Print the summary."""
+        self._display.finish(summary)
+
+
+class PlainView:
+    """A line every few seconds, and one for everything that happens to a service."""
+
+    def __init__(self) -> None:
+        self._display = PlainDisplay()
+        self._warnings = _Warnings()
+
+    def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
+        """Print the run's name and place."""
+        self._display.start(run_id, run_dir, resumed_at)
+
+    def note(self, note: Note) -> None:
+        """Print what has happened."""
+        if note.level != "ERROR" and self._warnings.worth_showing(note):
+            print_line(sentence(note))
+
+    def update(self, picture: Picture) -> None:
+        """Print where the run stands, at most once in five seconds."""
+        if picture.progress is not None:
+            self._display.update(picture.progress)
+
+    def finish(self, summary: Summary | None) -> None:
+        """Print the summary."""
+        self._display.finish(summary)
+
+
+class LiveView:
+    """Figures, the services and the last warning, drawn over themselves."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._console = Console()
+        self._live = Live(console=self._console, auto_refresh=False, transient=False)
+        self._returns = History(_SPARKLINE_WIDTH)
+        self._warning = ""
+        self._last: Picture | None = None
+
+    def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
+        """Print the run's name and place, and open the live view below."""
+        self._console.print(headline(run_id, run_dir, resumed_at), highlight=False)
+        self._live.start()
+
+    def note(self, note: Note) -> None:
+        """Keep the last warning, for the next picture."""
+        if note.level == "WARNING":
+            self._warning = sentence(note)
+
+    def update(self, picture: Picture) -> None:
+        """Draw where things stand."""
+        if picture.progress is not None and picture.progress.mean_return is not None:
+            self._returns.add(picture.progress.mean_return)
+        self._last = picture
+        self._draw(picture)
+
+    def finish(self, summary: Summary | None) -> None:
+        """Leave the last figures on the screen and print the summary below."""
+        if self._last is not None:
+            self._draw(self._last)
+        self._live.stop()
+        if summary is not None:
+            self._console.print(closing(summary), highlight=False)
+
+    def _draw(self, picture: Picture) -> None:
+        from rich.console import Group
+
+        self._live.update(Group(*self._parts(picture)), refresh=True)
+
+    def _parts(self, picture: Picture) -> Iterator[RenderableType]:
+        from rich.text import Text
+
+        if picture.progress is None:
+            yield Text("waiting for the first update", style="dim")
+        else:
+            first = next(iter(picture.policies.values()))
+            shown = [*figures(picture.progress), ("policy age", f"{first.policy_age:.2f}")]
+            yield progress_table(shown, picture.progress.fraction)
+            yield Text.assemble(("mean return  ", "dim"), self._returns.line())
+        if len(picture.policies) > 1:
+            yield _policies_table(picture.policies)
+        yield _services_table(picture.services)
+        if picture.kills is not None:
+            yield Text(f"killed on purpose: {picture.kills}", style="dim")
+        if self._warning:
+            yield Text(self._warning, style="yellow", no_wrap=True, overflow="ellipsis")
+
+
+def state_of(watched: Watched) -> str:
+    """Return the state of a service in a word."""
+    return "restarting" if watched.phase == "dead" or (watched.phase == "starting" and watched.hello) else watched.phase
+
+
+def _services_table(services: Sequence[Watched]) -> Table:
+    from rich.table import Table
+
+    table = Table("service", "state", "pid", "restarts", "address", box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for watched in services:
+        state = state_of(watched)
+        cells = (str(watched.pid or "-"), str(watched.restarts), watched.address)
+        table.add_row(watched.service.name, f"[{_COLOURS[state]}]{state}[/]", *cells)
+    return table
+
+
+def _policies_table(policies: Mapping[str, PolicyStatus]) -> Table:
+    from rich.table import Table
+
+    table = Table(
+        "policy", "state", "updates", "mean return", "age", box=None, header_style="dim", padding=(0, 2, 0, 0)
+    )
+    for name, status in policies.items():
+        mean = number(status.mean_return if status.HasField("mean_return") else None)
+        table.add_row(name, status.status, f"{status.policy_version:,}", mean, f"{status.policy_age:.2f}")
+    return table
