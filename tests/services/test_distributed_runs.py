@@ -1,0 +1,45 @@
+"""A run that is spread over services gives the same bytes as one in a single process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rattle.analytics.run_directory import RunDirectory
+from rattle.trainer.runs import train
+from tests.services.cluster import Cluster
+from tests.trainer.conftest import Silence, read_rows, small_settings
+
+TIMES = ("time", "seconds", "env_steps_per_second", "run_id")
+SMALL = ("env.worlds=24", "train.steps=4608", "policy.hidden_sizes=[16]", "record.every_episodes=2")
+REINFORCE = ("algorithm.id=reinforce", "algorithm.max_episode_ticks=100", "train.steps=12000")
+DUEL = ("env.num_snakes=3", "env.food=2")
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.mark.parametrize(
+    ("overrides", "envs", "inferences", "actors"),
+    [
+        ((), 1, 1, None),
+        ((), 2, 1, None),
+        ((), 4, 1, None),
+        (DUEL, 2, 2, 3),
+        (REINFORCE, 1, 1, None),
+        (REINFORCE, 2, 1, 3),
+    ],
+)
+def test_services_in_mode_sync_change_nothing(
+    tmp_path: Path, overrides: tuple[str, ...], envs: int, inferences: int, actors: int | None
+) -> None:
+    here = train(small_settings(*overrides), tmp_path / "here", Silence())
+    settings = [*SMALL, *overrides, *([f"inference.actors={actors}"] if actors else [])]
+    with Cluster(tmp_path / "there", *settings, envs=envs, inferences=inferences) as cluster:
+        status = cluster.wait_for(lambda status: status.status == "finished")
+    assert status.policy_sha256 == here.policy_sha256
+    assert (status.policy_version, status.env_steps, status.episodes) == (here.updates, here.env_steps, here.episodes)
+    one, other = RunDirectory(tmp_path / "here"), RunDirectory(tmp_path / "there")
+    for table in ("episodes", "updates"):
+        assert read_rows(other, table, *TIMES) == read_rows(one, table, *TIMES)
+    assert other.policy.read_bytes() == one.policy.read_bytes()
