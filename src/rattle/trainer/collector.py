@@ -239,7 +239,7 @@ class Collector:
                 buffer.active[row] &= ~ended
                 buffer.terminated[row] &= ~ended
                 buffer.truncated[row] &= ~ended
-                buffer.reward[row][ended] = 0.0
+                buffer.reward[row][ended] = buffer.final_value[row][ended] = 0.0
                 ended |= buffer.terminated[row] | buffer.truncated[row]
             ticks = block.stop
         cut = ~ended & buffer.active[ticks - 1]
