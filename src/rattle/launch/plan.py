@@ -28,8 +28,11 @@ class Port:
     number: int = 0  # 0: any free one
 
     def read(self, hello: Hello) -> int:
-        """Return the port that the service got; raises KeyError or ValueError when the line does not say it."""
-        return int(str(hello[self.key]).rpartition(":")[2])
+        """Return the port that the service got; raises LookupError, TypeError or ValueError when that is not said."""
+        address = hello[self.key]
+        if not isinstance(address, str):
+            raise TypeError(address)
+        return int(address.rpartition(":")[2])
 
 
 @dataclass(frozen=True)

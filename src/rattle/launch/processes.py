@@ -114,21 +114,23 @@ class Processes:
             for number in self._unsent.pop(name, ()):
                 self._send(name, number)
             self.do(self._supervisor.started(name, life, process.pid))
+            messages = Messages()
             with TextLog(self._logs / f"{name}.log") as log:
-                messages = Messages()
-                readers = [
-                    asyncio.create_task(self._read_stdout(process, name, life, log)),
-                    asyncio.create_task(self._read_stderr(process, name, messages, log)),
-                ]
-                try:
-                    status = await process.wait()
+                async with asyncio.TaskGroup() as reading:
+                    readers = [
+                        reading.create_task(self._read_stdout(process, name, life, log)),
+                        reading.create_task(self._read_stderr(process, name, messages, log)),
+                    ]
+                    try:
+                        status = await process.wait()
+                    finally:
+                        self._send(name, signal.SIGKILL)  # in vain, unless this task is cancelled
+                        await process.wait()
                     await asyncio.wait(readers, timeout=_LAST_WORDS_SECONDS)
-                finally:
                     for reader in readers:
                         reader.cancel()
             return status, messages.last
         finally:
-            self._send(name, signal.SIGKILL)  # unless it has ended, as it should have
             del self._running[name]
 
     async def _read_stdout(self, process: Process, name: str, life: int, log: TextLog) -> None:

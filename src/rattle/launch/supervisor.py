@@ -140,7 +140,7 @@ class Supervisor:
             hello = json.loads(line)
             for port in watched.service.ports:
                 port.read(hello)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, LookupError, TypeError):
             watched.fault = f"its first line does not say where it listens: {line[:200]!r}"
             return [Send(name, SIGKILL)]
         watched.phase, watched.since, watched.hello = "ready", now, hello
@@ -149,7 +149,7 @@ class Supervisor:
     def exited(self, name: str, life: int, status: int, words: str, now: float) -> list[Action]:
         """Take the end of a service's process: its exit status, negative for a signal, and what it said last."""
         watched = self._of(name, life)
-        if watched is None or not watched.alive:
+        if watched is None:
             return []
         stable = watched.phase == "ready" and now - watched.since >= STABLE_SECONDS
         watched.deaths = (0 if stable else watched.deaths) + (0 if watched.killed else 1)
@@ -241,9 +241,9 @@ class Supervisor:
         return actions
 
     def _of(self, name: str, life: int) -> Watched | None:
-        """Return a service if this is its present life: what is heard of an earlier one is too late."""
+        """Return a service if it lives and this is its life: what is heard of an earlier one is too late."""
         watched = self.services[name]
-        return watched if watched.life == life else None
+        return watched if watched.life == life and watched.alive else None
 
     def _alive(self, kind: str | None = None) -> Sequence[str]:
         return [

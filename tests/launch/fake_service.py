@@ -1,0 +1,71 @@
+"""A small process in the place of a service: behaves as the file `behaviour.json` beside its settings says."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+
+def main() -> None:
+    kind, config, *rest = sys.argv[1:]
+    folder = Path(config).parent
+    ways = json.loads((folder / "behaviour.json").read_text()).get(kind, [])
+    note(folder, f"{kind} started {' '.join(rest)}")
+    if "refuse" in ways:
+        sys.stderr.write("Usage: something\n\nError: env.width: must be larger\n")
+        sys.exit(1)
+    if "crash" in ways:
+        raise RuntimeError("the wheels came off")
+    if "mumble" in ways:
+        say("here I am")
+    if "silent" in ways:
+        time.sleep(60)
+    signal.signal(signal.SIGTERM, lambda *_: None if "deaf" in ways else stop(folder, kind))
+    ports = [listen(int(rest[rest.index(flag) + 1])) for flag in ("--port", "--grpc-port") if flag in rest]
+    addresses = [f"127.0.0.1:{port.getsockname()[1]}" for port in ports]
+    hello = {"url": f"http://{addresses[0]}", "address": addresses[0], "grpc": addresses[-1]}
+    say(json.dumps({**hello, "variables": [name for name in os.environ if name.startswith("RATTLE_")]}))
+    if "flood" in ways:
+        say("x" * 2**22)
+        note(folder, f"{kind} flooded")
+    if "warn" in ways:
+        sys.stderr.write(
+            "no answer: trying again\nTraceback (most recent call last):\n  File somewhere\nOSError: gone\n"
+        )
+        sys.stderr.flush()
+    if "flee" in ways:
+        sys.exit(3)
+    while True:
+        signal.pause()
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def listen(port: int) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen()
+    return listener
+
+
+def stop(folder: Path, kind: str) -> None:
+    note(folder, f"{kind} stopped")
+    sys.exit(0)
+
+
+def note(folder: Path, text: str) -> None:
+    with (folder / "notes.txt").open("a") as file:
+        file.write(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

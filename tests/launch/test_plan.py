@@ -1,0 +1,149 @@
+"""The topology as data: which services, with which arguments, at which ports, after whom."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rattle.cli import main
+from rattle.launch.plan import Service, command, plan
+from rattle.trainer.errors import SettingsError
+from rattle.trainer.settings import ExperimentSettings
+from rattle.trainer.settings_sources import load_settings
+
+CONFIG = Path("runs/one/config.yaml")
+
+
+def settings(*overrides: str) -> ExperimentSettings:
+    return load_settings(None, overrides)
+
+
+def planned(*overrides: str) -> dict[str, Service]:
+    return {service.name: service for service in plan(settings(*overrides), CONFIG)}
+
+
+def test_one_of_each_by_default() -> None:
+    services = planned()
+    assert list(services) == ["env-0", "training-0", "inference-0"]
+    assert command(services["env-0"], {}) == ["env", str(CONFIG), "--port", "0"]
+    training = command(services["training-0"], {})
+    assert training[:4] == ["training", str(CONFIG), "--run-dir", "runs/one"]
+    assert training[-2:] == ["--port", "0"]
+    hellos = {"env-0": {"url": "http://127.0.0.1:5"}, "training-0": {"address": "127.0.0.1:6"}}
+    inference = command(services["inference-0"], hellos)
+    assert inference[:4] == ["inference", str(CONFIG), "--set", "inference.index=0"]
+    assert inference[4:8] == ["--port", "0", "--grpc-port", "0"]
+    assert inference[8:] == ["--env", "http://127.0.0.1:5", "--training", "127.0.0.1:6"]
+
+
+def test_inference_waits_for_the_addresses_that_it_is_told() -> None:
+    services = planned("topology.env=2", "training.policies=[a,b]", "topology.training=2", "topology.inference=2")
+    assert [service.needs for service in services.values()] == [
+        *[()] * 4,
+        *[("env-0", "env-1", "training-0", "training-1")] * 2,
+    ]
+    urls = {f"env-{number}": {"url": f"http://e:{number}"} for number in range(2)}
+    addresses = {f"training-{number}": {"address": f"t:{number}"} for number in range(2)}
+    told = command(services["inference-1"], {**addresses, **urls})
+    assert told[told.index("--env") :] == [
+        *("--env", "http://e:0", "--env", "http://e:1"),
+        *("--training", "t:0", "--training", "t:1"),
+    ]
+
+
+def test_a_service_comes_back_to_its_ports() -> None:
+    services = planned()
+    hellos = {
+        "env-0": {"url": "http://127.0.0.1:5"},
+        "training-0": {"address": "[::1]:6"},
+        "inference-0": {"url": "http://[::1]:7", "grpc": "[::1]:8"},
+    }
+    ports = [command(service, hellos)[command(service, hellos).index("--port") + 1] for service in services.values()]
+    assert ports == ["5", "6", "7"]
+    inference = command(services["inference-0"], hellos)
+    assert inference[inference.index("--grpc-port") + 1] == "8"
+
+
+def test_what_changes_comes_last_and_so_wins() -> None:
+    assert command(planned()["training-0"], {}, ["train.steps=7"])[-2:] == ["--set", "train.steps=7"]
+
+
+def test_a_server_elsewhere_is_played_in_and_none_is_started() -> None:
+    services = planned("env.url=http://far:5000")
+    assert list(services) == ["training-0", "inference-0"]
+    assert services["inference-0"].needs == ("training-0",)
+    told = command(services["inference-0"], {"training-0": {"address": "t:1"}})
+    assert told[told.index("--env") + 1] == "http://far:5000"
+
+
+@given(policies=st.integers(1, 64), services=st.integers(1, 64))
+def test_every_policy_is_trained_by_one_service(policies: int, services: int) -> None:
+    names = [f"p{number}" for number in range(policies)]
+    overrides = (f"training.policies={json.dumps(names)}", f"topology.training={services}")
+    if services > policies:
+        with pytest.raises(
+            SettingsError, match=r"topology\.training is \d+, but training\.policies names \d+: "
+        ) as bad:
+            planned(*overrides)
+        assert "\n" not in str(bad.value)
+        return
+    trainings = [service for service in planned(*overrides).values() if service.kind == "training"]
+    shares = [
+        json.loads(argument.removeprefix("training.policies="))
+        for service in trainings
+        for argument in service.arguments
+        if argument.startswith("training.policies=")
+    ]
+    assert len(shares) == services
+    for number, share in enumerate(shares):
+        assert share == [name for index, name in enumerate(names) if index % services == number]
+
+
+@given(
+    counts=st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9)),
+    ports=st.lists(st.integers(1, 65_500), min_size=4, max_size=4, unique=True),
+)
+def test_fixed_ports_are_those_of_the_sections_and_the_next_upward(
+    counts: tuple[int, int, int], ports: list[int]
+) -> None:
+    env, training, inference = counts
+    keys = ("env_service.port", "training.port", "inference.port", "inference.grpc_port")
+    services = planned(
+        *(f"{key}={port}" for key, port in zip(keys, ports, strict=True)),
+        f"topology.env={env}",
+        f"topology.training={training}",
+        f"topology.inference={inference}",
+        f"training.policies={json.dumps([f'p{number}' for number in range(training)])}",
+        "topology.ports=fixed",
+    )
+    numbers = {service.name: [port.number for port in service.ports] for service in services.values()}
+    assert [*numbers["env-0"], *numbers["training-0"], *numbers["inference-0"]] == ports
+    given_out = [number for group in numbers.values() for number in group]
+    assert len(set(given_out)) == len(given_out)
+    for kind, count in (("env", env), ("training", training), ("inference", inference)):
+        own = [numbers[f"{kind}-{number}"][0] for number in range(count)]
+        assert all(one < other for one, other in pairwise(own))
+
+
+def test_fixed_ports_that_are_too_few_are_refused() -> None:
+    with pytest.raises(SettingsError, match="too few ports from 65535 upward"):
+        planned("topology.ports=fixed", "env_service.port=65535", "topology.env=2")
+
+
+def test_any_free_port_stays_so_where_the_others_are_fixed() -> None:
+    services = planned("topology.ports=fixed", "env_service.port=0", "topology.env=2")
+    assert [services[f"env-{number}"].ports[0].number for number in range(2)] == [0, 0]
+
+
+@pytest.mark.parametrize("kind", ["env", "training", "inference"])
+def test_the_commands_have_the_flags_that_they_are_given(kind: str) -> None:
+    hellos = {"env-0": {"url": "http://e:1"}, "training-0": {"address": "t:1"}}
+    arguments = command(planned()[f"{kind}-0"], hellos, ["train.steps=7"])
+    known = CliRunner().invoke(main, [arguments[0], "--help"]).output
+    assert all(f"{flag} " in known for flag in arguments if flag.startswith("--"))

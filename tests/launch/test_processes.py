@@ -1,0 +1,254 @@
+"""Real processes: started, killed, started again, stopped in order; none outlives the one that started it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from signal import SIGKILL
+
+import pytest
+
+from rattle.launch import supervisor as supervisor_module
+from rattle.launch.plan import command, plan
+from rattle.launch.processes import Processes
+from rattle.launch.supervisor import Note, Supervisor
+from rattle.trainer.settings_sources import load_settings
+
+HERE = Path(__file__).parent
+FAKE = (sys.executable, str(HERE / "fake_service.py"))
+PATIENCE = 60.0
+
+
+class Fleet:
+    """Services in the place of an experiment's, and what has been heard of them."""
+
+    def __init__(self, folder: Path, program: Sequence[str] = FAKE, **ways: list[str]) -> None:
+        (folder / "behaviour.json").write_text(json.dumps(ways))
+        self.folder = folder
+        self.services = {service.name: service for service in plan(load_settings(None), folder / "config.yaml")}
+        self.core = Supervisor(self.services.values())
+        self.heard: list[Note] = []
+        self._news = asyncio.Event()
+        self.processes = Processes(self.core, self._command, folder / "service-logs", self._hear, program)
+
+    def _command(self, name: str) -> list[str]:
+        return command(self.services[name], self.core.hellos)
+
+    def _hear(self, note: Note) -> None:
+        self.heard.append(note)
+        self._news.set()
+
+    def pid(self, name: str) -> int:
+        pid = self.core.services[name].pid
+        assert pid is not None
+        return pid
+
+    def events(self, name: str) -> list[str]:
+        return [note.event for note in self.heard if note.name == name]
+
+    def stop(self) -> None:
+        self.processes.do(self.core.stop(time.monotonic()))
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not true():
+                self._news.clear()
+                await self._news.wait()
+
+    async def all_ready(self) -> None:
+        await self.until(lambda: all(watched.phase == "ready" for watched in self.core.services.values()))
+
+    def notes(self) -> list[str]:
+        return (self.folder / "notes.txt").read_text().splitlines()
+
+
+def play(fleet: Fleet, story: Callable[[], Awaitable[None]] | None = None) -> None:
+    """Run the services while a story happens to them."""
+
+    async def both() -> None:
+        async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+            group.create_task(fleet.processes.run())
+            if story is not None:
+                await story()
+
+    asyncio.run(both())
+
+
+def test_what_dies_comes_back_at_its_port_and_all_stop_in_order(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+
+    async def story() -> None:
+        await fleet.all_ready()
+        hellos = fleet.core.hellos
+        for name in fleet.services:
+            before = fleet.pid(name)
+            os.kill(before, SIGKILL)
+            await fleet.until(lambda name=name: "service_died" in fleet.events(name))  # type: ignore[misc]
+            await fleet.all_ready()
+            assert fleet.pid(name) != before
+        assert fleet.core.hellos == hellos
+        fleet.stop()
+
+    play(fleet, story)
+    life = ["service_started", "service_ready", "service_died", "service_restarted", "service_ready"]
+    assert all(fleet.events(name) == life for name in fleet.services)
+    assert fleet.core.restarts == 3
+    stopped = [line for line in fleet.notes() if line.endswith("stopped")]
+    assert stopped[0] == "training stopped"
+    assert sorted(stopped[1:]) == ["env stopped", "inference stopped"]
+
+
+def test_settings_in_environment_variables_are_not_applied_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RATTLE_ENV__WIDTH", "20")
+    fleet = Fleet(tmp_path)
+
+    async def story() -> None:
+        await fleet.all_ready()
+        fleet.stop()
+
+    play(fleet, story)
+    assert [hello["variables"] for hello in fleet.core.hellos.values()] == [[], [], []]
+
+
+def test_warnings_are_shown_in_a_line_each_and_all_of_it_is_in_the_log(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, env=["warn"])
+
+    async def story() -> None:
+        await fleet.all_ready()
+        await fleet.until(lambda: fleet.events("env-0").count("service_warning") == 2)
+        fleet.stop()
+
+    play(fleet, story)
+    warnings = [note.fields["text"] for note in fleet.heard if note.event == "service_warning"]
+    assert warnings == ["no answer: trying again", "OSError: gone"]
+    log = (tmp_path / "service-logs" / "env-0.log").read_text()
+    assert '"url"' in log
+    assert "Traceback" in log
+
+
+@pytest.mark.parametrize(
+    ("way", "reason"),
+    [
+        ("refuse", "env.width: must be larger"),
+        ("crash", "RuntimeError: the wheels came off"),
+        ("mumble", "its first line does not say where it listens: 'here I am'"),
+    ],
+)
+def test_a_service_that_cannot_start_is_given_up_in_a_line(tmp_path: Path, way: str, reason: str) -> None:
+    fleet = Fleet(tmp_path, env=[way])
+    play(fleet)
+    assert fleet.core.failure == f"env-0 cannot start: {reason}"
+    assert sum(line.startswith("env started") for line in fleet.notes()) == supervisor_module.MOST_FIRST_DEATHS
+    assert not any(watched.alive for watched in fleet.core.services.values())
+
+
+def test_a_program_that_is_not_there_is_a_reason_too(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, program=(str(tmp_path / "gone"),))
+    play(fleet)
+    assert fleet.core.failure is not None
+    assert fleet.core.failure.endswith("cannot start: it cannot be started: No such file or directory")
+
+
+def test_a_service_that_ends_by_itself_is_started_again_ever_later(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, inference=["flee"])
+
+    async def story() -> None:
+        await fleet.until(lambda: fleet.events("inference-0").count("service_restarted") == 3)
+        fleet.stop()
+
+    play(fleet, story)
+    died = next(note for note in fleet.heard if note.event == "service_died")
+    assert died.fields["reason"] == "ended with exit status 3"
+
+
+def test_a_service_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor_module, "CHECKPOINT_SECONDS", 0.3)
+    monkeypatch.setattr(supervisor_module, "STOP_SECONDS", 0.3)
+    fleet = Fleet(tmp_path, training=["deaf"], env=["deaf"])
+
+    async def story() -> None:
+        await fleet.all_ready()
+        fleet.stop()
+
+    play(fleet, story)
+    assert [line for line in fleet.notes() if line.endswith("stopped")] == ["inference stopped"]
+
+
+def test_a_stop_while_services_are_starting_reaches_them_too(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, env=["silent"], training=["silent"])
+
+    async def story() -> None:
+        await fleet.until(lambda: "service_started" in fleet.events("env-0"))
+        fleet.stop()
+
+    play(fleet, story)
+    assert fleet.core.done
+
+
+def test_a_service_that_writes_without_end_is_read_without_end(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, env=["flood"])
+
+    async def story() -> None:
+        await fleet.all_ready()
+        while "env flooded" not in fleet.notes():
+            await asyncio.sleep(0.05)
+        fleet.stop()
+
+    play(fleet, story)
+    assert (tmp_path / "service-logs" / "env-0.log").stat().st_size > 2**22
+
+
+def test_a_failure_in_the_launcher_leaves_no_process(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+
+    async def story() -> None:
+        await fleet.all_ready()
+        raise RuntimeError("a bug")
+
+    with pytest.raises(ExceptionGroup):
+        play(fleet, story)
+    for name in fleet.services:
+        wait_for_end(fleet.pid(name))
+
+
+def wait_for_end(pid: int) -> None:
+    """Return when a process has ended; a zombie has."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        if state in "ZX":
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"process {pid} lives on")
+
+
+@pytest.mark.parametrize("moment", ["service_started", "service_ready"])
+def test_kill_9_of_the_launcher_leaves_no_process(tmp_path: Path, moment: str) -> None:
+    launcher = subprocess.Popen(
+        [sys.executable, "-m", "tests.launch.launch_environments", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=HERE.parents[1],
+    )
+    assert launcher.stdout is not None
+    pids, seen = set[int](), 0
+    while seen < 2:
+        event, pid = launcher.stdout.readline().split()
+        pids |= {int(pid)} if event == "service_started" else set()
+        seen += event == moment
+    launcher.kill()
+    launcher.communicate()
+    assert len(pids) == 2
+    for pid in pids:
+        wait_for_end(pid)
