@@ -1,0 +1,67 @@
+"""Improving policies that come with the request: nothing is remembered of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rattle.learning.errors import LearningError
+from rattle.learning.learner import Learner, UpdateMetrics
+from rattle.policies.errors import PolicyError
+from rattle.policies.file import Policy, dump_policy, load_policy
+from rattle.policies.spec import PolicySpec
+from rattle.services.training.rollouts import Form, part_of, read_learnable
+from rattle.services.utils.protos import training_pb2
+from rattle.trainer.build import build_learner
+from rattle.trainer.collector import RolloutBuffer
+from rattle.trainer.settings import ExperimentSettings
+from rattle.wire.problems import RequestError
+
+
+class GivenPolicies:
+    """Improves policies by one step each with a fresh optimiser; used by one thread at a time."""
+
+    def __init__(self, settings: ExperimentSettings) -> None:
+        self._settings = settings
+        self._learner: Learner | None = None  # of the last policy's form: making one takes longer than learning
+
+    def improve(self, file: bytes, message: training_pb2.Rollout) -> tuple[bytes, UpdateMetrics]:
+        """Return a policy file improved by a rollout, with a version one higher.
+
+        Raises RequestError naming the field that is wrong.
+        """
+        policy = self._read(file)
+        spec = policy.spec
+        with part_of("rollout"):
+            arrays = read_learnable(message, Form.of(self._settings, spec.observation, spec.num_actions))
+        own = {name: array.copy() for name, array in arrays.items()}  # the learner takes what can be written to
+        rollout = RolloutBuffer.over(own, {}, []).rollout(len(own["action"]), policy.version)
+        learner = self._learner_of(spec)
+        weights = {f"policy/{name}": array for name, array in policy.parameters.items()}
+        learner.restore({**weights, "version": np.array(policy.version)})
+        try:
+            metrics = learner.update(rollout)
+        except LearningError as error:
+            raise RequestError("bad_value", f"rollout: {error}", "rollout") from None
+        improved = Policy(spec, learner.parameters(), learner.version, policy.environment, policy.environment_settings)
+        return dump_policy(improved), metrics
+
+    def close(self) -> None:
+        """Stop the learner's threads."""
+        if self._learner is not None:
+            self._learner.close()
+
+    def _read(self, file: bytes) -> Policy:
+        try:
+            policy = load_policy(file)
+        except PolicyError as error:
+            raise RequestError("bad_value", f"policy: {error}", "policy") from None
+        algorithm = self._settings.algorithm
+        if algorithm.needs_value and not policy.spec.value_head:
+            raise RequestError("bad_value", f"policy: has no value head, which {algorithm.id} needs", "policy")
+        return policy
+
+    def _learner_of(self, spec: PolicySpec) -> Learner:
+        if self._learner is None or self._learner.spec != spec:
+            self.close()
+            self._learner = build_learner(self._settings, spec)
+        return self._learner

@@ -1,0 +1,192 @@
+"""One policy in the event loop: rollouts arrive, updates are made when they are due, and who waits is told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from rattle.errors import RattleError
+from rattle.learning.errors import LearningError
+from rattle.services.training.intake import Intake, Part, Verdict
+from rattle.services.training.policy_run import Made, PolicyRun, Update
+from rattle.services.training.rollouts import Contribution
+from rattle.trainer.progress import Status
+from rattle.wire.problems import RequestError
+
+Result = TypeVar("Result")
+
+_log = logging.getLogger(__name__)
+
+
+class News:
+    """Wakes all who wait for something to have changed; who waits looks first whether it has."""
+
+    def __init__(self) -> None:
+        self._next = asyncio.Event()
+
+    def tell(self) -> None:
+        """Wake all who wait now."""
+        self._next.set()
+        self._next = asyncio.Event()
+
+    async def wait(self, seconds: float | None = None) -> None:
+        """Wait for the next change, or for some seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._next.wait()
+        except TimeoutError:
+            pass
+
+
+class LearningLoop:
+    """Learns one policy from what actors contribute, in a thread of its own, until a limit, an error or `stop`."""
+
+    def __init__(self, policy_id: str, run: PolicyRun, intake: Intake[Contribution]) -> None:
+        self.policy_id = policy_id
+        self.run = run
+        self.intake = intake
+        self.newest = run.policy()
+        self.status: Status = "running"
+        self.error = ""
+        self._stopping = False
+        self._requests: deque[tuple[Contribution, asyncio.Future[Update]]] = deque()
+        self._arrived = News()
+        self._changed = News()
+        self._thread = ThreadPoolExecutor(1, f"policy {policy_id}")
+
+    async def learn(self) -> None:
+        """Make updates until the run ends; an error fails this run and no other."""
+        try:
+            while not self.newest.finished and not self._stopping:
+                await self._next_step()
+            status: Status = "finished" if self.newest.finished else "interrupted"
+            await self._in_thread(lambda: self.run.end(status, self.intake.state()))
+            self.status = status
+        except RattleError as error:
+            await self._fail(error, str(error))
+        except Exception as error:  # the other policies go on
+            _log.exception("policy %s", self.policy_id)
+            await self._fail(error, f"internal error: {error!r}")
+        finally:
+            while self._requests:
+                self._requests.popleft()[1].set_exception(self.over())
+            self._changed.tell()
+
+    def stop(self) -> None:
+        """Have `learn` end after the update in progress."""
+        self._stopping = True
+        self._arrived.tell()
+        self._changed.tell()
+
+    async def close(self) -> None:
+        """Free the learner and the files; `learn` has ended."""
+        await self._in_thread(self.run.close)
+        self._thread.shutdown()
+
+    async def contribute(self, contribution: Contribution) -> tuple[Verdict, str]:
+        """Take in a rollout, or not; returns when the actor may go on."""
+        self._check_alive()
+        self.run.begin()
+        if self.newest.finished:
+            return Verdict.FINISHED, "the run has reached its limit"
+        verdict = self.intake.offer(contribution.origin, contribution)
+        self._arrived.tell()
+        while self.intake.must_wait(contribution.origin.actor) and not self._is_over:
+            await self._changed.wait()
+        return verdict
+
+    async def improve(self, contribution: Contribution) -> Update:
+        """Make an update out of turn from a rollout of all worlds by the newest version."""
+        self._check_alive()
+        if self.newest.finished:
+            raise self.over()
+        self.run.begin()
+        done: asyncio.Future[Update] = asyncio.get_running_loop().create_future()
+        self._requests.append((contribution, done))
+        self._arrived.tell()
+        return await done
+
+    async def watch(self, known: tuple[str, int] | None) -> AsyncIterator[Made]:
+        """Yield the newest policy, unless its lineage and version are `known`, and then every new one."""
+        self._check_alive()
+        self.run.begin()
+        self._arrived.tell()  # the clock runs
+        seen = None if known is None or known[0] != self.intake.lineage else (known[1], False)
+        while True:
+            self._check_alive()
+            newest = self.newest
+            if seen == (newest.version, newest.finished):
+                await self._changed.wait()
+            else:
+                seen = newest.version, newest.finished
+                yield newest
+
+    def over(self) -> RequestError:
+        """Return what is said to those who want to contribute to a run that has ended."""
+        if self.status == "failed":
+            return RequestError("run_over", f"the run of policy '{self.policy_id}' has failed: {self.error}")
+        if self._stopping:
+            return RequestError("shutting_down", "the service is stopping")
+        return RequestError("run_over", f"the run of policy '{self.policy_id}' has reached its limit")
+
+    @property
+    def _is_over(self) -> bool:
+        return self._stopping or self.newest.finished or self.status != "running"
+
+    def _check_alive(self) -> None:
+        if self.status == "failed" or self._stopping:
+            raise self.over()
+
+    async def _next_step(self) -> None:
+        """Make the update that is due, or wait for something to arrive."""
+        if self._requests:
+            await self._improve(*self._requests.popleft())
+        elif self.intake.is_due:
+            parts = self.intake.take()
+            self._changed.tell()
+            await self._update(parts)
+        elif self.run.is_over():
+            self._publish(self.run.policy())
+        else:
+            await self._arrived.wait(self.run.seconds_left)
+
+    async def _improve(self, contribution: Contribution, done: asyncio.Future[Update]) -> None:
+        """Make an update out of turn; what is wrong with the rollout is said to who sent it, and is no failure."""
+        origin = contribution.origin
+        for name, newest in (("lineage", self.intake.lineage), ("policy_version", self.intake.version)):
+            if getattr(origin, name) != newest:
+                error = RequestError("bad_value", f"{name}: the rollout must be of the newest policy, {newest}", name)
+                done.set_exception(error)
+                return
+        try:
+            update = await self._update([Part(origin, contribution, self.intake.follow(origin))])
+        except LearningError as reason:
+            done.set_exception(RequestError("bad_value", str(reason)))
+            return
+        done.set_result(update)
+
+    async def _update(self, parts: list[Part[Contribution]]) -> Update:
+        """Learn, have the new policy go out, then write down: who waits for the policy does not wait for the disk."""
+        update = await self._in_thread(lambda: self.run.learn(parts))
+        self.intake.learnt(parts, update.policy.version)
+        self._publish(update.policy)
+        stored = self.intake.state() if self.run.checkpoint_due() and not update.policy.finished else None
+        await self._in_thread(lambda: self.run.write_down(update, stored))
+        return update
+
+    def _publish(self, policy: Made) -> None:
+        self.newest = policy
+        self._changed.tell()
+
+    async def _fail(self, error: Exception, text: str) -> None:
+        self.status, self.error = "failed", text
+        _log.error("policy %s has failed: %s", self.policy_id, text)
+        await self._in_thread(lambda: self.run.fail(error))
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        """Do what takes long apart from the event loop, one thing after the other."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)

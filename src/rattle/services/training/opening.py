@@ -1,0 +1,123 @@
+"""The runs of a service: found in their directories, or begun there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rattle.analytics.run_directory import RunDirectory
+from rattle.envs.vector import EnvironmentSpec
+from rattle.services.training.intake import Intake
+from rattle.services.training.learning_loop import LearningLoop
+from rattle.services.training.policy_run import PolicyRun
+from rattle.services.training.rollouts import Contribution
+from rattle.trainer.checkpoint import list_checkpoints, load_checkpoint
+from rattle.trainer.errors import TrainerError
+from rattle.trainer.new_runs import make_folder, name_run, store_beginning
+from rattle.trainer.run_tables import read_run_row
+from rattle.trainer.served import with_served_environment
+from rattle.trainer.settings import ExperimentSettings
+from rattle.trainer.settings_sources import check_settings, read_yaml
+from rattle.trainer.worlds import build_worlds, settings_of_policy
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a policy's run is stored, and what it is called."""
+
+    policy_id: str
+    directory: RunDirectory
+    run_id: str
+
+
+def open_loops(
+    settings: ExperimentSettings, run_dir: Path | None, lineage: str, stack: ExitStack
+) -> dict[str, LearningLoop]:
+    """Return what learns each policy, where its newest checkpoint was taken or from the beginning.
+
+    `stack` keeps other processes from the run directories until it is closed. Raises RattleError.
+    """
+    settings = with_served_environment(settings)
+    worlds = build_worlds(settings, 1, 0)
+    worlds.close()
+    loops = {}
+    for place in _places(settings, run_dir):
+        make_folder(place.directory)
+        stack.enter_context(place.directory.locked())
+        loop = _open(settings_of_policy(settings, place.policy_id), place, worlds.spec, lineage)
+        loops[place.policy_id] = loop
+    return loops
+
+
+def _places(settings: ExperimentSettings, run_dir: Path | None) -> Iterator[Place]:
+    """Yield where the policies go: the first of the whole experiment's into the run directory, others beside it."""
+    first = settings.training.policies[0]
+    if run_dir is not None and RunDirectory(run_dir).is_run:
+        directory = RunDirectory(run_dir)
+        run_id = str(read_run_row(directory)["run_id"])
+        first = _stored_settings(directory).training.policies[0]  # this service may train some of the others only
+    else:
+        directory, run_id = name_run(settings, run_dir)
+    for policy_id in settings.training.policies:
+        if policy_id == first:
+            yield Place(policy_id, directory, run_id)
+        else:
+            beside = directory.path.with_name(f"{directory.path.name}-{policy_id}")
+            yield Place(policy_id, RunDirectory(beside), f"{run_id}-{policy_id}")
+
+
+def _open(settings: ExperimentSettings, place: Place, environment: EnvironmentSpec, lineage: str) -> LearningLoop:
+    directory = place.directory
+    if directory.is_run:
+        _check_same(_stored_settings(directory), settings, directory)
+        if read_run_row(directory)["updates"] and not list_checkpoints(directory):
+            raise TrainerError(f"{directory.checkpoints} is empty, so the run cannot be resumed; its tables are intact")
+    else:
+        store_beginning(directory, place.run_id, settings)
+    checkpoints = list_checkpoints(directory)
+    checkpoint = load_checkpoint(checkpoints[-1]) if checkpoints else None
+    run = PolicyRun(settings, directory, place.run_id, environment)
+    own = settings.training
+    intake: Intake[Contribution] = Intake(
+        run.form.worlds,
+        lineage,
+        in_order=own.mode == "sync",
+        max_policy_age=own.max_policy_age,
+        max_waiting=own.max_waiting,
+    )
+    if checkpoint is None:
+        run.start(intake.state())
+    else:
+        run.restore(checkpoint, intake)
+    return LearningLoop(place.policy_id, run, intake)
+
+
+def _stored_settings(directory: RunDirectory) -> ExperimentSettings:
+    return check_settings(read_yaml(directory.config), str(directory.config))
+
+
+def _check_same(stored: ExperimentSettings, given: ExperimentSettings, directory: RunDirectory) -> None:
+    """Raise TrainerError when a run would go on as another experiment than it has begun as."""
+    before, now = _what_decides(stored), _what_decides(given)
+    different = [name for name, value in before.items() if now[name] != value]
+    if different:
+        raise TrainerError(
+            f"{directory.path} holds a run with another {', '.join(different)}: choose another --run-dir, or go on "
+            f"with the settings in {directory.config}"
+        )
+
+
+def _what_decides(settings: ExperimentSettings) -> Mapping[str, Any]:
+    """Return the settings that make an experiment another one, by name."""
+    env = settings.env
+    slots = settings.inference.snakes if settings.inference.api == "agent" else env.worlds
+    return {
+        "seed": settings.seed,
+        "env": (env.id, env.own_settings),
+        "number of worlds": (settings.inference.api, slots),
+        "policy": settings.policy,
+        "algorithm": settings.algorithm,
+    }

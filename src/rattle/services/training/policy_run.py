@@ -1,0 +1,221 @@
+"""One policy's run: what it learns from rollouts, and what is stored of it. Used by one thread at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.run_directory import RunDirectory
+from rattle.envs.vector import EnvironmentSpec
+from rattle.learning.learner import UpdateMetrics
+from rattle.services.training.intake import Intake, Origin, Part
+from rattle.services.training.rollouts import Contribution, RunForm, side_by_side
+from rattle.trainer.checkpoint import Checkpoint
+from rattle.trainer.clock import Clock, Limits
+from rattle.trainer.ledger import Played, RunLedger, unfit
+from rattle.trainer.progress import Status, Summary
+from rattle.trainer.settings import ExperimentSettings
+
+
+@dataclass(frozen=True)
+class Made:
+    """A policy as it goes out."""
+
+    version: int
+    file: bytes
+    first_tick: int  # ticks that every world has played before a rollout of this version begins
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a run stands after an update."""
+
+    env_steps: int
+    episodes: int
+    env_steps_per_second: float = 0.0
+    mean_return: float | None = None
+    mean_episode_length: float | None = None
+    policy_loss: float = 0.0
+    value_loss: float = 0.0
+    entropy: float = 0.0
+    policy_age: float = 0.0
+    max_policy_age: int = 0
+
+
+@dataclass(frozen=True)
+class Update:
+    """One step of learning: what was learnt from, and the policy that it made."""
+
+    parts: Sequence[Part[Contribution]]
+    played: Sequence[Played]
+    metrics: UpdateMetrics
+    policy: Made
+
+    @property
+    def env_steps(self) -> int:
+        """Return the ticks of all worlds that were learnt from."""
+        return sum(one.env_steps for one in self.played)
+
+    @property
+    def ages(self) -> list[int]:
+        """Return how many updates lie between playing and learning, by part."""
+        return [self.metrics.policy_version - 1 - one.policy_version for one in self.played]
+
+
+class PolicyRun:
+    """The learner, tables and checkpoints of one policy, for rollouts that come from elsewhere."""
+
+    def __init__(
+        self, settings: ExperimentSettings, directory: RunDirectory, run_id: str, environment: EnvironmentSpec
+    ) -> None:
+        self.settings = settings
+        self.form = RunForm.of(settings, environment)
+        alike = replace(environment, agents_per_world=self.form.agents)
+        self.ledger = RunLedger(settings, directory, run_id, alike, self.form.worlds * self.form.agents)
+        self.first_tick = 0
+        self.stored: Summary  # by the newest checkpoint; there is one from `start` or `restore` on
+        self._limits = Limits(settings.train.steps, settings.train.seconds)
+        self._clock: Clock | None = None
+        self._timed = 0.0  # seconds of this command when the last update was written down
+        self.standing = self._stand()
+
+    def start(self, intake: Mapping[str, Any]) -> None:
+        """Begin from nothing, with the state of an intake that knows nothing."""
+        self.ledger.start()
+        self.checkpoint("running", intake)
+
+    def restore(self, checkpoint: Checkpoint, intake: Intake[Contribution]) -> None:
+        """Go on, with an intake that knows nothing yet, where a checkpoint was taken.
+
+        Raises a RattleError, before any file is touched, when the checkpoint does not fit the settings.
+        """
+        try:
+            self.ledger.restore(checkpoint)
+            self.first_tick = int(checkpoint.numbers["first_tick"])
+            intake.restore(checkpoint.numbers["intake"], self.ledger.learner.version)
+        except (KeyError, ValueError, TypeError) as error:
+            raise unfit(error) from None
+        self.ledger.cut_back(checkpoint)
+        self.standing = self._stand()
+        self.stored = self.ledger.summary("running", hashlib.sha256(self.ledger.policy_file()).hexdigest())
+
+    def begin(self) -> Clock:
+        """Have the clock run from now on, if it does not yet: somebody plays."""
+        if self._clock is None:
+            every = self.settings.train.checkpoint_seconds
+            self._clock = Clock(self.ledger.counters.seconds, self._limits, every)
+        return self._clock
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds that the run has trained, over all restarts."""
+        return self._clock.total() if self._clock is not None else self.ledger.counters.seconds
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Return the seconds until the limit ends the run, None where there is none or nobody has played yet."""
+        if self._clock is None or self._limits.seconds is None:
+            return None
+        return max(0.0, self._limits.seconds - self._clock.here())
+
+    def is_over(self, more_steps: int = 0) -> bool:
+        """Whether a limit is reached, after `more_steps` that are not counted yet."""
+        steps = self.ledger.counters.env_steps + more_steps
+        if self._clock is not None:
+            return self._clock.is_over(steps)
+        return self._limits.steps is not None and steps >= self._limits.steps
+
+    def checkpoint_due(self) -> bool:
+        """Whether the last checkpoint was long enough ago; counts from now on if so."""
+        return self._clock is not None and self._clock.checkpoint_due()
+
+    def policy(self) -> Made:
+        """Return the policy as it is."""
+        return Made(self.ledger.learner.version, self.ledger.policy_file(), self.first_tick, self.is_over())
+
+    def learn(self, parts: Sequence[Part[Contribution]]) -> Update:
+        """Improve the policy by one step on some parts; `write_down` must follow.
+
+        Raises LearningError, with everything as it was, when they cannot be learnt from.
+        """
+        version = self.ledger.learner.version
+        buffer, ticks = side_by_side([part.content for part in parts])
+        metrics = self.ledger.learner.update(buffer.rollout(ticks, version))
+        if self.settings.training.mode == "sync" and not self.form.one_world:
+            played = [Played(buffer, ticks, version)]
+        else:
+            played = [self._played(part) for part in parts]
+        self.first_tick += ticks
+        over = self.is_over(sum(one.env_steps for one in played))
+        made = Made(metrics.policy_version, self.ledger.policy_file(), self.first_tick, over)
+        return Update(parts, played, metrics, made)
+
+    def write_down(self, update: Update, intake: Mapping[str, Any] | None) -> None:
+        """Put an update into the tables; with the state of the intake, store a checkpoint too."""
+        for part in update.parts:
+            if not part.follows:
+                goes_on = part.origin.continues and not self.settings.algorithm.complete_episodes
+                self.ledger.forget(self._slots(part.origin), go_on=goes_on)
+        clock = self.begin()
+        took = clock.here() - self._timed
+        self._timed = clock.here()
+        self.ledger.counters.seconds = clock.total()
+        self.ledger.write_down(update.metrics, update.played, update.env_steps / took)
+        self.standing = self._stand(update, clock.speed(update.env_steps, took))
+        if intake is not None:
+            self.checkpoint("running", intake)
+        elif clock.second_passed():
+            self.ledger.tables.show()
+
+    def end(self, status: Status, intake: Mapping[str, Any]) -> None:
+        """Store the last checkpoint."""
+        self.ledger.counters.seconds = self.seconds
+        self.ledger.tables.log(f"run_{status}", update=self.ledger.learner.version)
+        self.checkpoint(status, intake)
+
+    def fail(self, error: Exception) -> None:
+        """Write down that the run has ended in an error, as far as the disk takes it."""
+        with suppress(AnalyticsError):
+            self.ledger.fail(error)
+
+    def checkpoint(self, status: Status, intake: Mapping[str, Any]) -> None:
+        """Store everything that decides how the run goes on."""
+        self.stored = self.ledger.checkpoint(status, {}, {"first_tick": self.first_tick, "intake": dict(intake)})
+
+    def close(self) -> None:
+        """Stop the learner's threads and close the files, as far as the disk takes what is left to write."""
+        with suppress(AnalyticsError):
+            self.ledger.close()
+
+    def _played(self, part: Part[Contribution]) -> Played:
+        content = part.content
+        return Played(content.buffer, content.ticks, part.origin.policy_version, self._slots(part.origin).start)
+
+    def _slots(self, origin: Origin) -> slice:
+        agents = self.form.agents
+        return slice(origin.first_world * agents, (origin.first_world + origin.worlds) * agents)
+
+    def _stand(self, update: Update | None = None, speed: float = 0.0) -> Standing:
+        tracker = self.ledger.tracker
+        standing = Standing(
+            env_steps=self.ledger.counters.env_steps,
+            episodes=tracker.ended,
+            env_steps_per_second=speed,
+            mean_return=tracker.mean_return,
+            mean_episode_length=tracker.mean_length,
+        )
+        if update is None:
+            return standing
+        return replace(
+            standing,
+            policy_loss=update.metrics.policy_loss,
+            value_loss=update.metrics.value_loss,
+            entropy=update.metrics.entropy,
+            policy_age=sum(update.ages) / len(update.ages),
+            max_policy_age=max(update.ages),
+        )

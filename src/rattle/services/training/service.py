@@ -1,0 +1,156 @@
+"""The use cases of the Training service, whatever they are asked over."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+from rattle.learning.learner import UpdateMetrics
+from rattle.services.training.given_policies import GivenPolicies
+from rattle.services.training.intake import Verdict
+from rattle.services.training.learning_loop import LearningLoop
+from rattle.services.training.opening import open_loops
+from rattle.services.training.policy_run import Update
+from rattle.services.training.rollouts import Contribution, part_of, read_contribution
+from rattle.services.utils.protos import training_pb2
+from rattle.trainer.settings import ExperimentSettings
+from rattle.wire.problems import RequestError
+
+#: Rollouts that are decoded at a time; more wait.
+_DECODERS = 4
+
+
+class ActorStream:
+    """One actor's stream of rollouts; may be ended from elsewhere with a RequestError."""
+
+    def __init__(self) -> None:
+        self.actor: tuple[str, str] | None = None  # policy and name, known with the first rollout
+        self._task = asyncio.current_task()
+        self._reason: RequestError | None = None
+
+    def end(self, reason: RequestError) -> None:
+        """Have the task that serves the stream stop, wherever it waits."""
+        if self._task is not None and self._reason is None:
+            self._reason = reason
+            self._task.cancel()
+
+    @asynccontextmanager
+    async def ending(self) -> AsyncIterator[None]:
+        """Turn the end of the stream from elsewhere into its reason."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self._reason is None or self._task is None:
+                raise
+            self._task.uncancel()
+            raise self._reason from None
+
+
+class TrainingService:
+    """Learns policies: `start` and `stop` it, and in between ask it what the gRPC face asks."""
+
+    def __init__(self, settings: ExperimentSettings, run_dir: Path | None) -> None:
+        self.settings = settings
+        self.lineage = secrets.token_hex(8)
+        self.loops: dict[str, LearningLoop] = {}
+        self._run_dir = run_dir
+        self._given = GivenPolicies(settings)
+        self._given_thread = ThreadPoolExecutor(1, "given policies")
+        self._decoders = ThreadPoolExecutor(_DECODERS, "decoder")
+        self._streams: dict[tuple[str, str], ActorStream] = {}
+        self._learning: list[asyncio.Task[None]] = []
+        self._stack = ExitStack()
+
+    async def start(self) -> None:
+        """Open the runs and begin to learn; raises RattleError when a run cannot be had."""
+        with ExitStack() as stack:
+            self.loops = open_loops(self.settings, self._run_dir, self.lineage, stack)
+            self._stack = stack.pop_all()
+        self._learning = [asyncio.create_task(self._learn(loop)) for loop in self.loops.values()]
+
+    async def stop(self) -> None:
+        """End streams and runs: each after the update in progress, with a checkpoint."""
+        for loop in self.loops.values():
+            loop.stop()
+        self._end_streams(RequestError("shutting_down", "the service is stopping"))
+        await asyncio.gather(*self._learning)
+        for loop in self.loops.values():
+            await loop.close()
+        self._given_thread.submit(self._given.close)
+        self._given_thread.shutdown()
+        self._decoders.shutdown()
+        self._stack.close()
+
+    def loop(self, policy_id: str) -> LearningLoop:
+        """Return what learns a policy, the first for an empty name; raises RequestError when there is none."""
+        if not policy_id:
+            return next(iter(self.loops.values()))
+        if policy_id not in self.loops:
+            known = ", ".join(self.loops)
+            raise RequestError("unknown_policy", f"policy_id: there is no '{policy_id[:40]}', but {known}", "policy_id")
+        return self.loops[policy_id]
+
+    @asynccontextmanager
+    async def stream(self) -> AsyncIterator[ActorStream]:
+        """Serve one stream of rollouts in this task; raises RequestError when another of the actor begins."""
+        stream = ActorStream()
+        try:
+            async with stream.ending():
+                yield stream
+        finally:
+            if stream.actor is not None and self._streams.get(stream.actor) is stream:
+                del self._streams[stream.actor]
+
+    async def contribute(self, stream: ActorStream, message: training_pb2.Rollout) -> tuple[Verdict, str, LearningLoop]:
+        """Take in a rollout of an actor, or not, and say why; returns when the actor may go on."""
+        loop = self.loop(message.policy_id)
+        contribution = await self._read(loop, message)
+        self._note(stream, (loop.policy_id, message.actor))
+        verdict, reason = await loop.contribute(contribution)
+        return verdict, reason, loop
+
+    async def improve(self, message: training_pb2.Rollout) -> tuple[Update, LearningLoop]:
+        """Improve a policy of the service out of turn."""
+        with part_of("rollout"):
+            loop = self.loop(message.policy_id)
+            contribution = await self._read(loop, message)
+            if contribution.origin.worlds != loop.run.form.worlds:
+                wanted = f"all {loop.run.form.worlds} worlds"
+                raise RequestError("bad_value", f"observation: must be of {wanted} of the run", "observation")
+            return await loop.improve(contribution), loop
+
+    async def improve_given(self, policy: bytes, message: training_pb2.Rollout) -> tuple[bytes, UpdateMetrics]:
+        """Improve a policy that came with the request."""
+        work = asyncio.get_running_loop().run_in_executor
+        return await work(self._given_thread, self._given.improve, policy, message)
+
+    async def _learn(self, loop: LearningLoop) -> None:
+        await loop.learn()
+        if loop.status == "failed":
+            self._end_streams(loop.over(), loop.policy_id)
+
+    async def _read(self, loop: LearningLoop, message: training_pb2.Rollout) -> Contribution:
+        """Decode in a thread: large rollouts take milliseconds."""
+        work = asyncio.get_running_loop().run_in_executor
+        return await work(self._decoders, read_contribution, message, loop.run.form)
+
+    def _note(self, stream: ActorStream, actor: tuple[str, str]) -> None:
+        """Note whose stream it is, and end an earlier one of the same actor."""
+        if stream.actor == actor:
+            return
+        if stream.actor is not None:
+            raise RequestError("bad_value", "actor: a stream is of one actor and policy", "actor")
+        earlier = self._streams.get(actor)
+        if earlier is not None:
+            earlier.end(RequestError("replaced", f"another stream of actor '{actor[1]}' has begun"))
+        stream.actor = actor
+        self._streams[actor] = stream
+
+    def _end_streams(self, reason: RequestError, policy_id: str | None = None) -> None:
+        for (policy, _), stream in list(self._streams.items()):
+            if policy_id in (None, policy):
+                stream.end(reason)

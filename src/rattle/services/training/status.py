@@ -1,0 +1,48 @@
+"""How a policy fares, as a message."""
+
+from __future__ import annotations
+
+from rattle.services.training.intake import Verdict
+from rattle.services.training.learning_loop import LearningLoop
+from rattle.services.utils.protos import training_pb2
+
+
+def policy_status(loop: LearningLoop) -> training_pb2.PolicyStatus:
+    """Return everything that is known of a policy's run."""
+    run, standing, intake, stored = loop.run, loop.run.standing, loop.intake, loop.run.stored
+    actors = {
+        actor: training_pb2.ActorStatus(
+            life=life,
+            sequence=counted.sequence,
+            policy_version=counted.policy_version,
+            first_world=counted.first_world,
+            worlds=counted.worlds,
+        )
+        for actor, (life, counted) in intake.actors().items()
+    }
+    return training_pb2.PolicyStatus(
+        policy_id=loop.policy_id,
+        run_id=run.ledger.run_id,
+        run_dir=str(run.ledger.directory.path),
+        status=loop.status,
+        error=loop.error,
+        policy_version=loop.newest.version,
+        env_steps=standing.env_steps,
+        episodes=standing.episodes,
+        seconds=run.seconds,
+        env_steps_per_second=standing.env_steps_per_second,
+        mean_return=standing.mean_return,
+        mean_episode_length=standing.mean_episode_length,
+        policy_loss=standing.policy_loss,
+        value_loss=standing.value_loss,
+        entropy=standing.entropy,
+        policy_age=standing.policy_age,
+        max_policy_age=standing.max_policy_age,
+        rollouts_accepted=intake.counts[Verdict.ACCEPTED],
+        rollouts_repeated=intake.counts[Verdict.DUPLICATE],
+        rollouts_stale=intake.counts[Verdict.STALE],
+        rollouts_waiting=len(intake),
+        actors=actors,
+        policy_sha256=stored.policy_sha256,
+        checkpoint_version=stored.policy_version,
+    )
