@@ -198,7 +198,7 @@ class Supervisor:
         watched = self.services[name]
         watched.killed = True
         self.kills += 1
-        note = Note("WARNING", "service_killed", name, {"service_pid": watched.pid})
+        note = Note("INFO", "service_killed", name, {"service_pid": watched.pid})
         return [note, Send(name, SIGKILL)]
 
     def stop(self, now: float) -> list[Action]:

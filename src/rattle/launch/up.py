@@ -109,8 +109,8 @@ class _Launch:
         self._processes = Processes(self._supervisor, self._command, directory.service_logs, self._note)
         self._standing = Standing(settings.training.policies, limits)
         self._view = choose_view(as_json=as_json)
-        self._asked_to_stop: signal.Signals | None = None
-        self._in_a_hurry = False
+        self._asked_to_stop = False
+        self._killed_by: signal.Signals | None = None
 
     def run(self) -> None:
         """Run the services to the end of the run, and show what came of it."""
@@ -119,18 +119,14 @@ class _Launch:
         summary: Summary | None = None
         try:
             asyncio.run(self._run_services())
-            failure = self._supervisor.failure or self._standing.failure
-            self._settle("failed" if failure else "interrupted", is_final=failure is not None)
-            if self._in_a_hurry and self._asked_to_stop is not None:
-                signal.signal(self._asked_to_stop, signal.SIG_DFL)
-                os.kill(os.getpid(), self._asked_to_stop)
-            if failure:
-                raise LaunchError(failure)
-            summary = self._summary()
+            summary = self._conclude()
         finally:
             self._view.finish(summary)
             with suppress(AnalyticsError):
                 self._logs.close()
+        if self._killed_by is not None:
+            signal.signal(self._killed_by, signal.SIG_DFL)
+            os.kill(os.getpid(), self._killed_by)
 
     async def _run_services(self) -> None:
         loop = asyncio.get_running_loop()
@@ -145,11 +141,12 @@ class _Launch:
                 task.cancel()
 
     def _stop(self, number: signal.Signals) -> None:
-        """Take a signal: the first asks services to stop, the second kills them."""
-        self._in_a_hurry = self._asked_to_stop is not None
-        self._asked_to_stop = number
-        stop_at_once, stop = self._supervisor.stop_at_once, self._supervisor.stop
-        self._processes.do(stop_at_once() if self._in_a_hurry else stop(time.monotonic()))
+        """Take a signal: the first asks services to stop, the second ends them and this process at once."""
+        if self._asked_to_stop:
+            self._killed_by = number
+            self._processes.do(self._supervisor.stop_at_once())
+        self._asked_to_stop = True
+        self._processes.do(self._supervisor.stop(time.monotonic()))
 
     async def _follow(self) -> None:
         """Ask Training services where they stand, and show it, until nothing more is learnt."""
@@ -182,7 +179,8 @@ class _Launch:
     def _picture(self) -> Picture:
         services = tuple(self._supervisor.services.values())
         kills = None if self._kill_every is None else self._supervisor.kills
-        return Picture(self._standing.progress(time.monotonic()), self._standing.statuses, services, kills)
+        progress = self._standing.progress(time.monotonic())
+        return Picture(progress, self._standing.statuses, services, self._supervisor.stopping, kills)
 
     def _command(self, name: str) -> list[str]:
         """Return the arguments of a service: Training is told what this command changes of the limits."""
@@ -206,11 +204,19 @@ class _Launch:
                 self._logs.flush()
         self._view.note(note)
 
-    def _settle(self, status: Status, *, is_final: bool) -> None:
-        """Give the run this status where no Training service has lived to give it one, or where it is the last word."""
+    def _conclude(self) -> Summary | None:
+        """Give the run its last status, where Training could not, and return what came of it.
+
+        Raises LaunchError where it has failed.
+        """
+        failure = self._supervisor.failure or self._standing.failure
         row = read_run_row(self._directory)
-        if is_final or row["status"] == "running":
+        if failure or row["status"] == "running":
+            status: Status = "failed" if failure else "interrupted"
             write_run_row(self._directory, {**row, "status": status, "ended": now()})
+        if failure:
+            raise LaunchError(failure)
+        return self._summary() if self._killed_by is None else None
 
     def _summary(self) -> Summary:
         row = read_run_row(self._directory)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from rattle.launch.sparkline import History
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _WARNING_SECONDS = 1.0
 _SPARKLINE_WIDTH = 44
-_COLOURS = {"ready": "green", "starting": "yellow", "waiting": "dim", "restarting": "red"}
+_COLOURS = {"ready": "green", "starting": "yellow", "restarting": "red"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Picture:
     progress: Progress | None  # of the first policy; None before anything has been learnt
     policies: Mapping[str, PolicyStatus]
     services: Sequence[Watched]
+    stopping: bool
     kills: int | None  # None where nothing is killed on purpose
 
 
@@ -183,7 +184,7 @@ class LiveView:
     def finish(self, summary: Summary | None) -> None:
         """Leave the last figures on the screen and print the summary below."""
         if self._last is not None:
-            self._draw(self._last)
+            self._draw(replace(self._last, stopping=True))
         self._live.stop()
         if summary is not None:
             self._console.print(closing(summary), highlight=False)
@@ -202,29 +203,31 @@ class LiveView:
             first = next(iter(picture.policies.values()))
             shown = [*figures(picture.progress), ("policy age", f"{first.policy_age:.2f}")]
             yield progress_table(shown, picture.progress.fraction)
-            yield Text.assemble(("mean return  ", "dim"), self._returns.line())
+            yield Text.assemble(("    returns  ", "dim"), self._returns.line())
         if len(picture.policies) > 1:
             yield _policies_table(picture.policies)
-        yield _services_table(picture.services)
+        yield _services_table(picture.services, stopping=picture.stopping)
         if picture.kills is not None:
             yield Text(f"killed on purpose: {picture.kills}", style="dim")
         if self._warning:
             yield Text(self._warning, style="yellow", no_wrap=True, overflow="ellipsis")
 
 
-def state_of(watched: Watched) -> str:
+def state_of(watched: Watched, *, stopping: bool) -> str:
     """Return the state of a service in a word."""
+    if stopping:
+        return "stopping" if watched.alive else "stopped"
     return "restarting" if watched.phase == "dead" or (watched.phase == "starting" and watched.hello) else watched.phase
 
 
-def _services_table(services: Sequence[Watched]) -> Table:
+def _services_table(services: Sequence[Watched], *, stopping: bool) -> Table:
     from rich.table import Table
 
     table = Table("service", "state", "pid", "restarts", "address", box=None, header_style="dim", padding=(0, 2, 0, 0))
     for watched in services:
-        state = state_of(watched)
+        state = state_of(watched, stopping=stopping)
         cells = (str(watched.pid or "-"), str(watched.restarts), watched.address)
-        table.add_row(watched.service.name, f"[{_COLOURS[state]}]{state}[/]", *cells)
+        table.add_row(watched.service.name, f"[{_COLOURS.get(state, 'dim')}]{state}[/]", *cells)
     return table
 
 

@@ -1,0 +1,87 @@
+"""A learner that learns nothing, at a steady pace: for the launcher it looks like the Training service."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+
+from rattle.analytics.run_directory import RunDirectory
+from rattle.services.utils.protos import training_pb2, training_pb2_grpc
+from rattle.trainer.progress import Status, Summary
+from rattle.trainer.run_tables import read_run_row, run_row, write_run_row
+from rattle.trainer.settings_sources import load_settings
+
+STEPS_PER_SECOND = 100_000
+
+
+class FakeTraining(training_pb2_grpc.TrainingServicer):
+    """Counts steps with the clock, writes run.json, and fails where it is told to."""
+
+    def __init__(self, config: Path, overrides: list[str], *, fails: bool) -> None:
+        self._settings = load_settings(config, overrides)
+        self._directory = RunDirectory(config.parent)
+        row = read_run_row(self._directory)
+        self._before = int(row["env_steps"])
+        self._summary = replace(
+            Summary.of_nothing_yet(row["run_id"], str(config.parent)), policy_sha256="00" * 32, mean_return=1.5
+        )
+        self._fails = fails
+        self._began = time.monotonic()
+        self._ended = threading.Event()
+
+    def store(self, status: Status) -> None:
+        if not self._ended.is_set():
+            write_run_row(self._directory, run_row(self._settings, self._now(status), "2026-01-01T00:00:00+00:00"))
+
+    def _now(self, status: Status) -> Summary:
+        seconds = time.monotonic() - self._began
+        steps = self._before + int(seconds * STEPS_PER_SECOND)
+        most = self._settings.train.steps
+        return replace(
+            self._summary,
+            status=status,
+            env_steps=steps if most is None else min(steps, most),
+            seconds=seconds,
+            updates=steps // 1000,
+            policy_version=steps // 1000,
+        )
+
+    def GetStatus(self, request: training_pb2.GetStatusRequest, context: object) -> training_pb2.Status:  # noqa: N802
+        now = self._now("running")
+        status = training_pb2.Status(lineage="fake", mode="async")
+        over = now.env_steps == self._settings.train.steps
+        over = over or (self._settings.train.seconds is not None and now.seconds >= self._settings.train.seconds)
+        kind: Status = "finished" if over else "failed" if self._fails and now.env_steps > 50_000 else "running"
+        if kind != "running":
+            self.store(kind)
+            self._ended.set()
+        for name in self._settings.training.policies:
+            policy = status.policies.add(policy_id=name, status=kind, env_steps=now.env_steps, policy_age=0.5)
+            policy.env_steps_per_second, policy.mean_return = STEPS_PER_SECOND, now.env_steps / 1e5
+            policy.policy_version, policy.seconds = now.policy_version, now.seconds
+            policy.error = "loss is nan in update 3" if kind == "failed" else ""
+        return status
+
+
+def serve(config: Path, arguments: list[str], ways: list[str]) -> None:
+    overrides = [arguments[at + 1] for at, argument in enumerate(arguments) if argument == "--set"]
+    fake = FakeTraining(config, overrides, fails="fail" in ways)
+    server = grpc.server(ThreadPoolExecutor(2))
+    training_pb2_grpc.add_TrainingServicer_to_server(fake, server)
+    port = server.add_insecure_port(f"127.0.0.1:{arguments[arguments.index('--port') + 1]}")
+    server.start()
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    sys.stdout.write(json.dumps({"service": "training", "address": f"127.0.0.1:{port}"}) + "\n")
+    sys.stdout.flush()
+    stopped.wait()
+    server.stop(0)
+    fake.store("interrupted")

@@ -1,0 +1,196 @@
+"""`rattle up` as a user meets it, with small processes in the place of services."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.runs import row
+from rattle.services.utils.sockets import listen
+from rattle.trainer.progress import Progress, Summary
+from tests.launch.test_processes import wait_for_end
+
+UP = [sys.executable, str(Path(__file__).with_name("up_with_fakes.py")), "up"]
+SUMMARY = {"event", *(field.name for field in fields(Summary))}
+
+
+def begin(*arguments: str | Path, cwd: Path, **ways: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*UP, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "BEHAVIOUR": json.dumps(ways)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*arguments: str | Path, cwd: Path, **ways: list[str]) -> tuple[int, str, str]:
+    process = begin(*arguments, cwd=cwd, **ways)
+    out, err = process.communicate(timeout=120)
+    assert "Traceback" not in out + err
+    return process.returncode, out, err
+
+
+def lines(out: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def logs(directory: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (directory / "logs" / "up.jsonl").read_text().splitlines()]
+    return [{"event": entry["event"], **json.loads(entry["fields"])} for entry in rows]
+
+
+def until(process: subprocess.Popen[str], event: str) -> None:
+    """Read JSON lines until one of a kind comes."""
+    assert process.stdout is not None
+    while json.loads(process.stdout.readline())["event"] != event:
+        pass
+
+
+def test_the_lines_and_the_summary_are_those_of_train(tmp_path: Path) -> None:
+    status, out, err = run("--json", "--steps", "60000", "--run-dir", "run", cwd=tmp_path)
+    assert (status, err) == (0, "")
+    first, *between, last = lines(out)
+    assert set(first) == {"event", "run_id", "run_dir", "resumed_at_update"}
+    assert between
+    assert all(set(line) == {"event", *(field.name for field in fields(Progress))} for line in between)
+    assert set(last) == SUMMARY
+    assert (last["event"], last["status"], last["env_steps"]) == ("summary", "finished", 60_000)
+    assert row(RunDirectory(tmp_path / "run"))["status"] == "finished"
+
+
+def test_chaos_kills_and_the_run_goes_on_to_its_end(tmp_path: Path) -> None:
+    status, out, _ = run("--json", "--steps", "150000", "--kill-every", "0.3s", cwd=tmp_path)
+    assert status == 0
+    summary = lines(out)[-1]
+    assert set(summary) == {*SUMMARY, "kills", "restarts"}
+    assert summary["kills"] >= 3
+    assert summary["restarts"] >= 1
+    events = [entry["event"] for entry in logs(tmp_path / summary["run_dir"])]
+    assert events.count("service_killed") == summary["kills"]
+    assert events.count("service_restarted") == summary["restarts"]
+    assert events.count("service_started") == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_all_with_a_summary(tmp_path: Path, number: signal.Signals) -> None:
+    process = begin("--json", "--run-dir", "run", cwd=tmp_path)
+    until(process, "progress")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert lines(out)[-1]["status"] == "interrupted"
+    stopped = [line for line in (tmp_path / "run" / "notes.txt").read_text().splitlines() if "stopped" in line]
+    assert sorted(stopped) == ["env stopped", "inference stopped"]
+    assert all(entry["event"] != "service_restarted" for entry in logs(tmp_path / "run"))
+
+
+def test_a_second_signal_ends_all_at_once(tmp_path: Path) -> None:
+    process = begin("--json", "--run-dir", "run", cwd=tmp_path, env=["deaf"])
+    until(process, "progress")
+    process.send_signal(signal.SIGINT)
+    while "inference stopped" not in (tmp_path / "run" / "notes.txt").read_text():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (-signal.SIGINT, "")
+    assert "summary" not in out
+    for entry in logs(tmp_path / "run"):
+        if entry["event"] == "service_started":
+            wait_for_end(entry["service_pid"])
+
+
+def test_a_run_that_fails_is_one_line_and_exit_status_1(tmp_path: Path) -> None:
+    status, out, err = run("--json", "--run-dir", "run", cwd=tmp_path, training=["fail"])
+    assert (status, err) == (1, "Error: training has failed: loss is nan in update 3\n")
+    assert "summary" not in out
+    assert row(RunDirectory(tmp_path / "run"))["status"] == "failed"
+
+
+def test_a_service_that_cannot_start_is_one_line_and_exit_status_1(tmp_path: Path) -> None:
+    status, _, err = run("--run-dir", "run", cwd=tmp_path, inference=["refuse"])
+    assert (status, err) == (1, "Error: inference-0 cannot start: env.width: must be larger\n")
+    assert row(RunDirectory(tmp_path / "run"))["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("topology.training=2", "topology.training is 2, but training.policies names 1"),
+        ("topology.envs=2", "unknown key 'topology.envs': did you mean 'env'?"),
+        ("env.width=0", "'width': Input should be greater"),
+        ("env={id: 'gym:Nothing-v0', worlds: 2}", "Nothing-v0"),
+    ],
+)
+def test_bad_settings_are_one_line_and_leave_no_run_behind(tmp_path: Path, setting: str, words: str) -> None:
+    status, out, err = run("--run-dir", "run", "--set", setting, cwd=tmp_path)
+    assert (status, out) == (1, "")
+    assert err.startswith("Error: ")
+    assert words in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_fixed_port_that_is_taken_is_one_line_and_leaves_no_run_behind(tmp_path: Path) -> None:
+    with listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        settings = ("--set", "topology.ports=fixed", "--set", f"training.port={port}")
+        status, _, err = run("--run-dir", "run", *settings, cwd=tmp_path)
+    assert status == 1
+    assert err == f"Error: cannot listen on port {port} of 127.0.0.1: Address already in use; choose another\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_with_a_run_is_refused_and_can_be_resumed(tmp_path: Path) -> None:
+    assert run("--steps", "50000", "--run-dir", "run", cwd=tmp_path)[0] == 0
+    status, _, err = run("--run-dir", "run", cwd=tmp_path)
+    assert (status, err.count("\n")) == (1, 1)
+    assert "run holds a run already: resume it with --resume run" in err
+    status, out, _ = run("--json", "--resume", "run", "--steps", "90000", cwd=tmp_path)
+    first, *_, last = lines(out)
+    assert (status, first["resumed_at_update"] > 0, last["env_steps"]) == (0, True, 90_000)
+
+
+def test_a_run_that_is_launched_already_is_not_launched_again(tmp_path: Path) -> None:
+    process = begin("--json", "--run-dir", "run", cwd=tmp_path)
+    until(process, "progress")
+    status, _, err = run("--resume", "run", cwd=tmp_path)
+    assert (status, err.count("\n")) == (1, 1)
+    assert "is in use by another process" in err
+    process.terminate()
+    process.communicate(timeout=60)
+
+
+def test_seconds_are_those_of_the_command_whatever_dies(tmp_path: Path) -> None:
+    process = begin("--json", "--seconds", "3", "--run-dir", "run", cwd=tmp_path)
+    until(process, "progress")
+    pid = next(entry["service_pid"] for entry in logs(tmp_path / "run") if entry.get("service") == "training-0")
+    os.kill(pid, signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert err == "training-0: died: ended by signal 9 (Killed)\n"
+    assert lines(out)[-1]["status"] == "finished"
+    started = [line for line in (tmp_path / "run" / "notes.txt").read_text().splitlines() if "training started" in line]
+    assert "train.seconds" not in started[0]
+    assert 0 < float(started[1].rpartition("train.seconds=")[2]) < 3
+
+
+def test_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
+    status, out, err = run("--steps", "50000", "--run-dir", "run", cwd=tmp_path, env=["warn"])
+    assert (status, err) == (0, "")
+    shown = out.splitlines()
+    assert shown[0].startswith("run ")
+    assert any(line.startswith("env-0: ready at http://127.0.0.1:") for line in shown)
+    assert "env-0: no answer: trying again" in shown
+    assert any("steps/s 100,000" in line for line in shown)
+    assert shown[-1] == "stored in run"
