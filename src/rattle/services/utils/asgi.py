@@ -12,8 +12,11 @@ from rattle.wire.problems import PROBLEM_TYPE, RequestError, problem_body
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
+#: The extension of a request's scope that knows its connection.
+CONNECTION = "rattle.connection"
 #: How long a body may take to arrive, in seconds.
 BODY_SECONDS = 30.0
 #: How long a body that is too large is read on, in seconds.
@@ -30,6 +33,12 @@ def header(scope: Scope, name: bytes) -> str | None:
         if key == name:
             return str(value, "latin-1")
     return None
+
+
+def may_be_gone(scope: Scope) -> Callable[[], bool]:
+    """Return what says, at any moment after the body has been read, whether the client has closed the connection."""
+    asked: Callable[[], bool] = scope["extensions"][CONNECTION]["is_gone"]
+    return asked
 
 
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:

@@ -11,6 +11,7 @@ import asyncio
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from rattle.services.utils.asgi import CONNECTION
 from rattle.wire.problems import PROBLEM_TYPE, RequestError, problem_body
 
 #: A connection that asks nothing, or reads nothing of its answer, for this long is closed, in seconds.
@@ -93,6 +94,7 @@ class HttpConnection(_UnreadAnswers, HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Begin to answer."""
         self._silent_until = None
+        self.scope["extensions"] = {CONNECTION: {"is_gone": self.transport.is_closing}}
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -33,14 +33,17 @@ STATUS = {
     "unknown_snake": grpc.StatusCode.NOT_FOUND,
     "unknown_session": grpc.StatusCode.NOT_FOUND,
     "unknown_policy": grpc.StatusCode.NOT_FOUND,
+    "unknown_agent": grpc.StatusCode.NOT_FOUND,
     "no_agent_api": grpc.StatusCode.NOT_FOUND,
     "wrong_method": grpc.StatusCode.UNIMPLEMENTED,
     "not_acceptable": grpc.StatusCode.INVALID_ARGUMENT,
     "wrong_step": grpc.StatusCode.FAILED_PRECONDITION,
+    "conflict": grpc.StatusCode.ALREADY_EXISTS,
     "replaced": grpc.StatusCode.ABORTED,
     "run_over": grpc.StatusCode.FAILED_PRECONDITION,
     "too_large": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "unsupported_type": grpc.StatusCode.INVALID_ARGUMENT,
+    "too_late": grpc.StatusCode.DEADLINE_EXCEEDED,
     "internal": grpc.StatusCode.INTERNAL,
     "full": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "shutting_down": grpc.StatusCode.UNAVAILABLE,
@@ -108,14 +111,20 @@ class Health:
 
 @asynccontextmanager
 async def answering(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
-    """End a call with the status of the RequestError that the block raises; the message begins with the field."""
+    """End a call with the status of the RequestError that the block raises."""
     try:
         yield
     except RequestError as error:
-        text = str(error)
-        if error.field is not None and not text.startswith(error.field):
-            text = f"{error.field}: {text}"
-        await context.abort(STATUS[error.code], text)
+        await refuse(context, error)
+
+
+async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: RequestError) -> NoReturn:
+    """End a call with the status of an error; the message begins with the field."""
+    text = str(error)
+    if error.field is not None and not text.startswith(error.field):
+        text = f"{error.field}: {text}"
+    await context.abort(STATUS[error.code], text)
+    raise AssertionError  # abort has raised what ends the call
 
 
 def serve(

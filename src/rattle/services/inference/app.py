@@ -1,0 +1,96 @@
+"""The Inference service: what is served over HTTP and gRPC in one event loop, and where its policies come from."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+import grpc
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from rattle.services.inference.metrics import Metrics
+from rattle.services.inference.serving.dataplane import DataPlane
+from rattle.services.inference.serving.grpc_face import NAME, GrpcFace
+from rattle.services.inference.serving.models import Models
+from rattle.services.inference.serving.rest import RestFace
+from rattle.services.utils.asgi import App, Receive, Scope, Send, answer, answer_problem, decline
+from rattle.services.utils.grpc_serving import GRACE_SECONDS, Health, bind, make_server
+from rattle.services.utils.protos.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
+from rattle.trainer.settings import InferenceSection
+from rattle.wire import encoding
+from rattle.wire.problems import RequestError
+
+
+class PolicySource(Protocol):
+    """Where policies come from: it publishes them, again and again, from threads of its own."""
+
+    def start(self) -> None:
+        """Begin to publish."""
+
+    def stop(self) -> None:
+        """Stop, and wait until it has stopped; may take a while."""
+
+
+class InferenceService:
+    """Both faces of what is served, health, metrics and the control of what plays (ASGI)."""
+
+    def __init__(
+        self, settings: InferenceSection, models: Models, source: PolicySource, control: App | None = None
+    ) -> None:
+        self.metrics = Metrics()
+        self.plane = DataPlane(models, self.metrics, settings.max_queue)
+        self.metrics.watch(self.plane.versions, self.plane.waiting_rows)
+        #: What the first line says besides the URL; known when the service has started.
+        self.hello: dict[str, Any] = {}
+        self._settings = settings
+        self._source = source
+        self._control = control
+        self._rest = RestFace(self.plane, self.metrics, settings.max_body_bytes)
+        self._grpc: grpc.aio.Server | None = None
+        self._health: Health | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request (ASGI)."""
+        path: str = scope["path"]
+        if scope["type"] == "websocket":
+            await decline(receive, send, RequestError("unknown_path", "there are no WebSockets here"))
+        elif path.startswith(("/v2", "/v1/models")):
+            await self._rest(scope, receive, send)
+        elif path.startswith("/v1/agents") and self._control is not None:
+            await self._control(scope, receive, send)
+        else:
+            await self._operation(path, send)
+
+    async def _operation(self, path: str, send: Send) -> None:
+        try:
+            match path:
+                case "/healthz":
+                    await answer(send, 200, encoding.JSON, b'{"status":"ok"}')
+                case "/readyz":
+                    self.plane.check_ready()
+                    await answer(send, 200, encoding.JSON, b'{"status":"ready"}')
+                case "/metrics":
+                    await answer(send, 200, CONTENT_TYPE_LATEST, generate_latest(self.metrics.registry))
+                case _:
+                    raise RequestError("unknown_path", f"there is no {path[:80]}: docs/serving.md lists the routes")
+        except RequestError as error:
+            await answer_problem(send, error)
+
+    async def start(self) -> None:
+        """Listen for gRPC, and let policies come."""
+        own = self._settings
+        self._grpc = make_server(own.max_body_bytes, own.max_connections)
+        address = bind(self._grpc, own.host, own.grpc_port)
+        add_GRPCInferenceServiceServicer_to_server(GrpcFace(self.plane, self.metrics), self._grpc)
+        self._health = Health(self._grpc, [NAME])
+        await asyncio.to_thread(self._source.start)
+        await self._health.say(serving=True)
+        await self._grpc.start()
+        self.hello |= {"grpc": address, "models": list(self.plane.versions())}
+
+    async def stop(self) -> None:
+        """Say that the service is going, let calls in progress end, and stop what plays."""
+        self.plane.close()
+        if self._grpc is not None and self._health is not None:
+            await self._health.say(serving=False)
+            await asyncio.gather(self._grpc.stop(GRACE_SECONDS), asyncio.to_thread(self._source.stop))

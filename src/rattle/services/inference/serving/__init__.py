@@ -1,0 +1,1 @@
+"""Serving policies to anyone, in the Open Inference Protocol."""

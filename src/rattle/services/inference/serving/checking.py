@@ -1,0 +1,151 @@
+"""What a request asks of a policy, checked before it may join others: a bad row never meets a good one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.policies.spec import Codes, PolicySpec
+from rattle.services.inference.serving.messages import InferRequest, Parameter
+from rattle.services.inference.serving.tensors import (
+    InputTensor,
+    TensorDescription,
+    read_tensor,
+    shown,
+    wrong,
+)
+
+_DEFAULT_OUTPUTS = ("action",)
+_DRAWN_OUTPUTS = frozenset(("action", "log_prob"))
+_PARAMETERS = ("greedy", "seed", "timeout")
+#: Seeds that the service draws: a number that any program can hold, those too that count in floats.
+_SEED_BITS = 53
+
+
+class Drawing(NamedTuple):
+    """How the rows of a request get their actions: all from one seed, or each from its own."""
+
+    seeds: Sequence[int]
+    greedy: bool
+
+
+class Asked(NamedTuple):
+    """What a valid request comes to."""
+
+    observation: NDArray[Any]
+    outputs: Sequence[str]
+    drawing: Drawing | None  # None: nothing is drawn
+    fresh_seed: int | None  # where the request brought none, and needs one
+    seconds: float | None  # that the caller will wait
+
+
+def describe_inputs(spec: PolicySpec) -> list[TensorDescription]:
+    """Return what a policy must be given."""
+    datatype = "UINT8" if isinstance(spec.observation, Codes) else "FP32"
+    return [TensorDescription("observation", datatype, (-1, spec.observation.row_size))]
+
+
+def describe_outputs(spec: PolicySpec) -> list[TensorDescription]:
+    """Return what a policy can be asked for."""
+    outputs = [
+        TensorDescription("action", "INT64", (-1,)),
+        TensorDescription("log_prob", "FP32", (-1,)),
+        TensorDescription("logits", "FP32", (-1, spec.num_actions)),
+    ]
+    return [*outputs, TensorDescription("value", "FP32", (-1,))] if spec.value_head else outputs
+
+
+def check(request: InferRequest, spec: PolicySpec, max_rows: int) -> Asked:
+    """Return what a request asks of a policy; raises RequestError that names the field which is wrong."""
+    tensors = _by_name(request.inputs)
+    observation = _observation(tensors, spec, max_rows)
+    outputs = _outputs(request.outputs, spec)
+    greedy, seed, seconds = _parameters(request.parameters)
+    seeds = _seeds(tensors.get("seed"), seed, len(observation))
+    if _DRAWN_OUTPUTS.isdisjoint(outputs):
+        return Asked(observation, outputs, None, None, seconds)
+    if greedy:
+        return Asked(observation, outputs, Drawing((0,), greedy=True), None, seconds)
+    if seeds is not None:
+        return Asked(observation, outputs, Drawing(seeds, greedy=False), None, seconds)
+    fresh = random.getrandbits(_SEED_BITS)
+    return Asked(observation, outputs, Drawing((fresh,), greedy=False), fresh, seconds)
+
+
+def _by_name(inputs: Sequence[InputTensor]) -> dict[str, InputTensor]:
+    tensors = {tensor.name: tensor for tensor in inputs}
+    for name in tensors:
+        if name not in ("observation", "seed"):
+            raise wrong("inputs", f"{shown(name)} is none; there are observation and seed")
+    if len(tensors) < len(inputs):
+        raise wrong("inputs", "a name occurs twice")
+    return tensors
+
+
+def _observation(tensors: Mapping[str, InputTensor], spec: PolicySpec, max_rows: int) -> NDArray[Any]:
+    tensor, known = tensors.get("observation"), spec.observation
+    if tensor is None:
+        raise wrong("observation", "is missing")
+    rows = tensor.shape[0] if len(tensor.shape) == 2 else 1
+    if not 1 <= rows <= max_rows:
+        raise wrong("observation", f"a request has 1 to {max_rows} rows, got {rows}")
+    datatype = "UINT8" if isinstance(known, Codes) else "FP32"
+    observation = read_tensor(tensor, datatype, (rows, known.row_size))
+    if isinstance(known, Codes):
+        if observation.max() >= known.codes:
+            row = int((observation >= known.codes).any(axis=1).argmax())
+            raise wrong(
+                "observation", f"cells hold codes 0 to {known.codes - 1}, row {row} holds {observation[row].max()}"
+            )
+    elif not np.isfinite(observation).all():
+        row = int((~np.isfinite(observation)).any(axis=1).argmax())
+        raise wrong("observation", f"row {row} holds a number that is not finite")
+    return observation
+
+
+def _outputs(names: Sequence[str], spec: PolicySpec) -> Sequence[str]:
+    if not names:
+        return _DEFAULT_OUTPUTS
+    known = [output.name for output in describe_outputs(spec)]
+    for name in names:
+        if name == "value" and not spec.value_head:
+            raise wrong("outputs", "this policy has no value head, and so no value")
+        if name not in known:
+            raise wrong("outputs", f"{shown(name)} is none; there are {', '.join(known)}")
+    if len(set(names)) < len(names):
+        raise wrong("outputs", "a name occurs twice")
+    return names
+
+
+def _parameters(given: Mapping[str, Parameter]) -> tuple[bool, int | None, float | None]:
+    for name in given:
+        if name not in _PARAMETERS:
+            raise wrong("parameters", f"{shown(name)} is none; there are {', '.join(_PARAMETERS)}")
+    greedy, seed, timeout = given.get("greedy", False), given.get("seed"), given.get("timeout", 0)
+    if not isinstance(greedy, bool):
+        raise wrong("greedy", f"must be true or false, got {shown(greedy)}")
+    if seed is not None and not _is_count(seed):
+        raise wrong("seed", f"must be a whole number from 0 to 2**63 - 1, got {shown(seed)}")
+    if not _is_count(timeout):
+        raise wrong("timeout", f"must be a whole number of microseconds, got {shown(timeout)}")
+    return greedy, seed, timeout / 1e6 if timeout else None
+
+
+def _is_count(value: Parameter) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _seeds(tensor: InputTensor | None, seed: int | None, rows: int) -> Sequence[int] | None:
+    if tensor is None:
+        return None if seed is None else (seed,)
+    if seed is not None:
+        raise wrong("seed", "is given as an input and as a parameter: leave one of them out")
+    seeds = read_tensor(tensor, "INT64", (rows,))
+    if seeds.min() < 0:
+        raise wrong("seed", f"must be from 0 to 2**63 - 1, got {seeds.min()}")
+    numbers: list[int] = seeds.tolist()
+    return numbers

@@ -1,0 +1,104 @@
+"""The use cases of serving: both faces convert to them and from them, and know nothing of each other."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from rattle import __version__
+from rattle.services.inference.metrics import Metrics
+from rattle.services.inference.serving.checking import check, describe_inputs, describe_outputs
+from rattle.services.inference.serving.messages import InferRequest, InferResponse, ModelMetadata, ServerMetadata
+from rattle.services.inference.serving.models import Models, Served
+from rattle.services.inference.serving.passes import Passes, Question
+from rattle.services.inference.serving.tensors import OutputTensor
+from rattle.wire.problems import RequestError
+
+_SERVER = ServerMetadata("rattle", __version__, ("binary_tensor_data", "parameters"))
+
+
+def never() -> bool:
+    """Say of a caller that cancels what it gives up that it has not."""
+    return False
+
+
+class DataPlane:
+    """Answers requests with the forward passes of what is served."""
+
+    def __init__(self, models: Models, metrics: Metrics, max_rows: int) -> None:
+        self._models = models
+        self._metrics = metrics
+        self._max_rows = max_rows
+        self._passes: dict[str, Passes] = {}
+        self._threads = ThreadPoolExecutor(thread_name_prefix="forward-pass")
+        self._is_open = True
+
+    def close(self) -> None:
+        """Take no more requests; those that wait are answered."""
+        self._is_open = False
+
+    def check_ready(self) -> None:
+        """Raise RequestError unless requests are welcome and something is served."""
+        if not self._is_open:
+            raise RequestError("shutting_down", "the service is stopping")
+        if not self._models.all():
+            raise RequestError("shutting_down", "the service is starting: no policy has come yet")
+
+    def check_model_ready(self, name: str, version: str) -> None:
+        """Raise RequestError unless requests to a model are welcome."""
+        self.check_ready()
+        self._models.get(name, version)
+
+    def server_metadata(self) -> ServerMetadata:
+        """Return what the server is."""
+        return _SERVER
+
+    def model_metadata(self, name: str, version: str) -> ModelMetadata:
+        """Return what a model takes and gives; raises RequestError where there is no such model or version."""
+        return _described(self._models.get(name, version))
+
+    def listing(self) -> list[ModelMetadata]:
+        """Return what all models take and give, by name."""
+        return [_described(served) for served in self._models.all()]
+
+    async def infer(
+        self, request: InferRequest, seconds: float | None, is_given_up: Callable[[], bool] = never
+    ) -> InferResponse:
+        """Answer a request; raises RequestError when it cannot be answered, or not in the time that the caller has."""
+        self.check_ready()
+        served = self._models.get(request.model, request.version)
+        asked = check(request, served.spec, self._max_rows)
+        limits = [limit for limit in (seconds, asked.seconds) if limit is not None]
+        question = Question(
+            served,
+            bool(request.version),
+            asked.observation,
+            asked.drawing,
+            asyncio.get_running_loop().time() + min(limits, default=math.inf),
+            is_given_up,
+        )
+        answer = await self._passes_of(request.model).answer(question)
+        outputs = [OutputTensor(name, getattr(answer, name)) for name in asked.outputs]
+        parameters = {} if asked.fresh_seed is None else {"seed": asked.fresh_seed}
+        return InferResponse(request.model, answer.served.version, outputs, parameters)
+
+    def versions(self) -> dict[str, int]:
+        """Return the policy version of every model."""
+        return {served.name: served.policy.version for served in self._models.all()}
+
+    def waiting_rows(self) -> dict[str, int]:
+        """Return how many rows wait for a forward pass, of every model."""
+        return {name: passes.joiner.rows for name, passes in self._passes.items()}
+
+    def _passes_of(self, name: str) -> Passes:
+        passes = self._passes.get(name)
+        if passes is None:
+            passes = self._passes[name] = Passes(self._models, name, self._max_rows, self._threads, self._metrics)
+        return passes
+
+
+def _described(served: Served) -> ModelMetadata:
+    inputs, outputs = describe_inputs(served.spec), describe_outputs(served.spec)
+    return ModelMetadata(served.name, [served.version], "rattle", inputs, outputs)

@@ -1,0 +1,80 @@
+"""The policies that are served: what each name stands for now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from rattle.policies.acting import ActingPolicy, Groups, draw
+from rattle.policies.file import Policy
+from rattle.policies.spec import Codes, PolicySpec
+from rattle.wire.problems import RequestError
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Served:
+    """One version of a policy, ready to compute; it never changes."""
+
+    name: str
+    policy: Policy
+    acting: ActingPolicy
+    row_work: int  # multiplications that a row takes at most
+
+    @property
+    def version(self) -> str:
+        """Return the policy version as the protocol has it."""
+        return str(self.policy.version)
+
+    @property
+    def spec(self) -> PolicySpec:
+        """Return what the policy takes and gives."""
+        return self.policy.spec
+
+
+class Models:
+    """Names and the policies that they stand for; may be used from any thread."""
+
+    def __init__(self) -> None:
+        self._served: dict[str, Served] = {}
+
+    def publish(self, name: str, policy: Policy) -> None:
+        """Serve a policy under a name from the next forward pass on; those that have begun end with the old one.
+
+        Raises PolicyError when the parameters do not fit the spec.
+        """
+        acting = ActingPolicy(policy.spec, policy.parameters)
+        _compile(acting)
+        self._served[name] = Served(name, policy, acting, _row_work(policy.spec))
+
+    def get(self, name: str, version: str = "") -> Served:
+        """Return what a name stands for now; raises RequestError for an unknown name, and any version but this one."""
+        served = self._served.get(name)
+        if served is None:
+            known = ", ".join(sorted(self._served)) or "none yet"
+            raise RequestError("unknown_policy", f"there is no model '{name}'; served are: {known}", "model_name")
+        if version not in ("", served.version):
+            raise RequestError(
+                "unknown_policy",
+                f"version '{version}' of model '{name}' is not served: it is at version {served.version}, "
+                "leave the version out for the newest",
+                "model_version",
+            )
+        return served
+
+    def all(self) -> list[Served]:
+        """Return everything that is served, by name."""
+        return sorted(self._served.values(), key=lambda served: served.name)
+
+
+def _compile(acting: ActingPolicy) -> None:
+    """Compute a row, so that no request waits for a compiler."""
+    spec = acting.spec.observation
+    row = np.zeros((1, spec.row_size), np.uint8 if isinstance(spec, Codes) else np.float32)
+    draw(acting.forward(row)[0], Groups(np.ones(1, np.int64), np.zeros(1, np.uint64), np.zeros(1, np.bool_)))
+
+
+def _row_work(spec: PolicySpec) -> int:
+    sizes = (spec.observation.row_size, *spec.layer_sizes[1:])  # one-hot inputs are never multiplied
+    return sum(inputs * outputs for inputs, outputs in pairwise(sizes))

@@ -1,0 +1,128 @@
+"""The Open Inference Protocol over HTTP: routes, and answers or problems. Plain ASGI."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from rattle.services.inference.metrics import Metrics
+from rattle.services.inference.serving.dataplane import DataPlane
+from rattle.services.inference.serving.messages import ModelMetadata
+from rattle.services.inference.serving.rest_bodies import JSON_LENGTH, read_request, write_response
+from rattle.services.inference.serving.tensors import shown
+from rattle.services.utils.asgi import (
+    ClientGone,
+    Receive,
+    Scope,
+    Send,
+    answer,
+    answer_problem,
+    header,
+    may_be_gone,
+    read_body,
+)
+from rattle.wire import encoding
+from rattle.wire.problems import RequestError
+
+_BINARY = "application/octet-stream"
+_JSON_LENGTH = JSON_LENGTH.lower().encode()
+
+
+#: How zlib is told what to undo.
+_WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+
+
+class RestFace:
+    """The protocol's routes, and GET /v1/models."""
+
+    def __init__(self, plane: DataPlane, metrics: Metrics, max_body_bytes: int) -> None:
+        self._plane = plane
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request (ASGI)."""
+        began, status = time.perf_counter(), 200
+        try:
+            match scope["path"].split("/"):
+                case ["", "v2", "models", model, "infer"]:
+                    await self._infer(model, "", scope, receive, send)
+                case ["", "v2", "models", model, "versions", version, "infer"]:
+                    await self._infer(model, version, scope, receive, send)
+                case path:
+                    _check_method(scope, "GET")
+                    await answer(send, 200, encoding.JSON, encoding.json.encode(self._read(path)))
+        except RequestError as error:
+            status = error.status
+            await answer_problem(send, error)
+        except ClientGone:
+            status = 499  # nobody sees it; it is what proxies write down
+        self._metrics.request("rest", str(status), time.perf_counter() - began)
+
+    async def _infer(self, model: str, version: str, scope: Scope, receive: Receive, send: Send) -> None:
+        _check_method(scope, "POST")
+        body = await read_body(scope, receive, self._max_body_bytes)
+        body = _decompressed(body, header(scope, b"content-encoding"), self._max_body_bytes)
+        request, form = read_request(body, header(scope, _JSON_LENGTH), model, version)
+        said, json_length = write_response(await self._plane.infer(request, None, may_be_gone(scope)), form)
+        if json_length is None:
+            await answer(send, 200, encoding.JSON, said)
+        else:
+            await answer(send, 200, _BINARY, said, [(_JSON_LENGTH, str(json_length).encode())])
+
+    def _read(self, path: Sequence[str]) -> dict[str, Any]:
+        """Return what is known at a path; raises RequestError."""
+        match path:
+            case ["", "v2"]:
+                return self._plane.server_metadata()._asdict()
+            case ["", "v2", "health", "live"]:
+                return {"live": True}
+            case ["", "v2", "health", "ready"]:
+                self._plane.check_ready()
+                return {"ready": True}
+            case ["", "v2", "models", model]:
+                return _described(self._plane.model_metadata(model, ""))
+            case ["", "v2", "models", model, "versions", version]:
+                return _described(self._plane.model_metadata(model, version))
+            case ["", "v2", "models", model, "ready"]:
+                self._plane.check_model_ready(model, "")
+                return {"name": model, "ready": True}
+            case ["", "v2", "models", model, "versions", version, "ready"]:
+                self._plane.check_model_ready(model, version)
+                return {"name": model, "ready": True}
+            case ["", "v1", "models"]:
+                return {"models": [_described(metadata) for metadata in self._plane.listing()]}
+        raise RequestError("unknown_path", f"there is no {shown('/'.join(path))}: docs/serving.md lists the routes")
+
+
+def _check_method(scope: Scope, method: str) -> None:
+    if scope["method"] != method:
+        raise RequestError("wrong_method", f"{scope['path']} takes {method}, not {scope['method']}", allow=method)
+
+
+def _described(metadata: ModelMetadata) -> dict[str, Any]:
+    inputs = [tensor._asdict() for tensor in metadata.inputs]
+    outputs = [tensor._asdict() for tensor in metadata.outputs]
+    return {**metadata._asdict(), "inputs": inputs, "outputs": outputs}
+
+
+def _decompressed(body: bytes, coding: str | None, max_bytes: int) -> bytes:
+    """Undo a body's Content-Encoding; raises RequestError for one that is not known, damaged, or of too much."""
+    if coding is None or coding == "identity":
+        return body
+    if coding not in _WINDOWS:
+        raise RequestError(
+            "unsupported_type", f"Content-Encoding must be gzip or deflate, got {shown(coding)}", "Content-Encoding"
+        )
+    unpacking = zlib.decompressobj(_WINDOWS[coding])
+    try:
+        unpacked = unpacking.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise RequestError("bad_request", f"the body is no {coding}: {error}") from None
+    if len(unpacked) > max_bytes:
+        raise RequestError("too_large", f"the unpacked body is larger than the {max_bytes} bytes that are taken here")
+    if not unpacking.eof:
+        raise RequestError("bad_request", f"the body ends before its {coding} does")
+    return unpacked
