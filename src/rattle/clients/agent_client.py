@@ -30,11 +30,10 @@ from collections.abc import AsyncGenerator, Generator
 from types import TracebackType
 from typing import Any, Self
 
-from rattle.clients.agent_link import AsyncLink, Limits, Link, NoAnswer, NotSent
+from rattle.clients.agent_link import AsyncLink, Limits, Link
 from rattle.clients.agent_protocol import (
     MOVES,
     AgentState,
-    BadAnswer,
     Health,
     Lines,
     MoveAnswer,
@@ -46,6 +45,7 @@ from rattle.clients.agent_protocol import (
     observation,
     read_about,
 )
+from rattle.clients.errors import BadAnswer, NoAnswer, NotSent
 
 __all__ = [
     "MOVES",

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import aclosing, closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx
 import msgspec
 import tenacity
 
-from rattle.clients.agent_protocol import AgentState, BadAnswer, LineReader, Lines, StreamBroken, read_answer
-from rattle.clients.errors import ClientError, ConnectionBroken, Refused
+from rattle.clients.agent_protocol import AgentState, LineReader, Lines, StreamBroken, read_answer
+from rattle.clients.async_http import AsyncHttp, Connection
+from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken, NoAnswer, NotSent, Refused
 from rattle.clients.retries import is_temporary, retrying, retrying_async
 
 _Answer = TypeVar("_Answer")
-
-
-class NotSent(ConnectionBroken):
-    """No connection could be made: the server has not seen the request."""
-
-
-class NoAnswer(ConnectionBroken):
-    """The server took too long."""
 
 
 @dataclass(frozen=True)
@@ -59,27 +53,6 @@ class _Link:
             raise ClientError(f"'{url}' is no server's address: write it as http://HOST:PORT")
         self.url = url.rstrip("/")
         self.limits = limits
-        self.options: dict[str, Any] = {
-            "base_url": self.url,
-            "timeout": httpx.Timeout(limits.answer, connect=limits.connect),
-            "verify": url.startswith("https://"),  # loading certificates takes longer than many a game
-        }
-
-    def stream_options(self, lines: Lines) -> dict[str, Any]:
-        """Return what sets a stream apart from other requests."""
-        timeout = httpx.Timeout(self.limits.answer, connect=self.limits.connect, read=self.limits.line)
-        return {"timeout": timeout, "params": {"lines": "all"} if lines == "all" else {}}
-
-    def no_answer(self, error: httpx.RequestError) -> ClientError:
-        """Return the error for a request without an answer."""
-        why = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
-            return NotSent(f"no connection to {self.url}: {why}")
-        if isinstance(error, httpx.TimeoutException):
-            return NoAnswer(f"{self.url} took too long to answer")
-        if isinstance(error, httpx.TransportError):
-            return ConnectionBroken(f"{self.url} broke the connection: {why}")
-        return BadAnswer(f"{self.url} sent what cannot be decoded: {why}")
 
 
 def _content(body: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -121,7 +94,27 @@ class Link(_Link):
 
     def __init__(self, url: str, limits: Limits) -> None:
         super().__init__(url, limits)
-        self.http = httpx.Client(**self.options)
+        self.http = httpx.Client(
+            base_url=self.url,
+            timeout=httpx.Timeout(limits.answer, connect=limits.connect),
+            verify=url.startswith("https://"),  # loading certificates takes longer than many a game
+        )
+
+    def stream_options(self, lines: Lines) -> dict[str, Any]:
+        """Return what sets a stream apart from other requests."""
+        timeout = httpx.Timeout(self.limits.answer, connect=self.limits.connect, read=self.limits.line)
+        return {"timeout": timeout, "params": {"lines": "all"} if lines == "all" else {}}
+
+    def no_answer(self, error: httpx.RequestError) -> ClientError:
+        """Return the error for a request without an answer."""
+        why = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
+            return NotSent(f"no connection to {self.url}: {why}")
+        if isinstance(error, httpx.TimeoutException):
+            return NoAnswer(f"{self.url} took too long to answer")
+        if isinstance(error, httpx.TransportError):
+            return ConnectionBroken(f"{self.url} broke the connection: {why}")
+        return BadAnswer(f"{self.url} sent what cannot be decoded: {why}")
 
     def retrying(self, method: str) -> tenacity.Retrying:
         """Return what tries a request again."""
@@ -212,32 +205,24 @@ class AsyncLink(_Link):
 
     def __init__(self, url: str, limits: Limits) -> None:
         super().__init__(url, limits)
-        self.http = httpx.AsyncClient(**self.options)
-
-    def retrying(self, method: str) -> tenacity.AsyncRetrying:
-        """Return what tries a request again."""
-        return retrying_async(self.limits.retry, _REPEATABLE[method])
+        self.http = AsyncHttp(self.url, limits.connect, limits.answer)
 
     async def ask(self, method: str, path: str, kind: type[_Answer], body: Mapping[str, Any] | None = None) -> _Answer:
         """Return the answer to a request."""
-        answer: _Answer = await self.retrying(method)(self.ask_once, method, path, kind, body)
-        return answer
+        return await self._patiently(method, partial(self.ask_once, method, path, kind, body))
 
     async def ask_once(
         self, method: str, path: str, kind: type[_Answer], body: Mapping[str, Any] | None = None
     ) -> _Answer:
         """Return the answer to a request that is tried once."""
-        try:
-            answer = await self.http.request(method, path, **_content(body))
-        except httpx.RequestError as error:
-            raise self.no_answer(error) from None
-        return read_answer(answer.status_code, answer.headers, answer.content, kind)
+        content = None if body is None else msgspec.json.encode(body)
+        return read_answer(*await self.http.ask(method, path, content), kind)
 
     async def states(self, snake_id: str, lines: Lines) -> AsyncGenerator[AgentState, None]:
         """Yield a snake's states to the last."""
         async with aclosing(_AsyncStream(self, snake_id, lines)) as stream:
             while True:
-                state = await self._next(stream)
+                state = stream.unread() or await self._next(stream)
                 yield state
                 if state.game_over:
                     return
@@ -245,56 +230,69 @@ class AsyncLink(_Link):
     async def _next(self, stream: _AsyncStream) -> AgentState:
         while True:
             try:
-                state: AgentState = await self.retrying("GET")(stream.next_state)
+                return await self._patiently("GET", stream.next_state)
             except ClientError as error:
                 if not stream.held.has_served(error, self.limits):
                     raise
-            else:
-                return state
+
+    async def _patiently(self, method: str, attempt: Callable[[], Awaitable[_Answer]]) -> _Answer:
+        try:
+            return await attempt()  # nearly always: the library that tries again takes its time
+        except ClientError as error:
+            if not _REPEATABLE[method](error):
+                raise
+        answer: _Answer = await retrying_async(self.limits.retry, _REPEATABLE[method])(attempt)
+        return answer
 
 
 class _AsyncStream:
     """A snake's stream over as many connections as it takes."""
 
     def __init__(self, link: AsyncLink, snake_id: str, lines: Lines) -> None:
-        self._link, self._lines = link, lines
-        self._path = f"/snake/{snake_id}"
+        self._link = link
+        self._path = f"/snake/{snake_id}" + ("?lines=all" if lines == "all" else "")
         self._reader = LineReader(snake_id, lines)
-        self._response: httpx.Response | None = None
+        self._connection: Connection | None = None
         self.held = _Held()
-        self._chunks: AsyncIterator[bytes]
+
+    def unread(self) -> AgentState | None:
+        """Return the next state if it has come already; raises BadAnswer, SnakeLost."""
+        return self._reader.next_state()
 
     async def next_state(self) -> AgentState:
         """Return the next state, over a new connection if there is none."""
         try:
-            if self._response is None:
-                await self._connect()
+            connection = self._connection or await self._connect()
             while (state := self._reader.next_state()) is None:
-                self._reader.feed(await anext(self._chunks))
-        except httpx.RequestError as error:
+                part = await connection.part(self._link.limits.line)
+                if not part:
+                    raise StreamBroken(f"{self._link.url} ended a stream before the snake's life was over")
+                self._reader.feed(part)
+        except ConnectionBroken:
             await self.aclose()
-            raise self._link.no_answer(error) from None
-        except StopAsyncIteration:
-            await self.aclose()
-            raise StreamBroken(f"{self._link.url} ended a stream before the snake's life was over") from None
+            raise
         return state
 
     async def aclose(self) -> None:
         """Close the connection."""
-        if self._response is not None:
+        if self._connection is not None:
             self.held.end()
-            await self._response.aclose()
-            self._response = None
+            self._link.http.give_back(self._connection)
+            self._connection = None
 
-    async def _connect(self) -> None:
+    async def _connect(self) -> Connection:
         self.held.begin()
         if self._reader.has_begun:
             self._reader.check_still_alive(await self._link.ask_once("GET", "/state", dict[str, Any]))
-        request = self._link.http.build_request("GET", self._path, **self._link.stream_options(self._lines))
-        response = await self._link.http.send(request, stream=True)
-        if response.status_code != 200:
-            async with aclosing(response):
-                read_answer(response.status_code, response.headers, await response.aread(), AgentState)
+        http = self._link.http
+        connection = await http.begin("GET", self._path)
+        if connection.status != 200:
+            try:
+                body = await connection.rest(self._link.limits.answer)
+            finally:
+                http.give_back(connection)
+            read_answer(connection.status, connection.headers, body, AgentState)
         self._reader.connect()
         self.held.made()
-        self._response, self._chunks = response, response.aiter_bytes()
+        self._connection = connection
+        return connection

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -13,7 +14,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from rattle.clients.errors import ClientError, ConnectionBroken, Refused, refusal
+from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken, Refused, refusal
 
 MoveName = Literal["left", "right", "forward"]
 CellName = Literal["EMPTY", "FOOD", "HEAD", "BODY", "OTHER_HEAD", "OTHER_BODY"]
@@ -26,10 +27,6 @@ MAX_LINE_BYTES = 2**22
 _CODES: dict[str, int] = {"EMPTY": 0, "FOOD": 1, "BODY": 2, "OTHER_HEAD": 3, "OTHER_BODY": 4}
 _SNAKE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _Answer = TypeVar("_Answer")
-
-
-class BadAnswer(ClientError):
-    """The server sent something that the agent API does not allow."""
 
 
 class StreamBroken(ConnectionBroken):
@@ -198,20 +195,31 @@ def observation(visible_cells: Mapping[str, str]) -> NDArray[np.uint8]:
     Cells are ordered by x, then y, the head left out; the window's size follows from where the head is. Raises
     BadAnswer if the cells are not exactly those within some L1 distance of the head in the middle.
     """
-    from rattle.envs.snake.geometry import visible_offsets  # here because it loads Gymnasium
-
-    radius = _radius(key for key, name in visible_cells.items() if name == "HEAD")
-    keys = [f"{radius + dx},{radius + dy}" for dx, dy in visible_offsets(radius)]
-    if len(visible_cells) != len(keys) + 1 or not visible_cells.keys() >= set(keys):
-        raise BadAnswer(f"visible_cells are not the cells within distance {radius} of a head at {radius},{radius}")
+    radius = _radius([key for key, name in visible_cells.items() if name == "HEAD"])
+    if len(visible_cells) != 2 * radius * (radius + 1) + 1:
+        raise _wrong_cells(radius)
     try:
-        return np.array([_CODES[visible_cells[key]] for key in keys], np.uint8)
+        names = [visible_cells[key] for key in _keys(radius)]
+    except KeyError:
+        raise _wrong_cells(radius) from None
+    try:
+        return np.array([_CODES[name] for name in names], np.uint8)
     except KeyError as error:
         raise BadAnswer(f"visible_cells hold {error}, which is not the name of a cell") from None
 
 
-def _radius(heads: Iterable[str]) -> int:
-    found = list(heads)
+@lru_cache(maxsize=8)
+def _keys(radius: int) -> list[str]:
+    from rattle.envs.snake.geometry import visible_offsets  # here because it loads Gymnasium
+
+    return [f"{radius + dx},{radius + dy}" for dx, dy in visible_offsets(radius)]
+
+
+def _wrong_cells(radius: int) -> BadAnswer:
+    return BadAnswer(f"visible_cells are not the cells within distance {radius} of a head at {radius},{radius}")
+
+
+def _radius(found: Sequence[str]) -> int:
     parts = found[0].split(",") if len(found) == 1 else []
     if len(parts) != 2 or parts[0] != parts[1] or not parts[0].isdecimal() or len(parts[0]) > 3:
         raise BadAnswer("visible_cells must hold HEAD once, in the middle of the window")

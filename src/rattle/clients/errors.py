@@ -16,6 +16,18 @@ class ConnectionBroken(ClientError):
     """A request was not answered: the server may or may not have acted on it."""
 
 
+class NotSent(ConnectionBroken):
+    """No connection could be made: the server has not seen the request."""
+
+
+class NoAnswer(ConnectionBroken):
+    """The server took too long."""
+
+
+class BadAnswer(ClientError):
+    """The server sent something that its API does not allow."""
+
+
 class Refused(ClientError):
     """The server refused a request; `status`, `code` and `field` are those of its problem (docs/env-api.md).
 
