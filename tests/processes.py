@@ -37,7 +37,8 @@ class ServiceProcess:
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self.hello = json.loads(self._process.stdout.readline())
-        self._port = int(self.url.rpartition(":")[2])
+        address = str(self.hello.get("url") or self.hello["address"])
+        self._port = int(address.rpartition(":")[2])
 
     def signal(self, number: Signals) -> None:
         """Send a signal, such as SIGSTOP."""
