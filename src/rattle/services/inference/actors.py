@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -43,6 +45,7 @@ class Control:
         self._paused = False
         self._changed = threading.Condition()
         self._report = Report()
+        self._at_end: list[Callable[[], object]] = []
 
     @property
     def report_so_far(self) -> Report:
@@ -77,6 +80,23 @@ class Control:
         with self._changed:
             self.stop.set()
             self._changed.notify_all()
+            calls = list(self._at_end)
+        for call in calls:
+            call()
+
+    @contextmanager
+    def at_end(self, call: Callable[[], object]) -> Iterator[None]:
+        """Have `call` made when the actor is told to stop during the block, or has been before."""
+        with self._changed:
+            self._at_end.append(call)
+            ended = self.stop.is_set()
+        if ended:
+            call()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._at_end.remove(call)
 
     def may_go_on(self) -> bool:
         """Wait while the actor is paused; returns whether it should go on at all."""

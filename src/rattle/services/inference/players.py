@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from rattle.policies.file import Policy
 from rattle.services.inference.actors import Assignment, Control, PlaysAgents, Report
+from rattle.services.inference.agent_actor import AgentActor, SnakeLoop
 from rattle.services.inference.contributions import PATIENCE, Contributions, PolicyFeed, TrainingLink
 from rattle.services.inference.vector_actor import VectorActor
 from rattle.trainer.settings import ExperimentSettings
@@ -60,6 +61,7 @@ class Players:
             self._link_of[policy_id] = link
             self._feeds[policy_id] = PolicyFeed(link, policy_id, on_policy)
         self._players: dict[str, _Player] = {}
+        self._snakes: SnakeLoop | None = None
         self._changing = threading.Lock()
 
     def start(self) -> None:
@@ -76,6 +78,8 @@ class Players:
         for player in self._players.values():
             player.contributions.close()
             player.thread.join(PATIENCE)
+        if self._snakes is not None:
+            self._snakes.close()
         for feed in self._feeds.values():
             feed.stop()
         for link in self._links:
@@ -133,7 +137,6 @@ class Players:
     def _make(self, assignment: Assignment) -> PlaysAgents:
         settings = settings_of_policy(self._settings, assignment.policy_id)
         if assignment.kind == "agent":
-            from rattle.services.inference.agent_actor import AgentActor
-
-            return AgentActor(settings, assignment)
+            self._snakes = self._snakes or SnakeLoop()
+            return AgentActor(settings, assignment, self._snakes)
         return VectorActor(settings, assignment)
