@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+#: Seconds from a start to its first checkpoint, unless they are asked for more often.
+_FIRST_INTERVAL = 1.0
+
 
 @dataclass
 class Limits:
@@ -38,8 +41,12 @@ class Clock:
         return (steps is not None and env_steps >= steps) or (seconds is not None and self.here() >= seconds)
 
     def checkpoint_due(self) -> bool:
-        """Whether the last checkpoint was long enough ago; counts from now on if so."""
-        if time.perf_counter() - self._checkpointed < self._every:
+        """Whether the last checkpoint was long enough ago; counts from now on if so.
+
+        Soon after a start they come more often, so that a process which is killed again and again still gets somewhere.
+        """
+        interval = min(self._every, max(_FIRST_INTERVAL, self.here() / 4))
+        if time.perf_counter() - self._checkpointed < interval:
             return False
         self._checkpointed = time.perf_counter()
         return True
