@@ -111,7 +111,7 @@ def test_in_mode_sync_an_actor_waits_for_the_next_version(learner: LearnerDouble
             learner.wait_for(lambda version=version: len(learner.rollouts) == version + 1)  # type: ignore[misc]
         time.sleep(0.2)
         assert [rollout.policy_version for rollout in learner.rollouts] == [0, 1, 2]
-        (assignment, report), *_ = players.agents()
+        assignment, report, *_ = players.agents()[0]
         assert (assignment.name, report.state, report.rollouts) == ("main-0", "waiting", 3)
         assert report.env_steps == 3 * TICKS * WORLDS
         players.stop()

@@ -65,6 +65,11 @@ class Control:
             last.state, last.reason, last.policy_version, last.rollouts + rollouts, last.env_steps + env_steps
         )
 
+    @property
+    def is_paused(self) -> bool:
+        """Say whether the actor was told to wait."""
+        return self._paused
+
     def pause(self) -> None:
         """Have the actor wait after the rollout in progress."""
         self._paused = True

@@ -97,7 +97,7 @@ class AgentActor:
             return
         control.report("waiting", "for a policy")
         held = contributions.policy(newer_than=self._contributed if self._in_order else None)
-        if held is None:
+        if held is None or control.is_paused:  # which takes long enough for the policy to grow old
             return
         episode = AgentEpisode(
             self._buffer,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from rattle.policies.file import Policy
 from rattle.services.inference.actors import Assignment, Control, PlaysAgents, Report
+from rattle.services.inference.additions import Wanted, assign
 from rattle.services.inference.agent_actor import AgentActor, SnakeLoop
 from rattle.services.inference.contributions import PATIENCE, Contributions, PolicyFeed, TrainingLink
 from rattle.services.inference.vector_actor import VectorActor
@@ -36,6 +38,15 @@ def assignments(settings: ExperimentSettings) -> list[Assignment]:
         for policy_id in settings.training.policies
         for number in own
     ]
+
+
+class Playing(NamedTuple):
+    """What an actor plays, and what it and its link to the Training service report."""
+
+    assignment: Assignment
+    report: Report
+    verdicts: Mapping[str, int]  # of its rollouts' receipts
+    last_error: str | None  # of its link
 
 
 @dataclass
@@ -85,9 +96,19 @@ class Players:
         for link in self._links:
             link.close()
 
-    def agents(self) -> list[tuple[Assignment, Report]]:
+    def agents(self) -> list[Playing]:
         """Return what every actor plays and reports."""
-        return [(player.assignment, player.control.report_so_far) for player in list(self._players.values())]
+        return [_standing(player) for player in list(self._players.values())]
+
+    def find(self, name: str) -> Playing:
+        """Return what an actor plays and reports; raises RequestError for an unknown one."""
+        return _standing(self._find(name))
+
+    def add_another(self, wanted: Wanted) -> Playing:
+        """Start an actor besides those that were planned; raises RequestError where it cannot be."""
+        with self._changing:
+            playing = [player.assignment for player in self._players.values()]
+            return self._add(assign(self._settings, assignments(self._settings), playing, wanted))
 
     def add(self, assignment: Assignment) -> None:
         """Start another actor; raises RequestError for a name that is taken and a policy that is not trained."""
@@ -99,17 +120,7 @@ class Players:
         with self._changing:
             if assignment.name in self._players:
                 raise RequestError("conflict", f"name: there is an actor '{assignment.name}' already", "name")
-            control = Control()
-            contributions = Contributions(
-                self._link_of[assignment.policy_id], self._feeds[assignment.policy_id], assignment.name, control.stop
-            )
-            player = _Player(assignment, control, contributions)
-            actor = self._make(assignment)
-            player.thread = threading.Thread(
-                target=actor.play, args=(contributions, control), name=assignment.name, daemon=True
-            )
-            self._players[assignment.name] = player
-            player.thread.start()
+            self._add(assignment)
 
     def pause(self, name: str) -> None:
         """Have an actor wait after the rollout in progress; raises RequestError for an unknown one, as the next two."""
@@ -128,10 +139,24 @@ class Players:
         with self._changing:
             self._players.pop(name, None)
 
+    def _add(self, assignment: Assignment) -> Playing:
+        actor = self._make(assignment)
+        control = Control()
+        contributions = Contributions(
+            self._link_of[assignment.policy_id], self._feeds[assignment.policy_id], assignment.name, control.stop
+        )
+        player = _Player(assignment, control, contributions)
+        player.thread = threading.Thread(
+            target=actor.play, args=(contributions, control), name=assignment.name, daemon=True
+        )
+        self._players[assignment.name] = player
+        player.thread.start()
+        return _standing(player)
+
     def _find(self, name: str) -> _Player:
         player = self._players.get(name)
         if player is None:
-            raise RequestError("unknown_agent", f"there is no actor '{name}'", "name")
+            raise RequestError("unknown_agent", f"there is no actor '{name[:80]}'", "name")
         return player
 
     def _make(self, assignment: Assignment) -> PlaysAgents:
@@ -140,3 +165,8 @@ class Players:
             self._snakes = self._snakes or SnakeLoop()
             return AgentActor(settings, assignment, self._snakes)
         return VectorActor(settings, assignment)
+
+
+def _standing(player: _Player) -> Playing:
+    link = player.contributions
+    return Playing(player.assignment, player.control.report_so_far, dict(link.verdicts), link.last_error)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rattle.services.inference.app import InferenceService, PolicySource
+from rattle.services.inference.app import InferenceService
+from rattle.services.inference.control_routes import ControlRoutes
 from rattle.services.inference.players import Players
 from rattle.services.inference.policy_file import PolicyFile
 from rattle.services.inference.serving.models import Models
@@ -19,6 +20,9 @@ def run(settings: ExperimentSettings, policy: str | None) -> None:
     Raises RattleError when it cannot.
     """
     own, models = settings.inference, Models()
-    source: PolicySource = Players(settings, models.publish) if policy is None else PolicyFile(policy, models.publish)
-    service = InferenceService(own, models, source)
+    if policy is None:
+        players = Players(settings, models.publish)
+        service = InferenceService(own, models, players, ControlRoutes(players, own.max_body_bytes))
+    else:
+        service = InferenceService(own, models, PolicyFile(policy, models.publish))
     serve(service, SERVICE, listen(own.host, own.port), own.max_connections, service.hello)
