@@ -31,6 +31,7 @@ class Place:
     policy_id: str
     directory: RunDirectory
     run_id: str
+    is_first: bool = False  # of the experiment: its directory keeps the experiment's settings, others their policy's
 
 
 def open_loops(
@@ -47,7 +48,7 @@ def open_loops(
     for place in _places(settings, run_dir):
         make_folder(place.directory)
         stack.enter_context(place.directory.locked())
-        loop = _open(settings_of_policy(settings, place.policy_id), place, worlds.spec, lineage)
+        loop = _open(settings, place, worlds.spec, lineage)
         loops[place.policy_id] = loop
     return loops
 
@@ -63,20 +64,21 @@ def _places(settings: ExperimentSettings, run_dir: Path | None) -> Iterator[Plac
         directory, run_id = name_run(settings, run_dir)
     for policy_id in settings.training.policies:
         if policy_id == first:
-            yield Place(policy_id, directory, run_id)
+            yield Place(policy_id, directory, run_id, is_first=True)
         else:
             beside = directory.path.with_name(f"{directory.path.name}-{policy_id}")
             yield Place(policy_id, RunDirectory(beside), f"{run_id}-{policy_id}")
 
 
-def _open(settings: ExperimentSettings, place: Place, environment: EnvironmentSpec, lineage: str) -> LearningLoop:
-    directory = place.directory
+def _open(experiment: ExperimentSettings, place: Place, environment: EnvironmentSpec, lineage: str) -> LearningLoop:
+    directory, settings = place.directory, settings_of_policy(experiment, place.policy_id)
+    kept = experiment if place.is_first else settings
     if directory.is_run:
-        _check_same(_stored_settings(directory), settings, directory)
+        _check_same(_stored_settings(directory), kept, directory)
         if read_run_row(directory)["updates"] and not list_checkpoints(directory):
             raise TrainerError(f"{directory.checkpoints} is empty, so the run cannot be resumed; its tables are intact")
     else:
-        store_beginning(directory, place.run_id, settings)
+        store_beginning(directory, place.run_id, kept)
     checkpoints = list_checkpoints(directory)
     checkpoint = load_checkpoint(checkpoints[-1]) if checkpoints else None
     run = PolicyRun(settings, directory, place.run_id, environment)
