@@ -21,11 +21,14 @@ class Standing:
         self._first_steps: dict[str, int] = {}  # by policy: steps before this command
         self._began: dict[str, float] = {}  # by service: when its first progress was seen
         self.statuses: dict[str, PolicyStatus] = {}
+        self._learning: dict[str, PolicyStatus] = {}  # the same, less those of a service that has yet to learn anything
 
     def take(self, service: str, status: Status, now: float) -> None:
         """Take the answer of a Training service."""
         for policy in status.policies:
             self.statuses[policy.policy_id] = policy
+            if policy.env_steps_per_second:
+                self._learning[policy.policy_id] = policy
             if policy.env_steps > self._first_steps.setdefault(policy.policy_id, policy.env_steps):
                 self._began.setdefault(service, now)
 
@@ -52,12 +55,11 @@ class Standing:
 
     def progress(self, now: float) -> Progress | None:
         """Return where the first policy stands; None before anything has been learnt."""
-        status = self.statuses.get(self._policies[0])
+        status = self._learning.get(self._policies[0])
         if status is None or not self._began:
             return None
         speed = status.env_steps_per_second
-        seconds = now - min(self._began.values())
-        fraction, left = fraction_done(self._limits, status.env_steps, speed, seconds) if speed else (None, None)
+        fraction, left = fraction_done(self._limits, status.env_steps, speed, now - min(self._began.values()))
         return Progress(
             env_steps=status.env_steps,
             seconds=status.seconds,

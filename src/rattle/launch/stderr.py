@@ -9,15 +9,19 @@ _BETWEEN = (
 )
 
 
+#: How the `rattle` command begins the line that it ends with when it cannot do what it is told.
+_REFUSAL = "Error: "
+
+
 class Messages:
-    """Takes the lines of one process and gives back those that say something to a user."""
+    """Takes the lines of one process and gives back those that say something to a user; `last` is the newest."""
 
     def __init__(self) -> None:
         self.last = ""
 
     def take(self, line: str) -> str | None:
-        """Return the message that a line brings, if it brings one."""
+        """Return the warning that a line brings, if it brings one: why a process ends is told with its end."""
         if not line.strip() or line[0].isspace() or line.startswith(_BETWEEN):
             return None
-        self.last = line.strip().removeprefix("Error: ")
-        return self.last
+        self.last = line.strip().removeprefix(_REFUSAL)
+        return None if line.startswith(_REFUSAL) else self.last

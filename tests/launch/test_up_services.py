@@ -1,0 +1,198 @@
+"""`rattle up` with the real services: it learns, leaves a run like any other, and survives `kill -9` of each."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.runs import row
+from rattle.trainer.progress import Summary
+from tests.launch.test_processes import PATIENCE, wait_for_end
+from tests.trainer.conftest import RATTLE, last_json, rattle, read_rows
+
+pytestmark = pytest.mark.integration
+
+SETTINGS = ("env.worlds=64", "policy.hidden_sizes=[16]", "train.checkpoint_seconds=0.5", "record.every_episodes=2")
+SMALL = tuple(part for setting in SETTINGS for part in ("--set", setting))
+
+
+class Running:
+    """A `rattle up --json` that goes on, and where it stands."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.directory = RunDirectory(folder / "run")
+        self._process = subprocess.Popen(
+            [*RATTLE, "up", "--json", *arguments],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.summary: dict[str, Any] = {}
+
+    def progress(self) -> Iterator[int]:
+        """Yield the environment steps of the lines that say them."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            content = json.loads(line)
+            if content["event"] == "progress":
+                yield content["env_steps"]
+            elif content["event"] == "summary":
+                self.summary = content
+
+    def pids(self) -> dict[str, int]:
+        """Return the newest process of each service."""
+        rows = [json.loads(line) for line in (self.directory.table("logs") / "up.jsonl").read_text().splitlines()]
+        known = [json.loads(entry["fields"]) for entry in rows]
+        return {entry["service"]: entry["service_pid"] for entry in known if "service_pid" in entry}
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def end(self) -> tuple[int, str]:
+        """Read on to the end; return the exit status and what went to stderr."""
+        for _ in self.progress():
+            pass
+        _, err = self._process.communicate(timeout=120)
+        assert "Traceback" not in err
+        return self._process.returncode, err
+
+
+@contextmanager
+def running(folder: Path, *arguments: str) -> Iterator[Running]:
+    """Start it, and leave nothing of it behind."""
+    run = Running(folder, *arguments)
+    try:
+        yield run
+    finally:
+        run.signal(signal.SIGKILL)
+        run._process.communicate()
+
+
+def test_it_learns_as_train_does_and_leaves_a_run_like_any_other(tmp_path: Path) -> None:
+    limits = ("--steps", "200000", *SMALL)
+    up = rattle("up", "--json", "--run-dir", "run", *limits, cwd=tmp_path)
+    assert (up.returncode, up.stderr) == (0, "")
+    train = rattle("train", "--json", "--run-dir", "own", *limits, cwd=tmp_path)
+    one, other = last_json(up.stdout), last_json(train.stdout)
+    assert one.keys() == other.keys() == {"event", *(field.name for field in fields(Summary))}
+    timed = {"run_id", "run_dir", "seconds", "env_steps_per_second"}
+    assert {key: one[key] for key in one.keys() - timed} == {key: other[key] for key in one.keys() - timed}
+    assert (tmp_path / "run" / "policy.safetensors").read_bytes() == (
+        tmp_path / "own" / "policy.safetensors"
+    ).read_bytes()
+    for command in (
+        ("plot", "run", "--output", "curve.png"),
+        ("query", "--run", "run", "SELECT count() FROM updates WHERE policy_age = 0"),
+        ("query", "--run", "run", "SELECT event FROM logs WHERE service = 'up'"),
+        ("replay", "run", "--episode", "best", "--gif"),
+        ("eval", "run", "--episodes", "5"),
+        ("runs",),
+    ):
+        done = rattle(*command, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+
+
+def test_ctrl_c_stores_what_was_learnt_and_resume_goes_on(tmp_path: Path) -> None:
+    with running(tmp_path, "--run-dir", "run", "--steps", "100000000", *SMALL) as run:
+        next(run.progress())
+        pids = run.pids()
+        run.signal(signal.SIGINT)
+        assert run.end() == (0, "")
+    assert run.summary["status"] == "interrupted"
+    steps = run.summary["env_steps"]
+    assert steps > 0
+    for pid in pids.values():
+        wait_for_end(pid)
+    with running(tmp_path, "--resume", "run", "--steps", str(steps + 50_000)) as again:
+        assert again.end() == (0, "")
+    assert again.summary["status"] == "finished"
+    assert again.summary["env_steps"] >= steps + 50_000
+    versions = [update["policy_version"] for update in read_rows(again.directory, "updates")]
+    assert versions == list(range(1, len(versions) + 1))
+
+
+def test_seconds_end_it_even_where_training_dies(tmp_path: Path) -> None:
+    with running(tmp_path, "--run-dir", "run", "--seconds", "8", *SMALL) as run:
+        next(run.progress())
+        os.kill(run.pids()["training-0"], signal.SIGKILL)
+        status, err = run.end()
+    assert status == 0
+    assert "training-0: died: ended by signal 9 (Killed)" in err
+    assert run.summary["status"] == "finished"
+    assert run.summary["seconds"] < 8 + 1
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_ten_deaths_and_it_goes_on_by_itself_to_its_last_step(tmp_path: Path, mode: str) -> None:
+    deaths = 10
+    names = cycle(("env-0", "inference-0", "training-0"))
+    mode_setting = ("--set", f"training.mode={mode}")
+    with running(tmp_path, "--run-dir", "run", "--steps", "1500000", *SMALL, *mode_setting) as run:
+        reached = 0
+        for steps in run.progress():
+            # Only when what the last death cost has been learnt again.
+            if steps > reached and deaths:
+                name = next(names)
+                os.kill(run.pids()[name], signal.SIGKILL)
+                deaths, reached = deaths - 1, steps
+        status, err = run.end()
+    assert (status, deaths) == (0, 0), err
+    assert run.summary["status"] == "finished"
+    assert run.summary["env_steps"] >= 1_500_000
+    assert err.count("died: ended by signal 9 (Killed)") == 10
+    updates = read_rows(run.directory, "updates")
+    assert [update["policy_version"] for update in updates] == list(range(1, len(updates) + 1))
+    assert updates[-1]["env_steps"] == run.summary["env_steps"]
+    ids = [episode["episode_id"] for episode in read_rows(run.directory, "episodes")]
+    assert len(ids) == len(set(ids)) == run.summary["episodes"]
+
+
+def test_kill_9_of_the_launcher_leaves_no_process_and_a_run_to_resume(tmp_path: Path) -> None:
+    with running(tmp_path, "--run-dir", "run", "--steps", "100000000", *SMALL) as run:
+        next(run.progress())
+        pids = run.pids()
+        run.signal(signal.SIGKILL)
+        for pid in pids.values():
+            wait_for_end(pid)
+    assert len(pids) == 3
+    deadline = time.monotonic() + PATIENCE
+    while run.directory.in_use:  # the threads of a process that was killed end one by one
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert row(run.directory)["status"] == "interrupted"
+    with running(tmp_path, "--resume", "run", "--steps", "20000") as again:
+        assert again.end() == (0, "")
+    assert again.summary["status"] == "finished"
+
+
+def test_two_policies_in_two_of_everything(tmp_path: Path) -> None:
+    topology = ("topology.env=2", "topology.inference=2", "topology.training=2", "training.policies=[a,b]")
+    settings = tuple(part for setting in topology for part in ("--set", setting))
+    with running(tmp_path, "--run-dir", "run", "--steps", "30000", *SMALL, *settings) as run:
+        assert run.end() == (0, "")
+    assert run.summary["status"] == "finished"
+    other = row(RunDirectory(tmp_path / "run-b"))
+    assert (other["status"], other["env_steps"]) == ("finished", run.summary["env_steps"])
+    assert other["policy_sha256"] != run.summary["policy_sha256"]
+
+
+def test_what_only_a_service_can_know_is_refused_in_one_line(tmp_path: Path) -> None:
+    settings = ("--set", "env_service.max_worlds=8", "--set", "inference.port=1", "--set", "train.device=cuda")
+    done = rattle("up", "--json", "--run-dir", "run", *SMALL, *settings, cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("Error: training-0 cannot start: train.device is cuda")
+    assert "Traceback" not in done.stderr
+    assert row(RunDirectory(tmp_path / "run"))["status"] == "failed"
