@@ -82,7 +82,7 @@ def test_a_damaged_checkpoint_is_named_and_nothing_is_touched(train_small: Train
             "newer": dump_tensors({}, {"format": "rattle.checkpoint", "format_version": "9"}),
             "policy": directory.policy.read_bytes(),
             "flipped": whole[:-1000] + bytes([whole[-1000] ^ 0x10]) + whole[-999:],
-            "lacking": dump_tensors({}, {"format": "rattle.checkpoint", "format_version": "1", "numbers": "{}"}),
+            "lacking": dump_tensors({}, {"format": "rattle.checkpoint", "format_version": "2", "numbers": "{}"}),
         }[damage]
     )
     before = contents(directory)

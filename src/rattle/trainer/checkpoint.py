@@ -17,7 +17,7 @@ from rattle.policies.file import dump_tensors, load_tensors
 from rattle.trainer.errors import TrainerError
 
 FORMAT = "rattle.checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ from rattle.policies.file import dump_policy
 from rattle.trainer.build import as_policy, build_learner, policy_spec
 from rattle.trainer.checkpoint import Checkpoint, join_parts, save_checkpoint
 from rattle.trainer.collector import RolloutBuffer
+from rattle.trainer.episode_numbers import EpisodeNumbers
 from rattle.trainer.episodes import EpisodeTracker, episode_rows
 from rattle.trainer.errors import TrainerError
 from rattle.trainer.progress import Status, Summary
@@ -73,6 +75,8 @@ class RunLedger:
         complete_episodes = settings.algorithm.complete_episodes
         agents = environment.agents_per_world
         self.tracker = EpisodeTracker(slots, complete_episodes=complete_episodes)
+        self._agents = agents
+        self._numbers = EpisodeNumbers(slots // agents)
         self.recorder = Recorder(self.tables.steps, run_id, agents, complete_episodes=complete_episodes)
 
     def start(self) -> None:
@@ -88,6 +92,7 @@ class RunLedger:
         self.learner.restore(checkpoint.part("learner"))
         self.tracker.restore(checkpoint.part("tracker"))
         self.recorder.restore(checkpoint.part("recorder"))
+        self._numbers.restore(checkpoint.part("episode_numbers"))
         numbers = checkpoint.numbers
         self.counters = Counters(numbers["env_steps"], numbers["seconds"], numbers["started"])
 
@@ -126,16 +131,18 @@ class RunLedger:
 
     def _write_episodes(self, part: Played) -> None:
         first_id = self.tracker.ended
-        finished = self.tracker.follow(part.buffer, part.ticks, part.first_slot)
+        buffer = copy(part.buffer)
+        episodes = buffer.world_episode[: part.ticks]
+        buffer.world_episode = self._numbers.number(episodes, part.first_slot // self._agents)
+        finished = self.tracker.follow(buffer, part.ticks, part.first_slot)
         common = {
             **self.tables.common(),
             "env_steps": self.counters.env_steps,
             "policy_version": part.policy_version,
         }
-        agents = part.buffer.action.shape[1] // part.buffer.world_episode.shape[1]
-        self.tables.episodes(episode_rows(finished, agents, first_id, common))
+        self.tables.episodes(episode_rows(finished, self._agents, first_id, common))
         if part.first_slot == 0:
-            self.recorder.follow(part.buffer, part.ticks, part.policy_version)
+            self.recorder.follow(buffer, part.ticks, part.policy_version)
 
     def forget(self, slots: slice, *, go_on: bool = False) -> None:
         """Drop the episodes in progress of some of the run's slots.
@@ -143,6 +150,9 @@ class RunLedger:
         They will not end, because their worlds were lost, or they `go_on` with a hole that nobody has seen.
         """
         self.tracker.forget(slots, go_on=go_on)
+        if not go_on:
+            stop = None if slots.stop is None else slots.stop // self._agents
+            self._numbers.begin_anew(slice(slots.start // self._agents, stop))
         if slots.start == 0:
             self.recorder.forget(go_on=go_on)
 
@@ -151,7 +161,12 @@ class RunLedger:
     ) -> Summary:
         """Store everything that decides how the run goes on: the ledger's own, and the caller's parts and numbers."""
         reach = self.tables.flush()
-        own = {"learner": self.learner.state(), "tracker": self.tracker.state(), "recorder": self.recorder.state()}
+        own = {
+            "learner": self.learner.state(),
+            "tracker": self.tracker.state(),
+            "recorder": self.recorder.state(),
+            "episode_numbers": self._numbers.state(),
+        }
         own_numbers = {
             "env_steps": self.counters.env_steps,
             "seconds": self.counters.seconds,
