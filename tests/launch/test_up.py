@@ -27,7 +27,8 @@ def begin(*arguments: str | Path, cwd: Path, **ways: list[str]) -> subprocess.Po
     return subprocess.Popen(
         [*UP, *map(str, arguments)],
         cwd=cwd,
-        env={**os.environ, "BEHAVIOUR": json.dumps(ways)},
+        # The command itself quietens gRPC, but these stand-ins import it before.
+        env={**os.environ, "BEHAVIOUR": json.dumps(ways), "GRPC_VERBOSITY": "NONE"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

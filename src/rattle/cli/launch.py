@@ -53,9 +53,9 @@ def up(
     """
     from rattle.analytics.extras import require
 
-    for module in ("grpc", "torch", "pyarrow"):
-        require(module, "training", "rattle up")
-    for module in ("uvicorn", "tenacity", "websockets"):
+    # Read by gRPC when it is imported: it would write of every connection that breaks, here and in services.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    for module in ("grpc", "tenacity"):  # services say themselves what they lack
         require(module, "inference", "rattle up")
     from rattle.launch.up import resume
     from rattle.launch.up import up as start

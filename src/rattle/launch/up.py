@@ -163,6 +163,8 @@ class _Launch:
 
     def _trainings(self) -> dict[str, str]:
         """Return the addresses of the Training services that can be asked."""
+        if self._supervisor.stopping:
+            return {}
         return {
             name: watched.address
             for name, watched in self._supervisor.services.items()
