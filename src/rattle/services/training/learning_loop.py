@@ -148,7 +148,7 @@ class LearningLoop:
         elif self.intake.is_due:
             parts = self.intake.take()
             self._changed.tell()
-            await self._update(parts)
+            await self._write_down(await self._update(parts))
         elif self.run.is_over():
             self._publish(self.run.policy())
         else:
@@ -168,15 +168,19 @@ class LearningLoop:
             done.set_exception(RequestError("bad_value", str(reason)))
             return
         done.set_result(update)
+        await self._write_down(update)
 
     async def _update(self, parts: list[Part[Contribution]]) -> Update:
-        """Learn, have the new policy go out, then write down: who waits for the policy does not wait for the disk."""
+        """Learn, and have the new policy go out; `_write_down` must follow."""
         update = await self._in_thread(lambda: self.run.learn(parts))
         self.intake.learnt(parts, update.policy.version)
         self._publish(update.policy)
+        return update
+
+    async def _write_down(self, update: Update) -> None:
+        """Store an update, after the policy has gone out: who waits for that does not wait for the disk."""
         stored = self.intake.state() if self.run.checkpoint_due() and not update.policy.finished else None
         await self._in_thread(lambda: self.run.write_down(update, stored))
-        return update
 
     def _publish(self, policy: Made) -> None:
         self.newest = policy

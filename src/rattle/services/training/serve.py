@@ -7,6 +7,7 @@ from pathlib import Path
 from rattle.services.training.face import TrainingFace
 from rattle.services.training.service import TrainingService
 from rattle.services.utils.grpc_serving import serve
+from rattle.services.utils.memory import keep_memory
 from rattle.trainer.settings import ExperimentSettings
 
 #: Calls at a time, streams included: each actor has two.
@@ -15,6 +16,7 @@ MAX_CALLS = 4096
 
 def run(settings: ExperimentSettings, run_dir: Path | None) -> None:
     """Train an experiment's policies until SIGINT or SIGTERM; raises RattleError when it cannot."""
+    keep_memory()
     own = settings.training
     face = TrainingFace(TrainingService(settings, run_dir))
     more = {"mode": own.mode, "policies": list(own.policies)}

@@ -1,0 +1,199 @@
+"""Actors and services for tests: rollouts of real worlds, contributed over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from rattle.envs.philox import derive_seed
+from rattle.learning.algorithms import A2C
+from rattle.policies.acting import ActingPolicy
+from rattle.policies.file import load_policy
+from rattle.services.inference.rollouts import to_rollout
+from rattle.services.training.face import TrainingFace
+from rattle.services.training.service import TrainingService
+from rattle.services.utils.grpc_serving import bind, make_server
+from rattle.services.utils.protos import training_pb2, training_pb2_grpc
+from rattle.trainer.collector import Actor, Collector, Group
+from rattle.trainer.recorder import recorded_episodes
+from rattle.trainer.settings import ExperimentSettings
+from rattle.trainer.worlds import build_worlds
+
+ACCEPTED, DUPLICATE, STALE, FINISHED = (
+    training_pb2.Receipt.ACCEPTED,
+    training_pb2.Receipt.DUPLICATE,
+    training_pb2.Receipt.STALE,
+    training_pb2.Receipt.FINISHED,
+)
+SECONDS = 60  # of patience
+
+
+class Player:
+    """Plays some of an experiment's worlds as an actor does, and numbers its rollouts."""
+
+    def __init__(
+        self,
+        settings: ExperimentSettings,
+        first_world: int = 0,
+        worlds: int | None = None,
+        actor: str = "actor",
+        life: str = "life",
+    ) -> None:
+        self.actor, self.life, self.sequence = actor, life, 0
+        self._settings, self._first = settings, first_world
+        count = settings.env.worlds - first_world if worlds is None else worlds
+        algorithm = settings.algorithm
+        ticks = algorithm.ticks if isinstance(algorithm, A2C) else algorithm.max_episode_ticks
+        group = Group(build_worlds(settings, count, first_world), first_world, first_world)
+        self._collector = Collector([Actor([group])], ticks, complete_episodes=algorithm.complete_episodes)
+        self._acting: ActingPolicy | None = None
+
+    def play(self, policy: training_pb2.Policy) -> training_pb2.Rollout:
+        """Return a rollout by a policy, from the tick on that comes with it."""
+        collector = self._collector
+        if self._acting is not None and policy.first_tick > collector.ticks:
+            collector.play_on(self._acting, policy.first_tick - collector.ticks)
+        collector.ticks = policy.first_tick
+        loaded = load_policy(policy.file)
+        self._acting = ActingPolicy(loaded.spec, loaded.parameters, derive_seed(self._settings.seed, "actions"))
+        ticks = collector.collect(self._acting, recorded_episodes(self._settings, policy.version))
+        rollout = to_rollout(collector.buffer, ticks, self._first, loaded.spec.num_actions)
+        self.sequence += 1
+        rollout.actor, rollout.life, rollout.sequence = self.actor, self.life, self.sequence
+        rollout.policy_version, rollout.lineage, rollout.policy_id = policy.version, policy.lineage, policy.policy_id
+        rollout.continues = self.sequence > 1 and not self._settings.algorithm.complete_episodes
+        return rollout
+
+
+class Client:
+    """A client of a service with a stream of rollouts."""
+
+    def __init__(self, address: str) -> None:
+        unlimited = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
+        self.channel = grpc.insecure_channel(address, [*unlimited, ("grpc.max_reconnect_backoff_ms", 200)])
+        self.stub = training_pb2_grpc.TrainingStub(self.channel)
+        self._to_send: queue.SimpleQueue[training_pb2.Rollout | None] = queue.SimpleQueue()
+        self._receipts: Any = None
+
+    def policy(self, policy_id: str = "") -> training_pb2.Policy:
+        """Return the newest policy."""
+        return self.stub.GetPolicy(training_pb2.GetPolicyRequest(policy_id=policy_id), timeout=SECONDS)
+
+    def watch(self, known: training_pb2.Policy | None = None, policy_id: str = "") -> Any:
+        """Return a stream of policies."""
+        request = training_pb2.WatchPolicyRequest(policy_id=policy_id)
+        if known is not None:
+            request.known_version, request.known_lineage = known.version, known.lineage
+        return self.stub.WatchPolicy(request, timeout=SECONDS)
+
+    def status(self, policy: int = 0) -> training_pb2.PolicyStatus:
+        """Return how one of the policies fares."""
+        return self.stub.GetStatus(training_pb2.GetStatusRequest(), timeout=SECONDS).policies[policy]
+
+    def send(self, rollout: training_pb2.Rollout) -> None:
+        """Send a rollout on the stream."""
+        if self._receipts is None:
+            self._receipts = self.stub.ContributeRollouts(iter(self._to_send.get, None), timeout=SECONDS)
+        self._to_send.put(rollout)
+
+    def receipt(self) -> training_pb2.Receipt:
+        """Return the next receipt; raises RpcError when the stream has ended in one."""
+        receipt: training_pb2.Receipt = next(self._receipts)
+        return receipt
+
+    def contribute(self, rollout: training_pb2.Rollout) -> int:
+        """Send a rollout and return its verdict."""
+        self.send(rollout)
+        receipt = self.receipt()
+        assert receipt.sequence == rollout.sequence
+        return receipt.verdict
+
+    def close(self) -> None:
+        """Break all streams."""
+        self._to_send.put(None)
+        self.channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Server:
+    """The service in a thread of this process."""
+
+    def __init__(self, settings: ExperimentSettings, run_dir: Path, max_message_bytes: int = 2**28) -> None:
+        self.service = TrainingService(settings, run_dir)
+        self._limit = max_message_bytes
+        self._started = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        assert self._started.wait(SECONDS)
+        if self._error is not None:
+            raise self._error
+
+    def client(self) -> Client:
+        return Client(self.address)
+
+    def stop(self) -> None:
+        """Stop it as SIGTERM does."""
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(SECONDS)
+        assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        face = TrainingFace(self.service)
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        server = make_server(self._limit, 1000)
+        self.address = bind(server, "127.0.0.1", 0)
+        face.attach(server)
+        try:
+            await face.start()
+        except BaseException as error:
+            self._error = error
+            return
+        finally:
+            if self._error is None:
+                await server.start()
+            self._started.set()
+        await self._stop.wait()
+        await face.stop()
+        await server.stop(1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def train_to_the_end(client: Client, player: Player) -> training_pb2.Policy:
+    """Play and contribute until nothing more is learnt."""
+    for policy in client.watch():
+        if policy.finished:
+            return policy
+        assert client.contribute(player.play(policy)) == ACCEPTED
+    raise AssertionError
+
+
+def rollouts_of(settings: ExperimentSettings, policy: training_pb2.Policy) -> Iterator[training_pb2.Rollout]:
+    """Yield rollouts of all worlds, all by one policy."""
+    player = Player(settings)
+    while True:
+        yield player.play(policy)
