@@ -131,11 +131,10 @@ def draw(logits: NDArray[np.float32], groups: Groups) -> tuple[NDArray[np.int64]
     A group gets what `ActingPolicy.act` with its seed gives its rows at tick 0. Raises PolicyError when the groups do
     not make up N rows.
     """
-    if groups.rows.sum() != len(logits) or (groups.rows < 0).any():  # the compiled code would write past the arrays
-        raise PolicyError(f"groups of {groups.rows.tolist()} rows do not make up {len(logits)} rows of logits")
     action = np.empty(len(logits), np.int64)
     log_prob = np.empty(len(logits), np.float32)
-    kernel.draw(logits, *groups, action, log_prob)
+    if not kernel.draw(logits, *groups, action, log_prob):
+        raise PolicyError(f"groups of {groups.rows.tolist()} rows do not make up {len(logits)} rows of logits")
     return action, log_prob
 
 

@@ -212,8 +212,16 @@ def draw(logits, rows, seed, greedy, action, log_prob):
     """Choose an action for every row of logits as `act` does at tick 0.
 
     The rows are those of several groups, one after another: group g has rows[g] of them, and its row r draws as slot r
-    under the key seed[g], in whatever batch the group is.
+    under the key seed[g], in whatever batch the group is. Returns whether the groups make up the rows of logits;
+    nothing is written if not.
     """
+    left = logits.shape[0]
+    for group in range(rows.shape[0]):
+        if not 0 <= rows[group] <= left:
+            return False
+        left -= rows[group]
+    if left:
+        return False
     num_actions = logits.shape[1]
     scratch = np.zeros(num_actions, np.float32)
     row = 0
@@ -227,6 +235,7 @@ def draw(logits, rows, seed, greedy, action, log_prob):
                 scratch, num_actions, greedy[group], uint64(0), uint64(slot), key_low, key_high
             )
             row += 1
+    return True
 
 
 @compiled

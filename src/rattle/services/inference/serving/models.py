@@ -10,6 +10,7 @@ import numpy as np
 from rattle.policies.acting import ActingPolicy, Groups, draw
 from rattle.policies.file import Policy
 from rattle.policies.spec import Codes, PolicySpec
+from rattle.services.inference.serving.tensors import shown
 from rattle.wire.problems import RequestError
 
 
@@ -53,12 +54,14 @@ class Models:
         served = self._served.get(name)
         if served is None:
             known = ", ".join(sorted(self._served)) or "none yet"
-            raise RequestError("unknown_policy", f"there is no model '{name}'; served are: {known}", "model_name")
+            raise RequestError(
+                "unknown_policy", f"model_name: there is no {shown(name)}; served are: {known}", "model_name"
+            )
         if version not in ("", served.version):
             raise RequestError(
                 "unknown_policy",
-                f"version '{version}' of model '{name}' is not served: it is at version {served.version}, "
-                "leave the version out for the newest",
+                f"model_version: {shown(version)} of model '{name}' is not served, but version {served.version}; "
+                "leave it out for the newest",
                 "model_version",
             )
         return served
