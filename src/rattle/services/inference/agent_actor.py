@@ -20,8 +20,9 @@ from rattle.errors import RattleError
 from rattle.policies.acting import ActingPolicy
 from rattle.services.inference.actors import Assignment, Control
 from rattle.services.inference.agent_episode import AgentEpisode, episode_buffer
-from rattle.services.inference.contributions import Contributions, HeldPolicy
+from rattle.services.inference.contributions import Contributions
 from rattle.services.inference.rollouts import to_rollout
+from rattle.services.inference.training_link import HeldPolicy
 from rattle.trainer.settings import ExperimentSettings
 
 #: How long snakes may take to let go of their connections at the end, in seconds.
@@ -106,9 +107,9 @@ class AgentActor:
             first_tick=max(held.first_tick, self._ticks),
             number=self._episodes,
         )
-        control.report("playing", policy_version=held.policy.version)
+        control.report("waiting", f"for {self._assignment.env_url}", held.policy.version)
         try:
-            if not self._loop.run(self._live(episode), control):
+            if not self._loop.run(self._live(episode, control), control):
                 return
         except RattleError as error:
             control.report("waiting", str(error))
@@ -125,7 +126,7 @@ class AgentActor:
         self._contributed = held
         contributions.contribute(rollout, held, continues=False)
 
-    async def _live(self, episode: AgentEpisode) -> None:
+    async def _live(self, episode: AgentEpisode, control: Control) -> None:
         """Have the snake live one life; raises a RattleError when its lines are not all there, or not what they are."""
         async with AsyncAgentClient(self._assignment.env_url, self._snake_id) as client:
             if self._may_live:
@@ -133,6 +134,8 @@ class AgentActor:
             self._may_live = True
             async with aclosing(client.states("all")) as lines:
                 async for line in lines:
+                    if not episode.ticks:
+                        control.report("playing")
                     move = episode.take(line)
                     if move is None:
                         self._may_live = not line.game_over

@@ -12,8 +12,9 @@ from rattle.errors import RattleError
 from rattle.learning.algorithms import A2C
 from rattle.policies.acting import ActingPolicy
 from rattle.services.inference.actors import Assignment, Control
-from rattle.services.inference.contributions import Contributions, HeldPolicy
+from rattle.services.inference.contributions import Contributions
 from rattle.services.inference.rollouts import to_rollout
+from rattle.services.inference.training_link import HeldPolicy
 from rattle.trainer.collector import Actor, Collector, Group
 from rattle.trainer.recorder import recorded_episodes
 from rattle.trainer.settings import ExperimentSettings
@@ -51,6 +52,7 @@ class VectorActor:
         held = contributions.policy()
         if held is None:
             return
+        control.report("waiting", f"for {self._assignment.env_url}")
         collector = self._open(held)
         try:
             _Playing(self._settings, self._assignment, self._in_order, collector).play(held, contributions, control)
