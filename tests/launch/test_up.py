@@ -32,6 +32,7 @@ def begin(*arguments: str | Path, cwd: Path, **ways: list[str]) -> subprocess.Po
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -87,7 +88,7 @@ def test_chaos_kills_and_the_run_goes_on_to_its_end(tmp_path: Path) -> None:
 def test_a_signal_stops_all_with_a_summary(tmp_path: Path, number: signal.Signals) -> None:
     process = begin("--json", "--run-dir", "run", cwd=tmp_path)
     until(process, "progress")
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as a terminal sends it: to the whole group
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert lines(out)[-1]["status"] == "interrupted"
