@@ -6,7 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("startup", "kernel", "lines", "agent_streams", "vector_api", "training", "served_training", "learning")
+BENCHMARKS = (
+    "startup",
+    "kernel",
+    "lines",
+    "agent_streams",
+    "vector_api",
+    "training",
+    "served_training",
+    "up",
+    "learning",
+)
 
 
 def main() -> None:
