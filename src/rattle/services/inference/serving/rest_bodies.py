@@ -17,6 +17,8 @@ from rattle.wire import encoding
 #: The header that says how many bytes of a body are JSON, where tensors follow it.
 JSON_LENGTH = "Inference-Header-Content-Length"
 
+_DIGITS = 12  # of a length; int refuses to read thousands
+
 _Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
 _Long = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 #: What reads the numbers of each datatype from JSON: one after another, and row by row.
@@ -69,7 +71,7 @@ def read_request(body: bytes, json_length: str | None, model: str, version: str)
 def _length(given: str | None, body: int) -> int:
     if given is None:
         return body
-    if not given.isdecimal() or int(given) > body:
+    if not given.isdecimal() or len(given) > _DIGITS or int(given) > body:
         raise wrong(JSON_LENGTH, f"must be a number of bytes of the body, which has {body}, got {shown(given)}")
     return int(given)
 

@@ -1,0 +1,76 @@
+"""A tiny real policy, requests to it, and what it should answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from numpy.typing import NDArray
+
+from rattle.policies.acting import ActingPolicy
+from rattle.policies.file import Policy
+from rattle.policies.spec import Codes, Floats, PolicySpec
+from rattle.services.inference.metrics import Metrics
+from rattle.services.inference.serving.dataplane import DataPlane
+from rattle.services.inference.serving.messages import InferRequest, Parameter
+from rattle.services.inference.serving.models import Models
+from rattle.services.inference.serving.tensors import InputTensor, read_bytes
+from tests.policies.building import play, random_observation, random_policy
+
+CODES = PolicySpec(
+    observation=Codes(cells=9, codes=4), num_actions=3, hidden_sizes=(5,), activation="relu", value_head=True
+)
+FLOATS = PolicySpec(observation=Floats(size=4), num_actions=2, hidden_sizes=(5,), activation="tanh", value_head=False)
+MAX_ROWS = 64
+DATATYPES = {"uint8": "UINT8", "float32": "FP32", "int64": "INT64"}
+PATIENCE = 60.0  # seconds that something may take on a busy machine
+
+
+def policy(spec: PolicySpec = CODES, version: int = 7, seed: int = 0) -> Policy:
+    return replace(random_policy(spec, seed), version=version)
+
+
+def tensor(name: str, array: NDArray[Any]) -> InputTensor:
+    """Return an array as it comes from the wire, read-only."""
+    read = partial(read_bytes, name, array.tobytes())
+    return InputTensor(name, DATATYPES[str(array.dtype)], array.shape, read)
+
+
+def request(
+    observation: NDArray[Any],
+    *,
+    model: str = "main",
+    version: str = "",
+    outputs: Sequence[str] = (),
+    seeds: NDArray[Any] | None = None,
+    **parameters: Parameter,
+) -> InferRequest:
+    inputs = [tensor("observation", observation)] + ([tensor("seed", seeds)] if seeds is not None else [])
+    return InferRequest(model, version, inputs, outputs, parameters)
+
+
+def rows(count: int, seed: int = 0, spec: PolicySpec = CODES) -> NDArray[Any]:
+    return random_observation(spec, count, seed)
+
+
+def chosen(
+    of: Policy, observation: NDArray[Any], seed: int = 0, *, greedy: bool = False
+) -> tuple[list[int], list[float], list[float]]:
+    """Return the actions, log-probabilities and values that acting gives."""
+    played = play(ActingPolicy(of.spec, of.parameters, seed), observation, greedy=greedy)
+    return played.action.tolist(), played.log_prob.tolist(), played.value.tolist()
+
+
+def data_plane(*policies: tuple[str, Policy], max_rows: int = MAX_ROWS) -> tuple[DataPlane, Models]:
+    """Return a data plane of some policies; needs a running event loop."""
+    models = Models()
+    for name, content in policies or (("main", policy()),):
+        models.publish(name, content)
+    return DataPlane(models, Metrics(), max_rows), models
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), PATIENCE))
