@@ -19,7 +19,7 @@ import numpy as np
 from measure import report, table
 
 from rattle.policies.file import Policy
-from rattle.services.inference.contributions import PolicyFeed, TrainingLink
+from rattle.services.inference.training_link import PolicyFeed, TrainingLink
 
 WATCHERS = (1, 8, 32)
 SECONDS = 15.0

@@ -60,7 +60,9 @@ def test_returns_and_lengths_equal_a_plain_count(ticks: int, worlds: int, agents
         buffer = random_buffer(ticks, worlds, agents, seed + part)
         expected = plain.follow(buffer, ticks)
         first_id = tracker.ended
-        rows = list(episode_rows(tracker.follow(buffer, ticks), agents, first_id, {"run_id": "r"}))
+        finished = tracker.follow(buffer, ticks)
+        tracker.remember([finished])
+        rows = list(episode_rows(finished, agents, first_id, {"run_id": "r"}))
         names = ("world", "world_episode", "agent", "return", "length", "terminated", "metrics")
         assert [tuple(row[name] for name in names) for row in rows] == expected
         assert [row["episode_id"] for row in rows] == list(range(first_id, tracker.ended))
@@ -91,7 +93,7 @@ def test_means_of_complete_episodes_are_over_all_of_a_rollout() -> None:
     np.fill_diagonal(buffer.terminated, True)
     tracker = EpisodeTracker(slots, complete_episodes=True)
     for _ in range(2):
-        tracker.follow(buffer, slots)
+        tracker.remember([tracker.follow(buffer, slots)])
         assert tracker.mean_length == tracker.mean_return == (1 + slots) / 2
 
 
@@ -100,5 +102,33 @@ def test_means_are_over_the_last_hundred_episodes() -> None:
     buffer.active[:], buffer.terminated[:], buffer.truncated[:] = True, True, False
     buffer.reward[:, 0] = np.arange(150)
     tracker = EpisodeTracker(1, complete_episodes=False)
-    tracker.follow(buffer, 150)
+    tracker.remember([tracker.follow(buffer, 150)])
     assert tracker.mean_return == np.arange(50, 150).mean()
+
+
+def test_means_of_complete_episodes_are_over_all_parts_of_an_update() -> None:
+    tracker = EpisodeTracker(3, complete_episodes=True)
+    parts = []
+    for slot, reward in enumerate((20.0, 40.0, 3.0)):
+        buffer = random_buffer(1, 1, 1, 0)
+        buffer.active[:], buffer.terminated[:], buffer.truncated[:] = True, True, False
+        buffer.reward[:] = reward
+        parts.append(tracker.follow(buffer, 1, slot))
+    tracker.remember(parts)
+    assert [part.slot.tolist() for part in parts] == [[0], [1], [2]]
+    assert tracker.mean_return == 21.0
+
+
+def test_an_episode_with_a_hole_is_not_counted() -> None:
+    tracker = EpisodeTracker(2, complete_episodes=False)
+    buffer = random_buffer(3, 2, 1, 0)
+    buffer.active[:], buffer.terminated[:], buffer.truncated[:] = True, False, False
+    buffer.reward[:] = 1.0
+    tracker.follow(buffer, 3)
+    tracker.forget(slice(0, 1), go_on=True)
+    buffer.terminated[1] = True
+    for expected in ({1: 5.0}, {0: 3.0, 1: 3.0}):
+        finished = tracker.follow(buffer, 3)
+        assert dict(zip(finished.slot.tolist(), finished.total_reward.tolist(), strict=True)) == expected
+    tracker.forget(slice(0, 2))
+    assert tracker.follow(buffer, 3).total_reward.tolist() == [2.0, 2.0]

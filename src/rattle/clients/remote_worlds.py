@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class Patience:
 
     answer_seconds: float = 30.0
     retry_seconds: float = 60.0
+    stop: threading.Event | None = None  # set: do not try again
 
 
 #: Snapshots that a step may bring along.
@@ -59,7 +61,7 @@ def ask_spec(url: str, patience: Patience | None = None) -> ServerSpec:
     patience = patience or Patience()
     connection = HttpConnection(url, patience.answer_seconds)
     try:
-        body = retrying(patience.retry_seconds)(connection.ask, "GET", "/v1/spec")
+        body = retrying(patience.retry_seconds, stop=patience.stop)(connection.ask, "GET", "/v1/spec")
     except ConnectionBroken as error:
         raise ConnectionBroken(_gave_up(error, patience)) from None
     except Refused as error:
@@ -303,7 +305,7 @@ class RemoteWorlds:
             if not is_temporary(error):
                 raise
         try:
-            return retrying(self._patience.retry_seconds)(attempt)
+            return retrying(self._patience.retry_seconds, stop=self._patience.stop)(attempt)
         except ConnectionBroken as error:
             raise ConnectionBroken(_gave_up(error, self._patience)) from None
 

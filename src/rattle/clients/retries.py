@@ -24,9 +24,18 @@ def is_temporary(error: BaseException) -> bool:
     return isinstance(error, ConnectionBroken) or (isinstance(error, Refused) and error.is_temporary)
 
 
-def retrying(seconds: float, retry_on: Callable[[BaseException], bool] = is_temporary) -> tenacity.Retrying:
-    """Return a retrying caller that gives up rather than try after `seconds`, and raises what it met last."""
-    return tenacity.Retrying(**_policy(seconds, retry_on))
+def retrying(
+    seconds: float, retry_on: Callable[[BaseException], bool] = is_temporary, stop: threading.Event | None = None
+) -> tenacity.Retrying:
+    """Return a retrying caller that gives up rather than try after `seconds`, and raises what it met last.
+
+    It also gives up when `stop` is set.
+    """
+    policy = _policy(seconds, retry_on)
+    if stop is not None:
+        policy["stop"] = tenacity.stop_any(policy["stop"], tenacity.stop_when_event_set(stop))
+        policy["sleep"] = tenacity.sleep_using_event(stop)
+    return tenacity.Retrying(**policy)
 
 
 def retrying_async(seconds: float, retry_on: Callable[[BaseException], bool] = is_temporary) -> tenacity.AsyncRetrying:

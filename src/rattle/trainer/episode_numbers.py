@@ -26,7 +26,7 @@ class EpisodeNumbers:
         collides = (first < last) | (self._is_anew[own] & (first == last))
         self._raised_by[own] += np.where(collides, last + 1 - first, 0)
         numbers = (world_episode + self._raised_by[own]).astype(np.uint32)
-        self._last[own] = numbers[-1]
+        self._last[own] = numbers.max(axis=0)
         self._is_anew[own] = False
         return numbers
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,19 +83,19 @@ class EpisodeTracker:
             metrics={name: values[tick_of, slot] for name, values in buffer.metrics.items()},
         )
         self.ended += len(finished)
-        self._remember(finished)
         return finished
 
     def forget(self, slots: slice, *, go_on: bool = False) -> None:
         """Drop the episodes in progress of some slots: they will not end or, if they `go_on`, have a hole."""
         self._reward[slots], self._length[slots] = np.nan if go_on else 0, 0  # a sum with NaN is NaN to its end
 
-    def _remember(self, finished: FinishedEpisodes) -> None:
-        """Keep what the means are over: the last episodes, or all of a rollout whose slots end one episode each.
+    def remember(self, parts: Sequence[FinishedEpisodes]) -> None:
+        """Keep what the means are over: the last episodes, or all of an update whose slots end one episode each.
 
         Of those, the last to end would be the longest.
         """
-        rewards, lengths = finished.total_reward.tolist(), finished.length.tolist()
+        rewards = [reward for finished in parts for reward in finished.total_reward.tolist()]
+        lengths = [length for finished in parts for length in finished.length.tolist()]
         if self._complete_episodes:
             self._last_rewards, self._last_lengths = deque(rewards), deque(lengths)
         else:

@@ -19,7 +19,7 @@ from rattle.trainer.build import as_policy, build_learner, policy_spec
 from rattle.trainer.checkpoint import Checkpoint, join_parts, save_checkpoint
 from rattle.trainer.collector import RolloutBuffer
 from rattle.trainer.episode_numbers import EpisodeNumbers
-from rattle.trainer.episodes import EpisodeTracker, episode_rows
+from rattle.trainer.episodes import EpisodeTracker, FinishedEpisodes, episode_rows
 from rattle.trainer.errors import TrainerError
 from rattle.trainer.progress import Status, Summary
 from rattle.trainer.recorder import Recorder
@@ -37,6 +37,14 @@ class Counters:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """Slots of which something is missing, or everything began anew, before the first tick that was played."""
+
+    slots: slice
+    goes_on: bool  # the episodes in progress go on after it
+
+
+@dataclass(frozen=True)
 class Played:
     """The first `ticks` ticks of a buffer that holds some of a run's worlds, played by one version of the policy."""
 
@@ -44,6 +52,7 @@ class Played:
     ticks: int
     policy_version: int
     first_slot: int = 0  # the number, in the run, of the buffer's first slot
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def env_steps(self) -> int:
@@ -106,8 +115,7 @@ class RunLedger:
 
         `speed` is in environment steps a second. The counter of seconds must be up to date.
         """
-        for part in played:
-            self._write_episodes(part)
+        self.tracker.remember([self._write_episodes(part) for part in played])
         self.counters.env_steps += sum(part.env_steps for part in played)
         ages = [metrics.policy_version - 1 - part.policy_version for part in played]
         self.tables.update(
@@ -129,7 +137,9 @@ class RunLedger:
             }
         )
 
-    def _write_episodes(self, part: Played) -> None:
+    def _write_episodes(self, part: Played) -> FinishedEpisodes:
+        for gap in part.gaps:
+            self.forget(gap.slots, go_on=gap.goes_on)
         first_id = self.tracker.ended
         buffer = copy(part.buffer)
         episodes = buffer.world_episode[: part.ticks]
@@ -143,6 +153,7 @@ class RunLedger:
         self.tables.episodes(episode_rows(finished, self._agents, first_id, common))
         if part.first_slot == 0:
             self.recorder.follow(buffer, part.ticks, part.policy_version)
+        return finished
 
     def forget(self, slots: slice, *, go_on: bool = False) -> None:
         """Drop the episodes in progress of some of the run's slots.

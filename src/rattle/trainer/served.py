@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 from rattle.analytics.extras import require
@@ -30,12 +31,17 @@ def with_served_environment(settings: ExperimentSettings) -> ExperimentSettings:
     return ExperimentSettings.model_validate({**settings.model_dump(), "env": section})
 
 
-def serve_worlds(env: EnvironmentSection, worlds: int, seed: int, first_world: int) -> VectorWorlds:
-    """Make a session of worlds in the server at `env.url`; raises as `with_served_environment` does."""
+def serve_worlds(
+    env: EnvironmentSection, worlds: int, seed: int, first_world: int, stop: threading.Event | None = None
+) -> VectorWorlds:
+    """Make a session of worlds in the server at `env.url`; raises as `with_served_environment` does.
+
+    Once `stop` is set a server that is away is no longer waited for.
+    """
     from rattle.clients.remote_worlds import RemoteWorlds
 
-    options = _options(env, _ask(env))
-    return RemoteWorlds(str(env.url), worlds, seed, first_world, options, patience=_patience(env))
+    options = _options(env, _ask(env, stop))
+    return RemoteWorlds(str(env.url), worlds, seed, first_world, options, patience=_patience(env, stop))
 
 
 def _options(env: EnvironmentSection, server: ServerSpec) -> dict[str, Any]:
@@ -47,18 +53,18 @@ def _options(env: EnvironmentSection, server: ServerSpec) -> dict[str, Any]:
     return changes
 
 
-def _ask(env: EnvironmentSection) -> ServerSpec:
+def _ask(env: EnvironmentSection, stop: threading.Event | None = None) -> ServerSpec:
     for module in ("tenacity", "websockets"):
         require(module, "clients", "env.url")
     from rattle.clients.remote_worlds import ask_spec
 
-    server = ask_spec(str(env.url), _patience(env))
+    server = ask_spec(str(env.url), _patience(env, stop))
     if "id" in env.model_fields_set and env.id != server.environment:
         raise SettingsError(f"env.id is '{env.id}', but {env.url} serves '{server.environment}': leave env.id out")
     return server
 
 
-def _patience(env: EnvironmentSection) -> Patience:
+def _patience(env: EnvironmentSection, stop: threading.Event | None) -> Patience:
     from rattle.clients.remote_worlds import Patience
 
-    return Patience(retry_seconds=env.wait_seconds)
+    return Patience(retry_seconds=env.wait_seconds, stop=stop)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from rattle.envs.philox import derive_seed
 from rattle.envs.registry import make_worlds
 from rattle.envs.vector import VectorWorlds
@@ -9,11 +11,16 @@ from rattle.trainer.served import serve_worlds
 from rattle.trainer.settings import ExperimentSettings
 
 
-def build_worlds(settings: ExperimentSettings, worlds: int, first_world: int) -> VectorWorlds:
-    """Make some of an experiment's worlds, numbered from `first_world`, here or in its environment server."""
+def build_worlds(
+    settings: ExperimentSettings, worlds: int, first_world: int, stop: threading.Event | None = None
+) -> VectorWorlds:
+    """Make some of an experiment's worlds, numbered from `first_world`, here or in its environment server.
+
+    Once `stop` is set a server that is away is no longer waited for.
+    """
     seed = derive_seed(settings.seed, "worlds")
     if settings.env.url is not None:
-        return serve_worlds(settings.env, worlds, seed, first_world)
+        return serve_worlds(settings.env, worlds, seed, first_world, stop)
     return make_worlds(settings.env.id, settings.env.own_settings, worlds, seed, first_world)
 
 

@@ -40,6 +40,7 @@ class LearnerDouble(training_pb2_grpc.TrainingServicer):
         self.rollouts: list[training_pb2.Rollout] = []
         self.on_rollout: Callable[[training_pb2.Rollout, grpc.ServicerContext], training_pb2.Receipt.Verdict.ValueType]
         self.on_rollout = lambda rollout, context: training_pb2.Receipt.ACCEPTED
+        self.rollouts_a_stream: int | None = None  # after so many the service ends the stream, in good order
         self.came = threading.Condition()
         self.port = 0
         self._server: grpc.Server | None = None
@@ -96,11 +97,13 @@ class LearnerDouble(training_pb2_grpc.TrainingServicer):
     def ContributeRollouts(  # type: ignore[override]  # noqa: N802
         self, request_iterator: Iterator[training_pb2.Rollout], context: grpc.ServicerContext
     ) -> Iterator[training_pb2.Receipt]:
-        for rollout in request_iterator:
+        for number, rollout in enumerate(request_iterator, start=1):
             with self.came:
                 self.rollouts.append(rollout)
                 self.came.notify_all()
             yield training_pb2.Receipt(sequence=rollout.sequence, verdict=self.on_rollout(rollout, context))
+            if number == self.rollouts_a_stream:
+                return
 
     def UpdatePolicy(self, request: object, context: object) -> training_pb2.UpdatePolicyResponse:  # noqa: N802
         raise NotImplementedError

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import grpc
 import pytest
 
 from rattle.policies.file import Policy
-from rattle.services.inference.contributions import AHEAD, Contributions, HeldPolicy, Outbox, PolicyFeed, TrainingLink
+from rattle.services.inference.contributions import AHEAD, Contributions, Outbox
+from rattle.services.inference.training_link import HeldPolicy, PolicyFeed, TrainingLink
 from rattle.services.utils.protos import training_pb2
 from tests.services.inference.learner_double import LearnerDouble, policy_message
 
@@ -32,7 +34,7 @@ class Actor:
 
     def close(self) -> None:
         self.stop.set()
-        self.contributions.close()
+        self.contributions.close(time.monotonic() + 5)
         self.feed.stop()
         self.link.close()
 
@@ -148,6 +150,50 @@ def test_a_refused_rollout_is_dropped_and_another_one_is_asked_for(learner: Lear
     assert actor.contributions.verdicts["REFUSED"] == 1
 
 
+@pytest.mark.parametrize("aborted", [False, True])
+def test_nothing_is_swallowed_when_streams_end_while_the_service_stays_up(
+    learner: LearnerDouble, actor: Actor, aborted: bool
+) -> None:
+    learner.send(policy_message(0))
+    held = actor.held()
+    learner.rollouts_a_stream = None if aborted else 1
+    answered: set[int] = set()
+
+    def answer(rollout: training_pb2.Rollout, context: grpc.ServicerContext) -> training_pb2.Receipt.Verdict.ValueType:
+        if aborted and rollout.sequence % 2 == 0 and rollout.sequence not in answered:
+            answered.add(rollout.sequence)
+            context.abort(grpc.StatusCode.UNKNOWN, "a proxy was reset")
+        return training_pb2.Receipt.ACCEPTED
+
+    learner.on_rollout = answer
+    for number in range(1, 13):
+        actor.contributions.contribute(training_pb2.Rollout(first_world=number), held, continues=True)
+        learner.wait_for(lambda number=number: number in {one.first_world for one in learner.rollouts})  # type: ignore[misc]
+    assert {rollout.first_world for rollout in learner.rollouts} == set(range(1, 13))
+
+
+def test_a_verdict_of_a_newer_service_ends_no_thread(learner: LearnerDouble, actor: Actor) -> None:
+    learner.send(policy_message(0))
+    held = actor.held()
+    learner.on_rollout = lambda rollout, context: 77  # type: ignore[assignment,return-value]
+    for number in range(1, 5):
+        actor.contributions.contribute(training_pb2.Rollout(first_world=number), held, continues=True)
+    learner.wait_for(lambda: len(learner.rollouts) == 4)
+
+
+def test_a_rollout_that_no_service_takes_is_not_sent(learner: LearnerDouble, actor: Actor) -> None:
+    learner.send(policy_message(0))
+    held = actor.held()
+    actor.contributions.contribute(training_pb2.Rollout(state=["x" * 2**20]), held, continues=True)
+    assert actor.contributions.verdicts["REFUSED"] == 1
+    assert actor.contributions.last_error is not None
+    assert "training.max_message_bytes" in actor.contributions.last_error
+    again = actor.contributions.policy(newer_than=held)
+    assert again is not None
+    assert again.name == held.name
+    assert learner.rollouts == []
+
+
 def test_a_damaged_policy_is_not_played_and_asked_for_again(learner: LearnerDouble, actor: Actor) -> None:
     damaged = policy_message(1)
     damaged.file = damaged.file[:-4] + b"\0\0\0\1"
@@ -182,7 +228,7 @@ def test_stopping_wakes_who_waits(learner: LearnerDouble, actor: Actor) -> None:
     waiting = threading.Thread(target=lambda: waited.append(actor.contributions.policy()))
     waiting.start()
     actor.stop.set()
-    actor.contributions.close()
+    actor.contributions.close(time.monotonic() + 5)
     waiting.join(30)
     assert waited == [None]
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from rattle.policies.file import Policy
 from rattle.services.inference.actors import Assignment, Control, PlaysAgents, Report
 from rattle.services.inference.additions import Wanted, assign
 from rattle.services.inference.agent_actor import AgentActor, SnakeLoop
-from rattle.services.inference.contributions import PATIENCE, Contributions, PolicyFeed, TrainingLink
+from rattle.services.inference.contributions import Contributions
+from rattle.services.inference.training_link import PATIENCE, PolicyFeed, TrainingLink, keep_on
 from rattle.services.inference.vector_actor import VectorActor
 from rattle.trainer.settings import ExperimentSettings
 from rattle.trainer.worlds import settings_of_policy
@@ -74,6 +77,7 @@ class Players:
         self._players: dict[str, _Player] = {}
         self._snakes: SnakeLoop | None = None
         self._changing = threading.Lock()
+        self._stopping = False
 
     def start(self) -> None:
         """Watch the policies and start the actors."""
@@ -84,11 +88,15 @@ class Players:
 
     def stop(self) -> None:
         """Stop all actors, and give them a little time to say goodbye."""
-        for player in self._players.values():
+        with self._changing:
+            self._stopping = True
+            players = list(self._players.values())
+        for player in players:
             player.control.end()
-        for player in self._players.values():
-            player.contributions.close()
-            player.thread.join(PATIENCE)
+        deadline = time.monotonic() + PATIENCE
+        for player in players:
+            player.contributions.close(deadline)
+            player.thread.join(max(0.0, deadline - time.monotonic()))
         if self._snakes is not None:
             self._snakes.close()
         for feed in self._feeds.values():
@@ -134,21 +142,23 @@ class Players:
         """Stop an actor and forget it."""
         player = self._find(name)
         player.control.end()
-        player.contributions.close()
-        player.thread.join(PATIENCE)
+        deadline = time.monotonic() + PATIENCE
+        player.contributions.close(deadline)
+        player.thread.join(max(0.0, deadline - time.monotonic()))
         with self._changing:
             self._players.pop(name, None)
 
     def _add(self, assignment: Assignment) -> Playing:
+        if self._stopping:
+            raise RequestError("shutting_down", "the service is stopping")
         actor = self._make(assignment)
         control = Control()
         contributions = Contributions(
             self._link_of[assignment.policy_id], self._feeds[assignment.policy_id], assignment.name, control.stop
         )
         player = _Player(assignment, control, contributions)
-        player.thread = threading.Thread(
-            target=actor.play, args=(contributions, control), name=assignment.name, daemon=True
-        )
+        play = partial(actor.play, contributions, control)
+        player.thread = threading.Thread(target=keep_on, args=(play, control.stop), name=assignment.name, daemon=True)
         self._players[assignment.name] = player
         player.thread.start()
         return _standing(player)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from contextlib import closing
 from itertools import pairwise
 
 from rattle.clients.retries import persevering
@@ -47,30 +49,32 @@ class VectorActor:
                 control.report("waiting", str(error))
 
     def _play_in_new_worlds(self, contributions: Contributions, control: Control) -> None:
-        """Play in worlds of its own; raises a RattleError when their server is away for too long, or refuses."""
+        """Play in worlds of its own until they fail; raises a RattleError when they do so before the first rollout."""
         control.report("waiting", "for a policy")
         held = contributions.policy()
         if held is None:
             return
         control.report("waiting", f"for {self._assignment.env_url}")
-        collector = self._open(held)
+        before = control.report_so_far.rollouts
         try:
-            _Playing(self._settings, self._assignment, self._in_order, collector).play(held, contributions, control)
+            collector = self._open(held, control.stop)
+            with closing(collector):
+                _Playing(self._settings, self._assignment, self._in_order, collector).play(held, contributions, control)
         except RattleError as error:
             control.report("waiting", str(error))
-            raise
-        finally:
-            collector.close()
+            if control.report_so_far.rollouts == before:
+                raise
+            _log.warning("%s: %s: beginning anew", self._assignment.name, error)
 
-    def _open(self, held: HeldPolicy) -> Collector:
+    def _open(self, held: HeldPolicy, stop: threading.Event) -> Collector:
         """Make the worlds; later in a run these play other games than those that the run began with."""
         first, worlds = self._assignment.first_world, self._assignment.worlds
         turns = min(2, worlds)
         bounds = [first + worlds * number // turns for number in range(turns + 1)]
         groups: list[Group] = []
         try:
-            for start, stop in pairwise(bounds):
-                groups.append(Group(build_worlds(self._settings, stop - start, start), start, first))
+            for start, after in pairwise(bounds):
+                groups.append(Group(build_worlds(self._settings, after - start, start, stop), start, first))
             if held.policy.version:
                 for group in groups:
                     group.worlds.reset(derive_seed(self._settings.seed, "worlds", held.policy.version))
@@ -128,7 +132,7 @@ class _Playing:
         rollout = to_rollout(self._collector.buffer, ticks, self._assignment.first_world, held.policy.spec.num_actions)
         control.count(rollouts=1, env_steps=ticks * self._assignment.worlds)
         contributions.contribute(rollout, held, continues=self._goes_on)
-        self._goes_on = not self._settings.algorithm.complete_episodes
+        self._goes_on = True
         return True
 
     def _catch_up(self, acting: ActingPolicy, held: HeldPolicy, following: HeldPolicy) -> None:

@@ -16,7 +16,7 @@ from rattle.services.training.intake import Intake, Origin, Part
 from rattle.services.training.rollouts import Contribution, RunForm, side_by_side
 from rattle.trainer.checkpoint import Checkpoint
 from rattle.trainer.clock import Clock, Limits
-from rattle.trainer.ledger import Played, RunLedger, unfit
+from rattle.trainer.ledger import Gap, Played, RunLedger, unfit
 from rattle.trainer.progress import Status, Summary
 from rattle.trainer.settings import ExperimentSettings
 
@@ -147,7 +147,7 @@ class PolicyRun:
         buffer, ticks = side_by_side([part.content for part in parts])
         metrics = self.ledger.learner.update(buffer.rollout(ticks, version))
         if self.settings.training.mode == "sync" and not self.form.one_world:
-            played = [Played(buffer, ticks, version)]
+            played = [Played(buffer, ticks, version, gaps=tuple(gap for part in parts for gap in self._gaps(part)))]
         else:
             played = [self._played(part) for part in parts]
         self.first_tick += ticks
@@ -157,10 +157,6 @@ class PolicyRun:
 
     def write_down(self, update: Update, intake: Mapping[str, Any] | None) -> None:
         """Put an update into the tables; with the state of the intake, store a checkpoint too."""
-        for part in update.parts:
-            if not part.follows:
-                goes_on = part.origin.continues and not self.settings.algorithm.complete_episodes
-                self.ledger.forget(self._slots(part.origin), go_on=goes_on)
         clock = self.begin()
         took = clock.here() - self._timed
         self._timed = clock.here()
@@ -194,7 +190,15 @@ class PolicyRun:
 
     def _played(self, part: Part[Contribution]) -> Played:
         content = part.content
-        return Played(content.buffer, content.ticks, part.origin.policy_version, self._slots(part.origin).start)
+        first_slot = self._slots(part.origin).start
+        return Played(content.buffer, content.ticks, part.origin.policy_version, first_slot, tuple(self._gaps(part)))
+
+    def _gaps(self, part: Part[Contribution]) -> list[Gap]:
+        """Return what is missing before a part."""
+        if part.follows:
+            return []
+        goes_on = part.origin.continues and not self.settings.algorithm.complete_episodes
+        return [Gap(self._slots(part.origin), goes_on)]
 
     def _slots(self, origin: Origin) -> slice:
         agents = self.form.agents

@@ -92,6 +92,8 @@ def read_contribution(message: training_pb2.Rollout, run: RunForm) -> Contributi
     if (arrays["reward"][~arrays["active"]] != 0).any():
         raise _wrong("reward", "must be 0 where no agent was active")
     arrays["world_episode"] = from_message(message.world_episode, "world_episode", np.uint32, (ticks, worlds))
+    if (arrays["world_episode"][1:] < arrays["world_episode"][:-1]).any():
+        raise _wrong("world_episode", "must not fall from one tick to the next")
     buffer = RolloutBuffer.over(arrays, _metrics(message, run, ticks, slots), _states(message, ticks))
     return Contribution(_origin(message, worlds), buffer, ticks)
 

@@ -131,7 +131,7 @@ class Rollout(_message.Message):
     sequence: _builtins.int
     """from 1, one more for each rollout of a life"""
     continues: _builtins.bool
-    """its first tick follows the last tick of rollout sequence - 1"""
+    """its worlds are those of rollout sequence - 1, which have only gone on since"""
     first_world: _builtins.int
     """the number, in the run, of its first world"""
     @_builtins.property

@@ -1,0 +1,170 @@
+"""The connection to a Training service, and the policies that come from it, whatever becomes of the service."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import grpc
+
+from rattle.clients.errors import ClientError, ConnectionBroken
+from rattle.clients.retries import persevering
+from rattle.policies.errors import PolicyError
+from rattle.policies.file import Policy, load_policy
+from rattle.services.utils.protos import training_pb2, training_pb2_grpc
+
+#: How long a thread may take to end after it was told to, in seconds.
+PATIENCE = 2.0
+#: How long to wait before a stream that broke off is begun again, in seconds.
+BREATH = 0.1
+_CONNECTION_OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2000),  # how long a connection may take to be made
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+)
+
+_log = logging.getLogger(__name__)
+
+
+PolicyName = tuple[str, int]
+
+
+def keep_on(work: Callable[[], None], stop: threading.Event) -> None:
+    """Do work that ends when `stop` is set, again if it fails in a way that nobody thought of: threads must live."""
+    while not stop.is_set():
+        try:
+            work()
+        except Exception:
+            _log.exception("%s failed: trying again", threading.current_thread().name)
+            stop.wait(1.0)
+
+
+class RolloutRefused(ClientError):
+    """The learner does not take a rollout, however often it comes."""
+
+
+@dataclass(frozen=True)
+class HeldPolicy:
+    """A policy as the Training service sent it."""
+
+    policy: Policy
+    lineage: str
+    first_tick: int  # ticks that every world has played before a rollout of this version begins
+    finished: bool  # nothing more is learnt
+
+    @property
+    def name(self) -> PolicyName:
+        """Return what tells policies apart: the lineage and the version."""
+        return self.lineage, self.policy.version
+
+
+class TrainingLink:
+    """The connection to one Training service; raises nothing while it is away."""
+
+    def __init__(self, address: str, max_message_bytes: int) -> None:
+        self.address = address
+        self.max_message_bytes = max_message_bytes
+        limits = [(f"grpc.max_{way}_message_length", max_message_bytes) for way in ("send", "receive")]
+        self._channel = grpc.insecure_channel(address, [*_CONNECTION_OPTIONS, *limits])
+        self.stub = training_pb2_grpc.TrainingStub(self._channel)
+
+    def close(self) -> None:
+        """End all streams."""
+        self._channel.close()
+
+    def failure(self, error: grpc.RpcError) -> ClientError:
+        """Return a failed call as an error of one line."""
+        code, details = error.code(), " ".join((error.details() or "").split())
+        said = f"Training service {self.address}: {details} ({code.name})"
+        too_large = code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details
+        return RolloutRefused(said) if too_large or code is grpc.StatusCode.INVALID_ARGUMENT else ConnectionBroken(said)
+
+
+class PolicyFeed:
+    """Keeps the newest version of a policy, in a thread that watches the Training service for ever."""
+
+    def __init__(self, link: TrainingLink, policy_id: str, on_policy: Callable[[str, Policy], None]) -> None:
+        self._link = link
+        self.policy_id = policy_id
+        self._on_policy = on_policy
+        self._held: HeldPolicy | None = None
+        self._news = threading.Condition()
+        self._stop = threading.Event()
+        self._call: grpc.RpcContext | None = None
+        self._thread = threading.Thread(
+            target=keep_on, args=(self._run, self._stop), name=f"policy {policy_id}", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching, and wake who waits."""
+        self._stop.set()
+        if self._call is not None:
+            self._call.cancel()
+        self.wake()
+        if self._thread.ident is not None:
+            self._thread.join(PATIENCE)
+
+    @property
+    def held(self) -> HeldPolicy | None:
+        """Return the newest policy that has come."""
+        return self._held
+
+    def wait(self, wanted: Callable[[HeldPolicy | None], bool], stop: threading.Event) -> HeldPolicy | None:
+        """Wait until what is held is `wanted` and return it; None when `stop` is set, which `wake` makes it see."""
+        with self._news:
+            self._news.wait_for(lambda: stop.is_set() or self._stop.is_set() or wanted(self._held))
+            return None if stop.is_set() or self._stop.is_set() else self._held
+
+    def wake(self, change: Callable[[], None] = lambda: None) -> None:
+        """Let those who wait look again at what they wait for, after a change of it."""
+        with self._news:
+            change()
+            self._news.notify_all()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                persevering(self._stop)(self._watch)
+            except ClientError as error:
+                if not self._stop.wait(1.0):  # what is refused may be taken by a service that is set up otherwise
+                    _log.error("%s", error)
+
+    def _watch(self) -> None:
+        """Take in policies until the stream breaks; raises ClientError when it does so before one has come."""
+        held, came = self._held, False
+        known_lineage, known_version = held.name if held else ("", 0)
+        request = training_pb2.WatchPolicyRequest(
+            policy_id=self.policy_id, known_lineage=known_lineage, known_version=known_version
+        )
+        self._call = call = self._link.stub.WatchPolicy(request)
+        if self._stop.is_set():
+            call.cancel()  # whoever stopped this did not see the call
+        try:
+            for message in call:
+                self._take(message)
+                came = True
+        except grpc.RpcError as error:
+            if not came:
+                raise self._link.failure(error) from None
+        except PolicyError as error:
+            call.cancel()
+            raise ConnectionBroken(
+                f"Training service {self._link.address} sent a policy that is none: {error}"
+            ) from None
+
+    def _take(self, message: training_pb2.Policy) -> None:
+        policy = load_policy(message.file)
+        if policy.version != message.version:
+            raise PolicyError(f"a file of version {policy.version} came as version {message.version}")
+        with self._news:
+            self._held = HeldPolicy(policy, message.lineage, message.first_tick, message.finished)
+            self._news.notify_all()
+        self._on_policy(self.policy_id, policy)
