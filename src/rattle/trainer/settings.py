@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rattle.learning.algorithms import A2C, AlgorithmSettings
 from rattle.policies.spec import Activation
@@ -79,6 +79,13 @@ class TrainingSection(_Section):
     )
     max_waiting: int = Field(4, ge=1, description="Rollouts of one actor that may wait; its next ones are not read.")
     max_message_bytes: int = Field(2**28, ge=2**16, lt=2**31, description="The largest rollout or policy.")
+
+    @field_validator("policies")
+    @classmethod
+    def _are_different(cls, policies: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(policies)) < len(policies):
+            raise ValueError("names a policy twice")
+        return policies
 
 
 class InferenceSection(_Section):
@@ -172,3 +179,12 @@ class ExperimentSettings(_Section):
     train: TrainSection = Field(default_factory=TrainSection)
     record: RecordSection = Field(default_factory=RecordSection)
     log: LogSection = Field(default_factory=LogSection)
+
+    @model_validator(mode="after")
+    def _has_room_for_its_index(self) -> Self:
+        if self.inference.index >= self.topology.inference:
+            raise ValueError(
+                f"inference.index counts the processes from 0, so it must be below topology.inference, "
+                f"{self.topology.inference}"
+            )
+        return self

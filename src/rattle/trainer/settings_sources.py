@@ -116,6 +116,8 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "union_tag_invalid":
         return f"{_key(location)}.id: unknown '{first['ctx']['tag']}'; choose one of {first['ctx']['expected_tags']}"
     message = first["msg"].removeprefix("Value error, ")
+    if not location:  # about several sections together: the message names them
+        return message
     return f"{_key(location)}: {message[0].lower()}{message[1:]} (got {first['input']!r})"
 
 
