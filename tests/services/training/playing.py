@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -68,7 +67,7 @@ class Player:
         self.sequence += 1
         rollout.actor, rollout.life, rollout.sequence = self.actor, self.life, self.sequence
         rollout.policy_version, rollout.lineage, rollout.policy_id = policy.version, policy.lineage, policy.policy_id
-        rollout.continues = self.sequence > 1 and not self._settings.algorithm.complete_episodes
+        rollout.continues = self.sequence > 1
         return rollout
 
 
@@ -147,7 +146,9 @@ class Server:
         return Client(self.address)
 
     def stop(self) -> None:
-        """Stop it as SIGTERM does."""
+        """Stop it as SIGTERM does, if it runs."""
+        if not self._thread.is_alive():
+            return
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(SECONDS)
         assert not self._thread.is_alive()
@@ -190,10 +191,3 @@ def train_to_the_end(client: Client, player: Player) -> training_pb2.Policy:
             return policy
         assert client.contribute(player.play(policy)) == ACCEPTED
     raise AssertionError
-
-
-def rollouts_of(settings: ExperimentSettings, policy: training_pb2.Policy) -> Iterator[training_pb2.Rollout]:
-    """Yield rollouts of all worlds, all by one policy."""
-    player = Player(settings)
-    while True:
-        yield player.play(policy)

@@ -150,6 +150,7 @@ def serve(
         checks = Health(server, service.names)
         await service.start()
         await server.start()
+        await checks.say(serving=True)
         sys.stdout.write(json.dumps({"service": name, "address": address, **more}) + "\n")
         sys.stdout.flush()
         await stopped.wait()

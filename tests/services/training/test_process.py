@@ -1,0 +1,236 @@
+"""`rattle training` as a process that is killed, stopped, and spoken to in tongues."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from rattle.analytics.run_directory import RunDirectory
+from rattle.services.utils.protos import training_pb2
+from rattle.trainer.checkpoint import list_checkpoints, load_checkpoint
+from rattle.trainer.progress import Summary
+from rattle.trainer.run_tables import read_run_row
+from tests.processes import ServiceProcess
+from tests.services.training.playing import ACCEPTED, SECONDS, Client, Player
+from tests.trainer.conftest import RATTLE, read_rows, small_settings
+
+pytestmark = pytest.mark.integration
+
+TrainSmall = Callable[..., tuple[Summary, RunDirectory]]
+
+SMALL = ("env.worlds=24", "policy.hidden_sizes=[16]", "record.every_episodes=2", "train.steps=4608")
+CLOCKS = ("time", "run_id", "seconds", "env_steps_per_second")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> RunDirectory:
+    return RunDirectory(tmp_path / "run")
+
+
+def start(directory: RunDirectory, *settings: str) -> ServiceProcess:
+    return ServiceProcess("training", "--run-dir", str(directory.path), settings=(*SMALL, *settings))
+
+
+@pytest.fixture
+def service(directory: RunDirectory) -> Iterator[ServiceProcess]:
+    with start(directory) as service:
+        yield service
+
+
+def client_of(service: ServiceProcess) -> Client:
+    return Client(str(service.hello["address"]))
+
+
+def train(client: Client, player: Player, rollouts: list[training_pb2.Rollout], last: int) -> None:
+    """Contribute until a version is made: rollouts that were played before, then new ones."""
+    for policy in client.watch():
+        if policy.finished or policy.version == last:
+            return
+        if policy.version == len(rollouts):
+            rollouts.append(player.play(policy))
+        rollout = rollouts[policy.version]
+        rollout.lineage = policy.lineage
+        assert client.contribute(rollout) == ACCEPTED
+
+
+def test_it_says_where_it_is_and_that_it_is_well(service: ServiceProcess) -> None:
+    assert service.hello["service"] == "training"
+    assert service.hello["policies"] == ["main"]
+    assert service.hello["mode"] == "sync"
+    with client_of(service) as client:
+        health = health_pb2_grpc.HealthStub(client.channel)
+        for name in ("", "rattle.v1.Training"):
+            answer = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=SECONDS)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_killed_at_any_time_it_goes_on_exactly_from_its_last_checkpoint(
+    train_small: TrainSmall, directory: RunDirectory
+) -> None:
+    _, expected = train_small(*SMALL)
+    player, rollouts = Player(small_settings(*SMALL)), list[training_pb2.Rollout]()
+    with start(directory, "train.checkpoint_seconds=0.05") as service:
+        for last in (3, 7, 10, 100):
+            with client_of(service) as client:
+                train(client, player, rollouts, last)
+                if last < 100:
+                    service.kill()
+            if last < 100:
+                stored = load_checkpoint(list_checkpoints(directory)[-1]).tensors["learner/version"]
+                service.start()
+                with client_of(service) as client:
+                    assert client.policy().version == client.status().checkpoint_version == stored <= last
+        assert service.kill(signal.SIGTERM) == 0
+    assert directory.policy.read_bytes() == expected.policy.read_bytes()
+    for table in ("updates", "episodes"):
+        assert read_rows(directory, table, *CLOCKS) == read_rows(expected, table, *CLOCKS)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_good_order_with_a_checkpoint(
+    service: ServiceProcess, directory: RunDirectory, number: signal.Signals
+) -> None:
+    player, rollouts = Player(small_settings(*SMALL)), list[training_pb2.Rollout]()
+    with client_of(service) as client:
+        train(client, player, rollouts, 2)
+        watching = client.watch()
+        next(watching)
+        assert service.kill(number) == 0
+        with pytest.raises(grpc.RpcError) as error:
+            list(watching)
+        assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+    row = read_run_row(directory)
+    assert (row["status"], row["updates"]) == ("interrupted", 2)
+    assert len(list_checkpoints(directory)) == 2
+
+
+def test_garbage_on_the_port_disturbs_nobody(service: ServiceProcess) -> None:
+    host, _, port = str(service.hello["address"]).rpartition(":")
+    player, rollouts = Player(small_settings(*SMALL)), list[training_pb2.Rollout]()
+    with client_of(service) as client:
+        train(client, player, rollouts, 1)
+        for garbage in (
+            b"GET / HTTP/1.1\r\n\r\n",
+            os.urandom(100_000),
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 999,
+        ):
+            with socket.create_connection((host, int(port)), timeout=SECONDS) as connection:
+                with suppress(OSError):  # it hangs up at any point of it
+                    connection.sendall(garbage)
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(2**16):
+                        pass
+        train(client, player, rollouts, 3)
+        assert client.status().policy_version == 3
+
+
+def test_an_address_that_is_taken_is_said_in_one_line_and_leaves_no_run(
+    service: ServiceProcess, directory: RunDirectory
+) -> None:
+    port = str(service.hello["address"]).rpartition(":")[2]
+    elsewhere = directory.path.with_name("elsewhere")
+    found = subprocess.run(
+        [*RATTLE, "training", "--port", port, "--run-dir", str(elsewhere)],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert found.returncode == 1
+    assert found.stdout == ""
+    assert "Address already in use" in found.stderr
+    assert found.stderr.count("\n") == 1
+    assert not elsewhere.exists()
+
+
+SPY = """
+import sys
+events = []
+def hook(event, arguments):
+    if event in ("pickle.find_class", "marshal.load", "marshal.loads", "os.system", "exec", "compile") and watching:
+        events.append((event, str(arguments)[:200]))
+watching = []
+sys.addaudithook(hook)
+"""
+
+
+def test_nothing_that_arrives_is_unpickled(tmp_path: Path) -> None:
+    """The interpreter itself reports what is unpickled or run while a service is sent pickles in every place."""
+    script = tmp_path / "spied.py"
+    script.write_text(SPY + PICKLES)
+    found = subprocess.run(
+        [RATTLE[0], str(script)],
+        cwd=Path(__file__).parents[3],
+        env={**os.environ, "PYTHONPATH": "."},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout.splitlines()[-1]) == {"refused": 9, "seen": [], "control": ["pickle.find_class"]}
+
+
+PICKLES = """
+import json, os, pickle, tempfile
+from pathlib import Path
+import grpc
+from rattle.services.utils.protos import training_pb2
+from tests.services.training.playing import ACCEPTED, Player, Server
+from tests.trainer.conftest import small_settings
+
+class Evil:
+    def __reduce__(self):
+        return (os.system, ("false",))
+
+evil = pickle.dumps(Evil())
+settings = small_settings("env.worlds=4")
+player = Player(settings)
+refused = 0
+with tempfile.TemporaryDirectory() as folder, Server(settings, Path(folder) / "run") as server:
+    with server.client() as client:
+        first = player.play(client.policy())
+        client.stub.UpdatePolicy(training_pb2.UpdatePolicyRequest(policy=client.policy().file, rollout=first))
+        assert client.contribute(first) == ACCEPTED  # whatever is imported late has been by now
+        next(client.watch())
+    watching.append(True)
+    for place in ("policy", "observation", "reward", "last_value", "metrics", "state", "actor", "world_episode", "raw"):
+        with server.client() as client:
+            request = training_pb2.UpdatePolicyRequest(rollout=first)
+            rollout = request.rollout
+            try:
+                if place == "policy":
+                    request.policy = evil
+                    client.stub.UpdatePolicy(request)
+                elif place == "metrics":
+                    rollout.metrics["food"].data = evil
+                    client.contribute(rollout)
+                elif place == "state":
+                    rollout.state.append(evil.decode("latin-1"))
+                    client.contribute(rollout)
+                elif place == "actor":
+                    rollout.actor = evil.decode("latin-1") * 10
+                    client.contribute(rollout)
+                elif place == "raw":
+                    client.channel.unary_unary("/rattle.v1.Training/UpdatePolicy")(evil, timeout=30)
+                else:
+                    getattr(rollout, place).data = evil
+                    client.contribute(rollout)
+            except grpc.RpcError:
+                refused += 1
+    seen = list(events)
+    pickle.loads(pickle.dumps(Path))  # the spy does see what is unpickled
+    control = [event for event, _ in events[len(seen):]]
+    watching.clear()
+print(json.dumps({"refused": refused, "seen": seen, "control": control}))
+"""

@@ -1,0 +1,429 @@
+"""What is refused changes nothing, says why by its code, and leaves everybody else alone."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from rattle.analytics.run_directory import RunDirectory
+from rattle.errors import RattleError
+from rattle.learning.learner import Learner
+from rattle.policies.file import Policy, dump_policy, dump_tensors, load_policy
+from rattle.services.training.policy_run import PolicyRun
+from rattle.services.utils.protos import training_pb2
+from rattle.trainer.build import build_learner
+from rattle.trainer.run_tables import read_run_row
+from tests.services.training.playing import ACCEPTED, FINISHED, STALE, Client, Player, Server
+from tests.services.training.test_rollouts import Spoil, change, clear, put, say
+from tests.trainer.conftest import read_rows, small_settings
+
+SMALL = ("env.worlds=4", "train.steps=null")
+Status = grpc.StatusCode
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with Server(small_settings(*SMALL), tmp_path / "run") as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def player() -> Player:
+    return Player(small_settings(*SMALL))
+
+
+@contextmanager
+def ended(code: grpc.StatusCode, begins: str = "") -> Iterator[None]:
+    """Expect a call to end with a status, in one line."""
+    with pytest.raises(grpc.RpcError) as error:
+        yield
+    found: Any = error.value
+    assert found.code() is code, found
+    assert found.details().startswith(begins), found
+    assert "\n" not in found.details()
+
+
+def unchanged(client: Client) -> tuple[bytes, str]:
+    """Return everything that a refusal must not change."""
+    policy, status = client.policy(), client.status()
+    status.seconds = 0
+    return policy.SerializeToString(), str(status)
+
+
+BAD_ROLLOUTS: dict[str, tuple[str, Spoil]] = {
+    "shape": ("reward: ", put("reward", np.zeros((16, 3), np.float32))),
+    "type": ("value: ", put("value", np.zeros((16, 4), np.int32))),
+    "length": ("log_prob: ", lambda message: setattr(message.log_prob, "data", b"123")),
+    "missing": ("observation: ", clear("observation")),
+    "not a number": ("reward: ", change("reward", (3, 1), np.nan)),
+    "infinite": ("last_value: ", change("last_value", (0,), np.inf)),
+    "action": ("action: ", change("action", (3, 1), 200)),
+    "cells": ("observation: ", change("observation", (3, 1, 7), 3)),
+    "version": ("policy_version: 7 was never made", say(policy_version=7)),
+    "worlds": ("first_world: ", say(first_world=1)),
+    "nobody": ("actor: ", say(actor="")),
+    "number": ("sequence: ", say(sequence=0)),
+}
+
+
+@pytest.mark.parametrize(("begins", "spoil"), BAD_ROLLOUTS.values(), ids=BAD_ROLLOUTS)
+def test_a_bad_rollout_is_refused_and_the_learner_untouched(
+    server: Server, client: Client, player: Player, begins: str, spoil: Spoil
+) -> None:
+    rollout = player.play(client.policy())
+    bad = training_pb2.Rollout.FromString(rollout.SerializeToString())
+    spoil(bad)
+    before = unchanged(client)
+    with ended(Status.INVALID_ARGUMENT, begins):
+        client.contribute(bad)
+    assert unchanged(client) == before
+    with server.client() as again:
+        assert again.contribute(rollout) == ACCEPTED
+
+
+def test_a_rollout_by_an_older_version_is_stale(client: Client, player: Player) -> None:
+    old = client.policy()
+    assert client.contribute(player.play(old)) == ACCEPTED
+    until_version(client, 1)
+    assert client.contribute(player.play(old)) == STALE
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client, rollout: client.contribute(rollout),
+        lambda client, rollout: client.policy("nobody"),
+        lambda client, rollout: next(client.watch(policy_id="nobody")),
+        lambda client, rollout: client.stub.UpdatePolicy(training_pb2.UpdatePolicyRequest(rollout=rollout)),
+    ],
+)
+def test_policies_that_are_not_trained_are_not_found(
+    client: Client, player: Player, call: Callable[[Client, training_pb2.Rollout], object]
+) -> None:
+    rollout = player.play(client.policy())
+    rollout.policy_id = "nobody"
+    with pytest.raises(grpc.RpcError) as error:
+        call(client, rollout)
+    assert error.value.code() is Status.NOT_FOUND
+    assert "'nobody', but main" in error.value.details()
+
+
+class TestStreams:
+    def test_a_second_stream_of_an_actor_ends_the_first(self, server: Server, client: Client, player: Player) -> None:
+        assert client.contribute(player.play(client.policy())) == ACCEPTED
+        with server.client() as second:
+            until_version(second, 1)
+            assert second.contribute(player.play(second.policy())) == ACCEPTED
+            with ended(Status.ABORTED, "another stream of actor 'actor'"):
+                client.receipt()
+            until_version(second, 2)
+            assert second.contribute(player.play(second.policy())) == ACCEPTED
+
+    def test_a_stream_is_of_one_actor(self, client: Client, player: Player) -> None:
+        assert client.contribute(player.play(client.policy())) == ACCEPTED
+        until_version(client, 1)
+        other = player.play(client.policy())
+        other.actor = "somebody else"
+        with ended(Status.INVALID_ARGUMENT, "actor: "):
+            client.contribute(other)
+
+    def test_what_is_too_large_is_refused_and_the_service_goes_on(self, tmp_path: Path, player: Player) -> None:
+        with Server(small_settings(*SMALL), tmp_path / "run", 2**16) as server, server.client() as client:
+            rollout = player.play(client.policy())
+            rollout.state.append("x" * 2**16)
+            with ended(Status.RESOURCE_EXHAUSTED):
+                client.contribute(rollout)
+            del rollout.state[:]
+            with server.client() as again:
+                assert again.contribute(rollout) == ACCEPTED
+
+    def test_bytes_that_are_no_message_end_only_their_call(self, server: Server, client: Client) -> None:
+        for method in ("GetPolicy", "UpdatePolicy", "GetStatus"):
+            raw = client.channel.unary_unary(f"/rattle.v1.Training/{method}")
+            with pytest.raises(grpc.RpcError):
+                raw(b"\x0a\xff\xff\xff\xff\xff", timeout=30)
+        raw_stream = client.channel.stream_stream("/rattle.v1.Training/ContributeRollouts")
+        with pytest.raises(grpc.RpcError):
+            list(raw_stream(iter([b"\x0a\xff\xff\xff\xff\xff"]), timeout=30))
+        assert client.policy().version == 0
+
+    def test_streams_end_when_the_service_stops(self, tmp_path: Path, player: Player) -> None:
+        server = Server(small_settings(*SMALL), tmp_path / "run")
+        with server.client() as client:
+            assert client.contribute(player.play(client.policy())) == ACCEPTED
+            watching = client.watch()
+            next(watching)
+            server.stop()
+            with ended(Status.UNAVAILABLE):
+                client.receipt()
+            with ended(Status.UNAVAILABLE):
+                list(watching)
+
+
+class TestWatching:
+    def test_what_the_reader_knows_is_not_sent_again(self, client: Client, player: Player) -> None:
+        first = client.policy()
+        known = client.watch(first)
+        assert client.contribute(player.play(first)) == ACCEPTED
+        assert next(known).version == 1
+        elsewhere = client.watch(training_pb2.Policy(version=1, lineage="of another start"))
+        assert next(elsewhere).version == 1
+
+    def test_every_new_version_is_sent(self, server: Server, client: Client, player: Player) -> None:
+        with server.client() as watcher:
+            for version, policy in zip(range(5), watcher.watch(), strict=False):
+                assert policy.version == version
+                assert load_policy(policy.file).version == version
+                assert client.contribute(player.play(policy)) == ACCEPTED
+
+    def test_a_slow_reader_gets_the_newest(self, tmp_path: Path) -> None:
+        settings = small_settings(*SMALL, "policy.hidden_sizes=[512, 512]")  # what does not fit into buffers on the way
+        player = Player(settings)
+        with Server(settings, tmp_path / "run") as server, server.client() as slow, server.client() as client:
+            stream = slow.watch()
+            assert next(stream).version == 0
+            for version in range(40):
+                assert client.contribute(player.play(client.policy())) == ACCEPTED
+                until_version(client, version + 1)
+            seen = []
+            for policy in stream:
+                seen.append(policy.version)
+                if policy.version == 40:
+                    break
+        assert seen == sorted(set(seen))
+        assert len(seen) < 40
+
+
+class TestGivenPolicies:
+    """UpdatePolicy with a policy in the request."""
+
+    @staticmethod
+    def request(client: Client, player: Player) -> training_pb2.UpdatePolicyRequest:
+        policy = client.policy()
+        loaded = load_policy(policy.file)
+        other = {name: values * np.float32(0.9) for name, values in loaded.parameters.items()}
+        mine = Policy(loaded.spec, other, 41, loaded.environment, loaded.environment_settings)
+        return training_pb2.UpdatePolicyRequest(policy=dump_policy(mine), rollout=player.play(policy))
+
+    def test_the_policy_is_improved_by_one_step_and_forgotten(self, client: Client, player: Player) -> None:
+        request = self.request(client, player)
+        before = unchanged(client)
+        answers = [client.stub.UpdatePolicy(request) for _ in range(2)]
+        assert answers[0] == answers[1]
+        assert unchanged(client) == before
+        given, settings = load_policy(request.policy), small_settings(*SMALL)
+        learner = build_learner(settings, given.spec)
+        weights = {f"policy/{name}": values for name, values in given.parameters.items()}
+        learner.restore({**weights, "version": np.array(41)})
+        metrics = learner.update(player._collector.buffer.rollout(16, 0))
+        learner.close()
+        answer = answers[0]
+        improved = load_policy(answer.policy.file)
+        assert answer.policy.version == improved.version == 42
+        assert all((improved.parameters[name] == values).all() for name, values in learner.parameters().items())
+        assert answer.metrics.policy_loss == metrics.policy_loss
+        assert answer.metrics.samples == metrics.samples == 64
+
+    def test_policies_of_several_forms_may_take_turns(self, client: Client, player: Player) -> None:
+        request = self.request(client, player)
+        loaded = load_policy(request.policy)
+        wider = loaded.spec.model_copy(update={"hidden_sizes": (8, 8)})
+        learner = Learner(wider, small_settings().algorithm, 0)
+        policy = Policy(wider, learner.parameters(), 3, loaded.environment, loaded.environment_settings)
+        learner.close()
+        other = training_pb2.UpdatePolicyRequest(policy=dump_policy(policy), rollout=request.rollout)
+        answers = [client.stub.UpdatePolicy(each) for each in (request, other, request, other)]
+        assert answers[:2] == answers[2:]
+        assert answers[1].policy.version == 4
+
+    @pytest.mark.parametrize("damage", ["cut", "flipped", "foreign", "pickle", "another", "no value head"])
+    def test_corrupt_policies_are_refused(self, client: Client, player: Player, damage: str) -> None:
+        request = self.request(client, player)
+        whole = request.policy
+        loaded = load_policy(whole)
+        spec = loaded.spec.model_copy(update={"value_head": False})
+        headless = {name: values for name, values in loaded.parameters.items() if not name.startswith("value")}
+        request.policy = {
+            "cut": whole[: len(whole) // 2],
+            "flipped": whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:],
+            "foreign": b"PK\x03\x04 something else",
+            "pickle": b"\x80\x04\x95\x1d\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x8c\x06system",
+            "another": dump_tensors({"x": np.zeros(3, np.float32)}, {"format": "rattle.checkpoint"}),
+            "no value head": dump_policy(Policy(spec, headless, 0, "snake", {})),
+        }[damage]
+        before = unchanged(client)
+        with ended(Status.INVALID_ARGUMENT, "policy: "):
+            client.stub.UpdatePolicy(request)
+        assert unchanged(client) == before
+
+    def test_bad_rollouts_are_refused_by_field(self, client: Client, player: Player) -> None:
+        request = self.request(client, player)
+        change("reward", (0, 0), np.nan)(request.rollout)
+        with ended(Status.INVALID_ARGUMENT, "rollout.reward: must hold finite numbers"):
+            client.stub.UpdatePolicy(request)
+
+    def test_numbers_that_cannot_be_learnt_from_are_refused(self, client: Client, player: Player) -> None:
+        request = self.request(client, player)
+        put("reward", np.full((16, 4), 3e38, np.float32))(request.rollout)
+        with ended(Status.INVALID_ARGUMENT, "rollout: update 42: the"):
+            client.stub.UpdatePolicy(request)
+
+
+class TestOwnPolicy:
+    """UpdatePolicy without a policy."""
+
+    def test_it_is_improved_out_of_turn_and_written_down(
+        self, client: Client, player: Player, server: Server, tmp_path: Path
+    ) -> None:
+        for version in range(5):
+            rollout = player.play(client.policy())
+            answer = client.stub.UpdatePolicy(training_pb2.UpdatePolicyRequest(rollout=rollout))
+            assert answer.policy.version == version + 1
+            assert answer.policy.file == client.policy().file
+            assert answer.policy.first_tick == 16 * (version + 1)
+        with ended(Status.INVALID_ARGUMENT, "rollout.policy_version: the rollout must be of the newest policy, 5"):
+            client.stub.UpdatePolicy(training_pb2.UpdatePolicyRequest(rollout=rollout))
+        server.stop()
+        assert len(read_rows(RunDirectory(tmp_path / "run"), "updates")) == 5
+
+    def test_a_rollout_of_some_worlds_is_not_enough(self, client: Client) -> None:
+        rollout = Player(small_settings(*SMALL), 0, 2).play(client.policy())
+        with ended(Status.INVALID_ARGUMENT, "rollout.observation: must be of all 4 worlds"):
+            client.stub.UpdatePolicy(training_pb2.UpdatePolicyRequest(rollout=rollout))
+
+    def test_another_lineage_is_refused(self, client: Client, player: Player) -> None:
+        rollout = player.play(client.policy())
+        rollout.lineage = "another"
+        with ended(Status.INVALID_ARGUMENT, "rollout.lineage: "):
+            client.stub.UpdatePolicy(training_pb2.UpdatePolicyRequest(rollout=rollout))
+
+    def test_numbers_that_cannot_be_learnt_from_are_refused_and_the_run_goes_on(
+        self, client: Client, player: Player
+    ) -> None:
+        rollout = player.play(client.policy())
+        bad = training_pb2.Rollout.FromString(rollout.SerializeToString())
+        put("reward", np.full((16, 4), 3e38, np.float32))(bad)
+        before = unchanged(client)
+        with ended(Status.INVALID_ARGUMENT, "rollout: update 1: the"):
+            client.stub.UpdatePolicy(training_pb2.UpdatePolicyRequest(rollout=bad))
+        assert unchanged(client) == before
+        assert client.contribute(rollout) == ACCEPTED
+
+
+class TestFailures:
+    def test_a_run_that_cannot_learn_on_fails_alone(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        settings = small_settings(*SMALL, "training.policies=[main, other]")
+        player = Player(settings)
+        with Server(settings, tmp_path / "run") as server, server.client() as client, server.client() as other:
+            policy = client.policy()
+            watching = client.watch()
+            next(watching)
+            rollout = player.play(policy)
+            put("reward", np.full((16, 4), 3e38, np.float32))(rollout)
+            client.send(rollout)
+            with ended(Status.FAILED_PRECONDITION, "the run of policy 'main' has failed: update 1: the"):
+                list(watching)
+            with ended(Status.FAILED_PRECONDITION, "the run of policy 'main' has failed"):
+                while True:
+                    client.receipt()
+            status = client.status()
+            assert (status.status, status.policy_version) == ("failed", 0)
+            assert "update 1: the" in status.error
+            assert client.policy().file == policy.file
+            with server.client() as again:
+                with ended(Status.FAILED_PRECONDITION):
+                    again.contribute(player.play(policy))
+                with ended(Status.FAILED_PRECONDITION):
+                    again.stub.UpdatePolicy(training_pb2.UpdatePolicyRequest(rollout=player.play(policy)))
+            theirs = other.policy("other")
+            assert other.contribute(player.play(theirs)) == ACCEPTED
+            assert other.status(1).status == "running"
+        assert "policy main has failed: update 1" in caplog.text
+        row = read_run_row(RunDirectory(tmp_path / "run"))
+        assert row["status"] == "failed"
+        assert row["policy_sha256"]
+
+    def test_a_full_disk_fails_the_run(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        settings = small_settings(*SMALL, "train.checkpoint_seconds=0.000001")
+        player = Player(settings)
+        with Server(settings, tmp_path / "run") as server, server.client() as client:
+            soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            policies = client.watch()
+            policy = next(policies)
+            stored = (tmp_path / "run/policy.safetensors").read_bytes()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+            try:
+                client.send(player.play(policy))
+                with ended(Status.FAILED_PRECONDITION):
+                    list(policies)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            assert "cannot write" in client.status().error
+        assert (tmp_path / "run/policy.safetensors").read_bytes() == stored
+
+    def test_a_mistake_in_the_code_fails_the_run_and_says_where(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def mistaken(*_: object) -> None:
+            raise ZeroDivisionError("a mistake")
+
+        monkeypatch.setattr(PolicyRun, "learn", mistaken)
+        settings = small_settings(*SMALL)
+        with Server(settings, tmp_path / "run") as server, server.client() as client:
+            client.send(Player(settings).play(client.policy()))
+            with ended(Status.FAILED_PRECONDITION):
+                list(client.watch())
+            assert "internal error: ZeroDivisionError" in client.status().error
+        assert "Traceback" in caplog.text
+
+    @pytest.mark.parametrize("change", ["seed=5", "env.worlds=5", "algorithm.ticks=8", "policy.hidden_sizes=[8]"])
+    def test_a_run_is_not_gone_on_with_as_another_experiment(self, tmp_path: Path, change: str) -> None:
+        with Server(small_settings(*SMALL), tmp_path / "run"):
+            pass
+        with pytest.raises(RattleError, match="holds a run with another") as error:
+            Server(small_settings(*SMALL, change), tmp_path / "run")
+        assert "\n" not in str(error.value)
+        with Server(small_settings(*SMALL, "training.max_waiting=1", "train.seconds=9"), tmp_path / "run"):
+            pass
+
+    def test_a_run_directory_that_is_in_use_is_refused(self, tmp_path: Path) -> None:
+        settings = small_settings(*SMALL)
+        with Server(settings, tmp_path / "run"), pytest.raises(RattleError, match="in use by another process"):
+            Server(settings, tmp_path / "run")
+
+    def test_nothing_is_taken_after_the_end(self, tmp_path: Path) -> None:
+        settings = small_settings(*SMALL, "train.steps=64")
+        player = Player(settings)
+        with Server(settings, tmp_path / "run") as server, server.client() as client:
+            assert client.contribute(player.play(client.policy())) == ACCEPTED
+            for policy in client.watch():
+                if policy.finished:
+                    break
+            rollout = player.play(policy)
+            assert client.contribute(rollout) == FINISHED
+            with ended(Status.FAILED_PRECONDITION, "the run of policy 'main' has reached its limit"):
+                client.stub.UpdatePolicy(training_pb2.UpdatePolicyRequest(rollout=rollout))
+        with Server(settings, tmp_path / "run") as server, server.client() as client:
+            assert client.policy().finished
+
+
+def until_version(client: Client, version: int) -> None:
+    """Wait until a version has been made."""
+    for policy in client.watch():
+        if policy.version >= version:
+            return
