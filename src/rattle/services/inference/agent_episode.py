@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 
 from rattle.clients.agent_protocol import MOVES, AgentState, MoveName
 from rattle.clients.errors import BadAnswer
-from rattle.envs.registry import make_worlds
+from rattle.envs.errors import EnvError
+from rattle.envs.snake.geometry import visible_offsets
+from rattle.envs.snake.settings import SnakeSettings
+from rattle.envs.validation import validated
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.spec import Codes
 from rattle.trainer.collector import RolloutBuffer
@@ -107,10 +110,21 @@ class AgentEpisode:
 
 def episode_buffer(settings: ExperimentSettings) -> RolloutBuffer:
     """Return room for the longest episode of one snake of an experiment; raises EnvError where it has no snakes."""
+    if settings.env.id != "snake":
+        raise EnvError(f"'{settings.env.id}' has no agent API, only 'snake' has: set inference.api=vector")
     algorithm = settings.algorithm
     ticks = algorithm.max_episode_ticks if algorithm.id == "reinforce" else MAX_EPISODE_TICKS
-    alone = make_worlds(settings.env.id, {**settings.env.own_settings, "num_snakes": 1}, 1, 0)
-    return RolloutBuffer(ticks, alone, 1)
+    radius = validated(SnakeSettings, settings.env.own_settings, "snake").vision_radius
+    shape = (ticks, 1)
+    arrays: dict[str, NDArray[Any]] = {
+        "observation": np.zeros((*shape, len(visible_offsets(radius))), np.uint8),
+        "action": np.zeros(shape, np.int64),
+        "world_episode": np.zeros(shape, np.uint32),
+        "last_value": np.zeros(1, np.float32),
+        **{name: np.zeros(shape, np.float32) for name in ("log_prob", "value", "reward", "final_value")},
+        **{name: np.zeros(shape, np.bool_) for name in ("terminated", "truncated", "active")},
+    }
+    return RolloutBuffer.over(arrays, {"food": np.zeros(shape, np.int32)}, [""] * ticks)
 
 
 def _check(line: AgentState) -> None:
