@@ -60,8 +60,8 @@ def test_the_algorithm_is_chosen_by_id() -> None:
         ("train.steps", "write it as key=value"),
         ("train=[1", "not a YAML value"),
         ("name=a/b", "name"),
-        ("training.policies=[red, red]", r"training\.policies: names a policy twice"),
-        ("inference.index=1", r"settings: inference\.index counts the processes from 0"),
+        ("training.policies=[red, red]", "training.policies: names a policy twice"),
+        ("inference.index=1", "settings: inference.index counts the processes from 0"),
     ],
 )
 def test_wrong_settings_are_named_in_one_line(override: str, expected: str) -> None:
