@@ -27,7 +27,8 @@ class AgentEpisode:
     """Fills a buffer of one slot: row t holds line t, the move that answers it, and the reward of the line after it.
 
     A move that reaches the server too late for its tick is still the policy's answer to its line: what the world made
-    of it, going forward, is the world's affair, as in any world with delays.
+    of it, going forward, is the world's affair, as in any world with delays. Lines do not say why a life is over: one
+    that a reset ended, or a world that was won, counts as terminated too.
     """
 
     def __init__(
