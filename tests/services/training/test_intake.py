@@ -69,14 +69,28 @@ class TestInOrder:
         intake.learnt(taken, 1)
         assert offer(intake, origin(0, 1, version=1, life="three")) is Verdict.ACCEPTED
 
-    def test_worlds_that_are_half_there_are_refused_by_field(self) -> None:
+    def test_worlds_that_are_divided_otherwise_take_the_place_of_what_waits(self) -> None:
         intake = in_order()
         offer(intake, origin(0))
-        with pytest.raises(RequestError, match="first_world: of the 2 worlds from 1 on some") as refused:
-            offer(intake, origin(0, actor="another", first_world=1, worlds=2))
-        assert refused.value.field == "first_world"
+        assert offer(intake, origin(0, actor="another", first_world=1, worlds=2)) is Verdict.ACCEPTED
+        assert intake.counts[Verdict.STALE] == 1
         assert len(intake) == 1
-        assert offer(intake, origin(1)) is Verdict.ACCEPTED  # nothing was counted
+        for number in range(3):
+            assert offer(intake, origin(number, 2)) is Verdict.ACCEPTED
+        assert intake.is_due
+        assert [one.actor for one in update(intake)] == ["actor-0", "actor-1", "actor-2"]
+
+    def test_what_cannot_be_learnt_from_is_to_be_played_again(self) -> None:
+        intake = in_order()
+        for actor in range(3):
+            offer(intake, origin(actor))
+        assert intake.is_due
+        intake.drop(intake.take(), "second")
+        assert not intake.is_due
+        assert offer(intake, origin(0, 2)) is Verdict.STALE
+        for actor in range(3):
+            assert offer(intake, origin(actor, 3, lineage="second")) is Verdict.ACCEPTED
+        assert not any(part.follows for part in intake.take())
 
     def test_an_actor_never_waits(self) -> None:
         intake = in_order(max_waiting=1)

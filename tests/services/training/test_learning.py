@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -186,7 +187,9 @@ class TestAsItComes:
             newest = client.policy()
             assert other.contribute(players[1].play(newest)) == ACCEPTED
             assert client.contribute(players[0].play(newest)) == ACCEPTED
-            status = _until(client, "running", version=4)
+            _until(client, "running", version=4)
+            while (status := client.status()).env_steps < 16 * 24 * 4:
+                time.sleep(0.01)
             assert (status.rollouts_accepted, status.rollouts_stale) == (8, 2)
             assert (status.policy_age, status.max_policy_age) == (0, 0)
         rows = read_rows(directory, "updates")

@@ -16,6 +16,7 @@ from rattle.analytics.run_directory import RunDirectory
 from rattle.errors import RattleError
 from rattle.learning.learner import Learner
 from rattle.policies.file import Policy, dump_policy, dump_tensors, load_policy
+from rattle.services.training.learning_loop import MOST_UNLEARNT
 from rattle.services.training.policy_run import PolicyRun
 from rattle.services.utils.protos import training_pb2
 from rattle.trainer.build import build_learner
@@ -324,6 +325,35 @@ class TestOwnPolicy:
 
 
 class TestFailures:
+    def test_one_rollout_that_cannot_be_learnt_from_is_played_again(self, tmp_path: Path) -> None:
+        settings = small_settings(*SMALL)
+        player = Player(settings)
+        with Server(settings, tmp_path / "run") as server, server.client() as client:
+            watching = client.watch()
+            first = next(watching)
+            rollout = player.play(first)
+            put("reward", np.full((16, 4), 3e38, np.float32))(rollout)
+            assert client.contribute(rollout) == ACCEPTED
+            again = next(watching)
+            assert (again.version, again.file) == (first.version, first.file)
+            assert again.lineage != first.lineage
+            assert client.contribute(player.play(first)) == STALE
+            assert client.contribute(player.play(again)) == ACCEPTED
+            assert next(watching).version == 1
+            assert client.status().status == "running"
+
+    def test_who_gives_up_on_an_update_out_of_turn_harms_nobody(self, tmp_path: Path) -> None:
+        settings = small_settings(*SMALL)
+        player = Player(settings)
+        with Server(settings, tmp_path / "run") as server, server.client() as client:
+            policy = client.policy()
+            for _ in range(20):
+                request = training_pb2.UpdatePolicyRequest(rollout=player.play(policy))
+                client.stub.UpdatePolicy.future(request).cancel()
+            while client.contribute(player.play(client.policy())) != ACCEPTED:
+                pass
+            assert client.status().status == "running"
+
     def test_a_run_that_cannot_learn_on_fails_alone(
         self, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -332,10 +362,10 @@ class TestFailures:
         with Server(settings, tmp_path / "run") as server, server.client() as client, server.client() as other:
             policy = client.policy()
             watching = client.watch()
-            next(watching)
-            rollout = player.play(policy)
-            put("reward", np.full((16, 4), 3e38, np.float32))(rollout)
-            client.send(rollout)
+            for _ in range(MOST_UNLEARNT):
+                rollout = player.play(next(watching))
+                put("reward", np.full((16, 4), 3e38, np.float32))(rollout)
+                client.send(rollout)
             with ended(Status.FAILED_PRECONDITION, "the run of policy 'main' has failed: update 1: the"):
                 list(watching)
             with ended(Status.FAILED_PRECONDITION, "the run of policy 'main' has failed"):

@@ -99,7 +99,7 @@ class TrainingFace(training_pb2_grpc.TrainingServicer):
         return training_pb2.Policy(
             policy_id=loop.policy_id,
             version=made.version,
-            lineage=self._service.lineage,
+            lineage=loop.intake.lineage,
             file=made.file,
             first_tick=made.first_tick,
             finished=made.finished,

@@ -122,15 +122,19 @@ class Intake(Generic[Content]):
                 self._worlds_waiting -= taken[-1][0].worlds
         return [Part(origin, content, self.follow(origin)) for origin, content in taken]
 
-    def follow(self, origin: Origin) -> bool:
-        """Note that a rollout is learnt from; return whether it follows on the last one of just these worlds."""
+    def follows(self, origin: Origin) -> bool:
+        """Return whether a rollout follows on the last one that was learnt from of just these worlds."""
         before = self._followed.get(origin.first_world)
-        follows = (
+        return (
             before is not None
             and origin.continues
             and (before.worlds, before.actor, before.life) == (origin.worlds, origin.actor, origin.life)
             and before.sequence == origin.sequence - 1
         )
+
+    def follow(self, origin: Origin) -> bool:
+        """Note that a rollout is learnt from; return whether it follows."""
+        follows = self.follows(origin)
         if not follows:
             for other in [other for other in self._followed.values() if _overlap(other, origin)]:
                 del self._followed[other.first_world]
@@ -150,6 +154,16 @@ class Intake(Generic[Content]):
         self._waiting = deque(kept)
         self._worlds_waiting = sum(origin.worlds for origin, _ in kept)
         self._forget_lives()
+
+    def drop(self, parts: list[Part[Content]], lineage: str) -> None:
+        """Forget some parts that could not be learnt from; all is to be played again, as of another lineage."""
+        self.lineage = lineage
+        for part in parts:
+            self._followed.pop(part.origin.first_world, None)
+        self.counts[Verdict.STALE] += len(parts) + len(self._waiting)
+        self._waiting.clear()
+        self._worlds_waiting = 0
+        self._covered[:] = False
 
     def actors(self) -> Mapping[str, tuple[str, Counted]]:
         """Return the latest life of every actor and what was counted of it."""
@@ -193,13 +207,17 @@ class Intake(Generic[Content]):
         if covered.all():
             return Verdict.DUPLICATE, "a rollout of these worlds by this version was counted already"
         if covered.any():
-            raise RequestError(
-                "bad_value",
-                f"first_world: of the {origin.worlds} worlds from {origin.first_world} on some were counted already by "
-                "this version, and some not: divide the worlds among actors so that no two overlap",
-                "first_world",
-            )
+            self._give_way(origin)
         return Verdict.ACCEPTED, ""
+
+    def _give_way(self, origin: Origin) -> None:
+        """Drop what waits of worlds that are divided otherwise now: it would keep the others out for ever."""
+        dropped = [waiting[0] for waiting in self._waiting if _overlap(waiting[0], origin)]
+        self._waiting = deque(waiting for waiting in self._waiting if waiting[0] not in dropped)
+        for other in dropped:
+            self._worlds_waiting -= other.worlds
+            self._covered[other.first_world : other.first_world + other.worlds] = False
+        self.counts[Verdict.STALE] += len(dropped)
 
     def _age(self, origin: Origin) -> int:
         return self.version - origin.policy_version

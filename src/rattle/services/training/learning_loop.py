@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,22 @@ from rattle.wire.problems import RequestError
 
 Result = TypeVar("Result")
 
+#: Updates in a row that cannot be made, because something is not finite, before a run fails.
+MOST_UNLEARNT = 3
+#: Updates out of turn that may wait: each holds a whole rollout.
+MOST_REQUESTS = 16
+
 _log = logging.getLogger(__name__)
+
+
+def _answer(done: asyncio.Future[Update], answer: Update | RequestError) -> None:
+    """Give who asked for an update its answer, if it still waits."""
+    if done.done():
+        return
+    if isinstance(answer, RequestError):
+        done.set_exception(answer)
+    else:
+        done.set_result(answer)
 
 
 class News:
@@ -53,6 +69,7 @@ class LearningLoop:
         self.status: Status = "running"
         self.error = ""
         self._stopping = False
+        self._unlearnt = 0  # updates in a row that could not be made
         self._requests: deque[tuple[Contribution, asyncio.Future[Update]]] = deque()
         self._arrived = News()
         self._changed = News()
@@ -73,7 +90,7 @@ class LearningLoop:
             await self._fail(error, f"internal error: {error!r}")
         finally:
             while self._requests:
-                self._requests.popleft()[1].set_exception(self.over())
+                _answer(self._requests.popleft()[1], self.over())
             self._changed.tell()
 
     def stop(self) -> None:
@@ -104,6 +121,8 @@ class LearningLoop:
         self._check_alive()
         if self.newest.finished:
             raise self.over()
+        if len(self._requests) >= MOST_REQUESTS:
+            raise RequestError("full", f"{MOST_REQUESTS} updates wait to be made already: try again")
         self.run.begin()
         done: asyncio.Future[Update] = asyncio.get_running_loop().create_future()
         self._requests.append((contribution, done))
@@ -115,14 +134,14 @@ class LearningLoop:
         self._check_alive()
         self.run.begin()
         self._arrived.tell()  # the clock runs
-        seen = None if known is None or known[0] != self.intake.lineage else (known[1], False)
+        seen = None if known is None else (*known, False)
         while True:
             self._check_alive()
-            newest = self.newest
-            if seen == (newest.version, newest.finished):
+            newest, lineage = self.newest, self.intake.lineage
+            if seen == (lineage, newest.version, newest.finished):
                 await self._changed.wait()
             else:
-                seen = newest.version, newest.finished
+                seen = lineage, newest.version, newest.finished
                 yield newest
 
     def over(self) -> RequestError:
@@ -146,28 +165,46 @@ class LearningLoop:
         if self._requests:
             await self._improve(*self._requests.popleft())
         elif self.intake.is_due:
-            parts = self.intake.take()
-            self._changed.tell()
-            await self._write_down(await self._update(parts))
+            await self._learn_from(self.intake.take())
         elif self.run.is_over():
             self._publish(self.run.policy())
         else:
             await self._arrived.wait(self.run.seconds_left)
 
+    async def _learn_from(self, parts: list[Part[Contribution]]) -> None:
+        """Make the update that is due; raises LearningError when there were several in a row that could not be made."""
+        self._changed.tell()  # there is room for more
+        try:
+            update = await self._update(parts)
+        except LearningError as error:
+            self._unlearnt += 1
+            if self._unlearnt >= MOST_UNLEARNT:
+                raise
+            _log.error("policy %s: %s: what was played is dropped", self.policy_id, error)
+            # Another lineage has actors play this version once more: nothing that they played is counted now.
+            self.intake.drop(parts, secrets.token_hex(8))
+            self._changed.tell()
+            return
+        self._unlearnt = 0
+        await self._write_down(update)
+
     async def _improve(self, contribution: Contribution, done: asyncio.Future[Update]) -> None:
         """Make an update out of turn; what is wrong with the rollout is said to who sent it, and is no failure."""
         origin = contribution.origin
+        if done.done():  # who asked has gone
+            return
         for name, newest in (("lineage", self.intake.lineage), ("policy_version", self.intake.version)):
             if getattr(origin, name) != newest:
-                error = RequestError("bad_value", f"{name}: the rollout must be of the newest policy, {newest}", name)
-                done.set_exception(error)
+                said = f"{name}: the rollout must be of the newest policy, {newest}"
+                _answer(done, RequestError("bad_value", said, name))
                 return
         try:
-            update = await self._update([Part(origin, contribution, self.intake.follow(origin))])
+            update = await self._update([Part(origin, contribution, self.intake.follows(origin))])
         except LearningError as reason:
-            done.set_exception(RequestError("bad_value", str(reason)))
+            _answer(done, RequestError("bad_value", str(reason)))
             return
-        done.set_result(update)
+        self.intake.follow(origin)
+        _answer(done, update)
         await self._write_down(update)
 
     async def _update(self, parts: list[Part[Contribution]]) -> Update:

@@ -12,7 +12,7 @@ from pathlib import Path
 from rattle.learning.learner import UpdateMetrics
 from rattle.services.training.given_policies import GivenPolicies
 from rattle.services.training.intake import Verdict
-from rattle.services.training.learning_loop import LearningLoop
+from rattle.services.training.learning_loop import MOST_REQUESTS, LearningLoop
 from rattle.services.training.opening import open_loops
 from rattle.services.training.policy_run import Update
 from rattle.services.training.rollouts import Contribution, part_of, read_contribution
@@ -63,6 +63,8 @@ class TrainingService:
         self._decoders = ThreadPoolExecutor(_DECODERS, "decoder")
         self._streams: dict[tuple[str, str], ActorStream] = {}
         self._learning: list[asyncio.Task[None]] = []
+        self._given_waiting = 0
+        self._is_stopping = False
         self._stack = ExitStack()
 
     async def start(self) -> None:
@@ -74,14 +76,15 @@ class TrainingService:
 
     async def stop(self) -> None:
         """End streams and runs: each after the update in progress, with a checkpoint."""
+        self._is_stopping = True
         for loop in self.loops.values():
             loop.stop()
-        self._end_streams(RequestError("shutting_down", "the service is stopping"))
+        self._end_streams(_stopping())
         await asyncio.gather(*self._learning)
         for loop in self.loops.values():
             await loop.close()
-        self._given_thread.submit(self._given.close)
-        self._given_thread.shutdown()
+        self._given_thread.shutdown(cancel_futures=True)
+        self._given.close()
         self._decoders.shutdown()
         self._stack.close()
 
@@ -125,8 +128,20 @@ class TrainingService:
 
     async def improve_given(self, policy: bytes, message: training_pb2.Rollout) -> tuple[bytes, UpdateMetrics]:
         """Improve a policy that came with the request."""
+        if self._is_stopping:
+            raise _stopping()
+        if self._given_waiting >= MOST_REQUESTS:
+            raise RequestError("full", f"{MOST_REQUESTS} policies wait to be improved already: try again")
+        self._given_waiting += 1
         work = asyncio.get_running_loop().run_in_executor
-        return await work(self._given_thread, self._given.improve, policy, message)
+        try:
+            return await work(self._given_thread, self._given.improve, policy, message)
+        except asyncio.CancelledError:
+            if self._is_stopping:
+                raise _stopping() from None
+            raise
+        finally:
+            self._given_waiting -= 1
 
     async def _learn(self, loop: LearningLoop) -> None:
         await loop.learn()
@@ -154,3 +169,7 @@ class TrainingService:
         for (policy, _), stream in list(self._streams.items()):
             if policy_id in (None, policy):
                 stream.end(reason)
+
+
+def _stopping() -> RequestError:
+    return RequestError("shutting_down", "the service is stopping")

@@ -143,12 +143,14 @@ def serve(
     """
 
     async def run() -> None:
-        stopped = _on_signals()
+        # Until there is something to stop, signals have their usual effect: starting may wait for other services.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         server = make_server(max_message_bytes, max_calls)
         address = bind(server, host, port)
         service.attach(server)
         checks = Health(server, service.names)
         await service.start()
+        stopped = _on_signals()
         await server.start()
         await checks.say(serving=True)
         sys.stdout.write(json.dumps({"service": name, "address": address, **more}) + "\n")

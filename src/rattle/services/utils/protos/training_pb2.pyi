@@ -415,7 +415,7 @@ class Policy(_message.Message):
     policy_id: _builtins.str
     version: _builtins.int
     lineage: _builtins.str
-    """another one each time that the service is started: versions of two lineages do not compare"""
+    """versions of two lineages do not compare; each start of the service is another one"""
     file: _builtins.bytes
     """a policy file"""
     first_tick: _builtins.int
