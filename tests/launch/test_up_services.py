@@ -20,6 +20,7 @@ from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.runs import row
 from rattle.trainer.progress import Summary
 from tests.launch.test_processes import PATIENCE, wait_for_end
+from tests.processes import ServiceProcess
 from tests.trainer.conftest import RATTLE, last_json, rattle, read_rows
 
 pytestmark = pytest.mark.integration
@@ -187,6 +188,17 @@ def test_two_policies_in_two_of_everything(tmp_path: Path) -> None:
     other = row(RunDirectory(tmp_path / "run-b"))
     assert (other["status"], other["env_steps"]) == ("finished", run.summary["env_steps"])
     assert other["policy_sha256"] != run.summary["policy_sha256"]
+
+
+def test_a_server_elsewhere_is_played_in_and_outlives_the_run(tmp_path: Path) -> None:
+    with ServiceProcess("env") as server:
+        settings = (*SMALL, "--set", f"env.url={server.url}")
+        with running(tmp_path, "--run-dir", "run", "--steps", "20000", *settings) as run:
+            assert run.end() == (0, "")
+        assert set(run.pids()) == {"training-0", "inference-0"}
+        assert server.kill(signal.SIGTERM) == 0
+    train = rattle("train", "--json", "--run-dir", "own", "--steps", "20000", *SMALL, cwd=tmp_path)
+    assert run.summary["policy_sha256"] == last_json(train.stdout)["policy_sha256"]
 
 
 def test_what_only_a_service_can_know_is_refused_in_one_line(tmp_path: Path) -> None:
