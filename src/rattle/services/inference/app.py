@@ -15,7 +15,6 @@ from rattle.services.inference.serving.models import Models
 from rattle.services.inference.serving.rest import RestFace
 from rattle.services.utils.asgi import App, Receive, Scope, Send, answer, answer_problem, decline
 from rattle.services.utils.grpc_serving import GRACE_SECONDS, Health, bind, make_server
-from rattle.services.utils.protos.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from rattle.trainer.settings import InferenceSection
 from rattle.wire import encoding
 from rattle.wire.problems import RequestError
@@ -81,7 +80,7 @@ class InferenceService:
         own = self._settings
         self._grpc = make_server(own.max_body_bytes, own.max_connections)
         address = bind(self._grpc, own.host, own.grpc_port)
-        add_GRPCInferenceServiceServicer_to_server(GrpcFace(self.plane, self.metrics), self._grpc)
+        GrpcFace(self.plane, self.metrics).attach(self._grpc)
         self._health = Health(self._grpc, [NAME])
         await asyncio.to_thread(self._source.start)
         await self._health.say(serving=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
 from numpy.typing import NDArray
 
 from rattle.services.inference.metrics import Metrics
@@ -19,7 +22,8 @@ from rattle.services.utils.protos import open_inference_pb2 as pb
 from rattle.services.utils.protos.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 from rattle.wire.problems import RequestError
 
-NAME = "inference.GRPCInferenceService"
+_SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+NAME: str = _SERVICE.full_name
 
 #: Where the numbers are of tensors that do not travel as bytes.
 _CONTENTS = {"UINT8": "uint_contents", "INT64": "int64_contents", "FP32": "fp32_contents"}
@@ -29,11 +33,22 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class GrpcFace(GRPCInferenceServiceServicer):
-    """The protocol's methods."""
+    """The protocol's methods; a RequestError that they raise ends the call with its status."""
 
     def __init__(self, plane: DataPlane, metrics: Metrics) -> None:
         self._plane = plane
         self._metrics = metrics
+
+    def attach(self, server: grpc.aio.Server) -> None:
+        """Add the methods to a server."""
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            method.name: grpc.unary_unary_rpc_method_handler(
+                partial(_answer, getattr(self, method.name), GetMessageClass(method.input_type)),
+                response_serializer=GetMessageClass(method.output_type).SerializeToString,
+            )
+            for method in _SERVICE.methods
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: _Context) -> pb.ServerLiveResponse:  # noqa: N802
         """Say that the process answers."""
@@ -67,10 +82,7 @@ class GrpcFace(GRPCInferenceServiceServicer):
         self, request: pb.ModelMetadataRequest, context: _Context
     ) -> pb.ModelMetadataResponse:
         """Say what a model takes and gives."""
-        try:
-            known = self._plane.model_metadata(request.name, request.version)
-        except RequestError as error:
-            await refuse(context, error)
+        known = self._plane.model_metadata(request.name, request.version)
         return pb.ModelMetadataResponse(
             name=known.name,
             versions=known.versions,
@@ -87,10 +99,24 @@ class GrpcFace(GRPCInferenceServiceServicer):
             status = "OK"
         except RequestError as error:
             status = STATUS[error.code].name
-            await refuse(context, error)
+            raise
         finally:
             self._metrics.request("grpc", status, time.perf_counter() - began)
         return _to_message(answer, request)
+
+
+async def _answer(
+    method: Callable[[Any, _Context], Awaitable[Message]], kind: type[Message], content: bytes, context: _Context
+) -> Message:
+    """Answer a call; gRPC itself would call it an error of the server where the content is no message of its kind."""
+    try:
+        request = kind.FromString(content)
+    except DecodeError:
+        await refuse(context, RequestError("bad_request", f"the request is no {kind.DESCRIPTOR.name}"))
+    try:
+        return await method(request, context)
+    except RequestError as error:
+        await refuse(context, error)
 
 
 def _described(tensor: TensorDescription) -> pb.ModelMetadataResponse.TensorMetadata:
