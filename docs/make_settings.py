@@ -14,9 +14,12 @@ from rattle.trainer.settings import (
     EnvironmentSection,
     EnvServiceSection,
     ExperimentSettings,
+    InferenceSection,
     LogSection,
     PolicySection,
     RecordSection,
+    TopologySection,
+    TrainingSection,
     TrainSection,
 )
 
@@ -28,6 +31,9 @@ SECTIONS: list[tuple[str, str, type[BaseModel]]] = [
     ("env.", "Environment `snake`", SnakeSettings),
     ("env.rewards.", "What a tick pays in `snake`", Rewards),
     ("env_service.", "The Env service", EnvServiceSection),
+    ("training.", "The Training service", TrainingSection),
+    ("inference.", "The Inference service", InferenceSection),
+    ("topology.", "What `rattle up` starts", TopologySection),
     ("policy.", "Policy", PolicySection),
     ("algorithm.", "Algorithm `a2c`", A2C),
     ("algorithm.", "Algorithm `reinforce`", Reinforce),

@@ -147,3 +147,11 @@ def test_the_commands_have_the_flags_that_they_are_given(kind: str) -> None:
     arguments = command(planned()[f"{kind}-0"], hellos, ["train.steps=7"])
     known = CliRunner().invoke(main, [arguments[0], "--help"]).output
     assert all(f"{flag} " in known for flag in arguments if flag.startswith("--"))
+
+
+def test_env_services_have_room_for_the_snakes_that_will_come() -> None:
+    by_agent = ("inference.api=agent", "inference.snakes=7", "topology.env=2")
+    assert command(planned(*by_agent)["env-1"], {})[2:4] == ["--set", "env_service.snakes=4"]
+    assert "env_service.snakes=4" not in command(planned(*by_agent, "env_service.snakes=9")["env-1"], {})
+    two = planned(*by_agent, "training.policies=[main, red]")
+    assert command(two["env-0"], {})[2:4] == ["--set", "env_service.snakes=7"]

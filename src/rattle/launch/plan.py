@@ -78,7 +78,16 @@ def _environments(settings: ExperimentSettings, config: Path) -> list[Service]:
         return []
     ports = (Port("--port", "url"),)
     count = settings.topology.env
-    return [Service("env", f"env-{number}", ("env", str(config)), ports) for number in range(count)]
+    arguments = ("env", str(config), *_room_for_snakes(settings))
+    return [Service("env", f"env-{number}", arguments, ports) for number in range(count)]
+
+
+def _room_for_snakes(settings: ExperimentSettings) -> tuple[str, ...]:
+    """Return what tells an Env service how many snakes will come by the agent API, unless the experiment does."""
+    if settings.inference.api != "agent" or settings.env_service.snakes is not None:
+        return ()
+    each = -(-settings.inference.snakes * len(settings.training.policies) // settings.topology.env)
+    return ("--set", f"env_service.snakes={each}")
 
 
 def _trainings(settings: ExperimentSettings, config: Path) -> list[Service]:

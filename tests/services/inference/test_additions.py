@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rattle.services.inference.actors import Assignment
-from rattle.services.inference.additions import Wanted, assign
+from rattle.services.inference.additions import MOST_ACTORS, Wanted, assign
 from rattle.services.inference.players import assignments
 from rattle.trainer.settings import ExperimentSettings
 from rattle.wire.problems import RequestError
@@ -85,6 +85,15 @@ def test_free_worlds_are_taken_over(wanted: dict[str, Any], first_world: int, wo
     assert added.env_url == "http://two", "where fewer play"
     with pytest.raises(RequestError, match="not free"):
         add(settings, [*without(settings, "main-1"), added], first_world=first_world)
+
+
+def test_actors_of_a_process_are_bounded() -> None:
+    settings = experiment("async", "agent")
+    playing = [Assignment(f"snake-{n}", "agent", "main", ENVS[0], 0, 1) for n in range(MOST_ACTORS)]
+    with pytest.raises(RequestError) as caught:
+        add(settings, playing)
+    assert caught.value.code == "full"
+    assert add(settings, playing[1:]).worlds == 1
 
 
 def test_names_are_not_used_twice() -> None:

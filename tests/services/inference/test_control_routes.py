@@ -94,6 +94,21 @@ def test_actors_are_listed(vector: Inference) -> None:
     assert "snake" not in second
 
 
+def test_metrics_say_what_actors_have_done(vector: Inference) -> None:
+    eventually(lambda: vector.agent("main-1")["receipts"]["accepted"] > 1)
+    connection = HTTPConnection(vector.process.url.removeprefix("http://"), timeout=PATIENCE)
+    connection.request("GET", "/metrics")
+    lines = connection.getresponse().read().decode().splitlines()
+    connection.close()
+    numbers = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    names = 'actor="main-1",policy="main"'
+    rollouts = float(numbers[f"rattle_inference_rollouts_total{{{names}}}"])
+    assert rollouts > 1
+    assert float(numbers[f"rattle_inference_env_steps_total{{{names}}}"]) == rollouts * 16 * 4
+    assert float(numbers[f'rattle_inference_receipts_total{{{names},verdict="accepted"}}']) > 1
+    assert sum(float(n) for name, n in numbers.items() if name.startswith("rattle_inference_actors{")) == 2
+
+
 def test_an_actor_is_paused_and_resumed(vector: Inference) -> None:
     status, _, content = vector.ask("POST", "/main-0/pause")
     assert (status, content["name"]) == (200, "main-0")

@@ -17,6 +17,9 @@ from rattle.services.inference.actors import Assignment
 from rattle.trainer.settings import ExperimentSettings
 from rattle.wire.problems import RequestError
 
+#: Actors of a process, of which each takes threads and a stream.
+MOST_ACTORS = 1024
+
 
 class Wanted(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What is known of an actor that shall be added; null: whatever fits."""
@@ -35,8 +38,10 @@ def assign(
 ) -> Assignment:
     """Return what another actor plays, beside those `playing`; `planned` were those of this process at its start.
 
-    Raises RequestError naming the field that cannot be, or conflict where nothing is left to play.
+    Raises RequestError naming the field that cannot be, conflict where nothing is left to play, and full.
     """
+    if len(playing) >= MOST_ACTORS:
+        raise RequestError("full", f"{MOST_ACTORS} actors play here already: remove one, or start another service")
     inference = settings.inference
     policy_id = wanted.policy_id or settings.training.policies[0]
     if policy_id not in settings.training.policies:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rattle.services.inference.actor_metrics import ActorMetrics
 from rattle.services.inference.app import InferenceService
 from rattle.services.inference.control_routes import ControlRoutes
 from rattle.services.inference.players import Players
@@ -23,6 +24,7 @@ def run(settings: ExperimentSettings, policy: str | None) -> None:
     if policy is None:
         players = Players(settings, models.publish)
         service = InferenceService(own, models, players, ControlRoutes(players, own.max_body_bytes))
+        service.metrics.registry.register(ActorMetrics(players))
     else:
         service = InferenceService(own, models, PolicyFile(policy, models.publish))
     serve(service, SERVICE, listen(own.host, own.port), own.max_connections, service.hello)

@@ -149,7 +149,11 @@ def serve(
         address = bind(server, host, port)
         service.attach(server)
         checks = Health(server, service.names)
-        await service.start()
+        try:
+            await service.start()
+        except BaseException:
+            await server.stop(0)  # one that is left as it is may keep the process
+            raise
         stopped = _on_signals()
         await server.start()
         await checks.say(serving=True)

@@ -1,0 +1,47 @@
+"""What the actors of an Inference service have done, for Prometheus."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import get_args
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from rattle.services.inference.actors import State
+from rattle.services.inference.players import Players
+
+_ACTOR = ["actor", "policy"]
+
+
+class ActorMetrics(Collector):
+    """Reads what the actors report, when somebody asks; actors that were removed are no longer counted."""
+
+    def __init__(self, players: Players) -> None:
+        self._players = players
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the numbers of all actors."""
+        states = GaugeMetricFamily("rattle_inference_actors", "Actors by what they do.", labels=["state"])
+        steps = CounterMetricFamily(
+            "rattle_inference_env_steps", "Ticks of all worlds that were played.", labels=_ACTOR
+        )
+        played = CounterMetricFamily("rattle_inference_rollouts", "Rollouts that were played.", labels=_ACTOR)
+        receipts = CounterMetricFamily(
+            "rattle_inference_receipts", "What the Training service said of rollouts.", labels=[*_ACTOR, "verdict"]
+        )
+        versions = GaugeMetricFamily("rattle_inference_actor_policy_version", "Policy version played.", labels=_ACTOR)
+        agents = self._players.agents()
+        doing = Counter(playing.report.state for playing in agents)
+        for state in get_args(State):
+            states.add_metric([state], doing[state])
+        for playing in agents:
+            names, report = [playing.assignment.name, playing.assignment.policy_id], playing.report
+            steps.add_metric(names, report.env_steps)
+            played.add_metric(names, report.rollouts)
+            versions.add_metric(names, -1 if report.policy_version is None else report.policy_version)
+            for verdict, number in playing.verdicts.items():
+                receipts.add_metric([*names, verdict.lower()], number)
+        yield from (states, steps, played, receipts, versions)
