@@ -187,6 +187,14 @@ def test_seconds_are_those_of_the_command_whatever_dies(tmp_path: Path) -> None:
     assert 0 < float(started[1].rpartition("train.seconds=")[2]) < 3
 
 
+def test_chaos_is_part_of_the_plain_summary(tmp_path: Path) -> None:
+    status, out, _ = run("--steps", "80000", "--kill-every", "0.3s", cwd=tmp_path)
+    assert status == 0
+    last = out.splitlines()[-1]
+    kills = out.count("killed on purpose")
+    assert last.startswith(f"services killed {kills} times, started again ")
+
+
 def test_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
     status, out, err = run("--steps", "50000", "--run-dir", "run", cwd=tmp_path, env=["warn"])
     assert (status, err) == (0, "")

@@ -1,15 +1,24 @@
-"""Where the policies of a run stand, from what Training services say of themselves."""
+"""Where the policies of a run stand, from what Training services say of themselves, and what came of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rattle.trainer.clock import Limits, fraction_done
-from rattle.trainer.progress import Progress
+from rattle.trainer.progress import Progress, Summary
 
 if TYPE_CHECKING:
     from rattle.services.utils.protos.training_pb2 import PolicyStatus, Status
+
+
+@dataclass(frozen=True)
+class ChaosSummary(Summary):
+    """What came of a run whose services were killed on purpose."""
+
+    kills: int
+    restarts: int
 
 
 class Standing:

@@ -9,7 +9,6 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from rattle.analytics.errors import AnalyticsError
@@ -18,7 +17,7 @@ from rattle.analytics.writer import TableWriter
 from rattle.launch.errors import LaunchError
 from rattle.launch.plan import Service, command, plan
 from rattle.launch.processes import Processes
-from rattle.launch.standing import Standing
+from rattle.launch.standing import ChaosSummary, Standing
 from rattle.launch.status_calls import StatusCalls
 from rattle.launch.supervisor import Note, Supervisor
 from rattle.launch.view import Picture, choose_view
@@ -33,14 +32,6 @@ from rattle.trainer.settings_sources import check_settings, read_yaml
 
 WRITER = "up"
 _POLL_SECONDS = 0.25
-
-
-@dataclass(frozen=True)
-class ChaosSummary(Summary):
-    """What came of a run whose services were killed on purpose."""
-
-    kills: int
-    restarts: int
 
 
 def up(settings: ExperimentSettings, run_dir: Path | None, *, kill_every: float | None, as_json: bool) -> None:

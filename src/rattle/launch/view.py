@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from rattle.launch.sparkline import History
+from rattle.launch.standing import ChaosSummary
 from rattle.launch.supervisor import Note, Watched
 from rattle.trainer.display import (
     JsonDisplay,
@@ -149,6 +150,8 @@ class PlainView:
     def finish(self, summary: Summary | None) -> None:
         """Print the summary."""
         self._display.finish(summary)
+        if isinstance(summary, ChaosSummary):
+            print_line(_chaos(summary))
 
 
 class LiveView:
@@ -188,6 +191,8 @@ class LiveView:
         self._live.stop()
         if summary is not None:
             self._console.print(closing(summary), highlight=False)
+        if isinstance(summary, ChaosSummary):
+            self._console.print(_chaos(summary), highlight=False)
 
     def _draw(self, picture: Picture) -> None:
         from rich.console import Group
@@ -211,6 +216,10 @@ class LiveView:
             yield Text(f"killed on purpose: {picture.kills}", style="dim")
         if self._warning:
             yield Text(self._warning, style="yellow", no_wrap=True, overflow="ellipsis")
+
+
+def _chaos(summary: ChaosSummary) -> str:
+    return f"services killed {summary.kills} times, started again {summary.restarts} times"
 
 
 def state_of(watched: Watched, *, stopping: bool) -> str:
