@@ -21,7 +21,7 @@ from tests.services.inference.serving.inference_process import InferenceProcess,
 PAGE = (Path(__file__).parents[4] / "docs" / "serving.md").read_text()
 #: What a snake sees by default.
 SNAKE = PolicySpec(
-    observation=Codes(cells=121, codes=5), num_actions=3, hidden_sizes=(8,), activation="relu", value_head=True
+    observation=Codes(cells=60, codes=5), num_actions=3, hidden_sizes=(8,), activation="relu", value_head=True
 )
 
 
