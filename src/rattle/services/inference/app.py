@@ -15,6 +15,7 @@ from rattle.services.inference.serving.models import Models
 from rattle.services.inference.serving.rest import RestFace
 from rattle.services.utils.asgi import App, Receive, Scope, Send, answer, answer_problem, decline
 from rattle.services.utils.grpc_serving import GRACE_SECONDS, Health, bind, make_server
+from rattle.services.utils.serving import look_for_garbage_seldom
 from rattle.trainer.settings import InferenceSection
 from rattle.wire import encoding
 from rattle.wire.problems import RequestError
@@ -28,6 +29,9 @@ class PolicySource(Protocol):
 
     def stop(self) -> None:
         """Stop, and wait until it has stopped; may take a while."""
+
+
+_OPERATION = ("/healthz", "/readyz", "/metrics")
 
 
 class InferenceService:
@@ -58,10 +62,12 @@ class InferenceService:
         elif path.startswith("/v1/agents") and self._control is not None:
             await self._control(scope, receive, send)
         else:
-            await self._operation(path, send)
+            await self._operation(path, scope["method"], send)
 
-    async def _operation(self, path: str, send: Send) -> None:
+    async def _operation(self, path: str, method: str, send: Send) -> None:
         try:
+            if path in _OPERATION and method not in ("GET", "HEAD"):
+                raise RequestError("wrong_method", f"{path} takes GET, not {method[:20]}", allow="GET")
             match path:
                 case "/healthz":
                     await answer(send, 200, encoding.JSON, b'{"status":"ok"}')
@@ -85,6 +91,7 @@ class InferenceService:
         await asyncio.to_thread(self._source.start)
         await self._health.say(serving=True)
         await self._grpc.start()
+        look_for_garbage_seldom()
         self.hello |= {"grpc": address, "models": list(self.plane.versions())}
 
     async def stop(self) -> None:

@@ -118,12 +118,16 @@ async def answering(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterato
         await refuse(context, error)
 
 
+#: Longer texts do not fit into the headers that clients take.
+_LONGEST_TEXT = 2000
+
+
 async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: RequestError) -> NoReturn:
     """End a call with the status of an error; the message begins with the field."""
     text = str(error)
     if error.field is not None and not text.startswith(error.field):
         text = f"{error.field}: {text}"
-    await context.abort(STATUS[error.code], text)
+    await context.abort(STATUS[error.code], text[:_LONGEST_TEXT])
     raise AssertionError  # abort has raised what ends the call
 
 

@@ -83,6 +83,8 @@ def test_the_server_says_what_it_is(server: InferenceProcess) -> None:
         ("POST", "/v2/models/snakes/versions/8/infer", 404, "unknown_policy"),
         ("GET", "/v2/models/snakes/config", 404, "unknown_path"),
         ("GET", "/v2x", 404, "unknown_path"),
+        ("POST", "/metrics", 405, "wrong_method"),
+        ("DELETE", "/healthz", 405, "wrong_method"),
         ("GET", "/", 404, "unknown_path"),
         ("GET", "/v1/agents", 404, "unknown_path"),
         ("GET", "/v2/" + "x" * 1000, 404, "unknown_path"),
