@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from datetime import UTC, datetime
 from socket import SOCK_DGRAM
@@ -20,6 +19,7 @@ from rattle.services.env.game import Game
 from rattle.services.env.lives import Moment
 from rattle.services.env.streams import Stream, Streams
 from rattle.services.utils.asgi import ClientGone, Receive, Scope, Send, answer, answer_problem, header, read_body
+from rattle.services.utils.serving import look_for_garbage_seldom
 from rattle.services.utils.sockets import listen
 from rattle.trainer.settings import EnvServiceSection
 from rattle.wire import encoding
@@ -29,9 +29,6 @@ Body = TypeVar("Body")
 
 #: How long streams may take to write their last line when the service stops, in seconds.
 GOODBYE_SECONDS = 2.0
-
-#: Objects that may be made and not freed before the process looks for garbage.
-_GARBAGE_OBJECTS = 50_000
 
 _METHODS = {"": "GET", "state": "GET", "reset": "POST", "snake": "GET", "move": "POST", "snake_reset": "POST"}
 
@@ -64,10 +61,7 @@ class AgentFace:
 
     async def start(self) -> None:
         """Let the clock run."""
-        # To look through all that is loaded for garbage again and again would hold up ticks for 60 ms at a time.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_GARBAGE_OBJECTS, 20, 20)
+        look_for_garbage_seldom()
         self.clock.start(self._tick)
 
     async def stop(self) -> None:
