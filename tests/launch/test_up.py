@@ -187,6 +187,18 @@ def test_seconds_are_those_of_the_command_whatever_dies(tmp_path: Path) -> None:
     assert 0 < float(started[1].rpartition("train.seconds=")[2]) < 3
 
 
+def test_it_goes_on_where_nobody_reads(tmp_path: Path) -> None:
+    process = begin(
+        "--json", "--steps", "60000", "--run-dir", "run", "--kill-every", "0.3s", cwd=tmp_path, env=["warn"]
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 0
+    assert row(RunDirectory(tmp_path / "run"))["status"] == "finished"
+
+
 def test_chaos_is_part_of_the_plain_summary(tmp_path: Path) -> None:
     status, out, _ = run("--steps", "80000", "--kill-every", "0.3s", cwd=tmp_path)
     assert status == 0

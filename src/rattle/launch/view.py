@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -114,7 +115,8 @@ class JsonView:
     def note(self, note: Note) -> None:
         """Print what is worth a warning to stderr."""
         if note.level == "WARNING" and self._warnings.worth_showing(note):
-            sys.stderr.write(sentence(note) + "\n")
+            with suppress(OSError):  # nobody reads any more
+                sys.stderr.write(sentence(note) + "\n")
 
     def update(self, picture: Picture) -> None:
         """Print where the run stands, at most once a second."""
