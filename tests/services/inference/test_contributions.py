@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import grpc
 import pytest
@@ -244,3 +246,33 @@ def test_a_service_that_is_not_there_yet_is_waited_for() -> None:
     finally:
         actor.close()
         learner.stop()
+
+
+def test_a_service_that_answers_garbage_is_waited_for(learner: LearnerDouble, actor: Actor) -> None:
+    learner.send(policy_message(0))
+    held = actor.held()
+    learner.stop()
+    answered = threading.Event()
+    with socket.create_server(("127.0.0.1", learner.port)) as listener:
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.sendall(bytes(range(256)) * 64)
+                    answered.set()
+
+        garbage = threading.Thread(target=answer)
+        garbage.start()
+        actor.contributions.contribute(training_pb2.Rollout(first_world=3), held, continues=False)
+        assert answered.wait(30)
+        listener.shutdown(socket.SHUT_RDWR)
+        garbage.join(30)
+    learner.start()
+    learner.wait_for(lambda: bool(learner.rollouts))
+    assert learner.rollouts[-1].first_world == 3
+    learner.send(policy_message(1))
+    newer = actor.contributions.policy(newer_than=held)
+    assert newer is not None
+    assert newer.policy.version == 1
