@@ -15,6 +15,7 @@ BENCHMARKS = (
     "training",
     "served_training",
     "up",
+    "serving",
     "learning",
 )
 
