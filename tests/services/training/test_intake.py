@@ -212,6 +212,15 @@ def test_lives_are_forgotten_when_nothing_of_them_could_count_again() -> None:
     assert dict(intake.actors()).keys() == {"actor-0"}
 
 
+def test_no_life_is_forgotten_while_something_of_it_could_count_again() -> None:
+    intake = as_it_comes(max_policy_age=10_000)
+    played = [origin(0, version=0, life=f"life {number}", worlds=WORLDS) for number in range(1500)]
+    for one in played:
+        assert offer(intake, one) is Verdict.ACCEPTED
+        update(intake)
+    assert {offer(intake, one) for one in played} == {Verdict.DUPLICATE}
+
+
 @dataclass
 class Event:
     """An actor's message that arrives: a new rollout, an earlier one again, or the first of another life."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -29,7 +30,7 @@ from tests.services.training.playing import (
     Server,
     train_to_the_end,
 )
-from tests.services.training.test_rollouts import episode
+from tests.services.training.test_rollouts import array, episode
 from tests.trainer.conftest import read_rows, small_settings
 
 TrainSmall = Callable[..., tuple[Summary, RunDirectory]]
@@ -147,26 +148,48 @@ def test_rollouts_of_an_earlier_start_are_stale(tmp_path: Path) -> None:
         assert client.status().rollouts_stale == 1
 
 
-def test_an_episode_with_a_hole_is_not_counted(tmp_path: Path) -> None:
-    settings = small_settings("env.worlds=2", "train.steps=null")
+def test_episodes_with_a_hole_are_not_counted_and_all_others_are(tmp_path: Path) -> None:
+    settings = small_settings("env.worlds=3", "train.steps=null", "record.every_episodes=1")
     directory = RunDirectory(tmp_path / "run")
-    player = Player(settings)
+    player, played, lost = Player(settings), list[training_pb2.Rollout](), range(48, 64)
     with Server(settings, directory.path) as server, server.client() as client:
-        for version in range(60):
-            policy = next(iter(client.watch()))
-            rollout = player.play(policy)
-            if version == 3:  # is played, and never arrives
-                rollout = player.play(policy)
-            client.contribute(rollout)
-            _until(client, "running", version=version + 1)
-    episodes = read_rows(directory, "episodes")
-    assert {row["world"] for row in episodes} == {0, 1}
-    # Those that were in progress at the hole are missing, and no other.
-    for world in (0, 1):
-        numbers = [row["world_episode"] for row in episodes if row["world"] == world]
-        missing = set(range(numbers[-1] + 1)) - set(numbers)
-        assert len(missing) <= 2
-        assert missing
+        for version, policy in zip(range(60), client.watch(), strict=False):
+            played.append(player.play(policy))
+            if version == 3:  # it never arrives, and the worlds go on
+                played.append(player.play(policy))
+            assert client.contribute(played[-1]) == ACCEPTED
+        _until(client, "running", version=60)
+    whole = [row for row in _episodes_in(played) if row["last_tick"] < lost.start or row["first_tick"] >= lost.stop]
+    names = ("world", "world_episode", "length", "return")
+    found = [{name: row[name] for name in names} for row in read_rows(directory, "episodes")]
+    assert found == [{name: row[name] for name in names} for row in whole]
+    assert 0 < len(found) < len(_episodes_in(played))
+    recorded = {row["world_episode"]: 0 for row in steps_of(directory)}
+    assert list(recorded) == [row["world_episode"] for row in whole if row["world"] == 0]
+
+
+def _episodes_in(rollouts: list[training_pb2.Rollout]) -> list[dict[str, Any]]:
+    """Return the episodes that ended in rollouts that follow each other, in the order in which they ended."""
+    columns = {
+        name: np.concatenate([array(getattr(rollout, name)) for rollout in rollouts])
+        for name in ("reward", "terminated", "truncated", "world_episode")
+    }
+    ended = columns["terminated"] | columns["truncated"]
+    first, rows = [0, 0, 0], []
+    for tick, world in np.argwhere(ended).tolist():
+        own = slice(first[world], tick + 1)
+        rows.append(
+            {
+                "world": world,
+                "world_episode": int(columns["world_episode"][tick, world]),
+                "length": own.stop - own.start,
+                "return": float(columns["reward"][own, world].sum(dtype=np.float64)),
+                "first_tick": own.start,
+                "last_tick": tick,
+            }
+        )
+        first[world] = tick + 1
+    return rows
 
 
 class TestAsItComes:

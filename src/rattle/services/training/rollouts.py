@@ -241,8 +241,7 @@ def side_by_side(contributions: Sequence[Contribution]) -> tuple[RolloutBuffer, 
         name: np.concatenate([_padded(buffer.metrics[name], ticks) for buffer in buffers], axis=1)
         for name in buffers[0].metrics
     }
-    first = contributions[0]
-    states = first.buffer.state if first.origin.first_world == 0 else []
+    states = buffers[0].state
     return RolloutBuffer.over(arrays, metrics, [*states, *[""] * (ticks - len(states))]), ticks
 
 
