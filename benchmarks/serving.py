@@ -34,7 +34,7 @@ from rattle.trainer.settings import PolicySection
 SECONDS = 1.5  # a measurement
 REPEATS = 7
 INFER = "/inference.GRPCInferenceService/ModelInfer"
-CELLS = 121  # that a snake sees by default
+CELLS = 60  # that a snake sees by default
 
 #: The answers' seconds of one measurement.
 Measure = Callable[[], list[float]]
@@ -216,7 +216,7 @@ def main() -> None:
     report(
         "serving",
         "Serving policies on loopback",
-        "The default policy (121 cells, two layers of 64), client and servers on the same cores; a client asks "
+        "The default policy (60 cells, two layers of 64), client and servers on the same cores; a client asks "
         f"again when it has its answer. {REPEATS} measurements of {SECONDS:.1f} s, all ways taking turns; figures "
         "are medians over them, best is the best measurement. Clients are plain sockets in one thread where no "
         "other is named: the usual ones in Python cost more than the server. Floors: a bare endpoint on the same "

@@ -60,6 +60,8 @@ class Schedule:
         """Go on to the next tick that is still to come."""
         if self._start is not None:
             self._count = max(self._count, math.floor((now - self._start) * self._fps)) + 1
+            if self.wait(now) <= 0.0:  # the product was rounded down
+                self._count += 1
 
 
 class Turns:
