@@ -15,6 +15,8 @@ BENCHMARKS = (
     "training",
     "served_training",
     "up",
+    "update_policy",
+    "policy_latency",
     "serving",
     "learning",
 )

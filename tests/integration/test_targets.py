@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.trainer.conftest import REPOSITORY, last_json, rattle
+from tests.trainer.conftest import RATTLE, REPOSITORY, last_json, rattle
 
 pytestmark = pytest.mark.integration
 
@@ -17,6 +18,18 @@ EXPERIMENTS = REPOSITORY / "shared" / "experiments"
 def test_the_default_experiment_learns_to_eat(tmp_path: Path, seed: int) -> None:
     trained = rattle("train", "--steps", "6000000", "--seed", seed, "--run-dir", "run", "--json", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
+    evaluated = last_json(rattle("eval", "run", "--episodes", "200", "--json", cwd=tmp_path).stdout)
+    assert evaluated["mean_food"] >= 40
+
+
+def test_services_that_are_killed_again_and_again_learn_it_too(tmp_path: Path) -> None:
+    command = [*RATTLE, "up", "--steps", "6000000", "--kill-every", "8s", "--run-dir", "run", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    summary = last_json(done.stdout)
+    assert summary["status"] == "finished"
+    assert summary["kills"] >= 2
+    assert summary["restarts"] >= summary["kills"] - 1  # the last may have died when all was done
     evaluated = last_json(rattle("eval", "run", "--episodes", "200", "--json", cwd=tmp_path).stdout)
     assert evaluated["mean_food"] >= 40
 
