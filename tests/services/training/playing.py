@@ -10,6 +10,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
+import numpy as np
+import pytest
+from numpy.typing import NDArray
 
 from rattle.envs.philox import derive_seed
 from rattle.learning.algorithms import A2C
@@ -17,9 +20,11 @@ from rattle.policies.acting import ActingPolicy
 from rattle.policies.file import load_policy
 from rattle.services.inference.rollouts import to_rollout
 from rattle.services.training.face import TrainingFace
+from rattle.services.training.policy_run import PolicyRun
 from rattle.services.training.service import TrainingService
 from rattle.services.utils.grpc_serving import bind, make_server
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
+from rattle.services.utils.tensors import DTYPES
 from rattle.trainer.collector import Actor, Collector, Group
 from rattle.trainer.recorder import recorded_episodes
 from rattle.trainer.settings import ExperimentSettings
@@ -32,6 +37,11 @@ ACCEPTED, DUPLICATE, STALE, FINISHED = (
     training_pb2.Receipt.FINISHED,
 )
 SECONDS = 60  # of patience
+
+
+def array(message: training_pb2.Tensor) -> NDArray[Any]:
+    """Return the content of a tensor, to be changed at will."""
+    return np.frombuffer(bytearray(message.data), DTYPES[message.dtype]).reshape(tuple(message.shape))
 
 
 class Player:
@@ -191,3 +201,44 @@ def train_to_the_end(client: Client, player: Player) -> training_pb2.Policy:
             return policy
         assert client.contribute(player.play(policy)) == ACCEPTED
     raise AssertionError
+
+
+class BusyLearner:
+    """A learner whose first update takes until `go_on`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._gate = threading.Event()
+        learn = PolicyRun.learn
+
+        def slowly(*arguments: object) -> object:
+            assert self._gate.wait(60)
+            return learn(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(PolicyRun, "learn", slowly)
+
+    def go_on(self) -> None:
+        self._gate.set()
+
+
+def episodes_in(rollouts: list[training_pb2.Rollout]) -> list[dict[str, Any]]:
+    """Return the episodes that ended in rollouts that follow each other, in the order in which they ended."""
+    columns = {
+        name: np.concatenate([array(getattr(rollout, name)) for rollout in rollouts])
+        for name in ("reward", "terminated", "truncated", "world_episode")
+    }
+    ended = columns["terminated"] | columns["truncated"]
+    first, rows = [0] * ended.shape[1], []
+    for tick, world in np.argwhere(ended).tolist():
+        own = slice(first[world], tick + 1)
+        rows.append(
+            {
+                "world": world,
+                "world_episode": int(columns["world_episode"][tick, world]),
+                "length": own.stop - own.start,
+                "return": float(columns["reward"][own, world].sum(dtype=np.float64)),
+                "first_tick": own.start,
+                "last_tick": tick,
+            }
+        )
+        first[world] = tick + 1
+    return rows

@@ -92,6 +92,15 @@ class TestInOrder:
             assert offer(intake, origin(actor, 3, lineage="second")) is Verdict.ACCEPTED
         assert not any(part.follows for part in intake.take())
 
+    def test_what_could_not_be_learnt_from_is_followed_by_nothing(self) -> None:
+        intake = in_order()
+        for actor in range(3):
+            offer(intake, origin(actor))
+        intake.drop(intake.take(), "second")
+        for actor in range(3):
+            offer(intake, origin(actor, 2, lineage="second"))
+        assert not any(part.follows for part in intake.take())
+
     def test_an_actor_never_waits(self) -> None:
         intake = in_order(max_waiting=1)
         for actor in range(3):

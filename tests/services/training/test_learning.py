@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,7 +13,6 @@ import pytest
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.policies.file import load_policy
-from rattle.services.training.policy_run import PolicyRun
 from rattle.services.utils.protos import training_pb2
 from rattle.trainer.progress import Summary
 from rattle.trainer.run_tables import read_run_row
@@ -25,12 +22,14 @@ from tests.services.training.playing import (
     DUPLICATE,
     FINISHED,
     STALE,
+    BusyLearner,
     Client,
     Player,
     Server,
+    episodes_in,
     train_to_the_end,
 )
-from tests.services.training.test_rollouts import array, episode
+from tests.services.training.test_rollouts import episode
 from tests.trainer.conftest import read_rows, small_settings
 
 TrainSmall = Callable[..., tuple[Summary, RunDirectory]]
@@ -159,37 +158,13 @@ def test_episodes_with_a_hole_are_not_counted_and_all_others_are(tmp_path: Path)
                 played.append(player.play(policy))
             assert client.contribute(played[-1]) == ACCEPTED
         _until(client, "running", version=60)
-    whole = [row for row in _episodes_in(played) if row["last_tick"] < lost.start or row["first_tick"] >= lost.stop]
+    whole = [row for row in episodes_in(played) if row["last_tick"] < lost.start or row["first_tick"] >= lost.stop]
     names = ("world", "world_episode", "length", "return")
     found = [{name: row[name] for name in names} for row in read_rows(directory, "episodes")]
     assert found == [{name: row[name] for name in names} for row in whole]
-    assert 0 < len(found) < len(_episodes_in(played))
+    assert 0 < len(found) < len(episodes_in(played))
     recorded = {row["world_episode"]: 0 for row in steps_of(directory)}
     assert list(recorded) == [row["world_episode"] for row in whole if row["world"] == 0]
-
-
-def _episodes_in(rollouts: list[training_pb2.Rollout]) -> list[dict[str, Any]]:
-    """Return the episodes that ended in rollouts that follow each other, in the order in which they ended."""
-    columns = {
-        name: np.concatenate([array(getattr(rollout, name)) for rollout in rollouts])
-        for name in ("reward", "terminated", "truncated", "world_episode")
-    }
-    ended = columns["terminated"] | columns["truncated"]
-    first, rows = [0, 0, 0], []
-    for tick, world in np.argwhere(ended).tolist():
-        own = slice(first[world], tick + 1)
-        rows.append(
-            {
-                "world": world,
-                "world_episode": int(columns["world_episode"][tick, world]),
-                "length": own.stop - own.start,
-                "return": float(columns["reward"][own, world].sum(dtype=np.float64)),
-                "first_tick": own.start,
-                "last_tick": tick,
-            }
-        )
-        first[world] = tick + 1
-    return rows
 
 
 class TestAsItComes:
@@ -236,23 +211,6 @@ class TestAsItComes:
             busy.go_on()
             assert [client.receipt().verdict for _ in range(17)].count(ACCEPTED) >= 1
             assert client.status().rollouts_accepted >= 4
-
-
-class BusyLearner:
-    """A learner whose first update takes until `go_on`."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._gate = threading.Event()
-        learn = PolicyRun.learn
-
-        def slowly(*arguments: object) -> object:
-            assert self._gate.wait(60)
-            return learn(*arguments)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(PolicyRun, "learn", slowly)
-
-    def go_on(self) -> None:
-        self._gate.set()
 
 
 def test_each_policy_is_trained_by_itself(train_small: TrainSmall, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,12 +17,22 @@ from rattle.analytics.run_directory import RunDirectory
 from rattle.errors import RattleError
 from rattle.learning.learner import Learner
 from rattle.policies.file import Policy, dump_policy, dump_tensors, load_policy
-from rattle.services.training.learning_loop import MOST_UNLEARNT
+from rattle.services.training.learning_loop import MOST_REQUESTS, MOST_UNLEARNT
 from rattle.services.training.policy_run import PolicyRun
 from rattle.services.utils.protos import training_pb2
 from rattle.trainer.build import build_learner
 from rattle.trainer.run_tables import read_run_row
-from tests.services.training.playing import ACCEPTED, FINISHED, STALE, Client, Player, Server
+from tests.services.training.playing import (
+    ACCEPTED,
+    FINISHED,
+    SECONDS,
+    STALE,
+    BusyLearner,
+    Client,
+    Player,
+    Server,
+    episodes_in,
+)
 from tests.services.training.test_rollouts import Spoil, change, clear, put, say
 from tests.trainer.conftest import read_rows, small_settings
 
@@ -168,9 +179,9 @@ class TestStreams:
             watching = client.watch()
             next(watching)
             server.stop()
-            with ended(Status.UNAVAILABLE):
+            with ended(Status.UNAVAILABLE, "the service is stopping"):
                 client.receipt()
-            with ended(Status.UNAVAILABLE):
+            with ended(Status.UNAVAILABLE, "the service is stopping"):
                 list(watching)
 
 
@@ -299,6 +310,34 @@ class TestOwnPolicy:
             client.stub.UpdatePolicy(training_pb2.UpdatePolicyRequest(rollout=rollout))
         server.stop()
         assert len(read_rows(RunDirectory(tmp_path / "run"), "updates")) == 5
+
+    def test_its_episodes_go_on_from_one_update_to_the_next(
+        self, client: Client, player: Player, server: Server, tmp_path: Path
+    ) -> None:
+        played = []
+        for _ in range(40):
+            played.append(player.play(client.policy()))
+            client.stub.UpdatePolicy(training_pb2.UpdatePolicyRequest(rollout=played[-1]))
+        server.stop()
+        rows = read_rows(RunDirectory(tmp_path / "run"), "episodes")
+        assert [(row["world"], row["length"], row["return"]) for row in rows] == [
+            (row["world"], row["length"], row["return"]) for row in episodes_in(played)
+        ]
+
+    def test_only_so_many_may_wait(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        busy, settings = BusyLearner(monkeypatch), small_settings(*SMALL)
+        with Server(settings, tmp_path / "run") as server, server.client() as client:
+            request = training_pb2.UpdatePolicyRequest(rollout=Player(settings).play(client.policy()))
+            answers = [client.stub.UpdatePolicy.future(request, timeout=SECONDS) for _ in range(MOST_REQUESTS + 2)]
+            answered: queue.SimpleQueue[Any] = queue.SimpleQueue()
+            for answer in answers:
+                answer.add_done_callback(answered.put)
+            assert answered.get(timeout=SECONDS).code() is Status.RESOURCE_EXHAUSTED
+            busy.go_on()
+            codes = [answered.get(timeout=SECONDS).code() for _ in answers[1:]]
+            assert codes.count(Status.OK) == 1
+            # The others are of an older version by now, or came too close together.
+            assert {*codes} <= {Status.OK, Status.INVALID_ARGUMENT, Status.RESOURCE_EXHAUSTED}
 
     def test_a_rollout_of_some_worlds_is_not_enough(self, client: Client) -> None:
         rollout = Player(small_settings(*SMALL), 0, 2).play(client.policy())

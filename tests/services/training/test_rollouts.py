@@ -10,7 +10,6 @@ import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from rattle.policies.file import dump_policy
 from rattle.services.training.rollouts import (
@@ -26,7 +25,7 @@ from rattle.services.utils.tensors import DTYPES, to_message
 from rattle.trainer.build import as_policy, build_learner, policy_spec
 from rattle.trainer.worlds import build_worlds
 from rattle.wire.problems import RequestError
-from tests.services.training.playing import Player
+from tests.services.training.playing import Player, array
 from tests.trainer.conftest import small_settings
 
 DUEL = ("env.worlds=6", "env.num_snakes=2", "env.food=2", "record.every_episodes=1")
@@ -81,10 +80,6 @@ def pole() -> Played:
 @pytest.fixture(scope="module")
 def snakes() -> Played:
     return Played("inference.api=agent", "inference.snakes=3")
-
-
-def array(message: training_pb2.Tensor) -> NDArray[Any]:
-    return np.frombuffer(bytearray(message.data), DTYPES[message.dtype]).reshape(tuple(message.shape))
 
 
 #: Makes something in a rollout wrong.
