@@ -77,7 +77,9 @@ class TrainingSection(_Section):
     max_policy_age: int = Field(
         4, ge=0, description="Mode async: rollouts of policies that are older, in updates, are not learnt from."
     )
-    max_waiting: int = Field(4, ge=1, description="Rollouts of one actor that may wait; its next ones are not read.")
+    max_waiting: int = Field(
+        1, ge=1, description="Rollouts of one actor that may wait: its receipts are held back until there are fewer."
+    )
     max_message_bytes: int = Field(2**28, ge=2**16, lt=2**31, description="The largest rollout or policy.")
 
     @field_validator("policies")

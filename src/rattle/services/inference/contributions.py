@@ -24,8 +24,9 @@ from rattle.services.inference.training_link import (
 )
 from rattle.services.utils.protos import training_pb2
 
-#: Rollouts without a receipt that an actor may have: one is learnt from while the next is played.
-AHEAD = 2
+#: Rollouts without a receipt that an actor may have. The receipt comes when the rollout begins to be learnt from, and
+#: then the next one is played: its policy is one update old, where more in advance would make it older.
+AHEAD = 1
 #: What the names of a rollout may add to its size.
 _NAMES_BYTES = 1024
 
