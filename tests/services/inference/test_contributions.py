@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 
 import grpc
 import pytest
@@ -28,6 +29,12 @@ class Actor:
         self.stop = threading.Event()
         self.contributions = Contributions(self.link, self.feed, "main-0", self.stop)
         self.feed.start()
+
+    def contribute_aside(self, first_world: int, held: HeldPolicy) -> None:
+        """Contribute in a thread: it takes until there is a receipt."""
+        rollout = training_pb2.Rollout(first_world=first_world)
+        play = partial(self.contributions.contribute, rollout, held, continues=False)
+        threading.Thread(target=play, daemon=True).start()
 
     def held(self) -> HeldPolicy:
         held = self.contributions.policy()
@@ -120,7 +127,7 @@ def test_what_has_no_receipt_is_sent_again_after_the_service_came_back(learner: 
         raise AssertionError
 
     learner.on_rollout = die
-    actor.contributions.contribute(training_pb2.Rollout(first_world=7), held, continues=False)
+    actor.contribute_aside(7, held)
     learner.wait_for(lambda: len(learner.rollouts) == 1)
     learner.stop()
     learner.on_rollout = lambda rollout, context: training_pb2.Receipt.ACCEPTED
@@ -265,7 +272,7 @@ def test_a_service_that_answers_garbage_is_waited_for(learner: LearnerDouble, ac
 
         garbage = threading.Thread(target=answer)
         garbage.start()
-        actor.contributions.contribute(training_pb2.Rollout(first_world=3), held, continues=False)
+        actor.contribute_aside(3, held)
         assert answered.wait(30)
         listener.shutdown(socket.SHUT_RDWR)
         garbage.join(30)
