@@ -85,8 +85,8 @@ def main() -> None:
         "From an update to every actor",
         f"Env, Training and Inference services with the default experiment on the same cores, for {SECONDS:.0f} "
         "seconds; beside the actor that plays, others watch the policy, each on a connection of its own. Counted "
-        "from the time in the update's row, which is written when the policy has been made, to the last watcher that "
-        "has read and checked the policy. A slow watcher gets the newest policy and misses those between.",
+        "from the time in the update's row, which is written as the policy goes out, within milliseconds, to the last "
+        "watcher that has read and checked the policy. A slow watcher gets the newest policy and misses those between.",
         table(
             ("watchers", "updates", "median of the last", "99th percentile", "most", "missed"), map(measure, WATCHERS)
         ),
