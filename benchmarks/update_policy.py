@@ -49,6 +49,7 @@ class Bare(training_pb2_grpc.TrainingServicer):
 
 async def bare() -> None:
     """Serve the floor."""
+    keep_memory()
     server = make_server(2**28, 100)
     address = bind(server, "127.0.0.1", 0)
     training_pb2_grpc.add_TrainingServicer_to_server(Bare(), server)
