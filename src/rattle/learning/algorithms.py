@@ -57,6 +57,10 @@ class Algorithm(Protocol):
         """Whether rollouts must hold one complete episode of every slot, instead of a fixed number of ticks."""
 
     @property
+    def rollout_ticks(self) -> int:
+        """Return the ticks of a rollout: just so many or, where episodes are complete, at most."""
+
+    @property
     def needs_value(self) -> bool:
         """Whether the policy needs a value head."""
 
@@ -96,6 +100,11 @@ class A2C(_Settings):
         return False
 
     @property
+    def rollout_ticks(self) -> int:
+        """Return the ticks of a rollout."""
+        return self.ticks
+
+    @property
     def needs_value(self) -> bool:
         """The critic is the value head."""
         return True
@@ -123,6 +132,11 @@ class Reinforce(_Settings):
     def complete_episodes(self) -> bool:
         """Returns are summed to the end of an episode, so it must be there."""
         return True
+
+    @property
+    def rollout_ticks(self) -> int:
+        """Return the most ticks of a rollout."""
+        return self.max_episode_ticks
 
     @property
     def needs_value(self) -> bool:

@@ -8,7 +8,6 @@ import numpy as np
 
 from rattle.envs.philox import derive_seed
 from rattle.envs.vector import EnvironmentSpec
-from rattle.learning.algorithms import A2C
 from rattle.learning.learner import Learner
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.file import Policy
@@ -28,10 +27,9 @@ def build_collector(settings: ExperimentSettings) -> Collector:
     parts = min(max(turns, settings.train.actors), total)
     firsts = [total * number // parts for number in range(parts + 1)]
     algorithm = settings.algorithm
-    ticks = algorithm.ticks if isinstance(algorithm, A2C) else algorithm.max_episode_ticks
     made = [Group(build_worlds(settings, last - first, first), first) for first, last in pairwise(firsts)]
     shares = [Actor(made[number : number + turns]) for number in range(0, parts, turns)]
-    return Collector(shares, ticks, complete_episodes=algorithm.complete_episodes)
+    return Collector(shares, algorithm.rollout_ticks, complete_episodes=algorithm.complete_episodes)
 
 
 def policy_spec(settings: ExperimentSettings, environment: EnvironmentSpec) -> PolicySpec:

@@ -114,7 +114,7 @@ def episode_buffer(settings: ExperimentSettings) -> RolloutBuffer:
     if settings.env.id != "snake":
         raise EnvError(f"'{settings.env.id}' has no agent API, only 'snake' has: set inference.api=vector")
     algorithm = settings.algorithm
-    ticks = algorithm.max_episode_ticks if algorithm.id == "reinforce" else MAX_EPISODE_TICKS
+    ticks = algorithm.rollout_ticks if algorithm.complete_episodes else MAX_EPISODE_TICKS
     radius = validated(SnakeSettings, settings.env.own_settings, "snake").vision_radius
     shape = (ticks, 1)
     arrays: dict[str, NDArray[Any]] = {

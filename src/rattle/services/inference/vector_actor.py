@@ -11,7 +11,6 @@ from rattle.clients.retries import persevering
 from rattle.envs.errors import WorldsLost
 from rattle.envs.philox import derive_seed
 from rattle.errors import RattleError
-from rattle.learning.algorithms import A2C
 from rattle.policies.acting import ActingPolicy
 from rattle.services.inference.actors import Assignment, Control
 from rattle.services.inference.contributions import Contributions
@@ -83,8 +82,7 @@ class VectorActor:
                 group.worlds.close()
             raise
         algorithm = self._settings.algorithm
-        ticks = algorithm.ticks if isinstance(algorithm, A2C) else algorithm.max_episode_ticks
-        collector = Collector([Actor(groups)], ticks, complete_episodes=algorithm.complete_episodes)
+        collector = Collector([Actor(groups)], algorithm.rollout_ticks, complete_episodes=algorithm.complete_episodes)
         collector.ticks = held.first_tick
         return collector
 

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.envs.vector import EnvironmentSpec
-from rattle.learning.algorithms import A2C
 from rattle.policies.spec import Codes, Floats, observation_input
 from rattle.services.training.intake import Origin
 from rattle.services.utils.protos import training_pb2
@@ -45,9 +44,8 @@ class Form:
         """Return the form for an experiment's algorithm and a policy that observes and acts so."""
         algorithm, by_agents = settings.algorithm, settings.inference.api == "agent"
         complete = by_agents or algorithm.complete_episodes
-        if isinstance(algorithm, A2C):
-            return cls(observation, num_actions, MOST_TICKS if by_agents else algorithm.ticks, complete)
-        return cls(observation, num_actions, algorithm.max_episode_ticks, complete)
+        of_any_length = by_agents and not algorithm.complete_episodes
+        return cls(observation, num_actions, MOST_TICKS if of_any_length else algorithm.rollout_ticks, complete)
 
 
 @dataclass(frozen=True)
