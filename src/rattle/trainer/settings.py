@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from rattle.learning.algorithms import A2C, AlgorithmSettings
 from rattle.policies.spec import Activation
 
+#: Sections that may be written as a single value, and the key in them that it is the value of.
+SHORT_FORMS = {"sync": "mode"}
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -117,6 +120,50 @@ class InferenceSection(_Section):
     max_connections: int = Field(4096, ge=1, description="Connections at a time; more are answered with 503.")
 
 
+class SyncSection(_Section):
+    """The Sync service, where it listens and whom it leads; and its members: where they find it."""
+
+    mode: Literal["none", "pace", "lockstep"] = Field(
+        "none",
+        description="pace: datagrams at a fixed frequency advance the agent API's world; lockstep: every tick "
+        "waits for all who take part, so that a run is the same every time. `sync: lockstep` is short for this key.",
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    port: int = Field(5555, ge=0, le=65535, description="UDP port to listen on; 0: any free one.")
+    http_port: int = Field(8005, ge=0, le=65535, description="Port of status and metrics, HTTP; 0: any free one.")
+    frequency: float | None = Field(
+        None, gt=0, le=10_000, description="Ticks a second, at most in lockstep; null: 10, or as fast as all answer."
+    )
+    participants: tuple[str, ...] = Field(
+        (),
+        max_length=256,
+        description="Pace: HOST:PORT of everybody who is told; lockstep: names of the members that are waited for, and "
+        "of nobody else (empty: any).",
+    )
+    members: int = Field(2, ge=1, le=256, description="Lockstep: begin when so many have joined, if none are named.")
+    ticks: int | None = Field(None, ge=1, description="End after this many ticks; null: never.")
+    silent: Literal["wait", "drop", "forward"] = Field(
+        "wait",
+        description="What becomes of a member that is not heard: it is waited for, loses its seat, or (agents) is "
+        "played on without until it is heard.",
+    )
+    silence_seconds: float = Field(2.0, ge=0.1, description="A member that is not heard for so long is suspected.")
+    heartbeat_seconds: float = Field(0.5, ge=0.01, le=60, description="How long either side is silent at most.")
+    key_file: str | None = Field(
+        None, description="File whose content both sides seal datagrams with (HMAC); null: they are not sealed."
+    )
+    address: str = Field("127.0.0.1:5555", description="Members: HOST:PORT of the Sync service.")
+    name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="Members: name of this one; null: env, or inference- and inference.index.",
+    )
+    loss: float = Field(0.0, ge=0, le=0.9, description="For tests: the fraction of sent datagrams that are lost.")
+    delay_seconds: float = Field(
+        0.0, ge=0, le=10, description="For tests: datagrams and work are held up by a random time of up to this."
+    )
+
+
 class TopologySection(_Section):
     """How many processes `rattle up` starts."""
 
@@ -175,12 +222,40 @@ class ExperimentSettings(_Section):
     env_service: EnvServiceSection = Field(default_factory=EnvServiceSection)
     training: TrainingSection = Field(default_factory=TrainingSection)
     inference: InferenceSection = Field(default_factory=InferenceSection)
+    sync: SyncSection = Field(default_factory=SyncSection)
     topology: TopologySection = Field(default_factory=TopologySection)
     policy: PolicySection = Field(default_factory=PolicySection)
     algorithm: AlgorithmSettings = Field(default_factory=A2C)
     train: TrainSection = Field(default_factory=TrainSection)
     record: RecordSection = Field(default_factory=RecordSection)
     log: LogSection = Field(default_factory=LogSection)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_the_sync_mode(cls, values: Any) -> Any:
+        """Take `sync: MODE` for `sync.mode`, and have a mode decide what else is not said."""
+        if not isinstance(values, dict) or "sync" not in values:
+            return values
+        sync = values["sync"]
+        sync = {SHORT_FORMS["sync"]: sync} if isinstance(sync, str) else sync
+        implied: dict[str, dict[str, str]] = {}
+        if isinstance(sync, dict) and sync.get("mode") in ("pace", "lockstep"):
+            implied = {"env_service": {"clock": "sync"}, "inference": {"api": "agent"}}
+        sections = {name: values.get(name, {}) for name in implied}
+        merged = {name: {**implied[name], **said} for name, said in sections.items() if isinstance(said, dict)}
+        return {**values, "sync": sync, **merged}
+
+    @model_validator(mode="after")
+    def _plays_by_the_tick(self) -> Self:
+        wrong = {
+            "env_service.clock is not sync": self.env_service.clock != "sync",
+            "inference.api is not agent": self.inference.api != "agent",
+            "env.id is not snake, the only one with an agent API": self.env.id != "snake",
+        }
+        found = [what for what, is_so in wrong.items() if is_so]
+        if self.sync.mode != "none" and found:
+            raise ValueError(f"sync.mode is {self.sync.mode}, but {found[0]}: change one of them")
+        return self
 
     @model_validator(mode="after")
     def _has_room_for_its_index(self) -> Self:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from rattle.envs.errors import EnvError
 from rattle.envs.registry import validate
 from rattle.trainer.errors import SettingsError
-from rattle.trainer.settings import ExperimentSettings
+from rattle.trainer.settings import SHORT_FORMS, ExperimentSettings
 
 ENVIRONMENT_PREFIX = "RATTLE_"
 
@@ -99,6 +99,8 @@ def _parse(text: str, source: str) -> Any:
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
     *sections, last = key.split(".")
     for section in sections:
+        if isinstance(values.get(section), str) and section in SHORT_FORMS:
+            values[section] = {SHORT_FORMS[section]: values[section]}
         inner = values.setdefault(section, {})
         if not isinstance(inner, dict):
             raise SettingsError(f"{key}: '{section}' is a value, not a section")

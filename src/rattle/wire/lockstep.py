@@ -1,0 +1,219 @@
+"""The datagrams of lockstep (docs/sync-api.md): their content, their bytes, and their seal. No sockets."""
+
+from __future__ import annotations
+
+import hmac
+from collections import Counter
+from enum import IntEnum, IntFlag
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+#: The largest datagram, in bytes: it passes any network whole.
+MAX_BYTES = 1200
+#: How much of its HMAC-SHA256 a datagram carries, in bytes; RFC 2104 advises half of it at least.
+SEAL_BYTES = 16
+#: The length of a history's hash, in bytes.
+HASH_BYTES = 8
+MAX_HASHES = 32
+
+Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$", max_length=64)]
+Reason = Annotated[str, Meta(max_length=200)]
+Hash = Annotated[bytes, Meta(min_length=HASH_BYTES, max_length=HASH_BYTES)]
+Hashes = Annotated[dict[Name, Hash], Meta(max_length=MAX_HASHES)]
+
+
+class Role(IntEnum):
+    """What a member does; also the number of the phase that it does it in."""
+
+    AGENT = 1
+    ENVIRONMENT = 2
+
+
+class Phase(IntEnum):
+    """A half of a tick."""
+
+    ACT = 1
+    STEP = 2
+
+
+class Flags(IntFlag):
+    """What a tick says besides."""
+
+    ALL_IDLE = 1
+    LAST = 2
+
+
+class _Datagram(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What all datagrams have in common."""
+
+
+class Join(_Datagram, frozen=True, tag=1):
+    """A member wants a seat; 0 in what says where it stands if it is fresh."""
+
+    life: Number
+    name: Name
+    role: Role
+    session: Number
+    epoch: Number
+    done_tick: Number
+    done_phase: Annotated[int, Meta(ge=0, le=2)]
+    done_flags: Annotated[int, Meta(ge=0, le=3)]
+    idle: bool
+
+
+class Gathering(_Datagram, frozen=True, tag=2):
+    """The service waits for more members."""
+
+    life: Number
+    present: Number
+    wanted: Number
+
+
+class Welcome(_Datagram, frozen=True, tag=3):
+    """A member gets a seat."""
+
+    life: Number
+    session: Number
+    epoch: Number
+    seat: Number
+    attempt: Number
+    heartbeat_ms: Annotated[int, Meta(ge=1, le=60_000)]
+
+
+class Ready(_Datagram, frozen=True, tag=4):
+    """A member has taken its seat."""
+
+    session: Number
+    epoch: Number
+    seat: Number
+    attempt: Number
+
+
+class Tick(_Datagram, frozen=True, tag=5):
+    """A member is told to do a piece of work."""
+
+    session: Number
+    epoch: Number
+    seat: Number
+    tick: Number
+    phase: Phase
+    attempt: Number
+    flags: Annotated[int, Meta(ge=0)]
+    absent: tuple[Name, ...]
+
+
+class Working(_Datagram, frozen=True, tag=6):
+    """A member is at it."""
+
+    session: Number
+    epoch: Number
+    seat: Number
+    tick: Number
+    phase: Phase
+    attempt: Number
+
+
+class Done(_Datagram, frozen=True, tag=7):
+    """A member has done it."""
+
+    session: Number
+    epoch: Number
+    seat: Number
+    tick: Number
+    phase: Phase
+    attempt: Number
+    idle: bool
+    hashes: Hashes
+
+
+class Seen(_Datagram, frozen=True, tag=8):
+    """The service has a member's answer already."""
+
+    session: Number
+    epoch: Number
+    seat: Number
+    tick: Number
+    phase: Phase
+
+
+class Ping(_Datagram, frozen=True, tag=9):
+    """Is the other there?"""
+
+    session: Number
+    epoch: Number
+    seat: Number
+    attempt: Number
+
+
+class Pong(_Datagram, frozen=True, tag=10):
+    """The other is there."""
+
+    session: Number
+    epoch: Number
+    seat: Number
+    attempt: Number
+
+
+class Unknown(_Datagram, frozen=True, tag=11):
+    """The service knows no such seat."""
+
+    session: Number
+    epoch: Number
+    seat: Number
+
+
+class Refused(_Datagram, frozen=True, tag=12):
+    """The service gives a member no seat."""
+
+    life: Number
+    reason: Reason
+
+
+class Bye(_Datagram, frozen=True, tag=13):
+    """One of both leaves, or knows that the other does."""
+
+    session: Number
+    epoch: Number
+    seat: Number
+    reason: Reason
+
+
+Datagram = Join | Gathering | Welcome | Ready | Tick | Working | Done | Seen | Ping | Pong | Unknown | Refused | Bye
+
+
+class Codec:
+    """Turns datagrams into bytes and back, sealed where there is a key; counts what it does not take."""
+
+    def __init__(self, key: bytes | None = None) -> None:
+        self.dropped: Counter[str] = Counter(malformed=0, unauthenticated=0)
+        self._key = key
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(Datagram).decode
+
+    def encode(self, datagram: Datagram) -> bytes:
+        """Return the bytes of a datagram."""
+        body = self._encode(datagram)
+        return body if self._key is None else body + self._seal(body)
+
+    def decode(self, data: bytes) -> Datagram | None:
+        """Return the datagram in some bytes, None for what is none or does not carry the right seal."""
+        if len(data) > MAX_BYTES:
+            self.dropped["malformed"] += 1
+            return None
+        if self._key is not None:
+            data, seal = data[:-SEAL_BYTES], data[-SEAL_BYTES:]
+            if not hmac.compare_digest(self._seal(data), seal):
+                self.dropped["unauthenticated"] += 1
+                return None
+        try:
+            datagram: Datagram = self._decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self.dropped["malformed"] += 1
+            return None
+        return datagram
+
+    def _seal(self, body: bytes) -> bytes:
+        return hmac.digest(self._key or b"", body, "sha256")[:SEAL_BYTES]
