@@ -1,4 +1,4 @@
-"""When the world ticks: by a schedule, by turns and by datagrams, without a socket or a clock."""
+"""When the world ticks: by turns and by datagrams, without a socket or a clock."""
 
 from __future__ import annotations
 
@@ -10,47 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rattle.services.env.clocks import Datagrams, Schedule, Turns
+from rattle.services.env.clocks import Datagrams, Turns
 
 START = datetime(2026, 1, 31, tzinfo=UTC)
-
-
-def test_a_schedule_that_has_not_begun_has_no_ticks() -> None:
-    schedule = Schedule(10)
-    assert not schedule.running
-    assert schedule.wait(5.0) == math.inf
-    schedule.begin(5.0)
-    assert schedule.wait(5.0) == pytest.approx(0.1)
-    schedule.end()
-    assert schedule.wait(100.0) == math.inf
-
-
-@given(
-    fps=st.floats(0.5, 1000),
-    begun=st.floats(0, 1e6),
-    delays=st.lists(st.floats(0, 0.9), min_size=1, max_size=60),
-)
-def test_a_schedule_does_not_drift_however_late_ticks_are(fps: float, begun: float, delays: list[float]) -> None:
-    schedule, now = Schedule(fps), begun
-    schedule.begin(begun)
-    for delay in delays:
-        now += schedule.wait(now) + delay / fps  # each is late, but never by a whole period
-        assert schedule.wait(now) == 0.0
-        schedule.ticked(now)
-    due = now + schedule.wait(now)
-    assert due == pytest.approx(begun + (len(delays) + 1) / fps, abs=1e-6)
-
-
-@given(fps=st.floats(1, 1000), missed=st.floats(1, 1e5))
-def test_what_is_missed_is_left_out_and_the_beat_kept(fps: float, missed: float) -> None:
-    schedule = Schedule(fps)
-    schedule.begin(0.0)
-    now = missed / fps
-    schedule.ticked(now)
-    wait = schedule.wait(now)
-    assert 0.0 < wait <= 1.0001 / fps  # no burst: the next is still to come
-    beats = (now + wait) * fps
-    assert beats == pytest.approx(round(beats), abs=1e-3)
 
 
 def test_a_turn_is_over_when_all_have_moved_or_at_its_deadline() -> None:

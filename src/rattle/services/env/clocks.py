@@ -16,6 +16,7 @@ from typing import Protocol
 import msgspec
 
 from rattle.services.env.game import Game
+from rattle.services.utils.schedule import Schedule
 
 
 class Clock(Protocol):
@@ -29,39 +30,6 @@ class Clock(Protocol):
 
     def stop(self) -> None:
         """End; no tick follows."""
-
-
-class Schedule:
-    """Ticks at fixed distances from a start: no drift, and what is missed is left out, not made up for."""
-
-    def __init__(self, fps: float) -> None:
-        self._fps = fps
-        self._start: float | None = None
-        self._count = 0
-
-    def begin(self, now: float) -> None:
-        """Have the first tick one period from now."""
-        self._start, self._count = now, 1
-
-    def end(self) -> None:
-        """Have no more ticks until it begins anew."""
-        self._start = None
-
-    @property
-    def running(self) -> bool:
-        """Say whether ticks are to come."""
-        return self._start is not None
-
-    def wait(self, now: float) -> float:
-        """Return the seconds until the next tick; 0 when it is due, infinity when none is to come."""
-        return math.inf if self._start is None else max(0.0, self._start + self._count / self._fps - now)
-
-    def ticked(self, now: float) -> None:
-        """Go on to the next tick that is still to come."""
-        if self._start is not None:
-            self._count = max(self._count, math.floor((now - self._start) * self._fps)) + 1
-            if self.wait(now) <= 0.0:  # the product was rounded down
-                self._count += 1
 
 
 class Turns:
