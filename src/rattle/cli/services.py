@@ -18,6 +18,9 @@ from rattle.cli.options import EXPERIMENT, FILE, FOLDER, Range
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0: any free one.  [default: 5000]")
 @click.option("--clock", type=click.Choice(["realtime", "turns", "sync"]), help="What advances the agent API's world.")
 @click.option("--fps", type=Range(0, min_open=True), help="Ticks a second of the clock realtime.")
+@click.option(
+    "--sync-port", type=click.IntRange(0, 65535), help="UDP port of the clock sync; 0: any free one.  [default: 5556]"
+)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Decides the games of the agent API.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
 def env_service(
@@ -26,6 +29,7 @@ def env_service(
     port: int | None,
     clock: str | None,
     fps: float | None,
+    sync_port: int | None,
     seed: int | None,
     overrides: tuple[str, ...],
 ) -> None:
@@ -42,7 +46,7 @@ def env_service(
     from rattle.services.env.serve import run
     from rattle.trainer.settings_sources import load_settings
 
-    flags = {"host": host, "port": port, "clock": clock, "fps": fps}
+    flags = {"host": host, "port": port, "clock": clock, "fps": fps, "sync_port": sync_port}
     given = [f"env_service.{key}={value}" for key, value in flags.items() if value is not None]
     given += [f"seed={seed}"] if seed is not None else []
     run(load_settings(experiment, [*overrides, *given], os.environ))
