@@ -203,21 +203,35 @@ def train_to_the_end(client: Client, player: Player) -> training_pb2.Policy:
     raise AssertionError
 
 
-class BusyLearner:
-    """A learner whose first update takes until `go_on`."""
+class _Held:
+    """Something that a run does, which takes until `go_on` the first time."""
+
+    method: str
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._gate = threading.Event()
-        learn = PolicyRun.learn
+        quickly = getattr(PolicyRun, self.method)
 
         def slowly(*arguments: object) -> object:
             assert self._gate.wait(60)
-            return learn(*arguments)  # type: ignore[arg-type]
+            return quickly(*arguments)
 
-        monkeypatch.setattr(PolicyRun, "learn", slowly)
+        monkeypatch.setattr(PolicyRun, self.method, slowly)
 
     def go_on(self) -> None:
         self._gate.set()
+
+
+class BusyLearner(_Held):
+    """A learner whose first update takes until `go_on`."""
+
+    method = "learn"
+
+
+class SlowDisk(_Held):
+    """A disk that takes until `go_on` to write the first update down."""
+
+    method = "write_down"
 
 
 def episodes_in(rollouts: list[training_pb2.Rollout]) -> list[dict[str, Any]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -26,6 +28,7 @@ from tests.services.training.playing import (
     Client,
     Player,
     Server,
+    SlowDisk,
     episodes_in,
     train_to_the_end,
 )
@@ -130,6 +133,28 @@ def test_a_service_that_is_started_again_goes_on_where_it_was_stopped(train_smal
         "run_resumed",
         "run_finished",
     ]
+
+
+def test_an_update_that_is_due_is_made_before_it_stops(
+    train_small: TrainSmall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_updates = ("train.steps=768",)
+    _, expected = train_small(*two_updates)
+    settings, directory = small_settings("train.steps=null"), RunDirectory(tmp_path / "served")
+    disk = SlowDisk(monkeypatch)
+    with Server(settings, directory.path) as server, server.client() as client, server.client() as watcher:
+        player = Player(settings)
+        for _, policy in zip(range(2), watcher.watch(), strict=False):
+            assert client.contribute(player.play(policy)) == ACCEPTED
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        with pytest.raises(grpc.RpcError):  # it is stopping; the first update is still being written down
+            client.receipt()
+        disk.go_on()
+        stopping.join()
+    assert read_run_row(directory)["status"] == "interrupted"
+    assert read_run_row(directory)["updates"] == 2
+    assert directory.policy.read_bytes() == expected.policy.read_bytes()
 
 
 def test_rollouts_of_an_earlier_start_are_stale(tmp_path: Path) -> None:

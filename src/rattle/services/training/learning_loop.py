@@ -80,6 +80,9 @@ class LearningLoop:
         try:
             while not self.newest.finished and not self._stopping:
                 await self._next_step()
+            if self.intake.is_due and not self.newest.finished:
+                # The last policy is decided by what was contributed, not by when the service was told to stop.
+                await self._learn_from(self.intake.take())
             status: Status = "finished" if self.newest.finished else "interrupted"
             await self._in_thread(lambda: self.run.end(status, self.intake.state()))
             self.status = status
@@ -94,7 +97,7 @@ class LearningLoop:
             self._changed.tell()
 
     def stop(self) -> None:
-        """Have `learn` end after the update in progress."""
+        """Have `learn` end after the update in progress, and the one that is due then."""
         self._stopping = True
         self._arrived.tell()
         self._changed.tell()

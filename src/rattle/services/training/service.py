@@ -75,7 +75,7 @@ class TrainingService:
         self._learning = [asyncio.create_task(self._learn(loop)) for loop in self.loops.values()]
 
     async def stop(self) -> None:
-        """End streams and runs: each after the update in progress, with a checkpoint."""
+        """End streams and runs: each after the updates in progress and due, with a checkpoint."""
         self._is_stopping = True
         for loop in self.loops.values():
             loop.stop()
