@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,12 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rattle.cli import main
-from rattle.launch.plan import Service, command, plan
+from rattle.launch.plan import Hello, Service, command, plan
 from rattle.trainer.errors import SettingsError
 from rattle.trainer.settings import ExperimentSettings
 from rattle.trainer.settings_sources import load_settings
 
 CONFIG = Path("runs/one/config.yaml")
+
+HELLOS: Mapping[str, Hello] = {
+    "sync-0": {"address": "127.0.0.1:1", "url": "http://127.0.0.1:2"},
+    "env-0": {"url": "http://127.0.0.1:3", "sync_port": 4},
+    "training-0": {"address": "127.0.0.1:5"},
+    "inference-0": {"url": "http://127.0.0.1:6", "grpc": "127.0.0.1:7"},
+}
 
 
 def settings(*overrides: str) -> ExperimentSettings:
@@ -44,7 +52,7 @@ def test_one_of_each_by_default() -> None:
 
 def test_inference_waits_for_the_addresses_that_it_is_told() -> None:
     services = planned("topology.env=2", "training.policies=[a,b]", "topology.training=2", "topology.inference=2")
-    assert [service.needs for service in services.values()] == [
+    assert [tuple(need.name for need in service.needs) for service in services.values()] == [
         *[()] * 4,
         *[("env-0", "env-1", "training-0", "training-1")] * 2,
     ]
@@ -77,7 +85,7 @@ def test_what_changes_comes_last_and_so_wins() -> None:
 def test_a_server_elsewhere_is_played_in_and_none_is_started() -> None:
     services = planned("env.url=http://far:5000")
     assert list(services) == ["training-0", "inference-0"]
-    assert services["inference-0"].needs == ("training-0",)
+    assert [need.name for need in services["inference-0"].needs] == ["training-0"]
     told = command(services["inference-0"], {"training-0": {"address": "t:1"}})
     assert told[told.index("--env") + 1] == "http://far:5000"
 
@@ -141,12 +149,12 @@ def test_any_free_port_stays_so_where_the_others_are_fixed() -> None:
     assert [services[f"env-{number}"].ports[0].number for number in range(2)] == [0, 0]
 
 
-@pytest.mark.parametrize("kind", ["env", "training", "inference"])
-def test_the_commands_have_the_flags_that_they_are_given(kind: str) -> None:
-    hellos = {"env-0": {"url": "http://e:1"}, "training-0": {"address": "t:1"}}
-    arguments = command(planned()[f"{kind}-0"], hellos, ["train.steps=7"])
-    known = CliRunner().invoke(main, [arguments[0], "--help"]).output
-    assert all(f"{flag} " in known for flag in arguments if flag.startswith("--"))
+@pytest.mark.parametrize("mode", ["none", "pace", "lockstep"])
+def test_the_commands_have_the_flags_that_they_are_given(mode: str) -> None:
+    for service in planned(f"sync={mode}").values():
+        arguments = command(service, HELLOS, ["train.steps=7"])
+        known = CliRunner().invoke(main, [arguments[0], "--help"]).output
+        assert all(f"{flag} " in known for flag in arguments if flag.startswith("--")), service.name
 
 
 def test_env_services_have_room_for_the_snakes_that_will_come() -> None:
@@ -155,3 +163,91 @@ def test_env_services_have_room_for_the_snakes_that_will_come() -> None:
     assert "env_service.snakes=4" not in command(planned(*by_agent, "env_service.snakes=9")["env-1"], {})
     two = planned(*by_agent, "training.policies=[main, red]")
     assert command(two["env-0"], {})[2:4] == ["--set", "env_service.snakes=7"]
+
+
+def told(service: Service) -> list[str]:
+    """Return what a service is told with --set."""
+    arguments = command(service, HELLOS)
+    return [value for flag, value in pairwise(arguments) if flag == "--set"]
+
+
+def test_in_lockstep_the_sync_service_is_first_and_waits_for_exactly_the_others() -> None:
+    services = planned("sync=lockstep", "topology.env=2", "topology.inference=3")
+    assert next(iter(services)) == "sync-0"
+    sync = services["sync-0"]
+    assert sync.needs == ()
+    assert command(sync, {}) == [
+        *("sync", str(CONFIG), "--history", "runs/one/history.jsonl"),
+        *("--set", 'sync.participants=["env-0", "env-1", "inference-0", "inference-1", "inference-2"]'),
+        *("--port", "0", "--http-port", "0"),
+    ]
+    needed = {name: {need.name for need in service.needs} for name, service in services.items()}
+    assert needed["env-1"] == {"sync-0"}
+    assert needed["training-0"] == set()
+    assert needed["inference-2"] == {"sync-0", "env-0", "env-1", "training-0"}
+
+
+def test_in_lockstep_members_are_told_their_names_and_where_the_sync_service_is() -> None:
+    services = planned("sync=lockstep")
+    for name in ("env-0", "inference-0"):
+        assert {"sync.address=127.0.0.1:1", f"sync.name={name}"} <= set(told(services[name]))
+    assert told(services["training-0"]) == ['training.policies=["main"]']
+    assert "--sync-port" not in command(services["env-0"], HELLOS)
+
+
+def test_in_lockstep_others_may_be_waited_for_besides() -> None:
+    sync = planned("sync={mode: lockstep, participants: [robot, env-0]}")["sync-0"]
+    assert told(sync) == ['sync.participants=["env-0", "inference-0", "robot"]']
+
+
+def test_in_lockstep_snakes_are_spread_over_the_worlds() -> None:
+    services = planned("sync=lockstep", "topology.env=2", "inference.snakes=7")
+    assert "env_service.snakes=4" in told(services["env-1"])
+
+
+@pytest.mark.parametrize(
+    ("mode", "more", "words"),
+    [
+        ("lockstep", "env.url=http://far:5000", "leave env.url out"),
+        ("lockstep", "training.policies=[main, env]", "call it something else than 'env'"),
+        ("pace", "env.url=http://far:5000", "say in sync.participants at which HOST:PORT it hears ticks"),
+    ],
+)
+def test_what_does_not_go_with_a_sync_service_is_refused_in_a_line(mode: str, more: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=words) as bad:
+        planned(f"sync={mode}", more)
+    assert "\n" not in str(bad.value)
+
+
+def test_in_pace_the_sync_service_is_told_where_the_env_services_hear_ticks() -> None:
+    services = planned("sync={mode: pace, participants: ['far:9']}")
+    sync = services["sync-0"]
+    assert [need.name for need in sync.needs] == ["env-0"]
+    arguments = command(sync, HELLOS)
+    heard = [value for flag, value in pairwise(arguments) if flag == "--participant"]
+    assert sorted(heard) == ["127.0.0.1:4", "far:9"]
+    assert "--history" not in arguments
+    assert all("sync-0" not in [need.name for need in service.needs] for service in services.values())
+
+
+def test_in_pace_an_env_service_comes_back_to_its_udp_port() -> None:
+    env = planned("sync=pace")["env-0"]
+    ports = [command(env, hellos)[-4:] for hellos in ({}, HELLOS)]
+    assert ports == [["--port", "0", "--sync-port", "0"], ["--port", "3", "--sync-port", "4"]]
+
+
+def test_in_pace_an_ipv6_address_stays_one() -> None:
+    hellos = {**HELLOS, "env-0": {"url": "http://[::1]:3", "sync_port": 4}}
+    assert "[::1]:4" in command(planned("sync=pace")["sync-0"], hellos)
+
+
+def test_in_pace_a_server_elsewhere_is_ticked_where_the_settings_say() -> None:
+    sync = planned("sync={mode: pace, participants: ['far:9']}", "env.url=http://far:5000")["sync-0"]
+    assert command(sync, {})[2:4] == ["--participant", "far:9"]
+
+
+def test_fixed_ports_of_udp_are_apart_from_those_of_tcp() -> None:
+    services = planned("sync=pace", "topology={ports: fixed, env: 2}", "sync.port=5000", "env_service.sync_port=5000")
+    numbers = {service.name: [port.number for port in service.ports] for service in services.values()}
+    assert numbers["sync-0"] == [5000, 8005]
+    assert (numbers["env-0"], numbers["env-1"]) == ([5000, 5001], [5001, 5002])

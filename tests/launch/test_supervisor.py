@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from rattle.launch.plan import plan
+from rattle.launch.plan import Service, plan
 from rattle.launch.supervisor import (
     CHECKPOINT_SECONDS,
     FIRST_WAIT,
@@ -35,6 +35,10 @@ HELLO = json.dumps({"url": "http://127.0.0.1:1", "address": "127.0.0.1:1", "grpc
 
 def supervisor(*overrides: str) -> Supervisor:
     return Supervisor(plan(load_settings(None, overrides), Path("config.yaml")))
+
+
+def needed(service: Service) -> set[str]:
+    return {need.name for need in service.needs}
 
 
 def starts(actions: list[Action]) -> list[tuple[str, int]]:
@@ -235,7 +239,7 @@ class AnyOrder(RuleBasedStateMachine):
                 assert action.name not in self.alive, "two of one service"
                 assert not self.stopped, "started after the stop"
                 assert self.core.failure is None, "started after giving up"
-                assert set(self.core.services[action.name].service.needs) <= self.ready, "started too early"
+                assert needed(self.core.services[action.name].service) <= self.ready, "started too early"
                 before = self.deaths.get(action.name, [])
                 assert not before or self.now - before[-1] >= FIRST_WAIT, "started without a wait"
                 self.alive[action.name] = action.life
@@ -300,7 +304,7 @@ class AnyOrder(RuleBasedStateMachine):
         """Whoever may live does, once the longest wait is over."""
         if not self.core.stopping:
             for name, watched in self.core.services.items():
-                able = set(watched.service.needs) <= self.ready
+                able = needed(watched.service) <= self.ready
                 assert name in self.alive or not able or watched.start_at <= self.now + LONGEST_WAIT
 
 

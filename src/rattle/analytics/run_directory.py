@@ -8,6 +8,7 @@
     checkpoints/update-NNNNNNNNNN.safetensors
     policy.safetensors              the newest checkpointed policy
     service-logs/SERVICE.log        what the processes of `rattle up` wrote to stdout and stderr
+    history.jsonl                   hashes of what happened in every tick of a lockstep run
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class RunDirectory:
         self.policy = path / "policy.safetensors"
         self.checkpoints = path / "checkpoints"
         self.service_logs = path / "service-logs"
+        self.history = path / "history.jsonl"
         self._lock = path / ".lock"
         self._launch_lock = path / ".launch.lock"
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
+from rattle.analytics.run_directory import RunDirectory
+from rattle.services.utils.sockets import address_of
 from rattle.trainer.errors import SettingsError
 from rattle.trainer.settings import ExperimentSettings
 
-Kind = Literal["env", "training", "inference"]
+Kind = Literal["sync", "env", "training", "inference"]
 
 #: What a service says in its first line.
 Hello = Mapping[str, Any]
@@ -26,13 +29,25 @@ class Port:
     flag: str
     key: str
     number: int = 0  # 0: any free one
+    is_udp: bool = False
+    alone: bool = False  # what the first line says is a number, not an address that ends in one
 
     def read(self, hello: Hello) -> int:
         """Return the port that the service got; raises LookupError, TypeError or ValueError when that is not said."""
-        address = hello[self.key]
-        if not isinstance(address, str):
-            raise TypeError(address)
-        return int(address.rpartition(":")[2])
+        said = hello[self.key]
+        if self.alone and isinstance(said, int):
+            return said
+        if self.alone or not isinstance(said, str):
+            raise TypeError(said)
+        return int(said.rpartition(":")[2])
+
+
+@dataclass(frozen=True)
+class Need:
+    """Another service that a service is told the address of: `tell` makes a flag and its value of a first line."""
+
+    name: str
+    tell: Callable[[Hello], tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +58,7 @@ class Service:
     name: str
     arguments: tuple[str, ...]
     ports: tuple[Port, ...]
-    needs: tuple[str, ...] = ()  # names of services whose addresses it is told
+    needs: tuple[Need, ...] = ()
 
 
 def plan(settings: ExperimentSettings, config: Path) -> tuple[Service, ...]:
@@ -52,7 +67,9 @@ def plan(settings: ExperimentSettings, config: Path) -> tuple[Service, ...]:
     Raises SettingsError for a topology that does not fit the experiment.
     """
     environments, trainings = _environments(settings, config), _trainings(settings, config)
-    services = (*environments, *trainings, *_inferences(settings, config, (*environments, *trainings)))
+    inferences = _inferences(settings, config, environments, trainings)
+    others = (*environments, *trainings, *inferences)
+    services = _with_sync(settings, config, others)
     return _with_fixed_ports(services, settings) if settings.topology.ports == "fixed" else services
 
 
@@ -63,23 +80,37 @@ def command(service: Service, hellos: Mapping[str, Hello], overrides: Sequence[s
     """
     own = hellos.get(service.name)
     ports = [(port.flag, str(port.read(own) if own else port.number)) for port in service.ports]
-    others = [_address_of(hellos[name]) for name in service.needs]
+    others = [need.tell(hellos[need.name]) for need in service.needs]
     changes = [("--set", override) for override in overrides]
     return [*service.arguments, *(part for pair in (*ports, *others, *changes) for part in pair)]
 
 
-def _address_of(hello: Hello) -> tuple[str, str]:
-    """Return the flag that tells an Inference service where another service is."""
-    return ("--training", hello["address"]) if "address" in hello else ("--env", hello["url"])
+def _env(hello: Hello) -> tuple[str, str]:
+    return "--env", str(hello["url"])
+
+
+def _training(hello: Hello) -> tuple[str, str]:
+    return "--training", str(hello["address"])
+
+
+def _sync(hello: Hello) -> tuple[str, str]:
+    return "--set", f"sync.address={hello['address']}"
+
+
+def _participant(hello: Hello) -> tuple[str, str]:
+    """Return where an Env service hears ticks."""
+    return "--participant", address_of(urlsplit(hello["url"]).hostname or "", hello["sync_port"])
 
 
 def _environments(settings: ExperimentSettings, config: Path) -> list[Service]:
     if settings.env.url is not None:
         return []
-    ports = (Port("--port", "url"),)
+    ports = [Port("--port", "url")]
+    if settings.env_service.clock == "sync" and settings.sync.mode != "lockstep":
+        ports.append(Port("--sync-port", "sync_port", is_udp=True, alone=True))
     count = settings.topology.env
     arguments = ("env", str(config), *_room_for_snakes(settings))
-    return [Service("env", f"env-{number}", arguments, ports) for number in range(count)]
+    return [Service("env", f"env-{number}", arguments, tuple(ports)) for number in range(count)]
 
 
 def _room_for_snakes(settings: ExperimentSettings) -> tuple[str, ...]:
@@ -105,33 +136,96 @@ def _trainings(settings: ExperimentSettings, config: Path) -> list[Service]:
     ]
 
 
-def _inferences(settings: ExperimentSettings, config: Path, needed: Sequence[Service]) -> list[Service]:
+def _inferences(
+    settings: ExperimentSettings, config: Path, environments: Sequence[Service], trainings: Sequence[Service]
+) -> list[Service]:
     ports = (Port("--port", "url"), Port("--grpc-port", "grpc"))
     arguments = ("inference", str(config), *(("--env", settings.env.url) if settings.env.url is not None else ()))
+    needs = [Need(service.name, _env) for service in environments]
+    needs += [Need(service.name, _training) for service in trainings]
     return [
         Service(
             "inference",
             f"inference-{number}",
             (*arguments, "--set", f"inference.index={number}"),
             ports,
-            tuple(service.name for service in needed),
+            tuple(needs),
         )
         for number in range(settings.topology.inference)
     ]
 
 
+def _with_sync(settings: ExperimentSettings, config: Path, services: Sequence[Service]) -> tuple[Service, ...]:
+    """Return the services with the Sync service that they need, or that needs them, before them, if there is one."""
+    sync = Service(
+        "sync", "sync-0", ("sync", str(config)), (Port("--port", "address", is_udp=True), Port("--http-port", "url"))
+    )
+    if settings.sync.mode == "pace":
+        return (_pacing(settings, sync, services), *services)
+    if settings.sync.mode == "lockstep":
+        return _in_lockstep(settings, sync, services, RunDirectory(config.parent).history)
+    return tuple(services)
+
+
+def _pacing(settings: ExperimentSettings, sync: Service, services: Sequence[Service]) -> Service:
+    """Return the Sync service as it tells the time to the Env services, and to whom the settings name besides."""
+    others = settings.sync.participants
+    if settings.env.url is not None and not others:
+        raise SettingsError(
+            f"sync.mode is pace, and {settings.env.url} is not started here: say in sync.participants at which "
+            "HOST:PORT it hears ticks"
+        )
+    named = tuple(part for address in others for part in ("--participant", address))
+    needs = tuple(Need(service.name, _participant) for service in services if service.kind == "env")
+    return replace(sync, arguments=(*sync.arguments, *named), needs=needs)
+
+
+def _in_lockstep(
+    settings: ExperimentSettings, sync: Service, services: Sequence[Service], history: Path
+) -> tuple[Service, ...]:
+    """Return the services with the Sync service that leads Env and Inference, and whom the settings name besides."""
+    if settings.env.url is not None:
+        raise SettingsError(
+            "sync.mode is lockstep, whose environments are started together with all who take part: leave env.url out"
+        )
+    if "env" in settings.training.policies:
+        raise SettingsError(
+            "training.policies: in lockstep the histories of worlds are called env-0, env-1, …, and snakes are named "
+            "after their policy: call it something else than 'env'"
+        )
+    members = [service.name for service in services if service.kind in ("env", "inference")]
+    wanted = list(dict.fromkeys([*members, *settings.sync.participants]))
+    leading = (
+        *sync.arguments,
+        *("--history", str(history)),
+        *("--set", f"sync.participants={json.dumps(wanted)}"),
+    )
+    return (
+        replace(sync, arguments=leading),
+        *(_as_member(service, sync.name) if service.name in members else service for service in services),
+    )
+
+
+def _as_member(service: Service, sync: str) -> Service:
+    """Return a service that takes part in lockstep, under its own name."""
+    named = (*service.arguments, "--set", f"sync.name={service.name}")
+    return replace(service, arguments=named, needs=(*service.needs, Need(sync, _sync)))
+
+
 def _with_fixed_ports(services: Sequence[Service], settings: ExperimentSettings) -> tuple[Service, ...]:
     """Give each service the ports of its section, and where those are taken by an earlier one the next ones upward."""
     wanted = {
-        "env": (settings.env_service.port,),
+        "sync": (settings.sync.port, settings.sync.http_port),
+        "env": (settings.env_service.port, settings.env_service.sync_port),
         "training": (settings.training.port,),
         "inference": (settings.inference.port, settings.inference.grpc_port),
     }
-    taken: set[int] = set()
+    taken: dict[bool, set[int]] = {False: set(), True: set()}  # UDP has ports of its own
     numbers: dict[str, list[int]] = {}
     # The first of each kind come first: the ports in the sections are theirs.
     for service in sorted(services, key=lambda service: int(service.name.rpartition("-")[2])):
-        numbers[service.name] = [_next_port(first, taken) for first in wanted[service.kind]]
+        firsts = zip(service.ports, wanted[service.kind], strict=False)  # an Env service may have the first only
+        numbers[service.name] = [_next_port(first, taken[port.is_udp]) for port, first in firsts]
     return tuple(_at(service, numbers[service.name]) for service in services)
 
 

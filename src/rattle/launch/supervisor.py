@@ -235,7 +235,7 @@ class Supervisor:
         known, actions = self.hellos, list[Action]()
         for name, watched in self.services.items():
             due = watched.phase == "waiting" or (watched.phase == "dead" and now >= watched.start_at)
-            if due and all(needed in known for needed in watched.service.needs):
+            if due and all(need.name in known for need in watched.service.needs):
                 watched.phase, watched.since, watched.life = "starting", now, watched.life + 1
                 actions.append(Start(name, watched.life))
         return actions

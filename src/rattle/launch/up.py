@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import signal
+import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -66,6 +67,7 @@ def resume(name: str, steps: int | None, seconds: float | None, *, kill_every: f
 def _check_ports(services: Sequence[Service], settings: ExperimentSettings) -> None:
     """Raise ServiceError for a fixed port that is taken."""
     hosts = {
+        "sync": settings.sync.host,
         "env": settings.env_service.host,
         "training": settings.training.host,
         "inference": settings.inference.host,
@@ -73,7 +75,8 @@ def _check_ports(services: Sequence[Service], settings: ExperimentSettings) -> N
     for service in services:
         for port in service.ports:
             if port.number:
-                listen(hosts[service.kind], port.number).close()
+                kind = socket.SOCK_DGRAM if port.is_udp else socket.SOCK_STREAM
+                listen(hosts[service.kind], port.number, kind).close()
 
 
 class _Launch:
