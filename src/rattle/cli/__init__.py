@@ -10,7 +10,7 @@ from rattle.cli.analytics import plot, query, replay, runs
 from rattle.cli.launch import up
 from rattle.cli.learning import evaluate, export, train
 from rattle.cli.leash import hold
-from rattle.cli.services import check_env, env_service, inference_service, mock_env, training_service
+from rattle.cli.services import check_env, env_service, inference_service, mock_env, sync_service, training_service
 from rattle.errors import RattleError
 
 
@@ -38,5 +38,5 @@ def main(leash: bool) -> None:
 
 for command in (train, evaluate, export, up, runs, query, plot, replay):
     main.add_command(command)
-for command in (env_service, training_service, inference_service, mock_env, check_env):
+for command in (env_service, training_service, inference_service, sync_service, mock_env, check_env):
     main.add_command(command)

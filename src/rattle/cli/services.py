@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -222,3 +223,57 @@ def inference_service(
     lists = {"training": training, "envs": envs}
     given += [f"inference.{key}={json.dumps(values)}" for key, values in lists.items() if values]
     run(load_settings(experiment, [*overrides, *given], os.environ), policy)
+
+
+@click.command("sync")
+@click.argument("experiment", type=EXPERIMENT, required=False)
+@click.option("--mode", type=click.Choice(["pace", "lockstep"]), help="[default: the experiment's, else pace]")
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="UDP port; 0: any free one.  [default: 5555]")
+@click.option(
+    "--http-port", type=click.IntRange(0, 65535), help="Port of status and metrics; 0: any free one.  [default: 8005]"
+)
+@click.option(
+    "--participant",
+    "participants",
+    multiple=True,
+    metavar="HOST:PORT|NAME",
+    help="Pace: HOST:PORT to tell; lockstep: name of a member to wait for; may be repeated.",
+)
+@click.option("--members", type=click.IntRange(1, 256), help="Lockstep: begin when so many have joined.  [default: 2]")
+@click.option(
+    "--frequency",
+    type=Range(0, 10_000, min_open=True),
+    help="Ticks a second, at most in lockstep.  [default: 10; lockstep: as fast as all answer]",
+)
+@click.option("--silent", type=click.Choice(["wait", "drop", "forward"]), help="What becomes of a silent member.")
+@click.option("--ticks", type=click.IntRange(1), help="End after this many.")
+@click.option("--history", type=FILE, help="Lockstep: write a line a phase with the hashes of all histories.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+def sync_service(
+    experiment: Path | None,
+    mode: str | None,
+    participants: tuple[str, ...],
+    history: Path | None,
+    overrides: tuple[str, ...],
+    **flags: Any,
+) -> None:
+    """Tell others when to tick, over UDP.
+
+    Mode pace tells everybody the time at a fixed frequency; mode lockstep leads members through every tick, each phase
+    of which waits for all. The first line printed is JSON with the addresses. Settings come from the file, then from
+    environment variables, then from --set.
+    """
+    from rattle.analytics.extras import require
+
+    for module in ("uvicorn", "uvloop", "httptools", "websockets", "prometheus_client"):
+        require(module, "sync", "the Sync service")
+    from rattle.services.sync.serve import run
+    from rattle.trainer.settings_sources import load_settings
+
+    given = [f"sync.{key}={value}" for key, value in {"mode": mode, **flags}.items() if value is not None]
+    given += [f"sync.participants={json.dumps(participants)}"] if participants else []
+    settings = load_settings(experiment, [*overrides, *given], os.environ)
+    if settings.sync.mode == "none":
+        settings = load_settings(experiment, [*overrides, *given, "sync.mode=pace"], os.environ)
+    run(settings, history)

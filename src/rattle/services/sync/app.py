@@ -1,0 +1,82 @@
+"""The Sync service over HTTP: where it stands, health and metrics. Plain ASGI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Metric, generate_latest
+
+from rattle.services.utils.asgi import Receive, Scope, Send, answer, answer_problem, decline
+from rattle.services.utils.serving import look_for_garbage_seldom
+from rattle.services.utils.sockets import ServiceError
+from rattle.wire import encoding
+from rattle.wire.problems import RequestError
+
+_PATHS = ("/v1/status", "/healthz", "/readyz", "/metrics")
+
+
+class Leading(Protocol):
+    """A mode: what tells the others when to tick."""
+
+    failure: ServiceError | None  # why it cannot go on
+
+    def start(self) -> None:
+        """Begin to tell them."""
+
+    def stop(self) -> None:
+        """Stop, and wait until it has stopped."""
+
+    def check_ready(self) -> None:
+        """Raise RequestError while those are missing who are to be told."""
+
+    def status(self) -> dict[str, Any]:
+        """Return where it stands, ready for JSON."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield its numbers for Prometheus."""
+
+
+class SyncService:
+    """What operators ask, about any mode (ASGI)."""
+
+    def __init__(self, leading: Leading) -> None:
+        self._leading = leading
+        self._registry = CollectorRegistry()
+        self._registry.register(leading)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request (ASGI)."""
+        path: str = scope["path"]
+        if scope["type"] == "websocket":
+            await decline(receive, send, RequestError("unknown_path", "there are no WebSockets here"))
+            return
+        try:
+            if path not in _PATHS:
+                raise RequestError("unknown_path", f"there is no {path[:80]}: the routes are {', '.join(_PATHS)}")
+            if scope["method"] not in ("GET", "HEAD"):
+                raise RequestError("wrong_method", f"{path} takes GET, not {scope['method'][:20]}", allow="GET")
+            await answer(send, 200, *self._answer(path))
+        except RequestError as error:
+            await answer_problem(send, error)
+
+    def _answer(self, path: str) -> tuple[str, bytes]:
+        """Return the media type and the body of an answer."""
+        match path:
+            case "/v1/status":
+                return encoding.JSON, encoding.json.encode(self._leading.status())
+            case "/readyz":
+                self._leading.check_ready()
+                return encoding.JSON, b'{"status":"ready"}'
+            case "/metrics":
+                return CONTENT_TYPE_LATEST, generate_latest(self._registry)
+        return encoding.JSON, b'{"status":"ok"}'
+
+    async def start(self) -> None:
+        """Begin to lead."""
+        look_for_garbage_seldom()
+        self._leading.start()
+
+    async def stop(self) -> None:
+        """Stop leading."""
+        self._leading.stop()

@@ -1,0 +1,38 @@
+"""Running the Sync service: what `rattle sync` does."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from rattle.services.sync.app import Leading, SyncService
+from rattle.services.sync.pace import Pace
+from rattle.services.utils.serving import serve
+from rattle.services.utils.sockets import ServiceError, address_of, listen
+from rattle.trainer.settings import ExperimentSettings, SyncSection
+
+SERVICE = "sync"
+#: Operators' connections at a time.
+_MAX_CONNECTIONS = 256
+
+
+def run(settings: ExperimentSettings, history: Path | None) -> None:
+    """Lead an experiment's members, or tell participants the time, until SIGINT or SIGTERM.
+
+    Phases that are complete are written to `history`. Raises RattleError when it cannot.
+    """
+    own = settings.sync
+    with listen(own.host, own.port, socket.SOCK_DGRAM) as members, listen(own.host, own.http_port) as listener:
+        leading = _leading(own, members, history)
+        more = {"address": address_of(*members.getsockname()[:2]), "mode": own.mode}
+        serve(SyncService(leading), SERVICE, listener, _MAX_CONNECTIONS, more)
+    if leading.failure is not None:
+        raise leading.failure
+
+
+def _leading(own: SyncSection, members: socket.socket, history: Path | None) -> Leading:
+    if own.mode == "pace":
+        if history is not None:
+            raise ServiceError("--history is of the mode lockstep: in mode pace nobody answers what has happened")
+        return Pace(own)  # the port is held all the same: two services at one address would be one too many
+    raise NotImplementedError
