@@ -1,12 +1,36 @@
-"""A member of a lockstep run in an event loop: its socket, its timer, and the faults that tests ask for."""
+"""A member of a lockstep run in an event loop: its socket, its timer, and the faults that tests ask for.
+
+A program of one agent that acts on the tick:
+
+```python
+member = LockstepMember(MemberSettings("127.0.0.1:5555"), "scout", Role.AGENT, act, print)
+member.start()  # in a running event loop; `act` is called with each `Work`, and calls `member.finish` in the end
+```
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from math import inf
+from random import Random
 
-from rattle.wire.lockstep import Phase, Role
+from rattle.clients.datagram_faults import DatagramFaults
+from rattle.clients.errors import ClientError
+from rattle.clients.lockstep import Answer, Member, State, Work
+from rattle.wire.lockstep import MAX_BYTES, Codec, Role
+
+__all__ = ["Answer", "LockstepMember", "MemberSettings", "Work"]
+
+#: How long a goodbye may take, in seconds.
+_GOODBYE_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -19,27 +43,11 @@ class MemberSettings:
     delay_seconds: float = 0.0  # for tests: datagrams and work are held up by a random time of up to this
 
 
-class Work(NamedTuple):
-    """What a member is told to do."""
-
-    tick: int
-    phase: Phase
-    all_idle: bool  # every agent said in the tick before that it waits for something outside
-    last: bool  # no tick follows
-    absent: tuple[str, ...]  # agents that are played on without
-
-
-class Answer(NamedTuple):
-    """What it says when it has done so."""
-
-    hashes: Mapping[str, bytes]  # by subject, 8 bytes each
-    idle: bool = False
-
-
 class LockstepMember:
     """Takes part in a lockstep run: `work` is called with each piece of work, once, and `finish` says that it is done.
 
     `ended` is called with a reason when nothing more is to be done here: the run is over, or this member is refused.
+    All of it happens in one event loop, in its thread.
     """
 
     def __init__(
@@ -50,13 +58,141 @@ class LockstepMember:
         work: Callable[[Work], None],
         ended: Callable[[str], None],
     ) -> None:
-        raise NotImplementedError
+        """Prepare; raises ClientError for an address that is none."""
+        self._settings = settings
+        self._work, self._ended = work, ended
+        self._host, self._port = _parse(settings.address)
+        self._member = Member(name, role, time.time_ns(), Codec(settings.key))
+        self._random = Random()  # noqa: S311 - of faults, which guard nothing
+        self._faults = DatagramFaults(settings.loss, settings.delay_seconds, self._random)
+        self._socket: socket.socket | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = inf
+        self._held_up: asyncio.TimerHandle | None = None
+        self._said: tuple[State, str] = ("new", "")
+        self._gone: asyncio.Event | None = None
+
+    @property
+    def state(self) -> State:
+        """Return where the member stands with the service."""
+        return self._member.state
+
+    @property
+    def tick(self) -> int:
+        """Return the tick of the last work that was done, 0 before the first."""
+        return self._member.done_tick
 
     def start(self) -> None:
         """Begin to join, in a running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._socket = _connect(self._host, self._port)
+        self._loop.add_reader(self._socket, self._receive)
+        self._go_on(self._member.begin(time.monotonic()))
 
     def finish(self, answer: Answer) -> None:
-        """Say that the work in progress is done; may be called within `work`, and in the event loop's thread only."""
+        """Say that the work in progress is done; may be called within `work`."""
+        self._go_on(self._member.finish(answer, time.monotonic()))
 
     async def leave(self) -> None:
         """Say goodbye, and wait a little until that is heard."""
+        if self._socket is None:
+            return
+        self._gone = asyncio.Event()
+        if self._held_up is not None:
+            self._held_up.cancel()
+        self._go_on(self._member.leave(time.monotonic()))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE_SECONDS):
+                await self._gone.wait()
+        self._close()
+
+    def _receive(self) -> None:
+        """Take what has come; what comes in answer is read at the next turn of the loop."""
+        if self._socket is None:
+            return
+        try:
+            data = self._socket.recv(MAX_BYTES + 1)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:  # nobody listens there: the repetition goes on
+            return
+        self._go_on(self._member.receive(data, time.monotonic()))
+
+    def _wake(self) -> None:
+        self._timer, self._timer_at = None, inf
+        now = time.monotonic()
+        self._go_on(self._member.wake(now) if now >= self._member.wake_at() else [])
+
+    def _go_on(self, datagrams: list[bytes]) -> None:
+        """Send, begin what is to be done, say what has changed, and set the timer."""
+        self._send(datagrams)
+        if (work := self._member.take_work()) is not None:
+            self._begin(work)
+        if (self._member.state, self._member.reason) != self._said:
+            self._say()
+        self._set_timer()
+
+    def _send(self, datagrams: list[bytes]) -> None:
+        if self._settings.loss or self._settings.delay_seconds:
+            datagrams = [data for _, data in self._faults.take([(None, data) for data in datagrams], time.monotonic())]
+        if self._socket is None:
+            return
+        for data in datagrams:
+            with suppress(OSError):  # lost, as any datagram may be
+                self._socket.send(data)
+
+    def _begin(self, work: Work) -> None:
+        if self._settings.delay_seconds:
+            seconds = self._random.random() * self._settings.delay_seconds
+            self._held_up = self._loop.call_later(seconds, self._work, work)
+        else:
+            self._work(work)
+
+    def _say(self) -> None:
+        """Tell people, and the owner at the end, what has become of the membership."""
+        state, reason = self._said = self._member.state, self._member.reason
+        where = f"Sync service {self._settings.address}"
+        if state == "joining" and reason:
+            _log.warning("%s: %s: joining again", where, reason)
+        elif state == "ended":
+            if self._gone is not None:
+                self._gone.set()
+            else:
+                self._ended(reason)
+
+    def _set_timer(self) -> None:
+        """See to it that `_wake` is called in time; too early does no harm, and costs less than to move the timer."""
+        at = min(self._member.wake_at(), self._faults.wake_at())
+        if at >= self._timer_at or self._socket is None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_later(max(0.0, at - time.monotonic()), self._wake)
+
+    def _close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
+
+
+def _parse(address: str) -> tuple[str, int]:
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ClientError(f"sync.address: '{address}' is no address: write it as HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def _connect(host: str, port: int) -> socket.socket:
+    """Return a socket that speaks with nobody else; raises ClientError for a host that is not known."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        member = socket.socket(family, socket.SOCK_DGRAM)
+        member.connect(address)
+    except OSError as error:
+        raise ClientError(f"cannot reach the Sync service at {host}:{port}: {error.strerror}") from None
+    member.setblocking(False)
+    return member

@@ -1,0 +1,356 @@
+"""A member of a lockstep run as a state machine (docs/sync-api.md): datagrams and times in, datagrams and work out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from math import inf
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from rattle.wire.lockstep import (
+    HASH_BYTES,
+    MAX_BYTES,
+    MAX_HASHES,
+    Bye,
+    Codec,
+    Datagram,
+    Done,
+    Flags,
+    Gathering,
+    Join,
+    Phase,
+    Ping,
+    Pong,
+    Ready,
+    Refused,
+    Role,
+    Seen,
+    Tick,
+    Unknown,
+    Welcome,
+    Working,
+)
+from rattle.wire.round_trips import Repeated, RoundTrips
+
+#: Heartbeats without a word after which a member takes its service for started anew.
+LOST_HEARTBEATS = 3
+#: The reason of a goodbye that invites to join again.
+DROPPED = "dropped"
+_FIRST_HEARTBEAT = 0.5
+_MOST_GOODBYES = 5
+#: What of a datagram is left for hashes, in bytes: all else of it and its seal take less than the rest.
+_ROOM_FOR_HASHES = MAX_BYTES - 100
+
+State = Literal["new", "joining", "gathering", "seated", "leaving", "ended"]
+
+
+class Work(NamedTuple):
+    """What a member is told to do."""
+
+    tick: int
+    phase: Phase
+    all_idle: bool  # every agent said in the tick before that it waits for something outside
+    last: bool  # no tick follows
+    absent: tuple[str, ...]  # agents that are played on without
+
+
+class Answer(NamedTuple):
+    """What it says when it has done so."""
+
+    hashes: Mapping[str, bytes]  # by subject, 8 bytes each
+    idle: bool = False
+
+
+class _Place(NamedTuple):
+    session: int = 0
+    epoch: int = 0
+    seat: int = 0
+
+
+class _Finished(NamedTuple):
+    """The last work that was done, and what is said of it as often as somebody asks."""
+
+    tick: int
+    phase: int
+    flags: int
+    answer: Answer
+
+
+class Member:
+    """One life of a member. Every call returns the datagrams to send; `work` is what is to be done now.
+
+    Work is done once: a repeated tick of work that is done gets the stored answer.
+    """
+
+    def __init__(self, name: str, role: Role, life: int, codec: Codec) -> None:
+        self.name, self.role, self.life = name, role, life
+        self.state: State = "new"
+        self.reason = ""  # why it is in this state, for people
+        self.place = _Place()
+        self.counts: Counter[str] = Counter(late=0, repeated=0)
+        self.work: Work | None = None  # to be done, until `take_work`
+        self._codec = codec
+        self._round_trips = RoundTrips()
+        self._joining = Repeated(RoundTrips())
+        self._answering = Repeated(self._round_trips)
+        self._heartbeat = _FIRST_HEARTBEAT
+        self._heard_at = -inf
+        self._ping_at = inf
+        self._done = _Finished(0, 0, 0, Answer({}))
+        self._doing: Tick | None = None
+        self._is_stale = False  # what is done now is of a session that is over
+        self._next: Tick | None = None  # came while other work was done
+        self._out: list[bytes] = []
+
+    @property
+    def done_tick(self) -> int:
+        """Return the tick of the last work that was done, 0 before the first."""
+        return self._done.tick
+
+    def begin(self, now: float) -> list[bytes]:
+        """Begin to join."""
+        self._join(now, "")
+        return self._flush()
+
+    def receive(self, data: bytes, now: float) -> list[bytes]:
+        """Take a datagram."""
+        datagram = self._codec.decode(data)
+        if datagram is not None and self.state not in ("new", "ended"):
+            self._take(datagram, now)
+        return self._flush()
+
+    def wake_at(self) -> float:
+        """Return when `wake` is due, infinity when nothing is."""
+        return min(self._joining.due, self._answering.due, self._ping_at)
+
+    def wake(self, now: float) -> list[bytes]:
+        """Repeat what has had no answer."""
+        if now >= self._joining.due:
+            if self.state == "leaving":
+                self._say_bye(now)
+            else:
+                self._send_join(now)
+        if now >= self._answering.due:
+            self._send_done(now, 0)
+        if now >= self._ping_at:
+            self._beat(now)
+        return self._flush()
+
+    def take_work(self) -> Work | None:
+        """Return what is to be done now, once; `finish` must follow before there is more."""
+        work, self.work = self.work, None
+        return work
+
+    def finish(self, answer: Answer, now: float) -> list[bytes]:
+        """Say that the work which was taken is done."""
+        if self._doing is None:
+            raise RuntimeError("there is no work in progress")
+        doing, self._doing = self._doing, None
+        if self._is_stale:
+            self._is_stale = False
+        else:
+            self._done = _Finished(doing.tick, doing.phase, doing.flags, _fitting(answer))
+            if self.state == "seated" and self._next is None:
+                self._answering.begin()
+                self._send_done(now, doing.attempt)
+        if self._next is not None:
+            coming, self._next = self._next, None
+            self._do(coming)
+        return self._flush()
+
+    def leave(self, now: float) -> list[bytes]:
+        """Say goodbye; `state` is "ended" when that was heard, or was said often enough."""
+        if self.state == "seated":
+            self.state = "leaving"
+            self._joining.begin()
+            self._answering.rest()
+            self._ping_at = inf
+            self._say_bye(now)
+        else:
+            self._end("")
+        return self._flush()
+
+    def _take(self, datagram: Datagram, now: float) -> None:
+        if self._take_about_joining(datagram, now) or self._take_at_the_seat(datagram, now):
+            self._heard_at = now
+        else:
+            self.counts["late"] += 1
+
+    def _take_about_joining(self, datagram: Datagram, now: float) -> bool:
+        """Take a datagram to this life, or return False."""
+        match datagram:
+            case Welcome() if datagram.life == self.life and self._is_newer(datagram):
+                self._take_seat(datagram, now)
+            case Gathering() if datagram.life == self.life and self.state in ("joining", "gathering"):
+                self.state, self.reason = "gathering", f"{datagram.present} of {datagram.wanted} members are there"
+                self._joining.due = now + self._heartbeat
+            case Refused() if datagram.life == self.life and self.state in ("joining", "gathering"):
+                self._end(datagram.reason)
+            case _:
+                return False
+        return True
+
+    def _take_at_the_seat(self, datagram: Datagram, now: float) -> bool:
+        """Take a datagram to this seat, or return False."""
+        if not isinstance(datagram, Tick | Seen | Ping | Pong | Unknown | Bye) or not self._is_here(datagram):
+            return False
+        match datagram:
+            case Tick():
+                self._take_tick(datagram, now)
+            case Seen():
+                if (datagram.tick, datagram.phase) == self._done[:2]:
+                    self._answered(now)
+            case Ping():
+                self._send(Pong(*self.place, datagram.attempt))
+            case Unknown():
+                self._join(now, "the Sync service has been started anew")
+            case Bye():
+                self._take_bye(datagram, now)
+        return True
+
+    def _is_here(self, datagram: Tick | Seen | Ping | Pong | Unknown | Bye) -> bool:
+        at_home = self.state in ("seated", "leaving")
+        return at_home and (datagram.session, datagram.epoch, datagram.seat) == self.place
+
+    def _is_newer(self, welcome: Welcome) -> bool:
+        """Whether a welcome is to the present seat, to one of a later epoch, or to any where this member has none."""
+        if self.state == "leaving":
+            return False
+        if welcome.session != self.place.session:
+            return self.state != "seated"
+        return (welcome.epoch, welcome.seat) >= (self.place.epoch, self.place.seat)
+
+    def _take_seat(self, welcome: Welcome, now: float) -> None:
+        if welcome.session != self.place.session:  # another run: ticks are numbered from 1 again
+            self._done = _Finished(0, 0, 0, Answer({}))
+            self._is_stale = self._doing is not None
+        place = _Place(welcome.session, welcome.epoch, welcome.seat)
+        if place != self.place:
+            self._answering.rest()  # the service will ask
+            self._next = None
+            if self._doing is not None:  # attempts are counted anew
+                self._doing = msgspec.structs.replace(self._doing, attempt=0)
+        self.place = place
+        self.state, self.reason = "seated", ""
+        self._joining.rest()
+        self._heartbeat = welcome.heartbeat_ms / 1000
+        self._ping_at = now + self._heartbeat
+        self._send(Ready(*self.place, welcome.attempt))
+
+    def _take_tick(self, tick: Tick, now: float) -> None:
+        wanted = tick.tick, int(tick.phase)
+        if tick.phase != int(self.role) or self.state == "leaving":
+            self.counts["late"] += 1
+        elif wanted == self._done[:2]:
+            self.counts["repeated"] += 1
+            self._send_done(now, tick.attempt)
+        elif wanted < self._done[:2]:
+            self.counts["late"] += 1
+        elif self._doing is None:
+            self._answered(now)
+            self._do(tick)
+        elif wanted == (self._doing.tick, int(self._doing.phase)) and not self._is_stale:
+            self.counts["repeated"] += 1
+            self._doing = tick  # whose attempt is echoed
+            self._send(Working(*self.place, tick.tick, tick.phase, tick.attempt))
+        elif self._next is None or wanted >= (self._next.tick, int(self._next.phase)):
+            self._next = tick
+            self._send(Working(*self.place, tick.tick, tick.phase, tick.attempt))
+
+    def _answered(self, now: float) -> None:
+        """Note that the answer has arrived; after a repetition nobody knows how long that took (Karn's algorithm)."""
+        if self._answering.attempt == 1:
+            self._answering.answered(1, now)
+        elif self._answering.attempt:
+            self._answering.answered(0, now)
+            self._round_trips.back_off()
+        self._answering.begin()
+
+    def _do(self, tick: Tick) -> None:
+        self._doing = tick
+        all_idle, last = bool(tick.flags & Flags.ALL_IDLE), bool(tick.flags & Flags.LAST)
+        self.work = Work(tick.tick, tick.phase, all_idle, last, tick.absent)
+
+    def _send_done(self, now: float, attempt: int) -> None:
+        done = self._done
+        self._answering.sent(now)
+        self._send(Done(*self.place, done.tick, Phase(done.phase), attempt, done.answer.idle, dict(done.answer.hashes)))
+
+    def _beat(self, now: float) -> None:
+        """Ask whether the service is there, if it has not been heard for a heartbeat."""
+        if now - self._heard_at >= LOST_HEARTBEATS * self._heartbeat:
+            self._join(now, "the Sync service is not heard")
+        elif now - self._heard_at >= self._heartbeat:
+            self._send(Ping(*self.place, 1))
+            self._ping_at = now + self._heartbeat
+        else:
+            self._ping_at = self._heard_at + self._heartbeat
+
+    def _join(self, now: float, why: str) -> None:
+        self.state, self.reason = "joining", why
+        self._answering.rest()
+        self._ping_at = inf
+        self._joining.begin()
+        self._send_join(now)
+
+    def _send_join(self, now: float) -> None:
+        if self.state == "gathering":
+            self._joining.due = now + self._heartbeat
+        else:
+            self._joining.sent(now)
+        done = self._done
+        self._send(
+            Join(
+                self.life,
+                self.name,
+                self.role,
+                self.place.session,
+                self.place.epoch,
+                done.tick,
+                done.phase,
+                done.flags,
+                done.answer.idle,
+            )
+        )
+
+    def _take_bye(self, bye: Bye, now: float) -> None:
+        if bye.reason == DROPPED and self.state == "seated":
+            self._join(now, "the Sync service went on without this member")
+            return
+        if self.state == "seated":
+            self._send(Bye(*self.place, ""))
+        self._end(bye.reason)
+
+    def _say_bye(self, now: float) -> None:
+        if self._joining.attempt >= _MOST_GOODBYES:
+            self._end("")
+            return
+        self._joining.sent(now)
+        self._send(Bye(*self.place, ""))
+
+    def _end(self, reason: str) -> None:
+        self.state, self.reason = "ended", reason
+        self._joining.rest()
+        self._answering.rest()
+        self._ping_at = inf
+
+    def _send(self, datagram: Datagram) -> None:
+        self._out.append(self._codec.encode(datagram))
+
+    def _flush(self) -> list[bytes]:
+        out, self._out = self._out, []
+        return out
+
+
+def _fitting(answer: Answer) -> Answer:
+    """Return an answer with as many hashes as a datagram has room for."""
+    kept: dict[str, bytes] = {}
+    room = _ROOM_FOR_HASHES
+    for subject, history in answer.hashes.items():
+        room -= len(subject) + HASH_BYTES + 5  # their lengths
+        if room < 0 or len(kept) == MAX_HASHES:
+            break
+        kept[subject] = history
+    return Answer(kept, answer.idle)

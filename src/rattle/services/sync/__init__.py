@@ -1,0 +1,1 @@
+"""The Sync service: leads participants through ticks over UDP."""

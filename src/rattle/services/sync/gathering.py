@@ -1,0 +1,82 @@
+"""Who has come, whether all are there that are wanted, and at which work an epoch begins. Sans I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from rattle.wire.lockstep import Flags, Join, Phase, Role
+
+#: Members at a time: the names of many, and the datagrams to all, must stay small.
+MOST_MEMBERS = 256
+
+
+class Arrivals:
+    """Those who want to take part and have no seat yet, the newest life of each name."""
+
+    def __init__(self, wanted: Collection[str], count: int) -> None:
+        self._wanted = frozenset(wanted)
+        self._count = len(self._wanted) or count
+        self.lives: dict[str, tuple[Join, tuple[str, int]]] = {}
+
+    @property
+    def count(self) -> int:
+        """Return how many members are wanted."""
+        return self._count
+
+    @property
+    def are_complete(self) -> bool:
+        """Whether all are there that are wanted."""
+        return len(self.lives) >= self._count
+
+    def add(self, join: Join, address: tuple[str, int]) -> str | None:
+        """Take in an arrival; returns the reason for which it is refused, None when it is not."""
+        if self._wanted and join.name not in self._wanted:
+            return f"'{join.name}' is not one of sync.participants: {', '.join(sorted(self._wanted))}"[:200]
+        known = self.lives.get(join.name)
+        if known is not None and known[0].life > join.life:
+            return f"a later life of '{join.name}' has come: give every member a name of its own (sync.name)"
+        if known is None and len(self.lives) >= MOST_MEMBERS:
+            return f"there is no room: a lockstep run has up to {MOST_MEMBERS} members"
+        self.lives[join.name] = join, address
+        return None
+
+    def missing(self) -> str:
+        """Return in words who is waited for."""
+        if self._wanted:
+            return ", ".join(sorted(self._wanted - self.lives.keys()))
+        return f"{self._count - len(self.lives)} more"
+
+
+class Beginning(NamedTuple):
+    """Where an epoch begins: with a piece of work that may have been done by some already."""
+
+    session: int
+    epoch: int
+    tick: int
+    phase: Phase
+    flags: int
+
+
+def beginning(joins: Iterable[Join], fresh_session: int) -> Beginning:
+    """Return where to begin with these members: with the latest work that any of them remembers to have done.
+
+    A phase begins only when the one before is complete, so everything before that was done by all.
+    """
+    remembered = [join for join in joins if join.session]
+    if not remembered:
+        return Beginning(fresh_session, 1, 1, Phase.ACT, 0)
+    latest = max(remembered, key=lambda join: (join.epoch, join.done_tick, join.done_phase, join.session))
+    same = [join for join in remembered if join.session == latest.session]
+    furthest = max(same, key=lambda join: (join.done_tick, join.done_phase))
+    epoch = max(join.epoch for join in same) + 1
+    if not furthest.done_tick:
+        return Beginning(latest.session, epoch, 1, Phase.ACT, 0)
+    phase = Phase(furthest.done_phase or 1)
+    flags = furthest.done_flags & (Flags.ALL_IDLE | Flags.LAST) if phase == Phase.ACT else 0
+    return Beginning(latest.session, epoch, furthest.done_tick, phase, flags)
+
+
+def was_idle(join: Join) -> bool:
+    """Whether an agent was idle in the last work that it did."""
+    return join.role == Role.AGENT and join.done_tick > 0 and join.idle

@@ -1,0 +1,84 @@
+"""Which tick and phase it is, who is waited for, and when the next may begin. Sans I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from math import inf
+
+from rattle.services.sync.gathering import Beginning
+from rattle.services.sync.seats import Seat
+from rattle.wire.lockstep import Flags, Phase, Role
+
+#: Names of absent agents that a tick says: as many as a datagram has room for.
+_MOST_ABSENT = 16
+
+
+class Rounds:
+    """The piece of work in progress: a tick and a phase, and the seats that have not answered yet."""
+
+    def __init__(self, frequency: float | None, ticks: int | None) -> None:
+        self.tick, self.phase, self.flags = 0, Phase.ACT, 0
+        self.absent: tuple[str, ...] = ()
+        self.waiting: set[Seat] = set()
+        self.due = inf  # when a phase that waits for its time may begin
+        self.stands_still = False  # nobody is there
+        self._period = 0.0 if frequency is None else 1 / frequency
+        self._ticks = ticks
+        self._next_tick_at = -inf
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no tick follows."""
+        return bool(self.flags & Flags.LAST)
+
+    @property
+    def hashed_tick(self) -> int:
+        """Return the tick whose end this phase's hashes are of."""
+        return self.tick - 1 if self.phase == Phase.ACT else self.tick
+
+    def start(self, beginning: Beginning) -> None:
+        """Begin an epoch."""
+        self.tick, self.phase, self.flags = beginning.tick, beginning.phase, beginning.flags
+
+    def is_now(self, tick: int, phase: Phase) -> bool:
+        """Say whether this is the work in progress."""
+        return tick == self.tick and phase == self.phase
+
+    def is_due(self, now: float) -> bool:
+        """Say whether a phase that had to wait for its time may begin."""
+        return now >= self.due
+
+    def next_phase(self, seats: Collection[Seat]) -> None:
+        """Go on to the phase after this one, which is complete."""
+        if self.phase == Phase.ACT:
+            self.phase, self.flags = Phase.STEP, 0
+            return
+        agents = [seat for seat in seats if seat.role == Role.AGENT and not seat.absent]
+        self.tick, self.phase = self.tick + 1, Phase.ACT
+        self.flags = Flags.ALL_IDLE if agents and all(seat.idle for seat in agents) else 0
+        if self._ticks is not None and self.tick > self._ticks:
+            self.flags |= Flags.LAST
+
+    def may_begin(self, seats: Collection[Seat], now: float) -> bool:
+        """Say whether somebody is there and it is time; else `due` says when it is, or `stands_still`."""
+        self.stands_still = not any(not seat.absent for seat in seats)
+        self.due = inf
+        if self.stands_still:
+            return False
+        if self.phase == Phase.ACT and now < self._next_tick_at:
+            self.due = self._next_tick_at
+            return False
+        return True
+
+    def begin_phase(self, seats: Collection[Seat], now: float) -> list[Seat]:
+        """Return who is to be told now; all who take part are waited for."""
+        if self.phase == Phase.ACT and self._period:
+            # What was missed is left out, and not made up for.
+            self._next_tick_at = max(self._next_tick_at, now - self._period) + self._period
+        self.absent = tuple(seat.name for seat in seats if seat.absent)[:_MOST_ABSENT]
+        self.waiting = {seat for seat in seats if self.takes_part(seat)}
+        return [seat for seat in seats if seat in self.waiting and not seat.invited]
+
+    def takes_part(self, seat: Seat) -> bool:
+        """Say whether a member has something to do in this phase."""
+        return seat.role == int(self.phase) and not seat.absent

@@ -1,0 +1,211 @@
+"""A lockstep run in a simulated network: virtual time, datagrams that get lost, doubled and late, lives that end.
+
+Members keep a log of what they did; the simulation holds them to the rules while it runs.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from rattle.clients.lockstep import Answer, Member, Work
+from rattle.services.sync.coordinator import Coordinator
+from rattle.trainer.settings import SyncSection
+from rattle.wire.lockstep import Codec, Phase, Role
+
+SYNC = ("sync", 5555)
+
+
+@dataclass(frozen=True)
+class Network:
+    """How bad the network is: fractions, and seconds."""
+
+    loss: float = 0.0
+    duplicates: float = 0.0
+    delay: float = 0.0005
+    late: float = 0.0  # fraction of datagrams that come much later
+    late_seconds: float = 1.0
+
+
+@dataclass
+class SimulatedMember:
+    """A process: its member's state machine, and what it has done over all its lives."""
+
+    name: str
+    role: Role
+    work_seconds: float = 0.0
+    member: Member | None = None
+    lives: int = 0
+    port: int = 0
+    partitioned: bool = False
+    done: list[tuple[int, Phase]] = field(default_factory=list)  # of this life
+    works: list[Work] = field(default_factory=list)  # of this life
+    idle_at: frozenset[int] = frozenset()
+    timer: int = 0
+    sequence: int = 0
+
+
+class Simulation:
+    """A service and its members; `run` lets virtual time pass until the clock or a condition says stop."""
+
+    def __init__(self, seed: int, members: dict[str, Role], network: Network, **settings: object) -> None:
+        self.random = Random(seed)  # noqa: S311 - a network guards nothing
+        self.network = network
+        self.now = 1000.0
+        self.settings = SyncSection.model_validate({"participants": tuple(members), **settings})
+        self.key = b"k" * 16
+        self.coordinator: Coordinator | None = None
+        self.members = {name: SimulatedMember(name, role) for name, role in members.items()}
+        self.committed = 0  # ticks
+        self.acted: dict[int, set[str]] = {}
+        self.phases: dict[tuple[int, Phase], dict[str, bytes]] = {}
+        self.events: list[str] = []
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self._coordinator_life = 0
+        self._sync_timer = 0
+        self.sent = 0
+
+    def at(self, when: float, call: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._queue, (when, self._count, call))
+
+    def run(self, until: Callable[[], bool], seconds: float = 3600.0) -> None:
+        """Let time pass until a condition holds; fails when it does not within so many virtual seconds."""
+        deadline = self.now + seconds
+        while not until():
+            assert self._queue, f"nothing will happen any more: {self.describe()}"
+            when, _, call = heapq.heappop(self._queue)
+            assert when < deadline, f"not reached within {seconds} seconds: {self.describe()}"
+            self.now = max(self.now, when)
+            call()
+
+    def describe(self) -> str:
+        members = {
+            m.name: m.member and (m.member.state, m.member.reason, m.member.done_tick, m.member.place)
+            for m in self.members.values()
+        }
+        return f"{self.coordinator and self.coordinator.status(self.now)} {members} {self.events[-10:]}"
+
+    # The service.
+
+    def start_sync(self) -> None:
+        self._coordinator_life += 1
+        codec = Codec(self.key)
+        self.coordinator = Coordinator(self.settings, codec, self.random.randrange(1, 2**62))
+        self.coordinator.begin(self.now)
+        self._set_sync_timer()
+
+    def stop_sync(self) -> None:
+        self.coordinator = None
+
+    def _set_sync_timer(self) -> None:
+        if self.coordinator is None:
+            return
+        life = self._coordinator_life
+        self._sync_timer += 1
+        timer = self._sync_timer
+
+        def fire() -> None:
+            if self.coordinator is not None and self._coordinator_life == life and self._sync_timer == timer:
+                self._give_out(self.coordinator.wake(self.now))
+
+        self.at(max(self.now, self.coordinator.wake_at()), fire)
+
+    def _give_out(self, datagrams: list[tuple[tuple[str, int], bytes]]) -> None:
+        assert self.coordinator is not None
+        for completed in self.coordinator.phases:
+            known = self.phases.setdefault((completed.tick, completed.phase), completed.hashes)
+            assert all(known.get(subject, said) == said for subject, said in completed.hashes.items())
+            known.update(completed.hashes)
+        self.coordinator.phases.clear()
+        self.events += [event.text for event in self.coordinator.events]
+        self.coordinator.events.clear()
+        self.coordinator.round_trips.clear()
+        for (name, port), data in datagrams:
+            assert len(data) <= 1200
+            self._carry(self.members[name], data, lambda m, d, port=port: self._arrive_at_member(m, port, d))
+        self._set_sync_timer()
+
+    # Members.
+
+    def start_member(self, name: str) -> None:
+        simulated = self.members[name]
+        simulated.lives += 1
+        simulated.port += 1
+        simulated.member = Member(name, simulated.role, simulated.lives, Codec(self.key))
+        simulated.done, simulated.works = [], []
+        self._member_sends(simulated, simulated.member.begin(self.now))
+
+    def stop_member(self, name: str) -> None:
+        self.members[name].member = None
+
+    def _member_sends(self, simulated: SimulatedMember, datagrams: list[bytes]) -> None:
+        address = (simulated.name, simulated.port)
+        for data in datagrams:
+            self._carry(simulated, data, lambda _, d: self._arrive_at_sync(address, d))
+        member = simulated.member
+        if member is not None and (work := member.take_work()) is not None:
+            self._begin_work(simulated, member, work)
+        if member is not None:
+            simulated.timer += 1
+            timer = simulated.timer
+
+            def fire() -> None:
+                if simulated.member is member and simulated.timer == timer:
+                    self._member_sends(simulated, member.wake(self.now))
+
+            if member.wake_at() < float("inf"):
+                self.at(max(self.now, member.wake_at()), fire)
+
+    def _begin_work(self, simulated: SimulatedMember, member: Member, work: Work) -> None:
+        did = work.tick, work.phase
+        assert int(work.phase) == int(simulated.role)
+        assert did not in simulated.done, f"{simulated.name} was told to do {did} twice"
+        assert not simulated.done or did > simulated.done[-1]
+        self.check_work(simulated, work)
+        simulated.done.append(did)
+        simulated.works.append(work)
+
+        def finish() -> None:
+            if simulated.member is member:
+                if work.phase == Phase.ACT:
+                    self.acted.setdefault(work.tick, set()).add(simulated.name)
+                else:
+                    self.committed = max(self.committed, work.tick)
+                answer = Answer({simulated.name: work.tick.to_bytes(8, "little")}, work.tick in simulated.idle_at)
+                self._member_sends(simulated, member.finish(answer, self.now))
+
+        self.at(self.now + self.random.uniform(0, simulated.work_seconds), finish)
+
+    def check_work(self, simulated: SimulatedMember, work: Work) -> None:
+        """Hold a piece of work to the rules; only where nobody may be left behind."""
+        if self.settings.silent != "wait":
+            return
+        agents = {m.name for m in self.members.values() if m.role == Role.AGENT}
+        environments = [m for m in self.members.values() if m.role == Role.ENVIRONMENT]
+        if work.phase == Phase.STEP:
+            assert agents == self.acted.get(work.tick, set()), f"{simulated.name} steps {work.tick} too early"
+        elif environments and work.tick > 1:
+            assert self.committed >= work.tick - 1, f"{simulated.name} acts in {work.tick} too early"
+
+    # The network.
+
+    def _carry(self, simulated: SimulatedMember, data: bytes, arrive: Callable[[SimulatedMember, bytes], None]) -> None:
+        network, random = self.network, self.random
+        self.sent += 1
+        for _ in range(2 if random.random() < network.duplicates else 1):
+            if random.random() < network.loss or simulated.partitioned:
+                continue
+            longest = network.late_seconds if random.random() < network.late else network.delay
+            self.at(self.now + random.uniform(0.00001, longest), lambda: arrive(simulated, data))
+
+    def _arrive_at_sync(self, address: tuple[str, int], data: bytes) -> None:
+        if self.coordinator is not None and not self.members[address[0]].partitioned:
+            self._give_out(self.coordinator.receive(data, address, self.now))
+
+    def _arrive_at_member(self, simulated: SimulatedMember, port: int, data: bytes) -> None:
+        if simulated.member is not None and simulated.port == port and not simulated.partitioned:
+            self._member_sends(simulated, simulated.member.receive(data, self.now))
