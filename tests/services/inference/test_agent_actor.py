@@ -18,8 +18,8 @@ from rattle.envs.vector import VectorWorlds
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.file import Policy, dump_policy
 from rattle.services.inference.actors import Control
-from rattle.services.inference.agent_actor import SnakeLoop
 from rattle.services.inference.players import Players
+from rattle.services.inference.snake_loop import SnakeLoop
 from rattle.services.mock_env.script import line
 from rattle.services.utils.protos import training_pb2
 from rattle.services.utils.tensors import DTYPES

@@ -12,9 +12,11 @@ from typing import NamedTuple
 from rattle.policies.file import Policy
 from rattle.services.inference.actors import Assignment, Control, PlaysAgents, Report
 from rattle.services.inference.additions import Wanted, assign
-from rattle.services.inference.agent_actor import AgentActor, SnakeLoop
+from rattle.services.inference.agent_actor import AgentActor
 from rattle.services.inference.contributions import Contributions
-from rattle.services.inference.training_link import PATIENCE, PolicyFeed, TrainingLink, keep_on
+from rattle.services.inference.learners import Learners
+from rattle.services.inference.snake_loop import SnakeLoop
+from rattle.services.inference.training_link import PATIENCE, keep_on
 from rattle.services.inference.vector_actor import VectorActor
 from rattle.trainer.settings import ExperimentSettings
 from rattle.trainer.worlds import settings_of_policy
@@ -65,15 +67,7 @@ class Players:
 
     def __init__(self, settings: ExperimentSettings, on_policy: Callable[[str, Policy], None]) -> None:
         self._settings = settings
-        self._links = [
-            TrainingLink(address, settings.training.max_message_bytes) for address in settings.inference.training
-        ]
-        self._feeds: dict[str, PolicyFeed] = {}
-        self._link_of: dict[str, TrainingLink] = {}
-        for number, policy_id in enumerate(settings.training.policies):
-            link = self._links[number % len(self._links)]
-            self._link_of[policy_id] = link
-            self._feeds[policy_id] = PolicyFeed(link, policy_id, on_policy)
+        self._learners = Learners(settings, on_policy)
         self._players: dict[str, _Player] = {}
         self._snakes: SnakeLoop | None = None
         self._changing = threading.Lock()
@@ -81,10 +75,10 @@ class Players:
 
     def start(self) -> None:
         """Watch the policies and start the actors."""
-        for feed in self._feeds.values():
-            feed.start()
-        for assignment in assignments(self._settings):
-            self.add(assignment)
+        self._learners.start()
+        with self._changing:
+            for assignment in assignments(self._settings):
+                self._add(assignment)
 
     def stop(self) -> None:
         """Stop all actors, and give them a little time to say goodbye."""
@@ -99,10 +93,7 @@ class Players:
             player.thread.join(max(0.0, deadline - time.monotonic()))
         if self._snakes is not None:
             self._snakes.close()
-        for feed in self._feeds.values():
-            feed.stop()
-        for link in self._links:
-            link.close()
+        self._learners.stop()
 
     def agents(self) -> list[Playing]:
         """Return what every actor plays and reports."""
@@ -117,18 +108,6 @@ class Players:
         with self._changing:
             playing = [player.assignment for player in self._players.values()]
             return self._add(assign(self._settings, assignments(self._settings), playing, wanted))
-
-    def add(self, assignment: Assignment) -> None:
-        """Start another actor; raises RequestError for a name that is taken and a policy that is not trained."""
-        if assignment.policy_id not in self._feeds:
-            known = ", ".join(self._feeds)
-            raise RequestError(
-                "bad_value", f"policy_id: '{assignment.policy_id}' is not trained; known: {known}", "policy_id"
-            )
-        with self._changing:
-            if assignment.name in self._players:
-                raise RequestError("conflict", f"name: there is an actor '{assignment.name}' already", "name")
-            self._add(assignment)
 
     def pause(self, name: str) -> None:
         """Have an actor wait after the rollout in progress; raises RequestError for an unknown one, as the next two."""
@@ -153,9 +132,7 @@ class Players:
             raise RequestError("shutting_down", "the service is stopping")
         actor = self._make(assignment)
         control = Control()
-        contributions = Contributions(
-            self._link_of[assignment.policy_id], self._feeds[assignment.policy_id], assignment.name, control.stop
-        )
+        contributions = self._learners.contributions(assignment, control.stop)
         player = _Player(assignment, control, contributions)
         play = partial(actor.play, contributions, control)
         player.thread = threading.Thread(target=keep_on, args=(play, control.stop), name=assignment.name, daemon=True)

@@ -1,0 +1,44 @@
+"""The Training services of a run: the policies that come from them, and the contributions that go to them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from rattle.policies.file import Policy
+from rattle.services.inference.actors import Assignment
+from rattle.services.inference.contributions import Contributions
+from rattle.services.inference.training_link import PolicyFeed, TrainingLink
+from rattle.trainer.settings import ExperimentSettings
+
+
+class Learners:
+    """Watches the policies of a run; `on_policy` is called with every new version, in another thread."""
+
+    def __init__(self, settings: ExperimentSettings, on_policy: Callable[[str, Policy], None]) -> None:
+        self._links = [
+            TrainingLink(address, settings.training.max_message_bytes) for address in settings.inference.training
+        ]
+        self._feeds: dict[str, PolicyFeed] = {}
+        self._link_of: dict[str, TrainingLink] = {}
+        for number, policy_id in enumerate(settings.training.policies):
+            link = self._links[number % len(self._links)]
+            self._link_of[policy_id] = link
+            self._feeds[policy_id] = PolicyFeed(link, policy_id, on_policy)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        for feed in self._feeds.values():
+            feed.start()
+
+    def stop(self) -> None:
+        """Stop watching, and close the connections; all contributions have been closed."""
+        for feed in self._feeds.values():
+            feed.stop()
+        for link in self._links:
+            link.close()
+
+    def contributions(self, assignment: Assignment, stop: threading.Event) -> Contributions:
+        """Return an actor's side of learning the policy that it plays."""
+        policy_id = assignment.policy_id
+        return Contributions(self._link_of[policy_id], self._feeds[policy_id], assignment.name, stop)
