@@ -27,14 +27,24 @@ def main() -> None:
 
         serve(Path(config), rest, ways)
         return
+    if kind == "sync":
+        sys.path.insert(0, str(Path(__file__).parents[2]))
+        from tests.launch.fake_sync import serve as lead
+
+        lead(Path(config), rest, ways)
+        note(folder, "sync stopped")
+        return
     if "mumble" in ways:
         say("here I am")
     if "silent" in ways:
         time.sleep(60)
     signal.signal(signal.SIGTERM, lambda *_: None if "deaf" in ways else stop(folder, kind))
     ports = [listen(int(rest[rest.index(flag) + 1])) for flag in ("--port", "--grpc-port") if flag in rest]
+    udp = socket.socket(type=socket.SOCK_DGRAM)
+    udp.bind(("127.0.0.1", int(rest[rest.index("--sync-port") + 1]) if "--sync-port" in rest else 0))
     addresses = [f"127.0.0.1:{port.getsockname()[1]}" for port in ports]
-    hello = {"url": f"http://{addresses[0]}", "address": addresses[0], "grpc": addresses[-1]}
+    hello: dict[str, object] = {"url": f"http://{addresses[0]}", "address": addresses[0], "grpc": addresses[-1]}
+    hello["sync_port"] = udp.getsockname()[1]
     say(json.dumps({**hello, "variables": [name for name in os.environ if name.startswith("RATTLE_")]}))
     if "flood" in ways:
         say("x" * 2**22)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.cli import main
-from rattle.launch import up
+from rattle.launch import launched_run, up
 from rattle.launch.processes import Processes
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_service.py")))
@@ -31,6 +31,6 @@ def write_behaviour(directory: RunDirectory) -> None:
 
 
 if __name__ == "__main__":
-    up.Processes = functools.partial(Processes, program=FAKE)  # type: ignore[misc, assignment]
+    launched_run.Processes = functools.partial(Processes, program=FAKE)  # type: ignore[misc, assignment]
     up.store_beginning = after(up.store_beginning, write_behaviour)
     main()

@@ -1,4 +1,4 @@
-"""Asking Training services where they stand."""
+"""Asking Training and Sync services where they stand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import grpc
+import msgspec
 
+from rattle.clients.async_http import AsyncHttp
+from rattle.clients.errors import ClientError
+from rattle.launch.ticking import SyncStatus
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 
 if TYPE_CHECKING:
@@ -22,19 +26,30 @@ _OPTIONS = (
 
 
 class StatusCalls:
-    """Connections to Training services, by address; services come back to the address that they had."""
+    """Connections to services, by address; services come back to the address that they had."""
 
     def __init__(self) -> None:
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._https: dict[str, AsyncHttp] = {}
 
     async def ask(self, address: str) -> Status | None:
-        """Return where a service stands, or None when it does not say so in time."""
+        """Return where a Training service stands, or None when it does not say so in time."""
         if address not in self._channels:
             self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
         stub: training_pb2_grpc.TrainingAsyncStub = training_pb2_grpc.TrainingStub(self._channels[address])
         try:
             return await stub.GetStatus(training_pb2.GetStatusRequest(), timeout=_DEADLINE_SECONDS)
         except grpc.aio.AioRpcError:
+            return None
+
+    async def ask_sync(self, url: str) -> SyncStatus | None:
+        """Return where a Sync service stands, or None when it does not say so in time."""
+        if url not in self._https:
+            self._https[url] = AsyncHttp(url, _DEADLINE_SECONDS, _DEADLINE_SECONDS)
+        try:
+            status, _, body = await self._https[url].ask("GET", "/v1/status")
+            return msgspec.json.decode(body, type=SyncStatus) if status == 200 else None
+        except (ClientError, msgspec.DecodeError):
             return None
 
     async def __aenter__(self) -> Self:
@@ -45,3 +60,5 @@ class StatusCalls:
     ) -> None:
         for channel in self._channels.values():
             await channel.close()
+        for http in self._https.values():
+            await http.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -11,7 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 from rattle.launch.sparkline import History
 from rattle.launch.standing import ChaosSummary
 from rattle.launch.supervisor import Note, Watched
+from rattle.launch.ticking import Ticks
 from rattle.trainer.display import (
+    JSON_SECONDS,
+    LINE_SECONDS,
     JsonDisplay,
     PlainDisplay,
     Throttle,
@@ -44,6 +48,7 @@ class Picture:
     services: Sequence[Watched]
     stopping: bool
     kills: int | None  # None where nothing is killed on purpose
+    ticks: Ticks | None = None  # None where no Sync service has begun
 
 
 class View(Protocol):
@@ -107,6 +112,7 @@ class JsonView:
     def __init__(self) -> None:
         self._display = JsonDisplay()
         self._warnings = _Warnings()
+        self._ticks = Throttle(JSON_SECONDS)
 
     def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
         """Print the run's name and place."""
@@ -119,9 +125,12 @@ class JsonView:
                 sys.stderr.write(sentence(note) + "\n")
 
     def update(self, picture: Picture) -> None:
-        """Print where the run stands, at most once a second."""
+        """Print where the run stands, and where its ticks do, each at most once a second."""
         if picture.progress is not None:
             self._display.update(picture.progress)
+        if picture.ticks is not None and self._ticks.ready():
+            tick, speed = picture.ticks
+            print_line(json.dumps({"event": "ticks", "tick": tick, "ticks_per_second": round(speed, 3)}))
 
     def finish(self, summary: Summary | None) -> None:
         """Print the summary."""
@@ -134,6 +143,7 @@ class PlainView:
     def __init__(self) -> None:
         self._display = PlainDisplay()
         self._warnings = _Warnings()
+        self._ticks = Throttle(LINE_SECONDS)
 
     def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
         """Print the run's name and place."""
@@ -145,9 +155,11 @@ class PlainView:
             print_line(sentence(note))
 
     def update(self, picture: Picture) -> None:
-        """Print where the run stands, at most once in five seconds."""
+        """Print where the run stands, and where its ticks do, each at most once in five seconds."""
         if picture.progress is not None:
             self._display.update(picture.progress)
+        if picture.ticks is not None and self._ticks.ready():
+            print_line("  ".join(f"{name} {value}" for name, value in tick_figures(picture.ticks)))
 
     def finish(self, summary: Summary | None) -> None:
         """Print the summary."""
@@ -204,11 +216,14 @@ class LiveView:
     def _parts(self, picture: Picture) -> Iterator[RenderableType]:
         from rich.text import Text
 
+        ticks = [] if picture.ticks is None else tick_figures(picture.ticks)
         if picture.progress is None:
             yield Text("waiting for the first update", style="dim")
+            if ticks:
+                yield Text("  ".join(f"{name} {value}" for name, value in ticks), style="dim")
         else:
             first = next(iter(picture.policies.values()))
-            shown = [*figures(picture.progress), ("policy age", f"{first.policy_age:.2f}")]
+            shown = [*figures(picture.progress), ("policy age", f"{first.policy_age:.2f}"), *ticks]
             yield progress_table(shown, picture.progress.fraction)
             yield Text.assemble(("    returns  ", "dim"), self._returns.line())
         if len(picture.policies) > 1:
@@ -222,6 +237,11 @@ class LiveView:
 
 def _chaos(summary: ChaosSummary) -> str:
     return f"services killed {summary.kills} times, started again {summary.restarts} times"
+
+
+def tick_figures(ticks: Ticks) -> list[tuple[str, str]]:
+    """Return where ticks stand as names and values."""
+    return [("tick", f"{ticks.tick:,}"), ("ticks/s", f"{ticks.per_second:,.0f}")]
 
 
 def state_of(watched: Watched, *, stopping: bool) -> str:

@@ -35,6 +35,11 @@ def name_run(settings: ExperimentSettings, run_dir: Path | None) -> tuple[RunDir
     return directory, run_id
 
 
+def beside(directory: RunDirectory, policy_id: str) -> RunDirectory:
+    """Return where another policy's run is stored than the first, whose directory is the experiment's."""
+    return RunDirectory(directory.path.with_name(f"{directory.path.name}-{policy_id}"))
+
+
 def make_folder(directory: RunDirectory) -> None:
     """Make the folder of a run, so that it can be locked."""
     with storing(directory.path):

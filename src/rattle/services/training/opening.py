@@ -16,7 +16,7 @@ from rattle.services.training.policy_run import PolicyRun
 from rattle.services.training.rollouts import Contribution
 from rattle.trainer.checkpoint import list_checkpoints, load_checkpoint
 from rattle.trainer.errors import TrainerError
-from rattle.trainer.new_runs import make_folder, name_run, store_beginning
+from rattle.trainer.new_runs import beside, make_folder, name_run, store_beginning
 from rattle.trainer.run_tables import read_run_row
 from rattle.trainer.served import with_served_environment
 from rattle.trainer.settings import ExperimentSettings
@@ -66,8 +66,7 @@ def _places(settings: ExperimentSettings, run_dir: Path | None) -> Iterator[Plac
         if policy_id == first:
             yield Place(policy_id, directory, run_id, is_first=True)
         else:
-            beside = directory.path.with_name(f"{directory.path.name}-{policy_id}")
-            yield Place(policy_id, RunDirectory(beside), f"{run_id}-{policy_id}")
+            yield Place(policy_id, beside(directory, policy_id), f"{run_id}-{policy_id}")
 
 
 def _open(experiment: ExperimentSettings, place: Place, environment: EnvironmentSpec, lineage: str) -> LearningLoop:

@@ -1,0 +1,234 @@
+"""One run of services: started, followed to its end, stopped and written down."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.writer import TableWriter
+from rattle.launch.errors import LaunchError
+from rattle.launch.plan import Kind, Service, command
+from rattle.launch.processes import Processes
+from rattle.launch.standing import ChaosSummary, Standing
+from rattle.launch.status_calls import StatusCalls
+from rattle.launch.supervisor import Note, Supervisor
+from rattle.launch.ticking import SyncStatus, Ticking
+from rattle.launch.view import Picture, View
+from rattle.trainer.clock import Limits
+from rattle.trainer.new_runs import beside
+from rattle.trainer.progress import Status, Summary
+from rattle.trainer.run_tables import log_row, now, read_run_row, write_run_row
+from rattle.trainer.settings import ExperimentSettings
+
+WRITER = "up"
+_POLL_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What came of a run."""
+
+    directory: RunDirectory
+    summary: Summary | None  # None where a second signal has ended it at once
+    stopped_by: signal.Signals | None  # the first signal that asked for its end
+    sync: SyncStatus | None  # what its Sync service said last
+    tick_seconds: float  # from the first tick to the last
+    restarts: int  # of services
+
+
+class Launch:
+    """One run of services, from its first process to its summary."""
+
+    def __init__(
+        self,
+        settings: ExperimentSettings,
+        directory: RunDirectory,
+        services: Sequence[Service],
+        limits: Limits,
+        view: View,
+        *,
+        resumed_at: int | None = None,
+        kill_every: float | None = None,
+        patience: float | None = None,
+    ) -> None:
+        """`patience` is how many seconds may pass without a tick before the run has failed; None: any number."""
+        self._settings = settings
+        self._directory = directory
+        self._limits = limits
+        self._resumed_at = resumed_at
+        self._kill_every = kill_every
+        self._patience = patience
+        self._run_id = read_run_row(directory)["run_id"]
+        self._supervisor = Supervisor(services)
+        self._processes = Processes(self._supervisor, self._command, directory.service_logs, self._note)
+        self._standing = Standing(settings.training.policies, limits)
+        self._ticking = Ticking()
+        self._view = view
+        self._stood_still: str | None = None
+        self._stopped_by: signal.Signals | None = None
+        self._killed_by: signal.Signals | None = None
+
+    def run(self) -> Ended:
+        """Run the services to the end of the run, show what came of it and return it.
+
+        Raises LaunchError where it has failed. A second signal ends this process, too.
+        """
+        self._logs = TableWriter(self._directory.table("logs"), WRITER)
+        self._view.start(self._run_id, str(self._directory.path), self._resumed_at)
+        summary: Summary | None = None
+        try:
+            asyncio.run(self._run_services())
+            summary = self._conclude()
+        finally:
+            self._view.finish(summary)
+            with suppress(AnalyticsError):
+                self._logs.close()
+        if self._killed_by is not None:
+            signal.signal(self._killed_by, signal.SIG_DFL)
+            os.kill(os.getpid(), self._killed_by)
+        return Ended(
+            directory=self._directory,
+            summary=summary,
+            stopped_by=self._stopped_by,
+            sync=self._ticking.status,
+            tick_seconds=self._ticking.seconds,
+            restarts=self._supervisor.restarts,
+        )
+
+    async def _run_services(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop, number)
+        async with asyncio.TaskGroup() as group:
+            beside = [group.create_task(self._follow())]
+            if self._kill_every is not None:
+                beside.append(group.create_task(self._kill(self._kill_every)))
+            await self._processes.run()
+            for task in beside:
+                task.cancel()
+
+    def _stop(self, number: signal.Signals) -> None:
+        """Take a signal: the first asks services to stop, the second ends them and this process at once."""
+        if self._stopped_by is not None:
+            self._killed_by = number
+            self._processes.do(self._supervisor.stop_at_once())
+        self._stopped_by = self._stopped_by or number
+        self._processes.do(self._supervisor.stop(time.monotonic()))
+
+    async def _follow(self) -> None:
+        """Ask services where they stand, and show it, until nothing more is learnt, or no tick is to come."""
+        began = time.monotonic()
+        async with StatusCalls() as calls:
+            while not (self._standing.ended or self._ticking.finished or self._stood_still):
+                await asyncio.gather(self._ask_trainings(calls), self._ask_sync(calls))
+                self._stood_still = self._why_impatient(self._ticking.since() or began)
+                self._view.update(self._picture())
+                await asyncio.sleep(_POLL_SECONDS)
+        self._processes.do(self._supervisor.stop(time.monotonic()))
+
+    async def _ask_trainings(self, calls: StatusCalls) -> None:
+        addresses = self._ready("training", "address")
+        answers = await asyncio.gather(*map(calls.ask, addresses.values()))
+        for name, status in zip(addresses, answers, strict=True):
+            if status is not None:
+                self._standing.take(name, status, time.monotonic())
+
+    async def _ask_sync(self, calls: StatusCalls) -> None:
+        for url in self._ready("sync", "url").values():
+            status = await calls.ask_sync(url)
+            if status is not None:
+                self._ticking.take(status, time.monotonic())
+
+    def _ready(self, kind: Kind, key: str) -> dict[str, str]:
+        """Return the addresses, by the key of the first line, of the services of a kind that can be asked."""
+        if self._supervisor.stopping:
+            return {}
+        return {
+            name: watched.hello[key]
+            for name, watched in self._supervisor.services.items()
+            if watched.service.kind == kind and watched.phase == "ready" and watched.hello is not None
+        }
+
+    def _why_impatient(self, since: float) -> str | None:
+        """Return why the run has failed if there has been no tick for too long."""
+        if self._patience is None or time.monotonic() - since < self._patience:
+            return None
+        status = self._ticking.status or SyncStatus()
+        names = ", ".join(status.waiting_for) or "nobody in particular"
+        return f"no tick has followed tick {status.tick} for {self._patience:g} seconds: {names} is waited for"
+
+    async def _kill(self, every: float) -> None:
+        """Kill a service now and then."""
+        while True:
+            await asyncio.sleep(every)
+            if targets := self._supervisor.targets():
+                self._processes.do(self._supervisor.kill(secrets.choice(targets)))
+
+    def _picture(self) -> Picture:
+        services = tuple(self._supervisor.services.values())
+        kills = None if self._kill_every is None else self._supervisor.kills
+        progress = self._standing.progress(time.monotonic())
+        return Picture(progress, self._standing.statuses, services, self._supervisor.stopping, kills, self._ticking.now)
+
+    def _command(self, name: str) -> list[str]:
+        """Return the arguments of a service: Training is told what this command changes of the limits."""
+        changes = []
+        service = self._supervisor.services[name].service
+        if service.kind == "training":
+            left = self._standing.seconds_left(name, time.monotonic())
+            limits = Limits(self._limits.steps, self._limits.seconds if left is None else left)
+            own = self._settings.train
+            changes += [f"train.steps={limits.steps}"] if limits.steps != own.steps else []
+            changes += [f"train.seconds={limits.seconds}"] if limits.seconds != own.seconds else []
+        return command(service, self._supervisor.hellos, changes)
+
+    def _note(self, note: Note) -> None:
+        """Show what has happened to a service; warnings of its own are in its log already."""
+        if note.event != "service_warning":
+            fields = {"service": note.name, **note.fields}
+            row = log_row(self._run_id, self._settings.name, WRITER, note.event, note.level, fields)
+            with suppress(AnalyticsError):  # a full disk is Training's to report
+                self._logs.write([row])
+                self._logs.flush()
+        self._view.note(note)
+
+    def _conclude(self) -> Summary | None:
+        """Give the runs of all policies their last status, where Training could not, and return what came of the first.
+
+        Raises LaunchError where it has failed.
+        """
+        failure = self._supervisor.failure or self._standing.failure or self._stood_still
+        if failure:
+            self._write_status("failed", self._directory)
+            raise LaunchError(failure)
+        if self._ticking.finished:  # Training was told to stop, and cannot know why
+            for directory in self._directories():
+                self._write_status("finished", directory)
+        elif read_run_row(self._directory)["status"] == "running":
+            self._write_status("interrupted", self._directory)
+        return self._summary() if self._killed_by is None else None
+
+    def _directories(self) -> list[RunDirectory]:
+        """Return where the policies' runs are that have begun."""
+        others = [beside(self._directory, policy_id) for policy_id in self._settings.training.policies[1:]]
+        return [self._directory, *(directory for directory in others if directory.is_run)]
+
+    def _write_status(self, status: Status, directory: RunDirectory) -> None:
+        row = read_run_row(directory)
+        write_run_row(directory, {**row, "status": status, "ended": now()})
+
+    def _summary(self) -> Summary:
+        row = read_run_row(self._directory)
+        shared = {name: row[name] for name in Summary.__dataclass_fields__ if name in row}
+        shared |= {"run_dir": str(self._directory.path), "policy_version": row["updates"]}
+        if self._kill_every is None:
+            return Summary(**shared)
+        return ChaosSummary(**shared, kills=self._supervisor.kills, restarts=self._supervisor.restarts)
