@@ -8,6 +8,8 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 
@@ -21,18 +23,9 @@ def main() -> None:
         sys.exit(1)
     if "crash" in ways:
         raise RuntimeError("the wheels came off")
-    if kind == "training" and (folder / "run.json").exists():
-        sys.path.insert(0, str(Path(__file__).parents[2]))
-        from tests.launch.fake_training import serve
-
-        serve(Path(config), rest, ways)
-        return
-    if kind == "sync":
-        sys.path.insert(0, str(Path(__file__).parents[2]))
-        from tests.launch.fake_sync import serve as lead
-
-        lead(Path(config), rest, ways)
-        note(folder, "sync stopped")
+    if kind == "sync" or (kind == "training" and (folder / "run.json").exists()):
+        stand_in(kind)(Path(config), rest, ways)
+        note(folder, f"{kind} stopped")
         return
     if "mumble" in ways:
         say("here I am")
@@ -58,6 +51,11 @@ def main() -> None:
         sys.exit(3)
     while True:
         signal.pause()
+
+
+def stand_in(kind: str) -> Callable[[Path, list[str], list[str]], None]:
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    return import_module(f"tests.launch.fake_{kind}").serve  # type: ignore[no-any-return]
 
 
 def say(line: str) -> None:
