@@ -1,0 +1,156 @@
+"""Mode `lockstep`: the coordinator's socket and timer in an event loop, its events in the log, its phases on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from math import inf
+from random import Random
+from typing import Any
+
+from prometheus_client import Histogram, Metric
+
+from rattle.clients.datagram_faults import DatagramFaults
+from rattle.services.sync.coordinator import Coordinator
+from rattle.services.sync.history import History
+from rattle.services.sync.metrics import families
+from rattle.services.sync.rate import Rate
+from rattle.services.sync.seats import Address
+from rattle.services.utils.sockets import ServiceError
+from rattle.trainer.settings import SyncSection
+from rattle.wire.lockstep import MAX_BYTES, Codec
+from rattle.wire.problems import RequestError
+
+_ROUND_TRIPS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
+
+_log = logging.getLogger(__name__)
+
+
+class Lockstep:
+    """Leads members through ticks, over the UDP socket that it is given.
+
+    One event loop has all of it, and the answers to operators: a thread with a blocking socket was measured, and is no
+    quicker.
+    """
+
+    def __init__(
+        self, settings: SyncSection, key: bytes | None, members: socket.socket, history: History | None
+    ) -> None:
+        self.failure: ServiceError | None = None
+        self._coordinator = Coordinator(settings, Codec(key), 1 + secrets.randbelow(2**63 - 1))
+        self._socket = members
+        self._history = history
+        self._faults = DatagramFaults(settings.loss, settings.delay_seconds, Random())  # noqa: S311 - no secret
+        self._rate = Rate()
+        self._unsent = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = inf
+        self._round_trips = Histogram(
+            "rattle_sync_round_trip_seconds", "From a tick to its answer.", registry=None, buckets=_ROUND_TRIPS
+        )
+
+    def start(self) -> None:
+        """Begin to wait for members, in a running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._socket.setblocking(False)
+        self._loop.add_reader(self._socket, self._receive)
+        now = time.monotonic()
+        self._coordinator.begin(now)
+        self._go_on([], now)
+
+    def stop(self) -> None:
+        """Stop, and say nothing: members wait until the service is started again."""
+        self._loop.remove_reader(self._socket)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def check_ready(self) -> None:
+        """Raise RequestError unless all are there who are waited for."""
+        if not self._coordinator.finished and (missing := self._missing()):
+            raise RequestError("shutting_down", f"the run is not complete: waiting for {', '.join(missing)}")
+
+    def status(self) -> dict[str, Any]:
+        """Return what `GET /v1/status` shows."""
+        now = time.monotonic()
+        status = self._coordinator.status(now)
+        status["ticks_per_second"] = round(self._rate.per_second(status["tick"], now), 1)
+        status["datagrams"] |= {"unsent": self._unsent, "lost_on_purpose": self._faults.lost}
+        return status
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the numbers for Prometheus."""
+        yield from families(self.status())
+        yield from self._round_trips.collect()
+
+    def _missing(self) -> list[str]:
+        """Return who is waited for."""
+        status = self._coordinator.status(time.monotonic())
+        if status["state"] == "gathering":
+            return list(status["waiting_for"])
+        silent = [member["name"] for member in status["members"] if member["state"] in ("suspected", "absent")]
+        gone = status["wanted"] - len(status["members"])
+        return silent + ([f"{gone} more"] if gone > 0 else [])
+
+    def _receive(self) -> None:
+        """Take one datagram: the loop comes back for the next, and lets operators have their turn in between."""
+        try:
+            data, address = self._socket.recvfrom(MAX_BYTES + 1)
+        except (BlockingIOError, ConnectionError):
+            return
+        now = time.monotonic()
+        self._go_on(self._coordinator.receive(data, address, now), now)
+
+    def _wake(self) -> None:
+        self._timer, self._timer_at = None, inf
+        now = time.monotonic()
+        self._go_on(self._coordinator.wake(now), now)
+
+    def _go_on(self, datagrams: list[tuple[Address, bytes]], now: float) -> None:
+        """Store what is complete, and only then send what follows from it."""
+        try:
+            self._store(now)
+        except ServiceError as error:
+            self._fail(error)
+            return
+        for address, data in self._faults.take(datagrams, now):
+            try:
+                self._socket.sendto(data, address)
+            except OSError:  # as good as lost: it is sent again
+                self._unsent += 1
+        self._set_timer(now)
+
+    def _store(self, now: float) -> None:
+        coordinator = self._coordinator
+        if coordinator.phases:
+            for phase in coordinator.phases:
+                if self._history is not None:
+                    self._history.write(phase.tick, phase.phase, phase.hashes)
+            self._rate.note(coordinator.phases[-1].tick, now)
+            coordinator.phases.clear()
+            for seconds in coordinator.round_trips:
+                self._round_trips.observe(seconds)
+            coordinator.round_trips.clear()
+        if coordinator.events:
+            for event in coordinator.events:
+                _log.log(logging.getLevelNamesMapping()[event.level], "%s", event.text)
+            coordinator.events.clear()
+
+    def _set_timer(self, now: float) -> None:
+        """Wake up when the next is due; a timer that is too early is left as it is, and set again when it rings."""
+        at = min(self._coordinator.wake_at(), self._faults.wake_at())
+        if at < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer, self._timer_at = self._loop.call_later(max(0.0, at - now), self._wake), at
+
+    def _fail(self, error: ServiceError) -> None:
+        """Lead no further, and have the process end with the reason."""
+        self.failure = error
+        self.stop()
+        os.kill(os.getpid(), signal.SIGTERM)
