@@ -21,6 +21,7 @@ STATUS = {
     "unknown_policy": HTTPStatus.NOT_FOUND,
     "unknown_agent": HTTPStatus.NOT_FOUND,
     "no_agent_api": HTTPStatus.NOT_FOUND,
+    "no_history": HTTPStatus.NOT_FOUND,
     "wrong_method": HTTPStatus.METHOD_NOT_ALLOWED,
     "not_acceptable": HTTPStatus.NOT_ACCEPTABLE,
     "wrong_step": HTTPStatus.CONFLICT,

@@ -17,11 +17,13 @@ from rattle.envs.snake.settings import SnakeSettings
 from rattle.services.env.clocks import Clock, RealtimeClock, SyncClock, TurnsClock
 from rattle.services.env.game import Game
 from rattle.services.env.lives import Moment
+from rattle.services.env.lockstep_clock import LockstepClock
+from rattle.services.env.lockstep_game import LockstepGame
 from rattle.services.env.streams import Stream, Streams
 from rattle.services.utils.asgi import ClientGone, Receive, Scope, Send, answer, answer_problem, header, read_body
 from rattle.services.utils.serving import look_for_garbage_seldom
 from rattle.services.utils.sockets import listen
-from rattle.trainer.settings import EnvServiceSection
+from rattle.trainer.settings import EnvServiceSection, SyncSection
 from rattle.wire import encoding
 from rattle.wire.problems import RequestError
 
@@ -30,7 +32,15 @@ Body = TypeVar("Body")
 #: How long streams may take to write their last line when the service stops, in seconds.
 GOODBYE_SECONDS = 2.0
 
-_METHODS = {"": "GET", "state": "GET", "reset": "POST", "snake": "GET", "move": "POST", "snake_reset": "POST"}
+_METHODS = {
+    "": "GET",
+    "state": "GET",
+    "reset": "POST",
+    "snake": "GET",
+    "move": "POST",
+    "snake_reset": "POST",
+    "history": "GET",
+}
 
 
 class MoveRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -52,21 +62,30 @@ class NoFields(msgspec.Struct, forbid_unknown_fields=True):
 class AgentFace:
     """The agent API of one snake world: an ASGI application of its paths, with its game, clock and streams."""
 
-    def __init__(self, settings: EnvServiceSection, snake: SnakeSettings, seed: int) -> None:
+    def __init__(
+        self, settings: EnvServiceSection, snake: SnakeSettings, seed: int, sync: SyncSection | None = None
+    ) -> None:
         self.settings = settings
-        capacity = snake.num_snakes if settings.snakes is None else settings.snakes
-        self.game = Game(snake, seed, capacity, settings.clock, settings.leave_seconds)
         self.streams = Streams()
-        self.clock = _make_clock(settings, self.game)
+        self.game: Game
+        self.clock: Clock
+        capacity = snake.num_snakes if settings.snakes is None else settings.snakes
+        if sync is not None and sync.mode == "lockstep":
+            # There is no time in lockstep: a snake stays for as many ticks as it would at `fps`.
+            game = LockstepGame(snake, seed, capacity, settings.leave_seconds * settings.fps)
+            self.game, self.clock = game, LockstepClock(game, sync)
+        else:
+            self.game = Game(snake, seed, capacity, settings.clock, settings.leave_seconds)
+            self.clock = _make_clock(settings, self.game)
 
     async def start(self) -> None:
         """Let the clock run."""
         look_for_garbage_seldom()
-        self.clock.start(self._tick)
+        self.clock.start(lambda: self.game.tick(_now()))
 
     async def stop(self) -> None:
         """Give every stream its last line, and wait until they are written."""
-        self.clock.stop()
+        await self.clock.stop()
         self.game.close(_now())
         await self.streams.end(GOODBYE_SECONDS)
 
@@ -92,6 +111,8 @@ class AgentFace:
             case "state":
                 self.game.expire(_now())
                 return self.game.state()
+            case "history":
+                return self._history()
             case "move":
                 said = self.game.move(snake_id, _decode(body, content_type, MoveRequest).move)
             case "snake_reset":
@@ -103,6 +124,13 @@ class AgentFace:
         self.clock.changed()
         return said
 
+    def _history(self) -> dict[str, Any]:
+        """Return what `GET /v1/history` says; raises RequestError (no_history)."""
+        if not isinstance(self.clock, LockstepClock):
+            detail = "a history is kept in lockstep only: start this server with --set sync.mode=lockstep"
+            raise RequestError("no_history", detail)
+        return self.clock.history()
+
     async def _stream(self, snake_id: str, scope: Scope, receive: Receive, send: Send) -> None:
         stream = Stream(self.streams, send, _wants_all_lines(scope))
         life = self.game.follow(snake_id, stream, _now())
@@ -113,9 +141,6 @@ class AgentFace:
             self.game.unfollow(life, stream, _now())
             self._expire_later()
             self.clock.changed()
-
-    def _tick(self) -> None:
-        self.game.tick(_now())
 
     def _expire_later(self) -> None:
         """Look for snakes to take off the board when those that nobody reads now have waited long enough."""
@@ -137,7 +162,15 @@ class NoAgentApi:
 
 def agent_routes(app: ASGIApp) -> list[Route]:
     """Return the routes of the agent API, answered by an `AgentFace` or by `NoAgentApi`."""
-    paths = ("/", "/state", "/reset", "/snake/{snake_id}", "/snake/{snake_id}/move", "/snake/{snake_id}/reset")
+    paths = (
+        "/",
+        "/state",
+        "/reset",
+        "/v1/history",
+        "/snake/{snake_id}",
+        "/snake/{snake_id}/move",
+        "/snake/{snake_id}/reset",
+    )
     return [Route(path, app, include_in_schema=False) for path in paths]
 
 
@@ -157,10 +190,12 @@ def _route_of(scope: Scope) -> tuple[str, str]:
             snake_id = ""
         case ["snake", snake_id]:
             route = "snake"
+        case ["v1", "history"]:
+            route, snake_id = "history", ""
         case ["snake", snake_id, "move" | "reset" as action]:
             route = "move" if action == "move" else "snake_reset"
         case _:
-            raise RequestError("unknown_path", f"there is no {path}: the agent API has /, /state, /reset and /snake/ID")
+            raise RequestError("unknown_path", f"there is no {path}: docs/env-api.md lists the routes")
     if method != _METHODS[route]:
         raise RequestError("wrong_method", f"{path} takes {_METHODS[route]}, not {method}", allow=_METHODS[route])
     return route, snake_id

@@ -59,7 +59,7 @@ class EnvService:
         elif self.agents is not None and path.startswith("/snake/"):
             await self._timed("agent", self.agents, scope, receive, send)
         else:
-            api = "agent" if path in ("/", "/state", "/reset") else "operation"
+            api = "agent" if path in ("/", "/state", "/reset", "/v1/history") else "operation"
             await self._timed(api, self._cold, scope, receive, send)
 
     async def _timed(self, api: str, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,7 +102,7 @@ class EnvService:
         if self.settings.env.id != "snake":
             return None
         snake = validated(SnakeSettings, self.settings.env.own_settings, "snake")
-        return AgentFace(self.settings.env_service, snake, self.settings.seed)
+        return AgentFace(self.settings.env_service, snake, self.settings.seed, self.settings.sync)
 
     def _make_worlds(self, options: Mapping[str, Any], worlds: int, seed: int, first_world: int) -> VectorWorlds:
         env = self.settings.env

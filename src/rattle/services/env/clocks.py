@@ -28,7 +28,7 @@ class Clock(Protocol):
     def changed(self) -> None:
         """Look at the game again: a snake has come, moved or gone."""
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End; no tick follows."""
 
 
@@ -139,7 +139,7 @@ class RealtimeClock:
                 self._schedule.end()
             self._timer.set(self._schedule.wait(now))
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End; no tick follows."""
         self._tick = None
         self._timer.cancel()
@@ -178,7 +178,7 @@ class TurnsClock:
             self._turns.begin(now)
         self._timer.set(self._turns.wait(now, self._game.all_moved))
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End; no tick follows."""
         self._tick = None
         self._timer.cancel()
@@ -209,7 +209,7 @@ class SyncClock:
     def changed(self) -> None:
         """Nothing in the game moves this clock."""
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End; no tick follows, and the port is free again."""
         self._tick = None
         asyncio.get_running_loop().remove_reader(self._listener)

@@ -148,26 +148,12 @@ class Game:
         self.expire(moment)
         if not self.in_progress:
             return
-        before = list(self._living.values())
-        result = self._world.advance(self._moves)
-        self.ticks += 1
-        self._moves.clear()
-        self._look(self._world.ids)
-        for snake_id, snake in zip(self._world.ids, self._world.snakes, strict=True):
-            self._living[snake_id].length = START_LENGTH + snake.food_eaten
+        lives = self._advance()
         form = LineFormat(self._world.tick, moment.date)
-        # The dead get their lines last: their readers join again at once, which must not hold up the others.
-        for life in sorted(before, key=lambda life: life.snake_id in result.died):
-            life.reward = result.rewards[life.snake_id]
-            life.length = result.died.get(life.snake_id, life.length)
-            if result.over or life.snake_id in result.died:
-                self._end(life)
+        self._look(self._world.ids)
+        for life in lives:
             self._hand_out(life, form)
         self._awaited = {snake_id for snake_id, life in self._living.items() if life.readers}
-        if result.over:
-            for snake_id in list(self._world.ids):
-                self._world.leave(snake_id)
-            self._end_game()
 
     def state(self) -> dict[str, Any]:
         """Return what `GET /state` says; `visions` are JSON already."""
@@ -200,20 +186,33 @@ class Game:
         return life
 
     def _join(self, snake_id: str, moment: Moment) -> Life:
-        if self.closed:
-            raise RequestError("shutting_down", "the server is stopping: join again when it is back")
+        self._check_open()
         self.expire(moment)
-        if not self.in_progress:
-            self._begin_game()
-        if not self._world.join(snake_id):
-            if not self._living:
-                self._end_game()
-            room = f"{self.agents} of {self.capacity} snakes are there"
-            raise RequestError("full", f"no room for another snake, {room}: try again when one has died")
-        self._dead.pop(snake_id, None)
-        life = self._living[snake_id] = Life(snake_id, b"")
+        life = Life(snake_id)
+        if not self._place(life):
+            raise self._full()
         self._look([snake_id])
         return life
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise RequestError("shutting_down", "the server is stopping: join again when it is back")
+
+    def _full(self) -> RequestError:
+        room = f"{self.agents} of {self.capacity} snakes are there"
+        return RequestError("full", f"no room for another snake, {room}: try again when one has died")
+
+    def _place(self, life: Life) -> bool:
+        """Put a snake on the board, of the next game if none is in progress; False when there is no room for it."""
+        if not self.in_progress:
+            self._begin_game()
+        if not self._world.join(life.snake_id):
+            if not self._living:
+                self._end_game()
+            return False
+        self._dead.pop(life.snake_id, None)
+        self._living[life.snake_id] = life
+        return True
 
     def _begin_game(self) -> None:
         self.seed, self.episode = self._next_game
@@ -226,16 +225,46 @@ class Game:
             self._next_game = (self.seed, self.episode + 1)
         self.in_progress = False
 
+    def _advance(self) -> list[Life]:
+        """Move all by a tick; return who lived before it, with what came of it, the dead last.
+
+        Their readers join again at once, which must not hold up the others.
+        """
+        before = list(self._living.values())
+        for life in before:
+            life.move = self._moves.get(life.snake_id, Move.FORWARD)
+        result = self._world.advance(self._moves)
+        self.ticks += 1
+        self._moves.clear()
+        for snake_id, snake in zip(self._world.ids, self._world.snakes, strict=True):
+            self._living[snake_id].length = START_LENGTH + snake.food_eaten
+        for life in before:
+            life.reward = result.rewards[life.snake_id]
+            if life.snake_id in result.died:
+                life.length = result.died[life.snake_id]
+                self._end(life)
+        if result.over:
+            self._look(self._world.ids)
+            for life in list(self._living.values()):
+                self._world.leave(life.snake_id)
+                self._end(life)
+            self._end_game()
+        return sorted(before, key=lambda life: life.snake_id in result.died)
+
     def _look(self, snake_ids: list[str]) -> None:
         """Write down what these living snakes see."""
-        for snake_id, cells in zip(snake_ids, self._maps.encode(self._world.codes(snake_ids)), strict=True):
-            self._living[snake_id].cells = cells
+        if not snake_ids:
+            return
+        codes = self._world.codes(snake_ids)
+        for snake_id, row, cells in zip(snake_ids, codes, self._maps.encode(codes), strict=True):
+            life = self._living[snake_id]
+            life.codes, life.cells = row, cells
 
     def _take_out(self, lives: Iterable[Life], moment: Moment) -> None:
         """End lives between two ticks."""
         form = LineFormat(self._world.tick + 1, moment.date)
         for life in lives:
-            life.reward = 0.0
+            life.move, life.reward = self._moves.get(life.snake_id, Move.FORWARD), 0.0
             self._world.leave(life.snake_id)
             self._end(life)
             self._hand_out(life, form)

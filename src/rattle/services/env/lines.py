@@ -49,6 +49,7 @@ class LineFormat:
     """Writes the lines of one tick; what they share is written once."""
 
     def __init__(self, tick: int, now: datetime) -> None:
+        self.tick = tick
         self._tick = b'","tick":%d,"visible_cells":' % tick
         stamp = now.isoformat(timespec="microseconds").encode()
         self._living = b',"game_over":false,"datetime":"' + stamp + b'","length":'

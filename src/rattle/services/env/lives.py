@@ -7,9 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rattle.envs.snake.geometry import Move
 from rattle.envs.snake.settings import START_LENGTH
 from rattle.services.env.lines import LineFormat
+from rattle.wire.history import PLACED
 from rattle.wire.problems import RequestError
 
 MOVES = {"left": Move.LEFT, "right": Move.RIGHT, "forward": Move.FORWARD}
@@ -36,7 +40,9 @@ class Life:
     """A snake from joining to its end; afterwards what it was at its end."""
 
     snake_id: str
-    cells: bytes  # what it sees, as JSON
+    codes: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))  # what it sees
+    cells: bytes = b""  # the same as JSON
+    move: int = PLACED  # the action taken into its last tick
     length: int = START_LENGTH
     reward: float = 0.0
     alive: bool = True

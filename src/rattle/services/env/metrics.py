@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from rattle.clients.lockstep import State
 from rattle.services.env.agent_routes import AgentFace
 from rattle.services.env.clocks import SyncClock
+from rattle.services.env.lockstep_clock import LockstepClock
 from rattle.services.env.sessions import Sessions
 
 _REQUEST_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
@@ -32,6 +35,14 @@ class _Standing(Collector):
         yield CounterMetricFamily("rattle_env_ticks", "Ticks of the agent API's world.", game.ticks)
         yield CounterMetricFamily("rattle_env_moves", "Moves that snakes were told.", game.moves)
         yield CounterMetricFamily("rattle_env_lines", "Lines that readers were given.", game.lines)
+        if isinstance(clock, LockstepClock):
+            yield GaugeMetricFamily("rattle_env_lockstep_tick", "The last tick of lockstep.", clock.tick)
+            member = GaugeMetricFamily(
+                "rattle_env_lockstep_state", "1 for where this member of lockstep stands.", labels=["state"]
+            )
+            for state in get_args(State):
+                member.add_metric([state], float(state == clock.member.state))
+            yield member
         if isinstance(clock, SyncClock):
             said = "Datagrams of the Sync service that were"
             yield CounterMetricFamily("rattle_env_datagrams", f"{said} ticks.", clock.datagrams.accepted)

@@ -92,6 +92,7 @@ def _agent_paths() -> Schema:
             "parameters": [_SNAKE_ID],
             "post": _operation("agent", "A new life for a snake", 200, JSON, "Moved", "NoFields", False),
         },
+        "/v1/history": {"get": _operation("agent", "Hashes of what has happened in lockstep", 200, JSON, "History")},
     }
 
 
@@ -209,6 +210,8 @@ def _plain_schemas() -> Schema:
     line = {"snake_id": text, "tick": whole, "visible_cells": window, "reward": number, "game_over": yes}
     game = {"status": {"type": "object"}, "global_game_over": yes, "tick": whole, "episode": whole, "seed": whole}
     code = {"enum": sorted(STATUS)}
+    hashed: Schema = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
+    hashes: Schema = {"type": "object", "additionalProperties": hashed}
     sizes = {"width": whole, "height": whole, "vision_radius": whole}
     problem = {"type": text, "title": text, "status": whole, "detail": text, "error": text, "code": code}
     windows: Schema = {"type": "object", "additionalProperties": window}
@@ -217,6 +220,7 @@ def _plain_schemas() -> Schema:
         "State": _object({"grid": {"type": "object"}, "visions": windows, "clock": text, **sizes, **game}),
         "GameStarted": _object({"game_over": yes, "seed": whole}),
         "Line": _object({**line, "datetime": {"type": "string", "format": "date-time"}, "length": whole}),
+        "History": _object({"tick": whole, "world": hashed, "snakes": hashes}),
         "Moved": _object({"snake_id": text, "game_over": yes}),
         "Beginning": _object(beginning),
         "StepAnswer": _object({**beginning, **flags}, snapshots=_list({"type": "object"})),

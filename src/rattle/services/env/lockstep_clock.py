@@ -1,0 +1,63 @@
+"""The agent API's world as a member of a lockstep run (docs/sync-api.md)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from rattle.clients.keys import read_key
+from rattle.clients.lockstep_member import Answer, LockstepMember, MemberSettings, Work
+from rattle.services.env.lockstep_game import LockstepGame
+from rattle.trainer.settings import SyncSection
+from rattle.wire.lockstep import MAX_HASHES, Role
+
+_log = logging.getLogger(__name__)
+
+
+class LockstepClock:
+    """Ticks when the Sync service says so, and tells it what has come of it."""
+
+    def __init__(self, game: LockstepGame, sync: SyncSection) -> None:
+        """Prepare; raises RattleError for settings that lead nowhere."""
+        self.name = sync.name or "env"
+        self.tick = 0  # the last that was stepped, as the Sync service counts
+        settings = MemberSettings(sync.address, read_key(sync.key_file), sync.loss, sync.delay_seconds)
+        self.member = LockstepMember(settings, self.name, Role.ENVIRONMENT, self._step, self._end)
+        self._game = game
+        self._advance: Callable[[], None] | None = None
+
+    def start(self, tick: Callable[[], None]) -> None:
+        """Begin to join the run, in a running event loop."""
+        self._advance = tick
+        self.member.start()
+
+    def changed(self) -> None:
+        """Nothing in the game moves this clock."""
+
+    async def stop(self) -> None:
+        """Say goodbye; no tick follows."""
+        self._advance = None
+        await self.member.leave()
+
+    def history(self) -> dict[str, Any]:
+        """Return what `GET /v1/history` says."""
+        snakes = {snake_id: history.hex() for snake_id, history in self._game.snake_histories.items()}
+        return {"tick": self.tick, "world": self._game.world_history.hex(), "snakes": snakes}
+
+    def _step(self, work: Work) -> None:
+        if self._advance is None:
+            return
+        self.tick = work.tick
+        self._advance()
+        self.member.finish(Answer(self._hashes()))
+
+    def _hashes(self) -> dict[str, bytes]:
+        """Return the hash of the world, and those of as many snakes as an answer may have."""
+        hashes = {self.name: self._game.world_history}
+        for snake_id in sorted(self._game.snake_histories)[:MAX_HASHES]:
+            hashes.setdefault(snake_id, self._game.snake_histories[snake_id])
+        return hashes
+
+    def _end(self, reason: str) -> None:
+        _log.warning("the agent API's world stands still: the Sync service leads it no more: %s", reason)
