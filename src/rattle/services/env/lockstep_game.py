@@ -102,7 +102,7 @@ class LockstepGame(Game):
         self._look(self._world.ids)
         for life in lives:
             self._hand_out(life, form)
-        form = LineFormat(self._world.tick, moment.date)
+        form = LineFormat(self._world.tick, moment.date)  # the next game's, if one has begun
         for life in placed:
             self._hand_out(life, form)
         self.world_history = extended(self.world_history, _content(self._world, self.in_progress))
@@ -165,7 +165,7 @@ def _turn_away(life: Life) -> None:
 def _content(world: OpenWorld, in_progress: bool) -> bytes:
     """Return all that can be seen of a world, in bytes that no other state has."""
     parts = [pack("<qqQ?H", world.tick, world.episode, world.seed, in_progress, len(world.ids))]
-    for snake_id, snake in sorted(zip(world.ids, world.snakes, strict=True), key=lambda one: one[0]):
+    for snake_id, snake in zip(world.ids, world.snakes, strict=True):
         name = snake_id.encode()
         parts += (pack("<BBH", len(name), snake.heading, len(snake.body)), name, _cells(snake.body))
     parts.append(_cells(sorted(world.food)))
