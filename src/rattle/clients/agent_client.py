@@ -30,7 +30,7 @@ from collections.abc import AsyncGenerator, Generator
 from types import TracebackType
 from typing import Any, Self
 
-from rattle.clients.agent_link import AsyncLink, Limits, Link
+from rattle.clients.agent_link import AsyncLink, AsyncStream, Limits, Link
 from rattle.clients.agent_protocol import (
     MOVES,
     AgentState,
@@ -52,6 +52,7 @@ __all__ = [
     "AgentClient",
     "AgentState",
     "AsyncAgentClient",
+    "AsyncStream",
     "BadAnswer",
     "Health",
     "Limits",
@@ -127,6 +128,14 @@ class AsyncAgentClient:
     def states(self, lines: Lines = "newest") -> AsyncGenerator[AgentState, None]:
         """Join, if the snake is not there, and yield its states until the one with `game_over`."""
         return self._link.states(self.snake_id, lines)
+
+    async def follow(self, lines: Lines = "newest") -> AsyncStream:
+        """Join, if the snake is not there, and return the stream of its states as soon as the server has answered.
+
+        `states` waits for the first line, too. Its `next_state` raises a ClientError when it breaks off; the next call
+        opens it again. To be closed with `aclose`.
+        """
+        return await self._link.follow(self.snake_id, lines)
 
     async def move(self, move: MoveName) -> bool:
         """Turn or go straight at the next tick; return whether the snake is dead."""

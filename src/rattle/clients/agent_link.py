@@ -220,14 +220,20 @@ class AsyncLink(_Link):
 
     async def states(self, snake_id: str, lines: Lines) -> AsyncGenerator[AgentState, None]:
         """Yield a snake's states to the last."""
-        async with aclosing(_AsyncStream(self, snake_id, lines)) as stream:
+        async with aclosing(AsyncStream(self, snake_id, lines)) as stream:
             while True:
                 state = stream.unread() or await self._next(stream)
                 yield state
                 if state.game_over:
                     return
 
-    async def _next(self, stream: _AsyncStream) -> AgentState:
+    async def follow(self, snake_id: str, lines: Lines) -> AsyncStream:
+        """Return a snake's stream as soon as the server has answered, before its first line."""
+        stream = AsyncStream(self, snake_id, lines)
+        await self._patiently("GET", stream.connect)
+        return stream
+
+    async def _next(self, stream: AsyncStream) -> AgentState:
         while True:
             try:
                 return await self._patiently("GET", stream.next_state)
@@ -245,8 +251,8 @@ class AsyncLink(_Link):
         return answer
 
 
-class _AsyncStream:
-    """A snake's stream over as many connections as it takes."""
+class AsyncStream:
+    """A snake's stream over as many connections as it takes; to be closed."""
 
     def __init__(self, link: AsyncLink, snake_id: str, lines: Lines) -> None:
         self._link = link
@@ -260,9 +266,12 @@ class _AsyncStream:
         return self._reader.next_state()
 
     async def next_state(self) -> AgentState:
-        """Return the next state, over a new connection if there is none."""
+        """Return the next state, over a new connection if there is none.
+
+        Raises StreamBroken, ConnectionBroken, BadAnswer, SnakeLost, Refused.
+        """
         try:
-            connection = self._connection or await self._connect()
+            connection = self._connection or await self.connect()
             while (state := self._reader.next_state()) is None:
                 part = await connection.part(self._link.limits.line)
                 if not part:
@@ -280,7 +289,8 @@ class _AsyncStream:
             self._link.http.give_back(self._connection)
             self._connection = None
 
-    async def _connect(self) -> Connection:
+    async def connect(self) -> Connection:
+        """Open a connection: the server has answered that the stream begins. Raises as `next_state`."""
         self.held.begin()
         if self._reader.has_begun:
             self._reader.check_still_alive(await self._link.ask_once("GET", "/state", dict[str, Any]))

@@ -119,6 +119,13 @@ def read_about(snake_id: str, answer: MoveAnswer) -> bool:
     return answer.game_over
 
 
+def is_alive(world: Mapping[str, Any], snake_id: str) -> bool:
+    """Say whether a snake lives by the state of the world."""
+    status = world.get("status")
+    snake = status.get(snake_id) if isinstance(status, dict) else None
+    return isinstance(snake, dict) and snake.get("game_over") is False
+
+
 class LineReader:
     """Turns the bytes of a snake's stream into states and checks them, over as many connections as it takes."""
 
@@ -158,9 +165,7 @@ class LineReader:
 
     def check_still_alive(self, world: Mapping[str, Any]) -> None:
         """Raise SnakeLost if the state of the world says that the snake's life has ended: a reader would join anew."""
-        status = world.get("status")
-        snake = status.get(self._snake_id) if isinstance(status, dict) else None
-        if not isinstance(snake, dict) or snake.get("game_over") is not False:
+        if not is_alive(world, self._snake_id):
             raise SnakeLost(f"the stream of '{self._snake_id}' broke off, and its life ended before it could go on")
 
     def _read(self, line: bytes) -> AgentState | None:

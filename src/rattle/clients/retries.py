@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import tenacity
 
@@ -15,6 +15,8 @@ from rattle.clients.errors import ConnectionBroken, Refused
 FIRST_WAIT = 0.05
 LONGEST_WAIT = 2.0
 _BACK_OFF = tenacity.wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT) + tenacity.wait_random(0, FIRST_WAIT)
+
+_Result = TypeVar("_Result")
 
 _log = logging.getLogger(__name__)
 
@@ -45,19 +47,35 @@ def retrying_async(seconds: float, retry_on: Callable[[BaseException], bool] = i
 
 def persevering(stop: threading.Event, retry_on: Callable[[BaseException], bool] = is_temporary) -> tenacity.Retrying:
     """Return a retrying caller that never gives up; once `stop` is set it raises what it met last."""
+    return tenacity.Retrying(
+        stop=tenacity.stop_when_event_set(stop), sleep=tenacity.sleep_using_event(stop), **_perseverance(retry_on)
+    )
 
+
+async def persevere(
+    attempt: Callable[[], Awaitable[_Result]], retry_on: Callable[[BaseException], bool] = is_temporary
+) -> _Result:
+    """Return the result of an attempt that is made until it works, or the task is cancelled."""
+    try:
+        return await attempt()  # nearly always: the library that tries again takes its time
+    except Exception as error:
+        if not retry_on(error):
+            raise
+    result: _Result = await tenacity.AsyncRetrying(**_perseverance(retry_on))(attempt)
+    return result
+
+
+def _perseverance(retry_on: Callable[[BaseException], bool]) -> dict[str, Any]:
     def say_so_once(call: tenacity.RetryCallState) -> None:
         if call.attempt_number == 1 and call.outcome is not None:
             _log.warning("%s: trying again until it works", call.outcome.exception())
 
-    return tenacity.Retrying(
-        retry=tenacity.retry_if_exception(retry_on),
-        wait=_wait,
-        stop=tenacity.stop_when_event_set(stop),
-        sleep=tenacity.sleep_using_event(stop),
-        before_sleep=say_so_once,
-        reraise=True,
-    )
+    return {
+        "retry": tenacity.retry_if_exception(retry_on),
+        "wait": _wait,
+        "before_sleep": say_so_once,
+        "reraise": True,
+    }
 
 
 def _policy(seconds: float, retry_on: Callable[[BaseException], bool]) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from rattle.services.inference.contributions import Contributions
 
@@ -35,6 +35,27 @@ class Report:
     policy_version: int | None = None  # that plays, or played last
     rollouts: int = 0
     env_steps: int = 0
+
+
+class Playing(NamedTuple):
+    """What an actor plays, and what it and its link to the Training service report."""
+
+    assignment: Assignment
+    report: Report
+    verdicts: Mapping[str, int]  # of its rollouts' receipts
+    last_error: str | None  # of its link
+
+    @classmethod
+    def of(cls, assignment: Assignment, control: Control, contributions: Contributions) -> Playing:
+        """Return how an actor stands now."""
+        return cls(assignment, control.report_so_far, dict(contributions.verdicts), contributions.last_error)
+
+
+class History(NamedTuple):
+    """What has happened to snakes up to the end of a tick, as a hash of each."""
+
+    tick: int
+    snakes: Mapping[str, bytes]
 
 
 class Control:

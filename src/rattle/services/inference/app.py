@@ -59,7 +59,7 @@ class InferenceService:
             await decline(receive, send, RequestError("unknown_path", "there are no WebSockets here"))
         elif path.startswith(("/v2", "/v1/models")):
             await self._rest(scope, receive, send)
-        elif path.startswith("/v1/agents") and self._control is not None:
+        elif path.startswith(("/v1/agents", "/v1/history")) and self._control is not None:
             await self._control(scope, receive, send)
         else:
             await self._operation(path, scope["method"], send)

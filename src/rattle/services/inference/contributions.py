@@ -95,13 +95,16 @@ class Contributions:
         )
         self._thread.start()
 
-    def policy(self, newer_than: HeldPolicy | None = None) -> HeldPolicy | None:
-        """Return the newest policy, once there is another than `newer_than` with which to go on; None when stopping."""
+    def policy(self, newer_than: HeldPolicy | None = None, *, or_the_last: bool = False) -> HeldPolicy | None:
+        """Return the newest policy, once there is another than `newer_than` with which to go on; None when stopping.
+
+        One that is `finished` is waited past for ever, unless `or_the_last` asks for it.
+        """
         known = newer_than.name if newer_than else None
 
         def wanted(held: HeldPolicy | None) -> bool:
             if held is None or held.finished:
-                return False
+                return held is not None and or_the_last
             if held.name in self._refused:
                 self._refused.clear()
                 return True

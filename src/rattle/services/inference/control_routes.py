@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from rattle.services.inference.actors import Playing
 from rattle.services.inference.additions import Wanted
-from rattle.services.inference.players import Players, Playing
+from rattle.services.inference.players import AnyPlayers
 from rattle.services.utils.asgi import (
     ClientGone,
     Headers,
@@ -22,12 +23,13 @@ from rattle.wire import encoding
 from rattle.wire.problems import RequestError
 
 PATH = "/v1/agents"
+HISTORY_PATH = "/v1/history"
 
 
 class ControlRoutes:
-    """GET and POST /v1/agents, GET and DELETE /v1/agents/NAME, POST /v1/agents/NAME/pause and /resume."""
+    """/v1/agents (GET, POST), /v1/agents/NAME (GET, DELETE), its /pause and /resume (POST), and /v1/history (GET)."""
 
-    def __init__(self, players: Players, max_body_bytes: int) -> None:
+    def __init__(self, players: AnyPlayers, max_body_bytes: int) -> None:
         self._players = players
         self._max_body_bytes = max_body_bytes
 
@@ -35,6 +37,9 @@ class ControlRoutes:
         """Answer a request (ASGI)."""
         try:
             body = await read_body(scope, receive, self._max_body_bytes)
+            if scope["path"] == HISTORY_PATH:
+                await self._say_history(scope["method"], send)
+                return
             match scope["path"].removeprefix(PATH).split("/"), scope["method"]:
                 case [""], "GET":
                     listed = [describe(playing) for playing in self._players.agents()]
@@ -55,6 +60,13 @@ class ControlRoutes:
             await answer_problem(send, error)
         except ClientGone:
             return
+
+    async def _say_history(self, method: str, send: Send) -> None:
+        if method not in ("GET", "HEAD"):
+            raise RequestError("wrong_method", f"{HISTORY_PATH} takes GET, not {method[:20]}", allow="GET")
+        history = self._players.history()
+        hashes = {name: snake.hex() for name, snake in history.snakes.items()}
+        await _say(send, 200, {"tick": history.tick, "snakes": hashes})
 
     async def _add(self, wanted: Wanted, send: Send) -> None:
         playing = await asyncio.to_thread(self._players.add_another, wanted)  # which may load an environment

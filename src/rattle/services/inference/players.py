@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import NoReturn, Protocol
 
 from rattle.policies.file import Policy
-from rattle.services.inference.actors import Assignment, Control, PlaysAgents, Report
+from rattle.services.inference.actors import Assignment, Control, History, Playing, PlaysAgents
 from rattle.services.inference.additions import Wanted, assign
 from rattle.services.inference.agent_actor import AgentActor
 from rattle.services.inference.contributions import Contributions
@@ -45,13 +45,29 @@ def assignments(settings: ExperimentSettings) -> list[Assignment]:
     ]
 
 
-class Playing(NamedTuple):
-    """What an actor plays, and what it and its link to the Training service report."""
+class AnyPlayers(Protocol):
+    """The actors of a process as operators see them; raises RequestError for what cannot be."""
 
-    assignment: Assignment
-    report: Report
-    verdicts: Mapping[str, int]  # of its rollouts' receipts
-    last_error: str | None  # of its link
+    def agents(self) -> list[Playing]:
+        """Return what every actor plays and reports."""
+
+    def find(self, name: str) -> Playing:
+        """Return what an actor plays and reports."""
+
+    def history(self) -> History:
+        """Return what has happened in a lockstep run."""
+
+    def add_another(self, wanted: Wanted) -> Playing:
+        """Start an actor besides those that were planned."""
+
+    def pause(self, name: str) -> None:
+        """Have an actor wait after the rollout in progress."""
+
+    def resume(self, name: str) -> None:
+        """Have an actor go on."""
+
+    def remove(self, name: str) -> None:
+        """Stop an actor and forget it."""
 
 
 @dataclass
@@ -103,6 +119,10 @@ class Players:
         """Return what an actor plays and reports; raises RequestError for an unknown one."""
         return _standing(self._find(name))
 
+    def history(self) -> NoReturn:
+        """Say that nobody keeps one; raises RequestError."""
+        raise RequestError("no_history", "there is no history: only a lockstep run (sync.mode=lockstep) has one")
+
     def add_another(self, wanted: Wanted) -> Playing:
         """Start an actor besides those that were planned; raises RequestError where it cannot be."""
         with self._changing:
@@ -143,7 +163,7 @@ class Players:
     def _find(self, name: str) -> _Player:
         player = self._players.get(name)
         if player is None:
-            raise RequestError("unknown_agent", f"there is no actor '{name[:80]}'", "name")
+            raise unknown_agent(name)
         return player
 
     def _make(self, assignment: Assignment) -> PlaysAgents:
@@ -154,6 +174,10 @@ class Players:
         return VectorActor(settings, assignment)
 
 
+def unknown_agent(name: str) -> RequestError:
+    """Return the error for a name that no actor has."""
+    return RequestError("unknown_agent", f"there is no actor '{name[:80]}'", "name")
+
+
 def _standing(player: _Player) -> Playing:
-    link = player.contributions
-    return Playing(player.assignment, player.control.report_so_far, dict(link.verdicts), link.last_error)
+    return Playing.of(player.assignment, player.control, player.contributions)

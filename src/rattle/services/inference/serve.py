@@ -5,6 +5,7 @@ from __future__ import annotations
 from rattle.services.inference.actor_metrics import ActorMetrics
 from rattle.services.inference.app import InferenceService
 from rattle.services.inference.control_routes import ControlRoutes
+from rattle.services.inference.lockstep_players import LockstepPlayers
 from rattle.services.inference.players import Players
 from rattle.services.inference.policy_file import PolicyFile
 from rattle.services.inference.serving.models import Models
@@ -22,7 +23,8 @@ def run(settings: ExperimentSettings, policy: str | None) -> None:
     """
     own, models = settings.inference, Models()
     if policy is None:
-        players = Players(settings, models.publish)
+        kind = LockstepPlayers if settings.sync.mode == "lockstep" else Players
+        players = kind(settings, models.publish)
         service = InferenceService(own, models, players, ControlRoutes(players, own.max_body_bytes))
         service.metrics.registry.register(ActorMetrics(players))
     else:
