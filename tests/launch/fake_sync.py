@@ -44,7 +44,11 @@ class FakeSync:
 
     def status(self, mode: str) -> dict[str, Any]:
         self.advance()
-        where = {"tick": self.tick, "phase": "act"} if mode == "lockstep" else {"sequence": self.tick}
+        where = (
+            {"tick": self.tick, "phase": "act", "ticks_per_second": TICKS_PER_SECOND}
+            if mode == "lockstep"
+            else {"sequence": self.tick, "frequency": 10.0}
+        )
         return {
             "mode": mode,
             **where,

@@ -45,12 +45,14 @@ class FakeTraining(training_pb2_grpc.TrainingServicer):
         seconds = time.monotonic() - self._began
         steps = self._before + int(seconds * STEPS_PER_SECOND)
         most = self._settings.train.steps
+        if self._settings.sync.mode == "lockstep":  # what is learnt depends on the ticks alone
+            most = 5000
         return replace(
             self._summary,
             status=status,
             env_steps=steps if most is None else min(steps, most),
             seconds=seconds,
-            updates=steps // 1000,
+            updates=(steps if most is None else min(steps, most)) // 1000,
             policy_version=steps // 1000,
         )
 

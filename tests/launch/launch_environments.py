@@ -6,8 +6,9 @@ import asyncio
 import sys
 from pathlib import Path
 
-from rattle.launch.plan import command, plan
+from rattle.launch.plan import plan
 from rattle.launch.processes import Processes
+from rattle.launch.service import command
 from rattle.launch.supervisor import Note, Supervisor
 from rattle.trainer.settings_sources import load_settings, to_yaml
 

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rattle.cli import main
-from rattle.launch.plan import Hello, Service, command, plan
+from rattle.launch.plan import plan
+from rattle.launch.service import Hello, Service, command
 from rattle.trainer.errors import SettingsError
 from rattle.trainer.settings import ExperimentSettings
 from rattle.trainer.settings_sources import load_settings

@@ -15,8 +15,9 @@ from signal import SIGKILL
 import pytest
 
 from rattle.launch import supervisor as supervisor_module
-from rattle.launch.plan import command, plan
+from rattle.launch.plan import plan
 from rattle.launch.processes import Processes
+from rattle.launch.service import command
 from rattle.launch.supervisor import Note, Supervisor
 from rattle.trainer.settings_sources import load_settings
 

@@ -12,7 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from rattle.launch.plan import Service, plan
+from rattle.launch.plan import plan
+from rattle.launch.service import Service
 from rattle.launch.supervisor import (
     CHECKPOINT_SECONDS,
     FIRST_WAIT,

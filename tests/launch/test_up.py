@@ -93,7 +93,8 @@ def test_a_signal_stops_all_with_a_summary(tmp_path: Path, number: signal.Signal
     assert (process.returncode, err) == (0, "")
     assert lines(out)[-1]["status"] == "interrupted"
     stopped = [line for line in (tmp_path / "run" / "notes.txt").read_text().splitlines() if "stopped" in line]
-    assert sorted(stopped) == ["env stopped", "inference stopped"]
+    assert stopped[0] == "training stopped"
+    assert sorted(stopped[1:]) == ["env stopped", "inference stopped"]
     assert all(entry["event"] != "service_restarted" for entry in logs(tmp_path / "run"))
 
 

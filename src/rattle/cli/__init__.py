@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from rattle.cli.analytics import plot, query, replay, runs
-from rattle.cli.launch import up
+from rattle.cli.launch import up, verify_determinism
 from rattle.cli.learning import evaluate, export, train
 from rattle.cli.leash import hold
 from rattle.cli.services import check_env, env_service, inference_service, mock_env, sync_service, training_service
@@ -36,7 +36,7 @@ def main(leash: bool) -> None:
         hold()
 
 
-for command in (train, evaluate, export, up, runs, query, plot, replay):
+for command in (train, evaluate, export, up, verify_determinism, runs, query, plot, replay):
     main.add_command(command)
 for command in (env_service, training_service, inference_service, sync_service, mock_env, check_env):
     main.add_command(command)

@@ -1,8 +1,9 @@
-"""The command that starts services."""
+"""The commands that start services."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import click
@@ -21,6 +22,27 @@ class _Interval(Range):
         if text.endswith("m"):
             text, factor = text[:-1], 60
         return super().convert(text.removesuffix("s"), param, ctx) * factor
+
+
+class _Counts(click.ParamType[tuple[int, ...]]):
+    """Numbers of processes, separated by commas."""
+
+    name = "n,n,…"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Return the numbers, or fail."""
+        one = click.IntRange(1, 64)
+        return tuple(one(part, param, ctx) for part in str(value).split(","))
+
+
+def _prepare(purpose: str) -> None:
+    """Load what talks to services; raises AnalyticsError where it is not installed."""
+    from rattle.analytics.extras import require
+
+    # Read by gRPC when it is imported: it would write of every connection that breaks, here and in services.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    for module in ("grpc", "httptools", "tenacity"):  # services say themselves what they lack
+        require(module, "inference", purpose)
 
 
 @click.command("up")
@@ -51,12 +73,7 @@ def up(
     How many there are is the section `topology` of the experiment. Ctrl-C stops them all, with a checkpoint, and exits
     with 0. With --kill-every a random service is killed (kill -9) at this interval, to show that it does not matter.
     """
-    from rattle.analytics.extras import require
-
-    # Read by gRPC when it is imported: it would write of every connection that breaks, here and in services.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    for module in ("grpc", "tenacity"):  # services say themselves what they lack
-        require(module, "inference", "rattle up")
+    _prepare("rattle up")
     from rattle.launch.up import resume
     from rattle.launch.up import up as start
     from rattle.trainer.settings_sources import load_settings
@@ -72,3 +89,49 @@ def up(
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
     settings = load_settings(experiment, [*overrides, *given], os.environ)
     start(settings, run_dir, kill_every=kill_every, as_json=as_json)
+
+
+@click.command("verify-determinism")
+@click.argument("experiment", type=EXPERIMENT, required=False)
+@click.option("--runs", type=click.IntRange(2), help="[default: 2, or as many as --inference says]")
+@click.option("--ticks", type=click.IntRange(1), default=2000, show_default=True, help="Ticks of a run.")
+@click.option("--loss", type=Range(0, 0.9), default=0.2, show_default=True, help="Lose this fraction of datagrams.")
+@click.option(
+    "--delay", type=Range(0, 10), default=0.002, show_default=True, metavar="SECONDS", help="Hold up all by up to this."
+)
+@click.option("--inference", type=_Counts(), help="Inference processes of run 1, 2, … in turn, such as 1,2,4.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
+@click.option("--keep", type=FOLDER, help="Keep the runs in this folder.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+def verify_determinism(
+    experiment: Path | None,
+    runs: int | None,
+    ticks: int,
+    loss: float,
+    delay: float,
+    inference: tuple[int, ...] | None,
+    as_json: bool,
+    keep: Path | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Run an experiment several times, in lockstep, and say whether all runs were the same.
+
+    Each run starts all services; datagrams are lost and held up at random, so that no two runs have the same timing.
+    Then the histories of all worlds and agents are compared, and the policies. Without an experiment, four snakes play
+    in one world. Exits with 0 when all runs agree, 1 when they do not, with the first tick and agent that differ, 2
+    when they could not be compared.
+    """
+    from rattle.errors import RattleError
+
+    try:
+        _prepare("rattle verify-determinism")
+        from rattle.launch.verify import Trial, verify
+        from rattle.launch.verify_view import Reporter
+
+        counts = inference or ()
+        trial = Trial(runs or max(2, len(counts)), ticks, loss, delay, counts)
+        status = verify(experiment, overrides, os.environ, trial, keep, Reporter(as_json=as_json))
+    except RattleError as error:
+        click.echo(f"Error: {error}", err=True)
+        status = 2
+    sys.exit(status)

@@ -15,8 +15,8 @@ from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.writer import TableWriter
 from rattle.launch.errors import LaunchError
-from rattle.launch.plan import Kind, Service, command
 from rattle.launch.processes import Processes
+from rattle.launch.service import Kind, Service, command
 from rattle.launch.standing import ChaosSummary, Standing
 from rattle.launch.status_calls import StatusCalls
 from rattle.launch.supervisor import Note, Supervisor
@@ -129,7 +129,7 @@ class Launch:
         async with StatusCalls() as calls:
             while not (self._standing.ended or self._ticking.finished or self._stood_still):
                 await asyncio.gather(self._ask_trainings(calls), self._ask_sync(calls))
-                self._stood_still = self._why_impatient(self._ticking.since() or began)
+                self._stood_still = self._why_impatient(self._ticking.newest_seen or began)
                 self._view.update(self._picture())
                 await asyncio.sleep(_POLL_SECONDS)
         self._processes.do(self._supervisor.stop(time.monotonic()))

@@ -3,62 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from rattle.analytics.run_directory import RunDirectory
+from rattle.launch.service import Hello, Need, Port, Service
 from rattle.services.utils.sockets import address_of
 from rattle.trainer.errors import SettingsError
 from rattle.trainer.settings import ExperimentSettings
 
-Kind = Literal["sync", "env", "training", "inference"]
-
-#: What a service says in its first line.
-Hello = Mapping[str, Any]
-
 _LAST_PORT = 65535
-
-
-@dataclass(frozen=True)
-class Port:
-    """A port of a service: its flag, the key of the first line that says which it got, and the wanted number."""
-
-    flag: str
-    key: str
-    number: int = 0  # 0: any free one
-    is_udp: bool = False
-    alone: bool = False  # what the first line says is a number, not an address that ends in one
-
-    def read(self, hello: Hello) -> int:
-        """Return the port that the service got; raises LookupError, TypeError or ValueError when that is not said."""
-        said = hello[self.key]
-        if self.alone and isinstance(said, int):
-            return said
-        if self.alone or not isinstance(said, str):
-            raise TypeError(said)
-        return int(said.rpartition(":")[2])
-
-
-@dataclass(frozen=True)
-class Need:
-    """Another service that a service is told the address of: `tell` makes a flag and its value of a first line."""
-
-    name: str
-    tell: Callable[[Hello], tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Service:
-    """One process: `arguments` are those of the `rattle` command, less its ports and the addresses of others."""
-
-    kind: Kind
-    name: str
-    arguments: tuple[str, ...]
-    ports: tuple[Port, ...]
-    needs: tuple[Need, ...] = ()
 
 
 def plan(settings: ExperimentSettings, config: Path) -> tuple[Service, ...]:
@@ -66,6 +22,7 @@ def plan(settings: ExperimentSettings, config: Path) -> tuple[Service, ...]:
 
     Raises SettingsError for a topology that does not fit the experiment.
     """
+    check_topology(settings)
     environments, trainings = _environments(settings, config), _trainings(settings, config)
     inferences = _inferences(settings, config, environments, trainings)
     others = (*environments, *trainings, *inferences)
@@ -73,16 +30,28 @@ def plan(settings: ExperimentSettings, config: Path) -> tuple[Service, ...]:
     return _with_fixed_ports(services, settings) if settings.topology.ports == "fixed" else services
 
 
-def command(service: Service, hellos: Mapping[str, Hello], overrides: Sequence[str] = ()) -> list[str]:
-    """Return the arguments to start a service with, at the port that it had before if it has run before.
-
-    `hellos` are the first lines so far by service: everything that this one needs must be there.
-    """
-    own = hellos.get(service.name)
-    ports = [(port.flag, str(port.read(own) if own else port.number)) for port in service.ports]
-    others = [need.tell(hellos[need.name]) for need in service.needs]
-    changes = [("--set", override) for override in overrides]
-    return [*service.arguments, *(part for pair in (*ports, *others, *changes) for part in pair)]
+def check_topology(settings: ExperimentSettings) -> None:
+    """Raise SettingsError for a topology that does not fit the experiment."""
+    policies, count, sync = settings.training.policies, settings.topology.training, settings.sync
+    if count > len(policies):
+        raise SettingsError(
+            f"topology.training is {count}, but training.policies names {len(policies)}: a policy is trained by one "
+            "service, so start no more of them than there are policies"
+        )
+    if sync.mode == "pace" and settings.env.url is not None and not sync.participants:
+        raise SettingsError(
+            f"sync.mode is pace, and {settings.env.url} is not started here: say in sync.participants at which "
+            "HOST:PORT it hears ticks"
+        )
+    if sync.mode == "lockstep" and settings.env.url is not None:
+        raise SettingsError(
+            "sync.mode is lockstep, whose environments are started together with all who take part: leave env.url out"
+        )
+    if sync.mode == "lockstep" and "env" in policies:
+        raise SettingsError(
+            "training.policies: in lockstep the histories of worlds are called env-0, env-1, …, and snakes are named "
+            "after their policy: call it something else than 'env'"
+        )
 
 
 def _env(hello: Hello) -> tuple[str, str]:
@@ -123,11 +92,6 @@ def _room_for_snakes(settings: ExperimentSettings) -> tuple[str, ...]:
 
 def _trainings(settings: ExperimentSettings, config: Path) -> list[Service]:
     policies, count = settings.training.policies, settings.topology.training
-    if count > len(policies):
-        raise SettingsError(
-            f"topology.training is {count}, but training.policies names {len(policies)}: a policy is trained by one "
-            "service, so start no more of them than there are policies"
-        )
     arguments = ("training", str(config), "--run-dir", str(config.parent))
     shares = [("--set", f"training.policies={json.dumps(policies[number::count])}") for number in range(count)]
     return [
@@ -169,13 +133,7 @@ def _with_sync(settings: ExperimentSettings, config: Path, services: Sequence[Se
 
 def _pacing(settings: ExperimentSettings, sync: Service, services: Sequence[Service]) -> Service:
     """Return the Sync service as it tells the time to the Env services, and to whom the settings name besides."""
-    others = settings.sync.participants
-    if settings.env.url is not None and not others:
-        raise SettingsError(
-            f"sync.mode is pace, and {settings.env.url} is not started here: say in sync.participants at which "
-            "HOST:PORT it hears ticks"
-        )
-    named = tuple(part for address in others for part in ("--participant", address))
+    named = tuple(part for address in settings.sync.participants for part in ("--participant", address))
     needs = tuple(Need(service.name, _participant) for service in services if service.kind == "env")
     return replace(sync, arguments=(*sync.arguments, *named), needs=needs)
 
@@ -184,15 +142,6 @@ def _in_lockstep(
     settings: ExperimentSettings, sync: Service, services: Sequence[Service], history: Path
 ) -> tuple[Service, ...]:
     """Return the services with the Sync service that leads Env and Inference, and whom the settings name besides."""
-    if settings.env.url is not None:
-        raise SettingsError(
-            "sync.mode is lockstep, whose environments are started together with all who take part: leave env.url out"
-        )
-    if "env" in settings.training.policies:
-        raise SettingsError(
-            "training.policies: in lockstep the histories of worlds are called env-0, env-1, …, and snakes are named "
-            "after their policy: call it something else than 'env'"
-        )
     members = [service.name for service in services if service.kind in ("env", "inference")]
     wanted = list(dict.fromkeys([*members, *settings.sync.participants]))
     leading = (

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import tenacity
 
-from rattle.launch.plan import Hello, Service
+from rattle.launch.service import Hello, Service
 
 #: How long a service may take until its first line, in seconds.
 START_SECONDS = 120.0

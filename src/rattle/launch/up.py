@@ -10,7 +10,8 @@ from pathlib import Path
 from rattle.analytics.run_directory import find_run
 from rattle.analytics.writer import storing
 from rattle.launch.launched_run import Ended, Launch
-from rattle.launch.plan import Service, plan
+from rattle.launch.plan import check_topology, plan
+from rattle.launch.service import Service
 from rattle.launch.view import View, choose_view
 from rattle.services.utils.sockets import listen
 from rattle.trainer.clock import Limits
@@ -42,6 +43,7 @@ def launch(
 
     `patience` is how many seconds may pass without a tick before the run has failed; None: any number.
     """
+    check_topology(settings)  # before a server elsewhere is waited for
     settings = with_served_environment(settings)
     directory, run_id = name_run(settings, run_dir)
     services = plan(settings, directory.config)

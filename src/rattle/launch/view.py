@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from rattle.launch.notes import Warnings, sentence
 from rattle.launch.sparkline import History
 from rattle.launch.standing import ChaosSummary
 from rattle.launch.supervisor import Note, Watched
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from rattle.services.utils.protos.training_pb2 import PolicyStatus
 
-_WARNING_SECONDS = 1.0
 _SPARKLINE_WIDTH = 44
 _COLOURS = {"ready": "green", "starting": "yellow", "restarting": "red"}
 
@@ -74,44 +73,12 @@ def choose_view(*, as_json: bool) -> View:
     return LiveView() if sys.stdout.isatty() else PlainView()
 
 
-def sentence(note: Note) -> str:
-    """Return what has happened to a service as a line."""
-    match note.event:
-        case "service_started" | "service_restarted":
-            return f"{note.name}: {note.event.removeprefix('service_')}, pid {note.fields['service_pid']}"
-        case "service_ready":
-            return f"{note.name}: ready at {note.fields['address']}"
-        case "service_killed":
-            return f"{note.name}: killed on purpose, pid {note.fields['service_pid']}"
-        case "service_died":
-            return f"{note.name}: died: {note.fields['reason']}"
-        case "service_warning":
-            return f"{note.name}: {note.fields['text']}"
-    return f"{note.name}: {note.event.removeprefix('service_').replace('_', ' ')}"
-
-
-class _Warnings:
-    """Lets warnings of services through at most once a second, and none twice in a row; all of them are in its log."""
-
-    def __init__(self) -> None:
-        self._throttle = Throttle(_WARNING_SECONDS)
-        self._last: Note | None = None
-
-    def worth_showing(self, note: Note) -> bool:
-        if note.event != "service_warning":
-            return True
-        if note == self._last or not self._throttle.ready():
-            return False
-        self._last = note
-        return True
-
-
 class JsonView:
     """The lines of `rattle train --json`; what happens to services goes to stderr."""
 
     def __init__(self) -> None:
         self._display = JsonDisplay()
-        self._warnings = _Warnings()
+        self._warnings = Warnings()
         self._ticks = Throttle(JSON_SECONDS)
 
     def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
@@ -120,9 +87,7 @@ class JsonView:
 
     def note(self, note: Note) -> None:
         """Print what is worth a warning to stderr."""
-        if note.level == "WARNING" and self._warnings.worth_showing(note):
-            with suppress(OSError):  # nobody reads any more
-                sys.stderr.write(sentence(note) + "\n")
+        self._warnings.print(note)
 
     def update(self, picture: Picture) -> None:
         """Print where the run stands, and where its ticks do, each at most once a second."""
@@ -142,7 +107,7 @@ class PlainView:
 
     def __init__(self) -> None:
         self._display = PlainDisplay()
-        self._warnings = _Warnings()
+        self._warnings = Warnings()
         self._ticks = Throttle(LINE_SECONDS)
 
     def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:

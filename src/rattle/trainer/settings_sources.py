@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,13 +23,17 @@ ENVIRONMENT_PREFIX = "RATTLE_"
 
 
 def load_settings(
-    path: Path | None, overrides: Iterable[str] = (), environ: Mapping[str, str] | None = None
+    path: Path | None,
+    overrides: Iterable[str] = (),
+    environ: Mapping[str, str] | None = None,
+    default: Mapping[str, Any] | None = None,
 ) -> ExperimentSettings:
     """Return the settings of an experiment, the environment's own filled in; raises SettingsError with one line.
 
-    `path` None means the default experiment. `overrides` are "key=value"; `environ` the process's variables.
+    `path` None means the experiment `default`, or the one of all settings' defaults. `overrides` are "key=value";
+    `environ` the process's variables.
     """
-    values = read_yaml(path) if path else {}
+    values = read_yaml(path) if path else deepcopy(dict(default or {}))
     for name, text in (environ or {}).items():
         if name.startswith(ENVIRONMENT_PREFIX):
             key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")

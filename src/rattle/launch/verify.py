@@ -1,0 +1,155 @@
+"""Running an experiment several times, and saying whether the runs were the same: `rattle verify-determinism`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.updates import read_updates
+from rattle.errors import RattleError
+from rattle.launch.compare import read_history
+from rattle.launch.errors import LaunchError
+from rattle.launch.launched_run import Ended
+from rattle.launch.up import launch
+from rattle.launch.verify_report import Outcome, PolicyOutcome, Report
+from rattle.launch.verify_view import Reporter
+from rattle.trainer.new_runs import beside
+from rattle.trainer.run_tables import read_run_row
+from rattle.trainer.settings import ExperimentSettings
+from rattle.trainer.settings_sources import load_settings
+
+#: What is run where no experiment is named: four snakes in one world, each learning from its own lives.
+LOCKSTEP_SNAKES = {
+    "name": "snake-lockstep",
+    "sync": "lockstep",
+    "env": {"id": "snake", "num_snakes": 4, "food": 4, "width": 15, "height": 15, "vision_radius": 5},
+    "inference": {"snakes": 4},
+    "topology": {"inference": 4},
+    "policy": {"hidden_sizes": [64, 64]},
+    "algorithm": {"id": "a2c"},
+    "train": {"steps": None},
+}
+#: A run in which no tick has come for so long has failed, in seconds.
+_PATIENCE_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How an experiment is run again and again."""
+
+    runs: int
+    ticks: int
+    loss: float  # the fraction of datagrams that is lost
+    delay_seconds: float  # datagrams and work are held up by up to this
+    inference: tuple[int, ...] = ()  # Inference processes of run 1, 2, … in turn; empty: as the experiment says
+
+    def overrides(self, number: int) -> list[str]:
+        """Return what run `number`, from 1, changes of an experiment."""
+        changes = {
+            "sync.mode": "lockstep",
+            "sync.participants": "[]",
+            "sync.frequency": "null",
+            "sync.ticks": self.ticks,
+            "sync.loss": self.loss,
+            "sync.delay_seconds": self.delay_seconds,
+            "train.steps": "null",
+            "train.seconds": "null",
+            "topology.ports": "any",
+        }
+        if self.inference:
+            changes["topology.inference"] = self.inference[(number - 1) % len(self.inference)]
+        return [f"{key}={value}" for key, value in changes.items()]
+
+
+def verify(
+    experiment: Path | None,
+    overrides: Sequence[str],
+    environ: Mapping[str, str],
+    trial: Trial,
+    keep: Path | None,
+    reporter: Reporter,
+) -> int:
+    """Run an experiment several times, have the reporter say what came of it, and return the exit status.
+
+    That is 0 when all runs agree, 1 when they do not, and 128 and a signal's number after that signal. The runs are
+    kept in `keep`; without it they are kept only where they do not agree. Raises RattleError when they cannot be
+    compared.
+    """
+    settings = [
+        load_settings(experiment, [*overrides, *trial.overrides(number)], environ, LOCKSTEP_SNAKES)
+        for number in range(1, trial.runs + 1)
+    ]
+    with _folder(keep) as folder:
+        outcomes: list[Outcome] = []
+        for number, own in enumerate(settings, 1):
+            directory = RunDirectory(folder / f"run-{number}")
+            view = reporter.begin(number, trial.runs, trial.ticks)
+            ended = launch(own, directory.path, view, patience=_PATIENCE_SECONDS)
+            if ended.stopped_by is not None:
+                reporter.stopped(ended.stopped_by)
+                _remove(folder, keep)
+                return 128 + ended.stopped_by
+            outcomes.append(_outcome(own, directory, ended))
+            reporter.ended(outcomes[-1])
+        report = Report(outcomes)
+        if report.agree:
+            _remove(folder, keep)
+        reporter.conclude(report, folder if folder.exists() else None)
+    return 0 if report.agree else 1
+
+
+def _remove(folder: Path, keep: Path | None) -> None:
+    if keep is None:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    """Give the block a folder for runs; what an error leaves there is kept and named, if there is anything."""
+    if keep is not None:
+        yield keep
+        return
+    folder = Path(tempfile.mkdtemp(prefix="rattle-verify-"))
+    try:
+        yield folder
+    except RattleError as error:
+        if any(folder.iterdir()):
+            raise LaunchError(f"{error} (the runs are kept in {folder})") from None
+        folder.rmdir()
+        raise
+    except KeyboardInterrupt:
+        shutil.rmtree(folder)
+        raise
+
+
+def _outcome(settings: ExperimentSettings, directory: RunDirectory, ended: Ended) -> Outcome:
+    """Return what a run has left behind; raises LaunchError where that is not the whole of it."""
+    if ended.sync is None or not directory.history.is_file():
+        raise LaunchError(f"{directory.path} has ended without a history")
+    history = read_history(directory.history.read_bytes(), str(directory.history))
+    if not history.newest():
+        raise LaunchError(f"{directory.history} holds no hashes: nobody has said what happened")
+    first, *others = settings.training.policies
+    directories = {first: directory, **{policy_id: beside(directory, policy_id) for policy_id in others}}
+    return Outcome(
+        inference=settings.topology.inference,
+        loss=settings.sync.loss,
+        delay_seconds=settings.sync.delay_seconds,
+        worlds=tuple(f"env-{number}" for number in range(settings.topology.env)),
+        history=history,
+        policies={policy_id: _policy(where) for policy_id, where in directories.items()},
+        seconds=ended.tick_seconds,
+        datagrams=ended.sync.datagrams,
+        disagreements=ended.sync.disagreements,
+        restarts=ended.restarts,
+    )
+
+
+def _policy(directory: RunDirectory) -> PolicyOutcome:
+    row = read_run_row(directory)
+    return PolicyOutcome(str(row["policy_sha256"]), row["updates"], read_updates(directory))
