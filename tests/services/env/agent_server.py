@@ -19,7 +19,7 @@ import uvicorn
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.services.env.agent_routes import AgentFace
 from rattle.services.utils.sockets import listen
-from rattle.trainer.settings import EnvServiceSection
+from rattle.trainer.settings import EnvServiceSection, SyncSection
 
 PATIENCE = 60.0  # seconds that something may take on a busy machine
 #: A board that a snake going forward lives on for ever: there is nothing but food in its way.
@@ -129,9 +129,11 @@ class AgentServer:
 
 
 @contextmanager
-def serving(snake: dict[str, Any] | None = None, **settings: Any) -> Iterator[AgentServer]:
+def serving(
+    snake: dict[str, Any] | None = None, sync: SyncSection | None = None, **settings: Any
+) -> Iterator[AgentServer]:
     """Serve until the block ends, then stop in peace."""
-    face = AgentFace(EnvServiceSection(**settings), SnakeSettings(**(snake or ENDLESS)), 1)
+    face = AgentFace(EnvServiceSection(**settings), SnakeSettings(**(snake or ENDLESS)), 1, sync)
     listener = listen("127.0.0.1", 0)
     listener.listen(100)
     config = uvicorn.Config(
