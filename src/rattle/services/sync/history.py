@@ -14,6 +14,8 @@ from rattle.services.utils.sockets import ServiceError
 from rattle.wire.lockstep import Phase
 
 _BLOCK_BYTES = 2**16
+#: How every line begins.
+_BEGINNING = b'{"tick":'
 
 
 class _Line(msgspec.Struct):
@@ -68,25 +70,25 @@ class History:
         except BlockingIOError:
             raise ServiceError(f"--history {self._path}: another service writes to it; choose another") from None
         last, unfinished = self._end()
-        if not last and not b'{"tick":'.startswith(unfinished[:8]):
-            raise self._strange()
         try:
-            line = msgspec.json.decode(last, type=_Line) if last else None
+            line = None if last is None else msgspec.json.decode(last, type=_Line)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise self._strange() from None
+        if line is None and not _BEGINNING.startswith(unfinished[: len(_BEGINNING)]):
+            raise self._strange()
         if unfinished:
             os.ftruncate(self._file, os.fstat(self._file).st_size - len(unfinished))
         return None if line is None else (line.tick, line.phase)
 
-    def _end(self) -> tuple[bytes, bytes]:
-        """Return the last complete line, and what follows it."""
+    def _end(self) -> tuple[bytes | None, bytes]:
+        """Return the last complete line, if there is one, and what follows it."""
         start, data = os.fstat(self._file).st_size, b""
         while start > 0 and data.count(b"\n") < 2:
             begin = max(0, start - _BLOCK_BYTES)
             data = os.pread(self._file, start - begin, begin) + data
             start = begin
-        complete, _, unfinished = data.rpartition(b"\n")
-        return complete.rpartition(b"\n")[2], unfinished
+        complete, newline, unfinished = data.rpartition(b"\n")
+        return complete.rpartition(b"\n")[2] if newline else None, unfinished
 
     def _strange(self) -> ServiceError:
         return ServiceError(f"--history {self._path}: the file holds something else than a history; choose another")

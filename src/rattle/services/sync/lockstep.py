@@ -14,17 +14,19 @@ from math import inf
 from random import Random
 from typing import Any
 
+import msgspec
 from prometheus_client import Histogram, Metric
 
 from rattle.clients.datagram_faults import DatagramFaults
 from rattle.services.sync.coordinator import Coordinator
 from rattle.services.sync.history import History
 from rattle.services.sync.metrics import families
+from rattle.services.sync.participants import check_once
 from rattle.services.sync.rate import Rate
 from rattle.services.sync.seats import Address
 from rattle.services.utils.sockets import ServiceError
 from rattle.trainer.settings import SyncSection
-from rattle.wire.lockstep import MAX_BYTES, Codec
+from rattle.wire.lockstep import MAX_BYTES, Codec, Name
 from rattle.wire.problems import RequestError
 
 _ROUND_TRIPS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
@@ -42,6 +44,7 @@ class Lockstep:
     def __init__(
         self, settings: SyncSection, key: bytes | None, members: socket.socket, history: History | None
     ) -> None:
+        _check_names(settings.participants)
         self.failure: ServiceError | None = None
         self._coordinator = Coordinator(settings, Codec(key), 1 + secrets.randbelow(2**63 - 1))
         self._socket = members
@@ -154,3 +157,16 @@ class Lockstep:
         self.failure = error
         self.stop()
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    """Raise ServiceError where something is no name that a member can have, or is there twice."""
+    check_once(names)
+    for name in names:
+        try:
+            msgspec.convert(name, Name)
+        except msgspec.ValidationError:
+            raise ServiceError(
+                f"sync.participants: '{name}' is no name of a member, 1 to 64 letters, digits, dots, _ and -: "
+                "HOST:PORT is of the mode pace"
+            ) from None

@@ -60,7 +60,7 @@ class Participant:
         """Send it a datagram at once or not at all."""
         places = self._places
         try:
-            if self._place not in places:
+            if self._socket is None or self._place not in places:
                 self._connect(places)
             problem = self._unknown if self._socket is None else self._try(self._socket, data)
         except OSError as error:
@@ -100,19 +100,28 @@ class Participant:
         if self._place is not None:
             family, address = self._place
             made = socket.socket(family, socket.SOCK_DGRAM)
+            try:
+                made.setblocking(False)
+                made.connect(address)
+            except OSError:
+                made.close()
+                raise
             self._socket = made
-            made.setblocking(False)
-            made.connect(address)
 
 
 def participants(names: tuple[str, ...]) -> list[Participant]:
     """Return whom to tell; raises ServiceError where a name is no HOST:PORT, is there twice, or there is none."""
     if not names:
         raise ServiceError("sync.mode is pace, but nobody is to be told: add --participant HOST:PORT")
+    check_once(names)
+    return [Participant(name) for name in names]
+
+
+def check_once(names: tuple[str, ...]) -> None:
+    """Raise ServiceError where a name is there twice."""
     for name in names:
         if names.count(name) > 1:
             raise ServiceError(f"sync.participants: {name} is there twice")
-    return [Participant(name) for name in names]
 
 
 def _is_numeric(host: str) -> bool:
