@@ -20,7 +20,7 @@ _HEALTH: dict[str, type] = {
     "tick": int,
     "clock": str,
 }
-_CLOCKS = ("realtime", "turns", "sync")
+_CLOCKS = ("realtime", "turns", "sync", "lockstep")
 
 
 def expect_fields(found: dict[str, Any], wanted: dict[str, Any], where: str) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Self, TypeVar
 
-from rattle.wire.lockstep import Codec, Datagram, Done, Join, Phase, Ready, Refused, Role, Seen, Tick, Welcome
+from rattle.wire.lockstep import Bye, Codec, Datagram, Done, Join, Phase, Ready, Refused, Role, Seen, Tick, Welcome
 
 Kind = TypeVar("Kind")
 
@@ -22,6 +22,7 @@ class FakeSync:
     def __init__(self, key: bytes | None = None, session: int = 7) -> None:
         self.tick = 0
         self.session = session
+        self.left = False
         self._codec = Codec(key)
         self._member: Any = None
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -61,9 +62,12 @@ class FakeSync:
         """Tell the member the last tick once more, as if its answer had been lost."""
         return self._answer_to(Tick(self.session, 1, 1, self.tick, Phase.STEP, 0, 0, ()), Done).hashes
 
-    def wait_for(self, kind: type[Kind]) -> Kind:
-        """Wait for a datagram of a kind."""
-        return self._answer_to(None, kind)
+    def say_goodbye(self) -> None:
+        """Wait for the member to leave, and tell it that this was heard."""
+        bye = self._answer_to(None, Bye)
+        assert bye.session == self.session
+        self._send(bye)
+        self.left = True
 
     def _answer_to(self, said: Datagram | None, kind: type[Kind]) -> Kind:
         """Say something, again and again if need be, until a datagram of a kind comes."""

@@ -18,7 +18,6 @@ from rattle.services.env.agent_routes import AgentFace
 from rattle.services.env.lockstep_clock import LockstepClock
 from rattle.trainer.settings import EnvServiceSection, SyncSection
 from rattle.wire.history import BEGINNING, PLACED, after_line
-from rattle.wire.lockstep import Bye
 from tests.services.env.agent_server import AgentServer, eventually, serving
 from tests.services.env.fake_sync import FakeSync
 
@@ -41,6 +40,9 @@ def led(key: bytes | None = None, sync: dict[str, Any] | None = None) -> Iterato
         with serving(sync=section, snakes=2) as server:
             leader.seat()
             yield server, leader
+            server.begin_shutdown()
+            if not leader.left:
+                leader.say_goodbye()
 
 
 def test_headers_come_at_once_and_the_first_line_with_the_next_tick() -> None:
@@ -122,12 +124,12 @@ def test_streams_end_in_good_order_when_the_service_stops() -> None:
         leader.step()
         ben = server.follow("ben", "?lines=all")
         server.begin_shutdown()
-        assert leader.wait_for(Bye).session == leader.session
+        leader.say_goodbye()
         assert [line["game_over"] for line in anna.rest()] == [False, True]
         assert ben.rest() == []
 
 
-def test_metrics_and_history_before_the_first_tick(caplog: pytest.LogCaptureFixture) -> None:
+def test_who_is_refused_says_why_and_goes_on_serving(caplog: pytest.LogCaptureFixture) -> None:
     with FakeSync() as leader, serving(sync=SyncSection(mode="lockstep", address=leader.address)) as server:
         assert clock_of(server).member.state == "joining"
         said = server.ask("GET", "/v1/history")[2]
