@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from random import Random
 from typing import Any
-from urllib.request import urlopen
 
 import msgspec
 import pytest
@@ -76,8 +75,10 @@ class Agent:
 
 
 def metrics(service: EnvProcess) -> dict[str, float]:
-    with urlopen(f"{service.url}/metrics", timeout=PATIENCE) as answer:
-        lines = [line.rpartition(" ") for line in answer.read().decode().splitlines() if not line.startswith("#")]
+    with closing(HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE)) as connection:
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+    lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
     return {name: float(value) for name, _, value in lines}
 
 
