@@ -66,6 +66,20 @@ def test_a_participant_is_told_at_its_address(receiver: socket.socket, host: str
     one.close()
 
 
+def test_of_several_addresses_the_one_where_somebody_listens_is_found(
+    receiver: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = [("127.0.0.1", unused()), receiver.getsockname()]
+    found = [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", place) for place in places]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    one = Participant("several.example:1")
+    one.find()
+    for number in range(5):
+        one.send(bytes([number]), 0.0)
+    assert [receiver.recv(9) for _ in range(3)] == [b"\2", b"\3", b"\4"]
+    one.close()
+
+
 def test_one_that_comes_back_misses_nothing_from_then_on(caplog: pytest.LogCaptureFixture) -> None:
     port = unused()
     one = Participant(f"127.0.0.1:{port}")
