@@ -347,7 +347,8 @@ def test_sync_ticks_with_each_new_datagram() -> None:
 def test_routes_cover_the_api_and_say_so_where_there_is_none() -> None:
     routes = agent_routes(NoAgentApi())
     assert {route.path for route in routes} == {
-        "/", "/state", "/reset", "/snake/{snake_id}", "/snake/{snake_id}/move", "/snake/{snake_id}/reset",
+        "/", "/state", "/reset", "/v1/history",
+        "/snake/{snake_id}", "/snake/{snake_id}/move", "/snake/{snake_id}/reset",
     }  # fmt: skip
     sent: list[Any] = []
 
