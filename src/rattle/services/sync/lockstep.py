@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 
 import msgspec
-from prometheus_client import Histogram, Metric
+from prometheus_client import Metric
 
 from rattle.clients.datagram_faults import DatagramFaults
 from rattle.services.sync.coordinator import Coordinator
@@ -23,13 +23,15 @@ from rattle.services.sync.history import History
 from rattle.services.sync.metrics import families
 from rattle.services.sync.participants import check_once
 from rattle.services.sync.rate import Rate
+from rattle.services.sync.round_trip_times import RoundTripTimes
 from rattle.services.sync.seats import Address
 from rattle.services.utils.sockets import ServiceError
 from rattle.trainer.settings import SyncSection
 from rattle.wire.lockstep import MAX_BYTES, Codec, Name
 from rattle.wire.problems import RequestError
 
-_ROUND_TRIPS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
+#: So many samples of round trips are counted at a time.
+_SAMPLES = 1000
 
 _log = logging.getLogger(__name__)
 
@@ -54,9 +56,7 @@ class Lockstep:
         self._unsent = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
-        self._round_trips = Histogram(
-            "rattle_sync_round_trip_seconds", "From a tick to its answer.", registry=None, buckets=_ROUND_TRIPS
-        )
+        self._round_trips = RoundTripTimes()
 
     def start(self) -> None:
         """Begin to wait for members, in a running event loop."""
@@ -89,7 +89,8 @@ class Lockstep:
     def collect(self) -> Iterator[Metric]:
         """Yield the numbers for Prometheus."""
         yield from families(self.status())
-        yield from self._round_trips.collect()
+        self._count_round_trips()
+        yield self._round_trips.family()
 
     def _missing(self) -> list[str]:
         """Return who is waited for."""
@@ -136,13 +137,16 @@ class Lockstep:
                     self._history.write(phase.tick, phase.phase, phase.hashes)
             self._rate.note(coordinator.phases[-1].tick, now)
             coordinator.phases.clear()
-            for seconds in coordinator.round_trips:
-                self._round_trips.observe(seconds)
-            coordinator.round_trips.clear()
+        if len(coordinator.round_trips) >= _SAMPLES:
+            self._count_round_trips()
         if coordinator.events:
             for event in coordinator.events:
                 _log.log(logging.getLevelNamesMapping()[event.level], "%s", event.text)
             coordinator.events.clear()
+
+    def _count_round_trips(self) -> None:
+        self._round_trips.add(self._coordinator.round_trips)
+        self._coordinator.round_trips.clear()
 
     def _set_timer(self, now: float) -> None:
         """Wake up when the next is due; a timer that is too early is left as it is, and set again when it rings."""
