@@ -27,6 +27,7 @@ from rattle.trainer.new_runs import beside
 from rattle.trainer.progress import Status, Summary
 from rattle.trainer.run_tables import log_row, now, read_run_row, write_run_row
 from rattle.trainer.settings import ExperimentSettings
+from rattle.wire.lockstep import RUN_OVER
 
 WRITER = "up"
 _POLL_SECONDS = 0.25
@@ -191,7 +192,12 @@ class Launch:
         return command(service, self._supervisor.hellos, changes)
 
     def _note(self, note: Note) -> None:
-        """Show what has happened to a service; warnings of its own are in its log already."""
+        """Show what has happened to a service; warnings of its own are in its log already.
+
+        That a member of a lockstep run is led no more when all ticks are done is nothing to warn of.
+        """
+        if note.event == "service_warning" and note.fields["text"].endswith(RUN_OVER):
+            return
         if note.event != "service_warning":
             fields = {"service": note.name, **note.fields}
             row = log_row(self._run_id, self._settings.name, WRITER, note.event, note.level, fields)

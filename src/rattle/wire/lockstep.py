@@ -17,6 +17,8 @@ SEAL_BYTES = 16
 #: The length of a history's hash, in bytes.
 HASH_BYTES = 8
 MAX_HASHES = 32
+#: The reason of the last goodbye, when all ticks are done.
+RUN_OVER = "the run is over"
 
 Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$", max_length=64)]

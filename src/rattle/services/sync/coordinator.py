@@ -14,6 +14,7 @@ from rattle.services.sync.seats import Address, Seat
 from rattle.services.sync.standing import describe
 from rattle.trainer.settings import SyncSection
 from rattle.wire.lockstep import (
+    RUN_OVER,
     Bye,
     Codec,
     Datagram,
@@ -35,7 +36,7 @@ from rattle.wire.lockstep import (
 
 #: How long a member may leave the last goodbye unanswered, in seconds.
 GOODBYE_SECONDS = 2.0
-_OVER, _DROPPED = "the run is over", "dropped"
+_DROPPED = "dropped"
 #: The longest time between two reminders of who is waited for, in seconds.
 _LONGEST_REMINDER = 60.0
 
@@ -158,7 +159,7 @@ class Coordinator:
                     seat.told.rest()
             case Ping():
                 if self.finished:
-                    self._send(seat, Bye(self.session, self.epoch, seat.number, _OVER))
+                    self._send(seat, Bye(self.session, self.epoch, seat.number, RUN_OVER))
                 else:
                     self._send(seat, Pong(self.session, self.epoch, seat.number, datagram.attempt))
             case Pong():
@@ -235,7 +236,7 @@ class Coordinator:
     def _take_join(self, join: Join, address: Address, now: float) -> None:
         seat = self.seats.get(join.name)
         if self.finished and (seat is None or seat.life != join.life):
-            self._send_to(address, Refused(join.life, _OVER))
+            self._send_to(address, Refused(join.life, RUN_OVER))
         elif seat is None:
             self._arrive(join, address, now)
         elif join.life < seat.life:
@@ -392,7 +393,7 @@ class Coordinator:
             heartbeat = int(self._heartbeat * 1000)
             self._send(seat, Welcome(seat.life, self.session, self.epoch, seat.number, attempt, heartbeat))
         elif self.finished:
-            self._send(seat, Bye(self.session, self.epoch, seat.number, _OVER))
+            self._send(seat, Bye(self.session, self.epoch, seat.number, RUN_OVER))
         else:
             rounds = self.rounds
             tick = Tick(
