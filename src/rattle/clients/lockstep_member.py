@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from random import Random
+from typing import Any
 
 from rattle.clients.datagram_faults import DatagramFaults
 from rattle.clients.errors import ClientError
@@ -66,6 +67,7 @@ class LockstepMember:
         self._random = Random()  # noqa: S311 - of faults, which guard nothing
         self._faults = DatagramFaults(settings.loss, settings.delay_seconds, self._random)
         self._socket: socket.socket | None = None
+        self._service: tuple[Any, ...] = ()  # its address
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
         self._held_up: asyncio.TimerHandle | None = None
@@ -85,7 +87,7 @@ class LockstepMember:
     def start(self) -> None:
         """Begin to join, in a running event loop."""
         self._loop = asyncio.get_running_loop()
-        self._socket = _connect(self._host, self._port)
+        self._socket, self._service = _open(self._host, self._port)
         self._loop.add_reader(self._socket, self._receive)
         self._go_on(self._member.begin(time.monotonic()))
 
@@ -111,10 +113,10 @@ class LockstepMember:
         if self._socket is None:
             return
         try:
-            data = self._socket.recv(MAX_BYTES + 1)
-        except (BlockingIOError, InterruptedError):
+            data, sender = self._socket.recvfrom(MAX_BYTES + 1)
+        except OSError:
             return
-        except OSError:  # nobody listens there: the repetition goes on
+        if sender != self._service:
             return
         self._go_on(self._member.receive(data, time.monotonic()))
 
@@ -139,7 +141,7 @@ class LockstepMember:
             return
         for data in datagrams:
             with suppress(OSError):  # lost, as any datagram may be
-                self._socket.send(data)
+                self._socket.sendto(data, self._service)
 
     def _begin(self, work: Work) -> None:
         if self._settings.delay_seconds:
@@ -186,13 +188,15 @@ def _parse(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _connect(host: str, port: int) -> socket.socket:
-    """Return a socket that speaks with nobody else; raises ClientError for a host that is not known."""
+def _open(host: str, port: int) -> tuple[socket.socket, tuple[Any, ...]]:
+    """Return a socket and the address to speak with; raises ClientError for a host that is not known.
+
+    The socket is not connected: where nobody listens, a connected one has an error, and uvloop reads from it no more.
+    """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
         member = socket.socket(family, socket.SOCK_DGRAM)
-        member.connect(address)
     except OSError as error:
         raise ClientError(f"cannot reach the Sync service at {host}:{port}: {error.strerror}") from None
     member.setblocking(False)
-    return member
+    return member, address

@@ -1,0 +1,84 @@
+"""A member at its socket: a service that is away for a while is found again, and nobody else is listened to."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+import pytest
+import uvloop
+
+from rattle.clients.lockstep_member import LockstepMember, MemberSettings
+from rattle.wire.lockstep import Codec, Gathering, Join, Role
+
+CODEC = Codec()
+Loop = Callable[[], asyncio.AbstractEventLoop]
+
+
+def listen(port: int = 0) -> socket.socket:
+    service = socket.socket(type=socket.SOCK_DGRAM)
+    service.bind(("127.0.0.1", port))
+    service.setblocking(False)
+    return service
+
+
+async def hear_join(service: socket.socket) -> tuple[Join, tuple[str, int]]:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                data, address = service.recvfrom(2000)
+            except BlockingIOError:
+                await asyncio.sleep(0.01)
+                continue
+            join = CODEC.decode(data)
+            assert isinstance(join, Join)
+            return join, address
+
+
+async def until(member: LockstepMember, state: str) -> None:
+    async with asyncio.timeout(20):
+        while member.state != state:
+            await asyncio.sleep(0.01)
+
+
+def member_of(port: int) -> LockstepMember:
+    return LockstepMember(
+        MemberSettings(f"127.0.0.1:{port}"), "env-0", Role.ENVIRONMENT, lambda work: None, lambda reason: None
+    )
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_service_that_was_away_is_heard_again(loop: Loop) -> None:
+    async def go() -> None:
+        with listen() as service:
+            port = service.getsockname()[1]
+        # Nobody listens: the system tells the member so, again and again.
+        member = member_of(port)
+        member.start()
+        await asyncio.sleep(0.3)
+        with listen(port) as service:
+            join, address = await hear_join(service)
+            service.sendto(CODEC.encode(Gathering(join.life, 1, 2)), address)
+            await until(member, "gathering")
+            await member.leave()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(go())
+
+
+def test_nobody_else_is_listened_to() -> None:
+    async def go() -> None:
+        with listen() as service, listen() as stranger:
+            member = member_of(service.getsockname()[1])
+            member.start()
+            join, address = await hear_join(service)
+            answer = CODEC.encode(Gathering(join.life, 1, 2))
+            stranger.sendto(answer, address)
+            await hear_join(service)  # it goes on asking
+            assert member.state == "joining"
+            service.sendto(answer, address)
+            await until(member, "gathering")
+            await member.leave()
+
+    asyncio.run(go())
