@@ -280,9 +280,10 @@ class Member:
 
     def _beat(self, now: float) -> None:
         """Ask whether the service is there, if it has not been heard for a heartbeat."""
-        if now - self._heard_at >= LOST_HEARTBEATS * self._heartbeat:
+        # The very sums that timers are set to: differences would be rounded otherwise, and never be due.
+        if now >= self._heard_at + LOST_HEARTBEATS * self._heartbeat:
             self._join(now, "the Sync service is not heard")
-        elif now - self._heard_at >= self._heartbeat:
+        elif now >= self._heard_at + self._heartbeat:
             self._send(Ping(*self.place, 1))
             self._ping_at = now + self._heartbeat
         else:
