@@ -18,6 +18,8 @@ BENCHMARKS = (
     "update_policy",
     "policy_latency",
     "serving",
+    "pace",
+    "lockstep",
     "learning",
 )
 
