@@ -38,7 +38,7 @@ class LockstepAgents:
         await persevere(self._start, lambda error: isinstance(error, ClientError))
 
     async def leave(self) -> None:
-        """Stop playing, in the middle of a life and of the work, and say goodbye."""
+        """Stop playing, in the middle of lives and of the work, and say goodbye."""
         await self._stop_playing("the service is stopping")
         await self._member.leave()
 
@@ -62,6 +62,8 @@ class LockstepAgents:
         self._member.start()
 
     def _begin(self, work: Work) -> None:
+        if self._ending is not None:  # work that was held up
+            return
         self._working = asyncio.get_running_loop().create_task(self._do(work))
 
     async def _do(self, work: Work) -> None:
@@ -75,10 +77,10 @@ class LockstepAgents:
             self._member.finish(answer)
 
     def _end(self, reason: str) -> None:
+        _log.warning("%s takes no part in the lockstep run any more: %s", self._name, reason)
         self._ending = asyncio.get_running_loop().create_task(self._stop_playing(reason))
 
     async def _stop_playing(self, reason: str) -> None:
-        _log.warning("%s takes part in no lockstep run any more: %s", self._name, reason)
         if self._working is not None and self._working is not asyncio.current_task():
             self._working.cancel()
             await asyncio.wait([self._working])

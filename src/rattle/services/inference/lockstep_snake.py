@@ -36,7 +36,9 @@ _log = logging.getLogger(__name__)
 
 
 class LockstepSnake:
-    """Plays one life after another, each with one policy. Draws of actions are numbered by the ticks of the run.
+    """Plays one life after another, each with one policy.
+
+    Draws of actions are numbered by the ticks of the lockstep run, and those that were learnt from before it.
 
     A life of which lines are missing is forgotten, and another one is begun. One that is cut, because it is as long as
     a rollout may be, goes on: forward, until there is another policy, which plays it as a life of its own.
@@ -60,6 +62,7 @@ class LockstepSnake:
         self._client = AsyncAgentClient(assignment.env_url, assignment.name, _LIMITS)
         self._lives = AgentLives(settings, assignment)
         self._held: HeldPolicy | None = None  # that plays, or played last
+        self._earlier_ticks: int | None = None
         self._stream: AsyncStream | None = None  # of a snake that is in the world, or is placed in it next
         self._line: AgentState | None = None  # the newest of the stream
         self._episode: AgentEpisode | None = None  # that is recorded
@@ -113,7 +116,7 @@ class LockstepSnake:
         self._line = line
         if line.game_over:
             await self._leave()
-        if self._episode is None:
+        if self._episode is None or self._episode.over:
             return None
         self.control.report("playing")
         return self._episode.take(line)
@@ -153,6 +156,8 @@ class LockstepSnake:
         known = self._lives.contributed if self._in_order else None
         self._held = await self._aside(partial(self.contributions.policy, newer_than=known, or_the_last=True))
         self.idle = self._held is None or self._held.finished
+        if self._held is not None and self._earlier_ticks is None:
+            self._earlier_ticks = self._held.first_tick
         if self.idle:
             self.control.report("stopped", "nothing more is learnt")
         return None if self.idle else self._held
@@ -168,15 +173,18 @@ class LockstepSnake:
             move = self._play_on(held, self._line, tick)
         else:
             self._move = PLACED
-            self._episode, move = self._lives.begin(held, tick + 1), None
+            self._episode, move = self._new_episode(held, tick + 1), None
         self._may_live = False
         return move
 
     def _play_on(self, held: HeldPolicy, line: AgentState, tick: int) -> MoveName | None:
         """Begin a life with the present line of a snake that is in the world; return its move."""
-        self._episode = self._lives.begin(held, tick)
+        self._episode = self._new_episode(held, tick)
         self.control.report("playing", policy_version=held.policy.version)
         return self._episode.take(line)
+
+    def _new_episode(self, held: HeldPolicy, tick: int) -> AgentEpisode:
+        return self._lives.begin(held, (self._earlier_ticks or 0) + tick)
 
     async def _send(self, move: MoveName) -> bool:
         """Have the server know a move, which may be repeated since no tick comes before; False if the snake is lost."""

@@ -6,11 +6,13 @@ import asyncio
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError, Future
-from typing import Any
+from typing import Any, TypeVar
 
 import uvloop
 
 from rattle.services.inference.actors import Control
+
+_Result = TypeVar("_Result")
 
 #: How long snakes may take to let go of their connections at the end, in seconds.
 _PATIENCE = 2.0
@@ -24,7 +26,7 @@ class SnakeLoop:
         self._thread = threading.Thread(target=self._loop.run_forever, name="snakes", daemon=True)
         self._thread.start()
 
-    def begin(self, life: Coroutine[Any, Any, None]) -> Future[None]:
+    def begin(self, life: Coroutine[Any, Any, _Result]) -> Future[_Result]:
         """Begin a life, and return what its end can be waited for with."""
         return asyncio.run_coroutine_threadsafe(life, self._loop)
 
