@@ -188,6 +188,17 @@ def test_chaos_waits_until_all_have_been_ready_and_strikes_nobody_twice() -> Non
     assert core.targets() == []
 
 
+def test_a_sync_service_is_started_first_struck_by_chaos_too_and_stopped_with_the_others() -> None:
+    core = supervisor("sync=lockstep")
+    assert starts(core.begin(0.0)) == [("sync-0", 1), ("training-0", 1)]
+    assert starts(core.said("sync-0", 1, HELLO, 1.0)) == [("env-0", 1)]
+    core = all_ready("sync=lockstep")
+    assert "sync-0" in core.targets()
+    assert sent(core.stop(0.0)) == [("training-0", SIGTERM)]
+    stopped = sent(core.exited("training-0", 1, 0, "", 1.0))
+    assert stopped == [("sync-0", SIGTERM), ("env-0", SIGTERM), ("inference-0", SIGTERM)]
+
+
 def test_training_stops_first_and_the_others_when_it_has() -> None:
     core = all_ready("topology.env=2")
     assert sent(core.stop(0.0)) == [("training-0", SIGTERM)]

@@ -14,6 +14,7 @@ from rich.console import Console, Group
 
 from rattle.launch.plan import plan
 from rattle.launch.supervisor import Note, Supervisor
+from rattle.launch.ticking import Ticks
 from rattle.launch.view import LiveView, Picture, choose_view
 from rattle.services.utils.protos.training_pb2 import PolicyStatus
 from rattle.trainer.progress import Progress
@@ -74,6 +75,15 @@ def test_before_anything_is_learnt_it_shows_the_services() -> None:
     text = "\n".join(drawn(LiveView(), picture, 80))
     assert "waiting for the first update" in text
     assert "killed" not in text
+
+
+@pytest.mark.parametrize("progress", [PROGRESS, None])
+def test_ticks_are_shown_where_there_are_any(progress: Progress | None) -> None:
+    policies = {"main": PolicyStatus(policy_id="main")}
+    picture = Picture(progress, policies, (), stopping=False, kills=None, ticks=Ticks(123_456, 789.4))
+    text = "\n".join(drawn(LiveView(), picture, 80))
+    assert re.search(r"tick +123,456", text)
+    assert re.search(r"ticks/s +789", text)
 
 
 def test_each_of_several_policies_has_a_row() -> None:

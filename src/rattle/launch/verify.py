@@ -31,11 +31,11 @@ LOCKSTEP_SNAKES = {
     "inference": {"snakes": 4},
     "topology": {"inference": 4},
     "policy": {"hidden_sizes": [64, 64]},
-    "algorithm": {"id": "a2c"},
+    "algorithm": {"id": "a2c", "learning_rate": 0.003},
     "train": {"steps": None},
 }
-#: A run in which no tick has come for so long has failed, in seconds.
-_PATIENCE_SECONDS = 180.0
+#: A run in which no tick has come for so long, and for so many of the longest delays, has failed.
+_PATIENCE_SECONDS, _PATIENCE_DELAYS = 180.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,11 @@ def verify(
     ]
     with _folder(keep) as folder:
         outcomes: list[Outcome] = []
+        patience = _PATIENCE_SECONDS + _PATIENCE_DELAYS * trial.delay_seconds
         for number, own in enumerate(settings, 1):
             directory = RunDirectory(folder / f"run-{number}")
             view = reporter.begin(number, trial.runs, trial.ticks)
-            ended = launch(own, directory.path, view, patience=_PATIENCE_SECONDS)
+            ended = launch(own, directory.path, view, patience=patience)
             if ended.stopped_by is not None:
                 reporter.stopped(ended.stopped_by)
                 _remove(folder, keep)

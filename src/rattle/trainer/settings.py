@@ -138,7 +138,7 @@ class SyncSection(_Section):
         (),
         max_length=256,
         description="Pace: HOST:PORT of everybody who is told; lockstep: names of the members that are waited for, and "
-        "of nobody else (empty: any).",
+        "of nobody else (empty: any). `rattle up` adds those that it starts.",
     )
     members: int = Field(2, ge=1, le=256, description="Lockstep: begin when so many have joined, if none are named.")
     ticks: int | None = Field(None, ge=1, description="End after this many ticks; null: never.")
