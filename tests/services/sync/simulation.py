@@ -163,8 +163,7 @@ class Simulation:
     def _begin_work(self, simulated: SimulatedMember, member: Member, work: Work) -> None:
         did = work.tick, work.phase
         assert int(work.phase) == int(simulated.role)
-        assert did not in simulated.done, f"{simulated.name} was told to do {did} twice"
-        assert not simulated.done or did > simulated.done[-1]
+        assert not simulated.done or did > simulated.done[-1], f"{simulated.name} was told to do {did} again"
         self.check_work(simulated, work)
         simulated.done.append(did)
         simulated.works.append(work)

@@ -210,7 +210,7 @@ class Coordinator:
     def _go_on(self, now: float) -> None:
         """Begin the phase that is next, if it may begin."""
         while True:
-            if self.rounds.phase == Phase.ACT and not self.rounds.is_last:
+            if self.rounds.is_open_to_arrivals(self.seats.values()):
                 self._seat_arrivals(now)
             if not self.rounds.may_begin(self.seats.values(), now):
                 self._wake_by(self.rounds.due)

@@ -59,6 +59,10 @@ class Rounds:
         if self._ticks is not None and self.tick > self._ticks:
             self.flags |= Flags.LAST
 
+    def is_open_to_arrivals(self, seats: Collection[Seat]) -> bool:
+        """Say whether who has come gets a seat now: at the beginning of a tick, or when nobody else is there."""
+        return (self.phase == Phase.ACT and not self.is_last) or all(seat.absent for seat in seats)
+
     def may_begin(self, seats: Collection[Seat], now: float) -> bool:
         """Say whether somebody is there and it is time; else `due` says when it is, or `stands_still`."""
         self.stands_still = not any(not seat.absent for seat in seats)
