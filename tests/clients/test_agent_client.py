@@ -216,6 +216,35 @@ def test_a_life_that_ended_meanwhile_is_not_begun_anew(player: Player) -> None:
             assert client.health().agents == 0
 
 
+def test_who_follows_a_stream_sees_it_break_off_and_may_go_on() -> None:
+    async def follow(url: str) -> tuple[list[int], int]:
+        ticks, breaks = list[int](), 0
+        async with AsyncAgentClient(url, "anna", PATIENT) as client:
+            stream = await client.follow()
+            assert (await client.health()).agents == 1
+            while not ticks or ticks[-1] < 5:
+                try:
+                    ticks.append((await stream.next_state()).tick)
+                except ConnectionBroken:
+                    breaks += 1
+            await stream.aclose()
+        return ticks, breaks
+
+    with MockEnv(MockSettings(length=30, delay=0.1, faults=("cut-stream",), fault_every=2)) as env:
+        ticks, breaks = asyncio.run(follow(env.url))
+    assert ticks == sorted(set(ticks))
+    assert breaks >= 1
+
+
+def test_a_snake_that_cannot_join_is_not_followed() -> None:
+    async def follow(url: str) -> None:
+        async with AsyncAgentClient(url, "anna", Limits(retry=0.0)) as client:
+            await client.follow()
+
+    with MockEnv(MockSettings(faults=("error-500",), fault_every=1)) as env, pytest.raises(Refused):
+        asyncio.run(follow(env.url))
+
+
 BAD_STREAMS = ["malformed-line", "missing-field", "wrong-type", "out-of-order", "repeated-line", "skipped-tick"]
 
 

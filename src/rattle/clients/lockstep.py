@@ -10,14 +10,15 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from rattle.wire.lockstep import (
+    ALL_IDLE,
     HASH_BYTES,
+    LAST,
     MAX_BYTES,
     MAX_HASHES,
     Bye,
     Codec,
     Datagram,
     Done,
-    Flags,
     Gathering,
     Join,
     Phase,
@@ -73,7 +74,7 @@ class _Finished(NamedTuple):
     """The last work that was done, and what is said of it as often as somebody asks."""
 
     tick: int
-    phase: int
+    phase: Phase | Literal[0]  # 0: none yet
     flags: int
     answer: Answer
 
@@ -270,13 +271,15 @@ class Member:
 
     def _do(self, tick: Tick) -> None:
         self._doing = tick
-        all_idle, last = bool(tick.flags & Flags.ALL_IDLE), bool(tick.flags & Flags.LAST)
+        all_idle, last = bool(tick.flags & ALL_IDLE), bool(tick.flags & LAST)
         self.work = Work(tick.tick, tick.phase, all_idle, last, tick.absent)
 
     def _send_done(self, now: float, attempt: int) -> None:
         done = self._done
         self._answering.sent(now)
-        self._send(Done(*self.place, done.tick, Phase(done.phase), attempt, done.answer.idle, dict(done.answer.hashes)))
+        self._send(
+            Done(*self.place, done.tick, done.phase or Phase.ACT, attempt, done.answer.idle, dict(done.answer.hashes))
+        )
 
     def _beat(self, now: float) -> None:
         """Ask whether the service is there, if it has not been heard for a heartbeat."""

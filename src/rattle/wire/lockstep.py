@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections import Counter
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 from typing import Annotated
 
 import msgspec
@@ -17,6 +17,9 @@ SEAL_BYTES = 16
 #: The length of a history's hash, in bytes.
 HASH_BYTES = 8
 MAX_HASHES = 32
+#: What the flags of a tick add up: every agent was idle in the tick before; no tick follows. Plain numbers, for an
+#: enumeration's arithmetic would take longer than all else that is done with them.
+ALL_IDLE, LAST = 1, 2
 #: The reason of the last goodbye, when all ticks are done.
 RUN_OVER = "the run is over"
 
@@ -39,13 +42,6 @@ class Phase(IntEnum):
 
     ACT = 1
     STEP = 2
-
-
-class Flags(IntFlag):
-    """What a tick says besides."""
-
-    ALL_IDLE = 1
-    LAST = 2
 
 
 class _Datagram(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from rattle.wire.lockstep import Flags, Join, Phase, Role
+from rattle.wire.lockstep import ALL_IDLE, LAST, Join, Phase, Role
 
 #: Members at a time: the names of many, and the datagrams to all, must stay small.
 MOST_MEMBERS = 256
@@ -73,7 +73,7 @@ def beginning(joins: Iterable[Join], fresh_session: int) -> Beginning:
     if not furthest.done_tick:
         return Beginning(latest.session, epoch, 1, Phase.ACT, 0)
     phase = Phase(furthest.done_phase or 1)
-    flags = furthest.done_flags & (Flags.ALL_IDLE | Flags.LAST) if phase == Phase.ACT else 0
+    flags = furthest.done_flags & (ALL_IDLE | LAST) if phase == Phase.ACT else 0
     return Beginning(latest.session, epoch, furthest.done_tick, phase, flags)
 
 

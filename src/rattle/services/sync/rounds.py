@@ -7,7 +7,7 @@ from math import inf
 
 from rattle.services.sync.gathering import Beginning
 from rattle.services.sync.seats import Seat
-from rattle.wire.lockstep import Flags, Phase, Role
+from rattle.wire.lockstep import ALL_IDLE, LAST, Phase, Role
 
 #: Names of absent agents that a tick says: as many as a datagram has room for.
 _MOST_ABSENT = 16
@@ -29,7 +29,7 @@ class Rounds:
     @property
     def is_last(self) -> bool:
         """Whether no tick follows."""
-        return bool(self.flags & Flags.LAST)
+        return bool(self.flags & LAST)
 
     @property
     def hashed_tick(self) -> int:
@@ -55,9 +55,9 @@ class Rounds:
             return
         agents = [seat for seat in seats if seat.role == Role.AGENT and not seat.absent]
         self.tick, self.phase = self.tick + 1, Phase.ACT
-        self.flags = Flags.ALL_IDLE if agents and all(seat.idle for seat in agents) else 0
+        self.flags = ALL_IDLE if agents and all(seat.idle for seat in agents) else 0
         if self._ticks is not None and self.tick > self._ticks:
-            self.flags |= Flags.LAST
+            self.flags |= LAST
 
     def is_open_to_arrivals(self, seats: Collection[Seat]) -> bool:
         """Say whether who has come gets a seat now: at the beginning of a tick, or when nobody else is there."""
