@@ -241,8 +241,10 @@ def test_a_snake_that_cannot_join_is_not_followed() -> None:
         async with AsyncAgentClient(url, "anna", Limits(retry=0.0)) as client:
             await client.follow()
 
-    with MockEnv(MockSettings(faults=("error-500",), fault_every=1)) as env, pytest.raises(Refused):
-        asyncio.run(follow(env.url))
+    with MockEnv(MockSettings(snakes=1, delay=3600)) as env, AgentClient(env.url, "ben", PATIENT) as other:
+        next(other.states())
+        with pytest.raises(Refused, match="places are taken"):
+            asyncio.run(follow(env.url))
 
 
 BAD_STREAMS = ["malformed-line", "missing-field", "wrong-type", "out-of-order", "repeated-line", "skipped-tick"]
