@@ -33,11 +33,11 @@ def main() -> None:
         time.sleep(60)
     signal.signal(signal.SIGTERM, lambda *_: None if "deaf" in ways else stop(folder, kind))
     ports = [listen(int(rest[rest.index(flag) + 1])) for flag in ("--port", "--grpc-port") if flag in rest]
-    udp = socket.socket(type=socket.SOCK_DGRAM)
-    udp.bind(("127.0.0.1", int(rest[rest.index("--sync-port") + 1]) if "--sync-port" in rest else 0))
     addresses = [f"127.0.0.1:{port.getsockname()[1]}" for port in ports]
     hello: dict[str, object] = {"url": f"http://{addresses[0]}", "address": addresses[0], "grpc": addresses[-1]}
-    hello["sync_port"] = udp.getsockname()[1]
+    if "--sync-port" in rest:
+        udp = listen(int(rest[rest.index("--sync-port") + 1]), socket.SOCK_DGRAM)
+        hello["sync_port"] = udp.getsockname()[1]
     say(json.dumps({**hello, "variables": [name for name in os.environ if name.startswith("RATTLE_")]}))
     if "flood" in ways:
         say("x" * 2**22)
@@ -63,11 +63,12 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def listen(port: int) -> socket.socket:
-    listener = socket.socket()
+def listen(port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+    listener = socket.socket(type=kind)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))
-    listener.listen()
+    if kind == socket.SOCK_STREAM:
+        listener.listen()
     return listener
 
 

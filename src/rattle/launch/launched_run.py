@@ -37,9 +37,7 @@ _POLL_SECONDS = 0.25
 class Ended:
     """What came of a run."""
 
-    directory: RunDirectory
-    summary: Summary | None  # None where a second signal has ended it at once
-    stopped_by: signal.Signals | None  # the first signal that asked for its end
+    stopped_by: signal.Signals | None  # which asked for its end
     sync: SyncStatus | None  # what its Sync service said last
     tick_seconds: float  # from the first tick to the last
     restarts: int  # of services
@@ -96,8 +94,6 @@ class Launch:
             signal.signal(self._killed_by, signal.SIG_DFL)
             os.kill(os.getpid(), self._killed_by)
         return Ended(
-            directory=self._directory,
-            summary=summary,
             stopped_by=self._stopped_by,
             sync=self._ticking.status,
             tick_seconds=self._ticking.seconds,
@@ -109,11 +105,11 @@ class Launch:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop, number)
         async with asyncio.TaskGroup() as group:
-            beside = [group.create_task(self._follow())]
+            others = [group.create_task(self._follow())]
             if self._kill_every is not None:
-                beside.append(group.create_task(self._kill(self._kill_every)))
+                others.append(group.create_task(self._kill(self._kill_every)))
             await self._processes.run()
-            for task in beside:
+            for task in others:
                 task.cancel()
 
     def _stop(self, number: signal.Signals) -> None:

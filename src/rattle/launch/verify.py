@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.updates import read_updates
+from rattle.analytics.writer import storing
 from rattle.errors import RattleError
 from rattle.launch.compare import read_history
 from rattle.launch.errors import LaunchError
@@ -115,7 +116,8 @@ def _folder(keep: Path | None) -> Iterator[Path]:
     if keep is not None:
         yield keep
         return
-    folder = Path(tempfile.mkdtemp(prefix="rattle-verify-"))
+    with storing(Path(tempfile.gettempdir())):
+        folder = Path(tempfile.mkdtemp(prefix="rattle-verify-"))
     try:
         yield folder
     except RattleError as error:
