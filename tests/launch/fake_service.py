@@ -32,12 +32,7 @@ def main() -> None:
     if "silent" in ways:
         time.sleep(60)
     signal.signal(signal.SIGTERM, lambda *_: None if "deaf" in ways else stop(folder, kind))
-    ports = [listen(int(rest[rest.index(flag) + 1])) for flag in ("--port", "--grpc-port") if flag in rest]
-    addresses = [f"127.0.0.1:{port.getsockname()[1]}" for port in ports]
-    hello: dict[str, object] = {"url": f"http://{addresses[0]}", "address": addresses[0], "grpc": addresses[-1]}
-    if "--sync-port" in rest:
-        udp = listen(int(rest[rest.index("--sync-port") + 1]), socket.SOCK_DGRAM)
-        hello["sync_port"] = udp.getsockname()[1]
+    hello, _held = greeting(rest)
     say(json.dumps({**hello, "variables": [name for name in os.environ if name.startswith("RATTLE_")]}))
     if "flood" in ways:
         say("x" * 2**22)
@@ -51,6 +46,17 @@ def main() -> None:
         sys.exit(3)
     while True:
         signal.pause()
+
+
+def greeting(rest: list[str]) -> tuple[dict[str, object], list[socket.socket]]:
+    """Listen at the ports that are asked for; return the first line, and the sockets."""
+    ports = [listen(int(rest[rest.index(flag) + 1])) for flag in ("--port", "--grpc-port") if flag in rest]
+    addresses = [f"127.0.0.1:{port.getsockname()[1]}" for port in ports]
+    hello: dict[str, object] = {"url": f"http://{addresses[0]}", "address": addresses[0], "grpc": addresses[-1]}
+    if "--sync-port" in rest:
+        ports.append(listen(int(rest[rest.index("--sync-port") + 1]), socket.SOCK_DGRAM))
+        hello["sync_port"] = ports[-1].getsockname()[1]
+    return hello, ports
 
 
 def stand_in(kind: str) -> Callable[[Path, list[str], list[str]], None]:
