@@ -84,6 +84,8 @@ class Coordinator:
         self._hashes: dict[str, bytes] = {}  # of the phase in progress
         self._wake_at = inf
         self._heartbeat = settings.heartbeat_seconds
+        self._missed_since = 0.0
+        self._remind_at = inf  # of those who have not come
         self._out: list[tuple[Address, bytes]] = []
 
     @property
@@ -102,6 +104,7 @@ class Coordinator:
 
     def begin(self, now: float) -> None:
         """Begin to wait for members."""
+        self._missed_since, self._remind_at = now, now + self.settings.silence_seconds
         self._wake_by(now + self._heartbeat)
 
     def receive(self, data: bytes, address: Address, now: float) -> list[tuple[Address, bytes]]:
@@ -143,6 +146,8 @@ class Coordinator:
                 self._tell(seat, now)
             self._wake_by(seat.told.due)
             self._look_after(seat, now)
+        if now >= self._remind_at and not self.has_begun:
+            self._remind_of_missing(now)
         if self.rounds.is_due(now):
             self._go_on(now)
         self._wake_by(self.rounds.due)
@@ -378,6 +383,12 @@ class Coordinator:
     def _remind(self, seat: Seat, now: float, silent: float) -> None:
         seat.remind_at = now + min(_LONGEST_REMINDER, silent)
         self._say("WARNING", f"{seat.name} is still waited for, after {silent:.0f} s", member=seat.name)
+
+    def _remind_of_missing(self, now: float) -> None:
+        waited = now - self._missed_since
+        self._remind_at = now + min(_LONGEST_REMINDER, waited)
+        text = f"waiting for {self.arrivals.missing()} to join, for {waited:.0f} s"
+        self._say("WARNING", text, present=sorted(self.arrivals.lives))
 
     def _tell(self, seat: Seat, now: float) -> None:
         """Send a member what it is to hear: the welcome, the goodbye, or the tick."""
