@@ -149,9 +149,8 @@ class LockstepSnake:
             return None
 
     async def _next_policy(self, work: Work) -> HeldPolicy | None:
-        """Return the policy of another life; None where that must wait for other agents, or there will be none."""
-        is_over = self._held is not None and self._held.finished
-        if is_over or (self.idle and not work.all_idle):
+        """Return the policy of another life; None where that must wait for other agents, or nothing more is learnt."""
+        if self.idle and not work.all_idle:
             return None
         known = self._lives.contributed if self._in_order else None
         self._held = await self._aside(partial(self.contributions.policy, newer_than=known, or_the_last=True))
