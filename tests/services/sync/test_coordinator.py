@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rattle.clients.lockstep import Answer, Member
+from rattle.services.sync.coordinator import Coordinator
+from rattle.trainer.settings import SyncSection
+from rattle.wire.lockstep import Bye, Codec, Join, Phase, Ping, Role, Unknown
+from tests.wire.test_lockstep import datagrams
+
+HERE, THERE = ("10.0.0.1", 1), ("10.0.0.2", 1)
+SESSION = 77
+
+
+class Party:
+    """A coordinator and members over a network that loses nothing: a call is over when nothing more is said."""
+
+    def __init__(
+        self,
+        most_ticks: int = 0,
+        hashes: dict[str, dict[str, bytes]] | None = None,
+        **settings: Any,
+    ) -> None:
+        self.coordinator = Coordinator(SyncSection.model_validate({"members": 2, **settings}), Codec(), SESSION)
+        self.coordinator.begin(0.0)
+        self.members: dict[tuple[str, int], Member] = {}
+        self.hashes = hashes or {}
+        self.deaf: set[tuple[str, int]] = set()
+        self.now = 0.0
+        self.most_ticks = most_ticks  # of later ones, members do not finish the work
+
+    def join(self, name: str, role: Role, life: int = 1) -> Member:
+        address = name, life
+        member = self.members[address] = Member(name, role, life, Codec())
+        self._hear_all(address, member.begin(self.now))
+        return member
+
+    def pass_time(self, seconds: float) -> None:
+        until = self.now + seconds
+        while self.now < until:
+            self.now += 0.05
+            self._carry(self.coordinator.wake(self.now))
+            for address, member in self.members.items():
+                if member.wake_at() <= self.now:
+                    self._hear_all(address, member.wake(self.now))
+
+    def texts(self, level: str) -> list[str]:
+        return [event.text for event in self.coordinator.events if event.level == level]
+
+    def _hear_all(self, address: tuple[str, int], said: list[bytes]) -> None:
+        if address not in self.deaf:
+            for data in said:
+                self._carry(self.coordinator.receive(data, address, self.now))
+
+    def _carry(self, datagrams: list[tuple[tuple[str, int], bytes]]) -> None:
+        for address, data in datagrams:
+            member = self.members.get(address)
+            if member is None or address in self.deaf:
+                continue
+            said = member.receive(data, self.now)
+            work = member.take_work()
+            if work is not None and work.tick <= self.most_ticks:
+                said += member.finish(Answer(self.hashes.get(member.name, {})), self.now)
+            self._hear_all(address, said)
+
+
+def begun(most_ticks: int = 0, **settings: Any) -> Party:
+    party = Party(most_ticks, **settings)
+    party.join("env", Role.ENVIRONMENT)
+    party.join("scout", Role.AGENT)
+    return party
+
+
+def test_it_begins_when_as_many_have_come_as_are_wanted() -> None:
+    party = Party(members=2)
+    env = party.join("env", Role.ENVIRONMENT)
+    assert (env.state, env.reason) == ("gathering", "1 of 2 members are there")
+    assert not party.coordinator.has_begun
+    scout = party.join("scout", Role.AGENT)
+    party.pass_time(1.0)
+    assert env.state == scout.state == "seated"
+    assert (party.coordinator.session, party.coordinator.epoch) == (SESSION, 1)
+
+
+def test_who_is_missing_is_said_again_and_again() -> None:
+    party = Party(participants=("env", "scout"))
+    party.join("env", Role.ENVIRONMENT)
+    party.pass_time(9.0)
+    said = party.texts("WARNING")
+    assert [text.partition(", for ")[0] for text in said] == ["waiting for scout to join"] * 3
+    assert said[0].endswith("for 2 s")
+
+
+def test_only_those_who_are_named_take_part() -> None:
+    party = Party(participants=("env", "scout"))
+    stranger = party.join("spy", Role.AGENT)
+    assert stranger.state == "ended"
+    assert stranger.reason == "'spy' is not one of sync.participants: env, scout"
+
+
+def test_an_earlier_life_is_refused_and_a_later_one_takes_its_place() -> None:
+    party = begun(most_ticks=5)
+    later = party.join("scout", Role.AGENT, life=2)
+    assert later.state == "seated"
+    assert party.coordinator.rounds.tick == 6
+    earlier = party.join("scout", Role.AGENT, life=1)
+    assert earlier.state == "ended"
+    assert "later life" in earlier.reason
+    assert party.texts("WARNING") == ["scout has been started again, and takes its place"]
+
+
+def test_members_that_differ_about_a_subject_are_named_with_the_first_tick() -> None:
+    agreeing = {"env": {"env": b"worldenv", "s": b"the same"}, "scout": {"s": b"the same"}}
+    party = begun(most_ticks=4, hashes=agreeing)
+    assert party.coordinator.rounds.tick == 5
+    assert party.coordinator.agreement.found == {}
+    differing = {"env": {"env": b"worldenv", "s": b"of env.."}, "scout": {"s": b"of scout"}}
+    party = begun(most_ticks=4, hashes=differing)
+    (found,) = party.coordinator.agreement.found.values()
+    assert found[:3] == ("s", 1, ("env", "scout"))
+    assert party.texts("ERROR") == ["env and scout disagree about s from tick 1 on"]
+    assert party.coordinator.status(party.now)["disagreements"][0]["hashes"] == (b"of env..".hex(), b"of scout".hex())
+
+
+@pytest.mark.parametrize(("silent", "said"), [("wait", "it is waited for"), ("drop", "it loses its seat")])
+def test_a_silent_environment_is_waited_for_or_dropped(silent: str, said: str) -> None:
+    party = begun(silent=silent)
+    party.deaf.add(("env", 1))
+    party.pass_time(3.0)
+    assert f"env has not been heard for 2 s: {said}" in party.texts("WARNING")
+    assert ("env" in party.coordinator.seats) == (silent == "wait")
+
+
+def test_an_agent_is_played_on_without_and_comes_back() -> None:
+    party = Party(40, members=3, silent="forward")
+    env = party.join("env", Role.ENVIRONMENT)
+    party.join("scout", Role.AGENT)
+    party.deaf.add(("scout", 1))
+    party.join("guard", Role.AGENT)
+    party.pass_time(4.0)
+    assert env.done_tick == 40
+    assert party.coordinator.rounds.absent == ("scout",)
+    party.deaf.clear()
+    party.pass_time(1.0)
+    assert party.coordinator.seats["scout"].state == "present"
+    assert "scout is heard again" in " ".join(party.texts("INFO"))
+
+
+def test_goodbyes_are_answered_and_nobody_waits_for_who_has_left() -> None:
+    party = begun(most_ticks=3)
+    scout = party.members["scout", 1]
+    party._hear_all(("scout", 1), scout.leave(party.now))
+    assert scout.state == "ended"
+    assert list(party.coordinator.seats) == ["env"]
+
+
+def test_after_the_last_tick_loose_ends_are_tied_up_and_all_hear_that_it_is_over() -> None:
+    party = Party(10, ticks=3)
+    env, scout = party.join("env", Role.ENVIRONMENT), party.join("scout", Role.AGENT)
+    party.pass_time(0.1)
+    assert (env.done_tick, scout.done_tick) == (3, 4)
+    assert (env.state, env.reason, scout.state) == ("ended", "the run is over", "ended")
+    assert party.coordinator.finished
+    late = party.join("late", Role.AGENT)
+    assert (late.state, late.reason) == ("ended", "the run is over")
+
+
+def test_ticks_keep_their_distance() -> None:
+    party = Party(1000, frequency=4)
+    party.join("env", Role.ENVIRONMENT)
+    party.join("scout", Role.AGENT)
+    party.pass_time(10.0)
+    assert 38 <= party.coordinator.rounds.tick <= 43  # time passes in steps of a twentieth
+
+
+@given(st.lists(datagrams, max_size=60), st.integers(0, 2**32))
+def test_strangers_change_nothing(said: list[Any], seed: int) -> None:
+    """Well-formed datagrams from where no member is: nobody's seat, work or place is touched."""
+    party = begun(most_ticks=5)
+    before = party.coordinator.rounds.tick
+    seats = dict(party.coordinator.seats)
+    random = Random(seed)  # noqa: S311 - of a test
+    for datagram in said:
+        if isinstance(datagram, Join) and datagram.name in seats:
+            continue
+        answers = party.coordinator.receive(Codec().encode(datagram), THERE, random.random())
+        assert all(address == THERE for address, _ in answers) or isinstance(datagram, Join)
+        assert len(answers) <= 2
+    assert party.coordinator.seats.items() >= seats.items()
+    assert party.coordinator.rounds.tick == before
+
+
+def test_what_is_of_another_epoch_is_answered_with_its_own_numbers() -> None:
+    party = begun()
+    late = Bye(SESSION, 9, 1, "")
+    assert party.coordinator.receive(Codec().encode(late), ("env", 1), 0.0) == []
+    ((address, data),) = party.coordinator.receive(Codec().encode(Ping(SESSION, 9, 1, 1)), ("env", 1), 0.0)
+    assert (address, Codec().decode(data)) == (("env", 1), Unknown(SESSION, 9, 1))
+    assert party.coordinator.counts["late"] == 2
+
+
+def test_phases_are_told_with_the_tick_that_their_hashes_are_of() -> None:
+    party = Party(10, ticks=2, hashes={"env": {"env": b"worldenv"}, "scout": {"s": b"the same"}})
+    party.join("env", Role.ENVIRONMENT)
+    party.join("scout", Role.AGENT)
+    party.pass_time(0.1)
+    assert [(one.tick, one.phase, list(one.hashes)) for one in party.coordinator.phases] == [
+        (0, Phase.ACT, ["s"]),
+        (1, Phase.STEP, ["env"]),
+        (1, Phase.ACT, ["s"]),
+        (2, Phase.STEP, ["env"]),
+        (2, Phase.ACT, ["s"]),
+    ]
