@@ -98,9 +98,9 @@ def serve(config: Path, arguments: list[str], ways: list[str]) -> None:
     url, udp = f"http://127.0.0.1:{server.server_port}", int(arguments[arguments.index("--port") + 1]) or 5
     sys.stdout.write(json.dumps({"service": "sync", "address": f"127.0.0.1:{udp}", "url": url}) + "\n")
     sys.stdout.flush()
-    if "suspects" in ways:
-        sys.stderr.write("inference-0 has not been heard for 2 s: it is waited for\n")
-        sys.stderr.flush()
     while not stopped.wait(0.02):
         fake.advance()
+        if "suspects" in ways:
+            sys.stderr.write(f"inference-0 has not been heard, tick {fake.tick}: it is waited for\n")
+            sys.stderr.flush()
     server.shutdown()

@@ -188,11 +188,8 @@ class Launch:
         return command(service, self._supervisor.hellos, changes)
 
     def _note(self, note: Note) -> None:
-        """Show what has happened to a service; warnings of its own are in its log already.
-
-        That a member of a lockstep run is led no more when all ticks are done is nothing to warn of.
-        """
-        if note.event == "service_warning" and note.fields["text"].endswith(RUN_OVER):
+        """Show what has happened to a service; warnings of its own are in its log already."""
+        if note.event == "service_warning" and self._is_natural(note):
             return
         if note.event != "service_warning":
             fields = {"service": note.name, **note.fields}
@@ -201,6 +198,17 @@ class Launch:
                 self._logs.write([row])
                 self._logs.flush()
         self._view.note(note)
+
+    def _is_natural(self, note: Note) -> bool:
+        """Whether a service warns of what is as it should be.
+
+        A Sync service waits while others are starting, and leads nobody when all ticks are done.
+        """
+        services = self._supervisor.services
+        if services[note.name].service.kind != "sync":
+            return bool(note.fields["text"].endswith(RUN_OVER))
+        just_now = time.monotonic() - self._settings.sync.silence_seconds
+        return any(watched.phase != "ready" or watched.since > just_now for watched in services.values())
 
     def _conclude(self) -> Summary | None:
         """Give the runs of all policies their last status, where Training could not, and return what came of the first.
