@@ -13,9 +13,15 @@ from tests.trainer.conftest import RATTLE
 
 
 class ServiceProcess:
-    """A service started as a user does; `kill` and `start` let it die and come back at the same address."""
+    """A service started as a user does; `kill` and `start` let it die and come back at the same address.
 
-    def __init__(self, command: str, *arguments: str, settings: tuple[str, ...] = ()) -> None:
+    `prefix` is a command that runs it, such as one that takes it to another network.
+    """
+
+    def __init__(
+        self, command: str, *arguments: str, settings: tuple[str, ...] = (), prefix: tuple[str, ...] = ()
+    ) -> None:
+        self._prefix = prefix
         self._arguments = [command, *arguments, *(part for setting in settings for part in ("--set", setting))]
         self._port = 0
         self._process: subprocess.Popen[str] | None = None
@@ -33,7 +39,7 @@ class ServiceProcess:
 
     def start(self) -> None:
         """Start it, and wait for its first line."""
-        command = [*RATTLE, *self._arguments, "--port", str(self._port)]
+        command = [*self._prefix, *RATTLE, *self._arguments, "--port", str(self._port)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self.hello = json.loads(self._process.stdout.readline())
