@@ -52,6 +52,13 @@ def test_a_sparkline_is_as_wide_as_it_may_be_and_covers_the_whole_course(values:
     assert set(line) <= set("▁▂▃▄▅▆▇█")
 
 
+def test_the_tiniest_rise_is_one() -> None:
+    history = History(8)
+    for value in (0.0, 5e-324):
+        history.add(value)
+    assert history.line() == "▁█"
+
+
 def test_a_sparkline_rises_with_its_values() -> None:
     history = History(8)
     for value in range(8 * 16 - 1):

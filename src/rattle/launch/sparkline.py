@@ -30,6 +30,7 @@ class History:
         """Return bars from the least to the greatest."""
         if not self._means:
             return ""
-        least, greatest = min(self._means), max(self._means)
-        scale = (len(_BARS) - 1) / (greatest - least) if greatest > least else 0.0
-        return "".join(_BARS[round((value - least) * scale)] for value in self._means)
+        least = min(self._means)
+        span = max(self._means) - least or 1.0
+        # The quotient first: the tiniest spans have no finite reciprocal.
+        return "".join(_BARS[round((value - least) / span * (len(_BARS) - 1))] for value in self._means)
