@@ -24,7 +24,7 @@ ALL_IDLE, LAST = 1, 2
 RUN_OVER = "the run is over"
 
 Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$", max_length=64)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z", max_length=64)]
 Reason = Annotated[str, Meta(max_length=200)]
 Hash = Annotated[bytes, Meta(min_length=HASH_BYTES, max_length=HASH_BYTES)]
 Hashes = Annotated[dict[Name, Hash], Meta(max_length=MAX_HASHES)]

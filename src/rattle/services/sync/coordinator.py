@@ -345,7 +345,7 @@ class Coordinator:
         seat.heard_at = now
         if seat.suspected_at != inf:
             silent = now - seat.suspected_at + self.settings.silence_seconds
-            self._say("INFO", f"{seat.name} is heard again, after {silent:.1f} s", member=seat.name)
+            self._say("WARNING", f"{seat.name} is heard again, after {silent:.1f} s", member=seat.name)
             seat.suspected_at = seat.remind_at = inf
             seat.absent = False  # from the next tick on
             if self.rounds.stands_still:
