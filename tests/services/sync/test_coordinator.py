@@ -148,7 +148,7 @@ def test_an_agent_is_played_on_without_and_comes_back() -> None:
     party.deaf.clear()
     party.pass_time(1.0)
     assert party.coordinator.seats["scout"].state == "present"
-    assert "scout is heard again" in " ".join(party.texts("INFO"))
+    assert "scout is heard again" in " ".join(party.texts("WARNING"))
 
 
 def test_goodbyes_are_answered_and_nobody_waits_for_who_has_left() -> None:
