@@ -147,7 +147,9 @@ def test_bad_settings_are_one_line_and_leave_no_run_behind(tmp_path: Path, setti
 def test_a_fixed_port_that_is_taken_is_one_line_and_leaves_no_run_behind(tmp_path: Path) -> None:
     with listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-        settings = ("--set", "topology.ports=fixed", "--set", f"training.port={port}")
+        free = ("env_service.port=0", "inference.port=0", "inference.grpc_port=0")  # whatever else listens here
+        wanted = ("topology.ports=fixed", f"training.port={port}", *free)
+        settings = [part for setting in wanted for part in ("--set", setting)]
         status, _, err = run("--run-dir", "run", *settings, cwd=tmp_path)
     assert status == 1
     assert err == f"Error: cannot listen on port {port} of 127.0.0.1: Address already in use; choose another\n"
