@@ -48,7 +48,12 @@ def test_a_run_from_the_first_member_to_the_goodbye(tmp_path: Path) -> None:
         assert sync.ask("/readyz") == (200, b'{"status":"ready"}')
         assert sync.number("rattle_sync_round_trip_seconds_count") >= 3 * 300
         assert sync.number('rattle_sync_members{state="present"}') == 3
+        sync.kill()
+        sync.start()  # with nobody left to ask: its history says that it is over
+        assert (sync.status()["finished"], sync.status()["waiting_for"]) == (True, [])
+        assert sync.ask("/readyz")[0] == 200
         assert sync.kill(signal.SIGTERM) == 0
+        assert lines_of(path) == whole(300)
 
 
 def test_what_is_lost_late_or_garbage_changes_nothing(tmp_path: Path) -> None:

@@ -102,8 +102,10 @@ class Coordinator:
         """Return how things stand, ready for JSON."""
         return describe(self, now)
 
-    def begin(self, now: float) -> None:
-        """Begin to wait for members."""
+    def begin(self, now: float, *, is_over: bool = False) -> None:
+        """Begin to wait for members, or to say that the run is over."""
+        if is_over:
+            self.over_at = now
         self._missed_since, self._remind_at = now, now + self.settings.silence_seconds
         self._wake_by(now + self._heartbeat)
 
@@ -146,7 +148,7 @@ class Coordinator:
                 self._tell(seat, now)
             self._wake_by(seat.told.due)
             self._look_after(seat, now)
-        if now >= self._remind_at and not self.has_begun:
+        if now >= self._remind_at and not self.has_begun and not self.finished:
             self._remind_of_missing(now)
         if self.rounds.is_due(now):
             self._go_on(now)

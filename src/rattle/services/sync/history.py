@@ -43,6 +43,10 @@ class History:
             self.close()
             raise
 
+    def is_complete(self, ticks: int) -> bool:
+        """Say whether the file ends with what comes after the last of so many ticks."""
+        return self._last == (ticks, Phase.ACT.name.lower())
+
     def write(self, tick: int, phase: Phase, hashes: Mapping[str, bytes]) -> None:
         """Append a phase, unless it is the one that the file ends with; raises ServiceError when that fails."""
         name = phase.name.lower()

@@ -64,7 +64,10 @@ class Lockstep:
         self._socket.setblocking(False)
         self._loop.add_reader(self._socket, self._receive)
         now = time.monotonic()
-        self._coordinator.begin(now)
+        ticks = self._coordinator.settings.ticks
+        # Killed after the last tick it would wait for ever for members that know that the run is over.
+        is_over = self._history is not None and ticks is not None and self._history.is_complete(ticks)
+        self._coordinator.begin(now, is_over=is_over)
         self._go_on([], now)
 
     def stop(self) -> None:

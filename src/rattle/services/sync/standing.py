@@ -21,13 +21,19 @@ def describe(coordinator: Coordinator, now: float) -> dict[str, Any]:
         "tick": rounds.tick,
         "phase": rounds.phase.name.lower(),
         "finished": coordinator.finished,
-        "waiting_for": sorted(seat.name for seat in rounds.waiting) if coordinator.has_begun else [arrivals.missing()],
+        "waiting_for": _waited_for(coordinator),
         "members": [_member(seat, now) for seat in coordinator.seats.values()],
         "arrived": sorted(arrivals.lives),
         "wanted": arrivals.count,
         "datagrams": {**coordinator.counts, **coordinator.codec.dropped},
         "disagreements": [found._asdict() for found in coordinator.agreement.found.values()],
     }
+
+
+def _waited_for(coordinator: Coordinator) -> list[str]:
+    if coordinator.has_begun or coordinator.finished:
+        return sorted(seat.name for seat in coordinator.rounds.waiting)
+    return [coordinator.arrivals.missing()]
 
 
 def _state(coordinator: Coordinator) -> str:

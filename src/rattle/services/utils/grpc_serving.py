@@ -35,6 +35,7 @@ STATUS = {
     "unknown_policy": grpc.StatusCode.NOT_FOUND,
     "unknown_agent": grpc.StatusCode.NOT_FOUND,
     "no_agent_api": grpc.StatusCode.NOT_FOUND,
+    "no_history": grpc.StatusCode.NOT_FOUND,
     "wrong_method": grpc.StatusCode.UNIMPLEMENTED,
     "not_acceptable": grpc.StatusCode.INVALID_ARGUMENT,
     "wrong_step": grpc.StatusCode.FAILED_PRECONDITION,
