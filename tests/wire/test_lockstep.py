@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ reasons = st.text(max_size=200)
 phases = st.sampled_from(Phase)
 hashes = st.dictionaries(names, st.binary(min_size=8, max_size=8), max_size=MAX_HASHES)
 fields = {
+    "done_tick": st.integers(0, 2**62),
     "name": names,
     "role": st.sampled_from(Role),
     "phase": phases,
@@ -27,6 +30,12 @@ fields = {
     "hashes": hashes,
     "reason": reasons,
 }
+
+
+def of(kind: type, name: str) -> st.SearchStrategy[Any]:
+    return st.integers(0, 2**62) if kind is Join and name == "epoch" else fields.get(name, numbers)
+
+
 kinds = st.sampled_from(Datagram.__args__)
 datagrams = kinds.flatmap(lambda kind: st.builds(kind, *(fields.get(name, numbers) for name in kind.__struct_fields__)))
 

@@ -24,6 +24,8 @@ ALL_IDLE, LAST = 1, 2
 RUN_OVER = "the run is over"
 
 Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+#: What a member remembers leaves room to go on from.
+Remembered = Annotated[int, Meta(ge=0, le=2**62)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z", max_length=64)]
 Reason = Annotated[str, Meta(max_length=200)]
 Hash = Annotated[bytes, Meta(min_length=HASH_BYTES, max_length=HASH_BYTES)]
@@ -55,8 +57,8 @@ class Join(_Datagram, frozen=True, tag=1):
     name: Name
     role: Role
     session: Number
-    epoch: Number
-    done_tick: Number
+    epoch: Remembered
+    done_tick: Remembered
     done_phase: Annotated[int, Meta(ge=0, le=2)]
     done_flags: Annotated[int, Meta(ge=0, le=3)]
     idle: bool

@@ -129,6 +129,7 @@ class Coordinator:
                     self._refuse_late(datagram, address)
                 else:
                     self._hear(seat, now)
+                    self._take_as_seated(seat, datagram, now)
                     self._take(seat, datagram, now)
             case _:  # what only this side says
                 self.counts["late"] += 1
@@ -160,7 +161,7 @@ class Coordinator:
             case Done():
                 self._take_done(seat, datagram, now)
             case Ready():
-                self._take_ready(seat, datagram, now)
+                pass  # as anything that comes from a seat
             case Working():
                 if seat in self.rounds.waiting and self.rounds.is_now(datagram.tick, datagram.phase):
                     seat.told.rest()
@@ -249,6 +250,9 @@ class Coordinator:
         elif join.life < seat.life:
             reason = f"a later life of '{join.name}' has come: give every member a name of its own (sync.name)"
             self._send_to(address, Refused(join.life, reason))
+        elif join.role != seat.role:
+            taken = f"'{join.name}' is an {seat.role.name.lower()} in this run: choose another name (sync.name)"
+            self._send_to(address, Refused(join.life, taken))
         elif join.life > seat.life:
             self._replace(seat, join, address, now)
         else:
@@ -293,6 +297,9 @@ class Coordinator:
             join, address = self.arrivals.lives.pop(name)
             seat = self._add_seat(join, address, now)
             seat.is_comparable = False
+            if join.session == self.session and self.rounds.leave_out(join):
+                text = f"{name} has done more than those who were there: the run goes on with tick {self.rounds.tick}"
+                self._say("WARNING", text, member=name)
             self._tell(seat, now)
 
     def _add_seat(self, join: Join, address: Address, now: float) -> Seat:
@@ -312,11 +319,14 @@ class Coordinator:
             self.rounds.waiting.add(seat)
         self._tell(seat, now)
 
-    def _take_ready(self, seat: Seat, ready: Ready, now: float) -> None:
+    def _take_as_seated(self, seat: Seat, datagram: AboutSeat, now: float) -> None:
+        """Note that a member has taken its seat, as its numbers show, whatever has become of its `ready`."""
         if not seat.invited:
             return
-        seat.told.answered(ready.attempt, now)
+        if isinstance(datagram, Ready):
+            seat.told.answered(datagram.attempt, now)
         seat.invited = False
+        seat.told.rest()
         seat.told.begin()
         if self.finished or seat in self.rounds.waiting:
             self._tell(seat, now)

@@ -7,7 +7,7 @@ from math import inf
 
 from rattle.services.sync.gathering import Beginning
 from rattle.services.sync.seats import Seat
-from rattle.wire.lockstep import ALL_IDLE, LAST, Phase, Role
+from rattle.wire.lockstep import ALL_IDLE, LAST, Join, Phase, Role
 
 #: Names of absent agents that a tick says: as many as a datagram has room for.
 _MOST_ABSENT = 16
@@ -62,6 +62,15 @@ class Rounds:
     def is_open_to_arrivals(self, seats: Collection[Seat]) -> bool:
         """Say whether who has come gets a seat now: at the beginning of a tick, or when nobody else is there."""
         return (self.phase == Phase.ACT and not self.is_last) or all(seat.absent for seat in seats)
+
+    def leave_out(self, join: Join) -> bool:
+        """Go on after what a member has done that is ahead of all others, if it is; it would do nothing before that."""
+        if (join.done_tick, join.done_phase) <= (self.tick, int(self.phase)):
+            return False
+        self.tick, self.phase, self.flags = join.done_tick + 1, Phase.ACT, 0
+        if self._ticks is not None and self.tick > self._ticks:
+            self.flags |= LAST
+        return True
 
     def may_begin(self, seats: Collection[Seat], now: float) -> bool:
         """Say whether somebody is there and it is time; else `due` says when it is, or `stands_still`."""
