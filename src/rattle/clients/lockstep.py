@@ -205,6 +205,8 @@ class Member:
                     self._answered(now)
             case Ping():
                 self._send(Pong(*self.place, datagram.attempt))
+            case Unknown() if self.state == "leaving":  # it is gone already
+                self._end("")
             case Unknown():
                 self._join(now, "the Sync service has been started anew")
             case Bye():
@@ -256,9 +258,12 @@ class Member:
             self.counts["repeated"] += 1
             self._doing = tick  # whose attempt is echoed
             self._send(Working(*self.place, tick.tick, tick.phase, tick.attempt))
-        elif self._next is None or wanted >= (self._next.tick, int(self._next.phase)):
-            self._next = tick
+        elif self._is_stale or wanted > (self._doing.tick, int(self._doing.phase)):
+            if self._next is None or wanted >= (self._next.tick, int(self._next.phase)):
+                self._next = tick
             self._send(Working(*self.place, tick.tick, tick.phase, tick.attempt))
+        else:
+            self.counts["late"] += 1
 
     def _answered(self, now: float) -> None:
         """Note that the answer has arrived; after a repetition nobody knows how long that took (Karn's algorithm)."""

@@ -208,6 +208,8 @@ class Launch:
         if services[note.name].service.kind != "sync":
             return bool(note.fields["text"].endswith(RUN_OVER))
         just_now = time.monotonic() - self._settings.sync.silence_seconds
+        if "disagree" in note.fields["text"]:
+            return False
         return any(watched.phase != "ready" or watched.since > just_now for watched in services.values())
 
     def _conclude(self) -> Summary | None:

@@ -47,6 +47,12 @@ def check_topology(settings: ExperimentSettings) -> None:
         raise SettingsError(
             "sync.mode is lockstep, whose environments are started together with all who take part: leave env.url out"
         )
+    room = settings.env_service.snakes
+    if sync.mode == "lockstep" and room is not None and room < _snakes_of_an_env(settings):
+        raise SettingsError(
+            f"env_service.snakes is {room}, but up to {_snakes_of_an_env(settings)} snakes will come: in lockstep all "
+            "must find room, or who came first would decide; leave it out"
+        )
     if sync.mode == "lockstep" and "env" in policies:
         raise SettingsError(
             "training.policies: in lockstep the histories of worlds are called env-0, env-1, …, and snakes are named "
@@ -86,8 +92,11 @@ def _room_for_snakes(settings: ExperimentSettings) -> tuple[str, ...]:
     """Return what tells an Env service how many snakes will come by the agent API, unless the experiment does."""
     if settings.inference.api != "agent" or settings.env_service.snakes is not None:
         return ()
-    each = -(-settings.inference.snakes * len(settings.training.policies) // settings.topology.env)
-    return ("--set", f"env_service.snakes={each}")
+    return ("--set", f"env_service.snakes={_snakes_of_an_env(settings)}")
+
+
+def _snakes_of_an_env(settings: ExperimentSettings) -> int:
+    return -(-settings.inference.snakes * len(settings.training.policies) // settings.topology.env)
 
 
 def _trainings(settings: ExperimentSettings, config: Path) -> list[Service]:

@@ -137,6 +137,8 @@ def _outcome(settings: ExperimentSettings, directory: RunDirectory, ended: Ended
     history = read_history(directory.history.read_bytes(), str(directory.history))
     if not history.newest():
         raise LaunchError(f"{directory.history} holds no hashes: nobody has said what happened")
+    if history.ticks != settings.sync.ticks:
+        raise LaunchError(f"{directory.path} has ended after {history.ticks} of {settings.sync.ticks} ticks")
     first, *others = settings.training.policies
     directories = {first: directory, **{policy_id: beside(directory, policy_id) for policy_id in others}}
     return Outcome(

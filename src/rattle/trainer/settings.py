@@ -246,6 +246,15 @@ class ExperimentSettings(_Section):
         return {**values, "sync": sync, **merged}
 
     @model_validator(mode="after")
+    def _listens_long_enough(self) -> Self:
+        if self.sync.silence_seconds < 2 * self.sync.heartbeat_seconds:
+            raise ValueError(
+                "sync.silence_seconds must be at least two heartbeats (sync.heartbeat_seconds): members that are busy "
+                "are heard once a heartbeat"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _plays_by_the_tick(self) -> Self:
         wrong = {
             "env_service.clock is not sync": self.env_service.clock != "sync",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,7 @@ class LockstepClock:
         self.member = LockstepMember(settings, self.name, Role.ENVIRONMENT, self._step, self._end)
         self._game = game
         self._advance: Callable[[], None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
 
     def start(self, tick: Callable[[], None]) -> None:
         """Begin to join the run, in a running event loop."""
@@ -49,8 +51,14 @@ class LockstepClock:
         if self._advance is None:
             return
         self.tick = work.tick
-        self._advance()
-        self.member.finish(Answer(self._hashes()))
+        try:
+            self._advance()
+            answer = Answer(self._hashes())
+        except Exception:  # an answer would be a lie, and without one all others would wait for ever
+            _log.exception("the agent API's world cannot step in tick %d", work.tick)
+            self._leaving = asyncio.get_running_loop().create_task(self.stop())
+        else:
+            self.member.finish(answer)
 
     def _hashes(self) -> dict[str, bytes]:
         """Return the hash of the world, and those of as many snakes as an answer may have."""

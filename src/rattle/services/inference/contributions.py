@@ -95,10 +95,13 @@ class Contributions:
         )
         self._thread.start()
 
-    def policy(self, newer_than: HeldPolicy | None = None, *, or_the_last: bool = False) -> HeldPolicy | None:
+    def policy(
+        self, newer_than: HeldPolicy | None = None, *, or_the_last: bool = False, seconds: float | None = None
+    ) -> HeldPolicy | None:
         """Return the newest policy, once there is another than `newer_than` with which to go on; None when stopping.
 
-        One that is `finished` is waited past for ever, unless `or_the_last` asks for it.
+        One that is `finished` is waited past for ever, unless `or_the_last` asks for it. After so many `seconds` the
+        newest is returned, even if there is no other.
         """
         known = newer_than.name if newer_than else None
 
@@ -110,7 +113,7 @@ class Contributions:
                 return True
             return held.name != known
 
-        return self._feed.wait(wanted, self._stop)
+        return self._feed.wait(wanted, self._stop, seconds)
 
     def contribute(self, rollout: training_pb2.Rollout, held: HeldPolicy, *, continues: bool) -> None:
         """Send a rollout that was played with a policy; waits while earlier ones have no receipt."""

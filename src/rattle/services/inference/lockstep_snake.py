@@ -31,6 +31,9 @@ _Result = TypeVar("_Result")
 #: What fails is tried again here, for as long as it takes.
 _LIMITS = Limits(retry=0.0)
 _FORWARD = MOVES.index("forward")
+#: How long a snake waits for the policy that all have played for, in seconds. Where it does not come, services have
+#: died close together and not all rollouts were counted: others must play again, and for that the world must tick.
+_PATIENCE = 120.0
 
 _log = logging.getLogger(__name__)
 
@@ -153,7 +156,12 @@ class LockstepSnake:
         if self.idle and not work.all_idle:
             return None
         known = self._lives.contributed if self._in_order else None
-        self._held = await self._aside(partial(self.contributions.policy, newer_than=known, or_the_last=True))
+        seconds = None if self._held is None else _PATIENCE
+        self._held = await self._aside(
+            partial(self.contributions.policy, newer_than=known, or_the_last=True, seconds=seconds)
+        )
+        if self._held is not None and known is not None and self._held.name == known.name:
+            _log.warning("%s: no policy has come in %.0f s: playing once more", self.assignment.name, _PATIENCE)
         self.idle = self._held is None or self._held.finished
         if self._held is not None and self._earlier_ticks is None:
             self._earlier_ticks = self._held.first_tick

@@ -117,10 +117,15 @@ class PolicyFeed:
         """Return the newest policy that has come."""
         return self._held
 
-    def wait(self, wanted: Callable[[HeldPolicy | None], bool], stop: threading.Event) -> HeldPolicy | None:
-        """Wait until what is held is `wanted` and return it; None when `stop` is set, which `wake` makes it see."""
+    def wait(
+        self, wanted: Callable[[HeldPolicy | None], bool], stop: threading.Event, seconds: float | None = None
+    ) -> HeldPolicy | None:
+        """Wait until what is held is `wanted` and return it; None when `stop` is set, which `wake` makes it see.
+
+        After so many `seconds` return what is held, wanted or not.
+        """
         with self._news:
-            self._news.wait_for(lambda: stop.is_set() or self._stop.is_set() or wanted(self._held))
+            self._news.wait_for(lambda: stop.is_set() or self._stop.is_set() or wanted(self._held), seconds)
             return None if stop.is_set() or self._stop.is_set() else self._held
 
     def wake(self, change: Callable[[], None] = lambda: None) -> None:

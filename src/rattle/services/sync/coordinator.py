@@ -37,6 +37,8 @@ from rattle.wire.lockstep import (
 #: How long a member may leave the last goodbye unanswered, in seconds.
 GOODBYE_SECONDS = 2.0
 _DROPPED = "dropped"
+#: Silences after which somebody who came before the beginning, and asks every half second, is forgotten.
+_FORGOTTEN_AFTER = 5
 #: The longest time between two reminders of who is waited for, in seconds.
 _LONGEST_REMINDER = 60.0
 
@@ -149,8 +151,8 @@ class Coordinator:
                 self._tell(seat, now)
             self._wake_by(seat.told.due)
             self._look_after(seat, now)
-        if now >= self._remind_at and not self.has_begun and not self.finished:
-            self._remind_of_missing(now)
+        if not self.has_begun and not self.finished:
+            self._look_after_arrivals(now)
         if self.rounds.is_due(now):
             self._go_on(now)
         self._wake_by(self.rounds.due)
@@ -263,7 +265,8 @@ class Coordinator:
 
     def _arrive(self, join: Join, address: Address, now: float) -> None:
         known = join.name in self.arrivals.lives
-        reason = "there is no room" if len(self.seats) >= MOST_MEMBERS else self.arrivals.add(join, address)
+        is_full = not known and len(self.seats) + len(self.arrivals.lives) >= MOST_MEMBERS
+        reason = "there is no room" if is_full else self.arrivals.add(join, address, now)
         if reason is not None:
             self._send_to(address, Refused(join.life, reason))
             return
@@ -395,6 +398,13 @@ class Coordinator:
     def _remind(self, seat: Seat, now: float, silent: float) -> None:
         seat.remind_at = now + min(_LONGEST_REMINDER, silent)
         self._say("WARNING", f"{seat.name} is still waited for, after {silent:.0f} s", member=seat.name)
+
+    def _look_after_arrivals(self, now: float) -> None:
+        """Forget who has gone before the beginning, and say who is still missing."""
+        for name in self.arrivals.forget_silent(now - _FORGOTTEN_AFTER * self.settings.silence_seconds):
+            self._say("WARNING", f"{name} has gone again", member=name)
+        if now >= self._remind_at:
+            self._remind_of_missing(now)
 
     def _remind_of_missing(self, now: float) -> None:
         waited = now - self._missed_since

@@ -18,6 +18,7 @@ class Arrivals:
         self._wanted = frozenset(wanted)
         self._count = len(self._wanted) or count
         self.lives: dict[str, tuple[Join, tuple[str, int]]] = {}
+        self._heard_at: dict[str, float] = {}
 
     @property
     def count(self) -> int:
@@ -29,7 +30,7 @@ class Arrivals:
         """Whether all are there that are wanted."""
         return len(self.lives) >= self._count
 
-    def add(self, join: Join, address: tuple[str, int]) -> str | None:
+    def add(self, join: Join, address: tuple[str, int], now: float) -> str | None:
         """Take in an arrival; returns the reason for which it is refused, None when it is not."""
         if self._wanted and join.name not in self._wanted:
             return f"'{join.name}' is not one of sync.participants: {', '.join(sorted(self._wanted))}"[:200]
@@ -39,7 +40,15 @@ class Arrivals:
         if known is None and len(self.lives) >= MOST_MEMBERS:
             return f"there is no room: a lockstep run has up to {MOST_MEMBERS} members"
         self.lives[join.name] = join, address
+        self._heard_at[join.name] = now
         return None
+
+    def forget_silent(self, since: float) -> list[str]:
+        """Forget those who have not asked again since some time; they have gone. Returns their names."""
+        gone = [name for name in self.lives if self._heard_at[name] < since]
+        for name in gone:
+            del self.lives[name]
+        return gone
 
     def missing(self) -> str:
         """Return in words who is waited for."""

@@ -68,6 +68,8 @@ class Lockstep:
         # Killed after the last tick it would wait for ever for members that know that the run is over.
         is_over = self._history is not None and ticks is not None and self._history.is_complete(ticks)
         self._coordinator.begin(now, is_over=is_over)
+        if is_over:
+            _log.warning("the history file holds all %d ticks: this run is over; another needs another file", ticks)
         self._go_on([], now)
 
     def stop(self) -> None:

@@ -90,7 +90,7 @@ class Rounds:
             self._next_tick_at = max(self._next_tick_at, now - self._period) + self._period
         self.absent = tuple(seat.name for seat in seats if seat.absent)[:_MOST_ABSENT]
         self.waiting = {seat for seat in seats if self.takes_part(seat)}
-        return [seat for seat in seats if seat in self.waiting and not seat.invited]
+        return [seat for seat in seats if seat in self.waiting]
 
     def takes_part(self, seat: Seat) -> bool:
         """Say whether a member has something to do in this phase."""
