@@ -216,3 +216,53 @@ def test_phases_are_told_with_the_tick_that_their_hashes_are_of() -> None:
         (2, Phase.STEP, ["env"]),
         (2, Phase.ACT, ["s"]),
     ]
+
+
+def test_a_name_keeps_its_role() -> None:
+    party = begun(most_ticks=3)
+    other = party.join("env", Role.AGENT, life=2)
+    assert (other.state, other.reason) == (
+        "ended",
+        "'env' is an environment in this run: choose another name (sync.name)",
+    )
+    assert party.coordinator.rounds.tick == 4
+
+
+def test_who_has_come_and_gone_before_the_beginning_is_not_counted() -> None:
+    party = Party()
+    party.join("ghost", Role.AGENT)
+    party.deaf.add(("ghost", 1))
+    party.pass_time(15.0)
+    assert "ghost has gone again" in party.texts("WARNING")
+    party.join("env", Role.ENVIRONMENT)
+    assert not party.coordinator.has_begun
+
+
+def test_a_doubled_join_whose_welcome_is_lost_holds_up_nobody() -> None:
+    party = begun(most_ticks=3)
+    party.most_ticks = 0  # what is told now is answered below
+    doubled = Codec().encode(Join(1, "scout", Role.AGENT, 0, 0, 0, 0, 0, False))
+    party.coordinator.receive(doubled, ("scout", 1), party.now)  # the welcome is lost
+    scout = party.members["scout", 1]
+    party.most_ticks = 10
+    party._hear_all(("scout", 1), scout.finish(Answer({}), party.now))
+    party.pass_time(1.0)
+    assert party.coordinator.rounds.tick == 11
+
+
+def test_who_has_done_more_than_those_who_began_takes_them_along() -> None:
+    party = begun(most_ticks=3)
+    ahead = Join(1, "far", Role.AGENT, SESSION, 1, 50, 1, 0, False)
+    party.coordinator.receive(Codec().encode(ahead), ("far", 1), party.now)
+    party.most_ticks = 60
+    party._hear_all(("scout", 1), party.members["scout", 1].finish(Answer({}), party.now))
+    assert "far has done more than those who were there: the run goes on with tick 51" in party.texts("WARNING")
+    assert party.coordinator.rounds.tick == 51
+
+
+def test_a_member_that_leaves_is_not_called_back() -> None:
+    party = begun()
+    scout = party.members["scout", 1]
+    scout.leave(party.now)
+    scout.receive(Codec().encode(Unknown(*scout.place)), party.now)
+    assert scout.state == "ended"

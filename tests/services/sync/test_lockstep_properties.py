@@ -80,6 +80,18 @@ def test_every_tick_is_done_once_by_everybody(
 
 
 @thorough
+@given(seeds, st.sampled_from([0.1, 0.3]), st.integers(1, 3))
+def test_what_is_doubled_and_late_leaves_nobody_waiting(seed: int, loss: float, agents: int) -> None:
+    network = Network(loss=loss, duplicates=0.5, delay=0.002, late=0.3, late_seconds=0.3)
+    simulation = cluster(seed, network, agents, 1, ticks=50)
+    for simulated in simulation.members.values():
+        simulated.work_seconds = 0.02
+    start_all(simulation)
+    run_to_the_end(simulation, 120)
+    assert not any("not been heard" in text for text in simulation.events)
+
+
+@thorough
 @given(seeds, networks, st.integers(1, 4), st.integers(0, 2), st.integers(5, 60), st.integers(1, 6))
 def test_the_service_may_die_at_any_moment(
     seed: int, network: Network, agents: int, environments: int, ticks: int, deaths: int
