@@ -29,7 +29,7 @@ def test_what_cannot_be_a_key_is_said(tmp_path: Path, content: bytes, says: str)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(KeyFileError, match=r"key_file: cannot read .*away: No such file"):
+    with pytest.raises(KeyFileError, match=r"key_file: there is no .*away; make one"):
         read_key(str(tmp_path / "away"))
     with pytest.raises(KeyFileError, match="Is a directory"):
         read_key(str(tmp_path))

@@ -75,7 +75,15 @@ def test_a_run_that_is_resumed_counts_ticks_anew_and_keeps_the_history_of_before
 
 
 def test_ticks_and_warnings_of_the_sync_service_are_shown_but_not_while_others_start(tmp_path: Path) -> None:
-    settings = (*LOCKSTEP, "--set", "sync.ticks=2000", "--set", "sync.silence_seconds=0.5")
+    settings = (
+        *LOCKSTEP,
+        "--set",
+        "sync.ticks=2000",
+        "--set",
+        "sync.silence_seconds=0.5",
+        "--set",
+        "sync.heartbeat_seconds=0.1",
+    )
     status, out, err = run(*settings, cwd=tmp_path, sync=["suspects"])
     assert (status, err) == (0, "")
     shown = out.splitlines()

@@ -22,10 +22,12 @@ def read_key(path: str | None) -> bytes | None:
     try:
         with Path(path).open("rb") as file:
             key = file.read(_MOST_BYTES + 1)
-    except OSError as error:
+    except FileNotFoundError:
         raise KeyFileError(
-            f"sync.key_file: cannot read {path}: {error.strerror}; make one with: head -c 32 /dev/urandom > {path}"
+            f"sync.key_file: there is no {path}; make one with: head -c 32 /dev/urandom > {path}"
         ) from None
+    except OSError as error:
+        raise KeyFileError(f"sync.key_file: cannot read {path}: {error.strerror}") from None
     if not _LEAST_BYTES <= len(key) <= _MOST_BYTES:
         size = "empty" if not key else f"only {len(key)} bytes long" if len(key) < _LEAST_BYTES else "too long"
         raise KeyFileError(f"sync.key_file: {path} is {size}: a key has {_LEAST_BYTES} to {_MOST_BYTES} bytes")

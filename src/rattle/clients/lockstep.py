@@ -41,6 +41,8 @@ LOST_HEARTBEATS = 3
 DROPPED = "dropped"
 _FIRST_HEARTBEAT = 0.5
 _MOST_GOODBYES = 5
+#: Attempts to join, some seconds, after which people should know that nobody answers.
+_TELLING_ATTEMPTS = 20
 #: What of a datagram is left for hashes, in bytes: all else of it and its seal take less than the rest.
 _ROOM_FOR_HASHES = MAX_BYTES - 100
 
@@ -308,7 +310,8 @@ class Member:
         if self.state == "gathering":
             self._joining.due = now + self._heartbeat
         else:
-            self._joining.sent(now)
+            if self._joining.sent(now) == _TELLING_ATTEMPTS:
+                self.reason = "no answer: does it run there, and is sync.key_file the same"
         done = self._done
         self._send(
             Join(

@@ -144,8 +144,8 @@ class SyncSection(_Section):
     ticks: int | None = Field(None, ge=1, description="End after this many ticks; null: never.")
     silent: Literal["wait", "drop", "forward"] = Field(
         "wait",
-        description="What becomes of a member that is not heard: it is waited for, loses its seat, or (agents) is "
-        "played on without until it is heard.",
+        description="What becomes of a member that is not heard: it is waited for, loses its seat, or is played on "
+        "without until it is heard; environments are waited for in any case.",
     )
     silence_seconds: float = Field(2.0, ge=0.1, description="A member that is not heard for so long is suspected.")
     heartbeat_seconds: float = Field(0.5, ge=0.01, le=60, description="How long either side is silent at most.")

@@ -184,7 +184,7 @@ def test_a_killed_process_comes_back_and_plays_on(learner: LearnerDouble) -> Non
 
 def test_a_process_that_stands_still_holds_up_the_run_and_changes_nothing(learner: LearnerDouble) -> None:
     learner.send(policy_message(0))
-    with running(learner, "training.mode=async", "sync.silence_seconds=0.2") as run:
+    with running(learner, "training.mode=async", "sync.silence_seconds=0.2", "sync.heartbeat_seconds=0.1") as run:
         eventually(lambda: run.tick() > 20)
         run.inference.signal(SIGSTOP)
         eventually(lambda: "suspected" in {member["state"] for member in run.sync.status()["members"]})

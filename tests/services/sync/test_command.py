@@ -81,7 +81,7 @@ def test_both_signals_stop_it_in_good_order() -> None:
         ((*PARTICIPANT, "--set", "sync.members=x"), "sync.members: input should be a valid integer"),
         (("--mode", "lockstep", *PARTICIPANT), "sync.participants: '127.0.0.1:9' is no name of a member"),
         (("--mode", "lockstep", *("--participant", "a") * 2), "sync.participants: a is there twice"),
-        (("--mode", "lockstep", "--set", "sync.key_file=away"), "sync.key_file: cannot read away: No such file"),
+        (("--mode", "lockstep", "--set", "sync.key_file=away"), "sync.key_file: there is no away; make one"),
         (("--mode", "lockstep", "--history", "away/h"), "--history away/h: No such file or directory"),
         (("--mode", "lockstep", "--host", "192.0.2.1"), "cannot listen on UDP port 0 of 192.0.2.1"),
         (("--mode", "lockstep", "--set", "env.id=gym:CartPole-v1"), "sync.mode is lockstep, but env.id is not snake"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rattle.clients.lockstep import Answer, Member
 from rattle.services.sync.coordinator import Coordinator
 from rattle.trainer.settings import SyncSection
-from rattle.wire.lockstep import Bye, Codec, Join, Phase, Ping, Role, Unknown
+from rattle.wire.lockstep import ALL_IDLE, Bye, Codec, Join, Phase, Ping, Role, Unknown
 from tests.wire.test_lockstep import datagrams
 
 HERE, THERE = ("10.0.0.1", 1), ("10.0.0.2", 1)
@@ -24,12 +24,15 @@ class Party:
         self,
         most_ticks: int = 0,
         hashes: dict[str, dict[str, bytes]] | None = None,
+        *,
+        idle: bool = False,
         **settings: Any,
     ) -> None:
         self.coordinator = Coordinator(SyncSection.model_validate({"members": 2, **settings}), Codec(), SESSION)
         self.coordinator.begin(0.0)
         self.members: dict[tuple[str, int], Member] = {}
         self.hashes = hashes or {}
+        self.idle = idle
         self.deaf: set[tuple[str, int]] = set()
         self.now = 0.0
         self.most_ticks = most_ticks  # of later ones, members do not finish the work
@@ -65,7 +68,7 @@ class Party:
             said = member.receive(data, self.now)
             work = member.take_work()
             if work is not None and work.tick <= self.most_ticks:
-                said += member.finish(Answer(self.hashes.get(member.name, {})), self.now)
+                said += member.finish(Answer(self.hashes.get(member.name, {}), self.idle), self.now)
             self._hear_all(address, said)
 
 
@@ -127,13 +130,32 @@ def test_members_that_differ_about_a_subject_are_named_with_the_first_tick() -> 
     assert party.coordinator.status(party.now)["disagreements"][0]["hashes"] == (b"of env..".hex(), b"of scout".hex())
 
 
-@pytest.mark.parametrize(("silent", "said"), [("wait", "it is waited for"), ("drop", "it loses its seat")])
-def test_a_silent_environment_is_waited_for_or_dropped(silent: str, said: str) -> None:
+@pytest.mark.parametrize("silent", ["wait", "drop", "forward"])
+def test_a_silent_environment_is_waited_for(silent: str) -> None:
     party = begun(silent=silent)
     party.deaf.add(("env", 1))
     party.pass_time(3.0)
-    assert f"env has not been heard for 2 s: {said}" in party.texts("WARNING")
-    assert ("env" in party.coordinator.seats) == (silent == "wait")
+    assert "env has not been heard for 2 s: it is waited for" in party.texts("WARNING")
+    assert "env" in party.coordinator.seats
+
+
+@pytest.mark.parametrize("silent", ["drop", "forward"])
+def test_nobody_is_told_that_all_are_idle_while_an_agent_is_away(silent: str) -> None:
+    party = Party(60, members=3, silent=silent, frequency=10, idle=True)
+    party.join("env", Role.ENVIRONMENT)
+    scout = party.join("scout", Role.AGENT)
+    party.join("guard", Role.AGENT)
+    party.pass_time(0.5)
+    assert party.coordinator.rounds.flags == ALL_IDLE or party.coordinator.rounds.phase == Phase.STEP
+    party.deaf.add(("guard", 1))
+    party.pass_time(4.0)
+    assert scout.done_tick > 10
+    assert party.coordinator.rounds.flags == 0
+    party.deaf.clear()
+    party.pass_time(2.0)
+    assert party.coordinator.seats["guard"].state == "present"
+    party.pass_time(0.3)
+    assert party.coordinator.rounds.flags == ALL_IDLE or party.coordinator.rounds.phase == Phase.STEP
 
 
 def test_an_agent_is_played_on_without_and_comes_back() -> None:

@@ -146,7 +146,10 @@ def test_named_members_are_waited_for_and_nobody_else() -> None:
 
 
 def test_a_silent_member_is_said_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
-    with SyncProcess(*LOCKSTEP, settings=("sync.silence_seconds=0.2",)) as sync, members(sync, 2) as both:
+    with (
+        SyncProcess(*LOCKSTEP, settings=("sync.silence_seconds=0.2", "sync.heartbeat_seconds=0.1")) as sync,
+        members(sync, 2) as both,
+    ):
         until(lambda: len(both[0].did) >= 3)
         both[1].stop()
         until(lambda: sync.ask("/readyz")[0] == 503)

@@ -86,6 +86,7 @@ class Coordinator:
         self._hashes: dict[str, bytes] = {}  # of the phase in progress
         self._wake_at = inf
         self._heartbeat = settings.heartbeat_seconds
+        self._said_seals = False
         self._missed_since = 0.0
         self._remind_at = inf  # of those who have not come
         self._out: list[tuple[Address, bytes]] = []
@@ -117,7 +118,7 @@ class Coordinator:
         datagram = self.codec.decode(data)
         match datagram:
             case None:
-                pass
+                self._look_at_seals()
             case Join():
                 self._take_join(datagram, address, now)
             case Ready() | Working() | Done() | Ping() | Pong() | Bye():
@@ -309,6 +310,7 @@ class Coordinator:
         self._next_number += 1
         seat = Seat.of(join, self._next_number, address, now)
         self.seats[join.name] = self._numbers[seat.number] = seat
+        self.rounds.lost.discard(join.name)
         return seat
 
     def _replace(self, old: Seat, join: Join, address: Address, now: float) -> None:
@@ -382,10 +384,11 @@ class Coordinator:
     def _suspect(self, seat: Seat, now: float) -> None:
         seat.suspected_at = now
         what = {"wait": "it is waited for", "drop": "it loses its seat", "forward": "it is played on without"}
-        policy = self.settings.silent if seat.role == Role.AGENT or self.settings.silent == "drop" else "wait"
+        policy = self.settings.silent if seat.role == Role.AGENT else "wait"  # without a world nobody goes on
         text = f"{seat.name} has not been heard for {self.settings.silence_seconds:g} s: {what[policy]}"
         self._say("WARNING", text, member=seat.name, tick=self.rounds.tick)
         if policy == "drop":
+            self.rounds.lost.add(seat.name)
             self._send(seat, Bye(self.session, self.epoch, seat.number, _DROPPED))
             self._remove(seat, now)
         elif policy == "forward":
@@ -440,6 +443,12 @@ class Coordinator:
         if not isinstance(datagram, Bye):
             self.counts["unknown"] += 1
             self._send_to(address, Unknown(datagram.session, datagram.epoch, datagram.seat))
+
+    def _look_at_seals(self) -> None:
+        """Say once that somebody has another key, or none."""
+        if self.codec.dropped["unauthenticated"] == 1 and not self._said_seals:
+            self._said_seals = True
+            self._say("WARNING", "datagrams without the right seal are dropped: is sync.key_file the same everywhere?")
 
     def _wake_by(self, at: float) -> None:
         self._wake_at = min(self._wake_at, at)

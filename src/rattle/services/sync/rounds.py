@@ -20,6 +20,7 @@ class Rounds:
         self.tick, self.phase, self.flags = 0, Phase.ACT, 0
         self.absent: tuple[str, ...] = ()
         self.waiting: set[Seat] = set()
+        self.lost: set[str] = set()  # agents that were dropped, and have not come back
         self.due = inf  # when a phase that waits for its time may begin
         self.stands_still = False  # nobody is there
         self._period = 0.0 if frequency is None else 1 / frequency
@@ -53,9 +54,11 @@ class Rounds:
         if self.phase == Phase.ACT:
             self.phase, self.flags = Phase.STEP, 0
             return
-        agents = [seat for seat in seats if seat.role == Role.AGENT and not seat.absent]
+        agents = [seat for seat in seats if seat.role == Role.AGENT]
         self.tick, self.phase = self.tick + 1, Phase.ACT
-        self.flags = ALL_IDLE if agents and all(seat.idle for seat in agents) else 0
+        # Those who are away may be the very ones that the idle wait for, and come back with a tick only.
+        all_there = bool(agents) and not self.lost and not any(seat.absent for seat in agents)
+        self.flags = ALL_IDLE if all_there and all(seat.idle for seat in agents) else 0
         if self._ticks is not None and self.tick > self._ticks:
             self.flags |= LAST
 
