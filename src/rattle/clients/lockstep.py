@@ -309,9 +309,8 @@ class Member:
     def _send_join(self, now: float) -> None:
         if self.state == "gathering":
             self._joining.due = now + self._heartbeat
-        else:
-            if self._joining.sent(now) == _TELLING_ATTEMPTS:
-                self.reason = "no answer: does it run there, and is sync.key_file the same"
+        elif self._joining.sent(now) == _TELLING_ATTEMPTS:
+            self.reason = "no answer: does it run there, and is sync.key_file the same"
         done = self._done
         self._send(
             Join(

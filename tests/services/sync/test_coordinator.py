@@ -288,3 +288,27 @@ def test_a_member_that_leaves_is_not_called_back() -> None:
     scout.leave(party.now)
     scout.receive(Codec().encode(Unknown(*scout.place)), party.now)
     assert scout.state == "ended"
+
+
+def test_who_missed_the_goodbye_hears_that_the_run_is_over() -> None:
+    party = Party(1, ticks=1)
+    env = party.join("env", Role.ENVIRONMENT)
+    party.join("scout", Role.AGENT)
+    party.deaf.add(("env", 1))
+    party.most_ticks = 2
+    party._hear_all(("scout", 1), party.members["scout", 1].finish(Answer({}), party.now))
+    assert party.coordinator.finished
+    party.pass_time(10.0)
+    assert env.state == "joining"
+    party.deaf.clear()
+    party.pass_time(1.0)
+    assert (env.state, env.reason) == ("ended", "the run is over")
+
+
+def test_a_service_that_is_started_again_goes_on_without_a_word_of_warning() -> None:
+    party = begun(most_ticks=7)
+    party.coordinator = Coordinator(party.coordinator.settings, Codec(), SESSION + 1)
+    party.coordinator.begin(party.now)
+    party.pass_time(5.0)
+    assert (party.coordinator.session, party.coordinator.epoch, party.coordinator.rounds.tick) == (SESSION, 2, 8)
+    assert party.texts("WARNING") == []

@@ -209,17 +209,22 @@ class Coordinator:
             )
 
     def _complete(self, now: float) -> None:
-        """Go on after a phase, and through those that nobody takes part in."""
+        """Go on after a phase that all have done."""
+        if self._close_phase(now):
+            self._go_on(now)
+
+    def _close_phase(self, now: float) -> bool:
+        """Have the phase stored, and say whether another follows."""
         self.phases.append(Completed(self.rounds.hashed_tick, self.rounds.phase, self._hashes))
         self._hashes = {}
         if self.rounds.is_last:
             self._end(now)
-            return
+            return False
         self.rounds.next_phase(self.seats.values())
-        self._go_on(now)
+        return True
 
     def _go_on(self, now: float) -> None:
-        """Begin the phase that is next, if it may begin."""
+        """Begin the phase that is next, if it may begin, and go through those that nobody takes part in."""
         while True:
             if self.rounds.is_open_to_arrivals(self.seats.values()):
                 self._seat_arrivals(now)
@@ -229,13 +234,8 @@ class Coordinator:
             for seat in self.rounds.begin_phase(self.seats.values(), now):
                 seat.told.begin()
                 self._tell(seat, now)
-            if self.rounds.waiting:
+            if self.rounds.waiting or not self._close_phase(now):
                 return
-            self.phases.append(Completed(self.rounds.hashed_tick, self.rounds.phase, {}))
-            if self.rounds.is_last:
-                self._end(now)
-                return
-            self.rounds.next_phase(self.seats.values())
 
     def _end(self, now: float) -> None:
         self.over_at = now
@@ -246,7 +246,7 @@ class Coordinator:
 
     def _take_join(self, join: Join, address: Address, now: float) -> None:
         seat = self.seats.get(join.name)
-        if self.finished and (seat is None or seat.life != join.life):
+        if self.finished:
             self._send_to(address, Refused(join.life, RUN_OVER))
         elif seat is None:
             self._arrive(join, address, now)
@@ -285,12 +285,12 @@ class Coordinator:
         joins = [join for join, _ in self.arrivals.lives.values()]
         start = beginning(joins, self.session)
         self.session, self.epoch = start.session, start.epoch
+        self.rounds.start(start)
         self._seat_arrivals(now)
         for join in joins:
             seat = self.seats[join.name]
             seat.idle = was_idle(join)
             seat.is_comparable = join.session == start.session or start.tick == 1
-        self.rounds.start(start)
         names = ", ".join(self.seats)
         self._say("INFO", f"epoch {self.epoch} begins with tick {start.tick}: {names}", epoch=self.epoch)
         self._go_on(now)

@@ -58,9 +58,7 @@ class Rounds:
         self.tick, self.phase = self.tick + 1, Phase.ACT
         # Those who are away may be the very ones that the idle wait for, and come back with a tick only.
         all_there = bool(agents) and not self.lost and not any(seat.absent for seat in agents)
-        self.flags = ALL_IDLE if all_there and all(seat.idle for seat in agents) else 0
-        if self._ticks is not None and self.tick > self._ticks:
-            self.flags |= LAST
+        self.flags = self._end_flag() | (ALL_IDLE if all_there and all(seat.idle for seat in agents) else 0)
 
     def is_open_to_arrivals(self, seats: Collection[Seat]) -> bool:
         """Say whether who has come gets a seat now: at the beginning of a tick, or when nobody else is there."""
@@ -70,9 +68,8 @@ class Rounds:
         """Go on after what a member has done that is ahead of all others, if it is; it would do nothing before that."""
         if (join.done_tick, join.done_phase) <= (self.tick, int(self.phase)):
             return False
-        self.tick, self.phase, self.flags = join.done_tick + 1, Phase.ACT, 0
-        if self._ticks is not None and self.tick > self._ticks:
-            self.flags |= LAST
+        self.tick, self.phase = join.done_tick + 1, Phase.ACT
+        self.flags = self._end_flag()
         return True
 
     def may_begin(self, seats: Collection[Seat], now: float) -> bool:
@@ -94,6 +91,9 @@ class Rounds:
         self.absent = tuple(seat.name for seat in seats if seat.absent)[:_MOST_ABSENT]
         self.waiting = {seat for seat in seats if self.takes_part(seat)}
         return [seat for seat in seats if seat in self.waiting]
+
+    def _end_flag(self) -> int:
+        return LAST if self._ticks is not None and self.tick > self._ticks else 0
 
     def takes_part(self, seat: Seat) -> bool:
         """Say whether a member has something to do in this phase."""
