@@ -42,7 +42,7 @@ class InferenceService:
     ) -> None:
         self.metrics = Metrics()
         self.plane = DataPlane(models, self.metrics, settings.max_queue)
-        self.metrics.watch(self.plane.versions, self.plane.waiting_rows)
+        self.metrics.watch(self.plane.versions, self.plane.waiting_rows, self.plane.running_rows)
         #: What the first line says besides the URL; known when the service has started.
         self.hello: dict[str, Any] = {}
         self._settings = settings

@@ -34,9 +34,9 @@ class Metrics:
     def _histogram(self, name: str, text: str, label: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(name, text, [label], registry=self.registry, buckets=buckets)
 
-    def watch(self, versions: ByModel, waiting_rows: ByModel) -> None:
+    def watch(self, versions: ByModel, waiting_rows: ByModel, running_rows: ByModel) -> None:
         """Show what the models themselves know, too."""
-        self.registry.register(_Standing(versions, waiting_rows))
+        self.registry.register(_Standing(versions, waiting_rows, running_rows))
 
     def request(self, api: str, status: str, seconds: float) -> None:
         """Count one answered request."""
@@ -61,10 +61,11 @@ class Metrics:
 
 
 class _Standing(Collector):
-    def __init__(self, versions: ByModel, waiting_rows: ByModel) -> None:
+    def __init__(self, versions: ByModel, waiting_rows: ByModel, running_rows: ByModel) -> None:
         self._gauges = (
             ("rattle_inference_policy_version", "Policy version that is served.", versions),
             ("rattle_inference_waiting_rows", "Rows that wait for a forward pass.", waiting_rows),
+            ("rattle_inference_running_rows", "Rows of the forward pass that runs.", running_rows),
         )
 
     def collect(self) -> Iterator[Metric]:

@@ -170,11 +170,11 @@ def test_what_comes_while_a_pass_runs_shares_the_next_one(held: HeldPasses) -> N
         await held.wait()
         others = [begun(plane, request(rows(count))) for count in (1, 3, 2)]
         await settled([first, *others])
-        assert plane.waiting_rows() == {"main": 6}
+        assert (plane.waiting_rows(), plane.running_rows()) == ({"main": 6}, {"main": 2})
         held.goes_on.release(2)
         await asyncio.gather(first, *others)
         assert held.batches == [[2], [1, 3, 2]]
-        assert plane.waiting_rows() == {"main": 0}
+        assert plane.waiting_rows() == plane.running_rows() == {"main": 0}
 
     run(test)
 

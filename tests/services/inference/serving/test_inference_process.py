@@ -35,6 +35,7 @@ SLOW = PolicySpec(
 SLOW_ROWS = 4000
 COMPUTED = 'rattle_inference_pass_rows_sum{model="slow"}'
 WAITING = 'rattle_inference_waiting_rows{model="slow"}'
+RUNNING = 'rattle_inference_running_rows{model="slow"}'
 
 
 def eventually(is_so: Callable[[], bool]) -> None:
@@ -119,13 +120,18 @@ class SlowServer:
 
     def keep_busy(self) -> list[grpc.Future]:
         """Have a large request computed, and another one wait: they do not fit into one pass."""
-        both = [self.stub.ModelInfer.future(slow_message(SLOW_ROWS), timeout=PATIENCE) for _ in range(2)]
-        eventually(lambda: self.process.number(WAITING) == SLOW_ROWS or any(one.done() for one in both))
-        if not any(one.done() for one in both):
-            return both
-        for one in both:  # where both came in one go, there was no room for one of them
-            one.exception()
+        computed = self._ask_large()
+        # While the first one waits, a second one would find no room.
+        eventually(lambda: self.process.number(RUNNING) == SLOW_ROWS or computed.done())
+        waits = self._ask_large()
+        eventually(lambda: self.process.number(WAITING) == SLOW_ROWS or computed.done())
+        if not computed.done():
+            return [computed, waits]
+        waits.exception()  # this machine was busy elsewhere: the first one is over already
         return self.keep_busy()
+
+    def _ask_large(self) -> grpc.Future:
+        return self.stub.ModelInfer.future(slow_message(SLOW_ROWS), timeout=PATIENCE)
 
     def computed(self) -> float:
         """Return how many rows have been computed, besides those of large requests."""

@@ -144,6 +144,7 @@ class Any(RuleBasedStateMachine):
         assert self.joiner.rows == sum(request.rows for request in self.waiting) <= MAX_ROWS
         assert len(self.joiner) == len(self.waiting)
         assert self.joiner.running == bool(self.running)
+        assert self.joiner.running_rows == sum(request.rows for request in self.running)
 
 
 TestAnyOrder = Any.TestCase

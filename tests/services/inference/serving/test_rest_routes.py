@@ -184,7 +184,8 @@ def test_what_happens_is_counted(server: InferenceProcess) -> None:
     assert server.number(count % 400) == before[1] + 1
     assert server.number(over) == before[2] + 5
     assert server.number('rattle_inference_policy_version{model="snakes"}') == 7
-    assert server.number('rattle_inference_waiting_rows{model="snakes"}') == 0
+    for state in ("waiting", "running"):
+        assert server.number(f'rattle_inference_{state}_rows{{model="snakes"}}') == 0
     assert server.number('rattle_request_seconds_count{api="rest"}') > 0
 
 

@@ -92,6 +92,10 @@ class DataPlane:
         """Return how many rows wait for a forward pass, of every model."""
         return {name: passes.joiner.rows for name, passes in self._passes.items()}
 
+    def running_rows(self) -> dict[str, int]:
+        """Return how many rows the forward pass that runs has, of every model; 0 where none runs."""
+        return {name: passes.joiner.running_rows for name, passes in self._passes.items()}
+
     def _passes_of(self, name: str) -> Passes:
         passes = self._passes.get(name)
         if passes is None:

@@ -35,6 +35,7 @@ class Joiner(Generic[Request]):
         self.max_rows = max_rows
         self.rows = 0  # that wait
         self.running = False
+        self.running_rows = 0
         self._waiting: dict[int, Request] = {}  # by identity
 
     def __len__(self) -> int:
@@ -70,10 +71,10 @@ class Joiner(Generic[Request]):
             return []
         taken = list(self._waiting.values())
         self._waiting.clear()
+        self.running, self.running_rows = True, self.rows
         self.rows = 0
-        self.running = True
         return taken
 
     def finish(self) -> None:
         """End the pass."""
-        self.running = False
+        self.running, self.running_rows = False, 0
