@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -12,6 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from rattle.services.utils import grpc_serving
 from rattle.services.utils.grpc_serving import STATUS, Health, answering, bind, make_server
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 from rattle.services.utils.sockets import ServiceError, listen
@@ -51,6 +52,38 @@ async def serving(error: RequestError | None = None) -> AsyncIterator[tuple[grpc
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(test(), 60))
+
+
+async def pinged(address: str, times: int, every_seconds: float) -> int:
+    """Ask a server over bare HTTP/2 (RFC 9113, section 6.7) whether it lives; returns how often it answers."""
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
+    answers = 0
+    for _ in range(times):
+        writer.write(bytes([0, 0, 8, 6, 0, 0, 0, 0, 0]) + bytes(8))
+        await asyncio.sleep(every_seconds)
+    with suppress(TimeoutError, asyncio.IncompleteReadError, ConnectionError):
+        while answers < times:
+            head = await asyncio.wait_for(reader.readexactly(9), 2)
+            await reader.readexactly(int.from_bytes(head[:3]))
+            answers += (head[3], head[4]) == (6, 1)
+    writer.close()
+    return answers
+
+
+@pytest.mark.parametrize(("allowed_every_seconds", "is_answered"), [(0, True), (5, False)])
+def test_clients_may_ask_whether_it_lives_but_not_too_often(
+    monkeypatch: pytest.MonkeyPatch, allowed_every_seconds: int, is_answered: bool
+) -> None:
+    monkeypatch.setattr(grpc_serving, "_ASKED_EVERY_SECONDS", allowed_every_seconds)
+
+    async def test() -> None:
+        async with serving() as (_, _, address):
+            assert (await pinged(address, 10, 0.1) == 10) == is_answered
+
+    run(test)
 
 
 def test_every_code_has_a_status() -> None:

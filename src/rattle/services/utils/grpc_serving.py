@@ -79,7 +79,7 @@ def make_server(max_message_bytes: int, max_calls: int) -> grpc.aio.Server:
             ("grpc.keepalive_time_ms", _ALIVE_AFTER_SECONDS * 1000),
             ("grpc.keepalive_timeout_ms", _ALIVE_WITHIN_SECONDS * 1000),
             ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", _ASKED_EVERY_SECONDS * 1000),
+            ("grpc.http2.min_ping_interval_without_data_ms", _ASKED_EVERY_SECONDS * 1000),
         ],
     )
 
