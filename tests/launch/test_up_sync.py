@@ -50,6 +50,14 @@ def test_a_run_is_finished_when_its_ticks_are_over(tmp_path: Path) -> None:
     assert sorted(ended[1:]) == ["env stopped", "inference stopped", "sync stopped"]
 
 
+def test_a_key_that_is_not_there_is_one_line_and_leaves_no_run_behind(tmp_path: Path) -> None:
+    status, out, err = run(*LOCKSTEP, "--set", "sync.key_file=no.key", cwd=tmp_path)
+    assert (status, out) == (1, "")
+    made = "make one with: head -c 32 /dev/urandom > no.key"
+    assert err == f"Error: sync.key_file: there is no no.key; {made}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_sync_service_may_be_killed_too(tmp_path: Path) -> None:
     process = begin("--json", *LOCKSTEP, "--set", "sync.ticks=1500", cwd=tmp_path)
     until(process, "ticks")

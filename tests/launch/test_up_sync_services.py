@@ -64,6 +64,36 @@ def test_a_run_whose_sync_service_dies_again_and_again_is_the_same_run(tmp_path:
     assert one.digest() == other.digest()
 
 
+def newest_tick(directory: RunDirectory, snake: str) -> int:
+    """Return the newest tick in which a snake's player has acted: worlds say how snakes stand in the other phase."""
+    lines = directory.history.read_bytes().splitlines(keepends=True)
+    phases = [msgspec.json.decode(line) for line in lines if line.endswith(b"\n")]
+    return max(said["tick"] for said in phases if said["phase"] == "act" and snake in said["hashes"])
+
+
+@pytest.mark.parametrize(("silent", "said"), [("drop", "it loses its seat"), ("forward", "it is played on without")])
+def test_others_go_on_without_a_silent_member_which_comes_back(tmp_path: Path, silent: str, said: str) -> None:
+    more = ("--set", f"sync.silent={silent}", "--set", "sync.silence_seconds=1")
+    with running(tmp_path, "--run-dir", "run", *LOCKSTEP, *more) as run:
+        wait_for_tick(run.directory, 20)
+        stopped = run.pids()["inference-1"]
+        os.kill(stopped, signal.SIGSTOP)
+        time.sleep(0.1)  # what it has sent has come
+        before = newest_tick(run.directory, "main-1")
+        wait_for_tick(run.directory, before + 100)
+        assert newest_tick(run.directory, "main-1") <= before
+        os.kill(stopped, signal.SIGCONT)
+        deadline = time.monotonic() + PATIENCE
+        while newest_tick(run.directory, "main-1") <= before + 100:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert run.pids()["inference-1"] == stopped
+        run.signal(signal.SIGINT)
+        status, err = run.end()
+    assert status == 0
+    assert f"inference-1 has not been heard for 1 s: {said}" in err
+
+
 def test_two_worlds_and_two_policies_in_lockstep(tmp_path: Path) -> None:
     more = ("--set", "topology={env: 2, inference: 2, training: 2}", "--set", "training.policies=[main, red]")
     done = rattle("up", "--json", "--run-dir", "run", *LOCKSTEP, *more, "--set", "sync.ticks=100", cwd=tmp_path)

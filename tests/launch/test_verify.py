@@ -8,13 +8,15 @@ import pty
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rattle.launch.verify import LOCKSTEP_SNAKES, Trial
+from rattle.launch.verify import LOCKSTEP_SNAKES, Trial, verify
+from rattle.launch.verify_view import QuietView, Reporter
 from rattle.trainer.settings_sources import check_settings, load_settings
 from tests.launch.test_processes import PATIENCE, wait_for_end
 
@@ -177,6 +179,22 @@ def test_a_signal_stops_all_and_leaves_nothing(tmp_path: Path, number: signal.Si
     for row in rows:
         if "service_pid" in row:
             wait_for_end(row["service_pid"])
+
+
+class Interrupted(Reporter):
+    """Ctrl-C comes when no run is in progress."""
+
+    def begin(self, number: int, runs: int, ticks: int) -> QuietView:
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_between_runs_is_as_in_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert verify(None, [], {}, Trial(2, 200, 0.0, 0.0), None, Interrupted(as_json=False)) == 130
+    assert capsys.readouterr() == ("", "stopped by SIGINT: the runs were not compared\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_in_a_terminal_it_says_how_far_it_is(tmp_path: Path) -> None:

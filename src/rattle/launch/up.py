@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rattle.analytics.run_directory import find_run
 from rattle.analytics.writer import storing
+from rattle.clients.keys import read_key
 from rattle.launch.launched_run import Ended, Launch
 from rattle.launch.plan import check_topology, plan
 from rattle.launch.service import Service
@@ -47,7 +48,7 @@ def launch(
     settings = with_served_environment(settings)
     directory, run_id = name_run(settings, run_dir)
     services = plan(settings, directory.config)
-    _check_ports(services, settings)
+    _check_ports_and_key(services, settings)
     make_folder(directory)
     with directory.launching():
         store_beginning(directory, run_id, settings)
@@ -62,7 +63,7 @@ def resume(name: str, steps: int | None, seconds: float | None, *, kill_every: f
     with directory.launching():
         settings = check_settings(read_yaml(directory.config), str(directory.config))
         services = plan(settings, directory.config)
-        _check_ports(services, settings)
+        _check_ports_and_key(services, settings)
         _put_aside(directory.history)
         resumed_at = read_run_row(directory)["updates"]
         limits = Limits(steps or settings.train.steps, seconds or settings.train.seconds)
@@ -78,8 +79,10 @@ def _put_aside(history: Path) -> None:
             history.rename(next(other for other in others if not other.exists()))
 
 
-def _check_ports(services: Sequence[Service], settings: ExperimentSettings) -> None:
-    """Raise ServiceError for a fixed port that is taken."""
+def _check_ports_and_key(services: Sequence[Service], settings: ExperimentSettings) -> None:
+    """Raise RattleError for a fixed port that is taken, or a key that no service could read."""
+    if settings.sync.mode == "lockstep":
+        read_key(settings.sync.key_file)
     hosts = {
         "sync": settings.sync.host,
         "env": settings.env_service.host,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -85,23 +86,33 @@ def verify(
         load_settings(experiment, [*overrides, *trial.overrides(number)], environ, LOCKSTEP_SNAKES)
         for number in range(1, trial.runs + 1)
     ]
-    with _folder(keep) as folder:
-        outcomes: list[Outcome] = []
-        patience = _PATIENCE_SECONDS + _PATIENCE_DELAYS * trial.delay_seconds
-        for number, own in enumerate(settings, 1):
-            directory = RunDirectory(folder / f"run-{number}")
-            view = reporter.begin(number, trial.runs, trial.ticks)
-            ended = launch(own, directory.path, view, patience=patience)
-            if ended.stopped_by is not None:
-                reporter.stopped(ended.stopped_by)
-                _remove(folder, keep)
-                return 128 + ended.stopped_by
-            outcomes.append(_outcome(own, directory, ended))
-            reporter.ended(outcomes[-1])
-        report = Report(outcomes)
-        if report.agree:
+    try:
+        with _folder(keep) as folder:
+            return _verify(settings, trial, folder, keep, reporter)
+    except KeyboardInterrupt:  # between two runs: within one it is a signal as any other
+        reporter.stopped(signal.SIGINT)
+        return 128 + signal.SIGINT
+
+
+def _verify(
+    settings: Sequence[ExperimentSettings], trial: Trial, folder: Path, keep: Path | None, reporter: Reporter
+) -> int:
+    outcomes: list[Outcome] = []
+    patience = _PATIENCE_SECONDS + _PATIENCE_DELAYS * trial.delay_seconds
+    for number, own in enumerate(settings, 1):
+        directory = RunDirectory(folder / f"run-{number}")
+        view = reporter.begin(number, trial.runs, trial.ticks)
+        ended = launch(own, directory.path, view, patience=patience)
+        if ended.stopped_by is not None:
+            reporter.stopped(ended.stopped_by)
             _remove(folder, keep)
-        reporter.conclude(report, folder if folder.exists() else None)
+            return 128 + ended.stopped_by
+        outcomes.append(_outcome(own, directory, ended))
+        reporter.ended(outcomes[-1])
+    report = Report(outcomes)
+    if report.agree:
+        _remove(folder, keep)
+    reporter.conclude(report, folder if folder.exists() else None)
     return 0 if report.agree else 1
 
 

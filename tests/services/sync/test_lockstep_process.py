@@ -139,7 +139,9 @@ def test_named_members_are_waited_for_and_nobody_else() -> None:
         stranger = BareMember(sync.udp, "m7", Role.AGENT)
         until(lambda: bool(stranger.refused))
         assert "'m7' is not one of sync.participants: m0, m1" in stranger.refused
-        assert "m0, m1" in json.loads(sync.ask("/readyz")[1])["detail"]
+        problem = json.loads(sync.ask("/readyz")[1])
+        assert problem["code"] == "not_ready"
+        assert "m0, m1" in problem["detail"]
         stranger.stop()
         with members(sync, 2) as both:
             until(lambda: all(one.over for one in both))

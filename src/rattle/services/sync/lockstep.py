@@ -81,7 +81,7 @@ class Lockstep:
     def check_ready(self) -> None:
         """Raise RequestError unless all are there who are waited for."""
         if not self._coordinator.finished and (missing := self._missing()):
-            raise RequestError("shutting_down", f"the run is not complete: waiting for {', '.join(missing)}")
+            raise RequestError("not_ready", f"the run is not complete: waiting for {', '.join(missing)}")
 
     def status(self) -> dict[str, Any]:
         """Return what `GET /v1/status` shows."""
