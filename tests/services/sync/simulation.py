@@ -116,14 +116,14 @@ class Simulation:
 
     def _give_out(self, datagrams: list[tuple[tuple[str, int], bytes]]) -> None:
         assert self.coordinator is not None
-        for completed in self.coordinator.phases:
+        for completed in self.coordinator.leader.phases:
             known = self.phases.setdefault((completed.tick, completed.phase), completed.hashes)
             assert all(known.get(subject, said) == said for subject, said in completed.hashes.items())
             known.update(completed.hashes)
-        self.coordinator.phases.clear()
-        self.events += [event.text for event in self.coordinator.events]
-        self.coordinator.events.clear()
-        self.coordinator.round_trips.clear()
+        self.coordinator.leader.phases.clear()
+        self.events += [event.text for event in self.coordinator.out.events]
+        self.coordinator.out.events.clear()
+        self.coordinator.leader.round_trips.clear()
         for (name, port), data in datagrams:
             assert len(data) <= 1200
             self._carry(self.members[name], data, lambda m, d, port=port: self._arrive_at_member(m, port, d))

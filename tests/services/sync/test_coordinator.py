@@ -53,7 +53,7 @@ class Party:
                     self._hear_all(address, member.wake(self.now))
 
     def texts(self, level: str) -> list[str]:
-        return [event.text for event in self.coordinator.events if event.level == level]
+        return [event.text for event in self.coordinator.out.events if event.level == level]
 
     def _hear_all(self, address: tuple[str, int], said: list[bytes]) -> None:
         if address not in self.deaf:
@@ -83,11 +83,11 @@ def test_it_begins_when_as_many_have_come_as_are_wanted() -> None:
     party = Party(members=2)
     env = party.join("env", Role.ENVIRONMENT)
     assert (env.state, env.reason) == ("gathering", "1 of 2 members are there")
-    assert not party.coordinator.has_begun
+    assert not party.coordinator.leader.has_begun
     scout = party.join("scout", Role.AGENT)
     party.pass_time(1.0)
     assert env.state == scout.state == "seated"
-    assert (party.coordinator.session, party.coordinator.epoch) == (SESSION, 1)
+    assert (party.coordinator.leader.session, party.coordinator.leader.epoch) == (SESSION, 1)
 
 
 def test_who_is_missing_is_said_again_and_again() -> None:
@@ -110,7 +110,7 @@ def test_an_earlier_life_is_refused_and_a_later_one_takes_its_place() -> None:
     party = begun(most_ticks=5)
     later = party.join("scout", Role.AGENT, life=2)
     assert later.state == "seated"
-    assert party.coordinator.rounds.tick == 6
+    assert party.coordinator.leader.rounds.tick == 6
     earlier = party.join("scout", Role.AGENT, life=1)
     assert earlier.state == "ended"
     assert "later life" in earlier.reason
@@ -120,11 +120,11 @@ def test_an_earlier_life_is_refused_and_a_later_one_takes_its_place() -> None:
 def test_members_that_differ_about_a_subject_are_named_with_the_first_tick() -> None:
     agreeing = {"env": {"env": b"worldenv", "s": b"the same"}, "scout": {"s": b"the same"}}
     party = begun(most_ticks=4, hashes=agreeing)
-    assert party.coordinator.rounds.tick == 5
-    assert party.coordinator.agreement.found == {}
+    assert party.coordinator.leader.rounds.tick == 5
+    assert party.coordinator.leader.agreement.found == {}
     differing = {"env": {"env": b"worldenv", "s": b"of env.."}, "scout": {"s": b"of scout"}}
     party = begun(most_ticks=4, hashes=differing)
-    (found,) = party.coordinator.agreement.found.values()
+    (found,) = party.coordinator.leader.agreement.found.values()
     assert found[:3] == ("s", 1, ("env", "scout"))
     assert party.texts("ERROR") == ["env and scout disagree about s from tick 1 on"]
     assert party.coordinator.status(party.now)["disagreements"][0]["hashes"] == (b"of env..".hex(), b"of scout".hex())
@@ -136,7 +136,7 @@ def test_a_silent_environment_is_waited_for(silent: str) -> None:
     party.deaf.add(("env", 1))
     party.pass_time(3.0)
     assert "env has not been heard for 2 s: it is waited for" in party.texts("WARNING")
-    assert "env" in party.coordinator.seats
+    assert "env" in party.coordinator.leader.seats
 
 
 @pytest.mark.parametrize("silent", ["drop", "forward"])
@@ -146,16 +146,16 @@ def test_nobody_is_told_that_all_are_idle_while_an_agent_is_away(silent: str) ->
     scout = party.join("scout", Role.AGENT)
     party.join("guard", Role.AGENT)
     party.pass_time(0.5)
-    assert party.coordinator.rounds.flags == ALL_IDLE or party.coordinator.rounds.phase == Phase.STEP
+    assert party.coordinator.leader.rounds.flags == ALL_IDLE or party.coordinator.leader.rounds.phase == Phase.STEP
     party.deaf.add(("guard", 1))
     party.pass_time(4.0)
     assert scout.done_tick > 10
-    assert party.coordinator.rounds.flags == 0
+    assert party.coordinator.leader.rounds.flags == 0
     party.deaf.clear()
     party.pass_time(2.0)
-    assert party.coordinator.seats["guard"].state == "present"
+    assert party.coordinator.leader.seats["guard"].state == "present"
     party.pass_time(0.3)
-    assert party.coordinator.rounds.flags == ALL_IDLE or party.coordinator.rounds.phase == Phase.STEP
+    assert party.coordinator.leader.rounds.flags == ALL_IDLE or party.coordinator.leader.rounds.phase == Phase.STEP
 
 
 def test_an_agent_is_played_on_without_and_comes_back() -> None:
@@ -166,10 +166,10 @@ def test_an_agent_is_played_on_without_and_comes_back() -> None:
     party.join("guard", Role.AGENT)
     party.pass_time(4.0)
     assert env.done_tick == 40
-    assert party.coordinator.rounds.absent == ("scout",)
+    assert party.coordinator.leader.rounds.absent == ("scout",)
     party.deaf.clear()
     party.pass_time(1.0)
-    assert party.coordinator.seats["scout"].state == "present"
+    assert party.coordinator.leader.seats["scout"].state == "present"
     assert "scout is heard again" in " ".join(party.texts("WARNING"))
 
 
@@ -178,7 +178,7 @@ def test_goodbyes_are_answered_and_nobody_waits_for_who_has_left() -> None:
     scout = party.members["scout", 1]
     party._hear_all(("scout", 1), scout.leave(party.now))
     assert scout.state == "ended"
-    assert list(party.coordinator.seats) == ["env"]
+    assert list(party.coordinator.leader.seats) == ["env"]
 
 
 def test_after_the_last_tick_loose_ends_are_tied_up_and_all_hear_that_it_is_over() -> None:
@@ -187,7 +187,7 @@ def test_after_the_last_tick_loose_ends_are_tied_up_and_all_hear_that_it_is_over
     party.pass_time(0.1)
     assert (env.done_tick, scout.done_tick) == (3, 4)
     assert (env.state, env.reason, scout.state) == ("ended", "the run is over", "ended")
-    assert party.coordinator.finished
+    assert party.coordinator.leader.finished
     late = party.join("late", Role.AGENT)
     assert (late.state, late.reason) == ("ended", "the run is over")
 
@@ -197,15 +197,15 @@ def test_ticks_keep_their_distance() -> None:
     party.join("env", Role.ENVIRONMENT)
     party.join("scout", Role.AGENT)
     party.pass_time(10.0)
-    assert 38 <= party.coordinator.rounds.tick <= 43  # time passes in steps of a twentieth
+    assert 38 <= party.coordinator.leader.rounds.tick <= 43  # time passes in steps of a twentieth
 
 
 @given(st.lists(datagrams, max_size=60), st.integers(0, 2**32))
 def test_strangers_change_nothing(said: list[Any], seed: int) -> None:
     """Well-formed datagrams from where no member is: nobody's seat, work or place is touched."""
     party = begun(most_ticks=5)
-    before = party.coordinator.rounds.tick
-    seats = dict(party.coordinator.seats)
+    before = party.coordinator.leader.rounds.tick
+    seats = dict(party.coordinator.leader.seats)
     random = Random(seed)  # noqa: S311 - of a test
     for datagram in said:
         if isinstance(datagram, Join) and datagram.name in seats:
@@ -213,8 +213,8 @@ def test_strangers_change_nothing(said: list[Any], seed: int) -> None:
         answers = party.coordinator.receive(Codec().encode(datagram), THERE, random.random())
         assert all(address == THERE for address, _ in answers) or isinstance(datagram, Join)
         assert len(answers) <= 2
-    assert party.coordinator.seats.items() >= seats.items()
-    assert party.coordinator.rounds.tick == before
+    assert party.coordinator.leader.seats.items() >= seats.items()
+    assert party.coordinator.leader.rounds.tick == before
 
 
 def test_what_is_of_another_epoch_is_answered_with_its_own_numbers() -> None:
@@ -223,7 +223,7 @@ def test_what_is_of_another_epoch_is_answered_with_its_own_numbers() -> None:
     assert party.coordinator.receive(Codec().encode(late), ("env", 1), 0.0) == []
     ((address, data),) = party.coordinator.receive(Codec().encode(Ping(SESSION, 9, 1, 1)), ("env", 1), 0.0)
     assert (address, Codec().decode(data)) == (("env", 1), Unknown(SESSION, 9, 1))
-    assert party.coordinator.counts["late"] == 2
+    assert party.coordinator.out.counts["late"] == 2
 
 
 def test_phases_are_told_with_the_tick_that_their_hashes_are_of() -> None:
@@ -231,7 +231,7 @@ def test_phases_are_told_with_the_tick_that_their_hashes_are_of() -> None:
     party.join("env", Role.ENVIRONMENT)
     party.join("scout", Role.AGENT)
     party.pass_time(0.1)
-    assert [(one.tick, one.phase, list(one.hashes)) for one in party.coordinator.phases] == [
+    assert [(one.tick, one.phase, list(one.hashes)) for one in party.coordinator.leader.phases] == [
         (0, Phase.ACT, ["s"]),
         (1, Phase.STEP, ["env"]),
         (1, Phase.ACT, ["s"]),
@@ -247,7 +247,7 @@ def test_a_name_keeps_its_role() -> None:
         "ended",
         "'env' is an environment in this run: choose another name (sync.name)",
     )
-    assert party.coordinator.rounds.tick == 4
+    assert party.coordinator.leader.rounds.tick == 4
 
 
 def test_who_has_come_and_gone_before_the_beginning_is_not_counted() -> None:
@@ -257,7 +257,7 @@ def test_who_has_come_and_gone_before_the_beginning_is_not_counted() -> None:
     party.pass_time(15.0)
     assert "ghost has gone again" in party.texts("WARNING")
     party.join("env", Role.ENVIRONMENT)
-    assert not party.coordinator.has_begun
+    assert not party.coordinator.leader.has_begun
 
 
 def test_a_doubled_join_whose_welcome_is_lost_holds_up_nobody() -> None:
@@ -269,7 +269,7 @@ def test_a_doubled_join_whose_welcome_is_lost_holds_up_nobody() -> None:
     party.most_ticks = 10
     party._hear_all(("scout", 1), scout.finish(Answer({}), party.now))
     party.pass_time(1.0)
-    assert party.coordinator.rounds.tick == 11
+    assert party.coordinator.leader.rounds.tick == 11
 
 
 def test_who_has_done_more_than_those_who_began_takes_them_along() -> None:
@@ -279,7 +279,7 @@ def test_who_has_done_more_than_those_who_began_takes_them_along() -> None:
     party.most_ticks = 60
     party._hear_all(("scout", 1), party.members["scout", 1].finish(Answer({}), party.now))
     assert "far has done more than those who were there: the run goes on with tick 51" in party.texts("WARNING")
-    assert party.coordinator.rounds.tick == 51
+    assert party.coordinator.leader.rounds.tick == 51
 
 
 def test_a_member_that_leaves_is_not_called_back() -> None:
@@ -297,7 +297,7 @@ def test_who_missed_the_goodbye_hears_that_the_run_is_over() -> None:
     party.deaf.add(("env", 1))
     party.most_ticks = 2
     party._hear_all(("scout", 1), party.members["scout", 1].finish(Answer({}), party.now))
-    assert party.coordinator.finished
+    assert party.coordinator.leader.finished
     party.pass_time(10.0)
     assert env.state == "joining"
     party.deaf.clear()
@@ -310,5 +310,6 @@ def test_a_service_that_is_started_again_goes_on_without_a_word_of_warning() -> 
     party.coordinator = Coordinator(party.coordinator.settings, Codec(), SESSION + 1)
     party.coordinator.begin(party.now)
     party.pass_time(5.0)
-    assert (party.coordinator.session, party.coordinator.epoch, party.coordinator.rounds.tick) == (SESSION, 2, 8)
+    leader = party.coordinator.leader
+    assert (leader.session, leader.epoch, leader.rounds.tick) == (SESSION, 2, 8)
     assert party.texts("WARNING") == []

@@ -40,7 +40,7 @@ def start_all(simulation: Simulation) -> None:
 
 
 def is_over(simulation: Simulation) -> bool:
-    return simulation.coordinator is not None and simulation.coordinator.finished
+    return simulation.coordinator is not None and simulation.coordinator.leader.finished
 
 
 def run_to_the_end(simulation: Simulation, seconds: float = 36_000) -> None:
@@ -49,9 +49,9 @@ def run_to_the_end(simulation: Simulation, seconds: float = 36_000) -> None:
 
 def run_to_the_beginning(simulation: Simulation) -> tuple[int, int]:
     """Wait for an epoch; returns it with its session."""
-    simulation.run(lambda: simulation.coordinator is not None and simulation.coordinator.has_begun, 36_000)
+    simulation.run(lambda: simulation.coordinator is not None and simulation.coordinator.leader.has_begun, 36_000)
     assert simulation.coordinator is not None
-    return simulation.coordinator.session, simulation.coordinator.epoch
+    return simulation.coordinator.leader.session, simulation.coordinator.leader.epoch
 
 
 def check_everything_was_done(simulation: Simulation, ticks: int) -> None:

@@ -80,7 +80,7 @@ class Lockstep:
 
     def check_ready(self) -> None:
         """Raise RequestError unless all are there who are waited for."""
-        if not self._coordinator.finished and (missing := self._missing()):
+        if not self._coordinator.leader.finished and (missing := self._missing()):
             raise RequestError("not_ready", f"the run is not complete: waiting for {', '.join(missing)}")
 
     def status(self) -> dict[str, Any]:
@@ -135,23 +135,24 @@ class Lockstep:
         self._set_timer(now)
 
     def _store(self, now: float) -> None:
-        coordinator = self._coordinator
-        if coordinator.phases:
-            for phase in coordinator.phases:
+        leader, events = self._coordinator.leader, self._coordinator.out.events
+        if leader.phases:
+            for phase in leader.phases:
                 if self._history is not None:
                     self._history.write(phase.tick, phase.phase, phase.hashes)
-            self._rate.note(coordinator.phases[-1].tick, now)
-            coordinator.phases.clear()
-        if len(coordinator.round_trips) >= _SAMPLES:
+            self._rate.note(leader.phases[-1].tick, now)
+            leader.phases.clear()
+        if len(leader.round_trips) >= _SAMPLES:
             self._count_round_trips()
-        if coordinator.events:
-            for event in coordinator.events:
+        if events:
+            for event in events:
                 _log.log(logging.getLevelNamesMapping()[event.level], "%s", event.text)
-            coordinator.events.clear()
+            events.clear()
 
     def _count_round_trips(self) -> None:
-        self._round_trips.add(self._coordinator.round_trips)
-        self._coordinator.round_trips.clear()
+        samples = self._coordinator.leader.round_trips
+        self._round_trips.add(samples)
+        samples.clear()
 
     def _set_timer(self, now: float) -> None:
         """Wake up when the next is due; a timer that is too early is left as it is, and set again when it rings."""

@@ -2,46 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rattle.services.sync.gathering import Arrivals
+from rattle.services.sync.leader import Leader
+from rattle.services.sync.outbox import Outbox
 from rattle.services.sync.seats import Seat
 
-if TYPE_CHECKING:
-    from rattle.services.sync.coordinator import Coordinator
 
-
-def describe(coordinator: Coordinator, now: float) -> dict[str, Any]:
+def describe(leader: Leader, arrivals: Arrivals, out: Outbox, now: float) -> dict[str, Any]:
     """Return what GET /v1/status answers for lockstep."""
-    rounds, arrivals = coordinator.rounds, coordinator.arrivals
+    rounds = leader.rounds
     return {
         "mode": "lockstep",
-        "state": _state(coordinator),
-        "session": coordinator.session,
-        "epoch": coordinator.epoch,
+        "state": _state(leader),
+        "session": leader.session,
+        "epoch": leader.epoch,
         "tick": rounds.tick,
         "phase": rounds.phase.name.lower(),
-        "finished": coordinator.finished,
-        "waiting_for": _waited_for(coordinator),
-        "members": [_member(seat, now) for seat in coordinator.seats.values()],
+        "finished": leader.finished,
+        "waiting_for": _waited_for(leader, arrivals),
+        "members": [_member(seat, now) for seat in leader.seats.values()],
         "arrived": sorted(arrivals.lives),
         "wanted": arrivals.count,
-        "datagrams": {**coordinator.counts, **coordinator.codec.dropped},
-        "disagreements": [found._asdict() for found in coordinator.agreement.found.values()],
+        "datagrams": {**out.counts, **out.codec.dropped},
+        "disagreements": [found._asdict() for found in leader.agreement.found.values()],
     }
 
 
-def _waited_for(coordinator: Coordinator) -> list[str]:
-    if coordinator.has_begun or coordinator.finished:
-        return sorted(seat.name for seat in coordinator.rounds.waiting)
-    return [coordinator.arrivals.missing()]
+def _waited_for(leader: Leader, arrivals: Arrivals) -> list[str]:
+    if leader.has_begun or leader.finished:
+        return sorted(seat.name for seat in leader.rounds.waiting)
+    return [arrivals.missing()]
 
 
-def _state(coordinator: Coordinator) -> str:
-    if coordinator.finished:
+def _state(leader: Leader) -> str:
+    if leader.finished:
         return "finished"
-    if not coordinator.has_begun:
+    if not leader.has_begun:
         return "gathering"
-    return "standing still" if coordinator.rounds.stands_still else "ticking"
+    return "standing still" if leader.rounds.stands_still else "ticking"
 
 
 def _member(seat: Seat, now: float) -> dict[str, Any]:

@@ -1,0 +1,57 @@
+"""What a coordinator wants to have sent, said and done later. Sans I/O."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from math import inf
+from typing import Any, Literal, NamedTuple
+
+from rattle.services.sync.seats import Address, Seat
+from rattle.wire.lockstep import Codec, Datagram
+
+Level = Literal["INFO", "WARNING", "ERROR"]
+
+
+class Event(NamedTuple):
+    """Something that people should know of."""
+
+    level: Level
+    text: str
+    fields: Mapping[str, Any]
+
+
+class Outbox:
+    """Datagrams until they are taken, events, and when there is something to do at the latest.
+
+    `events` grow until they are taken by whoever shows them.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+        self.counts: Counter[str] = Counter(received=0, sent=0, repeated=0, late=0, unknown=0)
+        self.events: list[Event] = []
+        self.wake_at = inf
+        self._datagrams: list[tuple[Address, bytes]] = []
+
+    def send(self, seat: Seat, datagram: Datagram) -> None:
+        """Have a datagram sent to a member."""
+        self.send_to(seat.address, datagram)
+
+    def send_to(self, address: Address, datagram: Datagram) -> None:
+        """Have a datagram sent."""
+        self.counts["sent"] += 1
+        self._datagrams.append((address, self.codec.encode(datagram)))
+
+    def say(self, level: Level, text: str, **fields: Any) -> None:
+        """Have people told."""
+        self.events.append(Event(level, text, fields))
+
+    def wake_by(self, at: float) -> None:
+        """Have the coordinator woken at some time, or before."""
+        self.wake_at = min(self.wake_at, at)
+
+    def take(self) -> list[tuple[Address, bytes]]:
+        """Return the datagrams to send, each once."""
+        datagrams, self._datagrams = self._datagrams, []
+        return datagrams
