@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rattle.envs.philox import derive_seed
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.file import Policy, dump_policy
+from rattle.services.inference import lockstep_snake
 from rattle.services.utils.protos import training_pb2
 from rattle.services.utils.tensors import DTYPES
 from rattle.trainer.settings import ExperimentSettings
@@ -141,6 +142,28 @@ def test_when_all_are_idle_the_next_policy_is_waited_for_within_the_work(learner
         playing.end(working)
         assert not playing.all_idle
         assert states(playing) <= {("playing", ""), ("waiting", f"for {env.url}")}
+
+
+def test_where_no_policy_comes_all_play_once_more(
+    learner: LearnerDouble, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lockstep_snake, "_PATIENCE", 0.3)
+    learner.send(policy_message(0))
+    with world() as env, party(env, settings_for(env, learner)) as playing:
+        playing.until_idle()
+        env.step()
+        playing.act()
+        assert not playing.all_idle
+        env.step()
+        playing.until_idle()
+        assert [actors(learner).count(snake) for snake in SNAKES] == [2, 2, 2, 2]
+        send(learner, playing, policy_message(1))
+        env.step()
+        playing.act()
+        env.step()
+        playing.until_idle()
+    assert [rollout.policy_version for rollout in learner.rollouts] == [0] * 8 + [1] * 4
+    assert f"{SNAKES[0]}: no policy has come in 0 s: playing once more" in caplog.messages
 
 
 def test_draws_are_numbered_by_ticks_after_those_that_were_learnt_from_before(learner: LearnerDouble) -> None:
