@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
+from rattle.launch import verify as verify_module
 from rattle.launch.verify import LOCKSTEP_SNAKES, Trial, verify
+from rattle.launch.verify_report import Report
 from rattle.launch.verify_view import QuietView, Reporter
 from rattle.trainer.settings_sources import check_settings, load_settings
 from tests.launch.test_processes import PATIENCE, wait_for_end
@@ -195,6 +197,21 @@ def test_ctrl_c_between_runs_is_as_in_a_run(
     assert verify(None, [], {}, Trial(2, 200, 0.0, 0.0), None, Interrupted(as_json=False)) == 130
     assert capsys.readouterr() == ("", "stopped by SIGINT: the runs were not compared\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_that_differ_are_kept_whatever_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Differs(Report):
+        agree = False
+
+    class InterruptedAtTheEnd(Reporter):
+        def conclude(self, report: Report, kept: Path | None) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(verify_module, "_run_all", lambda *_: Differs([]))
+    with pytest.raises(KeyboardInterrupt):
+        verify(None, [], {}, Trial(2, 200, 0.0, 0.0), None, InterruptedAtTheEnd(as_json=False))
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_in_a_terminal_it_says_how_far_it_is(tmp_path: Path) -> None:

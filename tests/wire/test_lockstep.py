@@ -25,6 +25,7 @@ fields = {
     "done_flags": st.integers(0, 3),
     "flags": st.integers(0, 2**31),
     "idle": st.booleans(),
+    "whole": st.booleans(),
     "heartbeat_ms": st.integers(1, 60_000),
     "absent": st.lists(names, max_size=16).map(tuple),
     "hashes": hashes,
@@ -103,6 +104,12 @@ def test_what_is_not_as_the_protocol_says_is_dropped(content: object) -> None:
 def test_elements_that_are_added_later_are_ignored() -> None:
     written = msgspec.msgpack.decode(Codec().encode(Join(1, "a", Role.AGENT, 0, 0, 0, 0, 0, False)))
     assert Codec().decode(msgspec.msgpack.encode([*written, "of a later version"])) is not None
+
+
+def test_a_member_that_does_not_say_so_has_not_done_every_tick() -> None:
+    joined = Codec().decode(msgspec.msgpack.encode([1, 1, "a", 1, 0, 0, 0, 0, 0, False]))
+    assert isinstance(joined, Join)
+    assert not joined.whole
 
 
 def test_the_bytes_are_those_of_the_page() -> None:

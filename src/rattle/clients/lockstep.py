@@ -11,6 +11,7 @@ import msgspec
 
 from rattle.wire.lockstep import (
     ALL_IDLE,
+    DROPPED,
     HASH_BYTES,
     LAST,
     MAX_BYTES,
@@ -37,8 +38,6 @@ from rattle.wire.round_trips import Repeated, RoundTrips
 
 #: Heartbeats without a word after which a member takes its service for started anew.
 LOST_HEARTBEATS = 3
-#: The reason of a goodbye that invites to join again.
-DROPPED = "dropped"
 _FIRST_HEARTBEAT = 0.5
 _MOST_GOODBYES = 5
 #: Attempts to join, some seconds, after which people should know that nobody answers.
@@ -102,6 +101,7 @@ class Member:
         self._heard_at = -inf
         self._ping_at = inf
         self._done = _Finished(0, 0, 0, Answer({}))
+        self._is_whole = False  # no tick is missing before what was done
         self._doing: Tick | None = None
         self._is_stale = False  # what is done now is of a session that is over
         self._next: Tick | None = None  # came while other work was done
@@ -154,6 +154,7 @@ class Member:
         if self._is_stale:
             self._is_stale = False
         else:
+            self._is_whole = doing.tick == self._done.tick + 1 and (self._is_whole or doing.tick == 1)
             self._done = _Finished(doing.tick, doing.phase, doing.flags, _fitting(answer))
             if self.state == "seated" and self._next is None:
                 self._answering.begin()
@@ -220,12 +221,11 @@ class Member:
         return at_home and (datagram.session, datagram.epoch, datagram.seat) == self.place
 
     def _is_newer(self, welcome: Welcome) -> bool:
-        """Whether a welcome is to the present seat, to one of a later epoch, or to any where this member has none."""
-        if self.state == "leaving":
-            return False
-        if welcome.session != self.place.session:
-            return self.state != "seated"
-        return (welcome.epoch, welcome.seat) >= (self.place.epoch, self.place.seat)
+        """Whether a welcome is to the present seat or a later one of this session, or to any where there is none."""
+        if self.state != "seated":  # a service that did not know all members may have used an epoch's number again
+            return self.state != "leaving"
+        here = welcome.session == self.place.session
+        return here and (welcome.epoch, welcome.seat) >= (self.place.epoch, self.place.seat)
 
     def _take_seat(self, welcome: Welcome, now: float) -> None:
         if welcome.session != self.place.session:  # another run: ticks are numbered from 1 again
@@ -323,10 +323,12 @@ class Member:
                 done.phase,
                 done.flags,
                 done.answer.idle,
+                self._is_whole,
             )
         )
 
     def _take_bye(self, bye: Bye, now: float) -> None:
+        self._next = None
         if bye.reason == DROPPED and self.state == "seated":
             self._join(now, "the Sync service went on without this member")
             return
@@ -343,6 +345,7 @@ class Member:
 
     def _end(self, reason: str) -> None:
         self.state, self.reason = "ended", reason
+        self.work = self._next = None
         self._joining.rest()
         self._answering.rest()
         self._ping_at = inf

@@ -45,10 +45,11 @@ def launch(
     `patience` is how many seconds may pass without a tick before the run has failed; None: any number.
     """
     check_topology(settings)  # before a server elsewhere is waited for
+    _check_key(settings)
     settings = with_served_environment(settings)
     directory, run_id = name_run(settings, run_dir)
     services = plan(settings, directory.config)
-    _check_ports_and_key(services, settings)
+    _check_ports(services, settings)
     make_folder(directory)
     with directory.launching():
         store_beginning(directory, run_id, settings)
@@ -63,7 +64,8 @@ def resume(name: str, steps: int | None, seconds: float | None, *, kill_every: f
     with directory.launching():
         settings = check_settings(read_yaml(directory.config), str(directory.config))
         services = plan(settings, directory.config)
-        _check_ports_and_key(services, settings)
+        _check_key(settings)
+        _check_ports(services, settings)
         _put_aside(directory.history)
         resumed_at = read_run_row(directory)["updates"]
         limits = Limits(steps or settings.train.steps, seconds or settings.train.seconds)
@@ -79,10 +81,14 @@ def _put_aside(history: Path) -> None:
             history.rename(next(other for other in others if not other.exists()))
 
 
-def _check_ports_and_key(services: Sequence[Service], settings: ExperimentSettings) -> None:
-    """Raise RattleError for a fixed port that is taken, or a key that no service could read."""
+def _check_key(settings: ExperimentSettings) -> None:
+    """Raise KeyFileError for a key that no service could read."""
     if settings.sync.mode == "lockstep":
         read_key(settings.sync.key_file)
+
+
+def _check_ports(services: Sequence[Service], settings: ExperimentSettings) -> None:
+    """Raise ServiceError for a fixed port that is taken."""
     hosts = {
         "sync": settings.sync.host,
         "env": settings.env_service.host,

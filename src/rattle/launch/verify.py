@@ -88,15 +88,22 @@ def verify(
     ]
     try:
         with _folder(keep) as folder:
-            return _verify(settings, trial, folder, keep, reporter)
+            result = _run_all(settings, trial, folder, reporter)
+            if keep is None and (isinstance(result, signal.Signals) or result.agree):
+                shutil.rmtree(folder)
     except KeyboardInterrupt:  # between two runs: within one it is a signal as any other
-        reporter.stopped(signal.SIGINT)
-        return 128 + signal.SIGINT
+        result = signal.SIGINT
+    if isinstance(result, signal.Signals):
+        reporter.stopped(result)
+        return 128 + result
+    reporter.conclude(result, folder if folder.exists() else None)
+    return 0 if result.agree else 1
 
 
-def _verify(
-    settings: Sequence[ExperimentSettings], trial: Trial, folder: Path, keep: Path | None, reporter: Reporter
-) -> int:
+def _run_all(
+    settings: Sequence[ExperimentSettings], trial: Trial, folder: Path, reporter: Reporter
+) -> Report | signal.Signals:
+    """Return what came of all runs, or the signal that has stopped one of them."""
     outcomes: list[Outcome] = []
     patience = _PATIENCE_SECONDS + _PATIENCE_DELAYS * trial.delay_seconds
     for number, own in enumerate(settings, 1):
@@ -104,21 +111,10 @@ def _verify(
         view = reporter.begin(number, trial.runs, trial.ticks)
         ended = launch(own, directory.path, view, patience=patience)
         if ended.stopped_by is not None:
-            reporter.stopped(ended.stopped_by)
-            _remove(folder, keep)
-            return 128 + ended.stopped_by
+            return ended.stopped_by
         outcomes.append(_outcome(own, directory, ended))
         reporter.ended(outcomes[-1])
-    report = Report(outcomes)
-    if report.agree:
-        _remove(folder, keep)
-    reporter.conclude(report, folder if folder.exists() else None)
-    return 0 if report.agree else 1
-
-
-def _remove(folder: Path, keep: Path | None) -> None:
-    if keep is None:
-        shutil.rmtree(folder)
+    return Report(outcomes)
 
 
 @contextmanager
@@ -137,7 +133,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
         folder.rmdir()
         raise
     except KeyboardInterrupt:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # some of it may be gone already
         raise
 
 

@@ -22,6 +22,8 @@ MAX_HASHES = 32
 ALL_IDLE, LAST = 1, 2
 #: The reason of the last goodbye, when all ticks are done.
 RUN_OVER = "the run is over"
+#: The reason of a goodbye that invites to join again.
+DROPPED = "dropped"
 
 Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 #: What a member remembers leaves room to go on from.
@@ -62,6 +64,7 @@ class Join(_Datagram, frozen=True, tag=1):
     done_phase: Annotated[int, Meta(ge=0, le=2)]
     done_flags: Annotated[int, Meta(ge=0, le=3)]
     idle: bool
+    whole: bool = False  # it has done every tick from the first on
 
 
 class Gathering(_Datagram, frozen=True, tag=2):

@@ -172,9 +172,11 @@ def test_a_killed_process_comes_back_and_plays_on(learner: LearnerDouble) -> Non
     learner.send(policy_message(0))
     with running(learner, "training.mode=async") as run:
         eventually(lambda: run.tick() > 20)
+        watched = len(learner.watched)
         run.inference.kill()
-        learner.send(policy_message(0))
         run.inference.start()
+        learner.wait_for(lambda: len(learner.watched) > watched)
+        learner.send(policy_message(0))  # earlier it could go to the stream of the process that was killed
         rollouts, tick = len(learner.rollouts), run.tick()
         learner.wait_for(lambda: len(learner.rollouts) > rollouts + 2)
         assert run.tick() > tick

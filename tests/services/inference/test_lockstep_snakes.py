@@ -320,9 +320,10 @@ def test_a_process_that_is_started_again_plays_on_and_knows_no_history(learner: 
         settings = settings_for(env, learner, cut=50)
         with party(env, settings) as first:
             first.play(5)
-        moves = env.game.moves
-        learner.send(policy_message(0))
+        moves, watched = env.game.moves, len(learner.watched)
         with party(env, settings) as again:
+            learner.wait_for(lambda: len(learner.watched) > watched)
+            learner.send(policy_message(0))  # earlier it could go to the stream of the one that has ended
             again.tick = first.tick
             assert again.act() == {}
             assert again.processes[0].agents.history == (first.tick, {})

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import defaultdict
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -7,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rattle.clients.lockstep import Answer, Member
+from rattle.clients.lockstep import Answer, Member, Work
 from rattle.services.sync.coordinator import Coordinator
+from rattle.services.sync.gathering import beginning
+from rattle.services.sync.rounds import Rounds
 from rattle.trainer.settings import SyncSection
-from rattle.wire.lockstep import ALL_IDLE, Bye, Codec, Join, Phase, Ping, Role, Unknown
+from rattle.wire.lockstep import ALL_IDLE, LAST, Bye, Codec, Join, Phase, Ping, Role, Unknown
 from tests.wire.test_lockstep import datagrams
 
 HERE, THERE = ("10.0.0.1", 1), ("10.0.0.2", 1)
@@ -36,6 +40,8 @@ class Party:
         self.deaf: set[tuple[str, int]] = set()
         self.now = 0.0
         self.most_ticks = most_ticks  # of later ones, members do not finish the work
+        self.told: dict[str, list[Work]] = defaultdict(list)  # by member, the work that it has done
+        self.stepped_at: list[float] = []
 
     def join(self, name: str, role: Role, life: int = 1) -> Member:
         address = name, life
@@ -68,6 +74,9 @@ class Party:
             said = member.receive(data, self.now)
             work = member.take_work()
             if work is not None and work.tick <= self.most_ticks:
+                self.told[member.name].append(work)
+                if work.phase == Phase.STEP:
+                    self.stepped_at.append(self.now)
                 said += member.finish(Answer(self.hashes.get(member.name, {}), self.idle), self.now)
             self._hear_all(address, said)
 
@@ -151,11 +160,37 @@ def test_nobody_is_told_that_all_are_idle_while_an_agent_is_away(silent: str) ->
     party.pass_time(4.0)
     assert scout.done_tick > 10
     assert party.coordinator.leader.rounds.flags == 0
+    party.deaf = {("env", 1)}  # the guard comes back in the middle of a tick
+    party.pass_time(1.0)
+    assert party.coordinator.leader.rounds.phase == Phase.STEP
     party.deaf.clear()
     party.pass_time(2.0)
     assert party.coordinator.leader.seats["guard"].state == "present"
     party.pass_time(0.3)
     assert party.coordinator.leader.rounds.flags == ALL_IDLE or party.coordinator.leader.rounds.phase == Phase.STEP
+    answered = {name: {work.tick for work in party.told[name]} for name in ("scout", "guard")}
+    after_all = [work.tick - 1 for work in party.told["scout"] if work.all_idle]
+    assert answered["guard"].issuperset(after_all)
+    assert answered["scout"] == set(range(1, scout.done_tick + 1))
+
+
+def test_a_later_life_of_one_who_is_away_has_its_turn_with_the_others() -> None:
+    party = Party(60, members=3, silent="forward", frequency=10)
+    party.join("env", Role.ENVIRONMENT)
+    scout = party.join("scout", Role.AGENT)
+    party.join("guard", Role.AGENT)
+    party.deaf.add(("guard", 1))
+    party.pass_time(3.0)
+    leader = party.coordinator.leader
+    assert leader.seats["guard"].state == "absent"
+    while leader.rounds.waiting:
+        party.pass_time(0.05)
+    assert leader.rounds.phase == Phase.ACT  # which waits for its time
+    later = party.join("guard", Role.AGENT, life=2)
+    assert later.done_tick == 0
+    party.pass_time(0.5)
+    assert later.done_tick == scout.done_tick
+    assert [work.tick for work in party.told["scout"]] == list(range(1, scout.done_tick + 1))
 
 
 def test_an_agent_is_played_on_without_and_comes_back() -> None:
@@ -198,6 +233,68 @@ def test_ticks_keep_their_distance() -> None:
     party.join("scout", Role.AGENT)
     party.pass_time(10.0)
     assert 38 <= party.coordinator.leader.rounds.tick <= 43  # time passes in steps of a twentieth
+
+
+def test_what_was_missed_is_not_made_up_for() -> None:
+    party = begun(most_ticks=1000, frequency=2)
+    party.pass_time(2.0)
+    party.now += 3.3  # in which the service stands still
+    party.pass_time(2.0)
+    assert len(party.stepped_at) >= 8
+    assert all(later - earlier > 0.4 for earlier, later in pairwise(party.stepped_at))
+
+
+@pytest.mark.parametrize("silent", ["drop", "forward"])
+def test_a_service_that_stood_still_blames_nobody(silent: str) -> None:
+    party = begun(most_ticks=1000, frequency=10, silent=silent)
+    party.pass_time(1.0)
+    party.now += 5.0
+    party.pass_time(1.0)
+    assert party.texts("WARNING") == []
+    assert party.members["scout", 1].done_tick > 15
+    party.deaf.add(("scout", 1))
+    party.pass_time(4.0)
+    assert len(party.texts("WARNING")) == 1
+
+
+@pytest.mark.parametrize(("ticks", "flags"), [(None, 0), (5, LAST), (9, 0)])
+def test_which_tick_is_the_last_is_said_by_the_settings_of_this_life(ticks: int | None, flags: int) -> None:
+    killed_in_the_last_phase = Join(1, "scout", Role.AGENT, SESSION, 1, 6, 1, LAST, False)
+    rounds = Rounds(None, ticks)
+    rounds.start(beginning([killed_in_the_last_phase], SESSION + 1))
+    assert (rounds.tick, rounds.phase, rounds.flags) == (6, Phase.ACT, flags)
+
+
+def test_who_does_not_know_all_is_not_compared_in_a_later_epoch_either() -> None:
+    same = {"s": b"the same"}
+    party = Party(1000, {"env": same, "scout": same}, frequency=10)
+    party.join("env", Role.ENVIRONMENT)
+    party.join("scout", Role.AGENT)
+    party.pass_time(1.0)
+    party.hashes["scout"] = {"s": b"of late."}
+    party.join("scout", Role.AGENT, life=2)
+    party.pass_time(1.0)
+    party.coordinator = Coordinator(party.coordinator.settings, Codec(), SESSION + 1)
+    party.coordinator.begin(party.now)
+    party.pass_time(5.0)
+    assert party.coordinator.leader.epoch == 2
+    assert party.members["scout", 2].done_tick > 30
+    assert party.texts("ERROR") == []
+
+
+def test_who_knows_all_is_compared_in_a_later_epoch_too() -> None:
+    same = {"s": b"the same"}
+    party = Party(1000, {"env": same, "scout": same}, frequency=10)
+    party.join("env", Role.ENVIRONMENT)
+    party.join("scout", Role.AGENT)
+    party.pass_time(1.0)
+    party.coordinator = Coordinator(party.coordinator.settings, Codec(), SESSION + 1)
+    party.coordinator.begin(party.now)
+    party.pass_time(5.0)
+    assert party.texts("ERROR") == []
+    party.hashes["scout"] = {"s": b"of late."}
+    party.pass_time(1.0)
+    assert len(party.texts("ERROR")) == 1
 
 
 @given(st.lists(datagrams, max_size=60), st.integers(0, 2**32))

@@ -27,7 +27,7 @@ from rattle.wire.lockstep import (
     Working,
 )
 
-#: Silences after which somebody who came before the beginning, and asks every half second, is forgotten.
+#: Silences after which somebody who came before the beginning, and would ask again every heartbeat, is forgotten.
 _FORGOTTEN_AFTER = 5
 
 
@@ -40,7 +40,8 @@ class Coordinator:
     def __init__(self, settings: SyncSection, codec: Codec, session: int) -> None:
         """Lead by `settings`; `session` names the run if no member remembers one."""
         self.settings = settings
-        self.out = Outbox(codec)
+        self.codec = codec
+        self.out = Outbox(codec.encode)
         self.arrivals = Arrivals(settings.participants, settings.members)
         self.leader = Leader(settings, session, self.out, self._seat_arrivals)
         self._silence = Silence(settings, self.leader, self.out)
@@ -51,19 +52,19 @@ class Coordinator:
 
     def status(self, now: float) -> dict[str, Any]:
         """Return how things stand, ready for JSON."""
-        return describe(self.leader, self.arrivals, self.out, now)
+        return describe(self.leader, self.arrivals, {**self.out.counts, **self.codec.dropped}, now)
 
     def begin(self, now: float, *, is_over: bool = False) -> None:
         """Begin to wait for members, or to say that the run is over."""
         if is_over:
-            self.leader.over_at = now
+            self.leader.end_at(now)
         self._missed_since, self._remind_at = now, now + self.settings.silence_seconds
         self.out.wake_by(now + self._heartbeat)
 
     def receive(self, data: bytes, address: Address, now: float) -> list[tuple[Address, bytes]]:
         """Take a datagram."""
         self.out.counts["received"] += 1
-        datagram = self.out.codec.decode(data)
+        datagram = self.codec.decode(data)
         match datagram:
             case None:
                 self._look_at_seals()
@@ -88,8 +89,11 @@ class Coordinator:
     def wake(self, now: float) -> list[tuple[Address, bytes]]:
         """Do what is due: repeat datagrams, look who is silent, begin a tick that had to wait."""
         leader = self.leader
-        if now < self.out.wake_at:
+        late = now - self.out.wake_at
+        if late < 0:
             return []
+        if late > self._heartbeat:
+            self._silence.excuse(late, now)
         self.out.wake_at = now + self._heartbeat
         for seat in list(leader.seats.values()):
             if now >= seat.told.due:
@@ -139,15 +143,19 @@ class Coordinator:
         elif join.life > seat.life:
             self._replace(seat, join, address, now)
         else:
-            self._silence.hear(seat, now)
             seat.address, seat.invited = address, True
             leader.tell_afresh(seat, now)
+            self._silence.hear(seat, now)
 
     def _arrive(self, join: Join, address: Address, now: float) -> None:
         leader = self.leader
         known = join.name in self.arrivals.lives
         is_full = not known and len(leader.seats) + len(self.arrivals.lives) >= MOST_MEMBERS
-        reason = "there is no room" if is_full else self.arrivals.add(join, address, now)
+        reason = (
+            f"there is no room: a lockstep run has up to {MOST_MEMBERS} members"
+            if is_full
+            else self.arrivals.add(join, address, now)
+        )
         if reason is not None:
             self.out.send_to(address, Refused(join.life, reason))
             return
@@ -170,7 +178,8 @@ class Coordinator:
         for join in joins:
             seat = leader.seats[join.name]
             seat.idle = was_idle(join)
-            seat.is_comparable = join.session == start.session or start.tick == 1
+            knows_all = join.session == start.session and join.whole and join.done_tick >= start.tick - 1
+            seat.is_comparable = start.tick == 1 or knows_all
         names = ", ".join(leader.seats)
         self.out.say("INFO", f"epoch {leader.epoch} begins with tick {start.tick}: {names}", epoch=leader.epoch)
         leader.go_on(now)
@@ -185,18 +194,17 @@ class Coordinator:
             if join.session == leader.session and leader.rounds.leave_out(join):
                 text = f"{name} has done more than those who were there: the run goes on with tick {leader.rounds.tick}"
                 self.out.say("WARNING", text, member=name)
+                for other in leader.seats.values():  # for them ticks are left out
+                    other.is_comparable = False
             leader.tell(seat, now)
 
     def _replace(self, old: Seat, join: Join, address: Address, now: float) -> None:
-        """Give a new life of a member its place, in the phase in progress too."""
-        leader = self.leader
+        """Give a new life of a member its place, also where it is waited for in the phase in progress."""
         self.out.say("WARNING", f"{join.name} has been started again, and takes its place", member=join.name)
-        seat = leader.add_seat(join, address, now)
+        seat = self.leader.add_seat(join, address, now)
         seat.is_comparable = False
-        if old in leader.rounds.waiting or (old.absent and leader.rounds.takes_part(seat)):
-            leader.rounds.waiting.discard(old)
-            leader.rounds.waiting.add(seat)
-        leader.tell(seat, now)
+        self.leader.rounds.replace(old, seat)
+        self.leader.tell(seat, now)
 
     def _take_as_seated(self, seat: Seat, datagram: AboutSeat, now: float) -> None:
         """Note that a member has taken its seat, as its numbers show, whatever has become of its `ready`."""
@@ -245,7 +253,7 @@ class Coordinator:
 
     def _look_at_seals(self) -> None:
         """Say once that somebody has another key, or none."""
-        if self.out.codec.dropped["unauthenticated"] == 1 and not self._said_seals:
+        if self.codec.dropped["unauthenticated"] == 1 and not self._said_seals:
             self._said_seals = True
             text = "datagrams without the right seal are dropped: is sync.key_file the same everywhere?"
             self.out.say("WARNING", text)

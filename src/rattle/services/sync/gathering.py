@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from rattle.wire.lockstep import ALL_IDLE, LAST, Join, Phase, Role
+from rattle.wire.lockstep import ALL_IDLE, Join, Phase, Role
 
 #: Members at a time: the names of many, and the datagrams to all, must stay small.
 MOST_MEMBERS = 256
@@ -16,19 +16,14 @@ class Arrivals:
 
     def __init__(self, wanted: Collection[str], count: int) -> None:
         self._wanted = frozenset(wanted)
-        self._count = len(self._wanted) or count
+        self.count = len(self._wanted) or count  # of members that are wanted
         self.lives: dict[str, tuple[Join, tuple[str, int]]] = {}
         self._heard_at: dict[str, float] = {}
 
     @property
-    def count(self) -> int:
-        """Return how many members are wanted."""
-        return self._count
-
-    @property
     def are_complete(self) -> bool:
         """Whether all are there that are wanted."""
-        return len(self.lives) >= self._count
+        return len(self.lives) >= self.count
 
     def add(self, join: Join, address: tuple[str, int], now: float) -> str | None:
         """Take in an arrival; returns the reason for which it is refused, None when it is not."""
@@ -37,8 +32,6 @@ class Arrivals:
         known = self.lives.get(join.name)
         if known is not None and known[0].life > join.life:
             return f"a later life of '{join.name}' has come: give every member a name of its own (sync.name)"
-        if known is None and len(self.lives) >= MOST_MEMBERS:
-            return f"there is no room: a lockstep run has up to {MOST_MEMBERS} members"
         self.lives[join.name] = join, address
         self._heard_at[join.name] = now
         return None
@@ -54,7 +47,7 @@ class Arrivals:
         """Return in words who is waited for."""
         if self._wanted:
             return ", ".join(sorted(self._wanted - self.lives.keys()))
-        return f"{self._count - len(self.lives)} more"
+        return f"{self.count - len(self.lives)} more"
 
 
 class Beginning(NamedTuple):
@@ -64,7 +57,7 @@ class Beginning(NamedTuple):
     epoch: int
     tick: int
     phase: Phase
-    flags: int
+    all_idle: bool  # every agent was, in the tick before
 
 
 def beginning(joins: Iterable[Join], fresh_session: int) -> Beginning:
@@ -74,16 +67,16 @@ def beginning(joins: Iterable[Join], fresh_session: int) -> Beginning:
     """
     remembered = [join for join in joins if join.session]
     if not remembered:
-        return Beginning(fresh_session, 1, 1, Phase.ACT, 0)
+        return Beginning(fresh_session, 1, 1, Phase.ACT, all_idle=False)
     latest = max(remembered, key=lambda join: (join.epoch, join.done_tick, join.done_phase, join.session))
     same = [join for join in remembered if join.session == latest.session]
     furthest = max(same, key=lambda join: (join.done_tick, join.done_phase))
     epoch = max(join.epoch for join in same) + 1
     if not furthest.done_tick:
-        return Beginning(latest.session, epoch, 1, Phase.ACT, 0)
+        return Beginning(latest.session, epoch, 1, Phase.ACT, all_idle=False)
     phase = Phase(furthest.done_phase or 1)
-    flags = furthest.done_flags & (ALL_IDLE | LAST) if phase == Phase.ACT else 0
-    return Beginning(latest.session, epoch, furthest.done_tick, phase, flags)
+    all_idle = phase == Phase.ACT and bool(furthest.done_flags & ALL_IDLE)
+    return Beginning(latest.session, epoch, furthest.done_tick, phase, all_idle)
 
 
 def was_idle(join: Join) -> bool:

@@ -66,6 +66,10 @@ class Leader:
         self.session, self.epoch = beginning.session, beginning.epoch
         self.rounds.start(beginning)
 
+    def end_at(self, now: float) -> None:
+        """Note that the run is over."""
+        self.over_at = now
+
     def seat_of(self, about: AboutSeat, address: Address) -> Seat | None:
         """Return the seat that a datagram is about; None where that is of another epoch, life or address."""
         seat = self._numbers.get(about.seat)
@@ -114,7 +118,7 @@ class Leader:
         self.tell(seat, now)
 
     def take_done(self, seat: Seat, done: Done, now: float) -> None:
-        """Take a member's answer; one that is not waited for has come before, and is only acknowledged."""
+        """Take a member's answer; one that is not waited for, such as a repeated one, is only acknowledged."""
         if not self.rounds.is_now(done.tick, done.phase) or seat not in self.rounds.waiting:
             self._out.counts["repeated"] += 1
             self._out.send(seat, Seen(self.session, self.epoch, seat.number, done.tick, done.phase))
@@ -143,7 +147,8 @@ class Leader:
                 self._out.wake_by(self.rounds.due)
                 return
             for seat in self.rounds.begin_phase(self.seats.values(), now):
-                self.tell_afresh(seat, now)
+                if not (seat.invited and seat.told.attempt):  # else the tick comes when it has taken its seat
+                    self.tell_afresh(seat, now)
             if self.rounds.waiting or not self._close_phase(now):
                 return
 
@@ -170,7 +175,7 @@ class Leader:
         return True
 
     def _end(self, now: float) -> None:
-        self.over_at = now
+        self.end_at(now)
         self._out.say("INFO", f"the run is over after {self._ticks} ticks", ticks=self._ticks)
         for seat in self.seats.values():
             self.tell_afresh(seat, now)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any, Literal, NamedTuple
 
 from rattle.services.sync.seats import Address, Seat
-from rattle.wire.lockstep import Codec, Datagram
+from rattle.wire.lockstep import Datagram
 
 Level = Literal["INFO", "WARNING", "ERROR"]
 
@@ -27,11 +27,11 @@ class Outbox:
     `events` grow until they are taken by whoever shows them.
     """
 
-    def __init__(self, codec: Codec) -> None:
-        self.codec = codec
+    def __init__(self, encode: Callable[[Datagram], bytes]) -> None:
         self.counts: Counter[str] = Counter(received=0, sent=0, repeated=0, late=0, unknown=0)
         self.events: list[Event] = []
         self.wake_at = inf
+        self._encode = encode
         self._datagrams: list[tuple[Address, bytes]] = []
 
     def send(self, seat: Seat, datagram: Datagram) -> None:
@@ -41,7 +41,7 @@ class Outbox:
     def send_to(self, address: Address, datagram: Datagram) -> None:
         """Have a datagram sent."""
         self.counts["sent"] += 1
-        self._datagrams.append((address, self.codec.encode(datagram)))
+        self._datagrams.append((address, self._encode(datagram)))
 
     def say(self, level: Level, text: str, **fields: Any) -> None:
         """Have people told."""

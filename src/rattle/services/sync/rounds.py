@@ -39,7 +39,10 @@ class Rounds:
 
     def start(self, beginning: Beginning) -> None:
         """Begin an epoch."""
-        self.tick, self.phase, self.flags = beginning.tick, beginning.phase, beginning.flags
+        self.tick, self.phase = beginning.tick, beginning.phase
+        self.flags = ALL_IDLE if beginning.all_idle else 0
+        if self.phase == Phase.ACT:
+            self.flags |= self._end_flag()
 
     def is_now(self, tick: int, phase: Phase) -> bool:
         """Say whether this is the work in progress."""
@@ -87,14 +90,20 @@ class Rounds:
         """Return who is to be told now; all who take part are waited for."""
         if self.phase == Phase.ACT and self._period:
             # What was missed is left out, and not made up for.
-            self._next_tick_at = max(self._next_tick_at, now - self._period) + self._period
+            beat = self._next_tick_at + self._period
+            self._next_tick_at = beat if beat > now else now + self._period
         self.absent = tuple(seat.name for seat in seats if seat.absent)[:_MOST_ABSENT]
-        self.waiting = {seat for seat in seats if self.takes_part(seat)}
+        self.waiting = {seat for seat in seats if self._takes_part(seat)}
         return [seat for seat in seats if seat in self.waiting]
+
+    def replace(self, old: Seat, new: Seat) -> None:
+        """Wait for a later life of a member where the earlier one is waited for."""
+        if old in self.waiting:
+            self.waiting.discard(old)
+            self.waiting.add(new)
 
     def _end_flag(self) -> int:
         return LAST if self._ticks is not None and self.tick > self._ticks else 0
 
-    def takes_part(self, seat: Seat) -> bool:
-        """Say whether a member has something to do in this phase."""
+    def _takes_part(self, seat: Seat) -> bool:
         return seat.role == int(self.phase) and not seat.absent

@@ -8,11 +8,10 @@ from rattle.services.sync.leader import Leader
 from rattle.services.sync.outbox import Outbox
 from rattle.services.sync.seats import Seat
 from rattle.trainer.settings import SyncSection
-from rattle.wire.lockstep import Bye, Ping, Role
+from rattle.wire.lockstep import DROPPED, Bye, Ping, Role
 
 #: The longest time between two reminders of who is waited for, in seconds.
 LONGEST_REMINDER = 60.0
-_DROPPED = "dropped"
 _WHAT_COMES = {"wait": "it is waited for", "drop": "it loses its seat", "forward": "it is played on without"}
 
 
@@ -37,6 +36,11 @@ class Silence:
             if self._leader.rounds.stands_still:
                 self._leader.go_on(now)
 
+    def excuse(self, seconds: float, now: float) -> None:
+        """Overlook a time in which this process stood still, and heard nobody: what has come meanwhile is read next."""
+        for seat in self._leader.seats.values():
+            seat.heard_at = min(now, seat.heard_at + seconds)
+
     def look_after(self, seat: Seat, now: float) -> None:
         """Suspect who is silent, and ask who has not been heard for a heartbeat."""
         leader = self._leader
@@ -60,10 +64,10 @@ class Silence:
         self._out.say("WARNING", text, member=seat.name, tick=leader.rounds.tick)
         if policy == "drop":
             leader.rounds.lost.add(seat.name)
-            self._out.send(seat, Bye(leader.session, leader.epoch, seat.number, _DROPPED))
+            self._out.send(seat, Bye(leader.session, leader.epoch, seat.number, DROPPED))
             leader.remove(seat, now)
         elif policy == "forward":
-            seat.absent, seat.is_comparable = True, False
+            seat.absent, seat.is_comparable, seat.idle = True, False, False
             seat.told.rest()
             leader.stop_waiting_for(seat, now)
         else:

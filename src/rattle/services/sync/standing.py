@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rattle.services.sync.gathering import Arrivals
 from rattle.services.sync.leader import Leader
-from rattle.services.sync.outbox import Outbox
 from rattle.services.sync.seats import Seat
 
 
-def describe(leader: Leader, arrivals: Arrivals, out: Outbox, now: float) -> dict[str, Any]:
+def describe(leader: Leader, arrivals: Arrivals, datagrams: Mapping[str, int], now: float) -> dict[str, Any]:
     """Return what GET /v1/status answers for lockstep."""
     rounds = leader.rounds
     return {
@@ -25,7 +25,7 @@ def describe(leader: Leader, arrivals: Arrivals, out: Outbox, now: float) -> dic
         "members": [_member(seat, now) for seat in leader.seats.values()],
         "arrived": sorted(arrivals.lives),
         "wanted": arrivals.count,
-        "datagrams": {**out.counts, **out.codec.dropped},
+        "datagrams": dict(datagrams),
         "disagreements": [found._asdict() for found in leader.agreement.found.values()],
     }
 
