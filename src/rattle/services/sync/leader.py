@@ -131,6 +131,10 @@ class Leader:
             self._take_hashes(seat, done)
         self.stop_waiting_for(seat, now)
 
+    def is_answered_within(self, seconds: float) -> bool:
+        """Say whether one of those that are waited for usually answers so soon."""
+        return any(0 < seat.round_trips.mean < seconds for seat in self.rounds.waiting)
+
     def stop_waiting_for(self, seat: Seat, now: float) -> None:
         """Go on if this member was the last that was waited for."""
         if seat in self.rounds.waiting:
