@@ -23,6 +23,7 @@ from pydantic import BaseModel, Field, Json, ValidationError
 from rattle.policies.acting import check_parameters
 from rattle.policies.errors import PolicyError
 from rattle.policies.spec import PolicySpec
+from rattle.text import one_line
 
 FORMAT = "rattle.policy"
 FORMAT_VERSION = 1
@@ -98,7 +99,7 @@ def load_tensors(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     except KeyError as error:
         raise PolicyError(f"a safetensors file of something else: it holds numbers of type {error}") from None
     except (safetensors.SafetensorError, msgspec.DecodeError, ValueError) as error:
-        raise PolicyError(f"not a safetensors file, or a damaged one ({_one_line(error)})") from None
+        raise PolicyError(f"not a safetensors file, or a damaged one ({one_line(error)})") from None
     metadata = header.get("__metadata__") or {}
     if metadata.get("format", "").startswith("rattle."):
         length = int.from_bytes(data[:8], "little")
@@ -111,7 +112,7 @@ def load_policy(data: bytes) -> Policy:
     """Read a policy file; raises PolicyError when it is foreign, damaged, newer than this code or not finite."""
     tensors, metadata = load_tensors(data)
     if metadata.get("format") != FORMAT:
-        found = _one_line(metadata.get("format", "something else"))
+        found = one_line(metadata.get("format", "something else"))
         raise PolicyError(f"not a Rattle policy: a safetensors file of {found}")
     if metadata.get("format_version") != str(FORMAT_VERSION):
         raise PolicyError(
@@ -123,15 +124,10 @@ def load_policy(data: bytes) -> Policy:
     except ValidationError as error:
         first = error.errors()[0]
         reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise PolicyError(f"the policy's description is damaged ({_one_line(reason)})") from None
+        raise PolicyError(f"the policy's description is damaged ({one_line(reason)})") from None
     check_parameters(described.spec, tensors)
     for name, array in tensors.items():
         if not np.isfinite(array).all():
             raise PolicyError(f"parameter {name} holds values that are not finite numbers")
     environment = described.environment
     return Policy(described.spec, tensors, described.policy_version, environment.id, environment.settings)
-
-
-def _one_line(reason: object) -> str:
-    """Return a reason, which may quote anything that is in the file, as one line that a terminal can show."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in str(reason)).split())

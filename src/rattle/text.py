@@ -1,0 +1,13 @@
+"""Text of strangers, made fit for a terminal, a log line or an error message."""
+
+from __future__ import annotations
+
+
+def one_line(text: object, limit: int | None = None) -> str:
+    """Return a text as one printable line of at most `limit` characters.
+
+    Control characters, terminal escapes, line breaks and lone surrogates become blanks, and runs of blanks one blank.
+    A text that is cut ends in an ellipsis.
+    """
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())
+    return line if limit is None or len(line) <= limit else f"{line[: limit - 1]}…"
