@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from rattle.analytics.errors import AnalyticsError
-from rattle.analytics.plot import plot_learning_curves, smoothed
+from rattle.analytics.plot import _style, plot_learning_curves, smoothed
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.updates import NUMBERS, read_updates
 from rattle.analytics.writer import storing
@@ -98,3 +99,76 @@ def test_smoothing_keeps_a_constant_and_passes_gaps() -> None:
     np.testing.assert_allclose(smoothed(np.array([1.0, np.nan, 1.0]), 3), [1.0, np.nan, 1.0])
     noisy = np.random.default_rng(0).normal(size=1000)
     assert smoothed(noisy, 40)[100:].std() < 0.3
+
+
+def configured(root: Path, name: str, updates: int, returns: float, **settings: object) -> RunDirectory:
+    run = make_run(root, name)
+    run.config.write_text(yaml.safe_dump(settings))
+    write_rows(run, "updates", [update_row(run, version, mean_return=returns) for version in range(1, updates + 1)])
+    return run
+
+
+def legend(picture: Path) -> list[str]:
+    """Return the texts of the legend, which come last in an SVG."""
+    texts = [line.strip()[5:-4] for line in picture.read_text().splitlines() if line.strip().startswith("<!-- ")]
+    return [text for text in texts if "mean return " in text and "of the last" not in text]
+
+
+def test_runs_that_differ_in_other_settings_only_are_averaged(tmp_path: Path) -> None:
+    runs = [
+        configured(tmp_path, f"r{seed}{rate}", updates, returns, seed=seed, algorithm={"learning_rate": rate})
+        for seed, rate, updates, returns in [(1, 0.1, 30, 2.0), (2, 0.1, 30, 4.0), (1, 0.2, 30, 8.0)]
+    ]
+    output = tmp_path / "groups.svg"
+    plot_learning_curves(runs, output, group_by=["algorithm.learning_rate"])
+    assert legend(output) == [
+        "learning_rate=0.1 (2 runs): mean return 3.00",
+        "learning_rate=0.2 (1 run): mean return 8.00",
+    ]
+
+
+def test_a_mean_ends_where_fewer_than_half_of_the_runs_go_on(tmp_path: Path) -> None:
+    returns = {"a": (60, 100.0), "b": (20, 1.0), "c": (20, 3.0)}
+    runs = [configured(tmp_path, name, updates, value, seed=7) for name, (updates, value) in returns.items()]
+    output = tmp_path / "groups.svg"
+    plot_learning_curves(runs, output, group_by=["seed"])
+    assert legend(output) == [f"seed=7 (3 runs): mean return {104 / 3:.2f}"]
+
+
+def test_runs_are_labelled_by_settings(tmp_path: Path) -> None:
+    runs = [
+        configured(tmp_path, name, 5, 1.0, seed=seed, env={"size": [2, 3]})
+        for name, seed in zip("abc", (1, 2, 2), strict=True)
+    ]
+    output = tmp_path / "labels.svg"
+    plot_learning_curves(runs, output, label_by=["seed", "env.size"])
+    assert [text.partition(": mean")[0] for text in legend(output)] == [
+        "seed=1, size=[2, 3]",
+        "seed=2, size=[2, 3] (b)",
+        "seed=2, size=[2, 3] (c)",
+    ]
+
+
+@pytest.mark.parametrize("role", ["group_by", "label_by"])
+def test_a_setting_that_no_run_has_is_explained(tmp_path: Path, role: str) -> None:
+    run = configured(tmp_path, "a", 5, 1.0, algorithm={"learning_rate": 0.1})
+    with pytest.raises(AnalyticsError, match=r"no run here has a setting 'algorithm\.learning_rat': did you mean"):
+        plot_learning_curves([run], tmp_path / "x.svg", **{role: ["algorithm.learning_rat"]})
+
+
+def test_links_keep_their_own_names(tmp_path: Path) -> None:
+    run = configured(tmp_path, "20260102-snake-1", 5, 1.0, seed=1)
+    (tmp_path / "baseline").symlink_to(run.path)
+    output = tmp_path / "links.svg"
+    plot_learning_curves([RunDirectory(tmp_path / "baseline")], output)
+    assert legend(output) == ["baseline: mean return 1.00"]
+
+
+def test_forty_runs_have_lines_of_their_own_and_room_for_the_curves(tmp_path: Path) -> None:
+    assert len({(style["color"], str(style["linestyle"])) for style in (_style(n, 1.0) for n in range(40))}) == 40
+    runs = [configured(tmp_path, f"run-{number}", 3, 1.0, seed=number) for number in range(30)]
+    plot_learning_curves(runs, tmp_path / "many.png")
+    with Image.open(tmp_path / "many.png") as picture:
+        width, height = picture.size
+    assert width == 1560
+    assert 840 < height < 1.3 * 840

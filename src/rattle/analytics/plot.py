@@ -1,10 +1,11 @@
-"""Learning curves of one or several runs in one figure."""
+"""Learning curves of one or several runs, or of groups of runs, in one figure."""
 
 from __future__ import annotations
 
 import errno
 import io
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -14,7 +15,8 @@ import numpy as np
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.extras import require
 from rattle.analytics.run_directory import RunDirectory
-from rattle.analytics.updates import Curve, read_updates
+from rattle.analytics.run_settings import described
+from rattle.analytics.updates import NUMBERS, Curve, read_updates
 from rattle.analytics.writer import write_atomically
 
 if TYPE_CHECKING:
@@ -28,7 +30,19 @@ _FORMATS: Final = ("png", "svg", "pdf")
 _NOT_TO_BE_WRITTEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _FEW: Final = 20  # updates: fewer are marked by dots, and not smoothed
 _COLOURS: Final = ("#3465c0", "#d1495b", "#2a9d8f", "#e9a23b", "#7b4fa6", "#6c757d", "#8c5e34", "#c2529b")
+#: Each round through the colours has a dash of its own, so that 40 lines can be told apart.
+_DASHES: Final = ("solid", "dashed", "dotted", "dashdot", (0, (8, 2, 1, 2, 1, 2)))
 _INK: Final = "#2b2f36"
+_GROUP_POINTS: Final = 400  # at which the curves of a group are averaged
+_INCHES: Final = (13.0, 7.0)  # without the legend
+
+
+class _Line(NamedTuple):
+    """What is drawn in one colour: a run, or the mean of a group with one standard deviation around it."""
+
+    name: str
+    curve: Mapping[str, Curve]
+    deviation: Mapping[str, Curve] | None = None
 
 
 class _Panel(NamedTuple):
@@ -48,11 +62,22 @@ _SIDE: Final = (
 )
 
 
-def plot_learning_curves(runs: Sequence[RunDirectory], output: Path, x: X = "env_steps") -> None:
-    """Draw the learning curves of runs over `x` into a PNG (or SVG, PDF) file, one colour a run.
+def plot_learning_curves(
+    runs: Sequence[RunDirectory],
+    output: Path,
+    x: X = "env_steps",
+    *,
+    group_by: Sequence[str] = (),
+    label_by: Sequence[str] = (),
+) -> None:
+    """Draw the learning curves of runs over `x` into a PNG (or SVG, PDF) file.
 
-    Losses, entropy and speed are smoothed, with what was measured faintly behind them. A run without updates is
-    named in the legend; raises AnalyticsError when no run has any.
+    Runs that agree in the settings `group_by` become one line, their mean as far as half of them go, in a band of one
+    standard deviation. Without groups each run has a line, named by the settings `label_by`, or by its directory.
+    Losses, entropy and speed are smoothed; a run's are also drawn faintly as they were measured. A run without updates
+    is named in the legend.
+
+    Raises AnalyticsError when no run has updates, and for a setting that no run has.
     """
     form = output.suffix.removeprefix(".").lower() or "png"
     if form not in _FORMATS:
@@ -62,10 +87,60 @@ def plot_learning_curves(runs: Sequence[RunDirectory], output: Path, x: X = "env
     if not any(len(curve["env_steps"]) for curve in curves):
         names = ", ".join(run.path.name for run in runs) or "no run"
         raise AnalyticsError(f"nothing to plot: {names} has no updates yet; plot again when it has trained for a while")
-    figure = _figure([run.path.resolve().name for run in runs], curves, x)
+    if group_by:
+        lines = list(_groups(described(runs, group_by), curves, x))
+    else:
+        lines = [_Line(name, curve) for name, curve in zip(_names(runs, label_by), curves, strict=True)]
+    figure = _figure(lines, x)
     picture = io.BytesIO()
     figure.savefig(picture, format=form, dpi=120)
     _store(picture.getvalue(), output)
+
+
+def _names(runs: Sequence[RunDirectory], label_by: Sequence[str]) -> list[str]:
+    """Return what the runs are called: their own directory's names (or links'), or the settings that are asked for."""
+    own = [Path(os.path.normpath(run.path.absolute())).name for run in runs]
+    if not label_by:
+        return own
+    labels = described(runs, label_by)
+    return [label if labels.count(label) == 1 else f"{label} ({name})" for label, name in zip(labels, own, strict=True)]
+
+
+def _groups(keys: Sequence[str], curves: Sequence[Mapping[str, Curve]], x: X) -> Iterator[_Line]:
+    """Give a line for each different key, in the order in which they come."""
+    for key in dict.fromkeys(keys):
+        members = [curve for own, curve in zip(keys, curves, strict=True) if own == key and len(curve[x])]
+        name = f"{key} ({len(members)} run{'s' * (len(members) != 1)})"
+        yield _averaged(name, members, x) if members else _Line(name, {column: np.array([]) for column in NUMBERS})
+
+
+def _averaged(name: str, members: Sequence[Mapping[str, Curve]], x: X) -> _Line:
+    """Return the mean of several runs' curves where at least half of them are known.
+
+    Further on it would follow which runs have ended, not how they learn.
+    """
+    ends = [float(curve[x][-1]) for curve in members]
+    at = np.linspace(min(float(curve[x][0]) for curve in members), max(ends), _GROUP_POINTS)
+    mean: dict[str, Curve] = {x: at}
+    deviation: dict[str, Curve] = {}
+    for column in (panel.column for panel in (_MAIN, *_SIDE)):
+        values = np.array([_resampled(curve[x], curve[column], at) for curve in members])
+        known = np.isfinite(values)
+        count = known.sum(axis=0)
+        count = np.where(2 * count >= len(members), count, 0)  # no mean of nothing: NaN
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean[column] = np.where(known, values, 0.0).sum(axis=0) / count
+            squares = np.where(known, (values - mean[column]) ** 2, 0.0).sum(axis=0)
+            deviation[column] = np.sqrt(squares / count)
+    return _Line(name, mean, deviation)
+
+
+def _resampled(x: Curve, values: Curve, at: Curve) -> Curve:
+    """Return a curve at other places: linear in between, NaN outside of what is known."""
+    known = np.isfinite(values)
+    if not known.any():
+        return np.full_like(at, np.nan)
+    return np.interp(at, x[known], values[known], left=np.nan, right=np.nan)
 
 
 def _store(picture: bytes, output: Path) -> None:
@@ -89,35 +164,33 @@ def smoothed(values: Curve, span: float) -> Curve:
     return result
 
 
-def _figure(names: Sequence[str], curves: Sequence[Mapping[str, Curve]], x: X) -> Figure:
+def _figure(lines: Sequence[_Line], x: X) -> Figure:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 7), layout="constrained", facecolor="white")
+    columns = 1 if len(lines) <= 3 else 2 if len(lines) <= 8 else 3
+    size = 10.0 if len(lines) <= 8 else 8.0
+    # The picture grows with its legend, which so takes nothing from the curves.
+    legend = max(0, -(-len(lines) // columns) - 3) * size * 1.6 / 72
+    figure = Figure(figsize=(_INCHES[0], _INCHES[1] + legend), layout="constrained", facecolor="white")
     grid = figure.add_gridspec(3, 4)
     main = figure.add_subplot(grid[:, :2])
-    _draw(main, _MAIN, curves, x)
+    _draw(main, _MAIN, lines, x)
     main.set_xlabel(_X_LABELS[x], color=_INK)
     main.title.set_fontsize(13)
     for place, panel in enumerate(_SIDE):
         axes = figure.add_subplot(grid[place // 2, 2 + place % 2])
-        _draw(axes, panel, curves, x)
+        _draw(axes, panel, lines, x)
         axes.tick_params(labelsize=8)
         axes.title.set_fontsize(10)
-    _add_legend(figure, names, curves)
+    _add_legend(figure, lines, columns, size)
     return figure
 
 
-def _draw(axes: Axes, panel: _Panel, curves: Sequence[Mapping[str, Curve]], x: X) -> None:
+def _draw(axes: Axes, panel: _Panel, lines: Sequence[_Line], x: X) -> None:
     from matplotlib.ticker import EngFormatter
 
-    for number, curve in enumerate(curves):
-        colour, values = _colour(number), curve[panel.column]
-        few = len(values) < _FEW
-        style: dict[str, Any] = {"color": colour, "linewidth": 1.8, "marker": "o" if few else None, "markersize": 4}
-        if panel.smooth and not few:
-            axes.plot(curve[x], values, color=colour, linewidth=0.6, alpha=0.25)
-            values = smoothed(values, len(values) / 25)
-        axes.plot(curve[x], values, **style)
+    for number, line in enumerate(lines):
+        _draw_line(axes, panel, line, x, _style(number, 1.8 if len(lines) <= 8 else 1.2))
     axes.set_title(panel.title, loc="left", color=_INK)
     axes.grid(color="#e4e7eb", linewidth=0.8)
     axes.tick_params(colors=_INK, length=0)
@@ -128,13 +201,36 @@ def _draw(axes: Axes, panel: _Panel, curves: Sequence[Mapping[str, Curve]], x: X
         axes.set_ylim(bottom=0)
 
 
-def _add_legend(figure: Figure, names: Sequence[str], curves: Sequence[Mapping[str, Curve]]) -> None:
+def _draw_line(axes: Axes, panel: _Panel, line: _Line, x: X, style: dict[str, Any]) -> None:
+    if not len(line.curve[x]):
+        return
+    at, values = line.curve[x], line.curve[panel.column]
+    few = len(values) < _FEW
+    if line.deviation is not None:
+        known = np.isfinite(values)
+        middle, around = values[known], line.deviation[panel.column][known]
+        axes.fill_between(at[known], middle - around, middle + around, color=style["color"], alpha=0.18, linewidth=0)
+    if panel.smooth and not few:
+        if line.deviation is None:
+            axes.plot(at, values, color=style["color"], linewidth=0.6, alpha=0.25)
+        values = smoothed(values, len(values) / 25)
+    axes.plot(at, values, **style, marker="o" if few else None, markersize=4)
+
+
+def _add_legend(figure: Figure, lines: Sequence[_Line], columns: int, size: float) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=_colour(number), linewidth=3) for number in range(len(names))]
-    labels = [_label(name, curve["mean_return"]) for name, curve in zip(names, curves, strict=True)]
+    handles = [Line2D([], [], **_style(number, 2.0)) for number in range(len(lines))]
+    labels = [_label(line.name, line.curve["mean_return"]) for line in lines]
     figure.legend(
-        handles, labels, loc="outside upper left", frameon=False, labelcolor=_INK, ncols=2 if len(names) > 3 else 1
+        handles,
+        labels,
+        loc="outside upper left",
+        frameon=False,
+        labelcolor=_INK,
+        ncols=columns,
+        fontsize=size,
+        handlelength=3.5,
     )
 
 
@@ -145,5 +241,6 @@ def _label(name: str, returns: Curve) -> str:
     return f"{name}: mean return {known[-1]:.2f}" if len(known) else name
 
 
-def _colour(number: int) -> str:
-    return _COLOURS[number % len(_COLOURS)]
+def _style(number: int, width: float) -> dict[str, Any]:
+    dash = _DASHES[number // len(_COLOURS) % len(_DASHES)]
+    return {"color": _COLOURS[number % len(_COLOURS)], "linestyle": dash, "linewidth": width}

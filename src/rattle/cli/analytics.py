@@ -48,8 +48,28 @@ def query(sql: str, names: tuple[str, ...], output: Literal["pretty", "csv", "js
 @click.argument("names", metavar="RUN...", nargs=-1, required=True)
 @click.option("--output", "-o", type=FILE, help="The picture to write.  [default: learning_curve.png in the run]")
 @click.option("--x", type=click.Choice(["env_steps", "seconds"]), default="env_steps", show_default=True)
-def plot(names: tuple[str, ...], output: Path | None, x: Literal["env_steps", "seconds"]) -> None:
-    """Draw learning curves, several runs in one figure."""
+@click.option(
+    "--group-by",
+    multiple=True,
+    metavar="SETTING",
+    help="Draw the mean of the runs that agree in this setting, in a band of one standard deviation; may be repeated.",
+)
+@click.option(
+    "--label", multiple=True, metavar="SETTING", help="Name the runs by this setting in the legend; may be repeated."
+)
+def plot(
+    names: tuple[str, ...],
+    output: Path | None,
+    x: Literal["env_steps", "seconds"],
+    group_by: tuple[str, ...],
+    label: tuple[str, ...],
+) -> None:
+    """Draw learning curves, several runs in one figure.
+
+    \b
+    rattle plot latest
+    rattle plot runs/* --group-by algorithm.learning_rate --output seeds.png
+    """  # noqa: D301  # \b is click's mark for lines that stay as they are
     from rattle.analytics.plot import plot_learning_curves
     from rattle.analytics.run_directory import find_run
 
@@ -57,7 +77,7 @@ def plot(names: tuple[str, ...], output: Path | None, x: Literal["env_steps", "s
     if output is None and len(found) > 1:
         raise click.UsageError("several runs belong to no run's directory: name the picture with --output")
     path = output or found[0].path / "learning_curve.png"
-    plot_learning_curves(found, path, x)
+    plot_learning_curves(found, path, x, group_by=group_by, label_by=label)
     click.echo(f"learning curve: {path}")
 
 

@@ -1,0 +1,50 @@
+"""The settings of a run by their dotted keys, as its config.yaml has them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.run_directory import RunDirectory
+
+
+def flat_settings(run: RunDirectory) -> dict[str, str]:
+    """Return each setting of a run as text by its key, such as `algorithm.learning_rate`; lists are JSON.
+
+    A run whose config.yaml cannot be read has no settings.
+    """
+    try:
+        values = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return dict(_flat(values, "")) if isinstance(values, dict) else {}
+
+
+def described(runs: Sequence[RunDirectory], keys: Sequence[str]) -> list[str]:
+    """Return for each run the settings under `keys` as `key=value, key=value`; a run that lacks one has a dash.
+
+    The last part of a key stands for it where that is clear. Raises AnalyticsError for a key that no run has.
+    """
+    settings = [flat_settings(run) for run in runs]
+    known = sorted({key for own in settings for key in own})
+    for key in keys:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "docs/settings.md lists them"
+            raise AnalyticsError(f"no run here has a setting '{key}': {hint}")
+    short = [key.rpartition(".")[2] for key in keys]
+    names = short if len(set(short)) == len(short) else keys
+    return [", ".join(f"{name}={own.get(key, '-')}" for name, key in zip(names, keys, strict=True)) for own in settings]
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value, default=str)
