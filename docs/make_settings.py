@@ -50,9 +50,16 @@ Made from their definitions by `python docs/make_settings.py`.
 
 Settings come from the experiment's YAML file, then from environment variables, then from `--set`; the later wins. The
 key `train.steps` is `train: {steps: 1000}` in YAML, `RATTLE_TRAIN__STEPS=1000` in the environment and
-`--set train.steps=1000` on the command line; values are read as YAML. `--steps`, `--seconds` and `--seed` are short for
-the settings of these names. A Gymnasium environment (`gym:ID`) takes the keyword arguments of `gymnasium.make` beside
-`id` and `worlds`, a PettingZoo module (`pettingzoo:MODULE`) those of its `parallel_env`.
+`--set train.steps=1000` on the command line. `--steps`, `--seconds` and `--seed` are short for the settings of these
+names. Numbers are written 1000000, 1_000_000 or 1e6, lists `[64, 64]`, nothing `null`, and text that looks like one of
+these in quotes. An empty variable, or a key of the file without a value, says nothing; `--set` needs a value.
+
+A Gymnasium environment (`gym:ID`) takes the keyword arguments of `gymnasium.make` beside `id` and `worlds`, a
+PettingZoo module (`pettingzoo:MODULE`) those of its `parallel_env`.
+
+The defaults are tuned for `snake`. For other environments, such as CartPole, begin with `env.worlds=32`,
+`algorithm.value_weight=0.05` and `policy.activation=tanh`: fewer worlds make more updates of the same steps, and large
+returns would otherwise let the value head's error drown the policy's gradient.
 """
 
 

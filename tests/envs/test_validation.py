@@ -43,13 +43,13 @@ def test_good_values_become_the_model() -> None:
         ({"lenght": 3}, "bad settings of cart: unknown key 'lenght', did you mean 'length'?"),
         ({"front": {"radios": 3}}, "bad settings of cart: unknown key 'front.radios', did you mean 'radius'?"),
         ({"zzz": 3}, "bad settings of cart: unknown key 'zzz', known are wheels, front, length"),
-        ({"front": {"radius": -1}}, "bad settings of cart: 'front.radius': Input should be greater than 0, got -1"),
-        ({"wheels": [{"radios": 1}]}, "bad settings of cart: unknown key 'wheels.0.radios'"),
+        ({"front": {"radius": -1}}, "bad settings of cart: front.radius: more than 0.0 is wanted, got -1"),
+        ({"wheels": [{"radios": 1}]}, "bad settings of cart: unknown key 'wheels.0.radios', did you mean 'radius'?"),
         ({"length": 11}, "bad settings of cart: a cart that long does not turn"),
         (
             {"length": "long", "front": 1},
-            "bad settings of cart: 'front': Input should be a valid dictionary or instance of Wheel, got 1; "
-            "'length': Input should be a valid integer, unable to parse string as an integer, got 'long'",
+            "bad settings of cart: front: a section with keys of its own is wanted, such as front.radius=1.0, got 1; "
+            "length: a whole number is wanted, such as 2, got 'long'",
         ),
     ],
 )

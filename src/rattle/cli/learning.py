@@ -52,8 +52,7 @@ def train(
         resume(resume_run, steps, seconds, choose_display(as_json=as_json))
         return
     flags = {"train.steps": steps, "train.seconds": seconds, "seed": seed}
-    given = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    settings = load_settings(experiment, [*overrides, *given], os.environ)
+    settings = load_settings(experiment, overrides, os.environ, flags=flags)
     start(settings, run_dir, choose_display(as_json=as_json))
 
 

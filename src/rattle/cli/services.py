@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -47,10 +46,9 @@ def env_service(
     from rattle.services.env.serve import run
     from rattle.trainer.settings_sources import load_settings
 
-    flags = {"host": host, "port": port, "clock": clock, "fps": fps, "sync_port": sync_port}
-    given = [f"env_service.{key}={value}" for key, value in flags.items() if value is not None]
-    given += [f"seed={seed}"] if seed is not None else []
-    run(load_settings(experiment, [*overrides, *given], os.environ))
+    own = {"host": host, "port": port, "clock": clock, "fps": fps, "sync_port": sync_port}
+    flags = {"seed": seed, **{f"env_service.{key}": value for key, value in own.items()}}
+    run(load_settings(experiment, overrides, os.environ, flags=flags))
 
 
 class _MockEnvCommand(click.Command):
@@ -179,9 +177,8 @@ def training_service(
     from rattle.services.training.serve import run
     from rattle.trainer.settings_sources import load_settings
 
-    flags = {"host": host, "port": port, "mode": mode}
-    given = [f"training.{key}={value}" for key, value in flags.items() if value is not None]
-    run(load_settings(experiment, [*overrides, *given], os.environ), run_dir)
+    flags = {"training.host": host, "training.port": port, "training.mode": mode}
+    run(load_settings(experiment, overrides, os.environ, flags=flags), run_dir)
 
 
 @click.command("inference")
@@ -218,11 +215,9 @@ def inference_service(
     from rattle.services.inference.serve import run
     from rattle.trainer.settings_sources import load_settings
 
-    flags = {"host": host, "port": port, "grpc_port": grpc_port}
-    given = [f"inference.{key}={value}" for key, value in flags.items() if value is not None]
-    lists = {"training": training, "envs": envs}
-    given += [f"inference.{key}={json.dumps(values)}" for key, values in lists.items() if values]
-    run(load_settings(experiment, [*overrides, *given], os.environ), policy)
+    own = {"host": host, "port": port, "grpc_port": grpc_port, "training": training or None, "envs": envs or None}
+    flags = {f"inference.{key}": value for key, value in own.items()}
+    run(load_settings(experiment, overrides, os.environ, flags=flags), policy)
 
 
 @click.command("sync")
@@ -256,7 +251,7 @@ def sync_service(
     participants: tuple[str, ...],
     history: Path | None,
     overrides: tuple[str, ...],
-    **flags: Any,
+    **own: Any,
 ) -> None:
     """Tell others when to tick, over UDP.
 
@@ -271,9 +266,8 @@ def sync_service(
     from rattle.services.sync.serve import run
     from rattle.trainer.settings_sources import load_settings
 
-    given = [f"sync.{key}={value}" for key, value in {"mode": mode, **flags}.items() if value is not None]
-    given += [f"sync.participants={json.dumps(participants)}"] if participants else []
-    settings = load_settings(experiment, [*overrides, *given], os.environ)
+    flags = {f"sync.{key}": value for key, value in {**own, "participants": participants or None}.items()}
+    settings = load_settings(experiment, overrides, os.environ, flags={**flags, "sync.mode": mode})
     if settings.sync.mode == "none":
-        settings = load_settings(experiment, [*overrides, *given, "sync.mode=pace"], os.environ)
+        settings = load_settings(experiment, overrides, os.environ, flags={**flags, "sync.mode": "pace"})
     run(settings, history)

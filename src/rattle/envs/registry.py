@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rattle.envs.errors import EnvError
@@ -52,11 +52,14 @@ def make_worlds(
     raise _unknown(environment)
 
 
-def validate(environment: str, settings: Mapping[str, Any], *, allow_imports: bool = True) -> dict[str, Any]:
+def validate(
+    environment: str, settings: Mapping[str, Any], *, allow_imports: bool = True, beside: Iterable[str] = ()
+) -> dict[str, Any]:
     """Return the full settings of an environment, defaults filled in, without building a world.
 
     Raises EnvError as `make_worlds` does. What an environment of Gymnasium or PettingZoo accepts shows only when it is
-    built: here its name is looked up and its settings are returned as they are.
+    built: here its name is looked up and its settings are returned as they are. `beside` are keys that stand in the
+    same section and are not the environment's: they are guessed for unknown keys too.
     """
     if environment.startswith(GYM_PREFIX):
         from rattle.envs.gymnasium_ids import find_spec
@@ -71,7 +74,7 @@ def validate(environment: str, settings: Mapping[str, Any], *, allow_imports: bo
     if environment == "snake":
         from rattle.envs.snake.settings import SnakeSettings
 
-        return validated(SnakeSettings, settings, environment).model_dump()
+        return validated(SnakeSettings, settings, environment, beside).model_dump()
     raise _unknown(environment)
 
 

@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from rattle.envs.errors import EnvError
+from rattle.text import one_line
 
 Model = TypeVar("Model", bound=BaseModel)
 
+_SHOWN_CHARACTERS = 60
 
-def validated(model: type[Model], values: Mapping[str, Any], owner: str) -> Model:
-    """Return `values` as a `model`; raises EnvError whose one line names every bad key of `owner`."""
+
+class StrictSettings(BaseModel):
+    """Settings that know all their keys and take true and false for nothing but themselves."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_numbers(cls, values: Any) -> Any:
+        """Take true, which Pydantic takes for 1, for the word, which is no number."""
+        if not isinstance(values, Mapping):
+            return values
+        types = {name: set(_types_in(field.annotation)) for name, field in cls.model_fields.items()}
+        numbers = {name for name, found in types.items() if found & {int, float} and bool not in found}
+        return {name: _as_words(value) if name in numbers else value for name, value in values.items()}
+
+
+def validated(model: type[Model], values: Mapping[str, Any], owner: str, beside: Iterable[str] = ()) -> Model:
+    """Return `values` as a `model`; raises EnvError whose one line names every bad key of `owner`.
+
+    `beside` are keys that stand in the same section and belong to others: they are guessed for unknown keys too.
+    """
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        complaints = "; ".join(_complaint(model, details) for details in error.errors())
+        complaints = "; ".join(complaint(model, details, beside) for details in error.errors(include_url=False))
         raise EnvError(f"bad settings of {owner}: {complaints}") from None
 
 
@@ -29,21 +53,141 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f", did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
 
 
-def _complaint(model: type[BaseModel], details: ErrorDetails) -> str:
-    key = ".".join(str(part) for part in details["loc"])
+def complaint(model: type[BaseModel], details: ErrorDetails, beside: Iterable[str] = ()) -> str:
+    """Return a line about one error of `model`: the key as the user wrote it, what is wanted, and what was found."""
+    place, field, known = _follow(model, details["loc"])
+    key = ".".join(place)
     if details["type"] == "extra_forbidden":
-        known = _keys_beside(model, details["loc"])
-        hint = nearest(str(details["loc"][-1]), known) or (f", known are {', '.join(known)}" if known else "")
+        own = [*known, *(beside if len(place) == 1 else ())]
+        hint = nearest(place[-1], own) or (f", known are {', '.join(known)}" if known else "")
         return f"unknown key '{key}'{hint}"
-    message = details["msg"].removeprefix("Value error, ")
-    return f"'{key}': {message}, got {details['input']!r}" if key else message
+    if details["type"] == "value_error":
+        message = details["msg"].removeprefix("Value error, ")
+        return f"{key}: {message}" if key else message
+    found = details["ctx"]["tag"] if details["type"] == "union_tag_invalid" else details["input"]
+    return f"{key}: {_wanted(details, field, key)}, got {_shown(found)}{_advice(details['type'], found, key)}"
 
 
-def _keys_beside(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
-    """List the keys that exist where `place` points, following nested models."""
-    for part in place[:-1]:
-        nested = model.model_fields[str(part)].annotation
-        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
-            return []
-        model = nested
-    return list(model.model_fields)
+def _follow(
+    model: type[BaseModel] | None, location: tuple[int | str, ...]
+) -> tuple[list[str], FieldInfo | None, list[str]]:
+    """Return a location as the user wrote it, the setting there, and the keys that exist beside it.
+
+    Pydantic names the member of a union (the algorithm's id) in its locations; the user does not.
+    """
+    place: list[str] = []
+    field: FieldInfo | None = None
+    choices: list[type[BaseModel]] = [model] if model else []
+    for part in location:
+        tagged = [choice for choice in choices if choice.model_fields.get("id", FieldInfo()).default == part]
+        if len(choices) > 1 and tagged:
+            choices = tagged
+            continue
+        place.append(str(part))
+        fields = {name: info for choice in choices for name, info in choice.model_fields.items()}
+        known = list(fields)
+        if isinstance(part, str):
+            field = fields.get(part)
+            choices = [] if field is None else [t for t in _types_in(field.annotation) if _is_model(t)]
+    return place, field, known if location and isinstance(location[-1], str) else []
+
+
+def _as_words(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_as_words(part) for part in value]
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _types_in(annotation: Any) -> Iterator[Any]:
+    """List the types that an annotation is made of."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _types_in(part)
+
+
+#: By the beginnings of Pydantic's names of errors: what is wanted.
+_WANTED = {
+    "int_": "a whole number is wanted, such as {number}",
+    "float_": "a number is wanted, such as {number}",
+    "finite_number": "a finite number is wanted",
+    "bool_": "true or false is wanted",
+    "string_type": "text is wanted",
+    "string_pattern": "the text must match {pattern}{like}",
+    "string_too_short": "text of at least {min_length} is wanted",
+    "string_too_long": "text of at most {max_length} characters is wanted",
+    "too_short": "a list of at least {min_length} is wanted",
+    "too_long": "a list of at most {max_length} is wanted",
+    "tuple_": "a list is wanted, such as {list}",
+    "list_": "a list is wanted, such as {list}",
+    "model_": "a section with keys of its own is wanted{inner}",
+    "dict_": "a section with keys of its own is wanted",
+    "union_tag_not_found": "say in {key}.id which one is meant",
+    "union_tag_invalid": "choose one of {expected_tags} for {key}.id",
+    "literal_error": "choose {expected}",
+    "missing": "a value is wanted",
+    "greater_than_equal": "at least {ge} is wanted",
+    "greater_than": "more than {gt} is wanted",
+    "less_than_equal": "at most {le} is wanted",
+    "less_than": "less than {lt} is wanted",
+    "invalid_key": "keys are text",
+}
+
+
+def _wanted(details: ErrorDetails, field: FieldInfo | None, key: str) -> str:
+    """Say what belongs here, with an example where the kind of value is wrong."""
+    kind, example = details["type"], _example(field)
+    for beginning, wanted in _WANTED.items():
+        if kind.startswith(beginning):
+            otherwise = 1000 if beginning == "int_" else 0.5
+            parts = example if isinstance(example, tuple) and example else ("first", "second")
+            return wanted.format(
+                **details.get("ctx", {}),
+                key=key,
+                number=example if isinstance(example, (int, float)) else otherwise,
+                list=f"[{', '.join(map(str, parts))}]",
+                like=f", as '{example}' does" if isinstance(example, str) else "",
+                inner=_a_key(example, key),
+            )
+    return f"{details['msg'].removeprefix('Input should be ')} is wanted"
+
+
+def _example(field: FieldInfo | None) -> Any:
+    """Return a value that would be right: the default, or the one that the definition gives."""
+    default = field.get_default(call_default_factory=True) if field and not field.is_required() else None
+    return field.examples[0] if field and field.examples else default
+
+
+def _a_key(example: Any, key: str) -> str:
+    """Return an example of a key in the section `key`."""
+    if not isinstance(example, BaseModel):
+        return ""
+    name, value = next(iter(example.model_dump().items()))
+    return f", such as {key}.{name}={value}"
+
+
+def _shown(found: Any) -> str:
+    """Return what was found, in the words of YAML and without what nobody else may read."""
+    if isinstance(found, Mapping):
+        return "a section"
+    if isinstance(found, (list, tuple)):
+        return "a list"
+    if found is None or isinstance(found, bool):
+        return {None: "null", True: "true", False: "false"}[found]
+    text = f"'{found}'" if isinstance(found, str) else str(found)
+    text = one_line(re.sub(r"//[^/@]*@", "//…@", text))
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+
+
+def _advice(kind: str, found: Any, key: str) -> str:
+    """Return how to write what was probably meant, or nothing."""
+    if kind == "string_type" and isinstance(found, (bool, int, float)):
+        return f', which is text in quotes only: "{_shown(found)}", or --set {key}=\'"{_shown(found)}"\''
+    if kind in ("tuple_type", "list_type") and isinstance(found, str):
+        return f": write [{_shown(found).strip(chr(39))}]"
+    if isinstance(found, str) and found.lower() == "none":
+        return ": nothing is written null"
+    return ""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from rattle.envs.validation import StrictSettings
 from rattle.learning.returns import discounted_returns, first_episodes, generalised_advantages
 from rattle.learning.rollout import Rollout
 
@@ -71,10 +72,8 @@ class Algorithm(Protocol):
         """Return the sums of the loss over the samples of a batch, or of some rows of one."""
 
 
-class _Settings(BaseModel):
+class _Settings(StrictSettings):
     """What both algorithms can be told."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     # Adam multiplies the two and squares the gradient: within these bounds, a finite gradient leaves everything finite.
     learning_rate: float = Field(1e-3, gt=0, le=1e15, description="Step size of Adam.")

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from rattle.envs.validation import StrictSettings
 from rattle.learning.algorithms import A2C, AlgorithmSettings
 from rattle.policies.spec import Activation
 
 #: Sections that may be written as a single value, and the key in them that it is the value of.
-SHORT_FORMS = {"sync": "mode"}
+SHORT_FORMS = {"sync": "mode", "algorithm": "id"}
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class EnvironmentSection(BaseModel):
+class EnvironmentSection(StrictSettings):
     """Which environment, how many worlds of it, and the environment's own settings beside these."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -31,6 +28,7 @@ class EnvironmentSection(BaseModel):
     url: str | None = Field(
         None,
         pattern=r"^https?://",
+        examples=["http://127.0.0.1:5000"],
         description="Play in the environment server at this address; null: in this process.",
     )
     wait_seconds: float = Field(60.0, ge=0, description="How long to wait for an environment server that is away.")
@@ -41,10 +39,10 @@ class EnvironmentSection(BaseModel):
         return dict(self.model_extra or {})
 
 
-class EnvServiceSection(_Section):
+class EnvServiceSection(StrictSettings):
     """The Env service: where it listens, what advances the world of the agent API, and what it allows."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all, :: for all of IPv6 too.")
     port: int = Field(5000, ge=0, le=65535, description="Port to listen on; 0: any free one.")
     clock: Literal["realtime", "turns", "sync"] = Field(
         "realtime", description="realtime: `fps` ticks a second; turns: when all have moved; sync: by datagrams."
@@ -64,10 +62,10 @@ class EnvServiceSection(_Section):
     max_connections: int = Field(20_000, ge=1, description="Connections at a time; more are answered with 503.")
 
 
-class TrainingSection(_Section):
+class TrainingSection(StrictSettings):
     """The Training service: where it listens, which rollouts it learns from, and what it allows."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all, :: for all of IPv6 too.")
     port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0: any free one.")
     mode: Literal["sync", "async"] = Field(
         "sync",
@@ -93,10 +91,10 @@ class TrainingSection(_Section):
         return policies
 
 
-class InferenceSection(_Section):
+class InferenceSection(StrictSettings):
     """The Inference service: where it listens, which agents it plays, and what it allows."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all, :: for all of IPv6 too.")
     port: int = Field(8000, ge=0, le=65535, description="Port of the REST API; 0: any free one.")
     grpc_port: int = Field(8001, ge=0, le=65535, description="Port of the gRPC API; 0: any free one.")
     training: tuple[str, ...] = Field(
@@ -120,7 +118,7 @@ class InferenceSection(_Section):
     max_connections: int = Field(4096, ge=1, description="Connections at a time; more are answered with 503.")
 
 
-class SyncSection(_Section):
+class SyncSection(StrictSettings):
     """The Sync service, where it listens and whom it leads; and its members: where they find it."""
 
     mode: Literal["none", "pace", "lockstep"] = Field(
@@ -128,7 +126,7 @@ class SyncSection(_Section):
         description="pace: datagrams at a fixed frequency advance the agent API's world; lockstep: every tick "
         "waits for all who take part, so that a run is the same every time. `sync: lockstep` is short for this key.",
     )
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all, :: for all of IPv6 too.")
     port: int = Field(5555, ge=0, le=65535, description="UDP port to listen on; 0: any free one.")
     http_port: int = Field(8005, ge=0, le=65535, description="Port of status and metrics, HTTP; 0: any free one.")
     frequency: float | None = Field(
@@ -156,6 +154,7 @@ class SyncSection(_Section):
     name: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        examples=["inference-0"],
         description="Members: name of this one; null: env, or inference- and inference.index.",
     )
     loss: float = Field(0.0, ge=0, le=0.9, description="For tests: the fraction of sent datagrams that are lost.")
@@ -164,7 +163,7 @@ class SyncSection(_Section):
     )
 
 
-class TopologySection(_Section):
+class TopologySection(StrictSettings):
     """How many processes `rattle up` starts."""
 
     env: int = Field(1, ge=1, le=64, description="Env services; none is started where env.url is set.")
@@ -175,7 +174,7 @@ class TopologySection(_Section):
     )
 
 
-class PolicySection(_Section):
+class PolicySection(StrictSettings):
     """The network that acts."""
 
     hidden_sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
@@ -184,7 +183,7 @@ class PolicySection(_Section):
     activation: Activation = Field("relu", description="relu or tanh.")
 
 
-class TrainSection(_Section):
+class TrainSection(StrictSettings):
     """How long to train, and on what."""
 
     steps: int | None = Field(
@@ -199,7 +198,7 @@ class TrainSection(_Section):
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where the learner computes: cpu, or cuda for a GPU.")
 
 
-class RecordSection(_Section):
+class RecordSection(StrictSettings):
     """What is kept of the games besides their results."""
 
     every_episodes: int = Field(
@@ -207,13 +206,13 @@ class RecordSection(_Section):
     )
 
 
-class LogSection(_Section):
+class LogSection(StrictSettings):
     """Where else numbers go."""
 
     tensorboard: bool = Field(False, description="Write TensorBoard event files into the run directory too.")
 
 
-class ExperimentSettings(_Section):
+class ExperimentSettings(StrictSettings):
     """An experiment."""
 
     name: str = Field("snake", min_length=1, max_length=80, pattern=r"^[A-Za-z0-9._-]+$", description="Names its runs.")

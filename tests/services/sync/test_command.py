@@ -78,7 +78,7 @@ def test_both_signals_stop_it_in_good_order() -> None:
         (("--participant", "main-0"), "sync.participants: 'main-0' is no HOST:PORT"),
         ((*PARTICIPANT, *PARTICIPANT), "sync.participants: 127.0.0.1:9 is there twice"),
         ((*PARTICIPANT, "--history", "h"), "--history is of the mode lockstep"),
-        ((*PARTICIPANT, "--set", "sync.members=x"), "sync.members: input should be a valid integer"),
+        ((*PARTICIPANT, "--set", "sync.members=x"), "sync.members: a whole number is wanted"),
         (("--mode", "lockstep", *PARTICIPANT), "sync.participants: '127.0.0.1:9' is no name of a member"),
         (("--mode", "lockstep", *("--participant", "a") * 2), "sync.participants: a is there twice"),
         (("--mode", "lockstep", "--set", "sync.key_file=away"), "sync.key_file: there is no away; make one"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from rattle.envs.validation import StrictSettings
 
 START_LENGTH = 3
 MAX_SNAKES = 8
@@ -13,20 +15,16 @@ MAX_SNAKES = 8
 _WAYS_RULED_OUT_BY_A_SNAKE = 60
 
 
-class Rewards(BaseModel):
+class Rewards(StrictSettings):
     """reward = alive * survived + eat_food * ate + game_over * died, every tick and for every snake."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     alive: float = Field(0.0, description="Reward for a tick survived.")
     eat_food: float = Field(1.0, description="Reward for food eaten.")
     game_over: float = Field(-1.0, description="Reward for dying.")
 
 
-class SnakeSettings(BaseModel):
+class SnakeSettings(StrictSettings):
     """One snake world: a torus of cells, the snakes on it, their food and how far they see."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     width: int = Field(15, ge=4, le=128, description="Cells from west to east; the edges are joined.")
     height: int = Field(15, ge=4, le=128, description="Cells from north to south; the edges are joined.")
