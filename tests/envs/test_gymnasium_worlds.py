@@ -54,12 +54,64 @@ class Sealed(gymnasium.Env[Any, Any]):
         raise gymnasium.error.DependencyNotInstalled("sealed is not installed,\n run `pip install sealed`")
 
 
+class Odd(gymnasium.Env[Any, Any]):
+    """Does one thing, named by `what`, as first environments do; the tick is what it observes, three times."""
+
+    observation_space = Box(-1, 100, (3,), np.float32)
+    action_space = Discrete(2)
+
+    def __init__(self, what: str = "", at: int = 2) -> None:
+        if what == "make":
+            raise RuntimeError("no simulator")
+        self.what, self.at, self.buffer = what, at, np.zeros(3, np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.ticks = 0
+        self.buffer[:] = -1
+        if self.what == "reset":
+            raise RuntimeError("the simulator\ndid not start")
+        return self.buffer if self.what == "no infos" else (self.buffer, {})
+
+    def step(self, action: Any) -> Any:
+        self.ticks += 1
+        self.buffer[:] = self.ticks
+        answer: list[Any] = [self.buffer, 1.0, False, self.ticks >= 5, {}]
+        if self.ticks == self.at:
+            self._be_odd(answer)
+        return tuple(answer)
+
+    def _be_odd(self, answer: list[Any]) -> None:
+        if self.what == "step":
+            raise RuntimeError("the simulator went away")
+        if self.what == "exit":
+            raise SystemExit(3)
+        if self.what == "four":
+            answer.pop()
+        changes: dict[str, tuple[int, Any]] = {
+            "long": (0, np.zeros(4)), "empty": (0, np.zeros(0)), "one": (0, np.zeros(1)), "text": (0, ["a", "b", "c"]),
+            "rewards": (1, np.zeros(2)), "no reward": (1, None), "array": (1, np.array([2.0])), "0-d": (1, np.array(2)),
+            "whole": (1, 2), "list": (0, [2, 2, 2]), "bools": (2, np.False_), "flags": (2, np.array([False])),
+            "info": (4, None), "infos": (4, {"legal": np.arange(np.random.default_rng().integers(1, 9))}),
+        }  # fmt: skip
+        if self.what in changes:
+            place, value = changes[self.what]
+            answer[place] = value
+
+
+class Unseeded(Odd):
+    """Takes no seed, as environments once did not."""
+
+    def reset(self) -> Any:  # type: ignore[override]
+        return super().reset()
+
+
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    gymnasium.register("Countdown-v0", Countdown)
-    gymnasium.register("Sealed-v0", Sealed)
+    classes = {"Countdown-v0": Countdown, "Sealed-v0": Sealed, "Odd-v0": Odd, "Unseeded-v0": Unseeded}
+    for name, made in classes.items():
+        gymnasium.register(name, made)
     yield
-    for name in ("Countdown-v0", "Sealed-v0"):
+    for name in classes:
         del gymnasium.registry[name]
 
 
@@ -251,3 +303,56 @@ def test_rattles_own_snake_plays_through_gymnasium() -> None:
     again = GymnasiumWorlds("rattle/Snake-v0", {"vision_radius": 2}, num_worlds=2, seed=1)
     assert_same(history(worlds, actions(60, 0, 2, 3)), history(again, actions(60, 0, 2, 3)))
     assert worlds.observation.shape == (2, 12)
+
+
+def test_what_was_seen_last_is_copied_before_the_environment_uses_its_buffer_again() -> None:
+    worlds = GymnasiumWorlds("Odd-v0", num_worlds=2)
+    for _ in range(5):
+        worlds.step(np.zeros(2, np.int64))
+    assert worlds.truncated.all()
+    assert worlds.final_observation.tolist() == [[5.0] * 3] * 2
+    assert worlds.observation.tolist() == [[-1.0] * 3] * 2
+
+
+@pytest.mark.parametrize("what", ["", "no infos", "array", "0-d", "whole", "list", "bools", "flags", "info", "infos"])
+def test_harmless_oddities_are_taken(what: str) -> None:
+    worlds = GymnasiumWorlds("Odd-v0", {"what": what}, num_worlds=3)
+    for tick in range(1, 8):
+        worlds.step(np.zeros(3, np.int64))
+        assert worlds.observation.tolist() == [[float(tick if tick < 5 else -1 if tick == 5 else tick - 5)] * 3] * 3
+        odd = tick % 5 == 2 and what in ("array", "0-d", "whole")
+        assert worlds.reward.tolist() == [2.0 if odd else 1.0] * 3
+        assert worlds.truncated.all() == (tick == 5)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("make", "^'gym:Odd-v0' cannot be made with what='make', at=2: no simulator"),
+        ("reset", "^'gym:Odd-v0', world 4: reset raised RuntimeError: the simulator did not start$"),
+        ("step", "^'gym:Odd-v0', world 4: step raised RuntimeError: the simulator went away$"),
+        ("exit", "^'gym:Odd-v0', world 4: step raised SystemExit: 3$"),
+        ("four", "step handed out 4 values instead of the five"),
+        ("long", r"observation of shape \(4,\) and type float64, but the space is \(3,\) float32"),
+        ("empty", r"observation of shape \(0,\)"),
+        ("one", r"observation of shape \(1,\)"),
+        ("text", r"observation of shape \(3,\) and type <U1"),
+        ("rewards", r"a reward that is not one number: array\(\[0., 0.\]\)"),
+        ("no reward", "a reward that is not one number: None"),
+    ],
+)
+def test_what_an_environment_does_wrong_is_said_in_one_line(what: str, message: str) -> None:
+    def play() -> None:
+        worlds = GymnasiumWorlds("Odd-v0", {"what": what, "at": 2}, first_world=4)
+        for _ in range(3):
+            worlds.step(np.zeros(1, np.int64))
+
+    with pytest.raises(EnvError, match=message) as caught:
+        play()
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is not None
+
+
+def test_an_environment_that_takes_no_seed_is_told_so() -> None:
+    with pytest.raises(EnvError, match=r"reset raised TypeError: .*'seed': .*must take the keywords seed and options"):
+        GymnasiumWorlds("Unseeded-v0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -20,6 +21,7 @@ from rattle.envs.registry import make_worlds, validate
 from rattle.envs.snake.batch import SnakeWorlds
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.envs.vector import CodeSpace, FloatSpace, VectorWorlds
+from tests.envs.parallel_party import Party
 
 PARTY = "tests.envs.parallel_party"
 SNAKE = "rattle.envs.snake.pettingzoo_face"
@@ -37,14 +39,13 @@ def actions(ticks: int, first_world: int, num_worlds: int, agents: int = 3, seed
 
 
 def history(worlds: VectorWorlds, played: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """Play and return every output as (ticks, ...), the final observations where a world ended and zeros elsewhere."""
+    """Play and return every output as (ticks, ...), the final observations where a slot ended and zeros elsewhere."""
     record: dict[str, list[NDArray[Any]]] = {name: [] for name in (*OUTPUTS, "final_observation")}
     for action in played:
-        before = worlds.episode.copy()
         worlds.step(action)
         for name in OUTPUTS:
             record[name].append(getattr(worlds, name).copy())
-        over = np.repeat(worlds.episode != before, worlds.num_slots // worlds.num_worlds)
+        over = worlds.terminated | worlds.truncated
         record["final_observation"].append(np.where(over[:, None], worlds.final_observation, 0))
     return {name: np.stack(rows) for name, rows in record.items()}
 
@@ -58,16 +59,16 @@ class PlainLoop:
         self.agents = self.env.possible_agents
         self.first_action = int(self.env.action_space(self.agents[0]).start)
         self.first_code = int(getattr(self.env.observation_space(self.agents[0]), "start", 0))
+        self.width = (self.env.observation_space(self.agents[0]).shape or (1,))[0]
         self.start()
 
     def start(self) -> None:
         seen, _ = self.env.reset(seed=episode_seed(self.seed, self.world, self.episode))
         self.playing = list(self.agents)
         self.observation = self.rows(seen)
-        self.zeros = np.zeros_like(self.observation)
 
     def rows(self, seen: dict[str, Any]) -> NDArray[np.float32]:
-        blank = np.zeros_like(np.atleast_1d(next(iter(seen.values()))))
+        blank = np.zeros(self.width)
         shown = [np.atleast_1d(seen[agent]) - self.first_code if agent in seen else blank for agent in self.agents]
         return np.array(shown, np.float32)
 
@@ -81,12 +82,11 @@ class PlainLoop:
             "reward": [rewards.get(agent, 0) for agent in self.agents],
             "terminated": [over.get(agent, False) for agent in self.agents],
             "truncated": [cut.get(agent, False) for agent in self.agents],
-            "final_observation": self.zeros,
+            "final_observation": self.rows({agent: seen[agent] for agent in over if over[agent] or cut[agent]}),
         }
         if self.playing:
             self.observation = self.rows({agent: seen[agent] for agent in self.playing})
         else:
-            told["final_observation"] = self.rows(seen)
             self.episode += 1
             self.start()
         return told | {
@@ -137,6 +137,19 @@ def test_guests_that_leave_one_by_one(settings: dict[str, Any]) -> None:
     assert shown["truncated"].any() == (settings not in ({"limit": 40}, {"both": True}))
 
 
+def test_a_slot_that_ends_while_others_play_on_hands_out_what_it_saw_last() -> None:
+    worlds = PettingZooWorlds(PARTY, {"sneaky": True, "limit": 40}, num_worlds=4, seed=1)
+    seen_early = 0
+    for tick in range(1, 12):
+        worlds.step(np.full(12, 2))
+        early = worlds.truncated & ~worlds.active
+        np.testing.assert_array_equal(worlds.final_observation[early, 1] <= tick, True)
+        assert (worlds.final_observation[early, 0] <= 0).all()  # the patience that made the guest leave
+        assert (worlds.final_observation[early, 1] >= 1).all()
+        seen_early += int(early.sum())
+    assert seen_early
+
+
 @pytest.mark.parametrize("ends_when", ["all", "any"])
 def test_snake_plays_the_games_of_its_own_batch(ends_when: str) -> None:
     settings: dict[str, Any] = {"num_snakes": 3, "width": 8, "height": 8, "ends_when": ends_when, "max_steps": 40}
@@ -154,7 +167,8 @@ def test_snake_plays_the_games_of_its_own_batch(ends_when: str) -> None:
         for name in ("reward", "terminated", "truncated"):
             np.testing.assert_array_equal(shown[name][tick], getattr(own, name), name)
         if own.episode[0]:
-            np.testing.assert_array_equal(shown["final_observation"][tick], own.final_observation)
+            ended = own.terminated | own.truncated
+            np.testing.assert_array_equal(shown["final_observation"][tick][ended], own.final_observation[ended])
         else:
             np.testing.assert_array_equal(shown["observation"][tick], own.observation)
             np.testing.assert_array_equal(shown["active"][tick], own.active)
@@ -291,6 +305,53 @@ def test_what_cannot_be_played_is_said_in_one_line(module: str, settings: dict[s
     with pytest.raises(EnvError, match=message) as caught:
         PettingZooWorlds(module, settings)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda answer, env: env.agents.append("dan"), "lets 'dan' join, who is not in possible_agents"),
+        (lambda answer, env: answer[0].pop("ann"), "step handed out no observation of 'ann', who plays on"),
+        (lambda answer, env: answer[0].update(bob=np.zeros(3)), r"an observation of shape \(3,\)"),
+        (lambda answer, env: answer[1].update(bob="much"), "a reward of 'bob' that is not one number: 'much'"),
+        (lambda answer, env: 1 / 0, "^'pettingzoo:tests.envs.parallel_party', world 2: step raised ZeroDivisionError"),
+    ],
+)
+def test_what_a_step_does_wrong_is_said_in_one_line(
+    change: Callable[[Any, Any], Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worlds = PettingZooWorlds(PARTY, first_world=2)
+    step = Party.step
+
+    def wrong(env: Party, actions: dict[str, int]) -> Any:
+        answer = step(env, actions)
+        change(answer, env)
+        return answer
+
+    monkeypatch.setattr(Party, "step", wrong)
+    with pytest.raises(EnvError, match=message):
+        worlds.step(np.zeros(3, np.int64))
+
+
+def test_an_agent_that_vanishes_from_all_dicts_is_truncated_with_what_it_saw_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worlds = PettingZooWorlds(PARTY, {"limit": 40})
+    before = worlds.observation.copy()
+    step = Party.step
+
+    def without_ann(env: Party, actions: dict[str, int]) -> Any:
+        answer = step(env, actions)
+        env.agents.remove("ann")
+        for part in answer:
+            part.pop("ann")
+        return answer
+
+    monkeypatch.setattr(Party, "step", without_ann)
+    worlds.step(np.zeros(3, np.int64))
+    assert worlds.truncated.tolist() == [True, False, False]
+    assert worlds.active.tolist() == [False, True, True]
+    np.testing.assert_array_equal(worlds.final_observation[0], before[0])
 
 
 @pytest.mark.parametrize("arguments", [{"num_worlds": 0}, {"first_world": -1}])

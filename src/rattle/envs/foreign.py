@@ -5,21 +5,35 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import gymnasium
+import numpy as np
+from gymnasium.spaces import Discrete, Space
+from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
+from rattle.text import one_line
 
-#: What making an environment raises for settings that it does not take and packages that it misses.
-MAKING_ERRORS = (ImportError, TypeError, ValueError, AssertionError, KeyError, gymnasium.error.Error)
+#: What code that others wrote may raise at any time; its wish to end the process is one of them.
+FOREIGN_ERRORS = (Exception, SystemExit)
 
 #: Settings by which `gymnasium.make` would take code, or the name of code, to run.
 _NAMES_OF_CODE = frozenset({"entry_point", "vector_kwargs", "vectorization_mode", "wrappers"})
 #: Settings that would open windows on this machine.
 _NAMES_OF_WINDOWS = frozenset({"render_mode"})
+
+
+#: Kinds of arrays that hold numbers.
+_NUMBERS = frozenset("fiub")
+
+
+class WrongValue(ValueError):
+    """An environment handed out something else than it declared."""
 
 
 def import_named(environment: str, module: str, role: str, *, allow_imports: bool) -> ModuleType:
@@ -33,11 +47,27 @@ def import_named(environment: str, module: str, role: str, *, allow_imports: boo
             "import it yourself, or name the experiment"
         )
     try:
-        return importlib.import_module(module)
-    except (ImportError, TypeError, ValueError) as error:  # TypeError: a relative name; ValueError: an empty one
-        raise EnvError(
-            f"cannot import '{module}', which should {role} ({one_line(error)}): install the package that has it"
-        ) from error
+        with current_folder_last():
+            return importlib.import_module(module)
+    except FOREIGN_ERRORS as error:  # TypeError: a relative name; ValueError: an empty one
+        said, advice = _what(error), ""
+        if isinstance(error, ImportError | TypeError | ValueError):
+            said = _said(error)
+            advice = ": install the package that has it, or start in the folder that holds the module"
+        raise EnvError(f"cannot import '{module}', which should {role} ({said}){advice}") from error
+
+
+@contextmanager
+def current_folder_last() -> Iterator[None]:
+    """Let imports find modules in the current folder, after all others, for names that the user gave."""
+    folder = str(Path.cwd())
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        # The last one: the folder may have been on the path before.
+        last = len(sys.path) - 1 - sys.path[::-1].index(folder)
+        del sys.path[last]
 
 
 def check_harmless(environment: str, settings: Mapping[str, Any]) -> None:
@@ -50,17 +80,85 @@ def check_harmless(environment: str, settings: Mapping[str, Any]) -> None:
             raise EnvError(f"'{environment}' may not be given '{name}' from outside: {kind} is no plain JSON value")
 
 
-def cannot_make(environment: str, settings: Mapping[str, Any], error: Exception) -> EnvError:
-    """Return what to say about one of MAKING_ERRORS."""
+def cannot_make(environment: str, settings: Mapping[str, Any], error: BaseException) -> EnvError:
+    """Return what to say about one of FOREIGN_ERRORS that the making of an environment raised."""
+    if isinstance(error, EnvError):
+        return error
     if isinstance(error, ImportError | gymnasium.error.DependencyNotInstalled):
-        return EnvError(f"'{environment}' needs a package that is not installed: {one_line(error)}")
+        return EnvError(f"'{environment}' needs a package that is not installed: {_said(error)}")
     given = ", ".join(f"{key}={value!r}" for key, value in settings.items()) or "its defaults"
-    return EnvError(f"'{environment}' cannot be made with {given}: {one_line(error)}")
+    return EnvError(f"'{environment}' cannot be made with {given}: {_said(error)}")
 
 
-def one_line(error: Exception) -> str:
+def failed(environment: str, world: int, doing: str, error: BaseException) -> EnvError:
+    """Return what to say, in one line, of one of FOREIGN_ERRORS that came while a world was `doing` something."""
+    if isinstance(error, WrongValue):
+        return EnvError(f"'{environment}', world {world}: {doing} handed out {error}")
+    advice = ""
+    if isinstance(error, TypeError) and doing == "reset" and "unexpected keyword argument" in str(error):
+        advice = ": an environment's reset must take the keywords seed and options"
+    return EnvError(f"'{environment}', world {world}: {doing} raised {_what(error)}{advice}")
+
+
+def as_row(value: Any, space: Space[Any]) -> NDArray[Any]:
+    """Return an observation as an array of the one-dimensional `space`'s shape; raises WrongValue."""
+    row = np.asarray(value)
+    if row.shape != space.shape and row.size == space.shape[0] == 1:  # type: ignore[index]
+        row = row.reshape(1)
+    if row.shape != space.shape or row.dtype.kind not in _NUMBERS:
+        declared = f"{space.shape} {space.dtype}"
+        raise WrongValue(f"an observation of shape {row.shape} and type {row.dtype}, but the space is {declared}")
+    return row
+
+
+def as_code(value: Any, space: Discrete) -> int:
+    """Return an observation of a Discrete `space` as a code from 0 on; raises WrongValue."""
+    number = as_number(value, "observation")
+    code = number - int(space.start)
+    if not (code.is_integer() and 0 <= code < space.n):
+        raise WrongValue(f"the observation {number:g}, but the space is {space}")
+    return int(code)
+
+
+def as_number(value: Any, what: str) -> float:
+    """Return a number, or the one number of an array, as a float; raises WrongValue."""
+    if type(value) is float:
+        return value
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in _NUMBERS:
+        raise WrongValue(f"a {what} that is not one number: {one_line(repr(value), 80)}")
+    return float(array.reshape(-1)[0])
+
+
+def as_flag(value: Any, what: str) -> bool:
+    """Return a truth value, or the one of an array; raises WrongValue."""
+    return value if type(value) is bool else bool(as_number(value, what))
+
+
+def observed(answer: Any, is_observation: Callable[[Any], bool]) -> Any:
+    """Return what a reset answers of an observation and infos, or of an observation alone."""
+    if isinstance(answer, tuple) and len(answer) == 2 and (isinstance(answer[1], Mapping) or is_observation(answer[0])):
+        return answer[0]
+    return answer
+
+
+def parts_of_step(answer: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """Return the five things that a step answers; raises WrongValue."""
+    if not isinstance(answer, tuple | list) or len(answer) != 5:
+        got = f"{len(answer)} values" if isinstance(answer, tuple | list) else type(answer).__name__
+        raise WrongValue(f"{got} instead of the five observation, reward, terminated, truncated and info")
+    return answer  # type: ignore[return-value]
+
+
+def _said(error: BaseException) -> str:
     """Return what an error says in one line, or its name where it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error) or type(error).__name__
+
+
+def _what(error: BaseException) -> str:
+    """Return the name of an error and what it says in one line."""
+    said, name = one_line(error), type(error).__name__
+    return f"{name}: {said}" if said else name
 
 
 def _is_json(value: object) -> bool:

@@ -63,10 +63,7 @@ def final_infos(slots: Slots) -> Infos:
     ended = np.flatnonzero(done)
     if not ended.size:
         return {}
-    # The dead of a world that goes on see nothing, and final_observation does not hold for them.
-    restarted = slots.active[ended, None]
-    last = np.where(restarted, slots.final_observation[ended], slots.observation[ended])
-    infos: Infos = {"final_obs": _spread(ended, last, slots.num_slots), "_final_obs": done}
+    infos: Infos = {"final_obs": _spread(ended, slots.final_observation[ended], slots.num_slots), "_final_obs": done}
     if slots.final_metrics:
         own: Infos = {}
         for name, values in slots.final_metrics.items():

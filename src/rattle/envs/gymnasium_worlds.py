@@ -9,40 +9,27 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
-from rattle.envs.foreign import MAKING_ERRORS, cannot_make, check_harmless
+from rattle.envs.foreign import (
+    FOREIGN_ERRORS,
+    as_flag,
+    as_number,
+    as_row,
+    cannot_make,
+    check_harmless,
+    current_folder_last,
+    failed,
+    observed,
+    parts_of_step,
+)
 from rattle.envs.gymnasium_ids import find_spec
 from rattle.envs.logged_worlds import LoggedWorlds, check_batch, episode_seed
 from rattle.envs.philox import check_seed
 from rattle.envs.vector import EnvironmentSpec, FloatSpace, check_actions
 
 Env = gymnasium.Env[Any, Any]
-
-
-class KeyedEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Seeds every reset, autoresets included, from (seed, world, episode), and counts the episodes."""
-
-    def __init__(self, env: Env, world: int) -> None:
-        super().__init__(env)
-        self._world = world
-        self._seed = 0
-        self.next_episode = 0
-        # SyncVectorEnv steps the inner environment directly: a call less for every world and tick.
-        self.step = env.step  # type: ignore[method-assign]
-
-    def key(self, seed: int, next_episode: int) -> None:
-        """Let the next reset start episode `next_episode` of `seed`."""
-        self._seed = seed
-        self.next_episode = next_episode
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start the next episode; a seed given here is ignored."""
-        episode = self.next_episode
-        self.next_episode += 1
-        return self.env.reset(seed=episode_seed(self._seed, self._world, episode), options=options)
 
 
 class GymnasiumWorlds(LoggedWorlds):
@@ -74,20 +61,14 @@ class GymnasiumWorlds(LoggedWorlds):
         gymnasium_spec = find_spec(gymnasium_id, allow_imports=allow_imports)
         if not allow_imports:
             check_harmless(f"gym:{gymnasium_id}", settings)
-        self._keyed = [
-            KeyedEpisodes(_make(gymnasium_spec, settings), first_world + world) for world in range(num_worlds)
-        ]
-        size, actions = _spaces(gymnasium_id, self._keyed[0])
+        name = f"gym:{gymnasium_id}"
+        self._envs = [_make(name, gymnasium_spec, settings) for _ in range(num_worlds)]
+        self._sight, actions = _spaces(gymnasium_id, self._envs[0])
         self._first_action = int(actions.start)
-        self._envs = SyncVectorEnv(
-            [lambda env=env: env for env in self._keyed],  # type: ignore[misc]
-            copy=False,
-            autoreset_mode=AutoresetMode.SAME_STEP,
-        )
         spec = EnvironmentSpec(
-            id=f"gym:{gymnasium_id}",
+            id=name,
             settings=settings,
-            observation_space=FloatSpace(size),
+            observation_space=FloatSpace(self._sight.shape[0]),
             num_actions=int(actions.n),
             agents_per_world=1,
         )
@@ -95,60 +76,77 @@ class GymnasiumWorlds(LoggedWorlds):
         self.reset(seed)
 
     def reset(self, seed: int | None = None) -> None:
-        """Start episode 0 of `seed` in every world, or with None the next episode of the current seed."""
-        if seed is not None:
+        """Start episode 0 of `seed` in every world, or with None the next episode of the current seed.
+
+        Raises EnvError, as `step` does, for whatever an environment raises, and for what it hands out that is not what
+        it declares.
+        """
+        if seed is None:
+            self.episode += np.uint32(1)
+        else:
             self.seed = check_seed(seed)
-            for env in self._keyed:
-                env.key(self.seed, next_episode=0)
-        self.observation[:] = self._envs.reset()[0]
+            self.episode[:] = 0
         self._forget_last_step()
-        self.episode[:] = [env.next_episode - 1 for env in self._keyed]
+        for world in range(self.num_worlds):
+            self._start(world)
         self._log.clear()
 
     def step(self, action: NDArray[np.integer[Any]]) -> None:
         """Advance every world one tick; `action` holds 0 to num_actions - 1 in shape (W,)."""
         check_actions(action, self.num_slots, self.spec.num_actions)
         self._log.append(action)
-        chosen = np.add(action, self._first_action, dtype=np.int64)
-        observation, reward, terminated, truncated, infos = self._envs.step(chosen)
-        self.observation[:] = observation
-        self.reward[:] = reward
-        self.terminated[:] = terminated
-        np.logical_and(truncated, ~terminated, out=self.truncated)
-        if "final_obs" in infos:
-            ended = infos["_final_obs"].nonzero()[0]
-            for world in ended:
-                self.final_observation[world] = infos["final_obs"][world]
-            self.episode[ended] += 1
-            self._log.clear(ended)
+        for world, chosen in enumerate(np.add(action, self._first_action, dtype=np.int64)):
+            if self._advance(world, chosen):
+                continue
+            self.final_observation[world] = self.observation[world]
+            self.episode[world] += 1
+            self._start(world)
+            self._log.clear(np.array([world]))
 
     def close(self) -> None:
         """Close every environment."""
-        self._envs.close()
+        for env in self._envs:
+            env.close()
 
     def _replay(self, world: int, actions: NDArray[np.int64]) -> bool:
-        env = self._keyed[world]
-        env.key(self.seed, next_episode=int(self.episode[world]))
-        observation, _ = env.reset()
-        for action in actions[:, 0] + self._first_action:
-            observation, _, terminated, truncated, _ = env.step(action)
-            if terminated or truncated:
-                return False
-        self.observation[world] = observation
-        return True
+        self._start(world)
+        return all(self._advance(world, action) for action in actions[:, 0] + self._first_action)
+
+    def _start(self, world: int) -> None:
+        """Start episode `self.episode[world]` of one world."""
+        seed = episode_seed(self.seed, self.first_world + world, int(self.episode[world]))
+        shape = self._sight.shape
+        try:
+            seen = observed(self._envs[world].reset(seed=seed), lambda first: np.shape(first) == shape)
+            self.observation[world] = as_row(seen, self._sight)
+        except FOREIGN_ERRORS as error:
+            raise failed(self.spec.id, self.first_world + world, "reset", error) from error
+
+    def _advance(self, world: int, action: np.int64) -> bool:
+        """Take an action in one world and fill its row; False when its episode is over."""
+        try:
+            seen, reward, terminated, truncated, _ = parts_of_step(self._envs[world].step(action))
+            self.observation[world] = as_row(seen, self._sight)
+            self.reward[world] = as_number(reward, "reward")
+            self.terminated[world] = over = as_flag(terminated, "terminated")
+            self.truncated[world] = cut = not over and as_flag(truncated, "truncated")
+        except FOREIGN_ERRORS as error:
+            raise failed(self.spec.id, self.first_world + world, "step", error) from error
+        return not (over or cut)
 
 
-def _make(spec: EnvSpec, settings: dict[str, Any]) -> Env:
+def _make(name: str, spec: EnvSpec, settings: dict[str, Any]) -> Env:
     """Make one environment; raises EnvError for settings that it does not take and packages that it misses."""
     try:
         # Gymnasium's passive checker looks at the first steps only, and costs a call in all of them.
-        return gymnasium.make(spec, **{"disable_env_checker": True, **settings})
-    except MAKING_ERRORS as error:
-        raise cannot_make(f"gym:{spec.id}", settings, error) from error
+        with current_folder_last():
+            return gymnasium.make(spec, **{"disable_env_checker": True, **settings})
+    except FOREIGN_ERRORS as error:
+        raise cannot_make(name, settings, error) from error
 
 
-def _spaces(gymnasium_id: str, env: Env) -> tuple[int, Discrete]:
-    """Return the length of the observation and the action space; raises EnvError for spaces of other kinds."""
+def _spaces(gymnasium_id: str, env: Env) -> tuple[Box, Discrete]:
+    """Return the observation and the action space; raises EnvError for spaces of other kinds."""
     if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
         raise EnvError(
             f"'gym:{gymnasium_id}' observes {env.observation_space}, not a one-dimensional Box: register it, wrapped "
@@ -159,4 +157,4 @@ def _spaces(gymnasium_id: str, env: Env) -> tuple[int, Discrete]:
             f"'gym:{gymnasium_id}' takes actions from {env.action_space}: only Discrete actions can be trained, so "
             "choose an environment that has them, or register it wrapped in a gymnasium.ActionWrapper"
         )
-    return env.observation_space.shape[0], env.action_space
+    return env.observation_space, env.action_space

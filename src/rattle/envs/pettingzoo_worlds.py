@@ -10,7 +10,20 @@ from gymnasium.spaces import Box, Discrete, Space
 from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
-from rattle.envs.foreign import MAKING_ERRORS, cannot_make, check_harmless
+from rattle.envs.foreign import (
+    FOREIGN_ERRORS,
+    WrongValue,
+    as_code,
+    as_flag,
+    as_number,
+    as_row,
+    cannot_make,
+    check_harmless,
+    current_folder_last,
+    failed,
+    observed,
+    parts_of_step,
+)
 from rattle.envs.logged_worlds import LoggedWorlds, check_batch, episode_seed
 from rattle.envs.pettingzoo_ids import find_parallel_env
 from rattle.envs.philox import check_seed
@@ -55,6 +68,7 @@ class PettingZooWorlds(LoggedWorlds):
             check_harmless(name, settings)
         self._envs = [_make(name, parallel_env, settings) for _ in range(num_worlds)]
         self._agents = _agents_of(name, self._envs[0])
+        self._known = frozenset(self._agents)
         self._sight = _shared_sight(name, self._envs[0], self._agents)
         acts = _shared_actions(name, self._envs[0], self._agents)
         self._first_action = int(acts.start)
@@ -66,7 +80,6 @@ class PettingZooWorlds(LoggedWorlds):
             agents_per_world=len(self._agents),
         )
         super().__init__(spec, num_worlds, seed, first_world)
-        self._first_code = int(self._sight.start) if isinstance(self._sight, Discrete) else 0
         self.reset(seed)
 
     def reset(self, seed: int | None = None) -> None:
@@ -90,11 +103,9 @@ class PettingZooWorlds(LoggedWorlds):
         for world, actions in enumerate(taken.reshape(self.num_worlds, -1)):
             if self._advance(world, actions):
                 continue
-            slots = self._slots_of(world)
-            self.final_observation[slots] = self.observation[slots]
             self.episode[world] += 1
             self._start(world)
-            self._log.clear(np.array(slots))
+            self._log.clear(np.array(self._slots_of(world)))
 
     def close(self) -> None:
         """Close every environment."""
@@ -109,51 +120,86 @@ class PettingZooWorlds(LoggedWorlds):
 
     def _start(self, world: int) -> None:
         """Start episode `self.episode[world]` of one world."""
-        env = self._envs[world]
-        seen, _ = env.reset(seed=episode_seed(self.seed, self.first_world + world, int(self.episode[world])))
-        missing = [str(agent) for agent in self._agents if agent not in seen]
-        if missing:
-            raise EnvError(
-                f"'{self.spec.id}' starts an episode without {', '.join(missing)}: only environments whose possible "
-                "agents are all there from the start can be played"
-            )
-        for slot, agent in zip(self._slots_of(world), self._agents, strict=True):
-            self._see(slot, seen[agent])
-            self.active[slot] = True
+        seed = episode_seed(self.seed, self.first_world + world, int(self.episode[world]))
+        try:
+            seen = observed(self._envs[world].reset(seed=seed), lambda first: isinstance(first, Mapping))
+            missing = [str(agent) for agent in self._agents if agent not in seen]
+            if missing:
+                raise EnvError(
+                    f"'{self.spec.id}' starts an episode without {', '.join(missing)}: only environments whose "
+                    "possible agents are all there from the start can be played"
+                )
+            for slot, agent in zip(self._slots_of(world), self._agents, strict=True):
+                self._see(slot, seen[agent])
+                self.active[slot] = True
+        except EnvError:
+            raise
+        except FOREIGN_ERRORS as error:
+            raise failed(self.spec.id, self.first_world + world, "reset", error) from error
 
     def _advance(self, world: int, actions: NDArray[np.int64]) -> bool:
         """Take the actions (A,) in one world and fill its rows; False when its episode is over.
 
-        Agents that ended see zeros where the others play on, and what they saw last where the episode is over.
+        Agents that end while others play on see zeros from then on.
         """
         env = self._envs[world]
         slots = self._slots_of(world)
         chosen = dict(zip(self._agents, actions + self._first_action, strict=True))
-        seen, rewards, terminated, truncated, _ = env.step({agent: chosen[agent] for agent in env.agents})
         ended = []
-        for slot, agent in zip(slots, self._agents, strict=True):
-            if not self.active[slot]:
-                continue
-            self.reward[slot] = rewards[agent]
-            self.terminated[slot] = over = bool(terminated[agent])
-            self.truncated[slot] = not over and (bool(truncated[agent]) or agent not in env.agents)
-            self._see(slot, seen[agent])
-            if self.terminated[slot] or self.truncated[slot]:
-                self.active[slot] = False
-                ended.append(slot)
+        try:
+            answer = parts_of_step(env.step({agent: chosen[agent] for agent in env.agents if agent in chosen}))
+            self._check_guests(env.agents)
+            for slot, agent in zip(slots, self._agents, strict=True):
+                if self.active[slot] and self._hand_out(slot, agent, answer, env.agents):
+                    ended.append(slot)
+        except EnvError:
+            raise
+        except FOREIGN_ERRORS as error:
+            raise failed(self.spec.id, self.first_world + world, "step", error) from error
         if not self.active[slots].any():
             return False
         self.observation[ended] = 0
         return True
 
+    def _hand_out(self, slot: int, agent: Any, answer: tuple[Any, Any, Any, Any, Any], playing: Any) -> bool:
+        """Fill the row of an agent from what a step answers; True when its episode is over.
+
+        One that has left without an observation saw last what it saw before.
+        """
+        seen, rewards, terminated, truncated, _ = answer
+        self.reward[slot] = as_number(rewards.get(agent, 0.0), f"reward of '{agent}'")
+        self.terminated[slot] = over = as_flag(terminated.get(agent, False), f"termination of '{agent}'")
+        cut = as_flag(truncated.get(agent, False), f"truncation of '{agent}'")
+        self.truncated[slot] = cut = not over and (cut or agent not in playing)
+        if agent in seen:
+            self._see(slot, seen[agent])
+        elif not (over or cut):
+            raise WrongValue(f"no observation of '{agent}', who plays on")
+        if over or cut:
+            self.final_observation[slot] = self.observation[slot]
+            self.active[slot] = False
+        return over or cut
+
+    def _check_guests(self, playing: Any) -> None:
+        for agent in playing:
+            if agent not in self._known:
+                raise EnvError(
+                    f"'{self.spec.id}' lets '{agent}' join, who is not in possible_agents: only environments whose "
+                    "agents are all there from the start can be played"
+                )
+
     def _see(self, slot: int, observation: Any) -> None:
-        self.observation[slot] = observation if self._first_code == 0 else observation - self._first_code
+        if isinstance(self._sight, Discrete):
+            self.observation[slot] = as_code(observation, self._sight)
+        else:
+            self.observation[slot] = as_row(observation, self._sight)
 
 
 def _make(name: str, parallel_env: Callable[..., Any], settings: dict[str, Any]) -> Any:
     try:
-        return parallel_env(**settings)
-    except MAKING_ERRORS as error:
+        with current_folder_last():
+            return parallel_env(**settings)
+    except FOREIGN_ERRORS as error:
         raise cannot_make(name, settings, error) from error
 
 

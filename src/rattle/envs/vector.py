@@ -48,9 +48,10 @@ class VectorWorlds(Protocol):
     """W worlds of A agents, B = W * A slots, stepped together.
 
     The arrays are allocated once and overwritten by every `reset` and `step`; slot w * A + a is agent a of world w.
-    A world that ends starts its next episode in the same step: `observation` then shows the new episode,
-    `final_observation` what the slots of the old one saw last. An agent that dies while its world goes on stays in
-    the batch with `active` false until the world's next episode; its rows are zero and its actions are ignored.
+    A world that ends starts its next episode in the same step: `observation` then shows the new episode. An agent that
+    ends while its world goes on stays in the batch with `active` false until the world's next episode; its rows are
+    zero and its actions are ignored. In either case `final_observation` holds what the slot saw last in the episode
+    that ended, copied before anything starts anew. The dead of Snake see nothing, that is zeros.
     """
 
     spec: EnvironmentSpec
@@ -62,7 +63,7 @@ class VectorWorlds(Protocol):
     terminated: NDArray[np.bool_]  # (B,): the slot's episode ended by the rules in this step
     truncated: NDArray[np.bool_]  # (B,): the slot's episode was cut in this step
     active: NDArray[np.bool_]  # (B,): the slot's agent is alive and will act on `observation`
-    final_observation: NDArray[Any]  # (B, ...): valid in the slots of worlds that ended in this step
+    final_observation: NDArray[Any]  # (B, ...): valid where terminated or truncated
     final_metrics: Mapping[str, NDArray[np.int32]]  # name -> (B,): valid where terminated or truncated
     episode: NDArray[np.uint32]  # (W,): the number of each world's episode in progress
 

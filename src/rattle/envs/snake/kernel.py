@@ -85,7 +85,7 @@ class Outputs(NamedTuple):
     terminated: NDArray[np.bool_]  # (B,)
     truncated: NDArray[np.bool_]  # (B,)
     active: NDArray[np.bool_]  # (B,)
-    final_observation: NDArray[np.uint8]  # (B, visible): rows of slots whose world has just ended
+    final_observation: NDArray[np.uint8]  # (B, visible): rows of slots that have just ended
     final_food: NDArray[np.int32]  # (B,): food eaten in the episode that has just ended, 0 elsewhere
 
 
@@ -329,6 +329,8 @@ def _hand_out(w, worlds, outputs, rules, ended, over):
         outputs.truncated[slot] = alive and over and not ended
         outputs.final_food[slot] = agent.food_eaten if acted and (over or not alive) else 0
         outputs.active[slot] = alive or over
+        if outputs.terminated[slot] and not over:
+            outputs.final_observation[slot] = 0
 
 
 @compiled

@@ -73,7 +73,7 @@ class Session:
         ended = np.flatnonzero(worlds.terminated | worlds.truncated).astype(np.int32)
         about_ended = {
             "slots": ended,
-            "observation": self._last_seen(ended),
+            "observation": worlds.final_observation[ended],
             "metrics": {name: values[ended] for name, values in worlds.final_metrics.items()},
         }
         answer: Message = {"step": number, **self._seen, **self._outcome, "ended": about_ended}
@@ -153,14 +153,6 @@ class Session:
 
     def _beginning(self, number: int) -> Message:
         return {"step": number, **self._seen}
-
-    def _last_seen(self, ended: NDArray[np.int32]) -> NDArray[Any]:
-        """Return what the slots that ended saw last: nothing where the world goes on without its dead agent."""
-        worlds = self.worlds
-        seen: NDArray[Any] = worlds.final_observation[ended]
-        if worlds.spec.agents_per_world > 1:
-            seen[~worlds.active[ended]] = 0  # active again means that the world has begun its next episode
-        return seen
 
 
 def _live(array: NDArray[Any]) -> Live | NDArray[Any]:
