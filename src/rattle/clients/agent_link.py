@@ -13,6 +13,7 @@ import httpx
 import msgspec
 import tenacity
 
+from rattle.clients.addresses import check_status, read_address, tls_context
 from rattle.clients.agent_protocol import AgentState, LineReader, Lines, StreamBroken, read_answer
 from rattle.clients.async_http import AsyncHttp, Connection
 from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken, NoAnswer, NotSent, Refused
@@ -49,10 +50,13 @@ class _Link:
     """What both kinds share: everything but the waiting."""
 
     def __init__(self, url: str, limits: Limits) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ClientError(f"'{url}' is no server's address: write it as http://HOST:PORT")
-        self.url = url.rstrip("/")
+        self.address = read_address(url)
+        self.url = self.address.url
         self.limits = limits
+
+    def check(self, path: str, status: int, headers: Mapping[str, str]) -> None:
+        """Raise BadAnswer for a redirect and for every other status below 400 that is not 200."""
+        check_status(self.url, path, status, headers.get("location"))
 
 
 def _content(body: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -97,7 +101,9 @@ class Link(_Link):
         self.http = httpx.Client(
             base_url=self.url,
             timeout=httpx.Timeout(limits.answer, connect=limits.connect),
-            verify=url.startswith("https://"),  # loading certificates takes longer than many a game
+            headers=self.address.headers,
+            verify=tls_context() if self.address.tls else False,  # loading certificates takes longer than many a game
+            trust_env=False,  # see `rattle.clients.addresses`
         )
 
     def stream_options(self, lines: Lines) -> dict[str, Any]:
@@ -131,6 +137,7 @@ class Link(_Link):
             answer = self.http.request(method, path, **_content(body))
         except httpx.RequestError as error:
             raise self.no_answer(error) from None
+        self.check(path, answer.status_code, answer.headers)
         return read_answer(answer.status_code, answer.headers, answer.content, kind)
 
     def states(self, snake_id: str, lines: Lines) -> Generator[AgentState, None, None]:
@@ -194,6 +201,7 @@ class _Stream:
         response = self._link.http.send(request, stream=True)
         if response.status_code != 200:
             with closing(response):
+                self._link.check(self._path, response.status_code, response.headers)
                 read_answer(response.status_code, response.headers, response.read(), AgentState)
         self._reader.connect()
         self.held.made()
@@ -205,7 +213,7 @@ class AsyncLink(_Link):
 
     def __init__(self, url: str, limits: Limits) -> None:
         super().__init__(url, limits)
-        self.http = AsyncHttp(self.url, limits.connect, limits.answer)
+        self.http = AsyncHttp(url, limits.connect, limits.answer)
 
     async def ask(self, method: str, path: str, kind: type[_Answer], body: Mapping[str, Any] | None = None) -> _Answer:
         """Return the answer to a request."""
@@ -216,7 +224,9 @@ class AsyncLink(_Link):
     ) -> _Answer:
         """Return the answer to a request that is tried once."""
         content = None if body is None else msgspec.json.encode(body)
-        return read_answer(*await self.http.ask(method, path, content), kind)
+        status, headers, answer = await self.http.ask(method, path, content)
+        self.check(path, status, headers)
+        return read_answer(status, headers, answer, kind)
 
     async def states(self, snake_id: str, lines: Lines) -> AsyncGenerator[AgentState, None]:
         """Yield a snake's states to the last."""
@@ -298,6 +308,7 @@ class AsyncStream:
         connection = await http.begin("GET", self._path)
         if connection.status != 200:
             try:
+                self._link.check(self._path, connection.status, connection.headers)
                 body = await connection.rest(self._link.limits.answer)
             finally:
                 http.give_back(connection)

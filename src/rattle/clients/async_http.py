@@ -6,14 +6,12 @@ The popular clients take a millisecond for a request, too long for hundreds of a
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable
-from functools import cache
 from typing import cast
-from urllib.parse import urlsplit
 
 import httptools
 
+from rattle.clients.addresses import read_address, tls_context
 from rattle.clients.connections import MAX_ANSWER_BYTES
 from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken, NoAnswer, NotSent
 
@@ -27,18 +25,10 @@ class AsyncHttp:
     """Requests to one server; closing it closes its connections, those of streams too."""
 
     def __init__(self, url: str, connect_seconds: float, answer_seconds: float) -> None:
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
-        except ValueError as error:
-            raise ClientError(f"'{url}' is no server's address: {error}") from None
-        if not host:
-            raise ClientError(f"'{url}' is no server's address: write it as http://HOST:PORT")
-        self._tls = parts.scheme == "https"
-        self._address = host, port or (443 if self._tls else 80)
-        self._host = parts.netloc.rpartition("@")[2]
-        self._prefix = parts.path.rstrip("/")
-        self._url = url
+        self._address = address = read_address(url)
+        self._url = address.url
+        headers = {"Host": address.authority, "Accept": "*/*"} | address.headers
+        self._head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self._connect_seconds = connect_seconds
         self._answer_seconds = answer_seconds
         self._idle: list[Connection] = []
@@ -88,10 +78,12 @@ class AsyncHttp:
             if connection.is_reusable:
                 return connection
             self._open.discard(connection)
-        loop, tls = asyncio.get_running_loop(), _tls_context() if self._tls else None
+        loop, tls = asyncio.get_running_loop(), tls_context() if self._address.tls else None
         try:
             async with asyncio.timeout(self._connect_seconds):
-                _, connection = await loop.create_connection(lambda: Connection(self._url), *self._address, ssl=tls)
+                _, connection = await loop.create_connection(
+                    lambda: Connection(self._url), self._address.host, self._address.port, ssl=tls
+                )
         except TimeoutError:
             raise NotSent(f"no connection to {self._url}: it takes too long") from None
         except OSError as error:
@@ -100,7 +92,7 @@ class AsyncHttp:
         return connection
 
     def _request(self, method: str, path: str, body: bytes | None) -> bytes:
-        head = f"{method} {self._prefix}{path} HTTP/1.1\r\nHost: {self._host}\r\nAccept: */*\r\n"
+        head = f"{method} {self._address.prefix}{path} HTTP/1.1\r\n{self._head}"
         if body is not None:
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         return f"{head}\r\n".encode("latin-1") + (body or b"")
@@ -247,11 +239,6 @@ class Connection(asyncio.Protocol):
                     await self._waiter
         except TimeoutError:
             raise NoAnswer(f"{self._url} took too long to answer") from None
-
-
-@cache
-def _tls_context() -> ssl.SSLContext:
-    return ssl.create_default_context()
 
 
 def _why(error: BaseException) -> str:

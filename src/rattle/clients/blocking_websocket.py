@@ -6,16 +6,16 @@ The library's own blocking client reads in a thread; handing every message over 
 from __future__ import annotations
 
 import socket
-import ssl
 from collections import deque
-from urllib.parse import urlsplit
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.protocol import State
-from websockets.uri import parse_uri
+from websockets.uri import WebSocketURI
+
+from rattle.clients.addresses import ServerAddress, tls_context
 
 _READ_BYTES = 2**18
 
@@ -27,17 +27,16 @@ class BlockingWebSocket:
     receiving raise OSError: TimeoutError after `timeout` seconds of silence, ConnectionError when the connection ends.
     """
 
-    def __init__(self, url: str, timeout: float, max_bytes: int) -> None:
-        parts = urlsplit(url)
-        secure = parts.scheme == "wss"
+    def __init__(self, address: ServerAddress, path: str, timeout: float, max_bytes: int) -> None:
+        uri = WebSocketURI(address.tls, address.host, address.port, address.prefix + path, "")
         self._events: deque[object] = deque()  # that have come and were not looked at
-        self._protocol = ClientProtocol(parse_uri(url), max_size=max_bytes)
-        self._socket = socket.create_connection((parts.hostname, parts.port or (443 if secure else 80)), timeout)
+        self._protocol = ClientProtocol(uri, max_size=max_bytes)
+        self._headers = address.headers
+        self._socket = socket.create_connection((address.host, address.port), timeout)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            if secure:
-                context = ssl.create_default_context()
-                self._socket = context.wrap_socket(self._socket, server_hostname=parts.hostname)
+            if address.tls:
+                self._socket = tls_context().wrap_socket(self._socket, server_hostname=address.host)
             self._shake_hands()
         except BaseException:
             self._socket.close()
@@ -79,7 +78,9 @@ class BlockingWebSocket:
             self._socket.close()
 
     def _shake_hands(self) -> None:
-        self._protocol.send_request(self._protocol.connect())
+        request = self._protocol.connect()
+        request.headers.update(self._headers)
+        self._protocol.send_request(request)
         self._flush()
         while self._protocol.state is State.CONNECTING and self._protocol.handshake_exc is None:
             self._read()

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import http.client
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit
 
 import msgspec
 
+from rattle.clients.addresses import check_status, read_address, tls_context
 from rattle.clients.errors import ClientError, ConnectionBroken, refusal
 from rattle.wire.encoding import MSGPACK
 
@@ -38,23 +38,21 @@ class HttpConnection:
     """HTTP/1.1 with keep-alive to one server, on the standard library: the quickest for small bodies."""
 
     def __init__(self, url: str, timeout: float) -> None:
-        try:
-            parts = urlsplit(url)
-        except ValueError:
-            raise ClientError(f"'{url}' is no server's address: write it as http://HOST:PORT") from None
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ClientError(f"'{url}' is no server's address: write it as http://HOST:PORT")
-        self._prefix = parts.path.rstrip("/")
-        make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        try:
-            self._http = make(parts.hostname, parts.port, timeout=timeout)
-        except ValueError:
-            raise ClientError(f"'{url}' has a port that is no number from 0 to 65535") from None
-        self.url = url
+        address = read_address(url)
+        self._prefix = address.prefix
+        self._headers = {"Accept": MSGPACK} | address.headers
+        self._http = (
+            http.client.HTTPSConnection(address.host, address.port, timeout=timeout, context=tls_context())
+            if address.tls
+            else http.client.HTTPConnection(address.host, address.port, timeout=timeout)
+        )
+        self._path = ""
+        self.url = address.url  # as messages show it
 
     def send(self, method: str, path: str, body: bytes | None = None, media_type: str = MSGPACK) -> None:
         """Send a request; raises ConnectionBroken."""
-        headers = {"Accept": MSGPACK} if body is None else {"Content-Type": media_type, "Accept": MSGPACK}
+        headers = self._headers if body is None else {"Content-Type": media_type, **self._headers}
+        self._path = path
         try:
             if self._http.sock is None:
                 self._http.connect()  # which sets TCP_NODELAY
@@ -64,7 +62,7 @@ class HttpConnection:
             raise ConnectionBroken(f"no connection to {self.url}: {_why(error)}") from None
 
     def receive(self) -> bytes:
-        """Return the answer's body; raises ConnectionBroken, or Refused for a status of 400 or more."""
+        """Return the answer's body; raises ConnectionBroken, Refused for a status of 400 or more, or BadAnswer."""
         try:
             answer = self._http.getresponse()
             body = answer.read(MAX_ANSWER_BYTES)
@@ -75,6 +73,7 @@ class HttpConnection:
             raise ConnectionBroken(f"{self.url} broke the connection: {_why(error)}") from None
         if answer.status >= 400:
             raise refusal(answer.status, _problem(body))
+        check_status(self.url, self._path, answer.status, answer.headers["Location"], allowed=(200, 201, 204))
         return body
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
@@ -115,7 +114,9 @@ class SocketSteps:
     """Steps of one session over its WebSocket: without a request for each."""
 
     def __init__(self, url: str, session: str, timeout: float) -> None:
-        self._url = f"ws{url.removeprefix('http').rstrip('/')}/v1/sessions/{session}/ws"
+        self._address = read_address(url)
+        self._path = f"/v1/sessions/{session}/ws"
+        self._url = f"ws{self._address.url.removeprefix('http')}{self._path}"
         self._timeout = timeout
         self._socket: BlockingWebSocket | None = None
 
@@ -156,12 +157,12 @@ class SocketSteps:
         from rattle.clients.blocking_websocket import BlockingWebSocket
 
         try:
-            return BlockingWebSocket(self._url, self._timeout, MAX_ANSWER_BYTES)
+            return BlockingWebSocket(self._address, self._path, self._timeout, MAX_ANSWER_BYTES)
         except InvalidStatus as error:
             refused = refusal(error.response.status_code, _problem(bytes(error.response.body or b"")))
-            if refused.code or refused.is_temporary:
+            if refused.code == "unknown_session" or refused.is_temporary:
                 raise refused from None
-            raise NoWebSocket(f"{self._url}: {refused}") from None
+            raise NoWebSocket(f"{self._url}: {refused}") from None  # plain requests will show what else is wrong
         except InvalidHandshake as error:
             raise NoWebSocket(f"{self._url}: {_why(error)}") from None
 

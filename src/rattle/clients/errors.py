@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rattle.errors import RattleError
+from rattle.text import one_line
+
+#: The longest text of a server that a message repeats, in characters.
+_LONGEST_DETAIL = 300
 
 
 class ClientError(RattleError):
@@ -50,8 +54,15 @@ class Refused(ClientError):
 
 def refusal(status: int, problem: Mapping[str, Any] | None) -> Refused:
     """Return the error for an answer with a status of 400 or more; `problem` is None where it was no problem object."""
-    if problem is None:
-        return Refused(f"the server answered {status} without saying why", status)
-    detail = problem.get("detail") or problem.get("error") or problem.get("title") or f"the server answered {status}"
+    problem = problem or {}
+    detail = one_line(problem.get("detail") or problem.get("error") or problem.get("title") or "", _LONGEST_DETAIL)
+    if status in (401, 403):
+        said = f" and said: {detail}" if detail else ""
+        detail = f"the server answered {status}{said}: it wants credentials, as in http://USER:PASSWORD@HOST:PORT"
     field = problem.get("field")
-    return Refused(str(detail), status, str(problem.get("code", "")), None if field is None else str(field))
+    return Refused(
+        detail or f"the server answered {status} without saying why",
+        status,
+        one_line(problem.get("code", ""), _LONGEST_DETAIL),
+        None if field is None else one_line(field, _LONGEST_DETAIL),
+    )

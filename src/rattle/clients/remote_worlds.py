@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,9 +21,12 @@ from rattle.clients.retries import is_temporary, retrying
 from rattle.envs.errors import EnvError, WorldsLost
 from rattle.envs.philox import check_seed, derive_seed
 from rattle.envs.vector import EnvironmentSpec, check_actions
+from rattle.text import one_line
 from rattle.wire import encoding
 from rattle.wire.arrays import Array
 from rattle.wire.vector import PROTOCOL, Beginning, ServerSpec, SessionCreated, StepAnswer
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,13 +70,24 @@ def ask_spec(url: str, patience: Patience | None = None) -> ServerSpec:
     except ConnectionBroken as error:
         raise ConnectionBroken(_gave_up(error, patience)) from None
     except Refused as error:
-        raise ClientError(f"{url} has no vector API: {error}") from None
+        what = f"{connection.url} has no vector API" if error.status in (404, 405, 501) else connection.url
+        raise ClientError(f"{what}: {error}") from None
     finally:
         connection.close()
     spec = decode(body, ServerSpec)
     if spec.protocol != PROTOCOL:
-        raise ClientError(f"{url} speaks '{spec.protocol}', and this version '{PROTOCOL}'")
+        raise ClientError(f"{connection.url} speaks '{one_line(spec.protocol, 80)}', and this version '{PROTOCOL}'")
     return spec
+
+
+@cache
+def _say_that_requests_do(url: str) -> None:
+    """Say once for a server that its sessions have no WebSocket."""
+    _log.warning(
+        "%s: no WebSocket passes: playing by plain requests, which is slower. If nginx is in between, give it "
+        "'proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;'",
+        url,
+    )
 
 
 def _gave_up(error: ConnectionBroken, patience: Patience) -> str:
@@ -107,6 +123,7 @@ class RemoteWorlds:
         server = ask_spec(url, self._patience)
         self._features = frozenset(server.features)
         self._websocket = websocket and "websocket" in self._features
+        self._url = url
         self._http = HttpConnection(url, self._patience.answer_seconds)
         self._options = dict(options or {})
         self.num_worlds = num_worlds
@@ -229,7 +246,7 @@ class RemoteWorlds:
         created = decode(self._ask("POST", "/v1/sessions", encoding.msgpack.encode(request)), SessionCreated)
         self._session, self._number = created.session, created.step
         self._steps: Connection = (
-            SocketSteps(self._http.url, created.session, self._patience.answer_seconds)
+            SocketSteps(self._url, created.session, self._patience.answer_seconds)
             if self._websocket
             else HttpSteps(self._http, created.session)
         )
@@ -266,6 +283,8 @@ class RemoteWorlds:
         try:
             self._steps.send(*self._request)
         except NoWebSocket:
+            _say_that_requests_do(self._http.url)
+            self._websocket = False  # the next session of these worlds does not try again
             self._steps = HttpSteps(self._http, self._session)
             self._steps.send(*self._request)
         self._sent = True

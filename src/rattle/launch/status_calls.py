@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 import grpc
 import msgspec
 
+from rattle.clients.addresses import GRPC_WITHOUT_PROXY
 from rattle.clients.async_http import AsyncHttp
 from rattle.clients.errors import ClientError
 from rattle.launch.ticking import SyncStatus
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 #: How long an answer may take, in seconds: a service that is learning may be slow, one that is dead says nothing.
 _DEADLINE_SECONDS = 2.0
 _OPTIONS = (
+    GRPC_WITHOUT_PROXY,
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),

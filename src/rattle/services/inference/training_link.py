@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import grpc
 
+from rattle.clients.addresses import GRPC_WITHOUT_PROXY
 from rattle.clients.errors import ClientError, ConnectionBroken
 from rattle.clients.retries import persevering
 from rattle.policies.errors import PolicyError
@@ -20,6 +21,7 @@ PATIENCE = 2.0
 #: How long to wait before a stream that broke off is begun again, in seconds.
 BREATH = 0.1
 _CONNECTION_OPTIONS = (
+    GRPC_WITHOUT_PROXY,
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2000),  # how long a connection may take to be made
     ("grpc.max_reconnect_backoff_ms", 1000),
