@@ -16,7 +16,7 @@ from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.updates import read_updates
 
 EXPERIMENTS = Path(__file__).parents[1] / "shared" / "experiments"
-RATTLE = [sys.executable, "-m", "rattle.cli"]
+RATTLE = [sys.executable, "-P", "-m", "rattle.cli"]
 SEEDS = (0, 1, 2)
 
 

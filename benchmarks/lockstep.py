@@ -79,7 +79,7 @@ def lead(members: int, loss: float) -> tuple[float, float]:
     """Return ticks a second, and the 99th percentile of a tick in milliseconds."""
     arguments = ["--mode", "lockstep", "--members", str(members), "--port", "0", "--http-port", "0"]
     with ExitStack() as stack:
-        sync = stack.enter_context(process("-m", "rattle.cli", "sync", *arguments, "--set", f"sync.loss={loss}"))
+        sync = stack.enter_context(process("-P", "-m", "rattle.cli", "sync", *arguments, "--set", f"sync.loss={loss}"))
         assert sync.stdout is not None  # noqa: S101
         port = int(json.loads(sync.stdout.readline())["address"].rpartition(":")[2])
         for number in range(1, members):

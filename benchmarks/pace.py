@@ -25,7 +25,19 @@ def arrivals() -> list[float]:
         receiver.setsockopt(socket.SOL_SOCKET, _TIMESTAMPS, 1)
         told = f"127.0.0.1:{receiver.getsockname()[1]}"
         count = FREQUENCY * SECONDS
-        command = [sys.executable, "-m", "rattle.cli", "sync", "--port", "0", "--http-port", "0", "--participant", told]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "rattle.cli",
+            "sync",
+            "--port",
+            "0",
+            "--http-port",
+            "0",
+            "--participant",
+            told,
+        ]
         command += ["--frequency", str(FREQUENCY), "--ticks", str(count)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603
         times, sequence = [], 0

@@ -29,7 +29,7 @@ _LONGEST_MESSAGE = 2**28
 @contextmanager
 def service(*arguments: str) -> Iterator[dict[str, Any]]:
     """Run a service and yield its first line."""
-    command = [sys.executable, "-m", "rattle.cli", *arguments, "--port", "0"]
+    command = [sys.executable, "-P", "-m", "rattle.cli", *arguments, "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
     assert process.stdout is not None  # noqa: S101
     try:

@@ -21,6 +21,7 @@ def speed(*overrides: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable,
+            "-P",
             "-m",
             "rattle.cli",
             "train",
@@ -38,7 +39,7 @@ def speed(*overrides: str) -> float:
 def main() -> None:
     """Let the two take turns."""
     speeds: dict[str, list[float]] = {"in process": [], "over the vector API": []}
-    with server("-m", "rattle.cli", "env", "--port", "0") as url:
+    with server("-P", "-m", "rattle.cli", "env", "--port", "0") as url:
         for _ in range(REPEATS):
             speeds["in process"].append(speed())
             speeds["over the vector API"].append(speed(f"env.url={url}"))

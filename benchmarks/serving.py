@@ -205,7 +205,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "snake.safetensors"
         path.write_bytes(dump_policy(policy()))
-        serve = ("-m", "rattle.cli", "inference", "--policy", str(path), "--port", "0", "--grpc-port", "0")
+        serve = ("-P", "-m", "rattle.cli", "inference", "--policy", str(path), "--port", "0", "--grpc-port", "0")
         with process(*serve) as served, process(str(Path(__file__).with_name("bare_serving.py")), str(path)) as bare:
             asked = list(ways(served, bare))
             taken: dict[tuple[int, bool], list[list[float]]] = {}

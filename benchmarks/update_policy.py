@@ -111,7 +111,7 @@ def measure() -> None:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         changes = [part for override in OVERRIDES for part in ("--set", override)]
-        service = ("-m", "rattle.cli", "training", "--port", "0", "--run-dir", f"{folder}/run", *changes)
+        service = ("-P", "-m", "rattle.cli", "training", "--port", "0", "--run-dir", f"{folder}/run", *changes)
         stubs = [stack.enter_context(serving(*command)) for command in (service, (__file__, "--bare"))]
         todo = ways(settings, stubs[0], stubs[1])
         for _ in range(REPEATS):

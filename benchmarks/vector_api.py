@@ -155,7 +155,8 @@ def main() -> None:
     if parser.parse_args().bare:
         return bare()
     seconds: dict[tuple[int, str], list[float]] = {}
-    with server("-m", "rattle.cli", "env", "--port", "0") as env_url, server(str(Path(__file__)), "--bare") as bare_url:
+    rattle = ("-P", "-m", "rattle.cli", "env", "--port", "0")
+    with server(*rattle) as env_url, server(str(Path(__file__)), "--bare") as bare_url:
         for worlds in SIZES:
             steps = list(ways(env_url, bare_url, worlds))
             for _ in range(REPEATS):

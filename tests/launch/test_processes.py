@@ -11,12 +11,13 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from signal import SIGKILL
+from subprocess import PIPE, STDOUT
 
 import pytest
 
 from rattle.launch import supervisor as supervisor_module
 from rattle.launch.plan import plan
-from rattle.launch.processes import Processes
+from rattle.launch.processes import RATTLE, Processes
 from rattle.launch.service import command
 from rattle.launch.supervisor import Note, Supervisor
 from rattle.trainer.settings_sources import load_settings
@@ -253,3 +254,17 @@ def test_kill_9_of_the_launcher_leaves_no_process(tmp_path: Path, moment: str) -
     assert len(pids) == 2
     for pid in pids:
         wait_for_end(pid)
+
+
+def test_files_in_the_working_directory_do_not_stand_for_modules_of_the_service(tmp_path: Path) -> None:
+    for module in ("queue", "statistics", "uvloop", "yaml"):
+        (tmp_path / f"{module}.py").write_text(f"raise SystemExit('{module}.py of the working directory was run')\n")
+
+    command = [*RATTLE, "env", "--port", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=PIPE, stdout=PIPE, stderr=STDOUT, text=True) as service:
+        assert service.stdin is not None
+        assert service.stdout is not None
+        first = service.stdout.readline()
+        service.stdin.close()  # the leash
+
+    assert json.loads(first)["service"] == "env"

@@ -16,6 +16,7 @@ from rattle.wire.lockstep import (
     LAST,
     MAX_BYTES,
     MAX_HASHES,
+    MAX_NUMBER,
     Bye,
     Codec,
     Datagram,
@@ -101,6 +102,7 @@ class Member:
         self._heard_at = -inf
         self._ping_at = inf
         self._done = _Finished(0, 0, 0, Answer({}))
+        self._is_known = False  # the service has taken this life
         self._is_whole = False  # no tick is missing before what was done
         self._doing: Tick | None = None
         self._is_stale = False  # what is done now is of a session that is over
@@ -186,15 +188,28 @@ class Member:
         """Take a datagram to this life, or return False."""
         match datagram:
             case Welcome() if datagram.life == self.life and self._is_newer(datagram):
+                self._is_known = True
                 self._take_seat(datagram, now)
             case Gathering() if datagram.life == self.life and self.state in ("joining", "gathering"):
+                self._is_known = True
                 self.state, self.reason = "gathering", f"{datagram.present} of {datagram.wanted} members are there"
                 self._joining.due = now + self._heartbeat
             case Refused() if datagram.life == self.life and self.state in ("joining", "gathering"):
-                self._end(datagram.reason)
+                self._take_refusal(datagram, now)
             case _:
                 return False
         return True
+
+    def _take_refusal(self, refused: Refused, now: float) -> None:
+        """Come back as the latest life where an earlier one has a higher number, for clocks may be set back.
+
+        A life that the service took once is the earlier one itself: it ends, or two of one name would go on for ever.
+        """
+        if self._is_known or not self.life <= refused.later_life < MAX_NUMBER:
+            self._end(refused.reason)
+            return
+        self.life = refused.later_life + 1
+        self._join(now, "")
 
     def _take_at_the_seat(self, datagram: Datagram, now: float) -> bool:
         """Take a datagram to this seat, or return False."""

@@ -18,8 +18,9 @@ from rattle.launch.supervisor import Action, Note, Send, Start, Supervisor
 from rattle.launch.text_log import TextLog
 from rattle.trainer.settings_sources import ENVIRONMENT_PREFIX
 
-#: The `rattle` command, in a process that ends with this one.
-RATTLE = (sys.executable, "-m", "rattle.cli", "--leash")
+#: The `rattle` command, in a process that ends with this one. With -P the working directory is not put before the
+#: standard library, as it is not for the installed command: a file queue.py in it must not break a service, or run.
+RATTLE = (sys.executable, "-P", "-m", "rattle.cli", "--leash")
 _LONGEST_LINE = 2**13
 #: How long the output of a process that has ended is read on, where another has the pipe too, in seconds.
 _LAST_WORDS_SECONDS = 1.0

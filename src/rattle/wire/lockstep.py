@@ -25,7 +25,8 @@ RUN_OVER = "the run is over"
 #: The reason of a goodbye that invites to join again.
 DROPPED = "dropped"
 
-Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+MAX_NUMBER = 2**63 - 1
+Number = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
 #: What a member remembers leaves room to go on from.
 Remembered = Annotated[int, Meta(ge=0, le=2**62)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z", max_length=64)]
@@ -169,10 +170,11 @@ class Unknown(_Datagram, frozen=True, tag=11):
 
 
 class Refused(_Datagram, frozen=True, tag=12):
-    """The service gives a member no seat."""
+    """The service gives a member no seat; `later_life` is the one of its name that is there, 0 where none is."""
 
     life: Number
     reason: Reason
+    later_life: Number = 0
 
 
 class Bye(_Datagram, frozen=True, tag=13):

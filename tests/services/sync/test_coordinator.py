@@ -14,7 +14,7 @@ from rattle.services.sync.coordinator import Coordinator
 from rattle.services.sync.gathering import beginning
 from rattle.services.sync.rounds import Rounds
 from rattle.trainer.settings import SyncSection
-from rattle.wire.lockstep import ALL_IDLE, LAST, Bye, Codec, Join, Phase, Ping, Role, Unknown
+from rattle.wire.lockstep import ALL_IDLE, LAST, MAX_NUMBER, Bye, Codec, Join, Phase, Ping, Role, Unknown
 from tests.wire.test_lockstep import datagrams
 
 HERE, THERE = ("10.0.0.1", 1), ("10.0.0.2", 1)
@@ -117,13 +117,40 @@ def test_only_those_who_are_named_take_part() -> None:
 
 def test_an_earlier_life_is_refused_and_a_later_one_takes_its_place() -> None:
     party = begun(most_ticks=5)
+    earlier = party.members["scout", 1]
     later = party.join("scout", Role.AGENT, life=2)
     assert later.state == "seated"
     assert party.coordinator.leader.rounds.tick == 6
-    earlier = party.join("scout", Role.AGENT, life=1)
+    party.pass_time(5.0)
     assert earlier.state == "ended"
     assert "later life" in earlier.reason
     assert party.texts("WARNING") == ["scout has been started again, and takes its place"]
+
+
+def test_a_new_life_by_a_clock_that_was_set_back_takes_the_place_all_the_same() -> None:
+    party = Party(most_ticks=5)
+    party.join("env", Role.ENVIRONMENT)
+    earlier = party.join("scout", Role.AGENT, life=1_000)
+    new = party.join("scout", Role.AGENT, life=10)
+    party.pass_time(5.0)
+    assert (new.state, new.life, earlier.state) == ("seated", 1_001, "ended")
+    assert party.coordinator.leader.rounds.tick == 6
+
+
+def test_of_two_with_one_name_that_wait_for_others_the_later_stays() -> None:
+    party = Party(participants=("env", "scout"))
+    earlier = party.join("scout", Role.AGENT, life=1_000)
+    new = party.join("scout", Role.AGENT, life=10)
+    party.pass_time(5.0)
+    assert (new.state, earlier.state) == ("gathering", "ended")
+    assert "later life" in earlier.reason
+
+
+def test_a_life_that_no_number_follows_keeps_its_place() -> None:
+    party = Party(participants=("env", "scout"))
+    first = party.join("scout", Role.AGENT, life=MAX_NUMBER)
+    second = party.join("scout", Role.AGENT, life=10)
+    assert (first.state, second.state) == ("gathering", "ended")
 
 
 def test_members_that_differ_about_a_subject_are_named_with_the_first_tick() -> None:

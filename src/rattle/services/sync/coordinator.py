@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from rattle.services.sync.gathering import MOST_MEMBERS, Arrivals, beginning, was_idle
+from rattle.services.sync.gathering import MOST_MEMBERS, Arrivals, a_later_life, beginning, was_idle
 from rattle.services.sync.leader import AboutSeat, Leader
 from rattle.services.sync.outbox import Outbox
 from rattle.services.sync.seats import Address, Seat
@@ -135,8 +135,7 @@ class Coordinator:
         elif seat is None:
             self._arrive(join, address, now)
         elif join.life < seat.life:
-            reason = f"a later life of '{join.name}' has come: give every member a name of its own (sync.name)"
-            self.out.send_to(address, Refused(join.life, reason))
+            self.out.send_to(address, Refused(join.life, a_later_life(join.name), seat.life))
         elif join.role != seat.role:
             taken = f"'{join.name}' is an {seat.role.name.lower()} in this run: choose another name (sync.name)"
             self.out.send_to(address, Refused(join.life, taken))
@@ -150,6 +149,10 @@ class Coordinator:
     def _arrive(self, join: Join, address: Address, now: float) -> None:
         leader = self.leader
         known = join.name in self.arrivals.lives
+        later = self.arrivals.later_life(join)
+        if later:
+            self.out.send_to(address, Refused(join.life, a_later_life(join.name), later))
+            return
         is_full = not known and len(leader.seats) + len(self.arrivals.lives) >= MOST_MEMBERS
         reason = (
             f"there is no room: a lockstep run has up to {MOST_MEMBERS} members"

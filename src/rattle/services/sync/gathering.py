@@ -11,6 +11,11 @@ from rattle.wire.lockstep import ALL_IDLE, Join, Phase, Role
 MOST_MEMBERS = 256
 
 
+def a_later_life(name: str) -> str:
+    """Return in words why an earlier life is refused."""
+    return f"a later life of '{name}' has come: give every member a name of its own (sync.name)"
+
+
 class Arrivals:
     """Those who want to take part and have no seat yet, the newest life of each name."""
 
@@ -25,13 +30,15 @@ class Arrivals:
         """Whether all are there that are wanted."""
         return len(self.lives) >= self.count
 
+    def later_life(self, join: Join) -> int:
+        """Return the life of its name that has come, 0 where that is not later."""
+        known = self.lives.get(join.name)
+        return known[0].life if known is not None and known[0].life > join.life else 0
+
     def add(self, join: Join, address: tuple[str, int], now: float) -> str | None:
         """Take in an arrival; returns the reason for which it is refused, None when it is not."""
         if self._wanted and join.name not in self._wanted:
             return f"'{join.name}' is not one of sync.participants: {', '.join(sorted(self._wanted))}"[:200]
-        known = self.lives.get(join.name)
-        if known is not None and known[0].life > join.life:
-            return f"a later life of '{join.name}' has come: give every member a name of its own (sync.name)"
         self.lives[join.name] = join, address
         self._heard_at[join.name] = now
         return None
