@@ -28,6 +28,7 @@ STATUS = {
     "conflict": HTTPStatus.CONFLICT,
     "replaced": HTTPStatus.CONFLICT,
     "run_over": HTTPStatus.CONFLICT,
+    "upgrade_required": HTTPStatus.UPGRADE_REQUIRED,
     "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "unsupported_type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     "too_late": HTTPStatus.GATEWAY_TIMEOUT,

@@ -214,3 +214,31 @@ def test_a_slow_reader_holds_up_nobody() -> None:
         assert len(streams) == 0
 
     asyncio.run(play())
+
+
+def test_a_connection_that_fails_ends_its_own_stream_only() -> None:
+    """Whatever the server raises when one stream is written to, the others get their lines."""
+
+    async def play() -> None:
+        streams, connection, broken = Streams(), Connection(), Connection()
+        failing = False
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            if failing:
+                raise RuntimeError("the handler is closed")
+            await broken.send(message)
+
+        one, other = Stream(streams, send, False), Stream(streams, connection.send, False)
+        serving = [asyncio.create_task(one.serve(broken.receive)), asyncio.create_task(other.serve(connection.receive))]
+        await settle()
+        failing = True
+        for line in (b"1", b"2"):
+            one.put(line, False)
+            other.put(line, False)
+            await settle()
+        other.put(b"over", True)
+        await asyncio.wait_for(asyncio.gather(*serving), 10)
+        assert connection.bodies == [b"1", b"2", b"over"]
+        assert len(streams) == 0
+
+    asyncio.run(play())

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http import httptools_impl
 
 from rattle.services.utils import connections
 from rattle.services.utils.asgi import Receive, Scope, Send, answer
@@ -19,6 +20,7 @@ from rattle.services.utils.serving import server_config
 from rattle.services.utils.sockets import listen
 
 LARGE = 2**24
+GONE = threading.Event()  # a client of /waiting has gone
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -28,6 +30,18 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "websocket.accept"})
         while (await receive())["type"] != "websocket.disconnect":
             await send({"type": "websocket.send", "bytes": bytes(LARGE)})
+    elif scope["path"] == "/lines":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"one\n", "more_body": True})
+        await send({"type": "http.response.body", "body": b"two\n"})
+    elif scope["path"] == "/waiting":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        for _ in range(3):
+            await send({"type": "http.response.body", "body": b"for nobody", "more_body": True})
+        GONE.set()
     elif scope["path"] == "/stream":
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": bytes(LARGE), "more_body": True})
@@ -116,11 +130,11 @@ def test_a_head_that_comes_in_drips_has_no_more_time(served: Served) -> None:
 
 
 def test_a_head_that_is_too_large_is_refused(served: Served) -> None:
-    with served.connect(b"GET / HTTP/1.1\r\nX: " + b"x" * (connections.HEAD_BYTES + 1)) as handle:
+    with served.connect(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * (connections.HEAD_BYTES + 1)) as handle:
         head, _, body = ended(handle).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 400")
         assert json.loads(body)["code"] == "bad_request"
-    almost = b"GET / HTTP/1.1\r\nX: " + b"x" * (connections.HEAD_BYTES - 100)
+    almost = b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * (connections.HEAD_BYTES - 100)
     with served.connect(almost) as handle:
         handle.sendall(b"\r\n\r\n")
         assert handle.recv(2**16).startswith(b"HTTP/1.1 200")
@@ -179,3 +193,66 @@ def gone(served: Served) -> None:
             return
         waiting.wait(0.01)
     pytest.fail("a connection is still open")
+
+
+@pytest.mark.parametrize("behind", [0, 1, 3])
+def test_a_request_learns_that_its_client_has_gone(
+    served: Served, behind: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    GONE.clear()
+    request = b"GET /waiting HTTP/1.1\r\nHost: x\r\n\r\n"
+    with served.connect(request + behind * b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") as handle:
+        received = b""
+        while b"begun" not in received:
+            received += handle.recv(2**16)
+    assert GONE.wait(60)
+    gone(served)
+    assert not caplog.records
+
+
+def test_requests_in_line_are_answered_in_order(served: Served) -> None:
+    line = b"GET /lines HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    with served.connect(line + b"GET /lines HTTP/1.0\r\n\r\n") as handle:
+        answers = ended(handle)
+    assert answers.count(b"HTTP/1.1 200") == 3
+    assert answers.index(b"two") < answers.index(b"short") < answers.rindex(b"one")
+
+
+def test_an_old_client_gets_no_chunks(served: Served) -> None:
+    with served.connect(b"GET /lines HTTP/1.0\r\n\r\n") as handle:
+        head, _, body = ended(handle).partition(b"\r\n\r\n")
+    assert body == b"one\ntwo\n"
+    assert b"transfer-encoding" not in head.lower()
+    with served.connect(b"GET / HTTP/1.0\r\n\r\n") as handle:
+        assert ended(handle).endswith(b"content-length: 5\r\nconnection: close\r\n\r\nshort")
+
+
+@pytest.mark.parametrize("hosts", [b"", b"Host: x\r\nHost: y\r\n"])
+def test_a_request_has_one_host(served: Served, hosts: bytes) -> None:
+    with served.connect(b"GET / HTTP/1.1\r\n" + hosts + b"\r\n") as handle:
+        head, _, body = ended(handle).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert "one Host header" in json.loads(body)["detail"]
+
+
+def test_the_server_has_what_our_connections_rely_on() -> None:
+    protocol, cycle = httptools_impl.HttpToolsProtocol, httptools_impl.RequestResponseCycle
+    ours = [
+        "connection_made",
+        "connection_lost",
+        "data_received",
+        "on_headers_complete",
+        "on_body",
+        "on_message_complete",
+        "shutdown",
+        "on_response_complete",
+        "handle_websocket_upgrade",
+        "send_400_response",
+        "timeout_keep_alive_handler",
+    ]
+    missing = [name for name in ours if not hasattr(protocol, name)]
+    missing += [name for name in ("receive", "send") if not hasattr(cycle, name)]
+    state = set(cycle.__init__.__code__.co_names)
+    used = "scope transport message_event disconnected keep_alive more_body response_started response_complete"
+    missing += sorted({*used.split(), "chunked_encoding", "expected_content_length"} - state)
+    assert not missing, f"uvicorn {uvicorn.__version__} lacks {missing}: see services/utils/connections.py"

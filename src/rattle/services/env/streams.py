@@ -7,11 +7,14 @@ A thousand readers get a line each tick. To wake a coroutine for each would take
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Generator
 from typing import Any
 
 from rattle.services.utils.asgi import Receive, Send
+
+_log = logging.getLogger(__name__)
 
 #: Lines that a reader with `?lines=all` may be behind, and their bytes.
 KEPT_LINES = 1000
@@ -109,7 +112,12 @@ class Streams:
 
     def _write_batch(self) -> None:
         for _ in range(min(_BATCH, len(self._ready))):
-            self._ready.popleft().write()
+            stream = self._ready.popleft()
+            try:
+                stream.write()
+            except Exception:  # whatever one connection raises, the others go on
+                _log.exception("a stream could not be written to: it is cut off")
+                stream.cut()
         self._scheduled = bool(self._ready)
         if self._scheduled:
             asyncio.get_running_loop().call_soon(self._write_batch)
@@ -178,9 +186,14 @@ class Stream:
             return
 
     async def _go_on(self, begun: _Begun) -> None:
-        await begun
-        self._writing = None
-        self.write()
+        try:
+            await begun
+            self._writing = None
+            self.write()
+        except Exception:  # as in `Streams`
+            _log.exception("a stream could not be written to: it is cut off")
+            self._writing = None
+            self.cut()
 
 
 class _Begun:

@@ -112,6 +112,10 @@ class VectorFace:
                 _check_method(method, "GET")
                 world = _world_number(number)
                 return 200, await self.shared.call(session_id, lambda session: session.snapshot(world)), spoken_back
+            case [_, "ws"]:
+                _check_method(method, "GET")
+                detail = "this route takes a WebSocket: a proxy on the way must pass on Upgrade and Connection"
+                raise RequestError("upgrade_required", detail, upgrade="websocket")
         raise RequestError("unknown_path", f"there is no {scope['path']}: docs/env-api.md lists the routes")
 
     async def _step(self, session_id: str, spoken: Encoding, body: bytes) -> Message:

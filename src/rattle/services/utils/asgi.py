@@ -10,8 +10,9 @@ from typing import Any
 from rattle.wire.problems import PROBLEM_TYPE, RequestError, problem_body
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -44,8 +45,8 @@ def may_be_gone(scope: Scope) -> Callable[[], bool]:
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     """Return a request's body.
 
-    Raises RequestError when it is larger than `max_bytes`, which is known from its length before it is read, or does
-    not arrive in time, and ClientGone when it never will.
+    Raises RequestError when it is larger than `max_bytes`, which is known from its length before it is read, does not
+    arrive in time, or has not arrived when the service stops, and ClientGone when it never will.
     """
     length = header(scope, b"content-length")
     if length is not None and length.isdecimal() and int(length) > max_bytes:
@@ -80,6 +81,8 @@ async def _read(receive: Receive, max_bytes: int) -> tuple[bytes, bool]:
 async def _receive_part(receive: Receive) -> tuple[bytes, bool]:
     message = await receive()
     if message["type"] == "http.disconnect":
+        if message.get("stopping"):
+            raise RequestError("shutting_down", "the service is stopping: it did not wait for the rest of the body")
         raise ClientGone
     return message.get("body", b""), message.get("more_body", False)
 
@@ -124,6 +127,8 @@ def _problem_headers(error: RequestError) -> list[tuple[bytes, bytes]]:
         headers.append((b"retry-after", b"1"))
     if "allow" in error.more:
         headers.append((b"allow", str(error.more["allow"]).encode()))
+    if "upgrade" in error.more:
+        headers.extend([(b"upgrade", str(error.more["upgrade"]).encode()), (b"connection", b"Upgrade")])
     return headers
 
 

@@ -7,11 +7,12 @@ for a client that never reads them.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from rattle.services.utils.asgi import CONNECTION
+from rattle.services.utils.asgi import CONNECTION, Message, Receive, Scope, Send, answer_problem
 from rattle.wire.problems import PROBLEM_TYPE, RequestError, problem_body
 
 #: A connection that asks nothing, or reads nothing of its answer, for this long is closed, in seconds.
@@ -63,18 +64,86 @@ class _UnreadAnswers:
         return False
 
 
+class _Exchange:
+    """A request and its answer, on a connection that may close at any moment."""
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self.cycle = cycle
+        self.ends_with_connection = False
+        self._takes_body = True
+
+    async def receive(self) -> Message:
+        """Return the next part of the body; `stopping` says that no more of it is read."""
+        message: Message = await self.cycle.receive()  # type: ignore[assignment]
+        if not self._takes_body and self.cycle.more_body:
+            return {"type": "http.disconnect", "stopping": not self.cycle.disconnected}
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the answer; what is for a client that has gone is dropped."""
+        if self.cycle.transport.is_closing():  # uvloop raises where asyncio only warns
+            self.cycle.disconnected = True
+        elif self.cycle.scope["http_version"] == "1.0":
+            self._avoid_chunks(message)
+        await self.cycle.send(message)  # type: ignore[arg-type]
+
+    def leave(self) -> None:
+        """Tell the request that its client has gone."""
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+
+    def refuse_body(self) -> None:
+        """Read no more of the body."""
+        self._takes_body = False
+        self.cycle.keep_alive = False
+        self.cycle.message_event.set()
+
+    def _avoid_chunks(self, message: Message) -> None:
+        """Let an answer without a length end with its connection: HTTP/1.0 knows no chunks."""
+        if message["type"] == "http.response.start":
+            self.ends_with_connection = all(name.lower() != b"content-length" for name, _ in message["headers"])
+            if self.ends_with_connection:
+                self.cycle.chunked_encoding = False
+        elif self.ends_with_connection:
+            self.cycle.expected_content_length = len(message.get("body", b""))
+
+
 class HttpConnection(_UnreadAnswers, HttpToolsProtocol):
-    """An HTTP connection with bounds; what it cannot read it answers with a problem."""
+    """An HTTP connection with bounds; what it cannot read it answers with a problem.
+
+    Requests that are sent before the last one is answered wait in line. The server's own protocol knows only the
+    newest of them; this one tells all of them when the client has gone.
+    """
 
     _received = 0  # bytes since the last request was complete
     _body = 0  # of these, the body's
     _silent_until: float | None = None  # when the head of a request must be complete
     _upgraded = False
+    _wrong = ""  # what is wrong with a head that is HTTP
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request, and not for ever."""
         super().connection_made(transport)
+        self._exchanges: deque[_Exchange] = deque()  # the first one is being answered
+        self._service, self.app = self.app, self._answer
         self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell every request that its client has gone."""
+        for exchange in self._exchanges:
+            exchange.leave()
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Close when the answers are written."""
+        self.refuse_bodies()
+        super().shutdown()
+
+    def refuse_bodies(self) -> None:
+        """Wait for no body that is still on its way."""
+        for exchange in self._exchanges:
+            if exchange.cycle.more_body:
+                exchange.refuse_body()
 
     def data_received(self, data: bytes) -> None:
         """Go on with a request."""
@@ -95,7 +164,18 @@ class HttpConnection(_UnreadAnswers, HttpToolsProtocol):
         """Begin to answer."""
         self._silent_until = None
         self.scope["extensions"] = {CONNECTION: {"is_gone": self.transport.is_closing}}
+        if sum(name == b"host" for name, _ in self.headers) != 1 and self.parser.get_http_version() == "1.1":
+            self._wrong = "a request of HTTP/1.1 has one Host header (RFC 9112, 3.2)"
+            raise ValueError(self._wrong)
+        known = self.cycle
         super().on_headers_complete()
+        if self.cycle is not known:
+            self._exchanges.append(_Exchange(self.cycle))
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request in line."""
+        self._exchanges.popleft()
+        super().on_response_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""
@@ -115,7 +195,7 @@ class HttpConnection(_UnreadAnswers, HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP; in the middle of another answer, only close."""
         if self._waits_for_head():
-            body = problem_body(RequestError("bad_request", msg))
+            body = problem_body(RequestError("bad_request", self._wrong or msg))
             head = f"content-type: {PROBLEM_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
             self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head.encode() + body)
         self.transport.close()
@@ -138,7 +218,24 @@ class HttpConnection(_UnreadAnswers, HttpToolsProtocol):
 
     def _may_wait(self) -> bool:
         # Streams keep the newest line for whoever reads late; a whole answer is not kept for ever.
-        return bool(self.cycle and self.cycle.chunked_encoding and not self.cycle.response_complete)
+        if not self._exchanges:
+            return False
+        answered = self._exchanges[0]
+        return bool(answered.cycle.chunked_encoding or answered.ends_with_connection)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the service answer; a request that takes longer than the server's patience is told that it stops."""
+        exchange = self._exchanges[0]
+        try:
+            await self._service(scope, exchange.receive, exchange.send)
+        except asyncio.CancelledError:
+            if exchange.cycle.response_started:
+                exchange.cycle.disconnected = True
+                self.transport.abort()
+            else:
+                await answer_problem(
+                    exchange.send, RequestError("shutting_down", "the service is stopping"), close=True
+                )
 
 
 class SocketConnection(_UnreadAnswers, WebSocketsSansIOProtocol):

@@ -63,6 +63,9 @@ class _Server(uvicorn.Server):
         self._welcome()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, HttpConnection):
+                connection.refuse_bodies()
         await self._service.stop()
         await super().shutdown(sockets)
 
