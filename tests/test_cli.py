@@ -38,6 +38,38 @@ def test_help_is_quick() -> None:
     assert done.stdout.strip() == "[]"
 
 
+EXTRAS = (
+    "chdb fastapi fastapi_swagger flask grpc grpc_health grpc_reflection httptools httpx imageio_ffmpeg matplotlib "
+    "onnx onnxruntime pettingzoo PIL prometheus_client pyarrow tenacity tensorboardX torch uvicorn uvloop "
+    "websockets werkzeug"
+)
+
+
+def test_help_and_lists_need_no_extra() -> None:
+    """Whoever has only the base installed can read what there is."""
+    script = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(sys.argv[1].split()))\n"  # None: its import fails
+        "from click.testing import CliRunner\n"
+        "from rattle.cli import main\n"
+        "for asked in [['-V'], ['check-env', '--list'], *([name, '--help'] for name in main.commands)]:\n"
+        "    done = CliRunner().invoke(main, asked)\n"
+        "    assert done.exit_code == 0, (asked, done.output, done.exception)\n"
+        "    print(done.output)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, EXTRAS], capture_output=True, text=True, check=True)
+    assert "vector.websocket.unknown" in done.stdout
+    assert "pip install 'rattle[mock-env]'" in done.stdout
+
+
+def test_eval_says_how_many_episodes_were_cut(run: Path) -> None:
+    done = rattle("eval", "latest", "--episodes", "20", "--max-ticks", "1", "--json", cwd=run)
+    assert last_json(done.stdout)["cut_episodes"] == 20
+    assert done.stderr.count("\n") == 1
+    assert "20 episodes had not ended after 1 ticks" in done.stderr
+    assert "were cut" in rattle("eval", "latest", "--episodes", "20", "--max-ticks", "1", cwd=run).stdout
+
+
 def test_the_json_summary_has_what_it_promises(tmp_path: Path) -> None:
     done = rattle("train", "--json", "--seed", "3", *SMALL, cwd=tmp_path)
     summary = last_json(done.stdout)

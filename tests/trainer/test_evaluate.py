@@ -80,3 +80,14 @@ def test_a_policy_from_a_stranger_names_no_module_to_import(train_small: TrainSm
     with pytest.raises(EnvError, match="this"):
         evaluate(replace(policy, environment="gym:this:CartPole-v1"), 2, seed=0, greedy=False)
     assert "this" not in sys.modules
+
+
+def test_episodes_that_go_on_for_too_long_are_cut_and_counted(train_small: TrainSmall) -> None:
+    policy = trained(train_small)
+    ticks: list[tuple[int, float]] = []
+    cut = evaluate(policy, 6, seed=1, greedy=False, max_ticks=2, watch=lambda tick, ended: ticks.append((tick, ended)))
+    assert [tick for tick, _ in ticks] == [1, 2]
+    assert cut.cut_episodes == 6 - round(6 * ticks[-1][1])
+    assert cut.summary()["cut_episodes"] == cut.cut_episodes > 0
+    assert cut.length.max() == 2
+    assert evaluate(policy, 6, seed=1, greedy=False).cut_episodes == 0

@@ -25,7 +25,7 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="rattle")
+@click.version_option(None, "-V", "--version", package_name="rattle")
 @click.option("--leash", is_flag=True, hidden=True)  # for the processes that `rattle up` starts
 def main(leash: bool) -> None:
     """Train agents, watch them play, and ask what happened.

@@ -65,19 +65,50 @@ def train(
     help="Take the likeliest action instead of drawing one: poor for policies that must search.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Decides the games.")
-@click.option("--url", help="Play in the environment server at this address.")
+@click.option("--url", help="Play in the environment server at this address.  [default: where the run has played]")
+@click.option(
+    "--max-ticks",
+    type=click.IntRange(1),
+    default=100_000,
+    show_default=True,
+    help="Cut episodes that go on for longer; they count as they stand.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def evaluate(policy: str, episodes: int, greedy: bool, seed: int, url: str | None, as_json: bool) -> None:
+def evaluate(
+    policy: str, episodes: int, greedy: bool, seed: int, url: str | None, max_ticks: int, as_json: bool
+) -> None:
     """Play fresh episodes with a policy and show what they came to."""
+    from rattle.trainer.display import eval_progress
     from rattle.trainer.evaluate import evaluate as play
     from rattle.trainer.evaluate import find_policy
 
-    found, path, own = find_policy(policy)
-    summary = play(found, episodes, seed=seed, greedy=greedy, allow_imports=own, url=url).summary()
+    found, path, own, trained_at = find_policy(policy)
+    if url is None and trained_at is not None:
+        click.echo(
+            f"playing at {trained_at}, as the run has: --url names another server, and {path} plays here", err=True
+        )
+    with eval_progress(max_ticks) as watch:
+        summary = play(
+            found,
+            episodes,
+            seed=seed,
+            greedy=greedy,
+            allow_imports=own,
+            url=url or trained_at,
+            max_ticks=max_ticks,
+            watch=watch,
+        ).summary()
+    if cut := summary["cut_episodes"]:
+        click.echo(
+            f"warning: {cut} episodes had not ended after {max_ticks:,} ticks and count as they stand: see --max-ticks",
+            err=True,
+        )
     if as_json:
         click.echo(json.dumps({"policy": str(path), "seed": seed, "greedy": greedy, **summary}))
         return
     click.echo(f"{path}: version {summary['policy_version']} in {episodes} episodes of {summary['environment']}")
+    if cut:
+        click.echo(f"{cut} of the agents' episodes were cut after {max_ticks:,} ticks")
     click.echo(f"{'':12}{'mean':>12}{'deviation':>12}{'least':>12}{'most':>12}")
     for name in (key.removeprefix("mean_") for key in summary if key.startswith("mean_")):
         numbers = (summary[f"{kind}_{name}"] for kind in ("mean", "std", "min", "max"))

@@ -55,12 +55,17 @@ class _MockEnvCommand(click.Command):
     """Lists the faults below its options."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from rattle.analytics.errors import AnalyticsError
         from rattle.analytics.extras import require
 
-        require("flask", "mock-env", "the mock environment service")
-        from rattle.services.mock_env.faults import FAULTS
-
         with formatter.section("Faults"):
+            try:
+                require("flask", "mock-env", "their list")
+            except AnalyticsError as missing:
+                formatter.write_text(str(missing))
+                return
+            from rattle.services.mock_env.faults import FAULTS
+
             formatter.write_dl(
                 [(name, f"{fault.description} (the rule: {fault.rule})") for name, fault in FAULTS.items()]
             )
@@ -131,12 +136,8 @@ def check_env(
     Every game on the server is reset. Exits with 0 when nothing failed, 1 when something did, 2 when it could not run.
     """
     from rattle.analytics.extras import require
-
-    for module in ("httpx", "websockets"):
-        require(module, "clients", "check-env")
     from rattle.conformance.report import listing
     from rattle.conformance.runner import choose
-    from rattle.conformance.session import check
     from rattle.conformance.table import CHECKS
 
     chosen = choose(CHECKS, only, without)
@@ -147,6 +148,10 @@ def check_env(
     elif url is None:
         raise click.UsageError("name the server, for example http://127.0.0.1:5000")
     else:
+        for module in ("httpx", "websockets"):
+            require(module, "clients", "check-env")
+        from rattle.conformance.session import check
+
         sys.exit(check(url, timeout, chosen, as_json=as_json, junit=junit))
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-import httpx
 import msgspec
 
 from rattle.conformance.errors import ConformanceError
 from rattle.conformance.target import Target
+
+if TYPE_CHECKING:  # the checks are listed where it is not installed too
+    import httpx
 
 #: The snake that asks whether there is an agent API.
 PROBE = "rattle-check-probe"
@@ -19,6 +22,8 @@ def absent_faces(target: Target) -> dict[str, str]:
 
     Raises ConformanceError where nothing answers, or the server has neither face.
     """
+    import httpx
+
     with httpx.Client(base_url=target.url, timeout=target.timeout, trust_env=False) as client:
         vector, _ = _ask(client, "/v1/spec")
         agent, code = _ask(client, f"/snake/{PROBE}")
@@ -41,6 +46,8 @@ def absent_faces(target: Target) -> dict[str, str]:
 
 def _ask(client: httpx.Client, path: str) -> tuple[int | None, str | None]:
     """Return the status of a GET, None for a broken answer, and the problem's code."""
+    import httpx
+
     try:
         with client.stream("GET", path) as stream:
             return stream.status_code, _code(stream.read()) if stream.status_code == 404 else None

@@ -9,7 +9,6 @@ from itertools import count
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import httpx
 import msgspec
 
 from rattle.conformance.checks import Failed, expect, fail, kind, shorten
@@ -121,6 +120,8 @@ class Target:
         #: Two runs of the checker must not take each other's snakes for their own.
         self._snakes = (f"check-{secrets.token_hex(3)}-{number}" for number in count(1))
         self._facts: dict[Callable[[Target], Any], tuple[Any, list[str]]] = {}
+        import httpx  # the checks are listed where it is not installed too
+
         self._client = httpx.Client(base_url=self.url, timeout=timeout, follow_redirects=False, trust_env=False)
 
     def close(self) -> None:
@@ -157,6 +158,8 @@ class Target:
 
         Ends the check where no answer comes.
         """
+        import httpx
+
         sent = {"Accept-Encoding": "identity"}
         if value is not None:
             content = msgspec.json.encode(value)

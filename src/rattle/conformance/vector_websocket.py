@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
-from websockets.sync.client import ClientConnection, connect
 
 from rattle.conformance.arrays import JSON, MSGPACK, Encoding
 from rattle.conformance.checks import Group, an_object, expect, fail, kind, shorten, skip
 from rattle.conformance.target import Target, decode, readable
 from rattle.conformance.vector_play import Session, actions_for, expect_same, pack, read_reset, read_step, session
 from rattle.conformance.vector_spec import spec
+
+if TYPE_CHECKING:  # the checks are listed where it is not installed too
+    from websockets.sync.client import ClientConnection
 
 CHECKS = Group()
 _STEPPED = ("vector.steps.fields", "vector.encodings.same")
@@ -41,6 +42,8 @@ class Line:
 
     def receive(self, encoding: Encoding = JSON) -> dict[str, Any]:
         """Return the next message, which must be of this encoding."""
+        from websockets.exceptions import ConnectionClosed
+
         try:
             message = self._connection.recv(timeout=self._target.timeout)
         except TimeoutError:
@@ -84,6 +87,9 @@ class Line:
 
 @contextmanager
 def _open(target: Target, opened: Session) -> Iterator[Line]:
+    from websockets.exceptions import InvalidStatus, WebSocketException
+    from websockets.sync.client import connect
+
     if "websocket" not in target.fact(spec)["features"]:
         skip("the server does not have the feature websocket")
     address = f"{target.url.replace('http', 'ws', 1)}{opened.path}/ws"
@@ -179,6 +185,9 @@ def order(target: Target) -> None:
 @CHECKS.check("vector.websocket.unknown", "A WebSocket to an unknown session is refused", _OPEN)
 def unknown(target: Target) -> None:
     """With 404, or by closing it at once."""
+    from websockets.exceptions import ConnectionClosed, InvalidStatus
+    from websockets.sync.client import connect
+
     address = f"{target.url.replace('http', 'ws', 1)}/v1/sessions/rattle-none/ws"
     target.note(f"a WebSocket to {address}")
     try:

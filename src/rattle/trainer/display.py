@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rattle.trainer.progress import Display, Progress, Summary
 
@@ -19,12 +21,44 @@ LIVE_SECONDS = 0.25
 LINE_SECONDS = 5.0
 JSON_SECONDS = 1.0
 
+#: A terminal needs so many columns for figures side by side.
+_TWO_COLUMNS = 60
+
 
 def choose_display(*, as_json: bool) -> Display:
     """Return the display that fits: JSON when asked for, live in a terminal, plain lines elsewhere."""
     if as_json:
         return JsonDisplay()
-    return LiveDisplay() if sys.stdout.isatty() else PlainDisplay()
+    return LiveDisplay() if can_redraw(sys.stdout) else PlainDisplay()
+
+
+def can_redraw(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that can draw over what it has shown."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
+
+
+@contextmanager
+def eval_progress(max_ticks: int) -> Iterator[Callable[[int, float], None] | None]:
+    """Give the block what shows ticks and ended episodes in one line on stderr; None where that is no terminal."""
+    if not can_redraw(sys.stderr):
+        yield None
+        return
+    throttle = Throttle(LIVE_SECONDS)
+
+    def show(tick: int, ended: float) -> None:
+        if throttle.ready():
+            sys.stderr.write(f"\r\x1b[Ktick {tick:,} of at most {max_ticks:,}, {ended:.0%} ended"[: _columns() + 3])
+            sys.stderr.flush()
+
+    try:
+        yield show
+    finally:
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size().columns
 
 
 def print_line(line: str) -> None:
@@ -116,7 +150,7 @@ class LiveDisplay:
 
     def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
         """Print the run's name and place, and open the live view below."""
-        self._console.print(headline(run_id, run_dir, resumed_at), highlight=False)
+        print_line(headline(run_id, run_dir, resumed_at))
         self._live.start()
 
     def update(self, progress: Progress) -> None:
@@ -131,7 +165,7 @@ class LiveDisplay:
             self._live.update(progress_table(figures(self._last), self._last.fraction), refresh=True)
         self._live.stop()
         if summary is not None:
-            self._console.print(closing(summary), highlight=False)
+            print_line(closing(summary))
 
 
 def progress_table(shown: Sequence[tuple[str, str]], fraction: float | None) -> Table:
@@ -139,6 +173,14 @@ def progress_table(shown: Sequence[tuple[str, str]], fraction: float | None) -> 
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
+    columns = _columns()
+    if columns < _TWO_COLUMNS:
+        narrow = Table.grid(padding=(0, 2))
+        for name, value in shown:
+            narrow.add_row(name, value)
+        if fraction is not None:
+            narrow.add_row("done", f"{fraction:.0%}")
+        return narrow
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", style="dim")
     table.add_column(min_width=12)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,19 +10,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rattle.analytics.run_directory import RUNS_ROOT, find_run
+from rattle.analytics.run_directory import RUNS_ROOT, RunDirectory, find_run
 from rattle.envs.philox import derive_seed
 from rattle.envs.registry import make_worlds
 from rattle.envs.vector import VectorWorlds
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
 from rattle.policies.file import Policy, load_policy
-from rattle.trainer.errors import TrainerError
+from rattle.trainer.errors import SettingsError, TrainerError
 from rattle.trainer.served import serve_worlds
 from rattle.trainer.settings import EnvironmentSection
+from rattle.trainer.settings_sources import read_yaml
 
 #: Episodes that go on for longer are counted as they stand: an environment need not ever end one.
 MAX_TICKS = 100_000
+
+#: Told after each tick: how many have been played, and the share of the agents' episodes that have ended.
+Watch = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Evaluation:
     total_reward: NDArray[np.float64]
     length: NDArray[np.int64]
     metrics: Mapping[str, NDArray[np.int32]]
+    cut_episodes: int = 0  # of agents: had not ended after the most ticks, and count as they stand
 
     def summary(self) -> dict[str, Any]:
         """Return means and standard deviations (of the episodes, not of the mean)."""
@@ -43,6 +48,7 @@ class Evaluation:
             "environment": self.environment,
             "policy_version": self.policy_version,
             "episodes": self.episodes,
+            "cut_episodes": self.cut_episodes,
         }
         for name, values in columns.items():
             content[f"mean_{name}"] = float(np.mean(values))
@@ -53,33 +59,54 @@ class Evaluation:
 
 
 class FoundPolicy(NamedTuple):
-    """A policy, where it was found, and whether a run of one's own made it."""
+    """A policy, where it was found, whether a run of one's own made it, and the server that the run played at."""
 
     policy: Policy
     path: Path
     own: bool
+    url: str | None = None
 
 
 def find_policy(name: str) -> FoundPolicy:
     """Find a policy by policy file or by run."""
-    path, own = Path(name), False
+    path, own, url = Path(name), False, None
     if not path.is_file():
-        path, own = find_run(name, RUNS_ROOT).policy, True
+        run = find_run(name, RUNS_ROOT)
+        path, own, url = run.policy, True, _url_of(run)
     try:
-        return FoundPolicy(load_policy(path.read_bytes()), path, own)
+        return FoundPolicy(load_policy(path.read_bytes()), path, own, url)
     except OSError as error:
         raise TrainerError(f"cannot read {path}: {error.strerror}") from None
     except PolicyError as error:
         raise TrainerError(f"{path}: {error}") from None
 
 
+def _url_of(run: RunDirectory) -> str | None:
+    """Return the environment server that a run played at, None where it played in its own process or does not say."""
+    try:
+        section = read_yaml(run.config).get("env")
+    except SettingsError:
+        return None  # its policy can be played all the same
+    url = section.get("url") if isinstance(section, dict) else None
+    return url if isinstance(url, str) else None
+
+
 def evaluate(
-    policy: Policy, episodes: int, *, seed: int, greedy: bool, allow_imports: bool = False, url: str | None = None
+    policy: Policy,
+    episodes: int,
+    *,
+    seed: int,
+    greedy: bool,
+    allow_imports: bool = False,
+    url: str | None = None,
+    max_ticks: int = MAX_TICKS,
+    watch: Watch | None = None,
 ) -> Evaluation:
     """Play each world's first episode; the worlds are never those of a training run, whatever its seed.
 
     A policy says which environment it plays; only with `allow_imports` may that name a module to import. With `url`
     the worlds are those of an environment server, which must serve the same environment.
+    Episodes that go on for longer than `max_ticks` are cut, and count as they stand.
     """
     world_seed = derive_seed(seed, "evaluation worlds")
     own = policy.environment_settings
@@ -92,22 +119,22 @@ def evaluate(
         worlds = make_worlds(policy.environment, own, episodes, world_seed, allow_imports=allow_imports)
     acting = ActingPolicy(policy.spec, policy.parameters, derive_seed(seed, "evaluation actions"))
     try:
-        total, length, metrics = _play_first_episodes(worlds, acting, greedy=greedy)
+        total, length, metrics, cut = _play_first_episodes(worlds, acting, max_ticks, watch, greedy=greedy)
     finally:
         worlds.close()
-    return Evaluation(policy.version, policy.environment, episodes, total, length, metrics)
+    return Evaluation(policy.version, policy.environment, episodes, total, length, metrics, cut)
 
 
 def _play_first_episodes(
-    worlds: VectorWorlds, acting: ActingPolicy, *, greedy: bool
-) -> tuple[NDArray[np.float64], NDArray[np.int64], dict[str, NDArray[np.int32]]]:
+    worlds: VectorWorlds, acting: ActingPolicy, max_ticks: int, watch: Watch | None, *, greedy: bool
+) -> tuple[NDArray[np.float64], NDArray[np.int64], dict[str, NDArray[np.int32]], int]:
     slots = worlds.num_slots
     action, log_prob = np.zeros(slots, np.int64), np.zeros(slots, np.float32)
     value = np.zeros(slots, np.float32)
     total, length = np.zeros(slots, np.float64), np.zeros(slots, np.int64)
     metrics = {name: np.zeros(slots, np.int32) for name in worlds.spec.metrics}
     playing = np.ones(slots, np.bool_)
-    for tick in range(MAX_TICKS):
+    for tick in range(max_ticks):
         acting.act(worlds.observation, tick=tick, greedy=greedy, action=action, log_prob=log_prob, value=value)
         worlds.step(action)
         total[playing] += worlds.reward[playing]
@@ -116,8 +143,10 @@ def _play_first_episodes(
         for name, values in worlds.final_metrics.items():
             metrics[name][ended] = values[ended]
         playing &= ~ended
+        if watch is not None:
+            watch(tick + 1, 1 - np.count_nonzero(playing) / slots)
         if not playing.any():
             break
     for name, values in worlds.metrics.items():
         metrics[name][playing] = values[playing]
-    return total, length, metrics
+    return total, length, metrics, int(np.count_nonzero(playing))

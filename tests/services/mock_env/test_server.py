@@ -182,3 +182,10 @@ def test_an_unknown_fault_is_one_clear_line() -> None:
     done = subprocess.run([*MOCK_ENV, "--fault", "lazy"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "Error: there is no fault 'lazy': 'rattle mock-env --help' lists them\n"
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.parametrize("host", ["::", "::1", "0.0.0.0"])  # noqa: S104
+def test_the_address_it_says_can_be_asked(host: str) -> None:
+    with MockEnv(MockSettings(host=host)) as env:
+        assert httpx.get(f"{env.url}/", trust_env=False).status_code == 200

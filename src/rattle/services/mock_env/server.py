@@ -17,6 +17,7 @@ from rattle.services.mock_env.app import Board, make_app
 from rattle.services.mock_env.errors import MockEnvError
 from rattle.services.mock_env.faults import Faults
 from rattle.services.mock_env.game import SERVICE
+from rattle.services.utils.sockets import address_of
 
 #: Connections that are served at a time; more are closed at once.
 MAX_CONNECTIONS = 512
@@ -104,7 +105,7 @@ class MockEnv:
             self._server = _Server(settings, listener, make_app(self._board, faults))
             port = listener.getsockname()[1]
         #: Where it is reached.
-        self.url = f"http://[{settings.host}]:{port}" if ":" in settings.host else f"http://{settings.host}:{port}"
+        self.url = f"http://{address_of(settings.host, port)}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="mock-env", daemon=True)
         self._thread.start()
 
@@ -127,7 +128,8 @@ class MockEnv:
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=128)
+        both = host == "::" and socket.has_dualstack_ipv6()  # as the other services listen
+        return socket.create_server((host, port), family=family, backlog=128, dualstack_ipv6=both)
     except OSError as error:
         raise MockEnvError(f"cannot listen on {host} port {port}: {error.strerror}; try --port 0") from error
 
