@@ -50,6 +50,39 @@ def test_truncate_does_not_invent_rows_that_were_lost(tmp_path: Path) -> None:
         writer.truncate(100)
 
 
+def test_a_table_is_not_cut_within_a_row(tmp_path: Path) -> None:
+    writer = TableWriter(tmp_path, "one")
+    writer.write([{"a": 1}, {"a": 2}])
+    writer.flush()
+    for length in (1, 7, 9, 15):
+        with pytest.raises(AnalyticsError, match=r"one\.jsonl does not fit the checkpoint: no row ends after"):
+            writer.truncate(length)
+    writer.truncate(8)
+    writer.truncate(0)
+    writer.close()
+    assert (tmp_path / "one.jsonl").read_bytes() == b""
+
+
+def test_what_is_cut_can_be_kept_beside(tmp_path: Path) -> None:
+    writer = TableWriter(tmp_path, "one")
+    for value in (2, 3):
+        writer.write([{"a": 1}, {"a": value}])
+        writer.flush()
+        writer.truncate(8, keep=True)
+        writer.truncate(0)
+    writer.close()
+    assert (tmp_path / "one.jsonl.cut").read_text() == '{"a":2}\n{"a":3}\n'
+
+
+def test_the_last_row_is_found(tmp_path: Path) -> None:
+    writer = TableWriter(tmp_path, "one")
+    assert writer.last_line() == b""
+    writer.write([{"a": 1}, {"a": 2}])
+    writer.flush()
+    assert writer.last_line() == b'{"a":2}'
+    writer.close()
+
+
 def test_half_a_line_of_a_killed_process_is_cut_off(tmp_path: Path) -> None:
     (tmp_path / "one.jsonl").write_text('{"a":1}\n{"a":')
     writer = TableWriter(tmp_path, "one")

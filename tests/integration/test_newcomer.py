@@ -13,6 +13,7 @@ from PIL import Image
 
 from rattle.analytics.run_directory import RunDirectory, find_run, list_runs
 from rattle.trainer.checkpoint import list_checkpoints, load_checkpoint
+from rattle.trainer.run_tables import read_run_row
 from tests.trainer.conftest import REPOSITORY, last_json, rattle
 
 pytestmark = pytest.mark.integration
@@ -64,12 +65,12 @@ def test_a_full_disk_stops_the_run_in_one_line_and_leaves_it_whole(small_disk: P
     assert full.stderr.count("\n") == 1
     assert "the disk is full: free some space" in full.stderr
     run = find_run(str(small_disk / "run"))
-    checkpoints = list_checkpoints(run)
+    checkpoints, run_id = list_checkpoints(run), read_run_row(run)["run_id"]
     assert checkpoints
     for checkpoint in checkpoints:
-        load_checkpoint(checkpoint)
+        load_checkpoint(checkpoint, run_id)
     ballast.unlink()
-    before = load_checkpoint(checkpoints[-1]).numbers["env_steps"]
+    before = load_checkpoint(checkpoints[-1], run_id).numbers["env_steps"]
     more = rattle("train", "--resume", "run", "--steps", before + 4096, "--json", cwd=small_disk)
     assert more.returncode == 0, more.stderr
     assert last_json(more.stdout)["status"] == "finished"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory
 from rattle.errors import RattleError
 from rattle.learning.errors import LearningError
-from rattle.policies.file import dump_tensors
+from rattle.policies.file import dump_tensors, load_tensors
 from rattle.trainer.checkpoint import list_checkpoints, load_checkpoint
 from rattle.trainer.errors import TrainerError
 from rattle.trainer.progress import Summary
@@ -59,7 +60,7 @@ def test_bad_numbers_stop_the_run_and_keep_the_last_good_checkpoint(tmp_path: Pa
     row = read_run_row(directory)
     assert (row["status"], row["updates"]) == ("failed", 12)
     assert row["policy_sha256"]
-    newest = load_checkpoint(list_checkpoints(directory)[-1])
+    newest = load_checkpoint(list_checkpoints(directory)[-1], read_run_row(directory)["run_id"])
     assert newest.tensors["learner/version"] == 12
     assert all(np.isfinite(array).all() for array in newest.part("learner").values())
     assert read_rows(directory, "logs")[-1]["event"] == "run_failed"
@@ -182,7 +183,81 @@ def test_a_disk_that_takes_no_more_stops_the_run_and_the_run_goes_on_later(
     assert process.stderr.count("\n") == 1
     assert "cannot write" in process.stderr
     for checkpoint in list_checkpoints(directory):
-        load_checkpoint(checkpoint)
+        load_checkpoint(checkpoint, read_run_row(directory)["run_id"])
     assert not list(directory.path.rglob("*tmp*"))
     resumed = resume(str(directory.path), 200_000, None, Silence())
     assert resumed.policy_sha256 == whole.policy_sha256
+
+
+@pytest.mark.parametrize(
+    "lost", [["config.yaml"], ["config.yaml", "checkpoints"], ["config.yaml", "run.json", "steps"]]
+)
+def test_a_new_run_takes_over_nothing_of_another(train_small: TrainSmall, lost: list[str]) -> None:
+    _, directory = train_small()
+    for name in lost:
+        path = directory.path / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    before = contents(directory)
+    with pytest.raises(TrainerError, match=r"holds .*updates/.*, but no config\.yaml: restore that file"):
+        train(small_settings("seed=99"), directory.path, Silence())
+    assert contents(directory) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["updates/train.jsonl", "checkpoints/.mine.safetensors", "policy.safetensors", "run.json", "logs"]
+)
+def test_files_that_a_new_run_would_overwrite_are_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(TrainerError, match=f"holds {name.partition('/')[0]}"):
+        train(small_settings(), tmp_path, Silence())
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_other_files_in_the_folder_of_a_new_run_are_no_trouble(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "checkpoints").mkdir()
+    assert train(small_settings("train.steps=1000"), tmp_path, Silence()).status == "finished"
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_checkpoint_of_another_run_or_another_name_is_refused(train_small: TrainSmall) -> None:
+    _, ours = train_small()
+    _, theirs = train_small("seed=9")
+    newest = list_checkpoints(ours)[-1]
+    foreign = ours.checkpoints / "update-0000009999.safetensors"
+    for source, problem in [(list_checkpoints(theirs)[-1], "belongs to the run"), (newest, "was renamed")]:
+        shutil.copy(source, foreign)
+        before = contents(ours)
+        with pytest.raises(TrainerError, match=f"update-0000009999.safetensors {problem}"):
+            resume(str(ours.path), None, None, Silence())
+        assert contents(ours) == before
+    foreign.unlink()
+    assert resume(str(ours.path), None, None, Silence()).status == "finished"
+
+
+def test_a_checkpoint_that_does_not_say_whose_it_is_is_taken(train_small: TrainSmall) -> None:
+    summary, directory = train_small()
+    newest = list_checkpoints(directory)[-1]
+    tensors, metadata = load_tensors(newest.read_bytes())
+    earlier = {name: text for name, text in metadata.items() if name not in ("run_id", "update", "sha256")}
+    newest.write_bytes(dump_tensors(tensors, earlier))
+    assert resume(str(directory.path), None, None, Silence()).policy_sha256 == summary.policy_sha256
+
+
+def test_rows_of_more_than_a_minute_are_kept_when_they_are_cut(
+    train_small: TrainSmall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary, directory = train_small("train.checkpoint_seconds=0.01", "train.keep_checkpoints=100")
+    for path in list_checkpoints(directory)[2:]:
+        path.unlink()
+    table = directory.table("updates") / "train.jsonl"
+    rows = table.read_bytes()
+    monkeypatch.setattr("rattle.trainer.ledger.MOST_SECONDS_CUT", 0.0)
+    again = resume(str(directory.path), None, None, Silence())
+    assert again.policy_sha256 == summary.policy_sha256
+    cut = table.with_name("train.jsonl.cut").read_bytes()
+    assert cut
+    assert rows.endswith(cut)
+    assert "rows_put_aside" in [row["event"] for row in read_rows(directory, "logs")]
+    assert len(read_rows(directory, "updates")) == summary.updates

@@ -27,6 +27,8 @@ from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.writer import storing
 
 RUNS_ROOT = Path("runs")
+#: The folders of a run's tables; the table `runs` is run.json.
+TABLES = ("updates", "episodes", "steps", "logs")
 LATEST = "latest"
 
 
@@ -52,6 +54,14 @@ class RunDirectory:
     def is_run(self) -> bool:
         """Whether a run has begun here."""
         return self.config.is_file()
+
+    def remains(self) -> list[str]:
+        """Return the names of what lies here under the names of a run's files, which a new run would overwrite."""
+        files = (self.config, self.run, self.policy, self.history)
+        folders = (*map(self.table, TABLES), self.checkpoints)
+        found = [path for path in files if path.exists()]
+        found += [path for path in folders if path.exists() and not _is_empty_folder(path)]
+        return sorted(path.name + "/" * path.is_dir() for path in found)
 
     @property
     def in_use(self) -> bool:
@@ -98,6 +108,10 @@ class RunDirectory:
             yield
         finally:
             os.close(descriptor)
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 def _is_held(lock: Path) -> bool:

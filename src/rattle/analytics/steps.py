@@ -84,12 +84,17 @@ class StepsWriter:
             self._episodes.clear()
         return self._count
 
-    def discard_after(self, count: int) -> None:
-        """Delete what was written after `count` files, and what was not stored yet: a resume plays it again."""
+    def discard_after(self, count: int, *, keep: bool = False) -> None:
+        """Delete what was written after `count` files, and what was not stored yet: a resume plays it again.
+
+        With `keep`, files are put aside instead, under names that end in `.cut`.
+        """
         self._episodes.clear()
         with storing(self._folder):
             for number in self._numbers():
-                if number >= count:
+                if number >= count and keep:
+                    self._path(number).replace(f"{self._path(number)}.cut")
+                elif number >= count:
                     self._path(number).unlink()
             for unfinished in self._folder.glob(f".*.{self._writer}-*.parquet"):
                 unfinished.unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from rattle.analytics.errors import AnalyticsError
 _encoder = msgspec.json.Encoder()
 
 _FLUSH_AT: Final = 1 << 20  # bytes
+_LONGEST_ROW: Final = 1 << 16  # bytes that the last row is looked for in
 _DISK_IS_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -53,16 +55,45 @@ class TableWriter:
                 os.fsync(self._file.fileno())
         return self._length
 
-    def truncate(self, length: int) -> None:
-        """Drop what was written after the file was `length` bytes long."""
-        if length > self._length:
-            raise AnalyticsError(
-                f"{self._path} has lost rows: it is {self._length} bytes long, where the checkpoint knew {length}"
-            )
+    def truncate(self, length: int, *, keep: bool = False) -> None:
+        """Drop what was written after the file was `length` bytes long; with `keep`, append it to PATH.cut.
+
+        Raises AnalyticsError as `check_cut` does.
+        """
+        self.check_cut(length)
         self._pending.clear()
         with storing(self._path):
+            if keep and length < self._length:
+                with self._path.open("rb") as source, Path(f"{self._path}.cut").open("ab") as aside:
+                    source.seek(length)
+                    shutil.copyfileobj(source, aside)
+                    aside.flush()
+                    os.fsync(aside.fileno())
             self._file.truncate(length)
         self._length = length
+
+    def check_cut(self, length: int) -> None:
+        """Raise AnalyticsError unless a row of the file ends after `length` bytes, or none has begun."""
+        if length > self._length:
+            raise AnalyticsError(
+                f"{self._path} has lost rows: it is {self._length} bytes long, where the checkpoint knew {length}. "
+                "Restore it, or delete the newest checkpoint to go on from the one before"
+            )
+        if length and self._read(length - 1, 1) != b"\n":
+            raise AnalyticsError(
+                f"{self._path} does not fit the checkpoint: no row ends after its {length} bytes. Restore it, or move "
+                "away the newest checkpoint, which may be another run's"
+            )
+
+    def last_line(self) -> bytes:
+        """Return the last row in the file, b"" where there is none."""
+        tail = self._read(max(0, self._length - _LONGEST_ROW), _LONGEST_ROW)
+        return tail.rstrip(b"\n").rpartition(b"\n")[2]
+
+    def _read(self, start: int, length: int) -> bytes:
+        with storing(self._path), self._path.open("rb") as file:
+            file.seek(start)
+            return file.read(length)
 
     def close(self) -> None:
         """Flush and close the file."""

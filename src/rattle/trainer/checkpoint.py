@@ -14,6 +14,7 @@ from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.writer import write_atomically
 from rattle.policies.errors import PolicyError
 from rattle.policies.file import dump_tensors, load_tensors
+from rattle.text import one_line
 from rattle.trainer.errors import TrainerError
 
 FORMAT = "rattle.checkpoint"
@@ -38,15 +39,17 @@ def join_parts(parts: Mapping[str, Mapping[str, NDArray[Any]]]) -> dict[str, NDA
     return {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
 
 
-def save_checkpoint(directory: RunDirectory, checkpoint: Checkpoint, update: int, keep: int) -> Path:
+def save_checkpoint(directory: RunDirectory, checkpoint: Checkpoint, run_id: str, update: int, keep: int) -> Path:
     """Write a checkpoint, then delete all but the newest `keep`; a failed write leaves the earlier ones."""
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
+        "run_id": run_id,
+        "update": str(update),
         "numbers": json.dumps(dict(checkpoint.numbers), sort_keys=True),
     }
     directory.checkpoints.mkdir(exist_ok=True)
-    path = directory.checkpoints / f"update-{update:010d}.safetensors"
+    path = directory.checkpoints / _name(update)
     write_atomically(path, dump_tensors(checkpoint.tensors, metadata))
     for old in list_checkpoints(directory)[:-keep]:
         old.unlink()
@@ -60,8 +63,18 @@ def list_checkpoints(directory: RunDirectory) -> list[Path]:
     return sorted(directory.checkpoints.glob("update-*.safetensors"))
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; raises TrainerError that says what to do when it is damaged or foreign."""
+def newest_checkpoint(directory: RunDirectory, run_id: str) -> Checkpoint | None:
+    """Return the newest checkpoint of a run, None where there is none yet; raises TrainerError as `load_checkpoint`."""
+    checkpoints = list_checkpoints(directory)
+    return load_checkpoint(checkpoints[-1], run_id) if checkpoints else None
+
+
+def load_checkpoint(path: Path, run_id: str) -> Checkpoint:
+    """Read a checkpoint of the run `run_id`.
+
+    Raises TrainerError that says what to do when it is damaged, renamed, or of something else. Checkpoints of earlier
+    versions do not say which run they are of, and are taken.
+    """
     try:
         tensors, metadata = load_tensors(path.read_bytes())
     except (OSError, PolicyError) as error:
@@ -73,7 +86,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path} has checkpoint format {metadata.get('format_version')}, and this version reads {FORMAT_VERSION}: "
             "resume the run with the version that made it"
         )
+    if metadata.get("run_id", run_id) != run_id:
+        raise TrainerError(
+            f"{path} belongs to the run {one_line(metadata['run_id'], 100)}, not to {run_id}: "
+            "move it out of this folder"
+        )
+    if "update" in metadata and path.name != _name(int(metadata["update"])):
+        raise TrainerError(
+            f"{path} was renamed: it was made at update {metadata['update']}. Call it {_name(int(metadata['update']))} "
+            "again, or move it out of this folder"
+        )
     return Checkpoint(tensors, json.loads(metadata["numbers"]))
+
+
+def _name(update: int) -> str:
+    return f"update-{update:010d}.safetensors"
 
 
 def _way_out(path: Path) -> str:

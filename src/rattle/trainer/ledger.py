@@ -26,6 +26,9 @@ from rattle.trainer.recorder import Recorder
 from rattle.trainer.run_tables import NOTHING, RunTables, now, run_row, write_run_row
 from rattle.trainer.settings import ExperimentSettings
 
+#: Training that a resume may drop from the tables without a copy, in seconds.
+MOST_SECONDS_CUT = 60.0
+
 
 @dataclass
 class Counters:
@@ -106,8 +109,16 @@ class RunLedger:
         self.counters = Counters(numbers["env_steps"], numbers["seconds"], numbers["started"])
 
     def cut_back(self, checkpoint: Checkpoint) -> None:
-        """Drop what the tables got after a checkpoint: the run plays it again."""
-        self.tables.cut_back(checkpoint.numbers["tables"])
+        """Drop what the tables got after a checkpoint: the run plays it again.
+
+        More than `MOST_SECONDS_CUT` of training is kept beside the tables: a run loses so much only when somebody took
+        newer checkpoints away.
+        """
+        cut = self.tables.seconds_trained() - self.counters.seconds
+        kept = cut > MOST_SECONDS_CUT
+        self.tables.cut_back(checkpoint.numbers["tables"], keep=kept)
+        if kept:
+            self.tables.log("rows_put_aside", level="WARNING", seconds=round(cut, 3), update=self.learner.version)
         self.tables.log("run_resumed", update=self.learner.version)
 
     def write_down(self, metrics: UpdateMetrics, played: Sequence[Played], speed: float) -> None:
@@ -185,7 +196,8 @@ class RunLedger:
             "tables": reach,
         }
         checkpoint = Checkpoint(join_parts({**own, **parts}), {**numbers, **own_numbers})
-        save_checkpoint(self.directory, checkpoint, self.learner.version, self.settings.train.keep_checkpoints)
+        keep = self.settings.train.keep_checkpoints
+        save_checkpoint(self.directory, checkpoint, self.run_id, self.learner.version, keep)
         data = self.policy_file()
         write_atomically(self.directory.policy, data)
         summary = self.summary(status, hashlib.sha256(data).hexdigest())

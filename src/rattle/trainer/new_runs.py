@@ -25,14 +25,25 @@ def name_run(settings: ExperimentSettings, run_dir: Path | None) -> tuple[RunDir
     """
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{settings.name}-s{settings.seed}-{secrets.token_hex(2)}"
     directory = RunDirectory(run_dir or RUNS_ROOT / run_id)
-    if directory.is_run:
-        raise TrainerError(
-            f"{directory.path} holds a run already: resume it with --resume {directory.path}, or choose another"
-        )
+    check_unused(directory)
     build_worlds(settings, 1, 0).close()
     if settings.log.tensorboard:
         require("tensorboardX", "tensorboard", "log.tensorboard")
     return directory, run_id
+
+
+def check_unused(directory: RunDirectory) -> None:
+    """Raise TrainerError where a run is, or what is left of one: a new run overwrites and continues nothing."""
+    if directory.is_run:
+        raise TrainerError(
+            f"{directory.path} holds a run already: resume it with --resume {directory.path}, or choose another"
+        )
+    remains = directory.remains()
+    if remains:
+        raise TrainerError(
+            f"{directory.path} holds {', '.join(remains)}, but no {directory.config.name}: restore that file to resume "
+            "the run that they belong to, move them away, or choose another directory"
+        )
 
 
 def beside(directory: RunDirectory, policy_id: str) -> RunDirectory:
@@ -47,7 +58,11 @@ def make_folder(directory: RunDirectory) -> None:
 
 
 def store_beginning(directory: RunDirectory, run_id: str, settings: ExperimentSettings) -> None:
-    """Store the settings of a run and its first row of `runs`; the caller holds the directory's lock."""
+    """Store the settings of a run and its first row of `runs`; the caller holds the directory's lock.
+
+    Raises TrainerError where there is anything that the run would overwrite.
+    """
+    check_unused(directory)
     nothing = Summary.of_nothing_yet(run_id, str(directory.path))
     write_run_row(directory, run_row(settings, nothing, now()))
     write_atomically(directory.config, to_yaml(settings).encode())

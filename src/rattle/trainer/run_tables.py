@@ -22,6 +22,10 @@ from rattle.trainer.settings import ExperimentSettings
 WRITER = "train"
 
 
+class _Timed(msgspec.Struct):
+    seconds: float = 0.0
+
+
 class RunTables:
     """The append-only tables of one run, stored together and cut back together."""
 
@@ -71,11 +75,24 @@ class RunTables:
         for table in (self._updates, self._episodes, self._logs):
             table.flush()
 
-    def cut_back(self, reach: Mapping[str, int]) -> None:
-        """Drop what was written after `flush` returned `reach`: the run plays it again. Logs stay: they happened."""
-        self._updates.truncate(reach["updates"])
-        self._episodes.truncate(reach["episodes"])
-        self.steps.discard_after(reach["steps"])
+    def cut_back(self, reach: Mapping[str, int], *, keep: bool = False) -> None:
+        """Drop what was written after `flush` returned `reach`: the run plays it again. Logs stay: they happened.
+
+        With `keep` it is put aside, in files whose names end in `.cut`. Raises AnalyticsError, before any file is
+        touched, when a table does not reach so far, or `reach` lies within a row.
+        """
+        self._updates.check_cut(reach["updates"])
+        self._episodes.check_cut(reach["episodes"])
+        self._updates.truncate(reach["updates"], keep=keep)
+        self._episodes.truncate(reach["episodes"], keep=keep)
+        self.steps.discard_after(reach["steps"], keep=keep)
+
+    def seconds_trained(self) -> float:
+        """Return the seconds of training up to the last row of `updates`; 0 where there is none that says so."""
+        try:
+            return float(msgspec.json.decode(self._updates.last_line() or b"{}", type=_Timed).seconds)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return 0.0
 
     def close(self) -> None:
         """Flush and close the files."""

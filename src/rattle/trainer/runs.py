@@ -11,7 +11,7 @@ from pathlib import Path
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory, find_run
 from rattle.errors import RattleError
-from rattle.trainer.checkpoint import list_checkpoints, load_checkpoint
+from rattle.trainer.checkpoint import Checkpoint, newest_checkpoint
 from rattle.trainer.clock import Limits
 from rattle.trainer.errors import TrainerError
 from rattle.trainer.loop import TrainingRun
@@ -31,7 +31,7 @@ def train(settings: ExperimentSettings, run_dir: Path | None, display: Display) 
     with directory.locked():
         store_beginning(directory, run_id, settings)
         limits = Limits(settings.train.steps, settings.train.seconds)
-        return _train(settings, directory, run_id, limits, display)
+        return _train(settings, directory, run_id, limits, display, None)
 
 
 def resume(name: str, steps: int | None, seconds: float | None, display: Display) -> Summary:
@@ -41,17 +41,21 @@ def resume(name: str, steps: int | None, seconds: float | None, display: Display
         settings = check_settings(read_yaml(directory.config), str(directory.config))
         row = read_run_row(directory)
         run_id = row["run_id"]
-        if row["updates"] and not list_checkpoints(directory):
+        checkpoint = newest_checkpoint(directory, run_id)
+        if row["updates"] and checkpoint is None:
             raise TrainerError(f"{directory.checkpoints} is empty, so the run cannot be resumed; its tables are intact")
         limits = Limits(steps or settings.train.steps, seconds or settings.train.seconds)
-        return _train(settings, directory, run_id, limits, display)
+        return _train(settings, directory, run_id, limits, display, checkpoint)
 
 
 def _train(
-    settings: ExperimentSettings, directory: RunDirectory, run_id: str, limits: Limits, display: Display
+    settings: ExperimentSettings,
+    directory: RunDirectory,
+    run_id: str,
+    limits: Limits,
+    display: Display,
+    checkpoint: Checkpoint | None,
 ) -> Summary:
-    checkpoints = list_checkpoints(directory)
-    checkpoint = load_checkpoint(checkpoints[-1]) if checkpoints else None
     run = TrainingRun(settings, directory, run_id)
     summary: Summary | None = None
     try:

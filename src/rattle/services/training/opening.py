@@ -14,7 +14,7 @@ from rattle.services.training.intake import Intake
 from rattle.services.training.learning_loop import LearningLoop
 from rattle.services.training.policy_run import PolicyRun
 from rattle.services.training.rollouts import Contribution
-from rattle.trainer.checkpoint import list_checkpoints, load_checkpoint
+from rattle.trainer.checkpoint import newest_checkpoint
 from rattle.trainer.errors import TrainerError
 from rattle.trainer.new_runs import beside, make_folder, name_run, store_beginning
 from rattle.trainer.run_tables import read_run_row
@@ -72,14 +72,14 @@ def _places(settings: ExperimentSettings, run_dir: Path | None) -> Iterator[Plac
 def _open(experiment: ExperimentSettings, place: Place, environment: EnvironmentSpec, lineage: str) -> LearningLoop:
     directory, settings = place.directory, settings_of_policy(experiment, place.policy_id)
     kept = experiment if place.is_first else settings
+    checkpoint = None
     if directory.is_run:
         _check_same(_stored_settings(directory), kept, directory)
-        if read_run_row(directory)["updates"] and not list_checkpoints(directory):
+        checkpoint = newest_checkpoint(directory, place.run_id)
+        if read_run_row(directory)["updates"] and checkpoint is None:
             raise TrainerError(f"{directory.checkpoints} is empty, so the run cannot be resumed; its tables are intact")
     else:
         store_beginning(directory, place.run_id, kept)
-    checkpoints = list_checkpoints(directory)
-    checkpoint = load_checkpoint(checkpoints[-1]) if checkpoints else None
     run = PolicyRun(settings, directory, place.run_id, environment)
     own = settings.training
     intake: Intake[Contribution] = Intake(
