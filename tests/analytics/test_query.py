@@ -81,6 +81,7 @@ def test_formats(full_run: RunDirectory) -> None:
     ]
     assert query(sql, [full_run], "csv") == '"world","n"\n0,13\n1,13\n'
     assert query(sql, [full_run], "json") == '{"world":0,"n":13}\n{"world":1,"n":13}\n'
+    assert query("SELECT NULL AS x, 2 AS y", [], "csv") == '"x","y"\n,2\n'
     assert query("SELECT 1 FROM logs WHERE 0", [full_run]) == "(no rows)\n"
     assert query("SELECT 1 FROM logs WHERE 0", [full_run], "csv") == '"1"\n'
     assert query("SELECT 1 AS x FORMAT TSV", []) == "1\n"

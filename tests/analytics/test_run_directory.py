@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import NoReturn
 import pytest
 
 from rattle.analytics.errors import AnalyticsError
-from rattle.analytics.run_directory import RunDirectory, find_run, list_runs
+from rattle.analytics.run_directory import RunDirectory, find_run, list_runs, without_copies
 from rattle.analytics.runs import row
 from tests.analytics.build import make_run
 
@@ -116,3 +117,23 @@ def test_no_runs_yet(tmp_path: Path) -> None:
     assert list_runs(tmp_path / "missing") == []
     with pytest.raises(AnalyticsError, match="start one with 'rattle train'"):
         find_run("latest", tmp_path)
+
+
+def test_a_run_counts_once_whatever_leads_to_it(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "r1")
+    longer = make_run(tmp_path, "r10")
+    shutil.copytree(run.path, tmp_path / "a-copy")
+    (tmp_path / "link").symlink_to(run.path)
+    chosen, copies = without_copies([*list_runs(tmp_path), find_run("r1", tmp_path)])
+    assert sorted(found.path.resolve() for found in chosen) == sorted([run.path.resolve(), longer.path.resolve()])
+    assert len(copies) == 1
+    assert "a-copy is left out: it holds the same run as" in copies[0]
+    run.path.rename(tmp_path / "moved")
+    with pytest.raises(AnalyticsError, match=r"2 directories hold the run 'r1' \(.*a-copy, .*moved\): give the path"):
+        find_run("r1", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "nul\0", "\udcfc"])
+def test_names_that_no_system_takes_are_no_runs(tmp_path: Path, name: str) -> None:
+    with pytest.raises(AnalyticsError, match="no run "):
+        find_run(name, tmp_path)

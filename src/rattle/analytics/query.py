@@ -28,6 +28,7 @@ _SETTINGS: Final = {
     "date_time_input_format": "'best_effort'",  # reads ISO 8601
     "session_timezone": "'UTC'",
     "use_cache_for_count_from_files": "0",  # the files of a live run grow between two queries
+    "format_csv_null_representation": "''",  # as CSV readers expect it
     "output_format_pretty_color": "0",
     "output_format_pretty_row_numbers": "0",
     "output_format_pretty_single_large_number_tip_threshold": "0",

@@ -16,7 +16,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import msgspec
 
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.writer import storing
+from rattle.text import one_line
 
 RUNS_ROOT = Path("runs")
 #: The folders of a run's tables; the table `runs` is run.json.
@@ -52,8 +53,11 @@ class RunDirectory:
 
     @property
     def is_run(self) -> bool:
-        """Whether a run has begun here."""
-        return self.config.is_file()
+        """Whether a run has begun here, as far as this user may see; no name that a system can have raises."""
+        try:
+            return self.config.is_file()
+        except (OSError, ValueError):  # no permission; a name too long, or with a null byte
+            return False
 
     def remains(self) -> list[str]:
         """Return the names of what lies here under the names of a run's files, which a new run would overwrite."""
@@ -154,12 +158,48 @@ def find_run(name: str, root: Path = RUNS_ROOT) -> RunDirectory:
         if runs:
             return max(runs, key=lambda run: run.config.stat().st_mtime_ns)
         raise AnalyticsError(f"there is no run in {root}/ yet: start one with 'rattle train'")
-    matching = [run for run in runs if run.path.name.startswith(name) or _run_id(run).startswith(name)]
-    if len(matching) == 1:
-        return matching[0]
+    if exact := _distinct([run for run in runs if _run_id(run) == name]):
+        return _only(exact, f"{len(exact)} directories hold the run '{name}'", "give the path of one")
+    matching = _distinct([run for run in runs if run.path.name.startswith(name) or _run_id(run).startswith(name)])
     if matching:
-        raise AnalyticsError(f"'{name}' is the beginning of {len(matching)} runs in {root}/: type more of the run_id")
-    raise AnalyticsError(f"no run '{name}': give a run directory, a run_id from 'rattle runs', or '{LATEST}'")
+        return _only(matching, f"'{name}' is the beginning of {len(matching)} runs in {root}/", "type more of the name")
+    raise AnalyticsError(
+        f"no run '{one_line(name, 200)}': give a run directory, a run_id from 'rattle runs', or '{LATEST}'"
+    )
+
+
+def without_copies(runs: Iterable[RunDirectory]) -> tuple[list[RunDirectory], list[str]]:
+    """Return each run once, and a line for each copy of a run that is left out.
+
+    Names and links of the same directory are one run and need no line. Of copies, which are other directories with the
+    same run_id, the one that is called by its run_id counts, else the first.
+    """
+    chosen: dict[str, RunDirectory] = {}
+    copies: list[str] = []
+    for run in _distinct(runs):
+        run_id = _run_id(run) or run.path.resolve().name
+        first = chosen.setdefault(run_id, run)
+        if first is run:
+            continue
+        if run.path.resolve().name == run_id:
+            chosen[run_id], first, run = run, run, first
+        copies.append(f"{run.path} is left out: it holds the same run as {first.path}, {run_id}")
+    return list(chosen.values()), [one_line(copy) for copy in copies]
+
+
+def _distinct(runs: Iterable[RunDirectory]) -> list[RunDirectory]:
+    """Return one of the runs for each real directory, the first."""
+    found: dict[Path, RunDirectory] = {}
+    for run in runs:
+        found.setdefault(run.path.resolve(), run)
+    return list(found.values())
+
+
+def _only(runs: Sequence[RunDirectory], problem: str, advice: str) -> RunDirectory:
+    if len(runs) == 1:
+        return runs[0]
+    some = ", ".join(str(run.path) for run in runs[:3])
+    raise AnalyticsError(one_line(f"{problem} ({some}{', …' if len(runs) > 3 else ''}): {advice}"))
 
 
 def _run_id(run: RunDirectory) -> str:
@@ -168,4 +208,4 @@ def _run_id(run: RunDirectory) -> str:
         row = msgspec.json.decode(run.run.read_bytes(), type=dict[str, Any])
     except (OSError, msgspec.DecodeError):
         return ""
-    return str(row.get("run_id", ""))
+    return str(row.get("run_id") or "")

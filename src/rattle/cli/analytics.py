@@ -39,9 +39,12 @@ def query(sql: str, names: tuple[str, ...], output: Literal["pretty", "csv", "js
     rattle query "SELECT run_id, max(mean_return) FROM updates GROUP BY 1" --format json
     """  # noqa: D301  # \b is click's mark for lines that stay as they are
     from rattle.analytics.query import query as ask
-    from rattle.analytics.run_directory import find_run, list_runs
+    from rattle.analytics.run_directory import find_run, list_runs, without_copies
 
-    click.echo(ask(sql, [find_run(name) for name in names] or list_runs(), output), nl=False)
+    chosen, copies = without_copies([find_run(name) for name in names] or list_runs())
+    for copy in copies:
+        click.echo(f"Warning: {copy}", err=True)
+    click.echo(ask(sql, chosen, output), nl=False)
 
 
 @click.command()
