@@ -200,3 +200,14 @@ def test_a_run_directory_in_use_is_refused(tmp_path: Path) -> None:
     first.terminate()
     output, _ = first.communicate(timeout=30)
     assert last_json(output)["status"] == "interrupted"
+
+
+def test_experiments_are_found_by_name_and_files_win(tmp_path: Path) -> None:
+    small = ["--set", "env.worlds=2", "--steps", "64", "--json"]
+    shipped = rattle("train", "cartpole", *small, cwd=tmp_path)
+    assert "-cartpole-" in last_json(shipped.stdout)["run_id"], shipped.stderr
+    (tmp_path / "cartpole").write_text("name: mine\n")
+    assert "-mine-" in last_json(rattle("train", "cartpole", *small, cwd=tmp_path).stdout)["run_id"]
+    unknown = rattle("train", "cartpol", cwd=tmp_path)
+    assert unknown.returncode == 2
+    assert "experiments with names are cartpole, snake-duel, snake-lockstep, snake" in unknown.stderr

@@ -31,6 +31,7 @@ def main(leash: bool) -> None:
     """Train agents, watch them play, and ask what happened.
 
     RUN below means a run directory, a run_id from 'rattle runs' (its beginning is enough), or 'latest'.
+    EXPERIMENT means a YAML file, or the name of one that comes with Rattle, such as cartpole; a file of that name wins.
     """
     if leash:
         hold()

@@ -8,7 +8,28 @@ from typing import Any
 
 import click
 
-EXPERIMENT = click.Path(exists=True, dir_okay=False, path_type=Path)
+#: The experiments that come with Rattle.
+_SHIPPED = Path(__file__).parents[1] / "experiments"
+
+
+class _Experiment(click.Path):
+    """A YAML file, or the name of an experiment that comes with Rattle; a file of that name wins."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the file, or fail with the names that there are."""
+        shipped = {path.stem: path for path in sorted(_SHIPPED.glob("*.yaml"))}
+        name = str(value)
+        if name in shipped and not Path(name).is_file():
+            return shipped[name]
+        if not Path(name).exists():
+            self.fail(f"there is no file '{name}'; experiments with names are {', '.join(shipped)}", param, ctx)
+        return Path(str(super().convert(value, param, ctx)))
+
+
+EXPERIMENT = _Experiment()
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
