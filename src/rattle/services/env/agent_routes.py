@@ -16,11 +16,21 @@ from starlette.types import ASGIApp
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.services.env.clocks import Clock, RealtimeClock, SyncClock, TurnsClock
 from rattle.services.env.game import Game
-from rattle.services.env.lives import Moment
+from rattle.services.env.lives import Moment, check_snake_id
 from rattle.services.env.lockstep_clock import LockstepClock
 from rattle.services.env.lockstep_game import LockstepGame
-from rattle.services.env.streams import Stream, Streams
-from rattle.services.utils.asgi import ClientGone, Receive, Scope, Send, answer, answer_problem, header, read_body
+from rattle.services.env.streams import STREAM_HEAD, Stream, Streams
+from rattle.services.utils.asgi import (
+    ClientGone,
+    Receive,
+    Scope,
+    Send,
+    answer,
+    answer_problem,
+    as_get,
+    header,
+    read_body,
+)
 from rattle.services.utils.serving import look_for_garbage_seldom
 from rattle.services.utils.sockets import listen
 from rattle.trainer.settings import EnvServiceSection, SyncSection
@@ -93,6 +103,12 @@ class AgentFace:
         """Answer a request (ASGI)."""
         try:
             route, snake_id = _route_of(scope)
+            if route == "snake" and scope["method"] == "HEAD":  # nobody joins
+                check_snake_id(snake_id)
+                _wants_all_lines(scope)
+                await send(STREAM_HEAD)
+                await send({"type": "http.response.body", "body": b""})
+                return
             if route == "snake":
                 await self._stream(snake_id, scope, receive, send)
                 return
@@ -184,7 +200,7 @@ def _make_clock(settings: EnvServiceSection, game: Game) -> Clock:
 
 def _route_of(scope: Scope) -> tuple[str, str]:
     """Return the name of the route and the snake in its path; raises RequestError."""
-    path, method = scope["path"], scope["method"]
+    path, method = scope["path"], as_get(scope)["method"]
     match path.split("/")[1:]:
         case ["" | "state" | "reset" as route]:
             snake_id = ""

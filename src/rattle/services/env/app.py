@@ -24,7 +24,7 @@ from rattle.services.env.openapi import describe as describe_routes
 from rattle.services.env.sessions import SessionLimits, Sessions
 from rattle.services.env.vector_routes import PREFIX, VectorFace
 from rattle.services.env.watch_routes import watch_routes
-from rattle.services.utils.asgi import Receive, Scope, Send, header
+from rattle.services.utils.asgi import Receive, Scope, Send, as_get, header
 from rattle.services.utils.docs_page import docs_routes
 from rattle.trainer.settings import ExperimentSettings
 from rattle.wire import encoding
@@ -55,12 +55,12 @@ class EnvService:
         if scope["type"] == "websocket":
             await self.vector.socket(scope, receive, send)
         elif path == PREFIX or path.startswith(f"{PREFIX}/"):
-            await self.vector.http(scope, receive, send)
+            await self.vector.http(as_get(scope), receive, send)
         elif self.agents is not None and path.startswith("/snake/"):
             await self._timed("agent", self.agents, scope, receive, send)
         else:
             api = "agent" if path in ("/", "/state", "/reset", "/v1/history") else "operation"
-            await self._timed(api, self._cold, scope, receive, send)
+            await self._timed(api, self._cold, as_get(scope), receive, send)
 
     async def _timed(self, api: str, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request and time it up to its first bytes; streams are written to past this."""

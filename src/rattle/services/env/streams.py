@@ -22,7 +22,8 @@ KEPT_BYTES = 2**24
 #: Streams that are written to before the event loop looks at other things again.
 _BATCH = 256
 
-_HEAD = {
+#: What an answer that streams begins with.
+STREAM_HEAD = {
     "type": "http.response.start",
     "status": 200,
     "headers": [
@@ -157,7 +158,7 @@ class Stream:
         self._streams.add(self)
         try:
             async with asyncio.timeout(None) as self._limit:
-                await self._send(_HEAD)
+                await self._send(STREAM_HEAD)
                 self.write()
                 while (await receive())["type"] != "http.disconnect":
                     pass

@@ -16,6 +16,7 @@ from rattle.services.utils.asgi import (
     Send,
     answer,
     answer_problem,
+    as_get,
     header,
     read_body,
 )
@@ -35,6 +36,7 @@ class ControlRoutes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request (ASGI)."""
+        scope = as_get(scope)
         try:
             body = await read_body(scope, receive, self._max_body_bytes)
             if scope["path"] == HISTORY_PATH:

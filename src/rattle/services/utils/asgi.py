@@ -36,6 +36,11 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None
 
 
+def as_get(scope: Scope) -> Scope:
+    """Return the request to answer: HEAD is answered like GET, and the connection leaves the body out."""
+    return {**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope
+
+
 def may_be_gone(scope: Scope) -> Callable[[], bool]:
     """Return what says, at any moment after the body has been read, whether the client has closed the connection."""
     asked: Callable[[], bool] = scope["extensions"][CONNECTION]["is_gone"]

@@ -42,7 +42,7 @@ def reshaped(*shape: int) -> InputTensor:
         (request(np.array([[0] * 9, [0] * 8 + [4]], np.uint8)), "cells hold codes 0 to 3, row 1 holds 4"),
         (request(rows(2), outputs=["reward"]), "outputs: 'reward' is none; there are action, log_prob, logits, value"),
         (request(rows(2), outputs=["action", "action"]), "outputs: a name occurs twice"),
-        (request(rows(2), greddy=True), "parameters: 'greddy' is none; there are greedy, seed, timeout"),
+        (request(rows(2), greddy=True), "parameters: 'greddy' is none: did you mean greedy?"),
         (request(rows(2), greedy=1), "greedy: must be true or false, got 1"),
         (request(rows(2), seed=-1), r"seed: must be a whole number from 0 to 2\*\*63 - 1, got -1"),
         (request(rows(2), seed=2**63), "seed: must be a whole number"),
@@ -78,7 +78,7 @@ def test_what_is_wrong_for_floats_is_named(asked: InferRequest, message: str) ->
 
 def test_messages_do_not_repeat_much_of_a_request() -> None:
     with pytest.raises(RequestError) as refused:
-        check(request(rows(1), **{"x" * 10_000: 1}), CODES, MAX_ROWS)
+        check(inputs(tensor("x" * 10_000, rows(1))), CODES, MAX_ROWS)
     assert len(str(refused.value)) < 250
 
 

@@ -162,13 +162,13 @@ def with_parameter(name: str, **value: Any) -> pb.ModelInferRequest:
         (
             numbers(*[0] * 9, parameters={"shared_memory_region": pb.InferParameter(string_param="x")}),
             "INVALID_ARGUMENT",
-            "observation: takes no parameters",
+            "observation: 'shared_memory_region': shared memory is not supported",
         ),
         (with_parameter("seed"), "INVALID_ARGUMENT", "seed: has no value"),
         (with_parameter("seed", int64_param=-1), "INVALID_ARGUMENT", "seed: must be a whole number"),
         (with_parameter("seed", double_param=1.0), "INVALID_ARGUMENT", "seed: must be a whole number"),
         (with_parameter("greedy", string_param="yes"), "INVALID_ARGUMENT", "greedy: must be true or false, got 'yes'"),
-        (with_parameter("sequence_id", int64_param=1), "INVALID_ARGUMENT", "parameters: 'sequence_id' is none"),
+        (with_parameter("greddy", bool_param=True), "INVALID_ARGUMENT", "parameters: 'greddy' is none"),
     ],
 )
 def test_what_is_wrong_is_named(

@@ -72,6 +72,7 @@ def test_the_server_says_what_it_is(server: InferenceProcess) -> None:
     assert server.ask("GET", "/v2").json["extensions"] == ["binary_tensor_data", "parameters"]
     for path in ("/healthz", "/readyz"):
         assert server.ask("GET", path).status == 200
+        assert server.ask("HEAD", path).status == 200
 
 
 @pytest.mark.parametrize(
@@ -83,6 +84,8 @@ def test_the_server_says_what_it_is(server: InferenceProcess) -> None:
         ("POST", "/v2/models/snakes/versions/8/infer", 404, "unknown_policy"),
         ("GET", "/v2/models/snakes/config", 404, "unknown_path"),
         ("GET", "/v2x", 404, "unknown_path"),
+        ("POST", "/v2/repository/index", 404, "unknown_path"),
+        ("POST", "/v2/models/snakes/generate", 404, "unknown_path"),
         ("POST", "/metrics", 405, "wrong_method"),
         ("DELETE", "/healthz", 405, "wrong_method"),
         ("GET", "/", 404, "unknown_path"),

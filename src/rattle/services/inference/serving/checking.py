@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rattle.policies.spec import Codes, PolicySpec
-from rattle.services.inference.serving.messages import InferRequest, Parameter
+from rattle.services.inference.serving.messages import PARAMETERS, InferRequest, Parameter
 from rattle.services.inference.serving.tensors import (
     InputTensor,
     TensorDescription,
@@ -21,7 +22,7 @@ from rattle.services.inference.serving.tensors import (
 
 _DEFAULT_OUTPUTS = ("action",)
 _DRAWN_OUTPUTS = frozenset(("action", "log_prob"))
-_PARAMETERS = ("greedy", "seed", "timeout")
+_ALIKE = 0.75  # from here on a name is a misspelt one
 #: Seeds that the service draws: a number that any program can hold, those too that count in floats.
 _SEED_BITS = 53
 
@@ -122,9 +123,9 @@ def _outputs(names: Sequence[str], spec: PolicySpec) -> Sequence[str]:
 
 
 def _parameters(given: Mapping[str, Parameter]) -> tuple[bool, int | None, float | None]:
-    for name in given:
-        if name not in _PARAMETERS:
-            raise wrong("parameters", f"{shown(name)} is none; there are {', '.join(_PARAMETERS)}")
+    for name in set(given).difference(PARAMETERS):
+        if meant := get_close_matches(name.lower(), PARAMETERS, 1, _ALIKE):
+            raise wrong("parameters", f"{shown(name)} is none: did you mean {meant[0]}?")
     greedy, seed, timeout = given.get("greedy", False), given.get("seed"), given.get("timeout", 0)
     if not isinstance(greedy, bool):
         raise wrong("greedy", f"must be true or false, got {shown(greedy)}")
@@ -135,7 +136,7 @@ def _parameters(given: Mapping[str, Parameter]) -> tuple[bool, int | None, float
     return greedy, seed, timeout / 1e6 if timeout else None
 
 
-def _is_count(value: Parameter) -> TypeGuard[int]:
+def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 

@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 from rattle.services.inference.metrics import Metrics
 from rattle.services.inference.serving.dataplane import DataPlane
 from rattle.services.inference.serving.messages import InferRequest, InferResponse, Parameter
-from rattle.services.inference.serving.tensors import InputTensor, TensorDescription, read_bytes, wrong
+from rattle.services.inference.serving.tensors import (
+    InputTensor,
+    TensorDescription,
+    check_parameters,
+    read_bytes,
+    wrong,
+)
 from rattle.services.utils.grpc_serving import STATUS, refuse
 from rattle.services.utils.protos import open_inference_pb2 as pb
 from rattle.services.utils.protos.open_inference_pb2_grpc import GRPCInferenceServiceServicer
@@ -132,14 +138,18 @@ def _from_message(message: pb.ModelInferRequest) -> InferRequest:
         message.model_name,
         message.model_version,
         [_input(tensor, raw[number] if raw else None) for number, tensor in enumerate(message.inputs)],
-        [tensor.name for tensor in message.outputs],
+        [_output(tensor) for tensor in message.outputs],
         {name: _parameter(name, value) for name, value in message.parameters.items()},
     )
 
 
+def _output(tensor: pb.ModelInferRequest.InferRequestedOutputTensor) -> str:
+    check_parameters(tensor.name, tensor.parameters)
+    return tensor.name
+
+
 def _input(tensor: _Input, raw: bytes | None) -> InputTensor:
-    if tensor.parameters:
-        raise wrong(tensor.name, "takes no parameters: shared memory is not supported")
+    check_parameters(tensor.name, tensor.parameters)
     if raw is None:
         read = partial(_read_contents, tensor)
     elif tensor.HasField("contents"):

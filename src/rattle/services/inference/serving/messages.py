@@ -8,6 +8,8 @@ from typing import NamedTuple
 from rattle.services.inference.serving.tensors import InputTensor, OutputTensor, TensorDescription
 
 Parameter = bool | int | float | str
+#: The parameters of a request that mean something here; clients add others of their own, which are ignored.
+PARAMETERS = ("greedy", "seed", "timeout")
 
 
 class InferRequest(NamedTuple):

@@ -19,6 +19,7 @@ from rattle.services.utils.asgi import (
     Send,
     answer,
     answer_problem,
+    as_get,
     header,
     may_be_gone,
     read_body,
@@ -45,6 +46,7 @@ class RestFace:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request (ASGI)."""
         began, status = time.perf_counter(), 200
+        scope = as_get(scope)
         try:
             match scope["path"].split("/"):
                 case ["", "v2", "models", model, "infer"]:
@@ -52,10 +54,13 @@ class RestFace:
                 case ["", "v2", "models", model, "versions", version, "infer"]:
                     await self._infer(model, version, scope, receive, send)
                 case path:
-                    _check_method(scope, "GET")
-                    await answer(send, 200, encoding.JSON, encoding.json.encode(self._read(path)))
+                    if scope["method"] == "GET":
+                        await answer(send, 200, encoding.JSON, encoding.json.encode(self._read(path)))
+                    else:
+                        _check_known(path)
+                        _check_method(scope, "GET")
         except RequestError as error:
-            status = error.status
+            status = 499 if may_be_gone(scope)() else error.status
             await answer_problem(send, error)
         except ClientGone:
             status = 499  # nobody sees it; it is what proxies write down
@@ -94,7 +99,23 @@ class RestFace:
                 return {"name": model, "ready": True}
             case ["", "v1", "models"]:
                 return {"models": [_described(metadata) for metadata in self._plane.listing()]}
-        raise RequestError("unknown_path", f"there is no {shown('/'.join(path))}: docs/serving.md lists the routes")
+        raise _unknown(path)
+
+
+def _check_known(path: Sequence[str]) -> None:
+    """Raise RequestError unless there is a route to read at a path, of whatever model."""
+    match path:
+        case ["", "v2"] | ["", "v2", "health", "live" | "ready"] | ["", "v1", "models"]:
+            return
+        case ["", "v2", "models", _] | ["", "v2", "models", _, "ready"]:
+            return
+        case ["", "v2", "models", _, "versions", _] | ["", "v2", "models", _, "versions", _, "ready"]:
+            return
+    raise _unknown(path)
+
+
+def _unknown(path: Sequence[str]) -> RequestError:
+    return RequestError("unknown_path", f"there is no {shown('/'.join(path))}: docs/serving.md lists the routes")
 
 
 def _check_method(scope: Scope, method: str) -> None:

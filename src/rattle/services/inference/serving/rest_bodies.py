@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.services.inference.serving.messages import InferRequest, InferResponse, Parameter
-from rattle.services.inference.serving.tensors import InputTensor, read_bytes, shown, wrong
+from rattle.services.inference.serving.tensors import InputTensor, check_parameters, read_bytes, shown, wrong
 from rattle.wire import encoding
 
 #: The header that says how many bytes of a body are JSON, where tensors follow it.
@@ -33,19 +33,19 @@ class _Input(msgspec.Struct):
     name: str
     shape: list[int]
     datatype: str
-    parameters: dict[str, Parameter] = {}
+    parameters: dict[str, Any] = {}
     data: msgspec.Raw = msgspec.Raw()
 
 
 class _Output(msgspec.Struct):
     name: str
-    parameters: dict[str, Parameter] = {}
+    parameters: dict[str, Any] = {}
 
 
 class _Request(msgspec.Struct):
     inputs: list[_Input]
     id: str = ""
-    parameters: dict[str, Parameter] = {}
+    parameters: dict[str, Any] = {}
     outputs: list[_Output] = []
 
 
@@ -61,8 +61,8 @@ def read_request(body: bytes, json_length: str | None, model: str, version: str)
     """Return what a body asks, and how; raises RequestError where it is none."""
     length = _length(json_length, len(body))
     message = encoding.json.decode(body if length == len(body) else body[:length], _Request)
-    parameters = message.parameters
-    is_binary = _flag("binary_data_output", parameters.pop("binary_data_output", False))
+    is_binary = _flag("binary_data_output", message.parameters.get("binary_data_output", False))
+    parameters: dict[str, Parameter] = message.parameters
     form = Form(message.id, {output.name: _is_binary(output, is_binary) for output in message.outputs}, is_binary)
     inputs = _inputs(message.inputs, memoryview(body)[length:])
     return InferRequest(model, version, inputs, [output.name for output in message.outputs], parameters), form
@@ -77,13 +77,11 @@ def _length(given: str | None, body: int) -> int:
 
 
 def _is_binary(output: _Output, otherwise: bool) -> bool:
-    for name in output.parameters:
-        if name != "binary_data":
-            raise wrong("outputs", f"{shown(output.name)} takes the parameter binary_data only, got {shown(name)}")
+    check_parameters(output.name, output.parameters)
     return _flag("binary_data", output.parameters.get("binary_data", otherwise))
 
 
-def _flag(name: str, value: Parameter) -> bool:
+def _flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise wrong(name, f"must be true or false, got {shown(value)}")
     return value
@@ -107,9 +105,7 @@ def _inputs(inputs: Sequence[_Input], tail: memoryview) -> list[InputTensor]:
 
 def _size(tensor: _Input) -> int | None:
     """Return how many of the bytes behind the JSON are a tensor's; None where its numbers are in the JSON."""
-    for name in tensor.parameters:
-        if name != "binary_data_size":
-            raise wrong(tensor.name, f"takes the parameter binary_data_size only, got {shown(name)}")
+    check_parameters(tensor.name, tensor.parameters)
     size = tensor.parameters.get("binary_data_size")
     if size is None:
         if not tensor.data:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +63,15 @@ def read_bytes(name: str, content: bytes | memoryview, dtype: np.dtype[Any]) -> 
     if len(content) % dtype.itemsize:
         raise wrong(name, f"{_NAMES[dtype]} takes {dtype.itemsize} bytes a number, got {len(content)} bytes")
     return np.frombuffer(content, dtype)
+
+
+def check_parameters(name: str, parameters: Iterable[str]) -> None:
+    """Raise RequestError for parameters of a tensor that would change what is asked; others are ignored."""
+    for parameter in parameters:
+        if parameter.startswith("shared_memory"):
+            raise wrong(name, f"{shown(parameter)}: shared memory is not supported")
+        if parameter == "classification":
+            raise wrong(name, f"{shown(parameter)} is not supported")
 
 
 def shown(value: object) -> str:
