@@ -179,7 +179,7 @@ PROBLEMS: list[tuple[str, str, Any, dict[str, str], str, str | None]] = [
     ("GET", "/ID/worlds", None, {}, "unknown_path", None),
     ("GET", "/ID/", None, {}, "unknown_path", None),
     ("GET", "//ID", None, {}, "unknown_path", None),
-    ("GET", "/ID/ws", None, {}, "unknown_path", None),
+    ("GET", "/ID/ws", None, {}, "upgrade_required", None),
     ("POST", "/ID/step", {"step": 2, "action": [0, 0, 0, 0]}, {}, "wrong_step", "step"),
     ("POST", "/ID/step", {"step": 0, "action": [0, 0, 0, 0]}, {}, "wrong_step", "step"),
     ("POST", "/ID/step", {"step": -1, "action": [0, 0, 0, 0]}, {}, "bad_value", "step"),
