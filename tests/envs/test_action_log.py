@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rattle.envs.action_log import ActionLog
+from rattle.envs.action_log import TOO_LONG, ActionLog
 from rattle.envs.errors import EnvError
 
 
@@ -66,3 +66,29 @@ def test_damaged_logs_are_refused(damage: dict[str, NDArray[Any]]) -> None:
     log.append(np.zeros(3, np.int64))
     with pytest.raises(EnvError, match="damaged"):
         log.restore(log.state() | damage)
+
+
+def test_episodes_that_do_not_end_take_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rattle.envs.action_log._MOST_TICKS", 256)
+    log = ActionLog(2, num_actions=4)
+
+    def play() -> int:
+        since = 0
+        for tick in range(5010):
+            log.append(np.array([1, tick % 4]))
+            since += 1
+            if tick % 50 == 49:
+                log.clear(np.array([1]))
+                since = 0
+        return since
+
+    with pytest.warns(RuntimeWarning, match="a resume begins new episodes") as warned:
+        since = play()
+    state = log.state()
+    assert state["length"].tolist() == [TOO_LONG, since]
+    assert len(state["actions"]) == since
+    assert len(log._actions) <= 256
+    assert len(warned) == 1
+    log.clear(np.array([0]))
+    log.append(np.array([2, 2]))
+    assert log.actions_of(0).tolist() == [2]

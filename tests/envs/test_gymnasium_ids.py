@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import gymnasium
 import pytest
 
@@ -29,3 +32,22 @@ def test_what_is_missing_is_said_in_one_line(gymnasium_id: str, message: str) ->
     with pytest.raises(EnvError, match=message) as caught:
         find_spec(gymnasium_id)
     assert "\n" not in str(caught.value)
+
+
+def test_modules_in_the_current_folder_are_found_after_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise AssertionError('the standard library comes first')")
+    (tmp_path / "mazes_here.py").write_text(
+        "import json, gymnasium\ngymnasium.register('HereMaze-v0', 'mazes_here:Maze')"
+    )
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    with pytest.raises(EnvError, match="is not imported because a file says so"):
+        find_spec("mazes_here:HereMaze-v0", allow_imports=False)
+    try:
+        assert find_spec("mazes_here:HereMaze-v0").id == "HereMaze-v0"
+    finally:
+        gymnasium.registry.pop("HereMaze-v0", None)
+        sys.modules.pop("mazes_here", None)
+    assert sys.path == before

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
-from tests.trainer.conftest import last_json, rattle
+import pytest
+
+from rattle.analytics.run_directory import RunDirectory
+from tests.trainer.conftest import last_json, rattle, read_rows
 
 SNAKE = "pettingzoo:rattle.envs.snake.pettingzoo_face"
 SMALL = ["--set", "env.worlds=8", "--set", "policy.hidden_sizes=[16]", "--json"]
@@ -36,3 +40,75 @@ def test_a_policy_from_a_stranger_gets_no_pettingzoo_module_imported(tmp_path: P
     refused = rattle("eval", "sent.safetensors", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert refused.returncode != 0
     assert "names the module 'party', which is not imported because a file says so" in refused.stderr
+
+
+OWN = """
+import gymnasium, numpy as np
+from gymnasium.spaces import Box, Discrete
+
+class Own(gymnasium.Env):
+    observation_space, action_space, steps = Box(-1, 1, (3,), np.float32), Discrete(2), 0
+
+    def __init__(self, fails_at=0, draws=False):
+        self.fails_at, self.draws = fails_at, draws
+
+    def reset(self, *, seed=None, options=None):
+        self.ticks = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        self.ticks += 1
+        self.steps += 1
+        if self.steps == self.fails_at:
+            raise RuntimeError("the simulator went away")
+        seen = np.random.rand(3) if self.draws else np.full(3, self.ticks / 10)
+        return seen, float(action), False, self.ticks >= 7, {"legal": list(range(self.ticks))}
+
+gymnasium.register("Own-v0", Own)
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> list[str]:
+    """Return the arguments that name an environment whose module lies in the current folder, tmp_path."""
+    (tmp_path / "own.py").write_text(OWN)
+    return ["--set", "env.id=gym:own:Own-v0", *SMALL]
+
+
+def test_an_environment_that_fails_leaves_a_failed_run_with_all_that_was_learnt(tmp_path: Path, own: list[str]) -> None:
+    trained = rattle("train", *own, "--set", "env.fails_at=400", "--steps", 8000, "--run-dir", "run", cwd=tmp_path)
+    assert trained.returncode != 0
+    error = trained.stderr.splitlines()[-1]
+    assert error == "Error: 'gym:own:Own-v0', world 0: step raised RuntimeError: the simulator went away"
+    assert "Traceback" not in trained.stderr
+    directory = RunDirectory(tmp_path / "run")
+    row = json.loads(directory.run.read_bytes())
+    assert row["status"] == "failed"
+    assert row["updates"] == len(read_rows(directory, "updates")) > 0
+    failed = next(row for row in read_rows(directory, "logs") if row["event"] == "run_failed")
+    assert 'raise RuntimeError("the simulator went away")' in json.loads(failed["fields"])["traceback"]
+
+    steps = row["env_steps"] + 100
+    resumed = rattle("train", "--resume", "run", "--steps", steps, "--json", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    summary = last_json(resumed.stdout)
+    assert summary["updates"] > row["updates"]
+    assert summary["env_steps"] < row["env_steps"] + 1000
+
+
+def test_a_run_whose_environment_does_not_repeat_itself_goes_on_with_new_episodes(
+    tmp_path: Path, own: list[str]
+) -> None:
+    drawing = [*own, "--set", "env.draws=true"]
+    rattle("train", *drawing, "--steps", 1000, "--run-dir", "run", cwd=tmp_path)
+    resumed = rattle("train", "--resume", "run", "--steps", 2000, "--json", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stderr.count("not deterministic") == 1
+    rows = read_rows(RunDirectory(tmp_path / "run"), "logs")
+    assert "not deterministic" in next(row["fields"] for row in rows if row["event"] == "worlds_lost")
+
+
+def test_an_environment_that_cannot_begin_leaves_no_run(tmp_path: Path, own: list[str]) -> None:
+    refused = rattle("train", *own, "--set", "env.fails_at=1", "--run-dir", "run", cwd=tmp_path)
+    assert "world 0: step raised RuntimeError" in refused.stderr
+    assert not (tmp_path / "run").exists()

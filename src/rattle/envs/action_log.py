@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,16 +13,29 @@ from rattle.envs.errors import EnvError
 
 #: Actions that a stored log may spread to: a stranger's few bytes must not claim all memory.
 _MOST_ACTIONS = 2**30
+#: Actions of all worlds together that are kept; older episodes in progress are given up.
+_MOST_KEPT = 2**27
+#: Ticks of an episode that are kept: to play more of them again would take too long.
+_MOST_TICKS = 2**20
+#: The length of an episode whose actions are no longer kept, in what `state` returns.
+TOO_LONG = -1
+#: Where the episode of such a world begins: after all ticks.
+_NEVER = 2**62
 
 
 class ActionLog:
-    """Actions of W worlds since each world's episode began, in the smallest integer type that holds them."""
+    """Actions of W worlds since each world's episode began, in the smallest integer type that holds them.
+
+    Memory is bounded: the actions of an episode that becomes too long are dropped until the world's next episode.
+    """
 
     def __init__(self, num_worlds: int, num_actions: int) -> None:
         self._num_actions = num_actions
         self._actions = np.zeros((64, num_worlds), np.min_scalar_type(num_actions - 1))  # a row a tick
         self._tick = 0  # the next row
         self._start = np.zeros(num_worlds, np.int64)  # the row where each world's episode began
+        self._most_rows = max(64, min(_MOST_TICKS, _MOST_KEPT // num_worlds))
+        self._has_warned = False
 
     def append(self, action: NDArray[Any]) -> None:
         """Add one action (W,) to every world."""
@@ -39,8 +53,9 @@ class ActionLog:
         return self._actions[self._start[world] : self._tick, world]
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return copies: `length` int64 (W,), and `actions`, all worlds' one after the other."""
-        return {"length": self._tick - self._start, "actions": self._actions[: self._tick].T[self._in_progress()]}
+        """Return copies: `length` int64 (W,), or TOO_LONG, and `actions`, all worlds' one after the other."""
+        length = np.where(self._start == _NEVER, TOO_LONG, self._tick - self._start)
+        return {"length": length, "actions": self._actions[: self._tick].T[self._in_progress()]}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take over what `state` returned; raises EnvError when its arrays contradict each other."""
@@ -62,10 +77,21 @@ class ActionLog:
 
     def _make_room(self) -> None:
         """Drop the rows that no episode in progress needs; double the rows where that frees less than half."""
-        oldest = int(self._start.min())
+        oldest = min(int(self._start.min()), self._tick)
+        if 2 * oldest < len(self._actions) and 2 * len(self._actions) > self._most_rows:
+            oldest = self._give_up_older(len(self._actions) // 2)
         kept = self._actions[oldest:]
         rows = len(self._actions) * (1 if 2 * oldest >= len(self._actions) else 2)
         self._actions = np.zeros((rows, kept.shape[1]), kept.dtype)
         self._actions[: len(kept)] = kept
-        self._start -= oldest
+        self._start[self._start != _NEVER] -= oldest
         self._tick = len(kept)
+
+    def _give_up_older(self, row: int) -> int:
+        """Drop the episodes that began before a row; return the first row that is still needed."""
+        self._start[self._start < row] = _NEVER
+        if not self._has_warned:
+            self._has_warned = True
+            said = f"an episode is longer than the {row} ticks that are kept: a resume begins new episodes"
+            warnings.warn(said, RuntimeWarning, stacklevel=4)
+        return min(int(self._start.min()), self._tick)

@@ -11,3 +11,7 @@ class EnvError(RattleError):
 
 class WorldsLost(EnvError):
     """Worlds that live elsewhere were lost with their episodes; they have begun anew, with other episodes."""
+
+
+class CannotReplay(EnvError):
+    """Stored worlds cannot be played again to where they were stored; the worlds are as they were before."""

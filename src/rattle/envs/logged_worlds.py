@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rattle.envs.action_log import ActionLog
-from rattle.envs.errors import EnvError
+from rattle.envs.action_log import TOO_LONG, ActionLog
+from rattle.envs.errors import CannotReplay, EnvError
 from rattle.envs.philox import check_seed, derive_seed
 from rattle.envs.vector import EnvironmentSpec, FloatSpace
 
@@ -74,10 +74,12 @@ class LoggedWorlds(ABC):
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Continue exactly where `state` was taken, by playing the actions of each episode in progress again.
 
-        Raises EnvError when the state is of other worlds, and when an environment does not repeat itself; everything
-        is then as it was.
+        Raises EnvError when the state is of other worlds, and CannotReplay when an environment does not repeat itself
+        or an episode was too long for its actions to be kept; everything is then as it was.
         """
         self._check_fits(state)
+        if (state["length"] == TOO_LONG).any():
+            raise CannotReplay(f"an episode of '{self.spec.id}' was too long to be played again: new episodes begin")
         if (np.diff(state["length"].reshape(self.num_worlds, -1)) != 0).any():
             raise EnvError("the stored worlds are damaged: a world's agents have taken unequally many actions")
         before, outcome = self.state(), [array.copy() for array in self._outcome()]
@@ -127,8 +129,8 @@ class LoggedWorlds(ABC):
         if first_world != self.first_world:
             raise EnvError(f"the stored worlds are numbered from {first_world}, these from {self.first_world}")
 
-    def _not_deterministic(self) -> EnvError:
-        return EnvError(
+    def _not_deterministic(self) -> CannotReplay:
+        return CannotReplay(
             f"'{self.spec.id}' went another way when its episodes were played again from their seeds: it is not "
-            "deterministic, or not the version that was stored, so a run in it cannot be resumed: train anew"
+            "deterministic, or not the version that was stored, so new episodes begin"
         )

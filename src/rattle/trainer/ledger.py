@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import traceback
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -210,7 +211,8 @@ class RunLedger:
 
     def fail(self, error: Exception) -> None:
         """Write down that the run has ended in an error, keeping the last checkpoint and policy as they are."""
-        self.tables.log("run_failed", level="ERROR", error=str(error))
+        cause = "".join(traceback.format_exception(error))
+        self.tables.log("run_failed", level="ERROR", error=str(error), traceback=cause)
         policy = self.directory.policy
         digest = hashlib.sha256(policy.read_bytes()).hexdigest() if policy.exists() else ""
         write_run_row(self.directory, run_row(self.settings, self.summary("failed", digest), self.counters.started))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from rattle.analytics.run_directory import RunDirectory
-from rattle.envs.errors import WorldsLost
+from rattle.envs.errors import CannotReplay, EnvError, WorldsLost
+from rattle.envs.philox import derive_seed
 from rattle.learning.learner import UpdateMetrics
 from rattle.trainer.build import build_acting_policy, build_collector, warm_up
 from rattle.trainer.checkpoint import Checkpoint
@@ -19,6 +21,8 @@ from rattle.trainer.recorder import recorded_episodes
 from rattle.trainer.settings import ExperimentSettings
 
 Result = TypeVar("Result")
+
+_log = logging.getLogger(__name__)
 
 #: Losses of worlds in a row, without a rollout between them, that a run puts up with.
 MOST_LOSSES = 10
@@ -55,15 +59,29 @@ class TrainingRun:
     def _restore(self, checkpoint: Checkpoint) -> None:
         self.ledger.restore(checkpoint)
         self.policy.load(self.learner.parameters())
-        lost: WorldsLost | None = None
-        for number, worlds in enumerate(self.collector.batches):
+        lost = self._restore_worlds(checkpoint)
+        if lost is not None:
+            self._begin_anew(lost)
+        self.collector.ticks = checkpoint.numbers["ticks"]
+
+    def _restore_worlds(self, checkpoint: Checkpoint) -> EnvError | None:
+        """Restore all worlds, and return why where new episodes have to begin."""
+        lost: EnvError | None = None
+        if checkpoint.numbers.get("worlds_failed"):
+            lost = EnvError("the environment failed before the checkpoint was taken: new episodes begin")
+        for number, worlds in enumerate(self.collector.batches if lost is None else ()):
             try:
                 worlds.restore(checkpoint.part(f"worlds-{number}"))
             except WorldsLost as loss:
                 lost = loss
-        if lost is not None:
-            self._begin_anew(lost)
-        self.collector.ticks = checkpoint.numbers["ticks"]
+            except CannotReplay as loss:
+                lost = loss
+                break
+        if lost is not None and not isinstance(lost, WorldsLost):
+            _log.warning("%s", lost)
+            for worlds in self.collector.batches:  # a seed of their own: no game of the run is played twice
+                worlds.reset(derive_seed(self.settings.seed, "worlds", self.learner.version))
+        return lost
 
     def train(self, limits: Limits, display: Display, wants_stop: Callable[[], bool]) -> Summary:
         """Train until a limit is reached or `wants_stop` says so, then checkpoint and return what came of it.
@@ -97,6 +115,15 @@ class TrainingRun:
         parts = {f"worlds-{number}": state for number, state in enumerate(worlds)}
         return self.ledger.checkpoint(status, parts, {"ticks": self.collector.ticks})
 
+    def fail(self, error: Exception) -> None:
+        """Write down that the run has ended in an error; where the environment failed, what was learnt is kept too.
+
+        What the learner, the tables and the counters hold is then that of the last whole update.
+        """
+        if isinstance(error, EnvError):
+            self.ledger.checkpoint("failed", {}, {"ticks": self.collector.ticks, "worlds_failed": True})
+        self.ledger.fail(error)
+
     def close(self) -> None:
         """Free worlds, threads and files."""
         self.collector.close()
@@ -120,7 +147,7 @@ class TrainingRun:
                 self._begin_anew(loss)
         raise TrainerError(f"the worlds were lost {MOST_LOSSES} times in a row: look at the environment server")
 
-    def _begin_anew(self, loss: WorldsLost) -> None:
+    def _begin_anew(self, loss: EnvError) -> None:
         """Start the next episodes everywhere: rollouts and episodes join nothing from before a loss."""
         self.ledger.tables.log("worlds_lost", level="WARNING", error=str(loss))
         self.collector.restart()

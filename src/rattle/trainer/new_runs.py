@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+
+import numpy as np
 
 from rattle.analytics.extras import require
 from rattle.analytics.run_directory import RUNS_ROOT, RunDirectory
@@ -16,6 +19,9 @@ from rattle.trainer.settings import ExperimentSettings
 from rattle.trainer.settings_sources import to_yaml
 from rattle.trainer.worlds import build_worlds
 
+#: Ticks that an environment is played before its run begins, so that its mistakes leave no run behind.
+_TICKS_TRIED = 8
+
 
 def name_run(settings: ExperimentSettings, run_dir: Path | None) -> tuple[RunDirectory, str]:
     """Return the directory, `run_dir` or a new one below runs/, and the run_id of a run that nothing is stored of yet.
@@ -26,7 +32,7 @@ def name_run(settings: ExperimentSettings, run_dir: Path | None) -> tuple[RunDir
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{settings.name}-s{settings.seed}-{secrets.token_hex(2)}"
     directory = RunDirectory(run_dir or RUNS_ROOT / run_id)
     check_unused(directory)
-    build_worlds(settings, 1, 0).close()
+    _try_out(settings)
     if settings.log.tensorboard:
         require("tensorboardX", "tensorboard", "log.tensorboard")
     return directory, run_id
@@ -44,6 +50,14 @@ def check_unused(directory: RunDirectory) -> None:
             f"{directory.path} holds {', '.join(remains)}, but no {directory.config.name}: restore that file to resume "
             "the run that they belong to, move them away, or choose another directory"
         )
+
+
+def _try_out(settings: ExperimentSettings) -> None:
+    """Make one world and play its first ticks; raises RattleError for an environment that cannot be played."""
+    with closing(build_worlds(settings, 1, 0)) as worlds:
+        random = np.random.default_rng(settings.seed)
+        for _ in range(_TICKS_TRIED if settings.env.url is None else 0):
+            worlds.step(random.integers(0, worlds.spec.num_actions, worlds.num_slots))
 
 
 def beside(directory: RunDirectory, policy_id: str) -> RunDirectory:

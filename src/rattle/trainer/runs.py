@@ -72,9 +72,9 @@ def _train(
         with _stop_on_signals() as stop:
             summary = run.train(limits, display, stop.is_set)
         return summary
-    except RattleError as error:
+    except Exception as error:
         with suppress(AnalyticsError):  # a full disk does not take this either, and must not hide the error
-            run.ledger.fail(error)
+            run.fail(error)
         raise
     finally:
         display.finish(summary)
