@@ -180,7 +180,7 @@ def test_what_nobody_waits_for_is_not_computed(slow: SlowServer) -> None:
     eventually(lambda: slow.process.number(WAITING) < 56 + SLOW_ROWS)
     assert stays.result().outputs[0].shape == [32]
     assert [one.code() for one in large] == [grpc.StatusCode.OK] * 2
-    eventually(lambda: slow.process.number('rattle_requests_total{api="rest",status="504"}') >= 1)
+    eventually(lambda: slow.process.number('rattle_requests_total{api="rest",status="499"}') >= 1)
     assert slow.process.number('rattle_requests_total{api="grpc",status="CANCELLED"}') >= 1
     assert slow.computed() == before + 32
 
