@@ -179,7 +179,7 @@ def test_no_step_before_the_first_reset() -> None:
     [
         ({"num_envs": 4, "num_snakes": 3}, "multiple of 3, got 4"),
         ({"num_envs": 0}, "multiple of 1, got 0"),
-        ({"width": 2}, "'width': .* got 2"),
+        ({"width": 2}, "width: .* got 2"),
         ({"render_mode": "human"}, "choose 'ansi' or 'rgb_array'"),
     ],
 )

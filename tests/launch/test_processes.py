@@ -267,4 +267,4 @@ def test_files_in_the_working_directory_do_not_stand_for_modules_of_the_service(
         first = service.stdout.readline()
         service.stdin.close()  # the leash
 
-    assert json.loads(first)["service"] == "env"
+    assert json.loads(first)["service"] == "rattle env"

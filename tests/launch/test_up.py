@@ -130,7 +130,7 @@ def test_a_service_that_cannot_start_is_one_line_and_exit_status_1(tmp_path: Pat
     ("setting", "words"),
     [
         ("topology.training=2", "topology.training is 2, but training.policies names 1"),
-        ("topology.envs=2", "unknown key 'topology.envs': did you mean 'env'?"),
+        ("topology.envs=2", "unknown key 'topology.envs', did you mean 'env'?"),
         ("env.width=0", "width: at least 4 is wanted"),
         ("env={id: 'gym:Nothing-v0', worlds: 2}", "Nothing-v0"),
     ],

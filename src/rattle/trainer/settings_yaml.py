@@ -75,7 +75,7 @@ _Reader.add_constructor("tag:yaml.org,2002:unclear", _Reader.refuse)
 
 def read_document(text: str) -> Any:
     """Return the content of a YAML document; raises yaml.YAMLError."""
-    return yaml.load(text, _Reader)  # noqa: S506  # a SafeLoader
+    return _Reader(text).get_single_data()
 
 
 def read_value(text: str) -> Any:

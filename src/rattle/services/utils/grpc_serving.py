@@ -28,6 +28,7 @@ _ASKED_EVERY_SECONDS = 5
 #: The gRPC status of every code of a RequestError.
 STATUS = {
     "bad_request": grpc.StatusCode.INVALID_ARGUMENT,
+    "upgrade_required": grpc.StatusCode.UNIMPLEMENTED,
     "bad_value": grpc.StatusCode.INVALID_ARGUMENT,
     "unknown_path": grpc.StatusCode.UNIMPLEMENTED,
     "unknown_snake": grpc.StatusCode.NOT_FOUND,
