@@ -101,8 +101,9 @@ class RemoteWorlds:
     `options` change the settings of the server's environment. Requests have time-outs and are repeated with back-off;
     steps are numbered, so that a repeated one is never taken twice. When the server has lost the session, because it
     was restarted for example, a new one begins and `step` raises WorldsLost: the action was not answered, and the
-    arrays hold the first observations of new episodes, with the lost ones truncated where they stood. `make_arrays`
-    lets several sessions fill one batch.
+    arrays hold the first observations of new episodes, with the lost ones truncated where they stood. `owner` is
+    a name and one of its lives: the server ends what an earlier life of the same owner has left. `make_arrays` lets
+    several sessions fill one batch.
 
     Raises ClientError when the server cannot be reached in time, refuses a request or answers nonsense.
     """
@@ -117,6 +118,7 @@ class RemoteWorlds:
         *,
         patience: Patience | None = None,
         websocket: bool = True,
+        owner: tuple[str, str] | None = None,
         make_arrays: Callable[[EnvironmentSpec], SlotArrays] | None = None,
     ) -> None:
         self._patience = patience or Patience()
@@ -126,6 +128,7 @@ class RemoteWorlds:
         self._url = url
         self._http = HttpConnection(url, self._patience.answer_seconds)
         self._options = dict(options or {})
+        self._owner = owner if "owners" in self._features else None
         self.num_worlds = num_worlds
         self.first_world = first_world
         self.seed = check_seed(seed)
@@ -243,6 +246,8 @@ class RemoteWorlds:
     def _create(self) -> SessionCreated:
         seed = self.seed if not self._lives else derive_seed(self.seed, "life", self._lives)
         request = {"worlds": self.num_worlds, "seed": seed, "first_world": self.first_world, "options": self._options}
+        if self._owner:
+            request |= {"owner": self._owner[0], "life": self._owner[1]}
         created = decode(self._ask("POST", "/v1/sessions", encoding.msgpack.encode(request)), SessionCreated)
         self._session, self._number = created.session, created.step
         self._steps: Connection = (

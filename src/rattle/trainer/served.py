@@ -32,7 +32,12 @@ def with_served_environment(settings: ExperimentSettings) -> ExperimentSettings:
 
 
 def serve_worlds(
-    env: EnvironmentSection, worlds: int, seed: int, first_world: int, stop: threading.Event | None = None
+    env: EnvironmentSection,
+    worlds: int,
+    seed: int,
+    first_world: int,
+    stop: threading.Event | None = None,
+    owner: tuple[str, str] | None = None,
 ) -> VectorWorlds:
     """Make a session of worlds in the server at `env.url`; raises as `with_served_environment` does.
 
@@ -41,7 +46,7 @@ def serve_worlds(
     from rattle.clients.remote_worlds import RemoteWorlds
 
     options = _options(env, _ask(env, stop))
-    return RemoteWorlds(str(env.url), worlds, seed, first_world, options, patience=_patience(env, stop))
+    return RemoteWorlds(str(env.url), worlds, seed, first_world, options, patience=_patience(env, stop), owner=owner)
 
 
 def _options(env: EnvironmentSection, server: ServerSpec) -> dict[str, Any]:

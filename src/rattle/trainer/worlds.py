@@ -12,15 +12,19 @@ from rattle.trainer.settings import ExperimentSettings
 
 
 def build_worlds(
-    settings: ExperimentSettings, worlds: int, first_world: int, stop: threading.Event | None = None
+    settings: ExperimentSettings,
+    worlds: int,
+    first_world: int,
+    stop: threading.Event | None = None,
+    owner: tuple[str, str] | None = None,
 ) -> VectorWorlds:
     """Make some of an experiment's worlds, numbered from `first_world`, here or in its environment server.
 
-    Once `stop` is set a server that is away is no longer waited for.
+    Once `stop` is set a server that is away is no longer waited for. `owner` is a name and its life, for the server.
     """
     seed = derive_seed(settings.seed, "worlds")
     if settings.env.url is not None:
-        return serve_worlds(settings.env, worlds, seed, first_world, stop)
+        return serve_worlds(settings.env, worlds, seed, first_world, stop, owner)
     return make_worlds(settings.env.id, settings.env.own_settings, worlds, seed, first_world)
 
 

@@ -16,6 +16,9 @@ PROTOCOL = "rattle.vector/1"
 StepNumber = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Seed = Annotated[int, Meta(ge=0)]  # below 2**64, which Meta cannot say
 
+#: Who owns a session, and in which of its lives.
+Name = Annotated[str, Meta(max_length=256)]
+
 #: Worlds whose snapshots a step's answer shall hold too.
 Shown = Annotated[list[int], Meta(max_length=16)]
 
@@ -30,6 +33,8 @@ class SessionRequest(msgspec.Struct, forbid_unknown_fields=True):
     seed: Seed | None = None
     first_world: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
     options: dict[str, Any] = {}
+    owner: Name = ""
+    life: Name = ""
 
 
 class ResetRequest(msgspec.Struct, forbid_unknown_fields=True):

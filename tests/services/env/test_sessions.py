@@ -357,3 +357,32 @@ def test_any_sequence_of_requests_answers_as_a_plain_model_does(requests: list[t
                 assert answer["reward"] == model.reward.tolist()
             states.append(model.state())
     assert plain(session.state()["state"]) == plain(model.state())
+
+
+def test_a_later_life_of_an_owner_takes_the_places_of_the_earlier_one() -> None:
+    sessions = Sessions(Maker(), ROOMY)
+    assert sessions.begin_life(SessionRequest(worlds=2, owner="main-0", life="a")) == []
+    killed = [new(sessions, owner="main-0", life="a") for _ in range(2)]
+    others = [new(sessions, owner="main-1", life="a"), new(sessions)]
+    asked = SessionRequest(worlds=2, owner="main-0", life="b")
+    assert sessions.begin_life(asked) == killed
+    assert sessions.begin_life(asked) == []
+    assert len(sessions) == len(others)
+    refused("replaced", sessions.begin_life, SessionRequest(worlds=2, owner="main-0", life="a"))
+    assert refused("bad_value", sessions.begin_life, SessionRequest(worlds=2, owner="main-0")).field == "life"
+    assert refused("bad_value", sessions.begin_life, SessionRequest(worlds=2, life="a")).field == "owner"
+
+
+@pytest.mark.parametrize("used_again", [False, True])
+def test_a_session_whose_last_socket_broke_is_kept_for_ten_seconds_unless_it_is_used(used_again: bool) -> None:
+    sessions = Sessions(Maker(), SessionLimits(sessions=4, worlds=64, memory_bytes=2**31, unused_seconds=300.0))
+    session = new(sessions)
+    sessions.socket_opened(session.id)
+    sessions.socket_opened(session.id)
+    sessions.socket_closed(session.id, 100.0, broken=True)
+    assert not session.lost  # another one is open
+    sessions.socket_closed(session.id, 100.0, broken=True)
+    if used_again:
+        sessions.get(session.id, 105.0)
+    assert sessions.expire(109.0) == []
+    assert sessions.expire(111.0) == ([] if used_again else [session])

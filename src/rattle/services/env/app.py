@@ -95,7 +95,7 @@ class EnvService:
 
     async def _close_unused(self) -> None:
         while True:
-            await asyncio.sleep(min(10.0, self.sessions.limits.unused_seconds))
+            await asyncio.sleep(min(2.0, self.sessions.limits.unused_seconds))
             await self.vector.shared.close_unused()
 
     def _agent_face(self) -> AgentFace | None:
@@ -168,7 +168,7 @@ class EnvService:
             "service": SERVICE,
             "version": __version__,
             **describe(self.sessions.spec),
-            "features": ["websocket", "state", "snapshot", "step_snapshots", "options"],
+            "features": ["websocket", "state", "snapshot", "step_snapshots", "options", "owners"],
             "limits": {
                 "sessions": limits.sessions,
                 "worlds": limits.worlds,

@@ -24,6 +24,10 @@ MakeWorlds = Callable[[Mapping[str, Any], int, int, int], VectorWorlds]
 Message = dict[str, Any]
 #: What a world that others wrote takes at least, beside its arrays: CartPole takes 4.6 kB, and nobody knows the rest.
 _FOREIGN_BYTES = 2**13
+#: A session whose WebSocket broke without a goodbye is kept for so many seconds, unless it is used again.
+_BROKEN_SECONDS = 10.0
+#: Owners whose lives are remembered, and lives that are over.
+_MOST_LIVES = 1024
 #: What a request asks for, apart from its number: equal keys mean the very same request.
 RequestKey = tuple[str, bytes]
 
@@ -37,7 +41,11 @@ class Session:
         self.seed = seed
         self.first_world = first_world
         self.memory_bytes = memory_bytes
+        self.owner = ""
+        self.life = ""
         self.used_at = 0.0
+        self.sockets = 0  # WebSockets that are open
+        self.lost = False  # the last WebSocket broke, and nothing has used the session since
         self.users = 0  # requests that are being answered, or wait for that
         self.broken = False  # the environment failed on the way: nobody knows what the worlds are now
         self.step_number = 0
@@ -190,6 +198,8 @@ class Sessions:
         self._make_worlds = make_worlds
         self.limits = limits
         self._sessions: dict[str, Session] = {}
+        self._lives: dict[str, str] = {}  # of every owner, the latest
+        self._over: dict[tuple[str, str], None] = {}  # owners and lives after which another came
         self._promised = 0  # sessions that are being made
         self._memory_bytes = 0  # theirs included
         self.spec: EnvironmentSpec = self._one_world({}).spec
@@ -216,6 +226,29 @@ class Sessions:
             )
         return memory_bytes
 
+    def begin_life(self, request: SessionRequest) -> list[Session]:
+        """Take out the sessions of the owner's earlier lives and return them, to be closed.
+
+        Lives have no order but that in which they come. Raises RequestError for one after which another came.
+        """
+        owner, life = request.owner, request.life
+        if bool(owner) != bool(life):
+            missing = "life" if owner else "owner"
+            raise RequestError("bad_value", f"owner and life belong together: {missing} is missing", missing)
+        if not owner:
+            return []
+        if (owner, life) in self._over:
+            raise RequestError("replaced", "a later life of this session's owner has begun: this one is over", "life")
+        before = self._lives.pop(owner, life)
+        self._lives[owner] = life
+        if before != life:
+            self._over[owner, before] = None
+        if len(self._lives) > _MOST_LIVES:
+            del self._lives[next(iter(self._lives))]
+        if len(self._over) > _MOST_LIVES:
+            del self._over[next(iter(self._over))]
+        return [self._take_out(one) for one in list(self._sessions.values()) if one.owner == owner and one.life != life]
+
     def promise(self, request: SessionRequest, memory_bytes: int) -> Promise:
         """Keep a place for a session; raises RequestError when there is none."""
         seed = secrets.randbits(63) if request.seed is None else check_seed(request.seed)
@@ -234,7 +267,9 @@ class Sessions:
             worlds = self._make_worlds(request.options, request.worlds, promise.seed, request.first_world)
         except EnvError as error:
             raise RequestError("bad_value", str(error), "worlds") from None
-        return Session(secrets.token_hex(8), worlds, promise.seed, request.first_world, promise.memory_bytes)
+        session = Session(secrets.token_hex(8), worlds, promise.seed, request.first_world, promise.memory_bytes)
+        session.owner, session.life = request.owner, request.life
+        return session
 
     def take_back(self, promise: Promise) -> None:
         """Give up the place of a session that could not be made."""
@@ -253,6 +288,7 @@ class Sessions:
         if session is None or self._is_old(session, now):
             raise RequestError("unknown_session", f"there is no session '{session_id}', or not any more", "session")
         session.used_at = now
+        session.lost = False
         return session
 
     def delete(self, session_id: str, now: float) -> Session:
@@ -268,7 +304,22 @@ class Sessions:
         return [self._take_out(one) for one in list(self._sessions.values())]
 
     def _is_old(self, session: Session, now: float) -> bool:
-        return not session.users and now - session.used_at > self.limits.unused_seconds
+        unused = self.limits.unused_seconds
+        kept = min(_BROKEN_SECONDS, unused) if session.lost else unused
+        return not session.users and now - session.used_at > kept
+
+    def socket_opened(self, session_id: str) -> None:
+        """Count a WebSocket of a session."""
+        self._sessions[session_id].sockets += 1
+
+    def socket_closed(self, session_id: str, now: float, *, broken: bool) -> None:
+        """Count it no more; a session whose last WebSocket broke is kept for a few seconds only."""
+        session = self._sessions.get(session_id)
+        if session is None:
+            return
+        session.sockets -= 1
+        if broken and not session.sockets:
+            session.lost, session.used_at = True, now
 
     def _take_out(self, session: Session) -> Session:
         del self._sessions[session.id]

@@ -63,7 +63,10 @@ class SharedSessions:
         """Make a session, in a thread."""
         self._check_open()
         await self.close_unused()
-        promise = self._sessions.promise(request, await asyncio.to_thread(self._sessions.measure, request))
+        memory_bytes = await asyncio.to_thread(self._sessions.measure, request)
+        for session in self._sessions.begin_life(request):
+            await self._close(session)
+        promise = self._sessions.promise(request, memory_bytes)
         try:
             session = await asyncio.to_thread(self._sessions.make, promise)
         except BaseException:
@@ -76,6 +79,14 @@ class SharedSessions:
     def check(self, session_id: str) -> None:
         """Raise RequestError when there is no such session, or not for much longer."""
         self._session(session_id)
+
+    def socket_opened(self, session_id: str) -> None:
+        """Know of a WebSocket of a session."""
+        self._sessions.socket_opened(session_id)
+
+    def socket_closed(self, session_id: str, *, broken: bool) -> None:
+        """Know that it closed; one that broke without a goodbye leaves its session a few seconds only."""
+        self._sessions.socket_closed(session_id, time.monotonic(), broken=broken)
 
     def num_slots(self, session_id: str) -> int:
         """Return how many slots a session has; raises RequestError as `check` does."""

@@ -38,6 +38,8 @@ _SESSION_BYTES = 2**16
 _STEP_BYTES, _ACTION_BYTES = 2**12, 24
 #: Longer bodies are remembered by their hash.
 _KEPT_BYTES = 2**12
+#: Codes of a WebSocket that was closed by a client that said so: 1005 is a goodbye without a code.
+_GOODBYES = (1000, 1001, 1005)
 PREFIX = "/v1/sessions"
 
 
@@ -71,17 +73,20 @@ class VectorFace:
         try:
             session_id = _session_of_socket(scope["path"])
             self.shared.check(session_id)
+            self.shared.socket_opened(session_id)
         except RequestError as error:
             await decline(receive, send, error)
             return
-        await receive()
-        await send({"type": "websocket.accept"})
         self._metrics.sockets.inc()
+        received: Any = {}
         try:
+            await receive()
+            await send({"type": "websocket.accept"})
             while (received := await receive())["type"] == "websocket.receive":
                 await send(await self._socket_message(session_id, received))
         finally:
             self._metrics.sockets.dec()
+            self.shared.socket_closed(session_id, broken=received.get("code") not in _GOODBYES)
 
     async def _dispatch(self, scope: Scope, body: bytes) -> tuple[int, Message | None, Encoding]:
         spoken = encoding.of_request(header(scope, b"content-type"), has_body=bool(body))

@@ -95,6 +95,11 @@ class Contributions:
         )
         self._thread.start()
 
+    @property
+    def life(self) -> str:
+        """Return what tells this life of the actor from its others, as the Training service knows it."""
+        return self._outbox.life
+
     def policy(
         self, newer_than: HeldPolicy | None = None, *, or_the_last: bool = False, seconds: float | None = None
     ) -> HeldPolicy | None:

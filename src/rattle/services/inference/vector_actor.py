@@ -57,7 +57,7 @@ class VectorActor:
         control.report("waiting", f"for {without_credentials(self._assignment.env_url)}")
         before = control.report_so_far.rollouts
         try:
-            collector = self._open(held, control.stop)
+            collector = self._open(held, contributions.life, control.stop)
             with closing(collector):
                 _Playing(self._settings, self._assignment, self._in_order, collector).play(held, contributions, control)
         except RattleError as error:
@@ -66,15 +66,16 @@ class VectorActor:
                 raise
             _log.warning("%s: %s: beginning anew", self._assignment.name, error)
 
-    def _open(self, held: HeldPolicy, stop: threading.Event) -> Collector:
+    def _open(self, held: HeldPolicy, life: str, stop: threading.Event) -> Collector:
         """Make the worlds; later in a run these play other games than those that the run began with."""
         first, worlds = self._assignment.first_world, self._assignment.worlds
         turns = min(2, worlds)
         bounds = [first + worlds * number // turns for number in range(turns + 1)]
+        owner = f"{held.lineage}/{self._assignment.name}", life  # actors of other runs have other lineages
         groups: list[Group] = []
         try:
             for start, after in pairwise(bounds):
-                groups.append(Group(build_worlds(self._settings, after - start, start, stop), start, first))
+                groups.append(Group(build_worlds(self._settings, after - start, start, stop, owner), start, first))
             if held.policy.version:
                 for group in groups:
                     group.worlds.reset(derive_seed(self._settings.seed, "worlds", held.policy.version))
