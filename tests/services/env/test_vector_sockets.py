@@ -153,3 +153,17 @@ def test_clients_that_close_in_the_middle_do_no_harm(server: VectorServer) -> No
     eventually(lambda: server.metric("rattle_env_sockets") == 0)
     expected = server.ask("GET", session).body["step"] + 1
     assert server.step(session, expected, [0, 0]).status == 200
+
+
+@pytest.mark.parametrize("goodbye", [True, False])
+def test_only_a_socket_that_broke_shortens_the_life_of_its_session(server: VectorServer, goodbye: bool) -> None:
+    path = server.session()
+    kept = server.service.sessions._sessions[path.rpartition("/")[2]]
+    with server.socket(path) as connection:
+        eventually(lambda: kept.sockets == 1)
+        if not goodbye:
+            connection.socket.shutdown(socket.SHUT_RDWR)
+    eventually(lambda: kept.sockets == 0)
+    assert kept.lost is not goodbye
+    assert server.ask("GET", path).status == 200
+    assert not kept.lost

@@ -86,7 +86,9 @@ class VectorFace:
                 await send(await self._socket_message(session_id, received))
         finally:
             self._metrics.sockets.dec()
-            self.shared.socket_closed(session_id, broken=received.get("code") not in _GOODBYES)
+            # uvicorn says 1005 of a connection that was lost, too; only what a client has said comes with a reason.
+            said_goodbye = "reason" in received and received["code"] in _GOODBYES
+            self.shared.socket_closed(session_id, broken=not said_goodbye)
 
     async def _dispatch(self, scope: Scope, body: bytes) -> tuple[int, Message | None, Encoding]:
         spoken = encoding.of_request(header(scope, b"content-type"), has_body=bool(body))
