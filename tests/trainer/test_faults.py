@@ -51,7 +51,10 @@ def poisoned() -> Iterator[str]:
     del gymnasium.registry["Poisoned-v0"]
 
 
-def test_bad_numbers_stop_the_run_and_keep_the_last_good_checkpoint(tmp_path: Path, poisoned: str) -> None:
+def test_bad_numbers_stop_the_run_and_keep_the_last_good_checkpoint(
+    tmp_path: Path, poisoned: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rattle.trainer.clock.PAUSE", 0.0)
     every_update = "train.checkpoint_seconds=0.000001"
     settings = small_settings(f"env={{id: '{poisoned}', worlds: 2}}", "algorithm.ticks=16", every_update)
     with pytest.raises(LearningError, match=r"update 13: .*nan"):

@@ -156,7 +156,7 @@ def find_run(name: str, root: Path = RUNS_ROOT) -> RunDirectory:
     runs = list_runs(root)
     if name == LATEST:
         if runs:
-            return max(runs, key=lambda run: run.config.stat().st_mtime_ns)
+            return max(runs, key=_started)
         raise AnalyticsError(f"there is no run in {root}/ yet: start one with 'rattle train'")
     if exact := _distinct([run for run in runs if _run_id(run) == name]):
         return _only(exact, f"{len(exact)} directories hold the run '{name}'", "give the path of one")
@@ -204,8 +204,16 @@ def _only(runs: Sequence[RunDirectory], problem: str, advice: str) -> RunDirecto
 
 def _run_id(run: RunDirectory) -> str:
     """Return the run_id that a run says it has, which its directory need not be called by; "" when it says none."""
+    return str(_row(run).get("run_id") or "")
+
+
+def _started(run: RunDirectory) -> tuple[str, str]:
+    """Return what orders runs by when they were started, which copying and editing leave as it is."""
+    return str(_row(run).get("started") or ""), run.path.name
+
+
+def _row(run: RunDirectory) -> dict[str, Any]:
     try:
-        row = msgspec.json.decode(run.run.read_bytes(), type=dict[str, Any])
+        return msgspec.json.decode(run.run.read_bytes(), type=dict[str, Any])
     except (OSError, msgspec.DecodeError):
-        return ""
-    return str(row.get("run_id") or "")
+        return {}

@@ -22,6 +22,7 @@ from rattle.launch.status_calls import StatusCalls
 from rattle.launch.supervisor import Note, Supervisor
 from rattle.launch.ticking import SyncStatus, Ticking
 from rattle.launch.view import Picture, View
+from rattle.stop_signals import stop_signals
 from rattle.trainer.clock import Limits
 from rattle.trainer.new_runs import beside
 from rattle.trainer.progress import Status, Summary
@@ -102,7 +103,7 @@ class Launch:
 
     async def _run_services(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_signals():
             loop.add_signal_handler(number, self._stop, number)
         async with asyncio.TaskGroup() as group:
             others = [group.create_task(self._follow())]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
-from rattle.analytics.run_directory import find_run
+from rattle.analytics.run_directory import RunDirectory, find_run
 from rattle.analytics.writer import storing
 from rattle.clients.keys import read_key
 from rattle.launch.launched_run import Ended, Launch
@@ -15,8 +15,9 @@ from rattle.launch.plan import check_topology, plan
 from rattle.launch.service import Service
 from rattle.launch.view import View, choose_view
 from rattle.services.utils.sockets import listen
+from rattle.trainer.checkpoint import newest_checkpoint
 from rattle.trainer.clock import Limits
-from rattle.trainer.new_runs import make_folder, name_run, store_beginning
+from rattle.trainer.new_runs import beside, make_folder, name_run, store_beginning
 from rattle.trainer.run_tables import read_run_row
 from rattle.trainer.served import with_served_environment
 from rattle.trainer.settings import ExperimentSettings
@@ -67,10 +68,18 @@ def resume(name: str, steps: int | None, seconds: float | None, *, kill_every: f
         _check_key(settings)
         _check_ports(services, settings)
         _put_aside(directory.history)
+        _check_checkpoints(directory, settings)
         resumed_at = read_run_row(directory)["updates"]
         limits = Limits(steps or settings.train.steps, seconds or settings.train.seconds)
         view = choose_view(as_json=as_json)
         Launch(settings, directory, services, limits, view, resumed_at=resumed_at, kill_every=kill_every).run()
+
+
+def _check_checkpoints(first: RunDirectory, settings: ExperimentSettings) -> None:
+    """Raise TrainerError, before a service is started, for a checkpoint that a policy's run cannot go on from."""
+    others = (beside(first, policy_id) for policy_id in settings.training.policies[1:])
+    for directory in (first, *(other for other in others if other.is_run)):
+        newest_checkpoint(directory, read_run_row(directory)["run_id"])
 
 
 def _put_aside(history: Path) -> None:

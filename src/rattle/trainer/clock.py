@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 #: Seconds from a start to its first checkpoint, unless they are asked for more often.
 _FIRST_INTERVAL = 1.0
+#: How many times as long as the last checkpoint took learning goes on before the next one.
+PAUSE = 10.0
 
 
 @dataclass
@@ -25,6 +27,7 @@ class Clock:
         self._limits = limits
         self._every = checkpoint_seconds
         self._began = self._checkpointed = self._shown = time.perf_counter()
+        self._storing = 0.0  # seconds that the last checkpoint took
         self._speed = 0.0
 
     def here(self) -> float:
@@ -45,11 +48,16 @@ class Clock:
 
         Soon after a start they come more often, so that a process which is killed again and again still gets somewhere.
         """
-        interval = min(self._every, max(_FIRST_INTERVAL, self.here() / 4))
+        interval = max(min(self._every, max(_FIRST_INTERVAL, self.here() / 4)), PAUSE * self._storing)
         if time.perf_counter() - self._checkpointed < interval:
             return False
         self._checkpointed = time.perf_counter()
         return True
+
+    def stored(self) -> None:
+        """Take note that the checkpoint is stored that was due: a slow disk is asked for fewer."""
+        now = time.perf_counter()
+        self._storing, self._checkpointed = now - self._checkpointed, now
 
     def second_passed(self) -> bool:
         """Whether the last call that said so was a second ago."""

@@ -102,6 +102,7 @@ class TrainingRun:
             display.update(self._progress(metrics, speed, clock))
             if clock.checkpoint_due():
                 self.checkpoint("running")
+                clock.stored()
             elif clock.second_passed():
                 self.ledger.tables.show()
         counters.seconds = clock.total()

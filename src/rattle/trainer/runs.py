@@ -11,6 +11,7 @@ from pathlib import Path
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory, find_run
 from rattle.errors import RattleError
+from rattle.stop_signals import stop_signals
 from rattle.trainer.checkpoint import Checkpoint, newest_checkpoint
 from rattle.trainer.clock import Limits
 from rattle.trainer.errors import TrainerError
@@ -102,9 +103,9 @@ class _Stop:
 
 @contextmanager
 def _stop_on_signals() -> Iterator[_Stop]:
-    """Turn Ctrl-C and SIGTERM into a wish to stop after the update in progress."""
+    """Turn what asks for an end into a wish to stop after the update in progress."""
     stop = _Stop()
-    before = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop.ask) for number in stop_signals()}
     try:
         yield stop
     finally:

@@ -18,6 +18,7 @@ from rattle.services.mock_env.errors import MockEnvError
 from rattle.services.mock_env.faults import Faults
 from rattle.services.mock_env.game import SERVICE
 from rattle.services.utils.sockets import address_of
+from rattle.stop_signals import stop_signals
 
 #: Connections that are served at a time; more are closed at once.
 MAX_CONNECTIONS = 512
@@ -137,7 +138,7 @@ def _listen(host: str, port: int) -> socket.socket:
 def serve(settings: MockSettings) -> None:
     """Serve until SIGTERM or Ctrl-C; the first line on stdout says where."""
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         signal.signal(number, lambda *_: stop.set())
     with MockEnv(settings) as env:
         sys.stdout.write(json.dumps({"service": SERVICE, "url": env.url}) + "\n")

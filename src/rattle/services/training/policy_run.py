@@ -165,6 +165,7 @@ class PolicyRun:
         self.standing = self._stand(update, clock.speed(update.env_steps, took))
         if intake is not None:
             self.checkpoint("running", intake)
+            clock.stored()
         elif clock.second_passed():
             self.ledger.tables.show()
 

@@ -15,6 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from rattle.services.utils.sockets import ServiceError, address_of, listen
+from rattle.stop_signals import stop_signals
 from rattle.wire.problems import RequestError
 
 #: How long calls in progress may go on when the service stops, in seconds.
@@ -151,7 +152,8 @@ def serve(
 
     async def run() -> None:
         # Until there is something to stop, signals have their usual effect: starting may wait for other services.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         server = make_server(max_message_bytes, max_calls)
         address = bind(server, host, port)
         service.attach(server)
@@ -176,7 +178,7 @@ def serve(
 
 def _on_signals() -> asyncio.Event:
     """Return what is set by the first SIGINT or SIGTERM; the next has its usual effect."""
-    asked, loop, numbers = asyncio.Event(), asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
+    asked, loop, numbers = asyncio.Event(), asyncio.get_running_loop(), stop_signals()
 
     def ask() -> None:
         asked.set()

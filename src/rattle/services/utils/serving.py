@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import resource
-import signal
 import socket
 import sys
 import threading
@@ -21,6 +20,7 @@ import uvicorn
 from rattle.services.utils.asgi import Receive, Scope, Send, answer_problem, decline
 from rattle.services.utils.connections import IDLE_SECONDS, HttpConnection, SocketConnection
 from rattle.services.utils.sockets import BACKLOG, url_of
+from rattle.stop_signals import stop_signals
 from rattle.wire.problems import RequestError
 
 #: Objects that may be made and not freed before the process looks for garbage.
@@ -51,7 +51,7 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stop in peace on SIGINT and SIGTERM, and end with 0: uvicorn would raise the signal again."""
-        loop, signals = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
+        loop, signals = asyncio.get_running_loop(), stop_signals()
         for number in signals:
             loop.add_signal_handler(number, self.handle_exit, number, None)
         yield
