@@ -1,13 +1,16 @@
 # Needs Python 3.11 or later with pip, and make; everything else goes into .venv, once.
 PYTHON ?= python3
 SECONDS_TO_TRAIN ?= 60
+WORKERS ?= 2
 BIN := .venv/bin
+# A file's tests stay with one worker, for they share its fixtures. Files start in their written order.
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint bench format protos
+.PHONY: help train test integration lint bench format protos
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 train: .venv/.users ## Train a snake for a minute, then draw its learning curve and a replay
 	$(BIN)/rattle train shared/experiments/snake.yaml --seconds $(SECONDS_TO_TRAIN)
@@ -21,7 +24,10 @@ train: .venv/.users ## Train a snake for a minute, then draw its learning curve 
 	@echo "  $(BIN)/rattle train --set env.vision_radius=3  the same with less sight; then: rattle plot RUN RUN"
 
 test: .venv/.developers ## Run the tests that need Python only
-	$(BIN)/python -m pytest -m "not integration"
+	$(PYTEST) -m "not integration"
+
+integration: .venv/.developers ## Run the tests that need more, or take long
+	$(PYTEST) -m integration
 
 lint: .venv/.developers ## Check style, format, types, layers and generated code
 	$(BIN)/ruff check .
