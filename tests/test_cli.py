@@ -211,3 +211,28 @@ def test_experiments_are_found_by_name_and_files_win(tmp_path: Path) -> None:
     unknown = rattle("train", "cartpol", cwd=tmp_path)
     assert unknown.returncode == 2
     assert "experiments with names are cartpole, snake-duel, snake-lockstep, snake" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["runs"], ["runs", "--json"], ["query", "SELECT 1"], ["--help"], ["check-env", "--list"]]
+)
+def test_a_full_disk_behind_standard_output_is_one_line(run: Path, arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [*RATTLE, *arguments], cwd=run, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    wanted = "Error: cannot write to standard output: No space left on device\n"
+    assert (ended.returncode, ended.stderr) == (1, wanted)
+
+
+def test_a_statement_comes_from_standard_input_and_its_answer_goes_to_a_file(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "rattle", "query", "-", "--output", "answer.csv"],
+        cwd=tmp_path,
+        input="SELECT 1 AS one",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert (tmp_path / "answer.csv").read_text() == '"one"\n1\n'

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def printable(text: object) -> str:
+    """Return a text that can be encoded: bytes of a file name that are not UTF-8 become escapes."""
+    return str(text).encode(errors="backslashreplace").decode()
+
+
 def one_line(text: object, limit: int | None = None) -> str:
     """Return a text as one printable line of at most `limit` characters.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import subprocess
 import sys
 from contextlib import suppress
@@ -9,14 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow.csv
+import pyarrow.ipc
+import pyarrow.json
+import pyarrow.parquet
 import pytest
 
 from rattle.analytics.errors import AnalyticsError
-from rattle.analytics.query import query, rows
+from rattle.analytics.query import query, rows, save
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.schema import DERIVED_COLUMNS, TABLES
 from rattle.analytics.steps import StepsWriter
-from tests.analytics.build import episode_row, make_run, steps_columns, update_row, write_rows
+from rattle.envs.snake.settings import SnakeSettings
+from tests.analytics.build import episode_row, make_run, record_snake, steps_columns, update_row, write_rows
 
 
 @pytest.fixture
@@ -271,3 +279,96 @@ def test_a_run_in_progress_can_be_asked(run: RunDirectory) -> None:
     assert [count["n"] for count in counts] == sorted(count["n"] for count in counts)
     assert counts[-1]["n"] > counts[0]["n"] > 0
     assert all(count["ones"] == count["n"] - 1 for count in counts)
+
+
+def test_settings_are_queried(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, f"r{n}", config={"algorithm": {"learning_rate": n / 10}}, mean_return=n) for n in (1, 2)]
+    sql = "SELECT config.algorithm.learning_rate AS rate, max(mean_return) AS best FROM runs GROUP BY 1 ORDER BY 1"
+    assert rows(sql, runs) == [{"rate": 0.1, "best": 1.0}, {"rate": 0.2, "best": 2.0}]
+
+
+def test_csv_has_json_for_maps_and_lists(run: RunDirectory) -> None:
+    text = query("SELECT map('a', 1.5) AS m, [1, 2] AS l, tuple(1, 'x') AS t, NULL AS n, 'b,c' AS s", [run], "csv")
+    (line,) = csv.DictReader(io.StringIO(text))
+    assert {name: json.loads(line[name]) for name in "mlt"} == {"m": {"a": 1.5}, "l": [1, 2], "t": [1, "x"]}
+    assert (line["n"], line["s"]) == ("", "b,c")
+
+
+def test_arrow_reads_what_csv_says(run: RunDirectory) -> None:
+    sql = "SELECT number AS n, if(number = 0, NULL, number / 2) AS half, number = 1 AS one FROM numbers(3)"
+    table = pyarrow.csv.read_csv(io.BytesIO(query(sql, [run], "csv").encode()))
+    assert table.to_pydict() == {"n": [0, 1, 2], "half": [None, 0.5, 1.0], "one": [0, 1, 0]}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet", ".arrow"])
+def test_answers_are_written_to_files(run: RunDirectory, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"answer{suffix}"
+    save("SELECT number AS n, concat('x', toString(number)) AS s FROM numbers(2)", [run], path)
+    read = {
+        ".csv": pyarrow.csv.read_csv,
+        ".jsonl": pyarrow.json.read_json,
+        ".parquet": pyarrow.parquet.read_table,
+        ".arrow": lambda file: pyarrow.ipc.open_file(file).read_all(),
+    }[suffix]
+    assert read(path).to_pylist() == [{"n": 0, "s": "x0"}, {"n": 1, "s": "x1"}]
+
+
+def test_what_is_no_text_and_no_known_file_is_explained(run: RunDirectory, tmp_path: Path) -> None:
+    with pytest.raises(AnalyticsError, match=r"the answer is no text: leave FORMAT out .* --output answer\.parquet"):
+        query("SELECT number FROM numbers(300) FORMAT Parquet", [run])
+    with pytest.raises(AnalyticsError, match=r"cannot write .*answer\.xls: the name of an answer ends in \.csv"):
+        save("SELECT 1", [run], tmp_path / "answer.xls")
+    with pytest.raises(AnalyticsError, match="not UTF-8"):
+        query("SELECT '\udcfc'", [run])
+
+
+@pytest.mark.parametrize("table", ["updates", "episodes", "steps"])
+def test_a_damaged_file_is_left_out_unless_its_run_was_named(tmp_path: Path, table: str) -> None:
+    sound, damaged = make_run(tmp_path, "a"), make_run(tmp_path, "b")
+    for run in (sound, damaged):
+        write_rows(run, "updates", [update_row(run, 1)])
+        write_rows(run, "episodes", [episode_row(run, 1)])
+        record_snake(run, SnakeSettings(max_steps=5))
+    (path,) = damaged.table(table).iterdir()
+    path.write_bytes(b"not what it should be\n" * 20)
+    sql = f"SELECT DISTINCT run_id FROM {table}"  # noqa: S608
+    told: list[str] = []
+    assert query(sql, [sound, damaged], "csv", told.append) == '"run_id"\n"a"\n'
+    assert len(told) == 1
+    assert f"{path} is damaged" in told[0]
+    with pytest.raises(AnalyticsError, match="is damaged"):
+        query(sql, [sound, damaged])
+
+
+def test_a_file_that_cannot_be_read_is_left_out_unless_its_run_was_named(tmp_path: Path) -> None:
+    sound, other = make_run(tmp_path, "a"), make_run(tmp_path, "b")
+    for run in (sound, other):
+        write_rows(run, "updates", [update_row(run, 1)])
+    (path,) = other.table("updates").iterdir()
+    path.unlink()
+    path.symlink_to(tmp_path / "gone.jsonl")
+    told: list[str] = []
+    assert query("SELECT DISTINCT run_id FROM updates", [sound, other], "csv", told.append) == '"run_id"\n"a"\n'
+    assert told == [f"cannot read {path}: No such file or directory: it is left out"]
+    with pytest.raises(AnalyticsError, match="cannot read"):
+        query("SELECT 1", [sound, other])
+
+
+def test_ctrl_c_stops_a_query(tmp_path: Path) -> None:
+    slow = "SELECT sleepEachRow(1) FROM numbers(30) SETTINGS max_block_size=1"
+    script = (  # the signal comes from within, once the engine is busy
+        "import os, signal, threading, chdb\n"
+        "import rattle.analytics.query as module\n"
+        "from rattle.cli import main\n"
+        "ask = module._ask\n"
+        "def asking(*arguments):\n"
+        "    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "    return ask(*arguments)\n"
+        "module._ask = asking\n"
+        f"main(['query', {slow!r}])\n"
+    )
+    make_run(tmp_path / "runs")
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=25, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (130, "Aborted!\n")

@@ -137,3 +137,10 @@ def test_a_run_counts_once_whatever_leads_to_it(tmp_path: Path) -> None:
 def test_names_that_no_system_takes_are_no_runs(tmp_path: Path, name: str) -> None:
     with pytest.raises(AnalyticsError, match="no run "):
         find_run(name, tmp_path)
+
+
+def test_the_latest_run_is_preferred_to_its_copies(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "20260101-snake-a")
+    for name in ("0-backup", "z-backup"):
+        shutil.copytree(run.path, tmp_path / name)
+    assert find_run("latest", tmp_path).path == run.path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -40,23 +41,25 @@ def test_a_damaged_row_does_not_hide_the_others(tmp_path: Path, content: bytes) 
     damaged, sound = make_run(tmp_path, "a"), make_run(tmp_path, "b")
     damaged.run.write_bytes(content)
     lines = table([damaged, sound]).splitlines()
-    assert lines[1].split()[:3] == ["a", "-", "damaged"]
-    assert lines[2].split()[:3] == ["b", "snake", "finished"]
+    assert lines[1].split()[:4] == ["a", "-", "-", "damaged"]
+    assert lines[2].split()[:4] == ["b", "snake", "a2c", "finished"]
 
 
 def test_the_table_is_aligned(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, "short"), make_run(tmp_path, "much-longer", env_steps=1, mean_return=None)]
+    short, longer = (run.path for run in runs)
+    place, began, started = "directory", "started (UTC)", "2026-01-02 03:04:05"
     assert table(runs) == "\n".join(
         [
-            "run_id       experiment  status    env_steps  steps/s  mean return  started (UTC)",
-            "short        snake       finished  3,500,000   58,333        38.25  2026-01-02 03:04:05",
-            "much-longer  snake       finished          1   58,333            -  2026-01-02 03:04:05",
+            f"run_id       environment  algorithm  status    env_steps  steps/s  mean return  {began}        {place}",
+            f"short        snake        a2c        finished  3,500,000   58,333        38.25  {started}  {short}",
+            f"much-longer  snake        a2c        finished          1   58,333            -  {started}  {longer}",
         ]
     )
 
 
 def test_no_runs_give_a_heading_only() -> None:
-    assert table([]).startswith("run_id  experiment")
+    assert table([]).startswith("run_id  environment")
     assert json_lines([]) == ""
 
 
@@ -66,3 +69,18 @@ def test_json_lines_hold_the_whole_row_and_the_directory(run: RunDirectory) -> N
     assert list(known) == [*RUNS, "directory"]
     assert known["directory"] == str(run.path)
     assert known["started"] == "2026-01-02T03:04:05.678901Z"
+
+
+def test_the_settings_are_those_of_the_row_or_of_config_yaml(tmp_path: Path) -> None:
+    old, new = make_run(tmp_path, "old"), make_run(tmp_path, "new", config={"seed": 7})
+    assert row(old)["config"]["env"]["id"] == "snake"
+    assert row(new)["config"] == {"seed": 7}
+    old.config.write_text("{")
+    assert row(old)["config"] == {}
+
+
+def test_names_that_are_not_utf_8_are_listed(tmp_path: Path) -> None:
+    run = make_run(tmp_path / os.fsdecode(b"gr\xfcn"), "run")
+    run.run.write_bytes(b"{}")
+    assert "gr\\udcfcn" in msgspec.json.decode(json_lines([run]))["directory"]
+    table([run]).encode()

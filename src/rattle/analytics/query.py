@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,22 +16,40 @@ import msgspec
 
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.extras import require
-from rattle.analytics.query_errors import explain
+from rattle.analytics.query_errors import DamagedFile, explain
 from rattle.analytics.query_safety import reading_statement
-from rattle.analytics.query_views import link_files, view
-from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.query_views import leave_out, link_files, view
+from rattle.analytics.run_directory import RunDirectory, Warn
 from rattle.analytics.schema import TABLES
+from rattle.analytics.writer import write_atomically
 
 Output = Literal["pretty", "csv", "json"]
 
 _ENGINE_FORMATS: Final[Mapping[str, str]] = MappingProxyType(
     {"pretty": "PrettyCompactMonoBlock", "csv": "CSVWithNames", "json": "JSONEachRow"}
 )
+#: What `save` writes, by the ending of the file's name.
+FILE_FORMATS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        ".csv": "CSVWithNames",
+        ".jsonl": "JSONEachRow",
+        ".ndjson": "JSONEachRow",
+        ".parquet": "Parquet",
+        ".arrow": "Arrow",
+        ".feather": "Arrow",
+    }
+)
+#: Types whose values CSV has no way to write: they become JSON.
+_COMPOSITE: Final = re.compile(r"^(?:Nullable\()?(?:Map|Array|Tuple|Nested|JSON|Object|Variant|Dynamic)\b")
 _SETTINGS: Final = {
     "date_time_input_format": "'best_effort'",  # reads ISO 8601
     "session_timezone": "'UTC'",
     "use_cache_for_count_from_files": "0",  # the files of a live run grow between two queries
     "format_csv_null_representation": "''",  # as CSV readers expect it
+    "allow_suspicious_types_in_group_by": "1",  # a setting in the column config has a type of its own
+    "allow_suspicious_types_in_order_by": "1",
+    "output_format_arrow_string_as_string": "1",
+    "output_format_parquet_string_as_string": "1",
     "output_format_pretty_color": "0",
     "output_format_pretty_row_numbers": "0",
     "output_format_pretty_single_large_number_tip_threshold": "0",
@@ -36,20 +57,91 @@ _SETTINGS: Final = {
 }
 
 
-def query(sql: str, runs: Sequence[RunDirectory], output: Output = "pretty") -> str:
+def query(sql: str, runs: Sequence[RunDirectory], output: Output = "pretty", warn: Warn | None = None) -> str:
     """Answer one SQL statement over the tables `runs`, `updates`, `episodes`, `steps` and `logs` of these runs.
 
     The answer is a text table, CSV with a heading, or one JSON object a line. The statement can only read, and only
-    from the runs and other files on this machine. Runs may be in progress: their rows so far are seen. Raises
-    AnalyticsError with one line that says what is wrong.
+    from the runs and other files on this machine. Runs may be in progress: their rows so far are seen. With `warn`, a
+    file that is damaged or cannot be read is left out, and `warn` gets a line about it.
+
+    Raises AnalyticsError with one line that says what is wrong.
     """
-    with _engine(runs) as (connection, files):
-        statement = reading_statement(connection, sql, files)
-        try:
-            answer = str(connection.query(statement, _ENGINE_FORMATS[output]))
-        except RuntimeError as error:
-            raise explain(str(error), sql, files) from None
+    try:
+        answer = _answer(sql, runs, _ENGINE_FORMATS[output], warn).decode()
+    except UnicodeDecodeError:
+        raise AnalyticsError(
+            "the answer is no text: leave FORMAT out of the query, and write a file, such as --output answer.parquet"
+        ) from None
     return answer or ("(no rows)\n" if output == "pretty" else "")
+
+
+def save(sql: str, runs: Sequence[RunDirectory], path: Path, warn: Warn | None = None) -> None:
+    """Write the answer to a statement into a file, as CSV, JSON lines, Parquet or Arrow by the ending of its name.
+
+    Raises AnalyticsError as `query` does, and for another ending.
+    """
+    if path.suffix.lower() not in FILE_FORMATS:
+        raise AnalyticsError(f"cannot write {path}: the name of an answer ends in {', '.join(FILE_FORMATS)}")
+    write_atomically(path, _answer(sql, runs, FILE_FORMATS[path.suffix.lower()], warn))
+
+
+def _answer(sql: str, runs: Sequence[RunDirectory], engine_format: str, warn: Warn | None) -> bytes:
+    try:
+        sql.encode()
+    except UnicodeEncodeError:
+        raise AnalyticsError("the query holds bytes that are not UTF-8") from None
+    with _engine(runs, warn) as (connection, files):
+        statement = reading_statement(connection, sql, files)
+        if engine_format == "CSVWithNames":
+            statement = _with_json_for_csv(connection, statement)
+        while True:
+            try:
+                return _ask(connection, statement, engine_format)
+            except RuntimeError as error:
+                explained = explain(str(error), sql, files)
+            if not isinstance(explained, DamagedFile) or explained.link not in files:
+                raise explained
+            leave_out(explained, warn)
+            Path(explained.link).unlink()
+            del files[explained.link]
+            connection.query("SELECT 1")  # takes along what the failed answer has left in the engine's buffer
+
+
+def _with_json_for_csv(connection: Any, statement: str) -> str:
+    """Return the statement with its maps, arrays and the like turned into JSON, where it is one that has any."""
+    try:
+        described = str(connection.query(f"DESCRIBE ({statement})", "JSONEachRow"))
+    except RuntimeError:  # SHOW and others, whose columns are plain, and what is wrong: it will say so
+        return statement
+    columns = [msgspec.json.decode(line, type=_Column) for line in described.splitlines()]
+    composite = {column.name for column in columns if _COMPOSITE.match(column.type)}
+    if not composite or len({column.name for column in columns}) < len(columns):
+        return statement
+    names = [column.name.replace("\\", "\\\\").replace("`", "\\`") for column in columns]
+    shown = [
+        f"toJSONString(`{name}`) AS `{name}`" if column.name in composite else f"`{name}`"
+        for name, column in zip(names, columns, strict=True)
+    ]
+    return f"SELECT {', '.join(shown)} FROM ({statement})"  # noqa: S608 (names of the answer's own columns, quoted)
+
+
+class _Column(msgspec.Struct):
+    name: str
+    type: str
+
+
+def _ask(connection: Any, statement: str, engine_format: str) -> bytes:
+    """Run a statement in a thread: the engine listens to no signal, and Ctrl-C must not wait for it."""
+    answer: Future[bytes] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(connection.query(statement, engine_format).bytes())
+        except BaseException as error:  # handed to who waits
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name="query", daemon=True).start()
+    return answer.result()
 
 
 def rows(sql: str, runs: Sequence[RunDirectory]) -> list[dict[str, Any]]:
@@ -62,11 +154,11 @@ def rows(sql: str, runs: Sequence[RunDirectory]) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _engine(runs: Sequence[RunDirectory]) -> Iterator[tuple[Any, Mapping[str, Path]]]:
+def _engine(runs: Sequence[RunDirectory], warn: Warn | None) -> Iterator[tuple[Any, dict[str, Path]]]:
     """Open an engine that has the runs' tables; also give the real file behind each name that the engine knows."""
     chdb = require("chdb", "analytics", "SQL")
     with TemporaryDirectory(prefix="rattle-query-") as folder:
-        files = link_files(Path(folder), runs)
+        files = link_files(Path(folder), runs, warn)
         connection = chdb.connect(":memory:")
         try:
             for name, value in _SETTINGS.items():
@@ -75,5 +167,10 @@ def _engine(runs: Sequence[RunDirectory]) -> Iterator[tuple[Any, Mapping[str, Pa
                 connection.query(view(table, Path(folder)))
             connection.query("SET readonly = 2")  # 1 would also forbid SETTINGS in the user's statement
             yield connection, files
-        finally:
+        except KeyboardInterrupt:
+            raise  # the engine is still busy, and closing would wait for it
+        except BaseException:
+            connection.close()
+            raise
+        else:
             connection.close()

@@ -17,6 +17,14 @@ _NAME: Final = re.compile(r"identifier [`'](.+?)[`']")
 _NOISE: Final = re.compile(r"\s*(?:: )?(?:In scope |While executing |Expected one of: |: ?\(at row |\(in file/uri ).*")
 
 
+class DamagedFile(AnalyticsError):
+    """A file of a table does not hold what it should; `link` is what the engine calls it."""
+
+    def __init__(self, message: str, link: str) -> None:
+        super().__init__(message)
+        self.link = link
+
+
 def explain(message: str, sql: str, files: Mapping[str, Path]) -> AnalyticsError:
     """Turn the engine's message about a statement into an error; `files` has the real path of each file it names."""
     text, code = _sentence_and_code(message)
@@ -26,7 +34,7 @@ def explain(message: str, sql: str, files: Mapping[str, Path]) -> AnalyticsError
     if damaged:
         path = files.get(damaged[1], Path(damaged[1]))
         row = re.search(r"at row (\d+)", text)
-        return AnalyticsError(f"{path} is damaged{f' near row {row[1]}' if row else ''}: {said}")
+        return DamagedFile(f"{path} is damaged{f' near row {row[1]}' if row else ''}: {said}", damaged[1])
     if code == "UNKNOWN_TABLE" and unknown:
         return AnalyticsError(
             f"no table '{unknown[1]}'{_nearest(unknown[1], TABLES)}; the tables are {', '.join(TABLES)}"

@@ -16,16 +16,19 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.errors import AnalyticsError, reading
 from rattle.analytics.writer import storing
 from rattle.text import one_line
+
+#: Takes a line about what is left out of an answer.
+Warn = Callable[[str], None]
 
 RUNS_ROOT = Path("runs")
 #: The folders of a run's tables; the table `runs` is run.json.
@@ -139,13 +142,21 @@ def _lock(descriptor: int, kind: int) -> bool:
     return True
 
 
-def list_runs(root: Path = RUNS_ROOT) -> list[RunDirectory]:
-    """List the runs below `root`, or `root` itself when it is a run, oldest first by name."""
+def list_runs(root: Path = RUNS_ROOT, warn: Warn = lambda _line: None) -> list[RunDirectory]:
+    """List the runs below `root`, or `root` itself when it is a run, oldest first by name.
+
+    `warn` gets a line for each folder that this user may not look into.
+    """
     if RunDirectory(root).is_run:
         return [RunDirectory(root)]
     if not root.is_dir():
         return []
-    return [run for run in map(RunDirectory, sorted(root.iterdir())) if run.is_run]
+    with reading(root):
+        folders = sorted(root.iterdir())
+    for folder in folders:
+        if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+            warn(one_line(f"{folder} is left out: you may not read it"))
+    return [run for run in map(RunDirectory, folders) if run.is_run]
 
 
 def find_run(name: str, root: Path = RUNS_ROOT) -> RunDirectory:
@@ -207,9 +218,13 @@ def _run_id(run: RunDirectory) -> str:
     return str(_row(run).get("run_id") or "")
 
 
-def _started(run: RunDirectory) -> tuple[str, str]:
-    """Return what orders runs by when they were started, which copying and editing leave as it is."""
-    return str(_row(run).get("started") or ""), run.path.name
+def _started(run: RunDirectory) -> tuple[str, bool, str]:
+    """Return what orders runs by when they were started, which copying and editing leave as it is.
+
+    A run comes after its copies: it is called by its run_id.
+    """
+    row, name = _row(run), run.path.name
+    return str(row.get("started") or ""), name == row.get("run_id"), name
 
 
 def _row(run: RunDirectory) -> dict[str, Any]:

@@ -12,17 +12,25 @@ import yaml
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory
 
+#: The compiled loader is several times as fast, where PyYAML has it.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 
 def flat_settings(run: RunDirectory) -> dict[str, str]:
     """Return each setting of a run as text by its key, such as `algorithm.learning_rate`; lists are JSON.
 
     A run whose config.yaml cannot be read has no settings.
     """
+    return dict(_flat(read_config(run), ""))
+
+
+def read_config(run: RunDirectory) -> dict[str, Any]:
+    """Return the settings in a run's config.yaml as plain values; {} where it cannot be read."""
     try:
-        values = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+        values = _LOADER(run.config.read_bytes()).get_single_data()
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
-    return dict(_flat(values, "")) if isinstance(values, dict) else {}
+    return values if isinstance(values, dict) else {}
 
 
 def described(runs: Sequence[RunDirectory], keys: Sequence[str]) -> list[str]:

@@ -10,14 +10,16 @@ from typing import Any, Final
 import msgspec
 
 from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.run_settings import read_config
 from rattle.analytics.schema import NULLABLE, RUNS
+from rattle.text import one_line, printable
 
 RUNNING: Final = "running"
 INTERRUPTED: Final = "interrupted"  # also where the process died before it could say so
 DAMAGED: Final = "damaged"  # run.json cannot be read
 
 _PYTHON_TYPES: Final = MappingProxyType(
-    {"String": str, "UInt64": int, "Float64": float, "DateTime64(6, 'UTC')": datetime}
+    {"String": str, "UInt64": int, "Float64": float, "DateTime64(6, 'UTC')": datetime, "JSON": dict[str, Any]}
 )
 #: A row that may lack columns, as in a run.json of an earlier version; it has no others.
 _Row: Final = msgspec.defstruct(
@@ -38,21 +40,35 @@ def row(run: RunDirectory) -> dict[str, Any]:
     except (msgspec.DecodeError, UnicodeDecodeError, PermissionError):
         known = _Row(status=DAMAGED)
     found: dict[str, Any] = msgspec.structs.asdict(known)
+    if found["config"] is None:  # a run.json of an earlier version
+        found["config"] = read_config(run)
     if found["status"] == RUNNING and not run.in_use:
         found["status"] = INTERRUPTED
-    return {**found, "run_id": found["run_id"] or run.path.resolve().name}
+    return {**found, "run_id": found["run_id"] or printable(run.path.resolve().name)}
 
 
 def json_lines(runs: Iterable[RunDirectory]) -> str:
     """Return one JSON object a line and run: the columns of `runs` and the run's `directory`."""
-    return msgspec.json.Encoder().encode_lines([{**row(run), "directory": str(run.path)} for run in runs]).decode()
+    return (
+        msgspec.json.Encoder().encode_lines([{**row(run), "directory": printable(run.path)} for run in runs]).decode()
+    )
 
 
 def table(runs: Iterable[RunDirectory]) -> str:
     """Return the runs as an aligned text table with a heading, one line a run."""
     lines = [
-        ("run_id", "experiment", "status", "env_steps", "steps/s", "mean return", "started (UTC)"),
-        *map(_shown, map(row, runs)),
+        (
+            "run_id",
+            "environment",
+            "algorithm",
+            "status",
+            "env_steps",
+            "steps/s",
+            "mean return",
+            "started (UTC)",
+            "directory",
+        ),
+        *((*_shown(row(run)), one_line(run.path)) for run in runs),
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(_aligned(line, widths) for line in lines)
@@ -61,8 +77,9 @@ def table(runs: Iterable[RunDirectory]) -> str:
 def _shown(known: dict[str, Any]) -> tuple[str, ...]:
     started = known["started"]
     return (
-        known["run_id"],
-        known["experiment"] or "-",
+        one_line(known["run_id"]),
+        one_line(known["environment"] or "-"),
+        one_line(known["algorithm"] or "-"),
         known["status"] or "-",
         _number(known["env_steps"], ",.0f"),
         _number(known["env_steps_per_second"], ",.0f"),
@@ -78,7 +95,7 @@ def _number(value: float | None, form: str) -> str:
 def _aligned(line: tuple[str, ...], widths: list[int]) -> str:
     """Align names to the left and the three numbers to the right."""
     cells = [
-        cell.rjust(width) if 3 <= i <= 5 else cell.ljust(width)
+        cell.rjust(width) if 4 <= i <= 6 else cell.ljust(width)
         for i, (cell, width) in enumerate(zip(line, widths, strict=True))
     ]
     return "  ".join(cells).rstrip()

@@ -31,6 +31,7 @@ RUNS: Final = Columns(
         "mean_episode_length": "Nullable(Float64)",
         "policy_sha256": "String",
         "rattle_version": "String",
+        "config": "JSON",  # the effective settings, as in config.yaml
     }
 )
 

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.errors import AnalyticsError, reading
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.schema import UPDATES
 
@@ -39,12 +39,15 @@ def read_updates(run: RunDirectory) -> dict[str, Curve]:
     """Return each column of numbers in `NUMBERS` as float64 (updates,), NaN for null, in the order of policy versions.
 
     Half a line at the end of a file, as a run in progress or a killed one leaves it, is left out. Raises
-    AnalyticsError when a file is damaged.
+    AnalyticsError when a file is damaged or cannot be read.
     """
     decoder = msgspec.json.Decoder(_Update)
     rows: list[_Update] = []
-    for path in sorted(run.table("updates").glob("*.jsonl")):
-        content = path.read_bytes()
+    with reading(run.table("updates")):
+        paths = sorted(run.table("updates").glob("*.jsonl"))
+    for path in paths:
+        with reading(path):
+            content = path.read_bytes()
         try:
             rows += decoder.decode_lines(content[: content.rfind(b"\n") + 1])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import click
@@ -16,6 +18,18 @@ from rattle.errors import RattleError
 
 class _Group(click.Group):
     """Prints errors that a user can mend as one line, without a traceback, and exits with 1."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command; a standard output that takes no more, as on a full disk, is an error like others."""
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names need not be UTF-8
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            if error.filename is not None:
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer would fail once more
+            click.echo(f"Error: cannot write to standard output: {error.strerror or error}", err=True)
+            sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

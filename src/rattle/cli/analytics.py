@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -10,15 +12,21 @@ import click
 from rattle.cli.options import FILE, FOLDER, Range
 
 
+def _warn(line: str) -> None:
+    click.echo(f"Warning: {line}", err=True)
+
+
 @click.command()
 @click.argument("root", type=FOLDER, default=Path("runs"))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a run.")
 def runs(root: Path, as_json: bool) -> None:
     """List the runs in ROOT (default: runs)."""
-    from rattle.analytics.run_directory import list_runs
+    from rattle.analytics.run_directory import list_runs, without_copies
     from rattle.analytics.runs import json_lines, table
 
-    found = list_runs(root)
+    found, copies = without_copies(list_runs(root, _warn))
+    for copy in copies:
+        _warn(copy)
     if as_json:
         click.echo(json_lines(found), nl=False)
     else:
@@ -26,25 +34,40 @@ def runs(root: Path, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("sql")
+@click.argument("sql", metavar="SQL|-")
 @click.option("--run", "names", multiple=True, metavar="RUN", help="Ask these runs only; may be repeated.")
 @click.option(
     "--format", "output", type=click.Choice(["pretty", "csv", "json"]), default="pretty", help="pretty, csv or json."
 )
-def query(sql: str, names: tuple[str, ...], output: Literal["pretty", "csv", "json"]) -> None:
-    """Ask runs in SQL: the tables are runs, updates, episodes, steps and logs.
+@click.option(
+    "--output", "-o", "file", type=FILE, help="Write the answer to this .csv, .jsonl, .parquet or .arrow file instead."
+)
+def query(sql: str, names: tuple[str, ...], output: Literal["pretty", "csv", "json"], file: Path | None) -> None:
+    """Query runs with SQL: the tables are runs, updates, episodes, steps and logs.
+
+    With - the statement is read from standard input.
 
     \b
     rattle query "SELECT policy_version, avg(food) FROM episodes GROUP BY 1 ORDER BY 1 LIMIT 5"
     rattle query "SELECT run_id, max(mean_return) FROM updates GROUP BY 1" --format json
     """  # noqa: D301  # \b is click's mark for lines that stay as they are
     from rattle.analytics.query import query as ask
+    from rattle.analytics.query import save
     from rattle.analytics.run_directory import find_run, list_runs, without_copies
 
-    chosen, copies = without_copies([find_run(name) for name in names] or list_runs())
+    statement = sys.stdin.buffer.read().decode(errors="surrogateescape") if sql == "-" else sql
+    chosen, copies = without_copies([find_run(name) for name in names] or list_runs(warn=_warn))
     for copy in copies:
-        click.echo(f"Warning: {copy}", err=True)
-    click.echo(ask(sql, chosen, output), nl=False)
+        _warn(copy)
+    lenient = None if names else _warn  # what was asked for by name is an error where it cannot be read
+    try:
+        if file is None:
+            click.echo(ask(statement, chosen, output, lenient), nl=False)
+        else:
+            save(statement, chosen, file, lenient)
+    except KeyboardInterrupt:
+        click.echo("Aborted!", err=True)
+        os._exit(130)  # the engine's threads would hold up an ordinary end
 
 
 @click.command()

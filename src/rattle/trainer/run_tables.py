@@ -136,6 +136,7 @@ def run_row(settings: ExperimentSettings, summary: Summary, started: str) -> dic
         "started": started,
         "ended": None if summary.status == "running" else now(),
         "rattle_version": __version__,
+        "config": settings.model_dump(mode="json"),
     }
 
 
