@@ -14,6 +14,7 @@ from tests.trainer.conftest import Silence, read_rows, small_settings
 TIMES = ("time", "seconds", "env_steps_per_second", "run_id")
 SMALL = ("env.worlds=24", "train.steps=4608", "policy.hidden_sizes=[16]", "record.every_episodes=2")
 REINFORCE = ("algorithm.id=reinforce", "algorithm.max_episode_ticks=100", "train.steps=12000")
+GOOD_ENOUGH = ("train.steps=100000", "train.stop_at_return=-0.9")
 DUEL = ("env.num_snakes=3", "env.food=2")
 
 pytestmark = pytest.mark.integration
@@ -26,6 +27,8 @@ pytestmark = pytest.mark.integration
         ((), 2, 1, None),
         ((), 4, 1, None),
         (DUEL, 2, 2, 3),
+        (GOOD_ENOUGH, 1, 1, None),
+        (GOOD_ENOUGH, 2, 2, None),
         (REINFORCE, 1, 1, None),
         (REINFORCE, 2, 1, 3),
     ],
@@ -43,3 +46,6 @@ def test_services_in_mode_sync_change_nothing(
     for table in ("episodes", "updates"):
         assert read_rows(other, table, *TIMES) == read_rows(one, table, *TIMES)
     assert other.policy.read_bytes() == one.policy.read_bytes()
+    assert other.best_policy.exists() == one.best_policy.exists()
+    if one.best_policy.exists():
+        assert other.best_policy.read_bytes() == one.best_policy.read_bytes()

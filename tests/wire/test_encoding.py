@@ -47,6 +47,8 @@ SESSIONS = st.fixed_dictionaries(
         "seed": st.integers(0, 2**64 - 1),
         "first_world": st.integers(0, 2**32 - 1),
         "options": st.dictionaries(st.text(max_size=8), st.integers(-9, 9) | st.text(max_size=5)),
+        "owner": st.text(max_size=256),
+        "life": st.text(max_size=256),
     },
 )
 
@@ -54,7 +56,7 @@ SESSIONS = st.fixed_dictionaries(
 @given(SESSIONS, st.sampled_from(BOTH))
 def test_a_request_comes_back(request_: dict[str, Any], spoken: Encoding) -> None:
     decoded = spoken.decode(spoken.encode(request_), SessionRequest)
-    asked = {"seed": None, "first_world": 0, "options": {}} | request_
+    asked = {"seed": None, "first_world": 0, "options": {}, "owner": "", "life": ""} | request_
     assert msgspec.structs.asdict(decoded) == asked
 
 

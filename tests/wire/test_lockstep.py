@@ -38,7 +38,7 @@ def of(kind: type, name: str) -> st.SearchStrategy[Any]:
 
 
 kinds = st.sampled_from(Datagram.__args__)
-datagrams = kinds.flatmap(lambda kind: st.builds(kind, *(fields.get(name, numbers) for name in kind.__struct_fields__)))
+datagrams = kinds.flatmap(lambda kind: st.builds(kind, *(of(kind, name) for name in kind.__struct_fields__)))
 
 
 @given(datagrams, st.sampled_from([None, KEY]))

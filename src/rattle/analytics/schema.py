@@ -30,6 +30,8 @@ RUNS: Final = Columns(
         "mean_return": "Nullable(Float64)",  # of the last 100 episodes; null before the first has ended
         "mean_episode_length": "Nullable(Float64)",
         "policy_sha256": "String",
+        "best_mean_return": "Nullable(Float64)",  # highest mean_return so far; null before 100 episodes
+        "best_policy_version": "Nullable(UInt64)",  # the policy that reached it, kept as policy-best.safetensors
         "rattle_version": "String",
         "config": "JSON",  # the effective settings, as in config.yaml
     }

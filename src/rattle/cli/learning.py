@@ -65,6 +65,7 @@ def train(
     help="Take the likeliest action instead of drawing one: poor for policies that must search.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Decides the games.")
+@click.option("--best", is_flag=True, help="Play the run's best policy instead of its newest.")
 @click.option("--url", help="Play in the environment server at this address.  [default: where the run has played]")
 @click.option(
     "--max-ticks",
@@ -75,14 +76,14 @@ def train(
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
-    policy: str, episodes: int, greedy: bool, seed: int, url: str | None, max_ticks: int, as_json: bool
+    policy: str, episodes: int, greedy: bool, seed: int, best: bool, url: str | None, max_ticks: int, as_json: bool
 ) -> None:
     """Play fresh episodes with a policy and show what they came to."""
     from rattle.trainer.display import eval_progress
     from rattle.trainer.evaluate import evaluate as play
     from rattle.trainer.evaluate import find_policy
 
-    found, path, own, trained_at = find_policy(policy)
+    found, path, own, trained_at = find_policy(policy, best=best)
     if url is None and trained_at is not None:
         click.echo(
             f"playing at {trained_at}, as the run has: --url names another server, and {path} plays here", err=True
@@ -118,12 +119,13 @@ def evaluate(
 @click.command()
 @click.argument("policy", metavar="RUN|POLICYFILE")
 @click.option("--onnx", "output", type=FILE, required=True, help="Where to write the ONNX model.")
-def export(policy: str, output: Path) -> None:
+@click.option("--best", is_flag=True, help="Export the run's best policy instead of its newest.")
+def export(policy: str, output: Path, best: bool) -> None:
     """Export a policy to ONNX, checked against ONNX Runtime."""
     from rattle.analytics.writer import write_atomically
     from rattle.policies.onnx import export_onnx
     from rattle.trainer.evaluate import find_policy
 
-    found = find_policy(policy)
+    found = find_policy(policy, best=best)
     write_atomically(output, export_onnx(found.policy))
     click.echo(f"{found.path} as {output}: 'observation' in, 'logits' and 'value' out")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rattle.services.utils.protos.training_pb2 import PolicyStatus, Status
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ChaosSummary(Summary):
     """What came of a run whose services were killed on purpose."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rattle.envs.philox import derive_seed
 from rattle.envs.vector import EnvironmentSpec
@@ -54,9 +56,12 @@ def build_acting_policy(settings: ExperimentSettings, learner: Learner) -> Actin
     return ActingPolicy(learner.spec, learner.parameters(), derive_seed(settings.seed, "actions"))
 
 
-def as_policy(learner: Learner, environment: EnvironmentSpec) -> Policy:
-    """Return the learner's policy as it goes into a policy file."""
-    return Policy(learner.spec, learner.parameters(), learner.version, environment.id, environment.settings)
+def as_policy(
+    learner: Learner, environment: EnvironmentSpec, earlier: tuple[int, Mapping[str, NDArray[np.float32]]] | None = None
+) -> Policy:
+    """Return the learner's policy as it goes into a policy file, or an `earlier` version of it with its weights."""
+    version, weights = earlier or (learner.version, learner.parameters())
+    return Policy(learner.spec, weights, version, environment.id, environment.settings)
 
 
 def warm_up(settings: ExperimentSettings, policy: ActingPolicy) -> None:

@@ -233,11 +233,17 @@ def headline(run_id: str, run_dir: str, resumed_at: int | None) -> str:
 
 
 def closing(summary: Summary) -> str:
-    """Return three lines on what came of a run."""
+    """Return some lines on what came of a run."""
+    best = ""
+    if summary.best_policy_version is not None:
+        best = (
+            f"best: mean return {number(summary.best_mean_return)} with version {summary.best_policy_version:,}, "
+            "kept as policy-best.safetensors\n"
+        )
     return (
         f"{summary.status}: {summary.env_steps:,} steps in {clock(summary.seconds)} "
         f"({summary.env_steps_per_second:,.0f} steps/s), {summary.updates:,} updates, "
         f"mean return {number(summary.mean_return)}, mean length {number(summary.mean_episode_length)}\n"
-        f"policy sha256 {summary.policy_sha256}\n"
+        f"{best}policy sha256 {summary.policy_sha256}\n"
         f"stored in {summary.run_dir}"
     )

@@ -49,6 +49,11 @@ class EpisodeTracker:
         return sum(self._last_rewards) / len(self._last_rewards) if self._last_rewards else None
 
     @property
+    def is_representative(self) -> bool:
+        """Whether the means are over enough episodes to judge a policy by."""
+        return bool(self._last_rewards) and (self._complete_episodes or len(self._last_rewards) == WINDOW)
+
+    @property
     def mean_length(self) -> float | None:
         """Return the mean length in ticks of the last episodes, None before the first has ended."""
         return sum(self._last_lengths) / len(self._last_lengths) if self._last_lengths else None

@@ -67,12 +67,16 @@ class FoundPolicy(NamedTuple):
     url: str | None = None
 
 
-def find_policy(name: str) -> FoundPolicy:
-    """Find a policy by policy file or by run."""
+def find_policy(name: str, *, best: bool = False) -> FoundPolicy:
+    """Find a policy by policy file or by run, whose newest or `best` it is; raises RattleError when there is none."""
     path, own, url = Path(name), False, None
     if not path.is_file():
         run = find_run(name, RUNS_ROOT)
-        path, own, url = run.policy, True, _url_of(run)
+        path, own, url = run.best_policy if best else run.policy, True, _url_of(run)
+        if best and not path.exists():
+            raise TrainerError(f"{run.path} has no best policy yet: the first checkpoint after 100 episodes stores one")
+    elif best:
+        raise TrainerError(f"{path} is a policy file: --best wants the run that it belongs to")
     try:
         return FoundPolicy(load_policy(path.read_bytes()), path, own, url)
     except OSError as error:

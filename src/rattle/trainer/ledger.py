@@ -7,8 +7,10 @@ import traceback
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from rattle.analytics.run_directory import RunDirectory
@@ -38,6 +40,15 @@ class Counters:
     env_steps: int = 0
     seconds: float = 0.0  # of training, over all resumes
     started: str = field(default_factory=now)
+
+
+@dataclass(frozen=True)
+class BestPolicy:
+    """The version of the policy whose episodes had the highest mean return so far."""
+
+    mean_return: float
+    version: int
+    weights: Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,9 @@ class RunLedger:
         self.counters = Counters()
         self.learner = build_learner(settings, policy_spec(settings, environment))
         self.tables = RunTables(directory, run_id, settings.name, tensorboard=settings.log.tensorboard)
+        self._best: BestPolicy | None = None
+        self._stored_best: int | None = None  # the version that this process has written, or found written
+        self._played = self.learner.parameters()  # by the version before the next update
         complete_episodes = settings.algorithm.complete_episodes
         agents = environment.agents_per_world
         self.tracker = EpisodeTracker(slots, complete_episodes=complete_episodes)
@@ -107,6 +121,10 @@ class RunLedger:
         self.recorder.restore(checkpoint.part("recorder"))
         self._numbers.restore(checkpoint.part("episode_numbers"))
         numbers = checkpoint.numbers
+        self._played = self.learner.parameters()
+        if numbers.get("best_policy_version") is not None:
+            weights = checkpoint.part("best")
+            self._best = BestPolicy(numbers["best_mean_return"], numbers["best_policy_version"], weights)
         self.counters = Counters(numbers["env_steps"], numbers["seconds"], numbers["started"])
 
     def cut_back(self, checkpoint: Checkpoint) -> None:
@@ -128,6 +146,7 @@ class RunLedger:
         `speed` is in environment steps a second. The counter of seconds must be up to date.
         """
         self.tracker.remember([self._write_episodes(part) for part in played])
+        self._remember_best(metrics.policy_version - 1)
         self.counters.env_steps += sum(part.env_steps for part in played)
         ages = [metrics.policy_version - 1 - part.policy_version for part in played]
         self.tables.update(
@@ -148,6 +167,27 @@ class RunLedger:
                 "max_policy_age": max(ages),
             }
         )
+
+    @property
+    def is_good_enough(self) -> bool:
+        """Whether the mean return has reached what the run is to stop at."""
+        wanted, reached = self.settings.train.stop_at_return, self.tracker.mean_return
+        return wanted is not None and reached is not None and self.tracker.is_representative and reached >= wanted
+
+    def _remember_best(self, version: int) -> None:
+        """Keep the weights of the version that has played last if its mean return is the highest so far."""
+        reached = self.tracker.mean_return
+        so_far = -inf if self._best is None else self._best.mean_return
+        if reached is not None and reached > so_far and self.tracker.is_representative:
+            self._best = BestPolicy(reached, version, self._played)
+        self._played = self.learner.parameters()
+
+    def _store_best(self) -> None:
+        """Write the best policy, unless it is there already."""
+        if self._best is not None and self._best.version != self._stored_best:
+            best = as_policy(self.learner, self.environment, (self._best.version, self._best.weights))
+            write_atomically(self.directory.best_policy, dump_policy(best))
+            self._stored_best = self._best.version
 
     def _write_episodes(self, part: Played) -> FinishedEpisodes:
         for gap in part.gaps:
@@ -190,17 +230,22 @@ class RunLedger:
             "recorder": self.recorder.state(),
             "episode_numbers": self._numbers.state(),
         }
-        own_numbers = {
+        own_numbers: dict[str, Any] = {
             "env_steps": self.counters.env_steps,
             "seconds": self.counters.seconds,
             "started": self.counters.started,
             "tables": reach,
         }
+        if self._best is not None:
+            own["best"] = dict(self._best.weights)
+            own_numbers["best_mean_return"] = self._best.mean_return
+            own_numbers["best_policy_version"] = self._best.version
         checkpoint = Checkpoint(join_parts({**own, **parts}), {**numbers, **own_numbers})
         keep = self.settings.train.keep_checkpoints
         save_checkpoint(self.directory, checkpoint, self.run_id, self.learner.version, keep)
         data = self.policy_file()
         write_atomically(self.directory.policy, data)
+        self._store_best()
         summary = self.summary(status, hashlib.sha256(data).hexdigest())
         write_run_row(self.directory, run_row(self.settings, summary, self.counters.started))
         return summary
@@ -233,6 +278,8 @@ class RunLedger:
             mean_episode_length=self.tracker.mean_length,
             policy_version=self.learner.version,
             policy_sha256=policy_sha256,
+            best_mean_return=None if self._best is None else self._best.mean_return,
+            best_policy_version=None if self._best is None else self._best.version,
         )
 
     def close(self) -> None:

@@ -92,7 +92,7 @@ class TrainingRun:
         warm_up(self.settings, self.policy)
         counters = self.ledger.counters
         clock = Clock(counters.seconds, limits, self.settings.train.checkpoint_seconds)
-        while not clock.is_over(counters.env_steps) and not wants_stop():
+        while not self._is_over(clock) and not wants_stop():
             began = time.perf_counter()
             metrics, played = self._update()
             counters.seconds = clock.total()
@@ -106,9 +106,12 @@ class TrainingRun:
             elif clock.second_passed():
                 self.ledger.tables.show()
         counters.seconds = clock.total()
-        status: Status = "finished" if clock.is_over(counters.env_steps) else "interrupted"
+        status: Status = "finished" if self._is_over(clock) else "interrupted"
         self.ledger.tables.log(f"run_{status}", update=self.learner.version)
         return self.checkpoint(status)
+
+    def _is_over(self, clock: Clock) -> bool:
+        return self.ledger.is_good_enough or clock.is_over(self.ledger.counters.env_steps)
 
     def checkpoint(self, status: Status) -> Summary:
         """Store everything that decides how the run goes on."""

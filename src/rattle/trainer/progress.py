@@ -42,6 +42,8 @@ class Summary:
     mean_episode_length: float | None
     policy_version: int
     policy_sha256: str
+    best_mean_return: float | None = None  # of the policy that is kept as the best; None while there is none
+    best_policy_version: int | None = None
 
     @classmethod
     def of_nothing_yet(cls, run_id: str, run_dir: str) -> Summary:

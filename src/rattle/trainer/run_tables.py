@@ -123,12 +123,15 @@ def log_row(
 NOTHING = {"updates": 0, "episodes": 0, "steps": 0}
 
 
+_OF_THE_POLICY = ("mean_return", "mean_episode_length", "policy_sha256", "best_mean_return", "best_policy_version")
+
+
 def run_row(settings: ExperimentSettings, summary: Summary, started: str) -> dict[str, Any]:
     """Return a run's row of the table `runs`."""
     shared = ("run_id", "status", "seconds", "env_steps", "updates", "episodes", "env_steps_per_second")
     content = summary.as_dict()
     return {
-        **{name: content[name] for name in (*shared, "mean_return", "mean_episode_length", "policy_sha256")},
+        **{name: content[name] for name in (*shared, *_OF_THE_POLICY)},
         "experiment": settings.name,
         "environment": settings.env.id,
         "algorithm": settings.algorithm.id,

@@ -190,6 +190,9 @@ class TrainSection(StrictSettings):
         40_000_000, ge=1, description="Stop after this many environment steps in all; null: never."
     )
     seconds: float | None = Field(None, gt=0, description="Stop after this many seconds of this command; null: never.")
+    stop_at_return: float | None = Field(
+        None, description="Stop when the mean return of the last 100 episodes is at least this; null: never."
+    )
     actors: int = Field(2, ge=1, le=64, description="Parts that the worlds are played in, side by side in threads.")
     checkpoint_seconds: float = Field(
         10.0, gt=0, description="A checkpoint at least this often; soon after a start, more often."

@@ -165,7 +165,9 @@ class LearningLoop:
 
     async def _next_step(self) -> None:
         """Make the update that is due, or wait for something to arrive."""
-        if self._requests:
+        if self.run.ledger.is_good_enough:  # before anything else is learnt: the same update ends every run of a seed
+            self._publish(self.run.policy())
+        elif self._requests:
             await self._improve(*self._requests.popleft())
         elif self.intake.is_due:
             await self._learn_from(self.intake.take())

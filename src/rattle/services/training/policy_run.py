@@ -124,7 +124,9 @@ class PolicyRun:
         return max(0.0, self._limits.seconds - self._clock.here())
 
     def is_over(self, more_steps: int = 0) -> bool:
-        """Whether a limit is reached, after `more_steps` that are not counted yet."""
+        """Whether a limit is reached, after `more_steps` that are not counted yet, or the policy is good enough."""
+        if self.ledger.is_good_enough:
+            return True
         steps = self.ledger.counters.env_steps + more_steps
         if self._clock is not None:
             return self._clock.is_over(steps)
