@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rattle.events import Event, EventFormatter
 from rattle.launch import text_log
 from rattle.launch.sparkline import History
 from rattle.launch.standing import Standing
 from rattle.launch.stderr import Messages
 from rattle.launch.text_log import TextLog
 from rattle.services.utils.protos import training_pb2
+from rattle.text import one_line
 from rattle.trainer.clock import Limits
 
 CHAINED = """Traceback (most recent call last):
@@ -30,15 +33,28 @@ OSError: gone
 
 def test_a_traceback_is_its_last_line() -> None:
     messages = Messages()
-    assert list(filter(None, map(messages.take, CHAINED.splitlines()))) == ["KeyError: 'a'", "OSError: gone"]
+    taken = [event for event in map(messages.take, CHAINED.splitlines()) if event is not None]
+    assert taken == [Event("warning", "KeyError: 'a'"), Event("warning", "OSError: gone")]
     assert messages.last == "OSError: gone"
 
 
 def test_a_refusal_is_told_with_the_end_only() -> None:
     messages = Messages()
     said = [messages.take(line) for line in ("Usage: rattle env", "", "Error: env.width: too small")]
-    assert said == ["Usage: rattle env", None, None]
+    assert said == [Event("warning", "Usage: rattle env"), None, None]
     assert messages.last == "env.width: too small"
+
+
+def test_events_are_read_as_they_were_written() -> None:
+    record = logging.LogRecord("x", logging.WARNING, "", 0, "%s\x1b[31m\nsaid", ("who",), None)
+    record.event = "histories_disagree"
+    (line,) = EventFormatter().format(record).splitlines()
+    assert Messages().take(line) == Event("histories_disagree", "who [31m said")
+
+
+@pytest.mark.parametrize("line", ['{"event": 1', '{"event": "x"}', '{"text": "x"}', "[]", "plain \x07 text"])
+def test_other_lines_are_warnings_of_their_own(line: str) -> None:
+    assert Messages().take(line) == Event("warning", one_line(line))
 
 
 @given(values=st.lists(st.floats(-1e6, 1e6), max_size=2000), width=st.integers(2, 60))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.writer import TableWriter
+from rattle.events import HISTORIES_DISAGREE, LOCKSTEP_OVER
 from rattle.launch.errors import LaunchError
 from rattle.launch.processes import Processes
 from rattle.launch.service import Kind, Service, command
@@ -28,7 +29,6 @@ from rattle.trainer.new_runs import beside
 from rattle.trainer.progress import Status, Summary
 from rattle.trainer.run_tables import log_row, now, read_run_row, write_run_row
 from rattle.trainer.settings import ExperimentSettings
-from rattle.wire.lockstep import RUN_OVER
 
 WRITER = "up"
 _POLL_SECONDS = 0.25
@@ -207,9 +207,9 @@ class Launch:
         """
         services = self._supervisor.services
         if services[note.name].service.kind != "sync":
-            return bool(note.fields["text"].endswith(RUN_OVER))
+            return bool(note.fields["name"] == LOCKSTEP_OVER)
         just_now = time.monotonic() - self._settings.sync.silence_seconds
-        if "disagree" in note.fields["text"]:
+        if note.fields["name"] == HISTORIES_DISAGREE:
             return False
         return any(watched.phase != "ready" or watched.since > just_now for watched in services.values())
 

@@ -22,6 +22,8 @@ from rattle.trainer.settings_sources import ENVIRONMENT_PREFIX
 #: standard library, as it is not for the installed command: a file queue.py in it must not break a service, or run.
 RATTLE = (sys.executable, "-P", "-m", "rattle.cli", "--leash")
 _LONGEST_LINE = 2**13
+#: Replaces control characters, which would forge lines or steer the terminal of whoever reads a log.
+_PRINTABLE = bytes(ord("?") if (byte < 32 and byte not in b"\t\n") or byte == 127 else byte for byte in range(256))
 #: How long the output of a process that has ended is read on, where another has the pipe too, in seconds.
 _LAST_WORDS_SECONDS = 1.0
 
@@ -145,7 +147,7 @@ class Processes:
         async for line in _lines(process.stderr, log):
             message = messages.take(line)
             if message is not None and not self._supervisor.stopping:
-                self._show(Note("WARNING", "service_warning", name, {"text": message}))
+                self._show(Note("WARNING", "service_warning", name, {"text": message.text, "name": message.name}))
 
 
 async def _lines(stream: asyncio.StreamReader | None, log: TextLog) -> AsyncIterator[str]:
@@ -154,7 +156,7 @@ async def _lines(stream: asyncio.StreamReader | None, log: TextLog) -> AsyncIter
         return
     rest = b""
     while chunk := await stream.read(2**16):
-        log.write(chunk)
+        log.write(chunk.translate(_PRINTABLE))
         *lines, rest = (rest + chunk).split(b"\n")
         rest = rest[:_LONGEST_LINE]
         for line in lines:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from rattle.events import WARNING, Event, read_event
+from rattle.text import one_line
+
+#: Longer texts are cut.
+_LONGEST_TEXT = 2000
 _BETWEEN = (
     "Traceback (most recent call last)",
     "During handling of the above exception",
@@ -19,9 +24,13 @@ class Messages:
     def __init__(self) -> None:
         self.last = ""
 
-    def take(self, line: str) -> str | None:
-        """Return the warning that a line brings, if it brings one: why a process ends is told with its end."""
+    def take(self, line: str) -> Event | None:
+        """Return the warning that a line brings, if it brings one, as printable text.
+
+        Why a process ends is told with its end.
+        """
         if not line.strip() or line[0].isspace() or line.startswith(_BETWEEN):
             return None
-        self.last = line.strip().removeprefix(_REFUSAL)
-        return None if line.startswith(_REFUSAL) else self.last
+        name, text = read_event(line) or (WARNING, line.removeprefix(_REFUSAL))
+        self.last = one_line(text, _LONGEST_TEXT)
+        return None if line.startswith(_REFUSAL) else Event(name, self.last)

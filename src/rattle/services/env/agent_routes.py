@@ -31,7 +31,7 @@ from rattle.services.utils.asgi import (
     header,
     read_body,
 )
-from rattle.services.utils.serving import look_for_garbage_seldom
+from rattle.services.utils.serving import end_service, look_for_garbage_seldom
 from rattle.services.utils.sockets import listen
 from rattle.trainer.settings import EnvServiceSection, SyncSection
 from rattle.wire import encoding
@@ -83,7 +83,7 @@ class AgentFace:
         if sync is not None and sync.mode == "lockstep":
             # There is no time in lockstep: a snake stays for as many ticks as it would at `fps`.
             game = LockstepGame(snake, seed, capacity, settings.leave_seconds * settings.fps)
-            self.game, self.clock = game, LockstepClock(game, sync)
+            self.game, self.clock = game, LockstepClock(game, sync, end_service)
         else:
             self.game = Game(snake, seed, capacity, settings.clock, settings.leave_seconds)
             self.clock = _make_clock(settings, self.game)

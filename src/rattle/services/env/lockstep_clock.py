@@ -9,9 +9,11 @@ from typing import Any
 
 from rattle.clients.keys import read_key
 from rattle.clients.lockstep_member import Answer, LockstepMember, MemberSettings, Work
+from rattle.events import LOCKSTEP_LEFT, LOCKSTEP_OVER
 from rattle.services.env.lockstep_game import LockstepGame
+from rattle.text import one_line
 from rattle.trainer.settings import SyncSection
-from rattle.wire.lockstep import MAX_HASHES, Role
+from rattle.wire.lockstep import MAX_HASHES, RUN_OVER, Role
 
 _log = logging.getLogger(__name__)
 
@@ -19,8 +21,14 @@ _log = logging.getLogger(__name__)
 class LockstepClock:
     """Ticks when the Sync service says so, and tells it what has come of it."""
 
-    def __init__(self, game: LockstepGame, sync: SyncSection) -> None:
-        """Prepare; raises RattleError for settings that lead nowhere."""
+    def __init__(
+        self, game: LockstepGame, sync: SyncSection, refused: Callable[[str], None] = lambda _reason: None
+    ) -> None:
+        """Prepare; `refused` is told why this member is led no more though the run goes on.
+
+        Raises RattleError for settings that lead nowhere.
+        """
+        self._refused = refused
         self.name = sync.name or "env"
         self.tick = 0  # the last that was stepped, as the Sync service counts
         settings = MemberSettings(sync.address, read_key(sync.key_file), sync.loss, sync.delay_seconds)
@@ -68,4 +76,9 @@ class LockstepClock:
         return hashes
 
     def _end(self, reason: str) -> None:
-        _log.warning("the agent API's world stands still: the Sync service leads it no more: %s", reason)
+        event = {"event": LOCKSTEP_OVER if reason == RUN_OVER else LOCKSTEP_LEFT}
+        _log.warning(
+            "the agent API's world stands still: the Sync service leads it no more: %s", one_line(reason), extra=event
+        )
+        if reason != RUN_OVER:
+            self._refused(f"the Sync service leads {self.name} no more: {one_line(reason)}")

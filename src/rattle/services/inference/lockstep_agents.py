@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rattle.clients.errors import ClientError
 from rattle.clients.lockstep_member import Answer, LockstepMember, MemberSettings, Work
 from rattle.clients.retries import persevere
+from rattle.events import LOCKSTEP_LEFT, LOCKSTEP_OVER
 from rattle.services.inference.actors import History
 from rattle.services.inference.lockstep_snake import LockstepSnake
-from rattle.wire.lockstep import Role
+from rattle.text import one_line
+from rattle.wire.lockstep import RUN_OVER, Role
 
 _log = logging.getLogger(__name__)
 
@@ -22,8 +24,18 @@ class LockstepAgents:
     A process that came later than the first tick does not know what was before, and gives no hashes.
     """
 
-    def __init__(self, member: MemberSettings, name: str, snakes: Sequence[LockstepSnake]) -> None:
-        """Prepare; raises ClientError for an address that is none."""
+    def __init__(
+        self,
+        member: MemberSettings,
+        name: str,
+        snakes: Sequence[LockstepSnake],
+        refused: Callable[[str], None] = lambda _reason: None,
+    ) -> None:
+        """Prepare; `refused` is told why this member is led no more though the run goes on.
+
+        Raises ClientError for an address that is none.
+        """
+        self._refused = refused
         self.history = History(0, {})
         self._member = LockstepMember(member, name, Role.AGENT, self._begin, self._end)
         self._name = name
@@ -77,7 +89,11 @@ class LockstepAgents:
             self._member.finish(answer)
 
     def _end(self, reason: str) -> None:
-        _log.warning("%s takes no part in the lockstep run any more: %s", self._name, reason)
+        event = {"event": LOCKSTEP_OVER if reason == RUN_OVER else LOCKSTEP_LEFT}
+        said = "%s takes no part in the lockstep run any more: %s"
+        _log.warning(said, self._name, one_line(reason), extra=event)
+        if reason != RUN_OVER:
+            self._refused(f"the Sync service leads {self._name} no more: {one_line(reason)}")
         self._ending = asyncio.get_running_loop().create_task(self._stop_playing(reason))
 
     async def _stop_playing(self, reason: str) -> None:

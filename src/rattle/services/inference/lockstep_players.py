@@ -19,6 +19,7 @@ from rattle.services.inference.lockstep_snake import LockstepSnake
 from rattle.services.inference.players import assignments, unknown_agent
 from rattle.services.inference.snake_loop import SnakeLoop
 from rattle.services.inference.training_link import PATIENCE
+from rattle.services.utils.serving import end_service
 from rattle.trainer.settings import ExperimentSettings
 from rattle.trainer.worlds import settings_of_policy
 from rattle.wire.problems import RequestError
@@ -47,6 +48,7 @@ class LockstepPlayers:
             MemberSettings(sync.address, read_key(sync.key_file), sync.loss, sync.delay_seconds),
             sync.name or f"inference-{settings.inference.index}",
             list(self._snakes.values()),
+            end_service,
         )
         self._loop: SnakeLoop | None = None
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from math import inf
 from typing import NamedTuple
 
+from rattle.events import HISTORIES_DISAGREE
 from rattle.services.sync.agreement import Agreement
 from rattle.services.sync.gathering import Beginning
 from rattle.services.sync.outbox import Outbox
@@ -165,6 +166,7 @@ class Leader:
             self._out.say(
                 "ERROR",
                 f"{found.members[0]} and {found.members[1]} disagree about {found.subject} from tick {found.tick} on",
+                event=HISTORIES_DISAGREE,
                 **found._asdict(),
             )
 

@@ -18,6 +18,7 @@ import msgspec
 from prometheus_client import Metric
 
 from rattle.clients.datagram_faults import DatagramFaults
+from rattle.events import WARNING
 from rattle.services.sync.coordinator import Coordinator
 from rattle.services.sync.history import History
 from rattle.services.sync.metrics import families
@@ -26,6 +27,7 @@ from rattle.services.sync.rate import Rate
 from rattle.services.sync.round_trip_times import RoundTripTimes
 from rattle.services.sync.seats import Address
 from rattle.services.utils.sockets import ServiceError
+from rattle.text import one_line
 from rattle.trainer.settings import SyncSection
 from rattle.wire.lockstep import MAX_BYTES, Codec, Name
 from rattle.wire.problems import RequestError
@@ -163,7 +165,8 @@ class Lockstep:
             self._count_round_trips()
         if events:
             for event in events:
-                _log.log(logging.getLevelNamesMapping()[event.level], "%s", event.text)
+                named = {"event": event.fields.get("event", WARNING)}
+                _log.log(logging.getLevelNamesMapping()[event.level], "%s", one_line(event.text), extra=named)
             events.clear()
 
     def _count_round_trips(self) -> None:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import resource
+import signal
 import socket
 import sys
 import threading
@@ -19,7 +20,7 @@ import uvicorn
 
 from rattle.services.utils.asgi import Receive, Scope, Send, answer_problem, decline
 from rattle.services.utils.connections import IDLE_SECONDS, HttpConnection, SocketConnection
-from rattle.services.utils.sockets import BACKLOG, url_of
+from rattle.services.utils.sockets import BACKLOG, ServiceError, url_of
 from rattle.stop_signals import stop_signals
 from rattle.wire.problems import RequestError
 
@@ -40,6 +41,23 @@ class Service(Protocol):
 
     async def stop(self) -> None:
         """Called before connections are closed: streams end here."""
+
+
+class _Process:
+    """What becomes of this process, which serves one service."""
+
+    serves = False
+    problem: str | None = None
+
+
+def end_service(problem: str) -> None:
+    """Have the service of this process, if it serves one, stop as after SIGTERM, and the process end with this error.
+
+    May be called in any thread.
+    """
+    if _Process.serves:
+        _Process.problem = problem
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class _Server(uvicorn.Server):
@@ -102,17 +120,20 @@ def serve(
 
     async def run() -> None:
         await service.start()
+        _Process.serves = True
         await server.serve(sockets=[listener])
 
     config = server_config(guarded, max_message_bytes)
     server = _Server(config, service, welcome)
     # What still runs in a thread after all patience would keep the process for ever.
-    last_resort = threading.Timer(GRACE_SECONDS, os._exit, (0,))
+    last_resort = threading.Timer(GRACE_SECONDS, lambda: os._exit(0 if _Process.problem is None else 1))
     last_resort.daemon = True
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(run())
         last_resort.start()
     last_resort.cancel()
+    if _Process.problem is not None:
+        raise ServiceError(_Process.problem)
 
 
 def server_config(app: Callable[[Scope, Receive, Send], Any], max_message_bytes: int) -> uvicorn.Config:

@@ -1,0 +1,49 @@
+"""Events that a process tells the one that started it: a line of JSON on standard error for each warning.
+
+Programs act on the name of an event, never on the wording of its text.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import NamedTuple
+
+#: The name of what has none of its own.
+WARNING = "warning"
+#: A lockstep run is over for a member, as it should be.
+LOCKSTEP_OVER = "lockstep_over"
+#: A lockstep member is led no more, though the run goes on.
+LOCKSTEP_LEFT = "lockstep_left"
+#: Members of a lockstep run have played different histories.
+HISTORIES_DISAGREE = "histories_disagree"
+
+
+class Event(NamedTuple):
+    """What has happened, by name and in words."""
+
+    name: str
+    text: str
+
+
+class EventFormatter(logging.Formatter):
+    """Writes a log record as an event of one line, and its traceback, if it has one, below.
+
+    `extra={"event": NAME}` names the event.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, or lines."""
+        line = json.dumps({"event": getattr(record, "event", WARNING), "text": record.getMessage()})
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def read_event(line: str) -> Event | None:
+    """Return the event that a line holds; None for any other line."""
+    if not line.startswith('{"event": '):
+        return None
+    try:
+        content = json.loads(line)
+        return Event(str(content["event"]), str(content["text"]))
+    except (ValueError, LookupError, TypeError):
+        return None
