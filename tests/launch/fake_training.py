@@ -23,9 +23,9 @@ STEPS_PER_SECOND = 100_000
 
 
 class FakeTraining(training_pb2_grpc.TrainingServicer):
-    """Counts steps with the clock, writes run.json, and fails where it is told to."""
+    """Counts steps with the clock, writes run.json, and fails or stands still where it is told to."""
 
-    def __init__(self, config: Path, overrides: list[str], *, fails: bool) -> None:
+    def __init__(self, config: Path, overrides: list[str], *, fails: bool, stalls: bool) -> None:
         self._settings = load_settings(config, overrides)
         self._directory = RunDirectory(config.parent)
         row = read_run_row(self._directory)
@@ -33,7 +33,7 @@ class FakeTraining(training_pb2_grpc.TrainingServicer):
         self._summary = replace(
             Summary.of_nothing_yet(row["run_id"], str(config.parent)), policy_sha256="00" * 32, mean_return=1.5
         )
-        self._fails = fails
+        self._fails, self._stalls = fails, stalls
         self._began = time.monotonic()
         self._ended = threading.Event()
 
@@ -47,6 +47,8 @@ class FakeTraining(training_pb2_grpc.TrainingServicer):
         most = self._settings.train.steps
         if self._settings.sync.mode == "lockstep":  # what is learnt depends on the ticks alone
             most = 5000
+        if self._stalls:
+            most = 20_000
         return replace(
             self._summary,
             status=status,
@@ -75,7 +77,7 @@ class FakeTraining(training_pb2_grpc.TrainingServicer):
 
 def serve(config: Path, arguments: list[str], ways: list[str]) -> None:
     overrides = [arguments[at + 1] for at, argument in enumerate(arguments) if argument == "--set"]
-    fake = FakeTraining(config, overrides, fails="fail" in ways)
+    fake = FakeTraining(config, overrides, fails="fail" in ways, stalls="stall" in ways)
     server = grpc.server(ThreadPoolExecutor(2))
     training_pb2_grpc.add_TrainingServicer_to_server(fake, server)
     port = server.add_insecure_port(f"127.0.0.1:{arguments[arguments.index('--port') + 1]}")

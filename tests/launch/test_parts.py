@@ -15,6 +15,7 @@ from rattle.launch.sparkline import History
 from rattle.launch.standing import Standing
 from rattle.launch.stderr import Messages
 from rattle.launch.text_log import TextLog
+from rattle.launch.ticking import Stillness
 from rattle.services.utils.protos import training_pb2
 from rattle.text import one_line
 from rattle.trainer.clock import Limits
@@ -135,3 +136,14 @@ def test_a_run_has_ended_when_all_its_policies_have() -> None:
     standing.take("training-1", status(1, "failed", name="b"), 0.0)
     assert standing.ended
     assert standing.failure == "training of policy 'b' has failed: nan"
+
+
+def test_stillness_is_said_again_after_twice_as_long() -> None:
+    still = Stillness(100.0)
+    assert [now for now in range(100, 400) if still.look("same", float(now))] == [130, 160, 220, 340]
+    assert still.seconds(399.0) == 299.0
+    assert still.is_unusual(399.0)
+    assert not still.look("moved", 400.0)
+    assert still.seconds(401.0) == 1.0
+    assert not still.is_unusual(1000.0), "it has stood still for as long before"
+    assert still.is_unusual(1400.0)

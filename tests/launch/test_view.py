@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from rattle.launch.supervisor import Note, Supervisor
 from rattle.launch.ticking import Ticks
 from rattle.launch.view import LiveView, Picture, choose_view
 from rattle.services.utils.protos.training_pb2 import PolicyStatus
-from rattle.trainer.progress import Progress
+from rattle.trainer.progress import Progress, Summary
 from rattle.trainer.settings_sources import load_settings
 from tests.launch.test_up import UP
 
@@ -135,3 +136,25 @@ def test_in_a_terminal_it_is_drawn_over_itself_and_leaves_the_summary(tmp_path: 
     assert shown.count(b"\x1b[1A") > 10
     assert shown.rstrip().endswith(b"stored in run")
     assert b"\x1b[?25h" in shown, "the cursor is shown again"
+
+
+def test_old_figures_are_not_shown_as_present_ones() -> None:
+    view, policies = LiveView(), {"main": PolicyStatus(policy_id="main")}
+    picture = Picture(PROGRESS, policies, (), stopping=False, kills=None, still_seconds=14.2)
+    for _ in range(3):
+        view.update(picture)
+    text = "\n".join(drawn(view, picture, 80))
+    assert "standing still for 14 s" in text
+    assert "432,10" not in text
+    assert text.count("▁") == 1, "one state is one point"
+    view.update(replace(picture, progress=replace(PROGRESS, updates=PROGRESS.updates + 1, mean_return=50.0)))
+    assert "▁█" in "\n".join(drawn(view, picture, 80))
+    view.finish(None)
+
+
+def test_the_summary_says_why_it_has_fewer_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    view = choose_view(as_json=False)
+    view.update(Picture(PROGRESS, {}, (), stopping=False, kills=None))
+    summary = replace(Summary.of_nothing_yet("r", "runs/r"), env_steps=100)
+    view.finish(summary)
+    assert "123,456,789 steps were shown before" in capsys.readouterr().out

@@ -21,7 +21,7 @@ from rattle.launch.service import Kind, Service, command
 from rattle.launch.standing import ChaosSummary, Standing
 from rattle.launch.status_calls import StatusCalls
 from rattle.launch.supervisor import Note, Supervisor
-from rattle.launch.ticking import SyncStatus, Ticking
+from rattle.launch.ticking import Stillness, SyncStatus, Ticking
 from rattle.launch.view import Picture, View
 from rattle.stop_signals import stop_signals
 from rattle.trainer.clock import Limits
@@ -59,19 +59,23 @@ class Launch:
         kill_every: float | None = None,
         patience: float | None = None,
     ) -> None:
-        """`patience` is how many seconds may pass without a tick before the run has failed; None: any number."""
+        """`patience` is how many seconds may pass without a tick or an update before the run has failed.
+
+        None: those of `topology.patience_seconds`.
+        """
         self._settings = settings
         self._directory = directory
         self._limits = limits
         self._resumed_at = resumed_at
         self._kill_every = kill_every
-        self._patience = patience
+        self._patience = settings.topology.patience_seconds if patience is None else patience
         self._run_id = read_run_row(directory)["run_id"]
         self._supervisor = Supervisor(services)
         self._processes = Processes(self._supervisor, self._command, directory.service_logs, self._note)
         self._standing = Standing(settings.training.policies, limits)
         self._ticking = Ticking()
         self._view = view
+        self._stillness = Stillness(time.monotonic())
         self._stood_still: str | None = None
         self._stopped_by: signal.Signals | None = None
         self._killed_by: signal.Signals | None = None
@@ -123,11 +127,10 @@ class Launch:
 
     async def _follow(self) -> None:
         """Ask services where they stand, and show it, until nothing more is learnt, or no tick is to come."""
-        began = time.monotonic()
         async with StatusCalls() as calls:
             while not (self._standing.ended or self._ticking.finished or self._stood_still):
                 await asyncio.gather(self._ask_trainings(calls), self._ask_sync(calls))
-                self._stood_still = self._why_impatient(self._ticking.newest_seen or began)
+                self._stood_still = self._why_impatient(time.monotonic())
                 self._view.update(self._picture())
                 await asyncio.sleep(_POLL_SECONDS)
         self._processes.do(self._supervisor.stop(time.monotonic()))
@@ -155,16 +158,37 @@ class Launch:
             if watched.service.kind == kind and watched.phase == "ready" and watched.hello is not None
         }
 
-    def _why_impatient(self, since: float) -> str | None:
-        """Return why the run has failed if there has been no tick for too long."""
-        if self._patience is None or time.monotonic() - since < self._patience:
+    def _why_impatient(self, now: float) -> str | None:
+        """Return why the run has failed if it has stood still for too long; say now and then that it stands still."""
+        status = self._ticking.status
+        steps = sum(policy.env_steps for policy in self._standing.statuses.values())
+        if self._stillness.look((steps, None if status is None else status.tick), now):
+            text = f"nothing has happened for {self._stillness.seconds(now):.0f} s: {self._waited_for()}"
+            self._note(Note("WARNING", "run_stands_still", "run", {"text": text}))
+        if self._patience is None or self._stillness.seconds(now) < self._patience:
             return None
-        status = self._ticking.status or SyncStatus()
-        names = ", ".join(status.waiting_for) or "nobody in particular"
-        return f"no tick has followed tick {status.tick} for {self._patience:g} seconds: {names} is waited for"
+        after = "nothing has been learnt" if status is None else f"no tick has followed tick {status.tick}"
+        return f"{after} for {self._patience:g} seconds: {self._waited_for()}"
+
+    def _waited_for(self) -> str:
+        """Return for whom a run that stands still waits, as far as that is known."""
+        services = self._supervisor.services.items()
+        absent = [f"{name} ({watched.phase})" for name, watched in services if watched.phase != "ready"]
+        members = list((self._ticking.status or SyncStatus()).waiting_for)
+        names = ", ".join(absent or members)
+        return (
+            f"{names} is waited for" if names else f"all services are ready: look into {self._directory.service_logs}"
+        )
 
     async def _kill(self, every: float) -> None:
         """Kill a service now and then."""
+        began = time.monotonic()
+        while not self._supervisor.targets():
+            await asyncio.sleep(_POLL_SECONDS)
+        took = time.monotonic() - began
+        if took > every:
+            text = f"services took {took:.0f} s to start, and one is killed every {every:g} s: little will be learnt"
+            self._note(Note("WARNING", "kills_too_often", "run", {"text": text}))
         while True:
             await asyncio.sleep(every)
             if targets := self._supervisor.targets():
@@ -173,8 +197,16 @@ class Launch:
     def _picture(self) -> Picture:
         services = tuple(self._supervisor.services.values())
         kills = None if self._kill_every is None else self._supervisor.kills
-        progress = self._standing.progress(time.monotonic())
-        return Picture(progress, self._standing.statuses, services, self._supervisor.stopping, kills, self._ticking.now)
+        now = time.monotonic()
+        return Picture(
+            self._standing.progress(now),
+            self._standing.statuses,
+            services,
+            self._supervisor.stopping,
+            kills,
+            self._ticking.now,
+            self._stillness.seconds(now),
+        )
 
     def _command(self, name: str) -> list[str]:
         """Return the arguments of a service: Training is told what this command changes of the limits."""
@@ -218,7 +250,7 @@ class Launch:
 
         Raises LaunchError where it has failed.
         """
-        failure = self._supervisor.failure or self._standing.failure or self._stood_still
+        failure = self._supervisor.failure or self._standing.failure or self._stood_still or self._why_in_vain()
         if failure:
             self._write_status("failed", self._directory)
             raise LaunchError(failure)
@@ -228,6 +260,14 @@ class Launch:
         elif read_run_row(self._directory)["status"] == "running":
             self._write_status("interrupted", self._directory)
         return self._summary() if self._killed_by is None else None
+
+    def _why_in_vain(self) -> str | None:
+        """Return why a run that has had its seconds has failed: it had stopped learning long before."""
+        now = time.monotonic()
+        had_its_seconds = self._limits.seconds is not None and self._standing.ended
+        if not had_its_seconds or not self._stillness.is_unusual(now) or self._standing.has_its_steps:
+            return None
+        return f"nothing was learnt in the last {self._stillness.seconds(now):.0f} s: {self._directory.service_logs}"
 
     def _directories(self) -> list[RunDirectory]:
         """Return where the policies' runs are that have begun."""

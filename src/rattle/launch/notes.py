@@ -22,6 +22,8 @@ def sentence(note: Note) -> str:
             return f"{note.name}: killed on purpose, pid {note.fields['service_pid']}"
         case "service_died":
             return f"{note.name}: died: {note.fields['reason']}"
+        case "run_stands_still" | "kills_too_often":
+            return str(note.fields["text"])
         case "service_warning":
             return f"{note.name}: {note.fields['text']}"
     return f"{note.name}: {note.event.removeprefix('service_').replace('_', ' ')}"

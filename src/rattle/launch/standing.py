@@ -49,6 +49,12 @@ class Standing:
         )
 
     @property
+    def has_its_steps(self) -> bool:
+        """Whether every policy has had the steps that it was to have."""
+        steps = self._limits.steps
+        return steps is not None and all(status.env_steps >= steps for status in self.statuses.values())
+
+    @property
     def failure(self) -> str | None:
         """Return why the first policy that has failed did so, if one has."""
         failed = [status for status in self.statuses.values() if status.status == "failed"]

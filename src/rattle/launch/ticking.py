@@ -56,3 +56,35 @@ class Ticking:
     def seconds(self) -> float:
         """Return the seconds between the first and the newest tick that were seen."""
         return 0.0 if self.newest_seen is None or self._first_seen is None else self.newest_seen - self._first_seen
+
+
+#: A run in which nothing happens for so many seconds is said to stand still; again after twice as many.
+STILL_SECONDS = 30.0
+
+
+class Stillness:
+    """How long nothing has happened in a run; has no clock."""
+
+    def __init__(self, now: float) -> None:
+        self._sign: object = None
+        self._moved_at = now
+        self._longest = 0.0  # seconds between two moves so far
+        self._say_at = STILL_SECONDS
+
+    def look(self, sign: object, now: float) -> bool:
+        """Take what changes when something happens; return whether it is time to say that nothing does."""
+        if sign != self._sign:
+            self._longest = max(self._longest, now - self._moved_at)
+            self._sign, self._moved_at, self._say_at = sign, now, STILL_SECONDS
+        if self.seconds(now) < self._say_at:
+            return False
+        self._say_at *= 2
+        return True
+
+    def seconds(self, now: float) -> float:
+        """Return for how long nothing has happened."""
+        return now - self._moved_at
+
+    def is_unusual(self, now: float) -> bool:
+        """Whether nothing has happened for far longer than at any time before."""
+        return self.seconds(now) > max(STILL_SECONDS, 3 * self._longest)

@@ -19,6 +19,7 @@ from rattle.trainer.display import (
     JsonDisplay,
     PlainDisplay,
     Throttle,
+    can_redraw,
     closing,
     figures,
     headline,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from rattle.services.utils.protos.training_pb2 import PolicyStatus
 
 _SPARKLINE_WIDTH = 44
+#: A run in which nothing has happened for longer is shown as standing still.
+_STILL_SECONDS = 5.0
 _COLOURS = {"ready": "green", "starting": "yellow", "restarting": "red"}
 
 
@@ -48,6 +51,19 @@ class Picture:
     stopping: bool
     kills: int | None  # None where nothing is killed on purpose
     ticks: Ticks | None = None  # None where no Sync service has begun
+    still_seconds: float = 0.0  # for how long nothing has happened
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether the last figures are no present ones any more."""
+        return self.still_seconds >= _STILL_SECONDS
+
+    @property
+    def now(self) -> Progress | None:
+        """Return where the run stands, with the speed that it has now."""
+        if self.progress is None or not self.stands_still:
+            return self.progress
+        return replace(self.progress, env_steps_per_second=0.0)
 
 
 class View(Protocol):
@@ -70,7 +86,7 @@ def choose_view(*, as_json: bool) -> View:
     """Return the view that fits: JSON when asked for, live in a terminal, plain lines elsewhere."""
     if as_json:
         return JsonView()
-    return LiveView() if sys.stdout.isatty() else PlainView()
+    return LiveView() if can_redraw(sys.stdout) else PlainView()
 
 
 class JsonView:
@@ -80,6 +96,7 @@ class JsonView:
         self._display = JsonDisplay()
         self._warnings = Warnings()
         self._ticks = Throttle(JSON_SECONDS)
+        self._most = MostSteps()
 
     def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
         """Print the run's name and place."""
@@ -91,8 +108,9 @@ class JsonView:
 
     def update(self, picture: Picture) -> None:
         """Print where the run stands, and where its ticks do, each at most once a second."""
-        if picture.progress is not None:
-            self._display.update(picture.progress)
+        if picture.now is not None:
+            self._most.take(picture.now)
+            self._display.update(picture.now)
         if picture.ticks is not None and self._ticks.ready():
             tick, speed = picture.ticks
             print_line(json.dumps({"event": "ticks", "tick": tick, "ticks_per_second": round(speed, 3)}))
@@ -109,6 +127,7 @@ class PlainView:
         self._display = PlainDisplay()
         self._warnings = Warnings()
         self._ticks = Throttle(LINE_SECONDS)
+        self._most = MostSteps()
 
     def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
         """Print the run's name and place."""
@@ -121,16 +140,17 @@ class PlainView:
 
     def update(self, picture: Picture) -> None:
         """Print where the run stands, and where its ticks do, each at most once in five seconds."""
-        if picture.progress is not None:
-            self._display.update(picture.progress)
+        if picture.now is not None:
+            self._most.take(picture.now)
+            self._display.update(picture.now)
         if picture.ticks is not None and self._ticks.ready():
             print_line("  ".join(f"{name} {value}" for name, value in tick_figures(picture.ticks)))
 
     def finish(self, summary: Summary | None) -> None:
         """Print the summary."""
         self._display.finish(summary)
-        if isinstance(summary, ChaosSummary):
-            print_line(_chaos(summary))
+        for line in (*self._most.lines(summary), *_chaos(summary)):
+            print_line(line)
 
 
 class LiveView:
@@ -144,11 +164,16 @@ class LiveView:
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
         self._returns = History(_SPARKLINE_WIDTH)
         self._warning = ""
+        self._most = MostSteps()
+        self._updates = -1  # of the newest point of the line of returns
+        self._size: object = None
+        self._headline = ""
         self._last: Picture | None = None
 
     def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
         """Print the run's name and place, and open the live view below."""
-        self._console.print(headline(run_id, run_dir, resumed_at), highlight=False)
+        self._headline = headline(run_id, run_dir, resumed_at)
+        self._console.print(self._headline, highlight=False, soft_wrap=True)
         self._live.start()
 
     def note(self, note: Note) -> None:
@@ -158,8 +183,12 @@ class LiveView:
 
     def update(self, picture: Picture) -> None:
         """Draw where things stand."""
-        if picture.progress is not None and picture.progress.mean_return is not None:
-            self._returns.add(picture.progress.mean_return)
+        progress = picture.progress
+        if progress is not None:
+            self._most.take(progress)
+            if progress.mean_return is not None and progress.updates != self._updates:
+                self._returns.add(progress.mean_return)  # a point for each new state, not for each picture
+            self._updates = progress.updates
         self._last = picture
         self._draw(picture)
 
@@ -168,40 +197,65 @@ class LiveView:
         if self._last is not None:
             self._draw(replace(self._last, stopping=True))
         self._live.stop()
-        if summary is not None:
-            self._console.print(closing(summary), highlight=False)
-        if isinstance(summary, ChaosSummary):
-            self._console.print(_chaos(summary), highlight=False)
+        lines = [] if summary is None else [closing(summary)]
+        for line in (*lines, *self._most.lines(summary), *_chaos(summary)):
+            self._console.print(line, highlight=False, soft_wrap=True)
 
     def _draw(self, picture: Picture) -> None:
         from rich.console import Group
 
+        if self._console.size != self._size:
+            if self._size is not None:  # a terminal that was resized has wrapped what was drawn: begin with a clean one
+                self._console.clear()
+                self._console.print(self._headline, highlight=False, soft_wrap=True)
+            self._size = self._console.size
         self._live.update(Group(*self._parts(picture)), refresh=True)
 
     def _parts(self, picture: Picture) -> Iterator[RenderableType]:
         from rich.text import Text
 
         ticks = [] if picture.ticks is None else tick_figures(picture.ticks)
-        if picture.progress is None:
+        if picture.now is None:
             yield Text("waiting for the first update", style="dim")
             if ticks:
                 yield Text("  ".join(f"{name} {value}" for name, value in ticks), style="dim")
         else:
             first = next(iter(picture.policies.values()))
-            shown = [*figures(picture.progress), ("policy age", f"{first.policy_age:.2f}"), *ticks]
-            yield progress_table(shown, picture.progress.fraction)
+            shown = [*figures(picture.now), ("policy age", f"{first.policy_age:.2f}"), *ticks]
+            yield progress_table(shown, picture.now.fraction)
             yield Text.assemble(("    returns  ", "dim"), self._returns.line())
         if len(picture.policies) > 1:
             yield _policies_table(picture.policies)
         yield _services_table(picture.services, stopping=picture.stopping)
+        if picture.stands_still and not picture.stopping:
+            yield Text(f"standing still for {picture.still_seconds:.0f} s: the figures are the last known", "yellow")
         if picture.kills is not None:
             yield Text(f"killed on purpose: {picture.kills}", style="dim")
         if self._warning:
             yield Text(self._warning, style="yellow", no_wrap=True, overflow="ellipsis")
 
 
-def _chaos(summary: ChaosSummary) -> str:
-    return f"services killed {summary.kills} times, started again {summary.restarts} times"
+class MostSteps:
+    """The most steps that were ever shown: a service that is started again goes on from its last checkpoint."""
+
+    def __init__(self) -> None:
+        self._most = 0
+
+    def take(self, progress: Progress) -> None:
+        """Take what is shown."""
+        self._most = max(self._most, progress.env_steps)
+
+    def lines(self, summary: Summary | None) -> list[str]:
+        """Return a line where the summary has fewer steps than were shown before, which says why."""
+        if summary is None or summary.env_steps >= self._most:
+            return []
+        return [f"{self._most:,} steps were shown before: Training was started again from its last checkpoint"]
+
+
+def _chaos(summary: Summary | None) -> list[str]:
+    if not isinstance(summary, ChaosSummary):
+        return []
+    return [f"services killed {summary.kills} times, started again {summary.restarts} times"]
 
 
 def tick_figures(ticks: Ticks) -> list[tuple[str, str]]:

@@ -169,6 +169,12 @@ class TopologySection(StrictSettings):
     env: int = Field(1, ge=1, le=64, description="Env services; none is started where env.url is set.")
     inference: int = Field(1, ge=1, le=64, description="Inference services, which share the worlds.")
     training: int = Field(1, ge=1, le=64, description="Training services, which share the policies.")
+    patience_seconds: float | None = Field(
+        600.0,
+        gt=0,
+        description="`rattle up` ends as failed when nothing has been learnt, and no tick been made, for this long; "
+        "null: never.",
+    )
     ports: Literal["any", "fixed"] = Field(
         "any", description="any: free ports; fixed: those in the services' own sections, and the next ones upward."
     )

@@ -135,10 +135,10 @@ def one_run(*limits: str) -> str:
 
 
 def test_a_member_whose_place_is_taken_ends_with_an_error() -> None:
-    with SyncProcess("--port", "0", settings=("sync=lockstep", "sync.members=9")) as sync:
-        with environment(sync.hello["address"]) as earlier:
-            until(lambda: "env" in str(sync.status()))
-            with environment(sync.hello["address"]):
-                assert earlier.process.wait(PATIENCE) == 1
-                assert earlier.process.stderr is not None
-                assert "Error: the Sync service leads env no more: " in earlier.process.stderr.read()
+    sync = SyncProcess("--port", "0", settings=("sync=lockstep", "sync.members=9"))
+    with sync, environment(sync.hello["address"]) as earlier:
+        until(lambda: "env" in str(sync.status()))
+        with environment(sync.hello["address"]):
+            assert earlier.process.wait(PATIENCE) == 1
+            assert earlier.process.stderr is not None
+            assert "Error: the Sync service leads env no more: " in earlier.process.stderr.read()
