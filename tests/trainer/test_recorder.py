@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
+from rattle.analytics.replay import load_episode, save
 from rattle.analytics.run_directory import RunDirectory
 from rattle.envs.philox import derive_seed
 from rattle.envs.snake.reference import SnakeWorld
 from rattle.envs.snake.settings import SnakeSettings
+from rattle.trainer.checkpoint import list_checkpoints, load_checkpoint
 from rattle.trainer.progress import Summary
-from tests.trainer.conftest import read_rows
+from rattle.trainer.run_tables import read_run_row
+from rattle.trainer.runs import resume
+from tests.trainer.conftest import Silence, read_rows
 from tests.trainer.test_exactness import recorded
 
 TrainSmall = Callable[..., tuple[Summary, RunDirectory]]
@@ -83,3 +89,40 @@ def test_every_nth_rollout_of_whole_episodes_is_recorded(train_small: TrainSmall
     overrides = ["algorithm.id=reinforce", "algorithm.max_episode_ticks=40", "train.steps=12000"]
     _, directory = train_small(*overrides, "record.every_episodes=3")
     assert len(by_episode(directory)) == -(-len(read_rows(directory, "updates")) // 3)
+
+
+class Endless(gymnasium.Env[np.ndarray[Any, Any], int]):
+    """Never ends an episode."""
+
+    observation_space = gymnasium.spaces.Box(0.0, 1e9, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.ticks = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: int) -> Any:
+        self.ticks += 1
+        return np.full(1, self.ticks, np.float32), 1.0, False, False, {}
+
+
+def test_the_recording_of_an_endless_episode_is_cut(
+    train_small: TrainSmall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rattle.trainer.recorder.MOST_TICKS", 100)
+    monkeypatch.setitem(gymnasium.registry, "Endless-v0", gymnasium.envs.registration.EnvSpec("Endless-v0", Endless))
+    _, directory = train_small("env={id: 'gym:Endless-v0', worlds: 2}", "algorithm.ticks=16", "train.steps=1000")
+    rows = sorted(recorded(directory), key=lambda row: row["tick"])
+    assert [row["tick"] for row in rows] == list(range(100))
+    assert not any(row["terminated"] or row["truncated"] for row in rows)
+    (cut,) = (row for row in read_rows(directory, "logs") if row["event"] == "recording_cut")
+    assert json.loads(cut["fields"])["world_episode"] == 0
+    newest = load_checkpoint(list_checkpoints(directory)[-1], read_run_row(directory)["run_id"])
+    assert "recorder/observation" not in newest.tensors
+    assert load_episode(directory).agents[0].fate == "recording cut"
+    replay = tmp_path / "replay.gif"
+    save(load_episode(directory), replay)
+    assert replay.stat().st_size > 1000
+    again = resume(str(directory.path), 2000, None, Silence())
+    assert again.status == "finished"
+    assert len(list(recorded(directory))) == 100

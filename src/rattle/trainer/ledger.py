@@ -25,7 +25,7 @@ from rattle.trainer.episode_numbers import EpisodeNumbers
 from rattle.trainer.episodes import EpisodeTracker, FinishedEpisodes, episode_rows
 from rattle.trainer.errors import TrainerError
 from rattle.trainer.progress import Status, Summary
-from rattle.trainer.recorder import Recorder
+from rattle.trainer.recorder import MOST_TICKS, Recorder
 from rattle.trainer.run_tables import NOTHING, RunTables, now, run_row, write_run_row
 from rattle.trainer.settings import ExperimentSettings
 
@@ -104,7 +104,9 @@ class RunLedger:
         self.tracker = EpisodeTracker(slots, complete_episodes=complete_episodes)
         self._agents = agents
         self._numbers = EpisodeNumbers(slots // agents)
-        self.recorder = Recorder(self.tables.steps, run_id, agents, complete_episodes=complete_episodes)
+        self.recorder = Recorder(
+            self.tables.steps, run_id, agents, complete_episodes=complete_episodes, on_cut=self._say_recording_cut
+        )
 
     def start(self) -> None:
         """Begin from nothing: drop what an attempt that never reached its first checkpoint may have left."""
@@ -167,6 +169,9 @@ class RunLedger:
                 "max_policy_age": max(ages),
             }
         )
+
+    def _say_recording_cut(self, world_episode: int) -> None:
+        self.tables.log("recording_cut", level="WARNING", world_episode=world_episode, ticks=MOST_TICKS)
 
     @property
     def is_good_enough(self) -> bool:

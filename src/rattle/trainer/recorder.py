@@ -13,6 +13,9 @@ from rattle.analytics.steps import StepsWriter
 from rattle.trainer.collector import RolloutBuffer
 from rattle.trainer.settings import ExperimentSettings
 
+#: Longer episodes are recorded so far: they would fill memory and every checkpoint.
+MOST_TICKS = 20_000
+
 _PER_AGENT = ("observation", "action", "log_prob", "value", "reward", "terminated", "truncated", "active")
 
 
@@ -32,7 +35,17 @@ def recorded_episodes(settings: ExperimentSettings, policy_version: int) -> Call
 class Recorder:
     """Follows recorded episodes of the first world and hands them to the steps table when they have ended."""
 
-    def __init__(self, writer: StepsWriter, run_id: str, agents: int, *, complete_episodes: bool) -> None:
+    def __init__(
+        self,
+        writer: StepsWriter,
+        run_id: str,
+        agents: int,
+        *,
+        complete_episodes: bool,
+        on_cut: Callable[[int], None] = lambda _episode: None,
+    ) -> None:
+        """`on_cut` is told the number of an episode whose recording ends before it does."""
+        self._on_cut = on_cut
         self._writer = writer
         self._run_id = run_id
         self._agents = agents
@@ -56,6 +69,7 @@ class Recorder:
             if buffer.state[start] and not self._has_hole:
                 self._parts.append(self._cut_out(buffer, start, stop, policy_version))
                 self._store_if_ended()
+                self._cut_if_too_long()
         if self._complete_episodes:
             self._parts.clear()  # what was played after the first episode
 
@@ -99,13 +113,22 @@ class Recorder:
         if not (last["terminated"] | last["truncated"]).any():
             return
         episode = self._joined()
-        if not (episode["terminated"] | episode["truncated"]).any(axis=0).all():
-            return
+        if (episode["terminated"] | episode["truncated"]).any(axis=0).all():
+            self._store(episode)
+
+    def _store(self, episode: Mapping[str, NDArray[Any]]) -> None:
         for agent in range(self._agents):
             alive = np.flatnonzero(episode["active"][:, agent])
             if len(alive):
                 self._writer.add(self._columns(episode, agent, alive))
         self._parts.clear()
+
+    def _cut_if_too_long(self) -> None:
+        """Store what there is of an episode that goes on for very long, and record no more of it."""
+        if sum(len(part["active"]) for part in self._parts) >= MOST_TICKS:
+            self._store({name: values[:MOST_TICKS] for name, values in self._joined().items()})
+            self._has_hole = True
+            self._on_cut(self._episode)
 
     def _columns(self, episode: Mapping[str, NDArray[Any]], agent: int, alive: NDArray[np.int64]) -> dict[str, Any]:
         own = {name: episode[name][alive, agent] for name in _PER_AGENT if name != "active"}

@@ -54,7 +54,7 @@ class ChartView:
         ]
         self._ticks = len(steps.tick)
         self._returns = np.concatenate([np.zeros(1), np.cumsum(steps.reward, dtype=np.float64)])
-        self._fate = "terminated" if steps.terminated else "truncated"
+        self._fate = steps.fate
 
     @property
     def frames(self) -> int:

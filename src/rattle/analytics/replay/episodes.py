@@ -22,7 +22,7 @@ LAST: Final = "last"
 BEST: Final = "best"
 
 _SUMMARY_COLUMNS: Final = ["world", "world_episode", "agent", "tick", "reward", "policy_version"]
-_STEP_COLUMNS: Final = ["tick", "agent", "observation", "action", "reward", "terminated", "state"]
+_STEP_COLUMNS: Final = ["tick", "agent", "observation", "action", "reward", "terminated", "truncated", "state"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,12 @@ class AgentSteps:
     action: NDArray[np.int32]
     reward: NDArray[np.float32]
     terminated: bool
+    truncated: bool = True
+
+    @property
+    def fate(self) -> str:
+        """How the episode ended for the agent, in a word or two."""
+        return "terminated" if self.terminated else "truncated" if self.truncated else "recording cut"
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,7 @@ def _agent_steps(steps: pyarrow.Table, agent: int) -> AgentSteps:
         action=mine.column("action").to_numpy(),
         reward=mine.column("reward").to_numpy(),
         terminated=bool(mine.column("terminated")[-1].as_py()),
+        truncated=bool(mine.column("truncated")[-1].as_py()),
     )
 
 

@@ -76,7 +76,8 @@ class SnakeView:
         food = self._grown[min(frame, self._last_tick)]
         status = [f"tick {frame:<4}", f"food {food:<3}", f"return {self._returns[frame]:<7.2f}"]
         if frame > self._last_tick:
-            status.append("died" if self.episode.agents[self.agent].terminated else "truncated")
+            fate = self.episode.agents[self.agent].fate
+            status.append("died" if fate == "terminated" else fate)
         return status
 
     def state(self, frame: int) -> SnakeState:
