@@ -287,7 +287,7 @@ def test_wrong_actions_are_refused(action: NDArray[Any]) -> None:
         ("no_such_module", {}, "cannot import 'no_such_module', which should have a parallel_env .* install"),
         ("", {}, "cannot import ''"),
         (".relative", {}, "cannot import '.relative'"),
-        ("json", {}, "the module 'json' has no parallel_env"),
+        ("json", {}, "the module 'json' has no parallel_env and no env"),
         ("pettingzoo.test.example_envs.generated_agents_parallel_v0", {}, "has no possible_agents"),
         (SNAKE, {"widht": 9}, "unknown key 'widht', did you mean 'width'"),
         (PARTY, {"limits": 3}, "cannot be made with limits=3: .*unexpected keyword argument 'limits'"),
@@ -376,3 +376,17 @@ def test_a_file_gets_no_module_imported(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(EnvError, match="'limit' from outside: builtin_function_or_method is no plain JSON value"):
             ask(f"pettingzoo:{PARTY}", {"limit": print}, allow_imports=False)
         ask(f"pettingzoo:{PARTY}", json.loads('{"limit": 4}'), allow_imports=False)
+
+
+def test_games_in_turns_are_played_where_agents_act_at_the_same_time() -> None:
+    turns = PettingZooWorlds("tests.envs.turn_based_party", {"limit": 6}, 2, 7)
+    party = PettingZooWorlds("tests.envs.parallel_party", {"limit": 6}, 2, 7)
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        action = random.integers(0, 3, turns.num_slots)
+        for worlds in (turns, party):
+            worlds.step(action)
+        for name in ("observation", "reward", "terminated", "truncated", "active", "episode"):
+            np.testing.assert_array_equal(getattr(turns, name), getattr(party, name), err_msg=name)
+    with pytest.raises(EnvError, match=r"agents take turns, and it does not say is_parallelizable"):
+        PettingZooWorlds("tests.envs.turn_based_party", {"in_turns": True}, 1, 0)

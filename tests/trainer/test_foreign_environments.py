@@ -112,3 +112,54 @@ def test_an_environment_that_cannot_begin_leaves_no_run(tmp_path: Path, own: lis
     refused = rattle("train", *own, "--set", "env.fails_at=1", "--run-dir", "run", cwd=tmp_path)
     assert "world 0: step raised RuntimeError" in refused.stderr
     assert not (tmp_path / "run").exists()
+
+
+LOUD = """
+import ctypes, gymnasium, numpy as np
+from gymnasium.spaces import Box, Discrete
+
+class Loud(gymnasium.Env):
+    observation_space, action_space = Box(-1, 1, (1,), np.float32), Discrete(2)
+
+    def __init__(self, draws=False, counts=False):
+        self.draws, self.counts, self.resets = draws, counts, 0
+        print("made")
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        print("reset")
+        ctypes.CDLL(None).puts(b"from C")
+        ctypes.CDLL(None).fflush(None)
+        self.ticks, self.resets = 0, self.resets + 1
+        first = np.random.rand() if self.draws else self.resets / 1e6 if self.counts else self.np_random.random()
+        return np.full(1, first, np.float32), {}
+
+    def step(self, action):
+        self.ticks += 1
+        return np.zeros(1, np.float32), 1.0, self.ticks >= 10, False, {}
+
+gymnasium.register("Loud-v0", Loud)
+"""
+
+
+def loud(cwd: Path, *arguments: str) -> tuple[str, str]:
+    (cwd / "loud.py").write_text(LOUD)
+    own = ["--set", "env.id=gym:loud:Loud-v0", "--set", "env.worlds=4", "--steps", "1000", *arguments]
+    ended = rattle("train", *own, cwd=cwd)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout, ended.stderr
+
+
+def test_what_environments_print_is_not_among_json_lines(tmp_path: Path) -> None:
+    out, err = loud(tmp_path, "--json", "--run-dir", "run")
+    assert [json.loads(line)["event"] for line in out.splitlines()][-1] == "summary"
+    assert {"made", "reset", "from C"} == set(err.splitlines())
+    evaluated = rattle("eval", "run", "--episodes", "3", "--json", cwd=tmp_path)
+    assert json.loads(evaluated.stdout)["mean_length"] == 10
+
+
+@pytest.mark.parametrize("way", ["draws", "counts"])
+def test_an_environment_that_does_not_repeat_itself_is_told_at_once(tmp_path: Path, way: str) -> None:
+    _, err = loud(tmp_path, "--json", "--set", f"env.{way}=true")
+    warnings = [line for line in err.splitlines() if "does not repeat itself" in line]
+    assert len(warnings) == 1

@@ -39,11 +39,14 @@ def train(
 
     for module in ("torch", "pyarrow"):
         require(module, "train", "training")
+    from rattle.output import claim_stdout
     from rattle.trainer.display import choose_display
     from rattle.trainer.runs import resume
     from rattle.trainer.runs import train as start
     from rattle.trainer.settings_sources import load_settings
 
+    if as_json:
+        claim_stdout()
     if resume_run is not None:
         if experiment or run_dir or overrides or seed is not None:
             raise click.UsageError(
@@ -79,10 +82,13 @@ def evaluate(
     policy: str, episodes: int, greedy: bool, seed: int, best: bool, url: str | None, max_ticks: int, as_json: bool
 ) -> None:
     """Play fresh episodes with a policy and show what they came to."""
+    from rattle.output import claim_stdout, write_line
     from rattle.trainer.display import eval_progress
     from rattle.trainer.evaluate import evaluate as play
     from rattle.trainer.evaluate import find_policy
 
+    if as_json:
+        claim_stdout()
     found, path, own, trained_at = find_policy(policy, best=best)
     if url is None and trained_at is not None:
         click.echo(
@@ -105,7 +111,7 @@ def evaluate(
             err=True,
         )
     if as_json:
-        click.echo(json.dumps({"policy": str(path), "seed": seed, "greedy": greedy, **summary}))
+        write_line(json.dumps({"policy": str(path), "seed": seed, "greedy": greedy, **summary}))
         return
     click.echo(f"{path}: version {summary['policy_version']} in {episodes} episodes of {summary['environment']}")
     if cut:

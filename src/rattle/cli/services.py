@@ -43,11 +43,13 @@ def env_service(
 
     for module in ("fastapi", "fastapi_swagger", "uvicorn", "uvloop", "httptools", "websockets", "prometheus_client"):
         require(module, "env", "the Env service")
+    from rattle.output import claim_stdout
     from rattle.services.env.serve import run
     from rattle.trainer.settings_sources import load_settings
 
     own = {"host": host, "port": port, "clock": clock, "fps": fps, "sync_port": sync_port}
     flags = {"seed": seed, **{f"env_service.{key}": value for key, value in own.items()}}
+    claim_stdout()
     run(load_settings(experiment, overrides, os.environ, flags=flags))
 
 
@@ -179,10 +181,12 @@ def training_service(
 
     for module in ("grpc", "grpc_health", "grpc_reflection", "torch", "pyarrow"):
         require(module, "training", "the Training service")
+    from rattle.output import claim_stdout
     from rattle.services.training.serve import run
     from rattle.trainer.settings_sources import load_settings
 
     flags = {"training.host": host, "training.port": port, "training.mode": mode}
+    claim_stdout()
     run(load_settings(experiment, overrides, os.environ, flags=flags), run_dir)
 
 
@@ -217,11 +221,13 @@ def inference_service(
 
     for module in ("grpc", "grpc_health", "grpc_reflection", "uvicorn", "prometheus_client", "tenacity", "websockets"):
         require(module, "inference", "the Inference service")
+    from rattle.output import claim_stdout
     from rattle.services.inference.serve import run
     from rattle.trainer.settings_sources import load_settings
 
     own = {"host": host, "port": port, "grpc_port": grpc_port, "training": training or None, "envs": envs or None}
     flags = {f"inference.{key}": value for key, value in own.items()}
+    claim_stdout()
     run(load_settings(experiment, overrides, os.environ, flags=flags), policy)
 
 

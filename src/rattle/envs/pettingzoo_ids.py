@@ -12,11 +12,29 @@ from rattle.envs.foreign import import_named
 def find_parallel_env(module: str, *, allow_imports: bool = True) -> Callable[..., Any]:
     """Return what a module makes its parallel environments with.
 
-    Raises EnvError when the module may not or cannot be imported, and when it has no `parallel_env`.
+    A module that has only `env`, whose agents take turns, is converted where its agents act on the same state all the
+    same (`is_parallelizable`).
+
+    Raises EnvError when the module may not or cannot be imported, and when it has neither.
     """
     name = f"pettingzoo:{module}"
     found = import_named(name, module, "have a parallel_env", allow_imports=allow_imports)
     parallel_env = getattr(found, "parallel_env", None)
-    if not callable(parallel_env):
-        raise EnvError(f"'{name}' cannot be played: the module '{module}' has no parallel_env")
-    return parallel_env  # type: ignore[no-any-return]
+    if callable(parallel_env):
+        return parallel_env  # type: ignore[no-any-return]
+    turn_based = getattr(found, "env", None)
+    if not callable(turn_based):
+        raise EnvError(f"'{name}' cannot be played: the module '{module}' has no parallel_env and no env")
+
+    def converted(**settings: Any) -> Any:
+        from pettingzoo.utils.conversions import aec_to_parallel
+
+        env = turn_based(**settings)
+        if not env.metadata.get("is_parallelizable", False):
+            raise EnvError(
+                f"'{name}' cannot be played: its agents take turns, and it does not say is_parallelizable, so that "
+                "aec_to_parallel could convert it; only games whose agents act at the same time train"
+            )
+        return aec_to_parallel(env)
+
+    return converted

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
+from rattle.output import silence, write_line
 from rattle.trainer.progress import Display, Progress, Summary
 
 if TYPE_CHECKING:
@@ -64,10 +65,9 @@ def _columns() -> int:
 def print_line(line: str) -> None:
     """Print a line; where nobody reads any more (a closed pipe, a full disk) fall silent, and let the run go on."""
     try:
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
+        write_line(line)
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence()
 
 
 class Throttle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from contextlib import closing
 from datetime import UTC, datetime
@@ -12,6 +13,8 @@ import numpy as np
 from rattle.analytics.extras import require
 from rattle.analytics.run_directory import RUNS_ROOT, RunDirectory
 from rattle.analytics.writer import storing, write_atomically
+from rattle.envs.philox import derive_seed
+from rattle.envs.vector import VectorWorlds
 from rattle.trainer.errors import TrainerError
 from rattle.trainer.progress import Summary
 from rattle.trainer.run_tables import now, run_row, write_run_row
@@ -20,7 +23,8 @@ from rattle.trainer.settings_sources import to_yaml
 from rattle.trainer.worlds import build_worlds
 
 #: Ticks that an environment is played before its run begins, so that its mistakes leave no run behind.
-_TICKS_TRIED = 8
+_TICKS_TRIED = 32
+_log = logging.getLogger(__name__)
 
 
 def name_run(settings: ExperimentSettings, run_dir: Path | None) -> tuple[RunDirectory, str]:
@@ -53,11 +57,31 @@ def check_unused(directory: RunDirectory) -> None:
 
 
 def _try_out(settings: ExperimentSettings) -> None:
-    """Make one world and play its first ticks; raises RattleError for an environment that cannot be played."""
+    """Make one world and play its first ticks, twice; raises RattleError for an environment that cannot be played.
+
+    Warns of one that does not repeat itself: a resume cannot play its episodes again to where they were.
+    """
     with closing(build_worlds(settings, 1, 0)) as worlds:
-        random = np.random.default_rng(settings.seed)
-        for _ in range(_TICKS_TRIED if settings.env.url is None else 0):
-            worlds.step(random.integers(0, worlds.spec.num_actions, worlds.num_slots))
+        if settings.env.url is not None:
+            return
+        first = _played(worlds, settings.seed)
+        worlds.reset(derive_seed(settings.seed, "worlds"))
+        if first != _played(worlds, settings.seed):
+            _log.warning(
+                "'%s' does not repeat itself when an episode is played again from its seed: two runs of one seed will "
+                "differ, and a resume begins new episodes. Draw from self.np_random only, and keep nothing over resets",
+                settings.env.id,
+            )
+
+
+def _played(worlds: VectorWorlds, seed: int) -> list[bytes]:
+    """Return what happens in the first ticks, with actions that depend on the seed alone."""
+    random = np.random.default_rng(seed)
+    happened = [worlds.observation.tobytes()]
+    for _ in range(_TICKS_TRIED):
+        worlds.step(random.integers(0, worlds.spec.num_actions, worlds.num_slots))
+        happened += [array.tobytes() for array in (worlds.observation, worlds.reward, worlds.terminated)]
+    return happened
 
 
 def beside(directory: RunDirectory, policy_id: str) -> RunDirectory:

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
+from rattle.output import write_line
 from rattle.services.mock_env.app import Board, make_app
 from rattle.services.mock_env.errors import MockEnvError
 from rattle.services.mock_env.faults import Faults
@@ -141,6 +142,5 @@ def serve(settings: MockSettings) -> None:
     for number in stop_signals():
         signal.signal(number, lambda *_: stop.set())
     with MockEnv(settings) as env:
-        sys.stdout.write(json.dumps({"service": SERVICE, "url": env.url}) + "\n")
-        sys.stdout.flush()
+        write_line(json.dumps({"service": SERVICE, "url": env.url}))
         stop.wait()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn, Protocol
@@ -14,6 +13,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from rattle.output import write_line
 from rattle.services.utils.sockets import ServiceError, address_of, listen
 from rattle.stop_signals import stop_signals
 from rattle.wire.problems import RequestError
@@ -166,8 +166,7 @@ def serve(
         stopped = _on_signals()
         await server.start()
         await checks.say(serving=True)
-        sys.stdout.write(json.dumps({"service": name, "address": address, **more}) + "\n")
-        sys.stdout.flush()
+        write_line(json.dumps({"service": name, "address": address, **more}))
         await stopped.wait()
         await checks.say(serving=False)
         await service.stop()

@@ -10,7 +10,6 @@ import os
 import resource
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 
 import uvicorn
 
+from rattle.output import write_line
 from rattle.services.utils.asgi import Receive, Scope, Send, answer_problem, decline
 from rattle.services.utils.connections import IDLE_SECONDS, HttpConnection, SocketConnection
 from rattle.services.utils.sockets import BACKLOG, ServiceError, url_of
@@ -115,8 +115,7 @@ def serve(
         await (answer_problem(send, full, close=True) if scope["type"] == "http" else decline(receive, send, full))
 
     def welcome() -> None:
-        sys.stdout.write(json.dumps({"service": name, "url": url_of(listener), **more}) + "\n")
-        sys.stdout.flush()
+        write_line(json.dumps({"service": name, "url": url_of(listener), **more}))
 
     async def run() -> None:
         await service.start()
