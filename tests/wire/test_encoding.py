@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import subprocess
+import sys
 from typing import Any
 
 import msgspec
@@ -305,3 +307,33 @@ def refused_or(spoken: Encoding, body: bytes, message: type[Any]) -> RequestErro
         assert "`" not in (refused.field or "")
         msgspec.json.encode(problem(refused))
     return refused
+
+
+def test_threads_may_meet_a_message_for_the_first_time_together() -> None:
+    """The library crashes the process where two threads describe one type at once."""
+    script = """
+import sys, threading
+from typing import Annotated
+import msgspec
+from rattle.wire import encoding
+
+sys.setswitchinterval(1e-6)
+for _ in range(300):
+    fields = [(f"a{i}", Annotated[int, msgspec.Meta(ge=0)] | None, None) for i in range(20)]
+    inner = msgspec.defstruct("Inner", fields)
+    outer = msgspec.defstruct("Outer", [("inner", inner), *((f"b{i}", list[inner], []) for i in range(10))])
+    together = threading.Barrier(4)
+
+    def meet():
+        together.wait()
+        for spoken in (encoding.msgpack, encoding.json):
+            spoken.decode(spoken.encode({"inner": {"a1": 1}}), outer)
+
+    threads = [threading.Thread(target=meet) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")

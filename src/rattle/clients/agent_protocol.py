@@ -80,6 +80,12 @@ class Health(msgspec.Struct, frozen=True):
     clock: str
 
 
+# msgspec describes a message type when its first decoder is made, and crashes where two threads do that at once: these
+# are described before there are any.
+for _kind in (AgentState, MoveAnswer, ResetAnswer, Health):
+    msgspec.json.Decoder(_kind)
+
+
 def check_snake_id(snake_id: str) -> str:
     """Return an id that may stand in a path."""
     if not _SNAKE_ID.fullmatch(snake_id):

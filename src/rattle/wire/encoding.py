@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -56,14 +57,20 @@ class Encoding:
         return decoded
 
 
+#: msgspec describes a message type when its first decoder is made, and crashes where two threads do that at once.
+_describing = threading.Lock()
+
+
 @lru_cache(maxsize=64)
 def _msgpack_decoder(message: type[Any]) -> Any:
-    return msgspec.msgpack.Decoder(message)
+    with _describing:
+        return msgspec.msgpack.Decoder(message)
 
 
 @lru_cache(maxsize=64)
 def _json_decoder(message: type[Any]) -> Any:
-    return msgspec.json.Decoder(message)
+    with _describing:
+        return msgspec.json.Decoder(message)
 
 
 json = Encoding(
