@@ -6,17 +6,18 @@ Each clock is logic without sockets and timers, given the time, and a thin shell
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import socket
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Protocol
 
-import msgspec
-
+from rattle.services.env.datagrams import Datagrams
 from rattle.services.env.game import Game
 from rattle.services.utils.schedule import Schedule
+
+_log = logging.getLogger(__name__)
 
 
 class Clock(Protocol):
@@ -59,42 +60,6 @@ class Turns:
         if self._last is None:
             return math.inf
         return 0.0 if all_moved else max(0.0, self._last + self._seconds - now)
-
-
-class _Datagram(msgspec.Struct):
-    sequence: int
-    timestamp: datetime
-
-
-class Datagrams:
-    """Says which datagrams of a Sync service are ticks: those with a new, higher sequence.
-
-    A lower sequence that was sent later, by the sender's own clock, is of a sender that started anew; a datagram that
-    was overtaken on its way was sent earlier.
-    """
-
-    def __init__(self) -> None:
-        self.accepted = 0
-        self.ignored = 0  # malformed, repeated or old
-        self._sequence = 0
-        self._timestamp = datetime.min.replace(tzinfo=UTC)
-        self._decode = msgspec.json.Decoder(_Datagram).decode
-
-    def is_tick(self, data: bytes) -> bool:
-        """Look at a datagram and count it."""
-        try:
-            datagram = self._decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            self.ignored += 1
-            return False
-        sent = datagram.timestamp if datagram.timestamp.tzinfo else datagram.timestamp.replace(tzinfo=UTC)
-        restarted = datagram.sequence < self._sequence and sent > self._timestamp
-        if (datagram.sequence <= self._sequence and not restarted) or not 1 <= datagram.sequence < 2**63:
-            self.ignored += 1
-            return False
-        self._sequence, self._timestamp = datagram.sequence, sent
-        self.accepted += 1
-        return True
 
 
 class _Timer:
@@ -199,6 +164,7 @@ class SyncClock:
         self.port: int = listener.getsockname()[1]
         self._listener = listener
         self._tick: Callable[[], None] | None = None
+        self._has_warned = False
 
     def start(self, tick: Callable[[], None]) -> None:
         """Begin, in a running event loop."""
@@ -221,5 +187,12 @@ class SyncClock:
             data = self._listener.recv(2048)
         except (BlockingIOError, ConnectionError):
             return
-        if self._tick is not None and self.datagrams.is_tick(data):
-            self._tick()
+        if self._tick is None or not self.datagrams.is_tick(data, time.monotonic()):
+            return
+        if self.datagrams.replaced and not self._has_warned:
+            self._has_warned = True
+            _log.warning(
+                "the Sync service's datagrams are older than those before: its clock was set back, or another "
+                "Sync service sends to this port, too; the world ticks with the newer sender"
+            )
+        self._tick()

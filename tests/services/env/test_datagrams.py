@@ -1,0 +1,180 @@
+"""Which datagrams of a Sync service are ticks, without a socket or a clock."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rattle.services.env.datagrams import Datagrams
+
+START = datetime(2026, 1, 31, tzinfo=UTC)
+HOUR = 3600.0
+
+
+def datagram(sequence: object, seconds: float = 0.0) -> bytes:
+    return json.dumps({"sequence": sequence, "timestamp": (START + timedelta(seconds=seconds)).isoformat()}).encode()
+
+
+class Line:
+    """Takes datagrams as they come, and knows what became of each."""
+
+    def __init__(self) -> None:
+        self.datagrams = Datagrams()
+        self.now = 0.0
+
+    def ticks(self, sequences: Iterable[int], offset: float = 0.0, period: float = 0.1) -> list[int]:
+        """Have a sender's datagrams come one period after the other, and return which were ticks.
+
+        `offset` is how far the sender's clock is from the first one's at sequence 0.
+        """
+        taken = []
+        for sequence in sequences:
+            self.now += period
+            if self.datagrams.is_tick(datagram(sequence, offset + sequence * period), self.now):
+                taken.append(sequence)
+        return taken
+
+    def together(self, senders: dict[float, range], period: float = 0.1) -> dict[float, list[int]]:
+        """Have datagrams of several senders, named by their offsets, come in turns; return what were ticks of each."""
+        taken: dict[float, list[int]] = {offset: [] for offset in senders}
+        for sequences in zip(*senders.values(), strict=True):
+            self.now += period
+            for offset, sequence in zip(senders, sequences, strict=True):
+                if self.datagrams.is_tick(datagram(sequence, offset + sequence * period), self.now):
+                    taken[offset].append(sequence)
+        return taken
+
+
+@given(st.lists(st.integers(2, 40), max_size=80))
+def test_each_new_higher_sequence_is_one_tick(sequences: list[int]) -> None:
+    datagrams, highest = Datagrams(), 0
+    for sequence in sequences:
+        assert datagrams.is_tick(datagram(sequence), 0.0) == (sequence > highest)
+        highest = max(highest, sequence)
+    assert datagrams.accepted + datagrams.ignored == len(sequences)
+
+
+def test_a_sender_that_starts_anew_is_followed_and_its_old_datagrams_are_not() -> None:
+    line = Line()
+    assert line.ticks([1, 2, 3]) == [1, 2, 3]
+    assert line.ticks([1]) == []  # once more, late
+    assert line.ticks([1], HOUR) == [1]
+    assert line.ticks([1], HOUR) == []
+    assert line.ticks([4, 3, 2], HOUR) == [4]  # 2 and 3 were overtaken
+    assert line.ticks([8]) == []  # of the first sender: overtaken by the second
+    assert line.ticks([1], 2 * HOUR) == [1]
+
+
+def test_a_sender_whose_clock_is_set_back_as_it_runs_ticks_on() -> None:
+    line = Line()
+    assert line.ticks(range(1, 11)) == list(range(1, 11))
+    assert line.ticks(range(11, 21), -HOUR) == list(range(11, 21))
+    assert line.datagrams.replaced == 0
+
+
+@pytest.mark.parametrize(("period", "unheard"), [(0.001, 1000), (0.1, 10), (0.5, 3), (2.0, 3)])
+def test_a_sender_that_starts_anew_with_its_clock_set_back_is_followed_after_a_second(
+    period: float, unheard: int
+) -> None:
+    line = Line()
+    line.ticks(range(4000, 4051), period=period)
+    taken = line.ticks(range(1, 2001), -HOUR, period)
+    assert taken == list(range(taken[0], 2001))
+    assert unheard <= taken[0] <= unheard + 2
+    assert line.datagrams.replaced == 1
+
+
+def test_copies_and_losses_on_the_way_do_not_keep_a_later_sender_out() -> None:
+    line = Line()
+    line.ticks(range(1, 51))
+    taken = line.ticks([1, 1, 3, 3, 2, 5, 5, 4, 7, 7, 7, 8, 12, 11, 13, 14, 15, 16], -HOUR)
+    assert taken == [8, 12, 13, 14, 15, 16]
+
+
+def test_one_that_a_stranger_made_up_stops_the_world_for_a_second_only() -> None:
+    line = Line()
+    line.ticks(range(1, 13))
+    assert line.datagrams.is_tick(datagram(2**63 - 1, 50 * 365 * 24 * HOUR), line.now)
+    assert line.ticks(range(13, 40)) == list(range(23, 40))
+
+
+def test_copies_of_many_seconds_are_no_later_sender() -> None:
+    line = Line()
+    line.ticks(range(1, 61))
+    assert line.ticks(range(1, 61)) == []
+    assert line.ticks(range(1, 11), HOUR) == list(range(1, 11))
+    assert line.ticks(range(1, 61)) == []  # and of an earlier sender, whose sequences are higher
+    assert line.datagrams.replaced == 0
+
+
+@given(st.randoms(use_true_random=False))
+def test_datagrams_that_are_overtaken_or_doubled_never_tick(draw: Random) -> None:
+    line = Line()
+    on_the_way = [number for number in range(1, 201) for _ in range(draw.choice([0, 1, 1, 1, 2]))]
+    on_the_way.sort(key=lambda number: number + draw.uniform(0, 5))
+    highest = 0
+    for number in on_the_way:
+        assert line.ticks([number]) == ([number] if number > highest else [])
+        highest = max(highest, number)
+    assert line.datagrams.replaced == 0
+
+
+@pytest.mark.parametrize("period", [0.05, 1.0, 5.0])
+def test_of_two_senders_at_a_time_the_newer_is_followed_alone(period: float) -> None:
+    line = Line()
+    taken = line.together({0.0: range(1000, 1100), -HOUR: range(1, 101)}, period)
+    assert taken == {0.0: list(range(1000, 1100)), -HOUR: []}
+    assert line.datagrams.replaced == 0
+    assert line.ticks(range(101, 140), -HOUR, period)[-1] == 139  # the newer one has gone
+
+
+def test_a_late_one_of_the_sender_before_does_not_lock_the_later_one_out() -> None:
+    line = Line()
+    line.ticks(range(1, 51))
+    assert line.ticks(range(1, 21), -HOUR)[-1] == 20
+    line.ticks([99])
+    assert line.ticks(range(21, 60), -HOUR)[-1] == 59
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"hello",
+        b"[]",
+        b"\xff\xfe",
+        b"{}",
+        b'{"sequence": 1}',
+        b'{"sequence": 1, "timestamp": "noon"}',
+        b"[" * 2000,
+        datagram("1"),
+        datagram(1.5),
+        datagram(0),
+        datagram(-3),
+        datagram(2**63),
+        datagram(True),
+        datagram(None),
+    ],
+)
+def test_malformed_datagrams_are_counted_and_ignored(data: bytes) -> None:
+    datagrams = Datagrams()
+    assert not datagrams.is_tick(data, 0.0)
+    assert (datagrams.accepted, datagrams.ignored) == (0, 1)
+    assert datagrams.is_tick(datagram(1), 0.0)
+
+
+def test_more_fields_and_times_without_offset_are_welcome() -> None:
+    datagrams = Datagrams()
+    assert datagrams.is_tick(b'{"sequence": 4, "timestamp": "2026-01-31T12:00:00", "mode": "pace"}', 0.0)
+
+
+def test_times_at_the_ends_of_the_calendar_are_times() -> None:
+    datagrams = Datagrams()
+    for sequence, time in enumerate(("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"), start=1):
+        assert datagrams.is_tick(json.dumps({"sequence": sequence, "timestamp": time}).encode(), 0.0)
