@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 import pytest
 
-from rattle.clients.addresses import read_address, without_credentials
+from rattle.clients.addresses import read_address
 from rattle.clients.agent_client import AgentClient, AsyncAgentClient, Limits
 from rattle.clients.errors import ClientError
 from rattle.clients.remote_worlds import Patience, RemoteWorlds, ask_spec
@@ -229,10 +229,3 @@ def test_worlds_are_played_by_requests_where_upgrades_are_dropped(caplog: pytest
     said = [record.getMessage() for record in caplog.records if "no WebSocket passes" in record.getMessage()]
     assert len(said) == 1
     assert "proxy_set_header Upgrade $http_upgrade" in said[0]
-
-
-def test_parts_of_an_address() -> None:
-    address = read_address("https://u:p@[::1]:8443/under/")
-    assert (address.url, address.host, address.port) == ("https://[::1]:8443/under", "::1", 8443)
-    assert (address.authority, address.prefix, address.tls) == ("[::1]:8443", "/under", True)
-    assert without_credentials("http://u:p@h/\x1b[1m\n") == "http://h/ [1m"

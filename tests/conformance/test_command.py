@@ -51,7 +51,7 @@ def test_no_server_is_2_and_says_so() -> None:
 def test_what_is_no_address_is_2() -> None:
     result = invoke("ftp://somewhere")
     assert result.exit_code == 2
-    assert "is not an address" in result.output
+    assert "is no server's address" in result.output
 
 
 def test_a_silent_server_is_2() -> None:

@@ -1,75 +1,27 @@
-"""Where a server is, read once for all clients: its address, its credentials, and how messages show it.
+"""What all clients of servers do alike: read addresses, check certificates, and tell redirects from answers.
 
 No client takes a proxy from the environment, so that `http_proxy` changes nothing: servers are often on this machine.
 """
 
 from __future__ import annotations
 
-import re
 import ssl
-from base64 import b64encode
-from dataclasses import dataclass
 from functools import cache
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import urljoin
 
+from rattle.addresses import ServerAddress, parse_address, without_credentials
 from rattle.clients.errors import BadAnswer, ClientError
-from rattle.text import one_line
 
 #: A channel option of gRPC, which takes proxies from the environment otherwise.
 GRPC_WITHOUT_PROXY = ("grpc.enable_http_proxy", 0)
 
 
-@dataclass(frozen=True)
-class ServerAddress:
-    """The parts of a server's URL; `url` is without credentials and goes into messages.
-
-    `authority` is what the Host header says, `prefix` what stands before every path, and `authorization` the value of
-    the header of that name, None where the URL holds no credentials.
-    """
-
-    url: str
-    tls: bool
-    host: str
-    port: int
-    authority: str
-    prefix: str
-    authorization: str | None
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Return the headers that carry the credentials."""
-        return {"Authorization": self.authorization} if self.authorization else {}
-
-
 def read_address(url: str) -> ServerAddress:
     """Return the parts of a URL such as http://HOST:PORT/PREFIX; raises ClientError for what is none."""
-    wrong = f"'{without_credentials(url)}' is no server's address: write it as http://HOST:PORT"
     try:
-        parts = urlsplit(url)
-        host = parts.hostname
-    except ValueError:
-        raise ClientError(wrong) from None
-    if parts.scheme not in ("http", "https") or not host or not url.isprintable() or " " in url:
-        raise ClientError(wrong)
-    try:
-        port = parts.port
-    except ValueError:
-        raise ClientError(f"'{without_credentials(url)}' has a port that is no number from 0 to 65535") from None
-    authority, prefix, tls = parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), parts.scheme == "https"
-    return ServerAddress(
-        url=f"{parts.scheme}://{authority}{prefix}",
-        tls=tls,
-        host=host,
-        port=(443 if tls else 80) if port is None else port,
-        authority=authority,
-        prefix=prefix,
-        authorization=_basic(parts.username, parts.password),
-    )
-
-
-def without_credentials(url: str) -> str:
-    """Return a URL as it may be shown: printable, and without the user and password in it."""
-    return one_line(re.sub(r"^(\w+://)?.*@", r"\1", url, flags=re.DOTALL), 200)
+        return parse_address(url)
+    except ValueError as error:
+        raise ClientError(str(error)) from None
 
 
 def check_status(url: str, path: str, status: int, location: str | None, *, allowed: tuple[int, ...] = (200,)) -> None:
@@ -86,10 +38,3 @@ def check_status(url: str, path: str, status: int, location: str | None, *, allo
 def tls_context() -> ssl.SSLContext:
     """Return how certificates are checked: by those of the system, or of SSL_CERT_FILE."""
     return ssl.create_default_context()
-
-
-def _basic(user: str | None, password: str | None) -> str | None:
-    if user is None:
-        return None
-    pair = f"{unquote(user)}:{unquote(password or '')}"
-    return f"Basic {b64encode(pair.encode()).decode()}"

@@ -15,7 +15,8 @@ from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.uri import WebSocketURI
 
-from rattle.clients.addresses import ServerAddress, tls_context
+from rattle.addresses import ServerAddress
+from rattle.clients.addresses import tls_context
 
 _READ_BYTES = 2**18
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rattle.addresses import CREDENTIALS_VARIABLE
 from rattle.errors import RattleError
 from rattle.text import one_line
 
@@ -58,7 +59,8 @@ def refusal(status: int, problem: Mapping[str, Any] | None) -> Refused:
     detail = one_line(problem.get("detail") or problem.get("error") or problem.get("title") or "", _LONGEST_DETAIL)
     if status in (401, 403):
         said = f" and said: {detail}" if detail else ""
-        detail = f"the server answered {status}{said}: it wants credentials, as in http://USER:PASSWORD@HOST:PORT"
+        detail = f"the server answered {status}{said}: it wants credentials, as in "
+        detail += f"http://USER:PASSWORD@HOST:PORT, or in {CREDENTIALS_VARIABLE}"
     field = problem.get("field")
     return Refused(
         detail or f"the server answered {status} without saying why",

@@ -195,7 +195,7 @@ def garbage(target: Target) -> None:
 def many(target: Target) -> None:
     """Fifty readers that hang up at once."""
     snake = target.new_snake()
-    head = f"GET {target.prefix}/snake/{snake} HTTP/1.1\r\nHost: {target.authority}\r\n\r\n".encode()
+    head = f"{target.head('GET', f'/snake/{snake}')}\r\n".encode()
     for _ in range(50):
         send_and_leave(target, head)
     target.request("POST", "/reset").object()

@@ -336,8 +336,7 @@ def apart(target: Target) -> None:
 def half_close(target: Target) -> None:
     """The server may go on or hang up; other requests are answered."""
     with open_socket(target) as connection:
-        head = f"GET {target.prefix}/snake/{target.new_snake()} HTTP/1.1\r\nHost: {target.authority}\r\n\r\n"
-        connection.sendall(head.encode())
+        connection.sendall(f"{target.head('GET', f'/snake/{target.new_snake()}')}\r\n".encode())
         connection.shutdown(socket.SHUT_WR)
         connection.recv(4096)
     target.request("POST", "/reset").object()

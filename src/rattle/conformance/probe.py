@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from rattle.addresses import CREDENTIALS_VARIABLE
 from rattle.conformance.errors import ConformanceError
 from rattle.conformance.target import Target
 
@@ -24,8 +25,13 @@ def absent_faces(target: Target) -> dict[str, str]:
     """
     import httpx
 
-    with httpx.Client(base_url=target.url, timeout=target.timeout, trust_env=False) as client:
+    with target.client() as client:
         vector, _ = _ask(client, "/v1/spec")
+        if vector in (401, 403):
+            raise ConformanceError(
+                f"{target.url} answers {vector}: it wants credentials, as in http://USER:PASSWORD@HOST:PORT, or in "
+                f"{CREDENTIALS_VARIABLE}"
+            )
         agent, code = _ask(client, f"/snake/{PROBE}")
         if agent == 200:
             with suppress(httpx.HTTPError):  # the probe has joined; a check will say what is wrong with the reset

@@ -10,16 +10,17 @@ from rattle.conformance.target import Target
 
 def open_socket(target: Target) -> socket.socket:
     """Connect to the server; every wait on the socket ends with the target's time-out."""
-    plain = socket.create_connection((target.host, target.port), timeout=target.timeout)
-    if not target.tls:
+    address = target.address
+    plain = socket.create_connection((address.host, address.port), timeout=target.timeout)
+    if not address.tls:
         return plain
-    return ssl.create_default_context().wrap_socket(plain, server_hostname=target.host)
+    return ssl.create_default_context().wrap_socket(plain, server_hostname=address.host)
 
 
 def request_bytes(target: Target, method: str, path: str, body: bytes, media_type: str, length: int = -1) -> bytes:
     """Return a request as bytes; `length` is the Content-Length that it claims, -1 for the true one."""
     head = (
-        f"{method} {target.prefix}{path} HTTP/1.1\r\nHost: {target.authority}\r\n"
+        f"{target.head(method, path)}"
         f"Content-Type: {media_type}\r\nContent-Length: {len(body) if length < 0 else length}\r\n\r\n"
     )
     return head.encode() + body

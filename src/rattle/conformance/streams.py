@@ -128,8 +128,7 @@ class Reader:
             self.changed.notify_all()
 
     def _read_lines(self, connection: socket.socket) -> str:
-        head = f"GET {self.target.prefix}{self.path} HTTP/1.1\r\nHost: {self.target.authority}\r\n"
-        connection.sendall(f"{head}Accept: application/x-ndjson, */*\r\n\r\n".encode())
+        connection.sendall(f"{self.target.head('GET', self.path)}Accept: application/x-ndjson, */*\r\n\r\n".encode())
         response = http.client.HTTPResponse(connection, method="GET")
         response.begin()
         connection.settimeout(None)  # a stream may be silent for long; `close` wakes the thread

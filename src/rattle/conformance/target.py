@@ -6,13 +6,16 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from rattle.addresses import parse_address
 from rattle.conformance.checks import Failed, expect, fail, kind, shorten
 from rattle.conformance.errors import ConformanceError
+
+if TYPE_CHECKING:
+    import httpx
 
 T = TypeVar("T")
 
@@ -99,30 +102,39 @@ class Target:
 
     def __init__(self, url: str, timeout: float = 5.0) -> None:
         try:
-            parts = urlsplit(url if "://" in url else f"http://{url}")
-        except ValueError:
-            raise ConformanceError(f"{url} is not an address: give one like http://127.0.0.1:5000") from None
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConformanceError(f"{url} is not an address: give one like http://127.0.0.1:5000")
-        try:
-            port = parts.port
-        except ValueError:
-            raise ConformanceError(f"{url} has a port that is no number from 0 to 65535") from None
-        self.url = parts._replace(query="", fragment="").geturl().rstrip("/")
-        self.host = parts.hostname
-        #: What the Host header says: name and port, an IPv6 address in brackets.
-        self.authority = parts.netloc.rpartition("@")[2]
-        self.tls = parts.scheme == "https"
-        self.port = port or (443 if self.tls else 80)
-        self.prefix = parts.path.rstrip("/")
+            self.address = parse_address(url if "://" in url else f"http://{url}")
+        except ValueError as error:
+            raise ConformanceError(str(error)) from None
+        self.url = self.address.url  # as it is shown: without credentials
         self.timeout = timeout
         self.evidence: list[str] = []
         #: Two runs of the checker must not take each other's snakes for their own.
         self._snakes = (f"check-{secrets.token_hex(3)}-{number}" for number in count(1))
         self._facts: dict[Callable[[Target], Any], tuple[Any, list[str]]] = {}
+        self._client = self.client()
+
+    @property
+    def websocket_url(self) -> str:
+        """Return the URL below which WebSockets are."""
+        return f"ws{self.url.removeprefix('http')}"
+
+    def client(self) -> httpx.Client:
+        """Return a client of ordinary requests, with the credentials that the server may want."""
         import httpx  # the checks are listed where it is not installed too
 
-        self._client = httpx.Client(base_url=self.url, timeout=timeout, follow_redirects=False, trust_env=False)
+        return httpx.Client(
+            base_url=self.url,
+            timeout=self.timeout,
+            headers=self.address.headers,
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    def head(self, method: str, path: str) -> str:
+        """Return the first lines of a request that is sent over a plain socket; more headers may follow."""
+        address = self.address
+        lines = (f"{method} {address.prefix}{path} HTTP/1.1", f"Host: {address.authority}")
+        return "".join(f"{line}\r\n" for line in (*lines, *(f"{key}: {val}" for key, val in address.headers.items())))
 
     def close(self) -> None:
         """Close the connections."""

@@ -88,21 +88,31 @@ class Line:
 @contextmanager
 def _open(target: Target, opened: Session) -> Iterator[Line]:
     from websockets.exceptions import InvalidStatus, WebSocketException
-    from websockets.sync.client import connect
 
     if "websocket" not in target.fact(spec)["features"]:
         skip("the server does not have the feature websocket")
-    address = f"{target.url.replace('http', 'ws', 1)}{opened.path}/ws"
+    address = f"{target.websocket_url}{opened.path}/ws"
     try:
-        connection = connect(
-            address, max_size=None, proxy=None, open_timeout=target.timeout, close_timeout=target.timeout
-        )
+        connection = _connect(target, address)
     except InvalidStatus as error:
         fail(f"GET {opened.path}/ws does not upgrade to a WebSocket: status {error.response.status_code}")
     except (OSError, WebSocketException) as error:
         fail(f"GET {opened.path}/ws does not upgrade to a WebSocket: {error}")
     with connection:
         yield Line(target, opened, connection)
+
+
+def _connect(target: Target, address: str) -> ClientConnection:
+    from websockets.sync.client import connect
+
+    return connect(
+        address,
+        additional_headers=target.address.headers,
+        max_size=None,
+        proxy=None,
+        open_timeout=target.timeout,
+        close_timeout=target.timeout,
+    )
 
 
 def _expect_no_problem(body: dict[str, Any], what: str) -> None:
@@ -186,12 +196,11 @@ def order(target: Target) -> None:
 def unknown(target: Target) -> None:
     """With 404, or by closing it at once."""
     from websockets.exceptions import ConnectionClosed, InvalidStatus
-    from websockets.sync.client import connect
 
-    address = f"{target.url.replace('http', 'ws', 1)}/v1/sessions/rattle-none/ws"
+    address = f"{target.websocket_url}/v1/sessions/rattle-none/ws"
     target.note(f"a WebSocket to {address}")
     try:
-        with connect(address, open_timeout=target.timeout, close_timeout=target.timeout, proxy=None) as connection:
+        with _connect(target, address) as connection:
             connection.recv(timeout=target.timeout)
     except InvalidStatus as error:
         status = error.response.status_code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, get_args
 
@@ -11,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from rattle.addresses import hide_credentials
 from rattle.envs.errors import EnvError
-from rattle.text import one_line
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -177,8 +176,7 @@ def _shown(found: Any) -> str:
         return "a list"
     if found is None or isinstance(found, bool):
         return {None: "null", True: "true", False: "false"}[found]
-    text = f"'{found}'" if isinstance(found, str) else str(found)
-    text = one_line(re.sub(r"//[^/@]*@", "//…@", text))
+    text = hide_credentials(f"'{found}'" if isinstance(found, str) else str(found))
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
 
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from rattle.addresses import credentials_for_children
 from rattle.launch.stderr import Messages
 from rattle.launch.supervisor import Action, Note, Send, Start, Supervisor
 from rattle.launch.text_log import TextLog
@@ -49,6 +50,7 @@ class Processes:
         self._changed = asyncio.Event()
         # The settings of the experiment hold what the environment variables said already.
         self._environment = {name: v for name, v in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
+        self._environment |= credentials_for_children()
 
     async def run(self) -> None:
         """Run the services until they are stopped or given up; none is left when this returns or raises."""

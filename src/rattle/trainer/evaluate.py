@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rattle.addresses import keep_credentials
 from rattle.analytics.run_directory import RUNS_ROOT, RunDirectory, find_run
 from rattle.envs.philox import derive_seed
 from rattle.envs.registry import make_worlds
@@ -115,8 +116,10 @@ def evaluate(
     world_seed = derive_seed(seed, "evaluation worlds")
     own = policy.environment_settings
     if url is not None:
-        if not url.startswith(("http://", "https://")):
-            raise TrainerError(f"'{url}' is no server's address: write it as http://HOST:PORT")
+        try:
+            url = keep_credentials(url)
+        except ValueError as error:
+            raise TrainerError(str(error)) from None
         env = EnvironmentSection.model_validate({**own, "id": policy.environment, "url": url})
         worlds = serve_worlds(env, episodes, world_seed, 0)
     else:

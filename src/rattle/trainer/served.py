@@ -54,7 +54,7 @@ def _options(env: EnvironmentSection, server: ServerSpec) -> dict[str, Any]:
     changes = {key: value for key, value in env.own_settings.items() if server.settings.get(key, ...) != value}
     if changes and "options" not in server.features:
         names = ", ".join(f"env.{key}" for key in changes)
-        raise SettingsError(f"{_shown(env)} plays with settings of its own and cannot be told {names}: leave them out")
+        raise SettingsError(f"{env.url} plays with settings of its own and cannot be told {names}: leave them out")
     return changes
 
 
@@ -65,7 +65,7 @@ def _ask(env: EnvironmentSection, stop: threading.Event | None = None) -> Server
 
     server = ask_spec(str(env.url), _patience(env, stop))
     if "id" in env.model_fields_set and env.id != server.environment:
-        raise SettingsError(f"env.id is '{env.id}', but {_shown(env)} serves '{server.environment}': leave env.id out")
+        raise SettingsError(f"env.id is '{env.id}', but {env.url} serves '{server.environment}': leave env.id out")
     return server
 
 
@@ -73,9 +73,3 @@ def _patience(env: EnvironmentSection, stop: threading.Event | None) -> Patience
     from rattle.clients.remote_worlds import Patience
 
     return Patience(retry_seconds=env.wait_seconds, stop=stop)
-
-
-def _shown(env: EnvironmentSection) -> str:
-    from rattle.clients.addresses import without_credentials
-
-    return without_credentials(str(env.url))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
+from rattle.addresses import keep_credentials
 from rattle.envs.validation import StrictSettings
 from rattle.learning.algorithms import A2C, AlgorithmSettings
 from rattle.policies.spec import Activation
+
+#: A server's URL, which holds no credentials once it is read: `rattle.addresses` keeps those, and no run stores any.
+ServerUrl = Annotated[str, AfterValidator(keep_credentials)]
 
 #: Sections that may be written as a single value, and the key in them that it is the value of.
 SHORT_FORMS = {"sync": "mode", "algorithm": "id"}
@@ -25,11 +29,11 @@ class EnvironmentSection(StrictSettings):
         "any PettingZoo module with a parallel_env.",
     )
     worlds: int = Field(1024, ge=1, le=2**20, description="Worlds that are played side by side.")
-    url: str | None = Field(
+    url: ServerUrl | None = Field(
         None,
-        pattern=r"^https?://",
         examples=["http://127.0.0.1:5000"],
-        description="Play in the environment server at this address; null: in this process.",
+        description="Play in the environment server at this address; null: in this process. Credentials in it "
+        "are sent and not stored: a resume takes them from RATTLE_CREDENTIALS.",
     )
     wait_seconds: float = Field(60.0, ge=0, description="How long to wait for an environment server that is away.")
 
@@ -102,8 +106,11 @@ class InferenceSection(StrictSettings):
         min_length=1,
         description="Addresses of the Training services: policy i is trained by number i modulo their count.",
     )
-    envs: tuple[Annotated[str, Field(pattern=r"^https?://")], ...] = Field(
+    envs: tuple[ServerUrl, ...] = Field(
         ("http://127.0.0.1:5000",), min_length=1, description="URLs of the Env services, which actors take in turn."
+    )
+    any_env: bool = Field(
+        False, description="Whether actors that are added over REST may play at URLs that `envs` does not name."
     )
     index: int = Field(0, ge=0, description="Which of the topology.inference processes this is.")
     api: Literal["vector", "agent"] = Field(

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from rattle.addresses import CREDENTIALS_VARIABLE, hide_credentials
 from rattle.envs.errors import EnvError
 from rattle.envs.registry import validate
 from rattle.envs.validation import complaint
@@ -40,13 +41,15 @@ def load_settings(
     """
     values = read_yaml(path) if path else deepcopy(dict(default or {}))
     for name, text in (environ or {}).items():
-        if name.startswith(ENVIRONMENT_PREFIX) and text.strip():
+        if name.startswith(ENVIRONMENT_PREFIX) and name != CREDENTIALS_VARIABLE and text.strip():
             key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
             _put(values, key, _parse(text, name))
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
-            raise SettingsError(f"--set {one_line(override)}: write it as key=value, such as --set env.width=20")
+            raise SettingsError(
+                f"--set {hide_credentials(override)}: write it as key=value, such as --set env.width=20"
+            )
         if not text.strip():
             raise SettingsError(f"--set {key}=: a value is missing: leave it out, or write {key}=null for nothing")
         _put(values, key, _parse(text, f"--set {key}"))
@@ -112,7 +115,7 @@ def _parse(text: str, source: str) -> Any:
     try:
         return read_value(text)
     except yaml.YAMLError as error:
-        raise SettingsError(f"{source}={one_line(text, 60)}: {_problem(error)}") from None
+        raise SettingsError(f"{source}={one_line(hide_credentials(text), 60)}: {_problem(error)}") from None
 
 
 def _problem(error: Exception) -> str:

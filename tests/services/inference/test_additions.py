@@ -143,6 +143,9 @@ def test_in_mode_async_another_process_s_worlds_may_be_named() -> None:
         ("vector", {"snake": 1}, "snake"),
         ("vector", {"policy_id": "unheard"}, "policy_id"),
         ("vector", {"env_url": "ftp://one"}, "env_url"),
+        ("vector", {"env_url": "http://three"}, "env_url"),
+        ("vector", {"env_url": "http://one/any/path?x=1"}, "env_url"),
+        ("vector", {"env_url": "http://u:hidden@one"}, "env_url"),
         ("agent", {"snake": 8}, "snake"),
         ("agent", {"snake": -1}, "snake"),
         ("agent", {"first_world": 1}, "first_world"),
@@ -154,6 +157,16 @@ def test_what_cannot_be_is_named(api: str, wanted: dict[str, Any], field: str) -
         add(experiment(api=api), [], **wanted)
     assert (caught.value.code, caught.value.field) == ("bad_value", field)
     assert str(caught.value).startswith(f"{field}: ")
+
+
+def test_any_environment_server_may_be_named_where_a_setting_allows_it() -> None:
+    settings = experiment(any_env=True)
+    assert add(settings, [], env_url="http://u:hidden@three:5000").env_url == "http://three:5000"
+    for url in ("ftp://three", "http://three:99999", "http://three\n"):
+        with pytest.raises(RequestError) as caught:
+            add(settings, [], env_url=url)
+        assert caught.value.field == "env_url"
+        assert str(caught.value).isprintable()
 
 
 def test_snakes_in_mode_sync_are_taken_over() -> None:

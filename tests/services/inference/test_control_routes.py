@@ -74,7 +74,7 @@ another_learner = pytest.fixture(new_learner)
 @pytest.fixture(scope="module")
 def vector(learner: LearnerDouble) -> Iterator[Inference]:
     """Two actors of four worlds each."""
-    two = ("training.mode=async", "inference.actors=2")
+    two = ("training.mode=async", "inference.actors=2", "inference.any_env=true")
     with ServiceProcess("env") as env, started(learner, env, *two) as process:
         yield Inference(process, learner, env)
 

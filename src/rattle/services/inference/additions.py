@@ -13,7 +13,9 @@ from itertools import count, groupby
 
 import msgspec
 
+from rattle.addresses import keep_credentials
 from rattle.services.inference.actors import Assignment
+from rattle.text import one_line
 from rattle.trainer.settings import ExperimentSettings
 from rattle.wire.problems import RequestError
 
@@ -46,8 +48,7 @@ def assign(
     policy_id = wanted.policy_id or settings.training.policies[0]
     if policy_id not in settings.training.policies:
         raise _bad("policy_id", f"'{policy_id[:80]}' is not trained; known: {', '.join(settings.training.policies)}")
-    if wanted.env_url is not None and not wanted.env_url.startswith(("http://", "https://")):
-        raise _bad("env_url", "must be written as http://HOST:PORT")
+    env_url = None if wanted.env_url is None else _known_url(settings, wanted.env_url)
     share = [one for one in planned if one.policy_id == policy_id]
     others = [one for one in playing if one.policy_id == policy_id]
     choose = _snake if inference.api == "agent" else _worlds
@@ -59,10 +60,24 @@ def assign(
         name=next(name for n in count(1) if (name := f"{policy_id}-of-{inference.index}-added-{n}") not in names),
         kind=inference.api,
         policy_id=policy_id,
-        env_url=wanted.env_url or min(inference.envs, key=lambda url: players_of[url]),
+        env_url=env_url or min(inference.envs, key=lambda url: players_of[url]),
         first_world=first,
         worlds=worlds,
     )
+
+
+def _known_url(settings: ExperimentSettings, url: str) -> str:
+    """Return the URL, as it may be shown, of a server that actors may be sent to: what it answers is learnt from."""
+    if settings.inference.any_env:
+        try:
+            return keep_credentials(url)
+        except ValueError as error:
+            raise _bad("env_url", str(error)) from None
+    known = settings.inference.envs
+    if url not in known:
+        some = one_line(", ".join(known), 200)
+        raise _bad("env_url", f"must be one of inference.envs ({some}); inference.any_env=true allows others too")
+    return url
 
 
 def _worlds(

@@ -7,7 +7,6 @@ import threading
 from contextlib import closing
 from itertools import pairwise
 
-from rattle.clients.addresses import without_credentials
 from rattle.clients.retries import persevering
 from rattle.envs.errors import WorldsLost
 from rattle.envs.philox import derive_seed
@@ -54,7 +53,7 @@ class VectorActor:
         held = contributions.policy()
         if held is None:
             return
-        control.report("waiting", f"for {without_credentials(self._assignment.env_url)}")
+        control.report("waiting", f"for {self._assignment.env_url}")
         before = control.report_so_far.rollouts
         try:
             collector = self._open(held, contributions.life, control.stop)

@@ -1,0 +1,141 @@
+"""Addresses of servers, read once for all who speak to one, and their credentials, which are kept apart from them.
+
+What is stored, shown or handed to another process never holds a password: settings keep an address without its
+credentials, which this process and the services that it starts look up when they connect.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from base64 import b64encode
+from dataclasses import dataclass, replace
+from urllib.parse import unquote, urlsplit
+
+from rattle.errors import RattleError
+from rattle.text import one_line
+
+#: The environment variable with credentials: addresses that hold them, apart by blanks.
+CREDENTIALS_VARIABLE = "RATTLE_CREDENTIALS"
+
+#: By address without credentials: the same address with those that were told to this process. Nothing is removed.
+_kept: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class ServerAddress:
+    """The parts of a server's URL; `url` is without credentials and goes into messages.
+
+    `authority` is what the Host header says, `prefix` what stands before every path, and `authorization` the value of
+    the header of that name, None where no credentials are known.
+    """
+
+    url: str
+    tls: bool
+    host: str
+    port: int
+    authority: str
+    prefix: str
+    authorization: str | None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return the headers that carry the credentials."""
+        return {"Authorization": self.authorization} if self.authorization else {}
+
+    def is_below(self, other: ServerAddress) -> bool:
+        """Whether this is an address of the same server, at the other's path or below it."""
+        same = (self.tls, self.host, self.port) == (other.tls, other.host, other.port)
+        return same and (self.prefix + "/").startswith(other.prefix + "/")
+
+
+def parse_address(url: str) -> ServerAddress:
+    """Return the parts of a URL such as http://HOST:PORT/PREFIX; its credentials are those in it, or the known ones.
+
+    Raises ValueError for what is no such URL, and RattleError where the environment variable cannot be read.
+    """
+    address = _parse(url)
+    if address.authorization is not None:
+        return address
+    known = [other for other in map(_parse, _known()) if address.is_below(other)]
+    nearest = max(known, key=lambda other: len(other.prefix), default=address)
+    return replace(address, authorization=nearest.authorization)
+
+
+def keep_credentials(url: str) -> str:
+    """Return a URL without the credentials in it, and keep those: who connects to it later sends them all the same.
+
+    Raises ValueError for what is no URL of a server.
+    """
+    address = _parse(url)
+    if address.authorization is None:
+        return url
+    _kept[address.url] = url
+    return address.url
+
+
+def credentials_for_children() -> dict[str, str]:
+    """Return the environment variable that tells other processes all credentials that this one knows."""
+    known = " ".join(_known())
+    return {CREDENTIALS_VARIABLE: known} if known else {}
+
+
+def without_credentials(url: str) -> str:
+    """Return a URL, or what should be one, as it may be shown: printable, and without the user and password in it."""
+    return one_line(re.sub(r"^([\w+.-]+://)?.*@", r"\1", url, flags=re.DOTALL), 200)
+
+
+def hide_credentials(text: str) -> str:
+    """Return a text without the user and password of a URL in it, on one line."""
+    return one_line(re.sub(r"://.*@", "://…@", text, flags=re.DOTALL))
+
+
+def _parse(url: str) -> ServerAddress:
+    wrong = f"'{without_credentials(url)}' is no server's address: write it as http://HOST:PORT"
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        raise ValueError(wrong) from None
+    if parts.scheme not in ("http", "https") or not host or not url.isprintable() or " " in url:
+        raise ValueError(wrong)
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"'{without_credentials(url)}' has a port that is no number from 0 to 65535") from None
+    authority, prefix, tls = parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), parts.scheme == "https"
+    return ServerAddress(
+        url=f"{parts.scheme}://{authority}{prefix}",
+        tls=tls,
+        host=host,
+        port=(443 if tls else 80) if port is None else port,
+        authority=authority,
+        prefix=prefix,
+        authorization=_basic(parts.username, parts.password),
+    )
+
+
+def _known() -> list[str]:
+    """List the URLs with credentials that this process was told: in its settings, and by its environment."""
+    told = os.environ.get(CREDENTIALS_VARIABLE, "").split()
+    for url in told:
+        if not _holds_credentials(url):
+            raise RattleError(
+                f"{CREDENTIALS_VARIABLE} holds something that is no address with credentials: write it as "
+                "http://USER:PASSWORD@HOST:PORT, and several of them apart by blanks"
+            )
+    return list(({_parse(url).url: url for url in told} | _kept).values())  # what the settings say wins
+
+
+def _holds_credentials(url: str) -> bool:
+    try:
+        return _parse(url).authorization is not None
+    except ValueError:
+        return False
+
+
+def _basic(user: str | None, password: str | None) -> str | None:
+    if not user and not password:
+        return None
+    pair = f"{unquote(user or '')}:{unquote(password or '')}"
+    return f"Basic {b64encode(pair.encode()).decode()}"
