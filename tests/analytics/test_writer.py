@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rattle.analytics.errors import AnalyticsError
-from rattle.analytics.writer import TableWriter, replacing, write_atomically
+from rattle.analytics.writer import TableWriter, replacing, write_atomically, write_together
 
 
 def test_rows_reach_the_file_at_a_flush(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_rows_reach_the_file_at_a_flush(tmp_path: Path) -> None:
     writer.write([{"a": 1}, {"a": 2}])
     path = tmp_path / "table" / "one.jsonl"
     assert path.read_bytes() == b""
-    assert writer.flush(sync=True) == path.stat().st_size == 16
+    assert writer.flush() == path.stat().st_size == 16
     assert path.read_text() == '{"a":1}\n{"a":2}\n'
     writer.close()
 
@@ -110,7 +110,7 @@ def test_a_block_that_fails_replaces_nothing(tmp_path: Path) -> None:
 
 
 def test_an_impossible_place_is_named(tmp_path: Path) -> None:
-    with pytest.raises(AnalyticsError, match=r"cannot write .*missing/file: No such file or directory"):
+    with pytest.raises(AnalyticsError, match=r"cannot write .*missing/file: there is no folder .*missing"):
         write_atomically(tmp_path / "missing" / "file", b"")
 
 
@@ -170,3 +170,16 @@ def test_a_file_that_may_not_grow_keeps_its_content(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == b"old"
     assert (tmp_path / "one.jsonl").read_text() == '{"a":1}\n'
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "one.jsonl"]
+
+
+def test_files_are_replaced_together_or_not_at_all(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "folder" / "other"
+    one.write_bytes(b"old")
+    with pytest.raises(AnalyticsError, match="other: there is no folder"):
+        write_together({one: b"new", other: b"new"})
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+    assert one.read_bytes() == b"old"
+    other.parent.mkdir()
+    write_together({one: b"new", other: b"newer"})
+    assert (one.read_bytes(), other.read_bytes()) == (b"new", b"newer")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["folder", "one", "other"]

@@ -24,6 +24,7 @@ from rattle.trainer.errors import TrainerError
 from rattle.trainer.progress import Summary
 from rattle.trainer.run_tables import read_run_row
 from rattle.trainer.runs import resume, train
+from rattle.trainer.storing import CheckpointStore
 from tests.trainer.conftest import RATTLE, Silence, read_rows, small_settings
 
 TrainSmall = Callable[..., tuple[Summary, RunDirectory]]
@@ -55,6 +56,7 @@ def test_bad_numbers_stop_the_run_and_keep_the_last_good_checkpoint(
     tmp_path: Path, poisoned: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rattle.trainer.clock.PAUSE", 0.0)
+    monkeypatch.setattr(CheckpointStore, "is_idle", property(lambda store: store.wait() or True))
     every_update = "train.checkpoint_seconds=0.000001"
     settings = small_settings(f"env={{id: '{poisoned}', worlds: 2}}", "algorithm.ticks=16", every_update)
     with pytest.raises(LearningError, match=r"update 13: .*nan"):

@@ -22,18 +22,29 @@ from tests.trainer.conftest import RATTLE
 TrainSmall = Callable[..., tuple[Summary, RunDirectory]]
 
 
-def test_a_slow_disk_is_asked_for_fewer_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that clocks read."""
     now = [100.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_checkpoints_take_a_small_share_of_the_processor(now: list[float]) -> None:
     clock = Clock(0.0, Limits(None, None), 0.5)
     now[0] += 1
-    assert clock.checkpoint_due()
-    now[0] += 2  # it takes two seconds
-    clock.stored()
+    assert clock.checkpoint_due(0.0, 0.0)
     now[0] += 19
-    assert not clock.checkpoint_due()
+    assert not clock.checkpoint_due(seconds=2.0, cost=2.0)
     now[0] += 1
-    assert clock.checkpoint_due()
+    assert clock.checkpoint_due(seconds=2.0, cost=2.0)
+
+
+def test_no_checkpoint_is_begun_that_the_end_would_have_to_wait_for(now: list[float]) -> None:
+    clock = Clock(0.0, Limits(None, 10.0), 0.5)
+    now[0] += 8.5
+    assert not clock.checkpoint_due(seconds=2.0, cost=0.01)
+    assert clock.checkpoint_due(seconds=1.0, cost=0.01)
 
 
 @pytest.mark.parametrize(("ignored", "status"), [(False, "interrupted"), (True, "finished")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.schema import STEPS
 from rattle.analytics.writer import storing, write_atomically
 
@@ -78,11 +79,26 @@ class StepsWriter:
 
         Raises AnalyticsError when the disk does not take it; then nothing has changed and it may be tried again.
         """
-        if self._episodes:
-            write_atomically(self._path(self._count), _parquet(self._episodes))
-            self._count += 1
-            self._episodes.clear()
-        return self._count
+        episodes = self._episodes
+        count, store = self.begin_flush()
+        try:
+            store()
+        except AnalyticsError:
+            self._count, self._episodes = self._count - 1, episodes
+            raise
+        return count
+
+    def begin_flush(self) -> tuple[int, Callable[[], None]]:
+        """Return `count` as it will be, and what stores the episodes added so far; another thread may call it.
+
+        Episodes that are added from now on go to the next file.
+        """
+        episodes, self._episodes = self._episodes, []
+        if not episodes:
+            return self._count, lambda: None
+        path = self._path(self._count)
+        self._count += 1
+        return self._count, lambda: write_atomically(path, _parquet(episodes))
 
     def discard_after(self, count: int, *, keep: bool = False) -> None:
         """Delete what was written after `count` files, and what was not stored yet: a resume plays it again.

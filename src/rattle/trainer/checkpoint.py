@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from rattle.analytics.run_directory import RunDirectory
-from rattle.analytics.writer import write_atomically
+from rattle.analytics.writer import storing
 from rattle.policies.errors import PolicyError
 from rattle.policies.file import dump_tensors, load_tensors
 from rattle.text import one_line
@@ -39,8 +39,8 @@ def join_parts(parts: Mapping[str, Mapping[str, NDArray[Any]]]) -> dict[str, NDA
     return {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
 
 
-def save_checkpoint(directory: RunDirectory, checkpoint: Checkpoint, run_id: str, update: int, keep: int) -> Path:
-    """Write a checkpoint, then delete all but the newest `keep`; a failed write leaves the earlier ones."""
+def dump_checkpoint(checkpoint: Checkpoint, run_id: str, update: int) -> bytes:
+    """Return the file of a checkpoint that was taken of a run after an update."""
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
@@ -48,14 +48,21 @@ def save_checkpoint(directory: RunDirectory, checkpoint: Checkpoint, run_id: str
         "update": str(update),
         "numbers": json.dumps(dict(checkpoint.numbers), sort_keys=True),
     }
-    directory.checkpoints.mkdir(exist_ok=True)
-    path = directory.checkpoints / _name(update)
-    write_atomically(path, dump_tensors(checkpoint.tensors, metadata))
-    for old in list_checkpoints(directory)[:-keep]:
-        old.unlink()
-    for unfinished in directory.checkpoints.glob(".*.safetensors"):
-        unfinished.unlink()  # of a process that was killed: only one may write here
-    return path
+    return dump_tensors(checkpoint.tensors, metadata)
+
+
+def checkpoint_file(directory: RunDirectory, update: int) -> Path:
+    """Return where the checkpoint of an update is kept."""
+    return directory.checkpoints / _name(update)
+
+
+def drop_checkpoints(directory: RunDirectory, keep: int) -> None:
+    """Delete all checkpoints but the newest `keep`, and what processes that were killed have left half written."""
+    with storing(directory.checkpoints):
+        for old in list_checkpoints(directory)[:-keep]:
+            old.unlink()
+        for unfinished in directory.checkpoints.glob(".*.safetensors"):
+            unfinished.unlink()  # only one process may write here
 
 
 def list_checkpoints(directory: RunDirectory) -> list[Path]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 #: Seconds from a start to its first checkpoint, unless they are asked for more often.
 _FIRST_INTERVAL = 1.0
-#: How many times as long as the last checkpoint took learning goes on before the next one.
+#: The next checkpoint comes after at least so many times the seconds that the processor worked for the last one.
 PAUSE = 10.0
 
 
@@ -27,7 +27,6 @@ class Clock:
         self._limits = limits
         self._every = checkpoint_seconds
         self._began = self._checkpointed = self._shown = time.perf_counter()
-        self._storing = 0.0  # seconds that the last checkpoint took
         self._speed = 0.0
 
     def here(self) -> float:
@@ -43,21 +42,20 @@ class Clock:
         steps, seconds = self._limits.steps, self._limits.seconds
         return (steps is not None and env_steps >= steps) or (seconds is not None and self.here() >= seconds)
 
-    def checkpoint_due(self) -> bool:
+    def checkpoint_due(self, seconds: float, cost: float) -> bool:
         """Whether the last checkpoint was long enough ago; counts from now on if so.
 
-        Soon after a start they come more often, so that a process which is killed again and again still gets somewhere.
+        The last one took `seconds`, of which the processor worked for `cost`. Soon after a start they come more often,
+        so that a process which is killed again and again still gets somewhere. None is begun that would be stored only
+        after the command's end: the last checkpoint would have to wait for it.
         """
-        interval = max(min(self._every, max(_FIRST_INTERVAL, self.here() / 4)), PAUSE * self._storing)
-        if time.perf_counter() - self._checkpointed < interval:
-            return False
-        self._checkpointed = time.perf_counter()
-        return True
-
-    def stored(self) -> None:
-        """Take note that the checkpoint is stored that was due: a slow disk is asked for fewer."""
+        interval = max(min(self._every, max(_FIRST_INTERVAL, self.here() / 4)), PAUSE * cost)
         now = time.perf_counter()
-        self._storing, self._checkpointed = now - self._checkpointed, now
+        ends_first = self._limits.seconds is not None and self.here() + seconds > self._limits.seconds
+        if now - self._checkpointed < interval or ends_first:
+            return False
+        self._checkpointed = now
+        return True
 
     def second_passed(self) -> bool:
         """Whether the last call that said so was a second ago."""

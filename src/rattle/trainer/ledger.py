@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from copy import copy
 from dataclasses import dataclass, field
-from math import inf
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from rattle.analytics.run_directory import RunDirectory
-from rattle.analytics.writer import write_atomically
 from rattle.envs.vector import EnvironmentSpec
 from rattle.learning.learner import UpdateMetrics
 from rattle.policies.file import dump_policy
+from rattle.trainer.best_policy import BestPolicy
 from rattle.trainer.build import as_policy, build_learner, policy_spec
-from rattle.trainer.checkpoint import Checkpoint, join_parts, save_checkpoint
+from rattle.trainer.checkpoint import Checkpoint, join_parts
+from rattle.trainer.clock import Clock
 from rattle.trainer.collector import RolloutBuffer
 from rattle.trainer.episode_numbers import EpisodeNumbers
 from rattle.trainer.episodes import EpisodeTracker, FinishedEpisodes, episode_rows
@@ -28,6 +28,10 @@ from rattle.trainer.progress import Status, Summary
 from rattle.trainer.recorder import MOST_TICKS, Recorder
 from rattle.trainer.run_tables import NOTHING, RunTables, now, run_row, write_run_row
 from rattle.trainer.settings import ExperimentSettings
+from rattle.trainer.storing import CheckpointStore, Snapshot
+
+Arrays = Mapping[str, Mapping[str, NDArray[Any]]]  # of a checkpoint, by part and name
+CallersPart = tuple[Arrays, Mapping[str, Any]]  # of a checkpoint: arrays and plain numbers
 
 #: Training that a resume may drop from the tables without a copy, in seconds.
 MOST_SECONDS_CUT = 60.0
@@ -40,15 +44,6 @@ class Counters:
     env_steps: int = 0
     seconds: float = 0.0  # of training, over all resumes
     started: str = field(default_factory=now)
-
-
-@dataclass(frozen=True)
-class BestPolicy:
-    """The version of the policy whose episodes had the highest mean return so far."""
-
-    mean_return: float
-    version: int
-    weights: Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -96,9 +91,8 @@ class RunLedger:
         self.counters = Counters()
         self.learner = build_learner(settings, policy_spec(settings, environment))
         self.tables = RunTables(directory, run_id, settings.name, tensorboard=settings.log.tensorboard)
-        self._best: BestPolicy | None = None
-        self._stored_best: int | None = None  # the version that this process has written, or found written
-        self._played = self.learner.parameters()  # by the version before the next update
+        self._best = BestPolicy(self.learner.parameters())
+        self._store = CheckpointStore(directory, settings, run_id)
         complete_episodes = settings.algorithm.complete_episodes
         agents = environment.agents_per_world
         self.tracker = EpisodeTracker(slots, complete_episodes=complete_episodes)
@@ -123,11 +117,9 @@ class RunLedger:
         self.recorder.restore(checkpoint.part("recorder"))
         self._numbers.restore(checkpoint.part("episode_numbers"))
         numbers = checkpoint.numbers
-        self._played = self.learner.parameters()
-        if numbers.get("best_policy_version") is not None:
-            weights = checkpoint.part("best")
-            self._best = BestPolicy(numbers["best_mean_return"], numbers["best_policy_version"], weights)
+        self._best.restore(checkpoint, self.learner.parameters())
         self.counters = Counters(numbers["env_steps"], numbers["seconds"], numbers["started"])
+        self._store.stored = self.summary("running", hashlib.sha256(self.policy_file()).hexdigest())
 
     def cut_back(self, checkpoint: Checkpoint) -> None:
         """Drop what the tables got after a checkpoint: the run plays it again.
@@ -148,7 +140,7 @@ class RunLedger:
         `speed` is in environment steps a second. The counter of seconds must be up to date.
         """
         self.tracker.remember([self._write_episodes(part) for part in played])
-        self._remember_best(metrics.policy_version - 1)
+        self._best.remember(metrics.policy_version - 1, self.tracker, self.learner.parameters())
         self.counters.env_steps += sum(part.env_steps for part in played)
         ages = [metrics.policy_version - 1 - part.policy_version for part in played]
         self.tables.update(
@@ -178,21 +170,6 @@ class RunLedger:
         """Whether the mean return has reached what the run is to stop at."""
         wanted, reached = self.settings.train.stop_at_return, self.tracker.mean_return
         return wanted is not None and reached is not None and self.tracker.is_representative and reached >= wanted
-
-    def _remember_best(self, version: int) -> None:
-        """Keep the weights of the version that has played last if its mean return is the highest so far."""
-        reached = self.tracker.mean_return
-        so_far = -inf if self._best is None else self._best.mean_return
-        if reached is not None and reached > so_far and self.tracker.is_representative:
-            self._best = BestPolicy(reached, version, self._played)
-        self._played = self.learner.parameters()
-
-    def _store_best(self) -> None:
-        """Write the best policy, unless it is there already."""
-        if self._best is not None and self._best.version != self._stored_best:
-            best = as_policy(self.learner, self.environment, (self._best.version, self._best.weights))
-            write_atomically(self.directory.best_policy, dump_policy(best))
-            self._stored_best = self._best.version
 
     def _write_episodes(self, part: Played) -> FinishedEpisodes:
         for gap in part.gaps:
@@ -224,36 +201,52 @@ class RunLedger:
         if slots.start == 0:
             self.recorder.forget(go_on=go_on)
 
-    def checkpoint(
-        self, status: Status, parts: Mapping[str, Mapping[str, NDArray[Any]]], numbers: Mapping[str, Any]
-    ) -> Summary:
-        """Store everything that decides how the run goes on: the ledger's own, and the caller's parts and numbers."""
-        reach = self.tables.flush()
-        own = {
+    def checkpoint_due(self, clock: Clock) -> bool:
+        """Whether it is time for a checkpoint, and the last one is stored; raises AnalyticsError when that failed."""
+        store = self._store
+        return store.is_idle and clock.checkpoint_due(store.seconds, store.cost)
+
+    def checkpoint(self, status: Status, copy_rest: Callable[[], CallersPart]) -> None:
+        """Begin to store everything that decides how the run goes on: the ledger's own, and the caller's part.
+
+        Waits for the checkpoint before, and raises AnalyticsError when that one failed; then only until all is copied.
+        """
+        self._store.begin(lambda: self._snapshot(status, *copy_rest()))
+
+    def stored(self) -> Summary:
+        """Wait until the last checkpoint is stored, and return what it holds; raises AnalyticsError."""
+        self._store.wait()
+        return self.newest
+
+    @property
+    def newest(self) -> Summary:
+        """Return what the newest stored checkpoint holds; any thread may ask."""
+        return self._store.stored
+
+    def _snapshot(self, status: Status, parts: Arrays, numbers: Mapping[str, Any]) -> Snapshot:
+        reach, sync_tables = self.tables.flush()
+        own: Arrays = {
             "learner": self.learner.state(),
             "tracker": self.tracker.state(),
             "recorder": self.recorder.state(),
             "episode_numbers": self._numbers.state(),
+            "best": self._best.state(),
         }
-        own_numbers: dict[str, Any] = {
+        own_numbers = {
             "env_steps": self.counters.env_steps,
             "seconds": self.counters.seconds,
             "started": self.counters.started,
             "tables": reach,
+            **self._best.numbers(),
         }
-        if self._best is not None:
-            own["best"] = dict(self._best.weights)
-            own_numbers["best_mean_return"] = self._best.mean_return
-            own_numbers["best_policy_version"] = self._best.version
-        checkpoint = Checkpoint(join_parts({**own, **parts}), {**numbers, **own_numbers})
-        keep = self.settings.train.keep_checkpoints
-        save_checkpoint(self.directory, checkpoint, self.run_id, self.learner.version, keep)
-        data = self.policy_file()
-        write_atomically(self.directory.policy, data)
-        self._store_best()
-        summary = self.summary(status, hashlib.sha256(data).hexdigest())
-        write_run_row(self.directory, run_row(self.settings, summary, self.counters.started))
-        return summary
+        best = self._best.new()
+        return Snapshot(
+            checkpoint=Checkpoint(join_parts({**own, **parts}), {**numbers, **own_numbers}),
+            policy=as_policy(self.learner, self.environment),
+            best=None if best is None else as_policy(self.learner, self.environment, best),
+            summary=self.summary(status, ""),
+            sync_tables=sync_tables,
+        )
 
     def policy_file(self) -> bytes:
         """Return the learner's policy as a policy file."""
@@ -261,6 +254,8 @@ class RunLedger:
 
     def fail(self, error: Exception) -> None:
         """Write down that the run has ended in an error, keeping the last checkpoint and policy as they are."""
+        with suppress(Exception):  # whatever became of the last checkpoint must not hide the error
+            self._store.wait()
         cause = "".join(traceback.format_exception(error))
         self.tables.log("run_failed", level="ERROR", error=str(error), traceback=cause)
         policy = self.directory.policy
@@ -283,14 +278,13 @@ class RunLedger:
             mean_episode_length=self.tracker.mean_length,
             policy_version=self.learner.version,
             policy_sha256=policy_sha256,
-            best_mean_return=None if self._best is None else self._best.mean_return,
-            best_policy_version=None if self._best is None else self._best.version,
+            **self._best.numbers(),
         )
 
     def close(self) -> None:
-        """Stop the learner's threads and close the files."""
-        self.learner.close()
-        self.tables.close()
+        """Wait for the last checkpoint, stop the threads and close the files; raises AnalyticsError."""
+        with closing(self.tables), closing(self.learner):
+            self._store.close()
 
 
 def unfit(error: Exception) -> TrainerError:

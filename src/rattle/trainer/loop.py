@@ -15,7 +15,7 @@ from rattle.trainer.build import build_acting_policy, build_collector, warm_up
 from rattle.trainer.checkpoint import Checkpoint
 from rattle.trainer.clock import Clock, Limits
 from rattle.trainer.errors import TrainerError
-from rattle.trainer.ledger import Played, RunLedger, unfit
+from rattle.trainer.ledger import CallersPart, Played, RunLedger, unfit
 from rattle.trainer.progress import Display, Progress, Status, Summary
 from rattle.trainer.recorder import recorded_episodes
 from rattle.trainer.settings import ExperimentSettings
@@ -43,7 +43,7 @@ class TrainingRun:
     def start(self) -> None:
         """Begin from nothing."""
         self.ledger.start()
-        self.checkpoint("running")
+        self._checkpoint("running")
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on exactly where a checkpoint was taken, and drop what the tables got after it.
@@ -100,24 +100,28 @@ class TrainingRun:
             speed = clock.speed(played.env_steps, took)
             self.ledger.write_down(metrics, [played], played.env_steps / took)
             display.update(self._progress(metrics, speed, clock))
-            if clock.checkpoint_due():
-                self.checkpoint("running")
-                clock.stored()
+            if self.ledger.checkpoint_due(clock):
+                self._checkpoint("running")
             elif clock.second_passed():
                 self.ledger.tables.show()
         counters.seconds = clock.total()
         status: Status = "finished" if self._is_over(clock) else "interrupted"
         self.ledger.tables.log(f"run_{status}", update=self.learner.version)
-        return self.checkpoint(status)
+        self._checkpoint(status)
+        return self.ledger.stored()
 
     def _is_over(self, clock: Clock) -> bool:
         return self.ledger.is_good_enough or clock.is_over(self.ledger.counters.env_steps)
 
-    def checkpoint(self, status: Status) -> Summary:
-        """Store everything that decides how the run goes on."""
-        worlds = self._despite_loss(lambda: [batch.state() for batch in self.collector.batches])
-        parts = {f"worlds-{number}": state for number, state in enumerate(worlds)}
-        return self.ledger.checkpoint(status, parts, {"ticks": self.collector.ticks})
+    def _checkpoint(self, status: Status) -> None:
+        """Begin to store everything that decides how the run goes on."""
+
+        def copy() -> CallersPart:
+            worlds = self._despite_loss(lambda: [batch.state() for batch in self.collector.batches])
+            arrays = {f"worlds-{number}": state for number, state in enumerate(worlds)}
+            return arrays, {"ticks": self.collector.ticks}
+
+        self.ledger.checkpoint(status, copy)
 
     def fail(self, error: Exception) -> None:
         """Write down that the run has ended in an error; where the environment failed, what was learnt is kept too.
@@ -125,7 +129,7 @@ class TrainingRun:
         What the learner, the tables and the counters hold is then that of the last whole update.
         """
         if isinstance(error, EnvError):
-            self.ledger.checkpoint("failed", {}, {"ticks": self.collector.ticks, "worlds_failed": True})
+            self.ledger.checkpoint("failed", lambda: ({}, {"ticks": self.collector.ticks, "worlds_failed": True}))
         self.ledger.fail(error)
 
     def close(self) -> None:

@@ -12,12 +12,12 @@ import numpy as np
 
 from rattle.analytics.extras import require
 from rattle.analytics.run_directory import RUNS_ROOT, RunDirectory
-from rattle.analytics.writer import storing, write_atomically
+from rattle.analytics.writer import storing, write_together
 from rattle.envs.philox import derive_seed
 from rattle.envs.vector import VectorWorlds
 from rattle.trainer.errors import TrainerError
 from rattle.trainer.progress import Summary
-from rattle.trainer.run_tables import now, run_row, write_run_row
+from rattle.trainer.run_tables import dump_run_row, now, run_row
 from rattle.trainer.settings import ExperimentSettings
 from rattle.trainer.settings_sources import to_yaml
 from rattle.trainer.worlds import build_worlds
@@ -102,5 +102,5 @@ def store_beginning(directory: RunDirectory, run_id: str, settings: ExperimentSe
     """
     check_unused(directory)
     nothing = Summary.of_nothing_yet(run_id, str(directory.path))
-    write_run_row(directory, run_row(settings, nothing, now()))
-    write_atomically(directory.config, to_yaml(settings).encode())
+    row = dump_run_row(run_row(settings, nothing, now()))
+    write_together({directory.run: row, directory.config: to_yaml(settings).encode()})

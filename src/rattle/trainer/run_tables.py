@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ import msgspec
 from rattle import __version__
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.steps import StepsWriter
-from rattle.analytics.writer import TableWriter, write_atomically
+from rattle.analytics.writer import TableWriter, side_by_side, write_atomically
 from rattle.trainer.errors import TrainerError
 from rattle.trainer.progress import Summary
 from rattle.trainer.settings import ExperimentSettings
@@ -61,14 +61,20 @@ class RunTables:
         """Append an event to `logs`."""
         self._logs.write([log_row(self._run_id, self._experiment, "train", event, level, fields)])
 
-    def flush(self) -> dict[str, int]:
-        """Bring everything to the disk and return how far the tables reach, for `cut_back`."""
-        return {
-            "updates": self._updates.flush(sync=True),
-            "episodes": self._episodes.flush(sync=True),
-            "logs": self._logs.flush(sync=True),
-            "steps": self.steps.flush(),
+    def flush(self) -> tuple[dict[str, int], Callable[[], None]]:
+        """Return how far the tables reach, for `cut_back`, and what brings them to the disk so far.
+
+        Another thread may call that while this one writes on.
+        """
+        steps, store_steps = self.steps.begin_flush()
+        reach = {
+            "updates": self._updates.flush(),
+            "episodes": self._episodes.flush(),
+            "logs": self._logs.flush(),
+            "steps": steps,
         }
+        works = (self._updates.sync, self._episodes.sync, self._logs.sync, store_steps)
+        return reach, lambda: side_by_side(works)
 
     def show(self) -> None:
         """Hand the rows so far to the operating system, so that queries see them."""
@@ -145,7 +151,12 @@ def run_row(settings: ExperimentSettings, summary: Summary, started: str) -> dic
 
 def write_run_row(directory: RunDirectory, row: Mapping[str, Any]) -> None:
     """Replace the run's row of `runs`."""
-    write_atomically(directory.run, msgspec.json.encode(row) + b"\n")
+    write_atomically(directory.run, dump_run_row(row))
+
+
+def dump_run_row(row: Mapping[str, Any]) -> bytes:
+    """Return the content of a run's file of `runs`."""
+    return msgspec.json.encode(row) + b"\n"
 
 
 def read_run_row(directory: RunDirectory) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from rattle.services.training.rollouts import Contribution, RunForm, side_by_sid
 from rattle.trainer.checkpoint import Checkpoint
 from rattle.trainer.clock import Clock, Limits
 from rattle.trainer.ledger import Gap, Played, RunLedger, unfit
-from rattle.trainer.progress import Status, Summary
+from rattle.trainer.progress import Status
 from rattle.trainer.settings import ExperimentSettings
 
 
@@ -78,7 +77,6 @@ class PolicyRun:
         alike = replace(environment, agents_per_world=self.form.agents)
         self.ledger = RunLedger(settings, directory, run_id, alike, self.form.worlds * self.form.agents)
         self.first_tick = 0
-        self.stored: Summary  # by the newest checkpoint; there is one from `start` or `restore` on
         self._limits = Limits(settings.train.steps, settings.train.seconds)
         self._clock: Clock | None = None
         self._timed = 0.0  # seconds of this command when the last update was written down
@@ -87,7 +85,8 @@ class PolicyRun:
     def start(self, intake: Mapping[str, Any]) -> None:
         """Begin from nothing, with the state of an intake that knows nothing."""
         self.ledger.start()
-        self.checkpoint("running", intake)
+        self._checkpoint("running", intake)
+        self.ledger.stored()
 
     def restore(self, checkpoint: Checkpoint, intake: Intake[Contribution]) -> None:
         """Go on, with an intake that knows nothing yet, where a checkpoint was taken.
@@ -102,7 +101,6 @@ class PolicyRun:
             raise unfit(error) from None
         self.ledger.cut_back(checkpoint)
         self.standing = self._stand()
-        self.stored = self.ledger.summary("running", hashlib.sha256(self.ledger.policy_file()).hexdigest())
 
     def begin(self) -> Clock:
         """Have the clock run from now on, if it does not yet: somebody plays."""
@@ -133,8 +131,8 @@ class PolicyRun:
         return self._limits.steps is not None and steps >= self._limits.steps
 
     def checkpoint_due(self) -> bool:
-        """Whether the last checkpoint was long enough ago; counts from now on if so."""
-        return self._clock is not None and self._clock.checkpoint_due()
+        """Whether it is time for a checkpoint; raises AnalyticsError when the last one could not be stored."""
+        return self._clock is not None and self.ledger.checkpoint_due(self._clock)
 
     def policy(self) -> Made:
         """Return the policy as it is."""
@@ -166,25 +164,25 @@ class PolicyRun:
         self.ledger.write_down(update.metrics, update.played, update.env_steps / took)
         self.standing = self._stand(update, clock.speed(update.env_steps, took))
         if intake is not None:
-            self.checkpoint("running", intake)
-            clock.stored()
+            self._checkpoint("running", intake)
         elif clock.second_passed():
             self.ledger.tables.show()
 
     def end(self, status: Status, intake: Mapping[str, Any]) -> None:
-        """Store the last checkpoint."""
+        """Store the last checkpoint, and wait for it."""
         self.ledger.counters.seconds = self.seconds
         self.ledger.tables.log(f"run_{status}", update=self.ledger.learner.version)
-        self.checkpoint(status, intake)
+        self._checkpoint(status, intake)
+        self.ledger.stored()
 
     def fail(self, error: Exception) -> None:
         """Write down that the run has ended in an error, as far as the disk takes it."""
         with suppress(AnalyticsError):
             self.ledger.fail(error)
 
-    def checkpoint(self, status: Status, intake: Mapping[str, Any]) -> None:
-        """Store everything that decides how the run goes on."""
-        self.stored = self.ledger.checkpoint(status, {}, {"first_tick": self.first_tick, "intake": dict(intake)})
+    def _checkpoint(self, status: Status, intake: Mapping[str, Any]) -> None:
+        """Begin to store everything that decides how the run goes on."""
+        self.ledger.checkpoint(status, lambda: ({}, {"first_tick": self.first_tick, "intake": dict(intake)}))
 
     def close(self) -> None:
         """Stop the learner's threads and close the files, as far as the disk takes what is left to write."""

@@ -9,7 +9,7 @@ from rattle.services.utils.protos import training_pb2
 
 def policy_status(loop: LearningLoop) -> training_pb2.PolicyStatus:
     """Return everything that is known of a policy's run."""
-    run, standing, intake, stored = loop.run, loop.run.standing, loop.intake, loop.run.stored
+    run, standing, intake, stored = loop.run, loop.run.standing, loop.intake, loop.run.ledger.newest
     actors = {
         actor: training_pb2.ActorStatus(
             life=life,

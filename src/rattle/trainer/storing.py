@@ -1,0 +1,96 @@
+"""Storing checkpoints in a thread of its own: training goes on as soon as what a checkpoint holds has been copied."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.writer import storing, write_together
+from rattle.policies.file import Policy, dump_policy
+from rattle.trainer.checkpoint import Checkpoint, checkpoint_file, drop_checkpoints, dump_checkpoint
+from rattle.trainer.progress import Summary
+from rattle.trainer.run_tables import dump_run_row, run_row
+from rattle.trainer.settings import ExperimentSettings
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that one checkpoint stores, in copies: training changes none of it."""
+
+    checkpoint: Checkpoint
+    policy: Policy
+    best: Policy | None  # None where there is none, or it is stored already
+    summary: Summary  # without the hash of the policy file
+    sync_tables: Callable[[], None]
+
+
+class CheckpointStore:
+    """Stores one snapshot at a time; none waits.
+
+    A snapshot that had to wait would be an old one when its turn came, so none should be begun before `is_idle`. The
+    disk may take its time then: it delays the next checkpoint, and not what is learnt meanwhile.
+    """
+
+    def __init__(self, directory: RunDirectory, settings: ExperimentSettings, run_id: str) -> None:
+        self._directory = directory
+        self._settings = settings
+        self._thread = ThreadPoolExecutor(1, "checkpoints")
+        self._storing: Future[Summary] | None = None
+        self.stored = Summary.of_nothing_yet(run_id, str(directory.path))  # what the newest stored checkpoint holds
+        self.seconds = 0.0  # from the beginning of the last checkpoint until the disk had it
+        self.cost = 0.0  # of these, seconds that the processor worked for it
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being stored; raises what stopped the last snapshot, as `wait` does."""
+        if self._storing is not None and self._storing.done():
+            self.wait()
+        return self._storing is None
+
+    def begin(self, take: Callable[[], Snapshot]) -> None:
+        """Store what `take` returns, when the one before is stored; raises what stopped that one."""
+        self.wait()
+        began = time.perf_counter()
+        snapshot = take()
+        copied = time.perf_counter() - began
+        self._storing = self._thread.submit(self._store, snapshot, copied)
+
+    def wait(self) -> None:
+        """Wait until everything is stored; raises AnalyticsError when the disk did not take it, and then no more."""
+        storing, self._storing = self._storing, None
+        if storing is not None:
+            self.stored = storing.result()
+
+    def close(self) -> None:
+        """Wait as `wait` does, and stop the thread."""
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+
+    def _store(self, snapshot: Snapshot, copied: float) -> Summary:
+        began, worked = time.perf_counter(), time.thread_time()
+        snapshot.sync_tables()  # before the checkpoint that counts on them
+        directory, update = self._directory, snapshot.policy.version
+        policy = dump_policy(snapshot.policy)
+        summary = replace(snapshot.summary, policy_sha256=hashlib.sha256(policy).hexdigest())
+        row = run_row(self._settings, summary, snapshot.checkpoint.numbers["started"])
+        best = {} if snapshot.best is None else {directory.best_policy: dump_policy(snapshot.best)}
+        with storing(directory.checkpoints):
+            directory.checkpoints.mkdir(exist_ok=True)
+        write_together(
+            {
+                checkpoint_file(directory, update): dump_checkpoint(snapshot.checkpoint, summary.run_id, update),
+                directory.policy: policy,
+                **best,
+                directory.run: dump_run_row(row),
+            }
+        )
+        drop_checkpoints(directory, self._settings.train.keep_checkpoints)
+        self.seconds = copied + time.perf_counter() - began
+        self.cost = copied + time.thread_time() - worked
+        return summary
