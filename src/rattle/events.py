@@ -1,5 +1,6 @@
-"""Events that a process tells the one that started it: a line of JSON on standard error for each warning.
+"""Events that a process tells the one that started it: a line of JSON on standard error for each.
 
+Warnings are events, and so is the reason for which a process ends.
 Programs act on the name of an event, never on the wording of its text.
 """
 
@@ -17,6 +18,12 @@ LOCKSTEP_OVER = "lockstep_over"
 LOCKSTEP_LEFT = "lockstep_left"
 #: Members of a lockstep run have played different histories.
 HISTORIES_DISAGREE = "histories_disagree"
+#: A process ends because of something that its user has to mend: to start it again does not help.
+ERROR = "error"
+#: A process ends because another program has its port.
+PORT_TAKEN = "port_taken"
+#: The last words of a process: they say why it ends.
+ENDS = frozenset({ERROR, PORT_TAKEN})
 
 
 class Event(NamedTuple):
@@ -34,8 +41,13 @@ class EventFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, or lines."""
-        line = json.dumps({"event": getattr(record, "event", WARNING), "text": record.getMessage()})
+        line = event_line(getattr(record, "event", WARNING), record.getMessage())
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def event_line(name: str, text: str) -> str:
+    """Return an event as the line that `read_event` reads."""
+    return json.dumps({"event": name, "text": text})
 
 
 def read_event(line: str) -> Event | None:

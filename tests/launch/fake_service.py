@@ -19,7 +19,7 @@ def main() -> None:
     ways = json.loads((folder / "behaviour.json").read_text()).get(kind, [])
     note(folder, f"{kind} started {' '.join(rest)}")
     if "refuse" in ways:
-        sys.stderr.write("Usage: something\n\nError: env.width: must be larger\n")
+        sys.stderr.write('{"event": "error", "text": "env.width: must be larger"}\n')
         sys.exit(1)
     if "crash" in ways:
         raise RuntimeError("the wheels came off")
@@ -72,9 +72,14 @@ def say(line: str) -> None:
 def listen(port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
     listener = socket.socket(type=kind)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", port))
-    if kind == socket.SOCK_STREAM:
-        listener.listen()
+    try:
+        listener.bind(("127.0.0.1", port))
+        if kind == socket.SOCK_STREAM:
+            listener.listen()
+    except OSError as error:
+        text = f"cannot listen on port {port} of 127.0.0.1: {error.strerror}; choose another"
+        sys.stderr.write(json.dumps({"event": "port_taken", "text": text}) + "\n")
+        sys.exit(1)
     return listener
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rattle.events import Event, EventFormatter
+from rattle.events import Event, EventFormatter, event_line
 from rattle.launch import text_log
 from rattle.launch.sparkline import History
 from rattle.launch.standing import Standing
@@ -36,14 +36,14 @@ def test_a_traceback_is_its_last_line() -> None:
     messages = Messages()
     taken = [event for event in map(messages.take, CHAINED.splitlines()) if event is not None]
     assert taken == [Event("warning", "KeyError: 'a'"), Event("warning", "OSError: gone")]
-    assert messages.last == "OSError: gone"
+    assert messages.last == Event("warning", "OSError: gone")
 
 
 def test_a_refusal_is_told_with_the_end_only() -> None:
     messages = Messages()
-    said = [messages.take(line) for line in ("Usage: rattle env", "", "Error: env.width: too small")]
-    assert said == [Event("warning", "Usage: rattle env"), None, None]
-    assert messages.last == "env.width: too small"
+    said = [messages.take(line) for line in ("waiting", "", event_line("error", "env.width: too small"))]
+    assert said == [Event("warning", "waiting"), None, None]
+    assert messages.last == Event("error", "env.width: too small")
 
 
 def test_events_are_read_as_they_were_written() -> None:

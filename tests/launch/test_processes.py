@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -16,10 +17,12 @@ from subprocess import PIPE, STDOUT
 import pytest
 
 from rattle.launch import supervisor as supervisor_module
+from rattle.launch.notes import sentence
 from rattle.launch.plan import plan
 from rattle.launch.processes import RATTLE, Processes
 from rattle.launch.service import command
 from rattle.launch.supervisor import Note, Supervisor
+from rattle.services.utils.sockets import PortTaken, listen
 from rattle.trainer.settings_sources import load_settings
 
 HERE = Path(__file__).parent
@@ -30,17 +33,21 @@ PATIENCE = 60.0
 class Fleet:
     """Services in the place of an experiment's, and what has been heard of them."""
 
-    def __init__(self, folder: Path, program: Sequence[str] = FAKE, **ways: list[str]) -> None:
+    def __init__(
+        self, folder: Path, program: Sequence[str] = FAKE, settings: Sequence[str] = (), **ways: list[str]
+    ) -> None:
         (folder / "behaviour.json").write_text(json.dumps(ways))
         self.folder = folder
-        self.services = {service.name: service for service in plan(load_settings(None), folder / "config.yaml")}
+        self.services = {
+            service.name: service for service in plan(load_settings(None, settings), folder / "config.yaml")
+        }
         self.core = Supervisor(self.services.values())
         self.heard: list[Note] = []
         self._news = asyncio.Event()
         self.processes = Processes(self.core, self._command, folder / "service-logs", self._hear, program)
 
     def _command(self, name: str) -> list[str]:
-        return command(self.services[name], self.core.hellos)
+        return command(self.services[name], self.core.hellos, moves=self.core.services[name].moves)
 
     def _hear(self, note: Note) -> None:
         self.heard.append(note)
@@ -106,6 +113,74 @@ def test_what_dies_comes_back_at_its_port_and_all_stop_in_order(tmp_path: Path) 
     assert sorted(stopped[1:]) == ["env stopped", "inference stopped"]
 
 
+async def kill_and_take_port(fleet: Fleet, name: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+    """Kill a service, and listen at its port before it is back; return the socket that does."""
+    watched = fleet.core.services[name]
+    assert watched.hello is not None
+    port = watched.service.ports[0].read(watched.hello)
+    while True:
+        restarts = watched.restarts
+        os.kill(fleet.pid(name), SIGKILL)
+        while watched.restarts == restarts or watched.phase != "ready":
+            try:
+                return listen("127.0.0.1", port, kind)
+            except PortTaken:  # by the one that was killed, for a little while, or by the next
+                await asyncio.sleep(0.001)
+
+
+def test_a_service_whose_port_is_taken_moves_and_those_that_need_it_learn_where(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+
+    async def story() -> None:
+        await fleet.all_ready()
+        before, inference = fleet.core.hellos, fleet.pid("inference-0")
+        with await kill_and_take_port(fleet, "training-0"):
+            await fleet.until(lambda: "service_moved" in fleet.events("training-0"))
+            await fleet.until(lambda: "service_died" in fleet.events("inference-0"))
+            await fleet.all_ready()
+            after = fleet.core.hellos
+            assert after["training-0"]["address"] != before["training-0"]["address"]
+            assert after["env-0"] == before["env-0"]
+            assert after["inference-0"] == before["inference-0"]  # nobody took its port
+            assert fleet.pid("inference-0") != inference
+            told = [line for line in fleet.notes() if line.startswith("inference started")][-1]
+            assert f"--training {after['training-0']['address']}" in told
+            os.kill(fleet.pid("training-0"), SIGKILL)  # once more, with the port free: it stays
+            restarts = fleet.core.services["training-0"].restarts
+            await fleet.until(lambda: fleet.core.services["training-0"].restarts > restarts)
+            await fleet.all_ready()
+        assert fleet.core.hellos == after
+        fleet.stop()
+
+    play(fleet, story)
+    moved = next(note for note in fleet.heard if note.event == "service_moved")
+    assert sentence(moved).startswith("training-0: another program took its port: it is at 127.0.0.1:")
+
+
+def test_a_service_waits_for_a_port_that_was_given(tmp_path: Path) -> None:
+    with listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+    free = ("training.port=0", "inference.port=0", "inference.grpc_port=0")
+    fleet = Fleet(tmp_path, settings=("topology.ports=fixed", f"env_service.port={port}", *free))
+
+    async def story() -> None:
+        await fleet.all_ready()
+        with await kill_and_take_port(fleet, "env-0"):
+            await fleet.until(lambda: "port_taken" in fleet.events("env-0"))
+            restarts = fleet.core.services["env-0"].restarts
+            await fleet.until(lambda: fleet.core.services["env-0"].restarts >= restarts + 2)
+        await fleet.all_ready()
+        fleet.stop()
+
+    play(fleet, story)
+    (taken,) = [note for note in fleet.heard if note.event == "port_taken"]
+    assert sentence(taken) == (
+        f"env-0: cannot start again before its port is free: cannot listen on port {port} of 127.0.0.1: "
+        "Address already in use; choose another"
+    )
+    assert fleet.core.services["inference-0"].restarts == 0
+
+
 def test_settings_in_environment_variables_are_not_applied_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,18 +212,18 @@ def test_warnings_are_shown_in_a_line_each_and_all_of_it_is_in_the_log(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("way", "reason"),
+    ("way", "reason", "tries"),
     [
-        ("refuse", "env.width: must be larger"),
-        ("crash", "RuntimeError: the wheels came off"),
-        ("mumble", "its first line does not say where it listens: 'here I am'"),
+        ("refuse", "env.width: must be larger", 1),
+        ("crash", "RuntimeError: the wheels came off", supervisor_module.MOST_FIRST_DEATHS),
+        ("mumble", "its first line does not say where it listens: 'here I am'", supervisor_module.MOST_FIRST_DEATHS),
     ],
 )
-def test_a_service_that_cannot_start_is_given_up_in_a_line(tmp_path: Path, way: str, reason: str) -> None:
+def test_a_service_that_cannot_start_is_given_up_in_a_line(tmp_path: Path, way: str, reason: str, tries: int) -> None:
     fleet = Fleet(tmp_path, env=[way])
     play(fleet)
     assert fleet.core.failure == f"env-0 cannot start: {reason}"
-    assert sum(line.startswith("env started") for line in fleet.notes()) == supervisor_module.MOST_FIRST_DEATHS
+    assert sum(line.startswith("env started") for line in fleet.notes()) == tries
     assert not any(watched.alive for watched in fleet.core.services.values())
 
 

@@ -125,6 +125,47 @@ def test_a_service_that_was_ready_before_has_more_tries() -> None:
     assert core.failure == "training-0 died again and again: checkpoint damaged"
 
 
+def test_one_that_says_that_a_user_has_to_mend_something_is_given_up_at_once() -> None:
+    core = supervisor()
+    core.begin(0.0)
+    core.exited("env-0", 1, 1, "env.width: too small", 0.0, "error")
+    assert core.failure == "env-0 cannot start: env.width: too small"
+    core = all_ready()  # what was ready may be again: a file may come back
+    core.exited("env-0", 1, 1, "there is no config.yaml", 0.0, "error")
+    assert core.failure is None
+
+
+def test_a_service_that_moves_has_those_killed_that_know_its_old_address() -> None:
+    core = all_ready("topology.inference=2")
+    core.exited("env-0", 1, -9, "", 1.0)
+    core.wake(2.0)
+    assert core.exited("env-0", 2, 1, "taken", 2.0, "port_taken") == []
+    assert core.services["env-0"].moves
+    core.wake(3.0)
+    core.exited("inference-1", 1, -9, "", 3.0)  # will be told as it starts
+    actions = core.said("env-0", 3, HELLO.replace("127.0.0.1:1", "127.0.0.1:7"), 3.0)
+    assert events(actions) == ["service_ready", "service_moved"]
+    assert sent(actions) == [("inference-0", SIGKILL)]
+    assert not core.services["env-0"].moves
+    (died,) = core.exited("inference-0", 1, -9, "", 3.0)
+    assert isinstance(died, Note)
+    assert (died.level, died.fields["reason"]) == ("INFO", "env-0 has another address now")
+    assert starts(core.wake(3.0 + 2 * FIRST_WAIT)) == [("inference-0", 2), ("inference-1", 2)]
+
+
+def test_a_service_never_gives_up_a_port_that_was_given_and_says_once_that_it_is_taken() -> None:
+    core = all_ready("topology.ports=fixed")
+    now, told = 0.0, list[str]()
+    for life in range(1, 2 * MOST_DEATHS):
+        told += events(core.exited("env-0", life, 1, "taken", now, "port_taken"))
+        now += LONGEST_WAIT
+        core.wake(now)
+    assert core.failure is None
+    assert told == ["port_taken"]
+    core.said("env-0", 2 * MOST_DEATHS, HELLO, now)
+    assert events(core.exited("env-0", 2 * MOST_DEATHS, 1, "taken", now, "port_taken")) == ["port_taken"]
+
+
 def test_a_signal_says_more_than_what_was_written_long_before() -> None:
     core = supervisor()
     core.begin(0.0)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from itertools import cycle
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.runs import row
+from rattle.services.utils.sockets import PortTaken, listen
 from rattle.trainer.progress import Summary
 from tests.launch.test_processes import PATIENCE, wait_for_end
 from tests.processes import ServiceProcess
@@ -58,6 +60,23 @@ class Running:
         rows = [json.loads(line) for line in (self.directory.table("logs") / "up.jsonl").read_text().splitlines()]
         known = [json.loads(entry["fields"]) for entry in rows]
         return {entry["service"]: entry["service_pid"] for entry in known if "service_pid" in entry}
+
+    def address(self, name: str) -> str:
+        """Return where a service has said last that it listens."""
+        rows = [json.loads(line) for line in (self.directory.table("logs") / "up.jsonl").read_text().splitlines()]
+        ready = [json.loads(entry["fields"]) for entry in rows if entry["event"] == "service_ready"]
+        return str([entry["address"] for entry in ready if entry["service"] == name][-1])
+
+    def kill_and_take_port(self, name: str) -> socket.socket:
+        """Kill a service, and listen at its port before it is back; return the socket that does."""
+        port = int(self.address(name).rpartition(":")[2])
+        while True:
+            pid = self.pids()[name]
+            os.kill(pid, signal.SIGKILL)
+            while self.pids()[name] == pid:
+                with suppress(PortTaken):  # by the one that was killed, for a little while
+                    return listen("127.0.0.1", port)
+            wait_for_end(pid)
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -159,6 +178,18 @@ def test_ten_deaths_and_it_goes_on_by_itself_to_its_last_step(tmp_path: Path, mo
     assert updates[-1]["env_steps"] == run.summary["env_steps"]
     ids = [episode["episode_id"] for episode in read_rows(run.directory, "episodes")]
     assert len(ids) == len(set(ids)) == run.summary["episodes"]
+
+
+def test_a_port_that_another_program_took_is_given_up_and_the_run_goes_on(tmp_path: Path) -> None:
+    with running(tmp_path, "--run-dir", "run", "--steps", "150000", *SMALL) as run:
+        next(run.progress())
+        with run.kill_and_take_port("env-0") as taken:
+            status, err = run.end()
+            assert run.address("env-0").rpartition(":")[2] != str(taken.getsockname()[1])
+    assert status == 0, err
+    assert run.summary["status"] == "finished"
+    assert run.summary["env_steps"] >= 150_000
+    assert "env-0: another program took its port: it is at " in err
 
 
 def test_kill_9_of_the_launcher_leaves_no_process_and_a_run_to_resume(tmp_path: Path) -> None:

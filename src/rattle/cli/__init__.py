@@ -11,7 +11,7 @@ import click
 from rattle.cli.analytics import plot, query, replay, runs
 from rattle.cli.launch import up, verify_determinism
 from rattle.cli.learning import evaluate, export, train
-from rattle.cli.leash import hold
+from rattle.cli.leash import LastWords, hold
 from rattle.cli.services import check_env, env_service, inference_service, mock_env, sync_service, training_service
 from rattle.errors import RattleError
 
@@ -35,7 +35,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except RattleError as error:
-            raise click.ClickException(str(error)) from error
+            raise LastWords(error, is_held=ctx.params["leash"]) from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -173,7 +173,7 @@ class Launch:
     def _waited_for(self) -> str:
         """Return for whom a run that stands still waits, as far as that is known."""
         services = self._supervisor.services.items()
-        absent = [f"{name} ({watched.phase})" for name, watched in services if watched.phase != "ready"]
+        absent = [f"{name} ({one.reason or one.phase})" for name, one in services if one.phase != "ready"]
         members = list((self._ticking.status or SyncStatus()).waiting_for)
         names = ", ".join(absent or members)
         return (
@@ -211,14 +211,15 @@ class Launch:
     def _command(self, name: str) -> list[str]:
         """Return the arguments of a service: Training is told what this command changes of the limits."""
         changes = []
-        service = self._supervisor.services[name].service
+        watched = self._supervisor.services[name]
+        service = watched.service
         if service.kind == "training":
             left = self._standing.seconds_left(name, time.monotonic())
             limits = Limits(self._limits.steps, self._limits.seconds if left is None else left)
             own = self._settings.train
             changes += [f"train.steps={limits.steps}"] if limits.steps != own.steps else []
             changes += [f"train.seconds={limits.seconds}"] if limits.seconds != own.seconds else []
-        return command(service, self._supervisor.hellos, changes)
+        return command(service, self._supervisor.hellos, changes, moves=watched.moves)
 
     def _note(self, note: Note) -> None:
         """Show what has happened to a service; warnings of its own are in its log already."""

@@ -22,6 +22,10 @@ def sentence(note: Note) -> str:
             return f"{note.name}: killed on purpose, pid {note.fields['service_pid']}"
         case "service_died":
             return f"{note.name}: died: {note.fields['reason']}"
+        case "service_moved":
+            return f"{note.name}: another program took its port: it is at {note.fields['address']} now"
+        case "port_taken":
+            return f"{note.name}: cannot start again before its port is free: {note.fields['reason']}"
         case "run_stands_still" | "kills_too_often":
             return str(note.fields["text"])
         case "service_warning":

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rattle.addresses import credentials_for_children
+from rattle.events import WARNING, Event
 from rattle.launch.stderr import Messages
 from rattle.launch.supervisor import Action, Note, Send, Start, Supervisor
 from rattle.launch.text_log import TextLog
@@ -106,14 +107,14 @@ class Processes:
                 start_new_session=True,
             )
         except OSError as error:
-            status, words = 1, f"it cannot be started: {error.strerror}"
+            status, last = 1, Event(WARNING, f"it cannot be started: {error.strerror}")
         else:
-            status, words = await self._follow(process, name, life)
+            status, last = await self._follow(process, name, life)
         self._unsent.pop(name, None)
-        self.do(self._supervisor.exited(name, life, status, words, time.monotonic()))
+        self.do(self._supervisor.exited(name, life, status, last.text, time.monotonic(), last.name))
 
-    async def _follow(self, process: Process, name: str, life: int) -> tuple[int, str]:
-        """Return the exit status of a process and its last words."""
+    async def _follow(self, process: Process, name: str, life: int) -> tuple[int, Event]:
+        """Return the exit status of a process and what it said last."""
         self._running[name] = process
         try:
             for number in self._unsent.pop(name, ()):

@@ -51,12 +51,15 @@ class Service:
     needs: tuple[Need, ...] = ()
 
 
-def command(service: Service, hellos: Mapping[str, Hello], overrides: Sequence[str] = ()) -> list[str]:
+def command(
+    service: Service, hellos: Mapping[str, Hello], overrides: Sequence[str] = (), *, moves: bool = False
+) -> list[str]:
     """Return the arguments to start a service with, at the port that it had before if it has run before.
 
-    `hellos` are the first lines so far by service: everything that this one needs must be there.
+    `hellos` are the first lines so far by service: everything that this one needs must be there. One that `moves` takes
+    other ports than it had, where they were not given.
     """
-    own = hellos.get(service.name)
+    own = None if moves else hellos.get(service.name)
     ports = [(port.flag, str(port.read(own) if own else port.number)) for port in service.ports]
     others = [need.tell(hellos[need.name]) for need in service.needs]
     changes = [("--set", override) for override in overrides]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rattle.events import WARNING, Event, read_event
+from rattle.events import ENDS, WARNING, Event, read_event
 from rattle.text import one_line
 
 #: Longer texts are cut.
@@ -14,15 +14,11 @@ _BETWEEN = (
 )
 
 
-#: How the `rattle` command begins the line that it ends with when it cannot do what it is told.
-_REFUSAL = "Error: "
-
-
 class Messages:
-    """Takes the lines of one process and gives back those that say something to a user; `last` is the newest."""
+    """Takes the lines of one process and gives back those that say something to a user; `last` is the newest event."""
 
     def __init__(self) -> None:
-        self.last = ""
+        self.last = Event(WARNING, "")
 
     def take(self, line: str) -> Event | None:
         """Return the warning that a line brings, if it brings one, as printable text.
@@ -31,6 +27,6 @@ class Messages:
         """
         if not line.strip() or line[0].isspace() or line.startswith(_BETWEEN):
             return None
-        name, text = read_event(line) or (WARNING, line.removeprefix(_REFUSAL))
-        self.last = one_line(text, _LONGEST_TEXT)
-        return None if line.startswith(_REFUSAL) else Event(name, self.last)
+        name, text = read_event(line) or (WARNING, line)
+        self.last = Event(name, one_line(text, _LONGEST_TEXT))
+        return None if name in ENDS else self.last

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import tenacity
 
+from rattle.events import ERROR, PORT_TAKEN
 from rattle.launch.service import Hello, Service
 
 #: How long a service may take until its first line, in seconds.
@@ -19,7 +20,8 @@ STABLE_SECONDS = 10.0
 #: The first and the longest wait before a service is started again, in seconds; the waits double.
 FIRST_WAIT, LONGEST_WAIT = 0.2, 5.0
 #: Deaths in a row, without a stable while between them, after which a service is given up: one that has never been
-#: ready, and any other.
+#: ready, and any other. The first is enough where it says itself that a user has to mend something; one whose port is
+#: taken is started until the port is free.
 MOST_FIRST_DEATHS, MOST_DEATHS = 3, 20
 #: How long Training may take to store a checkpoint, and after it the others to stop, before they are killed.
 CHECKPOINT_SECONDS, STOP_SECONDS = 30.0, 10.0
@@ -71,7 +73,9 @@ class Watched:
     deaths: int = 0  # in a row
     start_at: float = 0.0  # of a dead one
     killed: bool = False  # the death that comes is wanted, and says nothing about the service
-    fault: str = ""  # why it is killed, where that is its own fault
+    fault: str = ""  # why it is killed
+    reason: str = ""  # why it died last; empty when it has been ready since
+    moves: bool = False  # another program has its port: where it may choose, it takes another
 
     @property
     def alive(self) -> bool:
@@ -143,24 +147,35 @@ class Supervisor:
         except (ValueError, LookupError, TypeError):
             watched.fault = f"its first line does not say where it listens: {line[:200]!r}"
             return [Send(name, SIGKILL)]
-        watched.phase, watched.since, watched.hello = "ready", now, hello
-        return [Note("INFO", "service_ready", name, {"address": watched.address}), *self._start_what_can(now)]
+        before, watched.hello = watched.hello, hello
+        watched.phase, watched.since, watched.reason = "ready", now, ""
+        ready = Note("INFO", "service_ready", name, {"address": watched.address})
+        moved = self._tell_who_needs(watched, before) if watched.moves else []
+        watched.moves = False
+        return [ready, *moved, *self._start_what_can(now)]
 
-    def exited(self, name: str, life: int, status: int, words: str, now: float) -> list[Action]:
-        """Take the end of a service's process: its exit status, negative for a signal, and what it said last."""
+    def exited(self, name: str, life: int, status: int, words: str, now: float, event: str = "") -> list[Action]:
+        """Take the end of a service's process: its exit status, negative for a signal, and what it said last.
+
+        `event` is the name of what it said (rattle.events).
+        """
         watched = self._of(name, life)
         if watched is None:
             return []
         stable = watched.phase == "ready" and now - watched.since >= STABLE_SECONDS
         watched.deaths = (0 if stable else watched.deaths) + (0 if watched.killed else 1)
         reason = watched.fault or (words if status > 0 else "") or _ending(status)
-        expected, watched.killed, watched.fault = watched.killed or self.stopping, False, ""
+        expected, is_news = watched.killed, reason != watched.reason
+        watched.killed, watched.fault, watched.reason = False, "", reason
         watched.phase, watched.since, watched.pid = "dead", now, None
         if self.stopping:
             return self._go_on_stopping(now)
         watched.start_at = now + _wait(watched.deaths)
+        if event == PORT_TAKEN and watched.hello is not None:
+            waits = _lost_port(watched)
+            return [Note("WARNING", "port_taken", name, {"reason": reason})] if waits and is_news else []
         died = Note("INFO" if expected else "WARNING", "service_died", name, {"reason": reason})
-        if watched.deaths >= (MOST_DEATHS if watched.hello is not None else MOST_FIRST_DEATHS):
+        if watched.deaths >= _most_deaths(watched, event):
             return [died, *self._give_up(watched, reason, now)]
         return [died]
 
@@ -223,6 +238,17 @@ class Supervisor:
             return [Send(name, SIGKILL if name in stubborn else SIGTERM) for name in self._alive()]
         return self.stop_at_once() if self._stopping == "all" and late else []
 
+    def _tell_who_needs(self, moved: Watched, before: Hello | None) -> list[Action]:
+        """Have those that need a service which has moved start again, with its new address."""
+        name, hello = moved.service.name, moved.hello
+        actions: list[Action] = [Note("WARNING", "service_moved", name, {"address": moved.address})]
+        for other in self.services.values():
+            tells = [need.tell for need in other.service.needs if need.name == name]
+            if other.alive and before and hello and any(tell(before) != tell(hello) for tell in tells):
+                other.killed, other.fault = True, f"{name} has another address now"
+                actions.append(Send(other.service.name, SIGKILL))
+        return actions
+
     def _give_up(self, watched: Watched, reason: str, now: float) -> list[Action]:
         name = watched.service.name
         what = "died again and again" if watched.hello is not None else "cannot start"
@@ -251,6 +277,21 @@ class Supervisor:
             for name, watched in self.services.items()
             if watched.alive and (kind is None or watched.service.kind == kind)
         ]
+
+
+def _lost_port(watched: Watched) -> bool:
+    """Have a service whose port is taken choose another, and return whether it has to wait for a given one instead."""
+    may_choose = any(port.number == 0 for port in watched.service.ports)
+    waits = watched.moves or not may_choose
+    watched.moves = may_choose
+    return waits
+
+
+def _most_deaths(watched: Watched, event: str) -> int:
+    """Return after how many deaths in a row a service is given up that died with an event."""
+    if watched.hello is not None:
+        return MOST_DEATHS
+    return 1 if event == ERROR else MOST_FIRST_DEATHS
 
 
 def _ending(status: int) -> str:

@@ -183,7 +183,9 @@ class TopologySection(StrictSettings):
         "null: never.",
     )
     ports: Literal["any", "fixed"] = Field(
-        "any", description="any: free ports; fixed: those in the services' own sections, and the next ones upward."
+        "any",
+        description="any: free ports, and other ones where another program takes the port of a service that has died; "
+        "fixed: those in the services' own sections, and the next ones upward.",
     )
 
 

@@ -14,7 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from rattle.output import write_line
-from rattle.services.utils.sockets import ServiceError, address_of, listen
+from rattle.services.utils.sockets import PortTaken, address_of, listen
 from rattle.stop_signals import stop_signals
 from rattle.wire.problems import RequestError
 
@@ -93,7 +93,7 @@ def bind(server: grpc.aio.Server, host: str, port: int) -> str:
     try:
         got = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     except RuntimeError:
-        raise ServiceError(f"cannot listen on port {port} of {host}: choose another") from None
+        raise PortTaken(f"cannot listen on port {port} of {host}: choose another") from None
     return address_of(host, got)
 
 

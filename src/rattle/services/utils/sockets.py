@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 from rattle.errors import RattleError
+from rattle.events import PORT_TAKEN
 
 BACKLOG = 2048
 #: What the system keeps of an answer before it has been sent: old lines for a slow reader wait here, so not for long.
@@ -15,8 +17,14 @@ class ServiceError(RattleError):
     """A service cannot run."""
 
 
+class PortTaken(ServiceError):
+    """Another program listens on a service's port."""
+
+    event = PORT_TAKEN
+
+
 def listen(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
-    """Return a bound socket; raises ServiceError in one line when the address cannot be had."""
+    """Return a bound socket; raises ServiceError in one line when the address cannot be had, PortTaken if it is."""
     what = "port" if kind == socket.SOCK_STREAM else "UDP port"
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)[0]
@@ -33,7 +41,8 @@ def listen(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -
             listener.listen(BACKLOG)  # two sockets may be bound to one port as long as none listens
     except OSError as error:
         listener.close()
-        raise ServiceError(f"cannot listen on {what} {port} of {host}: {error.strerror}; choose another") from None
+        kind_of_error = PortTaken if error.errno == errno.EADDRINUSE else ServiceError
+        raise kind_of_error(f"cannot listen on {what} {port} of {host}: {error.strerror}; choose another") from None
     return listener
 
 
