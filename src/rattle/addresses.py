@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from base64 import b64encode
 from dataclasses import dataclass, replace
 from urllib.parse import unquote, urlsplit
@@ -20,6 +21,9 @@ CREDENTIALS_VARIABLE = "RATTLE_CREDENTIALS"
 
 #: By address without credentials: the same address with those that were told to this process. Nothing is removed.
 _kept: dict[str, str] = {}
+
+#: OpenSSL's codes: signed by itself, or by an authority that is not known here.
+_UNKNOWN_AUTHORITY = frozenset({18, 19, 20, 21})
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,22 @@ def credentials_for_children() -> dict[str, str]:
     """Return the environment variable that tells other processes all credentials that this one knows."""
     known = " ".join(_known())
     return {CREDENTIALS_VARIABLE: known} if known else {}
+
+
+def tls_problem(url: str, error: BaseException | None) -> str | None:
+    """Return what to say, with advice, where a connection to `url` failed because of TLS; None where it did not.
+
+    That does not go away by itself. An error may be the cause of others: HTTP libraries wrap what they meet.
+    """
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    if isinstance(error, ssl.SSLCertVerificationError):
+        advice = ": name the file of the authority that signed it in the environment variable SSL_CERT_FILE"
+        said = f"the certificate of {url} is not accepted: {error.verify_message}"
+        return one_line(said + advice * (error.verify_code in _UNKNOWN_AUTHORITY))
+    if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
+        return f"{url} does not speak TLS: write it as http://"
+    return None
 
 
 def without_credentials(url: str) -> str:

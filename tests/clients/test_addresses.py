@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 
-from rattle.clients.addresses import read_address
+from rattle.clients.addresses import read_address, tls_context
 from rattle.clients.agent_client import AgentClient, AsyncAgentClient, Limits
-from rattle.clients.errors import ClientError
+from rattle.clients.errors import ClientError, ConnectionBroken
 from rattle.clients.remote_worlds import Patience, RemoteWorlds, ask_spec
 from rattle.launch.status_calls import StatusCalls
 from rattle.services.inference.training_link import TrainingLink
@@ -151,6 +155,51 @@ def test_proxies_of_the_environment_are_not_taken(server: Server, ask: Ask, monk
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with pytest.raises(ClientError, match="answered 418"):
         ask(f"http://{server.authority}")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Make a certificate for localhost that signs itself, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl")
+    folder = tmp_path_factory.mktemp("tls")
+    made, key = folder / "certificate.pem", folder / "key.pem"
+    command = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    named = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", made)
+    subprocess.run([*command, *named], check=True, capture_output=True)
+    return made, key
+
+
+@ALL
+def test_a_certificate_that_is_not_accepted_is_said_at_once_with_advice(
+    server: Server, ask: Ask, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign] # handshakes fail here
+    port = server.server_address[1]
+    with pytest.raises(ClientError, match=r"not accepted: self.signed certificate: name .* SSL_CERT_FILE") as e:
+        ask(f"https://localhost:{port}")
+    assert not isinstance(e.value, ConnectionBroken), "which is tried again"
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    tls_context.cache_clear()
+    try:
+        with pytest.raises(ClientError, match=r"is not accepted: .*mismatch.*'127.0.0.1'") as e:
+            ask(f"https://127.0.0.1:{port}")
+        assert "SSL_CERT_FILE" not in str(e.value)
+        server.status = 418
+        with pytest.raises(ClientError, match="answered 418"):
+            ask(f"https://localhost:{port}")
+    finally:
+        tls_context.cache_clear()
+
+
+@ALL
+def test_a_server_without_tls_is_said_to_be_one(server: Server, ask: Ask) -> None:
+    with pytest.raises(ClientError, match=r"https://127.0.0.1:\d+ does not speak TLS: write it as http://") as caught:
+        ask(f"https://{server.authority}")
+    assert not isinstance(caught.value, ConnectionBroken)
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "grpc_proxy"])

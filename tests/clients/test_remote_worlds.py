@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import numpy as np
@@ -297,3 +299,52 @@ def test_requests_that_are_refused_say_why(server: ServiceProcess) -> None:
             ask_spec(url, Patience(0.1, 0.1))
     with ServiceProcess("mock-env") as mock, pytest.raises(ClientError, match="has no vector API"):
         ask_spec(mock.url)
+
+
+JSON_SPEC = b'{"protocol": "rattle.vector/1"}'
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 406, 415, 501])
+def test_a_server_of_json_only_is_told_that_messagepack_is_needed(status: int) -> None:
+    class JsonOnly(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            understands = self.headers["Accept"] == "application/json"
+            self.send_response(200 if understands else status)
+            self.send_header("Content-Length", str(len(JSON_SPEC)))
+            self.end_headers()
+            self.wfile.write(JSON_SPEC)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), JsonOnly) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        with pytest.raises(ClientError, match=r"speaks JSON only: .*MessagePack.*docs/env-api\.md"):
+            ask_spec(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+
+
+def test_whoever_waits_for_a_server_that_does_not_answer_is_told_soon(caplog: pytest.LogCaptureFixture) -> None:
+    stop = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        patience = Patience(answer_seconds=3600, retry_seconds=3600, stop=stop)
+        errors: list[ClientError] = []
+
+        def ask() -> None:
+            try:
+                ask_spec(url, patience)
+            except ClientError as error:
+                errors.append(error)
+
+        waiting = threading.Thread(target=ask)
+        waiting.start()
+        deadline = time.monotonic() + 60
+        while not caplog.records and time.monotonic() < deadline:
+            time.sleep(0.05)
+        stop.set()
+        silent.shutdown(socket.SHUT_RDWR)
+    waiting.join()
+    said = caplog.records[0].getMessage()
+    assert said == f"{url} broke the connection: no answer in time: trying again for 3600 seconds"
+    assert errors

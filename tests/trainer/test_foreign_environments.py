@@ -49,8 +49,8 @@ from gymnasium.spaces import Box, Discrete
 class Own(gymnasium.Env):
     observation_space, action_space, steps = Box(-1, 1, (3,), np.float32), Discrete(2), 0
 
-    def __init__(self, fails_at=0, draws=False):
-        self.fails_at, self.draws = fails_at, draws
+    def __init__(self, fails_at=0, draws=False, odd=None, odd_at=0):
+        self.fails_at, self.draws, self.odd, self.odd_at = fails_at, draws, odd, odd_at
 
     def reset(self, *, seed=None, options=None):
         self.ticks = 0
@@ -62,7 +62,10 @@ class Own(gymnasium.Env):
         if self.steps == self.fails_at:
             raise RuntimeError("the simulator went away")
         seen = np.random.rand(3) if self.draws else np.full(3, self.ticks / 10)
-        return seen, float(action), False, self.ticks >= 7, {"legal": list(range(self.ticks))}
+        reward = float(action)
+        if self.steps == self.odd_at:
+            reward, seen = (float("nan"), seen) if self.odd == "reward" else (reward, np.full(3, np.inf))
+        return seen, reward, False, self.ticks >= 7, {"legal": list(range(self.ticks))}
 
 gymnasium.register("Own-v0", Own)
 """
@@ -163,3 +166,38 @@ def test_an_environment_that_does_not_repeat_itself_is_told_at_once(tmp_path: Pa
     _, err = loud(tmp_path, "--json", "--set", f"env.{way}=true")
     warnings = [line for line in err.splitlines() if "does not repeat itself" in line]
     assert len(warnings) == 1
+
+
+@pytest.mark.parametrize(("what", "at"), [("reward", 100), ("observation", 100), ("observation", 7 * 20)])
+def test_what_is_not_finite_is_named_with_its_world_and_tick(
+    tmp_path: Path, own: list[str], what: str, at: int
+) -> None:
+    odd = ("--set", f"env.odd={what}", "--set", f"env.odd_at={at}", "--set", "env.worlds=1")
+    trained = rattle("train", *own, *odd, "--steps", 800, "--run-dir", "run", cwd=tmp_path)
+    assert trained.returncode == 1
+    said = trained.stderr.splitlines()[-1]
+    last = "last " if at % 7 == 0 else ""
+    tick = at if what == "observation" and not last else at - 1  # what a tick leads to is observed in the next
+    episode = at // 7 - (1 if last else 0)
+    assert said == (
+        f"Error: 'gym:own:Own-v0', world 0: a {last}{what} that is not finite, or too large for float32, "
+        f"in tick {tick} of the run (episode {episode} of that world)"
+    )
+    assert json.loads((tmp_path / "run" / "run.json").read_bytes())["status"] == "failed"
+
+
+def test_what_is_not_finite_at_once_leaves_no_run_behind(tmp_path: Path, own: list[str]) -> None:
+    odd = ("--set", "env.odd=reward", "--set", "env.odd_at=9")
+    trained = rattle("train", *own, *odd, "--steps", 800, "--run-dir", "run", cwd=tmp_path)
+    assert trained.returncode == 1
+    assert "hands out a reward that is not finite, or too large for float32, in tick 8" in trained.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_resume_with_another_number_of_worlds_names_the_setting(tmp_path: Path, own: list[str]) -> None:
+    rattle("train", *own, "--steps", 300, "--run-dir", "run", cwd=tmp_path)
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("worlds: 8", "worlds: 16"))
+    resumed = rattle("train", "--resume", "run", "--steps", 900, cwd=tmp_path)
+    assert resumed.returncode == 1
+    assert "the checkpoint is of 8 slots, and the settings now make 16: put env.worlds" in resumed.stderr

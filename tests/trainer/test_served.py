@@ -15,9 +15,16 @@ from rattle.analytics.run_directory import RunDirectory
 from rattle.errors import RattleError
 from rattle.trainer.checkpoint import list_checkpoints
 from rattle.trainer.runs import resume, train
+from rattle.trainer.served import with_served_environment
+from rattle.trainer.settings import ExperimentSettings
 from rattle.trainer.settings_sources import SettingsError, load_settings
 from tests.processes import ServiceProcess
 from tests.trainer.conftest import RATTLE, Silence, last_json, rattle, read_rows, small_settings
+
+
+def served_settings(*overrides: str) -> ExperimentSettings:
+    return with_served_environment(small_settings(*overrides))
+
 
 TIMES = ("time", "seconds", "env_steps_per_second", "run_id")
 
@@ -35,7 +42,7 @@ def rows(directory: RunDirectory) -> list[list[dict[str, Any]]]:
 @pytest.mark.parametrize("choice", [(), ("algorithm.id=reinforce", "algorithm.max_episode_ticks=100")])
 def test_a_server_changes_nothing(tmp_path: Path, server: ServiceProcess, choice: tuple[str, ...]) -> None:
     here = train(small_settings("env.num_snakes=2", *choice), tmp_path / "here", Silence())
-    there = train(small_settings(f"env.url={server.url}", *choice), tmp_path / "there", Silence())
+    there = train(served_settings(f"env.url={server.url}", *choice), tmp_path / "there", Silence())
     assert there.policy_sha256 == here.policy_sha256
     assert rows(RunDirectory(tmp_path / "there")) == rows(RunDirectory(tmp_path / "here"))
     config = load_settings(RunDirectory(tmp_path / "there").config, (), {})
@@ -64,7 +71,7 @@ def test_a_run_that_was_killed_goes_on_exactly_in_a_server_that_was_restarted(tm
 
 def test_training_outlives_its_server(tmp_path: Path) -> None:
     with ServiceProcess("env") as server:
-        settings = small_settings(f"env.url={server.url}", "train.steps=60000", "train.checkpoint_seconds=0.2")
+        settings = served_settings(f"env.url={server.url}", "train.steps=60000", "train.checkpoint_seconds=0.2")
         killed = threading.Event()
 
         class Killer(Silence):
@@ -89,7 +96,7 @@ def test_training_outlives_its_server(tmp_path: Path) -> None:
 
 def test_a_server_that_stays_away_ends_the_run_in_one_line(tmp_path: Path) -> None:
     with ServiceProcess("env") as server:
-        settings = small_settings(f"env.url={server.url}", "env.wait_seconds=1", "train.steps=null")
+        settings = served_settings(f"env.url={server.url}", "env.wait_seconds=1", "train.steps=null")
 
         class Killer(Silence):
             def update(self, progress: Any) -> None:
@@ -104,7 +111,7 @@ def test_a_server_that_stays_away_ends_the_run_in_one_line(tmp_path: Path) -> No
 
 def test_what_a_user_gets_wrong(tmp_path: Path, server: ServiceProcess) -> None:
     def start(*overrides: str) -> None:
-        train(small_settings(f"env.url={server.url}", *overrides), tmp_path / "run", Silence())
+        train(served_settings(f"env.url={server.url}", *overrides), tmp_path / "run", Silence())
 
     with pytest.raises(SettingsError, match="serves 'snake'"):
         start("env.id=gym:CartPole-v1")
@@ -116,7 +123,7 @@ def test_what_a_user_gets_wrong(tmp_path: Path, server: ServiceProcess) -> None:
 
 
 def test_a_policy_is_evaluated_in_the_server_too(tmp_path: Path, server: ServiceProcess) -> None:
-    train(small_settings(f"env.url={server.url}"), tmp_path / "run", Silence())
+    train(served_settings(f"env.url={server.url}"), tmp_path / "run", Silence())
     here = rattle("eval", "run/policy.safetensors", "--episodes", 20, "--json", cwd=tmp_path)
     there = rattle("eval", "run", "--episodes", 20, "--json", cwd=tmp_path)
     named = rattle("eval", "run", "--episodes", 20, "--json", "--url", server.url, cwd=tmp_path)

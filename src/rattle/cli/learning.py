@@ -36,27 +36,30 @@ def train(
     (train.steps=1000), the later winning. Ctrl-C stops with a checkpoint, and exits with 0.
     """
     from rattle.analytics.extras import require
-
-    for module in ("torch", "pyarrow"):
-        require(module, "train", "training")
     from rattle.output import claim_stdout
     from rattle.trainer.display import choose_display
-    from rattle.trainer.runs import resume
-    from rattle.trainer.runs import train as start
+    from rattle.trainer.served import with_served_environment
     from rattle.trainer.settings_sources import load_settings
 
     if as_json:
         claim_stdout()
-    if resume_run is not None:
-        if experiment or run_dir or overrides or seed is not None:
-            raise click.UsageError(
-                "--resume goes on with the run's own settings: only --steps, --seconds and --json fit"
-            )
-        resume(resume_run, steps, seconds, choose_display(as_json=as_json))
-        return
-    flags = {"train.steps": steps, "train.seconds": seconds, "seed": seed}
-    settings = load_settings(experiment, overrides, os.environ, flags=flags)
-    start(settings, run_dir, choose_display(as_json=as_json))
+    if resume_run is not None and (experiment or run_dir or overrides or seed is not None):
+        raise click.UsageError("--resume goes on with the run's own settings: only --steps, --seconds and --json fit")
+    settings = None
+    if resume_run is None:
+        flags = {"train.steps": steps, "train.seconds": seconds, "seed": seed}
+        settings = with_served_environment(load_settings(experiment, overrides, os.environ, flags=flags))
+    # Importing PyTorch takes seconds: what is wrong with the settings, or their server, has been said before.
+    for module in ("torch", "pyarrow"):
+        require(module, "train", "training")
+    from rattle.trainer.runs import resume
+    from rattle.trainer.runs import train as start
+
+    display = choose_display(as_json=as_json)
+    if settings is not None:
+        start(settings, run_dir, display)
+    elif resume_run is not None:
+        resume(resume_run, steps, seconds, display)
 
 
 @click.command("eval")

@@ -9,8 +9,9 @@ import ssl
 from functools import cache
 from urllib.parse import urljoin
 
-from rattle.addresses import ServerAddress, parse_address, without_credentials
-from rattle.clients.errors import BadAnswer, ClientError
+from rattle.addresses import ServerAddress, parse_address, tls_problem, without_credentials
+from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken
+from rattle.text import one_line
 
 #: A channel option of gRPC, which takes proxies from the environment otherwise.
 GRPC_WITHOUT_PROXY = ("grpc.enable_http_proxy", 0)
@@ -22,6 +23,20 @@ def read_address(url: str) -> ServerAddress:
         return parse_address(url)
     except ValueError as error:
         raise ClientError(str(error)) from None
+
+
+def no_connection(url: str, error: Exception, why: str, kind: type[ConnectionBroken]) -> ClientError:
+    """Return the error for a connection that was not made: of a `kind` that is tried again, unless TLS is why."""
+    problem = tls_problem(url, error)
+    return ClientError(problem) if problem else kind(f"no connection to {url}: {why}")
+
+
+def why_of(error: BaseException) -> str:
+    """Return what an error of a connection says, in one line."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    said = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return one_line(said) or type(error).__name__
 
 
 def check_status(url: str, path: str, status: int, location: str | None, *, allowed: tuple[int, ...] = (200,)) -> None:

@@ -13,7 +13,7 @@ import httpx
 import msgspec
 import tenacity
 
-from rattle.clients.addresses import check_status, read_address, tls_context
+from rattle.clients.addresses import check_status, no_connection, read_address, tls_context, why_of
 from rattle.clients.agent_protocol import AgentState, LineReader, Lines, StreamBroken, read_answer
 from rattle.clients.async_http import AsyncHttp, Connection
 from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken, NoAnswer, NotSent, Refused
@@ -113,9 +113,9 @@ class Link(_Link):
 
     def no_answer(self, error: httpx.RequestError) -> ClientError:
         """Return the error for a request without an answer."""
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = why_of(error)
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
-            return NotSent(f"no connection to {self.url}: {why}")
+            return no_connection(self.url, error, why, NotSent)
         if isinstance(error, httpx.TimeoutException):
             return NoAnswer(f"{self.url} took too long to answer")
         if isinstance(error, httpx.TransportError):

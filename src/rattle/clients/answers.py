@@ -23,7 +23,11 @@ from rattle.wire.vector import Beginning, Ended, Environment, SessionCreated, St
 
 Answer = TypeVar("Answer", bound=msgspec.Struct)
 
-
+#: What to say to a server of the vector API that has one of its two encodings.
+ONLY_JSON = (
+    "the server speaks JSON only: worlds are played in MessagePack, which it must read and answer for "
+    "application/msgpack (docs/env-api.md, Encodings)"
+)
 _INT32 = np.dtype(np.int32)
 
 
@@ -36,6 +40,8 @@ def decode(body: bytes, answer: type[Answer]) -> Answer:
     try:
         return encoding.msgpack.decode(body, answer)
     except RequestError as error:
+        if body.lstrip()[:1] == b"{":  # no object in MessagePack begins so
+            raise WrongAnswer(ONLY_JSON) from None
         _wrong(str(error))
 
 
@@ -56,6 +62,7 @@ class SlotArrays:
         coded = isinstance(space, CodeSpace)
         self.spec = spec
         self.num_slots = slots
+        self.first_world = 0  # the number of the first world here, for messages
         shape = (slots, space.cells if isinstance(space, CodeSpace) else space.size)
         self._codes = space.codes if isinstance(space, CodeSpace) else 0
         self.observation: NDArray[Any] = np.zeros(shape, np.uint8 if coded else np.float32)
@@ -96,41 +103,57 @@ class SlotArrays:
         """Take in what a step answers; raises WrongAnswer and may then hold a part of it."""
         self._take_in(answer)
         _fill(self.reward, answer.reward, "reward")
-        if not np.isfinite(self.reward).all():
-            _wrong("reward holds numbers that are not finite")
+        self._check_finite(self.reward, "reward", answer.step)
         _fill_bool(self.terminated, answer.terminated, "terminated")
         _fill_bool(self.truncated, answer.truncated, "truncated")
         ended = np.flatnonzero(self.terminated | self.truncated)
         slots = _read(answer.ended.slots, "ended.slots", _INT32, (len(ended),))
         if len(ended):
-            self._end(ended, slots, answer.ended)
+            self._end(ended, slots, answer.ended, answer.step)
 
     def _take_in(self, answer: Beginning | StepAnswer) -> None:
         _fill(self.observation, answer.observation, "observation")
-        self._check_observation(self.observation, "observation")
+        self._check_observation(self.observation, "observation", answer.step)
         _fill_bool(self.active, answer.active, "active")
         _fill(self.episode, answer.episode, "episode")
 
-    def _end(self, ended: NDArray[np.intp], slots: NDArray[np.int32], answer: Ended) -> None:
+    def _end(self, ended: NDArray[np.intp], slots: NDArray[np.int32], answer: Ended, step: int) -> None:
         if not np.array_equal(slots, ended):
             _wrong("ended.slots are not the slots that are terminated or truncated, in order")
         if (self.terminated & self.truncated).any():
             _wrong("terminated and truncated are both true for a slot")
         shape = (len(ended), *self.observation.shape[1:])
         seen = _read(answer.observation, "ended.observation", self.observation.dtype, shape)
-        self._check_observation(seen, "ended.observation")
+        self._check_observation(seen, "ended.observation", step, slots)
         self.final_observation[ended] = seen
         for name, values in self.final_metrics.items():
             if name not in answer.metrics:
                 _wrong(f"ended.metrics lacks '{name}'")
             values[ended] = _read(answer.metrics[name], f"ended.metrics.{name}", _INT32, (len(ended),))
 
-    def _check_observation(self, observation: NDArray[Any], field: str) -> None:
+    def _check_observation(
+        self, observation: NDArray[Any], field: str, step: int, slots: NDArray[np.int32] | None = None
+    ) -> None:
         if self._codes:
             if observation.size and observation.max() >= self._codes:
                 _wrong(f"{field} holds codes above {self._codes - 1}")
-        elif not np.isfinite(observation).all():
-            _wrong(f"{field} holds numbers that are not finite")
+        else:
+            self._check_finite(observation, field, step, slots)
+
+    def _check_finite(
+        self, numbers: NDArray[Any], field: str, step: int, slots: NDArray[np.int32] | None = None
+    ) -> None:
+        """Raise WrongAnswer that names the world and the agent of the first number that is not finite.
+
+        `slots` are those of the rows, None where every slot has one.
+        """
+        finite = np.isfinite(numbers)
+        if finite.all():
+            return
+        row = int(np.argwhere(~finite)[0][0])
+        world, agent = divmod(row if slots is None else int(slots[row]), self.spec.agents_per_world)
+        whose = f", agent {agent}" if self.spec.agents_per_world > 1 else ""
+        _wrong(f"{field} of step {step} is not finite for world {self.first_world + world}{whose}")
 
 
 def read_metrics(arrays: Mapping[str, Array], like: Mapping[str, NDArray[np.int32]]) -> dict[str, NDArray[np.int32]]:

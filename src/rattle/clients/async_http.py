@@ -11,7 +11,7 @@ from typing import cast
 
 import httptools
 
-from rattle.clients.addresses import read_address, tls_context
+from rattle.clients.addresses import no_connection, read_address, tls_context, why_of
 from rattle.clients.connections import MAX_ANSWER_BYTES
 from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken, NoAnswer, NotSent
 
@@ -87,7 +87,7 @@ class AsyncHttp:
         except TimeoutError:
             raise NotSent(f"no connection to {self._url}: it takes too long") from None
         except OSError as error:
-            raise NotSent(f"no connection to {self._url}: {_why(error)}") from None
+            raise no_connection(self._url, error, why_of(error), NotSent) from None
         self._open.add(connection)
         return connection
 
@@ -171,7 +171,7 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._fail(f"this is not HTTP: {_why(error)}")
+            self._fail(f"this is not HTTP: {why_of(error)}")
         if not self._has_head and self._head_bytes > MAX_HEAD_BYTES:
             self._fail(f"the head of its answer is longer than {MAX_HEAD_BYTES} bytes")
         if len(self._waiting) > _WAITING_BYTES and self._transport is not None:
@@ -181,7 +181,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """An answer that does not say where it ends, ends here."""
         self._complete |= error is None and self._has_head and not self._says_its_end
-        self._fail(_why(error) if error else "it was closed")
+        self._fail(why_of(error) if error else "it was closed")
         self._wake()
 
     def on_message_begin(self) -> None:
@@ -239,7 +239,3 @@ class Connection(asyncio.Protocol):
                     await self._waiter
         except TimeoutError:
             raise NoAnswer(f"{self._url} took too long to answer") from None
-
-
-def _why(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from rattle.clients.addresses import check_status, read_address, tls_context
+from rattle.clients.addresses import check_status, no_connection, read_address, tls_context, why_of
 from rattle.clients.errors import ClientError, ConnectionBroken, refusal
 from rattle.wire.encoding import MSGPACK
 
@@ -37,10 +37,10 @@ class Connection(Protocol):
 class HttpConnection:
     """HTTP/1.1 with keep-alive to one server, on the standard library: the quickest for small bodies."""
 
-    def __init__(self, url: str, timeout: float) -> None:
+    def __init__(self, url: str, timeout: float, accept: str = MSGPACK) -> None:
         address = read_address(url)
         self._prefix = address.prefix
-        self._headers = {"Accept": MSGPACK} | address.headers
+        self._headers = {"Accept": accept} | address.headers
         self._http = (
             http.client.HTTPSConnection(address.host, address.port, timeout=timeout, context=tls_context())
             if address.tls
@@ -59,7 +59,7 @@ class HttpConnection:
             self._http.request(method, self._prefix + path, body, headers)
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            raise ConnectionBroken(f"no connection to {self.url}: {_why(error)}") from None
+            raise no_connection(self.url, error, why_of(error), ConnectionBroken) from None
 
     def receive(self) -> bytes:
         """Return the answer's body; raises ConnectionBroken, Refused for a status of 400 or more, or BadAnswer."""
@@ -70,11 +70,16 @@ class HttpConnection:
                 raise http.client.IncompleteRead(body, answer.length)
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            raise ConnectionBroken(f"{self.url} broke the connection: {_why(error)}") from None
+            raise ConnectionBroken(f"{self.url} broke the connection: {why_of(error)}") from None
         if answer.status >= 400:
             raise refusal(answer.status, _problem(body))
         check_status(self.url, self._path, answer.status, answer.headers["Location"], allowed=(200, 201, 204))
         return body
+
+    def wait_for_answers(self, seconds: float) -> None:
+        """Take this as the time-out from the next connection on."""
+        self.close()
+        self._http.timeout = seconds
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
         """Send a request and return its answer."""
@@ -128,7 +133,7 @@ class SocketSteps:
             self._socket.send(body)
         except OSError as error:
             self.close()
-            raise ConnectionBroken(f"no connection to {self._url}: {_why(error)}") from None
+            raise ConnectionBroken(f"no connection to {self._url}: {why_of(error)}") from None
 
     def receive(self) -> bytes:
         """Return its answer."""
@@ -138,7 +143,7 @@ class SocketSteps:
             answer = self._socket.receive()
         except OSError as error:
             self.close()
-            raise ConnectionBroken(f"{self._url} broke the connection: {_why(error)}") from None
+            raise ConnectionBroken(f"{self._url} broke the connection: {why_of(error)}") from None
         if isinstance(answer, bytes):
             return answer
         problem = _problem(answer.encode())
@@ -164,7 +169,7 @@ class SocketSteps:
                 raise refused from None
             raise NoWebSocket(f"{self._url}: {refused}") from None  # plain requests will show what else is wrong
         except InvalidHandshake as error:
-            raise NoWebSocket(f"{self._url}: {_why(error)}") from None
+            raise NoWebSocket(f"{self._url}: {why_of(error)}") from None
 
 
 def _problem(body: bytes) -> dict[str, Any] | None:
@@ -173,9 +178,3 @@ def _problem(body: bytes) -> dict[str, Any] | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return problem if isinstance(problem, dict) else None
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return " ".join(str(error).split()) or type(error).__name__

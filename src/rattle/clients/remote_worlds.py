@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rattle.clients.answers import SlotArrays, WrongAnswer, decode, read_metrics, read_spec, read_state
+from rattle.clients.answers import ONLY_JSON, SlotArrays, WrongAnswer, decode, read_metrics, read_spec, read_state
 from rattle.clients.connections import Connection, HttpConnection, HttpSteps, NoWebSocket, SocketSteps
 from rattle.clients.errors import ClientError, ConnectionBroken, Refused
 from rattle.clients.retries import is_temporary, retrying
@@ -37,6 +37,11 @@ class Patience:
     retry_seconds: float = 60.0
     stop: threading.Event | None = None  # set: do not try again
 
+
+#: How long the first question waits for an answer before the user is told, in seconds.
+_FIRST_ANSWER_SECONDS = 2.0
+#: What servers that speak JSON only may answer where MessagePack is asked for.
+_NOT_IN_MESSAGEPACK = (400, 404, 405, 406, 415, 501)
 
 #: Snapshots that a step may bring along.
 MOST_WATCHED = 16
@@ -64,12 +69,23 @@ class _Snapshot(msgspec.Struct):
 def ask_spec(url: str, patience: Patience | None = None) -> ServerSpec:
     """Return what a server says it is; raises ClientError when it cannot be reached or speaks another protocol."""
     patience = patience or Patience()
-    connection = HttpConnection(url, patience.answer_seconds)
+    # Whoever waits is told so soon, also where a server takes connections and does not answer.
+    connection = HttpConnection(url, min(_FIRST_ANSWER_SECONDS, patience.answer_seconds))
+
+    def ask() -> bytes:
+        try:
+            return connection.ask("GET", "/v1/spec")
+        except ConnectionBroken:
+            connection.wait_for_answers(patience.answer_seconds)
+            raise
+
     try:
-        body = retrying(patience.retry_seconds, stop=patience.stop)(connection.ask, "GET", "/v1/spec")
+        body = retrying(patience.retry_seconds, stop=patience.stop)(ask)
     except ConnectionBroken as error:
         raise ConnectionBroken(_gave_up(error, patience)) from None
     except Refused as error:
+        if error.status in _NOT_IN_MESSAGEPACK and _answers_in_json(url, patience):
+            raise ClientError(f"{connection.url}: {ONLY_JSON}") from None
         what = f"{connection.url} has no vector API" if error.status in (404, 405, 501) else connection.url
         raise ClientError(f"{what}: {error}") from None
     finally:
@@ -78,6 +94,17 @@ def ask_spec(url: str, patience: Patience | None = None) -> ServerSpec:
     if spec.protocol != PROTOCOL:
         raise ClientError(f"{connection.url} speaks '{one_line(spec.protocol, 80)}', and this version '{PROTOCOL}'")
     return spec
+
+
+def _answers_in_json(url: str, patience: Patience) -> bool:
+    """Whether a server that refused a request in MessagePack describes itself in JSON."""
+    connection = HttpConnection(url, patience.answer_seconds, accept=encoding.JSON)
+    try:
+        return b'"protocol"' in connection.ask("GET", "/v1/spec")
+    except ClientError:
+        return False
+    finally:
+        connection.close()
 
 
 @cache
@@ -144,6 +171,7 @@ class RemoteWorlds:
         self.spec: EnvironmentSpec = read_spec(created)
         self.num_slots = num_worlds * self.spec.agents_per_world
         self._arrays = arrays = make_arrays(self.spec) if make_arrays else SlotArrays(self.spec, num_worlds)
+        arrays.first_world = first_world
         arrays.begin(created)
         self.observation = arrays.observation
         self.reward = arrays.reward

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rattle.addresses import CREDENTIALS_VARIABLE
+from rattle.addresses import CREDENTIALS_VARIABLE, tls_problem
 from rattle.conformance.errors import ConformanceError
 from rattle.conformance.target import Target
 
@@ -58,6 +58,8 @@ def _ask(client: httpx.Client, path: str) -> tuple[int | None, str | None]:
         with client.stream("GET", path) as stream:
             return stream.status_code, _code(stream.read()) if stream.status_code == 404 else None
     except (httpx.ConnectError, httpx.TimeoutException) as error:
+        if problem := tls_problem(str(client.base_url), error):
+            raise ConformanceError(problem) from None
         what = "nothing answers in time" if isinstance(error, httpx.TimeoutException) else str(error)
         raise ConformanceError(
             f"no server at {client.base_url}: {what}; is it running, and is the port right?"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from rattle.envs.errors import EnvError
 from rattle.envs.vector import StepsInTwo, VectorWorlds
 from rattle.learning.rollout import Rollout
 from rattle.policies.acting import ActingPolicy
@@ -187,7 +188,8 @@ class Collector:
         `records` says of the first world's episode numbers whether that episode's states are wanted.
 
         Raises WorldsLost when an actor's worlds began anew: what was played of the rollout is of no use then, for it
-        would join what came before with what came after. Go on with `restart`.
+        would join what came before with what came after. Go on with `restart`. Raises EnvError for rewards and
+        observations that are not finite.
         """
         if not self._complete_episodes:
             self._play(policy, range(self._max_ticks), records)
@@ -195,6 +197,7 @@ class Collector:
         else:
             ticks = self._play_first_episodes(policy, records)
         list(self._pool.map(lambda actor: actor.predict(policy, self.buffer), self.actors))
+        self._check_finite(ticks)
         return ticks
 
     def play_on(self, policy: ActingPolicy, ticks: int) -> None:
@@ -214,6 +217,29 @@ class Collector:
         self._pool.shutdown()
         for worlds in self.batches:
             worlds.close()
+
+    def _check_finite(self, ticks: int) -> None:
+        """Raise EnvError that names what was not finite first: nothing can be learnt from the rollout then."""
+        buffer = self.buffer
+        for what, array, first_row in (
+            ("reward", buffer.reward[:ticks], 0),
+            ("observation", buffer.observation[:ticks], 0),
+            ("last observation", buffer.final_value[:ticks], 0),
+            ("observation", buffer.last_value[np.newaxis], ticks),
+        ):
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                row, slot = (int(index) for index in np.argwhere(~np.isfinite(array))[0][:2])
+                raise EnvError(self._not_finite(what, slot, first_row + row, ticks))
+
+    def _not_finite(self, what: str, slot: int, row: int, ticks: int) -> str:
+        spec, first = self.batches[0].spec, self.actors[0].groups[0].buffer_world
+        world, agent = divmod(slot, spec.agents_per_world)
+        whose = f", agent {agent}" if spec.agents_per_world > 1 else ""
+        episode = self.buffer.world_episode[min(row, ticks - 1), world]
+        return (
+            f"'{spec.id}', world {first + world}{whose}: a {what} that is not finite, or too large for float32, in "
+            f"tick {self.ticks - ticks + row} of the run (episode {episode} of that world)"
+        )
 
     def _play(self, policy: ActingPolicy, rows: range, records: Callable[[int], bool]) -> None:
         first_tick = self.ticks

@@ -120,7 +120,10 @@ class EpisodeTracker:
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Continue exactly where `state` was taken."""
         if state["reward"].shape != self._reward.shape:
-            raise TrainerError("the stored episodes are of another number of slots")
+            raise TrainerError(
+                f"the checkpoint is of {len(state['reward'])} slots, and the settings now make {len(self._reward)}: "
+                "put env.worlds, or what decides the agents of a world, back to what the run began with in config.yaml"
+            )
         self._reward[:] = state["reward"]
         self._length[:] = state["length"]
         self._last_rewards.extend(state["last_rewards"].tolist())

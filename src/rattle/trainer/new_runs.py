@@ -13,8 +13,10 @@ import numpy as np
 from rattle.analytics.extras import require
 from rattle.analytics.run_directory import RUNS_ROOT, RunDirectory
 from rattle.analytics.writer import storing, write_together
+from rattle.envs.errors import EnvError
 from rattle.envs.philox import derive_seed
 from rattle.envs.vector import VectorWorlds
+from rattle.text import one_line
 from rattle.trainer.errors import TrainerError
 from rattle.trainer.progress import Summary
 from rattle.trainer.run_tables import dump_run_row, now, run_row
@@ -78,10 +80,24 @@ def _played(worlds: VectorWorlds, seed: int) -> list[bytes]:
     """Return what happens in the first ticks, with actions that depend on the seed alone."""
     random = np.random.default_rng(seed)
     happened = [worlds.observation.tobytes()]
-    for _ in range(_TICKS_TRIED):
+    _check_finite(worlds, "at the start")
+    for tick in range(_TICKS_TRIED):
         worlds.step(random.integers(0, worlds.spec.num_actions, worlds.num_slots))
+        _check_finite(worlds, f"in tick {tick}")
         happened += [array.tobytes() for array in (worlds.observation, worlds.reward, worlds.terminated)]
     return happened
+
+
+def _check_finite(worlds: VectorWorlds, when: str) -> None:
+    """Raise EnvError for a reward or an observation that is not finite; they would end the run later."""
+    for what, array in (("reward", worlds.reward), ("observation", worlds.observation)):
+        for agent, row in enumerate(array):
+            if not np.isfinite(row).all():
+                whose = f" of agent {agent}" if worlds.spec.agents_per_world > 1 else ""
+                raise EnvError(
+                    f"'{worlds.spec.id}' hands out a {what}{whose} that is not finite, or too large for float32, "
+                    f"{when} of its first episodes: {one_line(row, 80)}"
+                )
 
 
 def beside(directory: RunDirectory, policy_id: str) -> RunDirectory:

@@ -19,14 +19,15 @@ from rattle.trainer.loop import TrainingRun
 from rattle.trainer.new_runs import make_folder, name_run, store_beginning
 from rattle.trainer.progress import Display, Summary
 from rattle.trainer.run_tables import read_run_row
-from rattle.trainer.served import with_served_environment
 from rattle.trainer.settings import ExperimentSettings
 from rattle.trainer.settings_sources import check_settings, read_yaml
 
 
 def train(settings: ExperimentSettings, run_dir: Path | None, display: Display) -> Summary:
-    """Start a run in `run_dir`, or in a new directory below runs/, and train it until a limit or a signal."""
-    settings = with_served_environment(settings)
+    """Start a run in `run_dir`, or in a new directory below runs/, and train it until a limit or a signal.
+
+    `settings` hold what the environment server serves, if there is one: see `with_served_environment`.
+    """
     directory, run_id = name_run(settings, run_dir)
     make_folder(directory)
     with directory.locked():

@@ -215,8 +215,10 @@ def part_of(field: str) -> Iterator[None]:
 
 
 def _finite(field: str, numbers: NDArray[np.float32]) -> NDArray[np.float32]:
-    if not np.isfinite(numbers).all():
-        raise _wrong(field, "must hold finite numbers only")
+    finite = np.isfinite(numbers)
+    if not finite.all():
+        place = ", ".join(str(index) for index in np.argwhere(~finite)[0])
+        raise _wrong(field, f"must hold finite numbers only, and [{place}] is none")
     return numbers
 
 
