@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rattle.analytics.errors import AnalyticsError
-from rattle.analytics.writer import TableWriter, replacing, write_atomically, write_together
+from rattle.analytics.writer import TableWriter, last_line, replacing, write_atomically, write_together
 
 
 def test_rows_reach_the_file_at_a_flush(tmp_path: Path) -> None:
@@ -76,10 +76,10 @@ def test_what_is_cut_can_be_kept_beside(tmp_path: Path) -> None:
 
 def test_the_last_row_is_found(tmp_path: Path) -> None:
     writer = TableWriter(tmp_path, "one")
-    assert writer.last_line() == b""
+    assert last_line(tmp_path / "one.jsonl") == b""
     writer.write([{"a": 1}, {"a": 2}])
     writer.flush()
-    assert writer.last_line() == b'{"a":2}'
+    assert last_line(tmp_path / "one.jsonl") == b'{"a":2}'
     writer.close()
 
 

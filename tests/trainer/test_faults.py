@@ -124,14 +124,6 @@ def test_the_last_checkpoint_gone_does_not_begin_the_run_anew(train_small: Train
     assert contents(directory) == before
 
 
-@pytest.mark.parametrize("damaged", [b"", b"{}", b"[]", b'{"run_id": "x", "updates": null}', b"{half"])
-def test_a_damaged_run_row_is_named(train_small: TrainSmall, damaged: bytes) -> None:
-    _, directory = train_small()
-    directory.run.write_bytes(damaged)
-    with pytest.raises(TrainerError, match=r"run\.json is damaged"):
-        resume(str(directory.path), None, None, Silence())
-
-
 @pytest.mark.parametrize("output", ["closed pipe", "full disk"])
 @pytest.mark.parametrize("display", [["--json"], []], ids=["json", "plain"])
 def test_a_run_goes_on_when_nobody_reads_what_it_prints(tmp_path: Path, output: str, display: list[str]) -> None:

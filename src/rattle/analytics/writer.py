@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.errors import AnalyticsError, reading
 
 _encoder = msgspec.json.Encoder()
 
@@ -29,7 +29,7 @@ class TableWriter:
     """One process's JSON-lines file of one table; methods raise AnalyticsError when the disk does not take the rows."""
 
     def __init__(self, folder: Path, writer: str) -> None:
-        self._path = folder / f"{writer}.jsonl"
+        self._path = table_file(folder, writer)
         self._pending = bytearray()
         with storing(self._path):
             folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ class TableWriter:
 
         Raises AnalyticsError as `check_cut` does.
         """
-        self.check_cut(length)
+        check_cut(self._path, length)
         self._pending.clear()
         with storing(self._path):
             if keep and length < self._length:
@@ -77,29 +77,6 @@ class TableWriter:
                     os.fsync(aside.fileno())
             self._file.truncate(length)
         self._length = length
-
-    def check_cut(self, length: int) -> None:
-        """Raise AnalyticsError unless a row of the file ends after `length` bytes, or none has begun."""
-        if length > self._length:
-            raise AnalyticsError(
-                f"{self._path} has lost rows: it is {self._length} bytes long, where the checkpoint knew {length}. "
-                "Restore it, or delete the newest checkpoint to go on from the one before"
-            )
-        if length and self._read(length - 1, 1) != b"\n":
-            raise AnalyticsError(
-                f"{self._path} does not fit the checkpoint: no row ends after its {length} bytes. Restore it, or move "
-                "away the newest checkpoint, which may be another run's"
-            )
-
-    def last_line(self) -> bytes:
-        """Return the last row in the file, b"" where there is none."""
-        tail = self._read(max(0, self._length - _LONGEST_ROW), _LONGEST_ROW)
-        return tail.rstrip(b"\n").rpartition(b"\n")[2]
-
-    def _read(self, start: int, length: int) -> bytes:
-        with storing(self._path), self._path.open("rb") as file:
-            file.seek(start)
-            return file.read(length)
 
     def close(self) -> None:
         """Flush and close the file."""
@@ -115,6 +92,38 @@ class TableWriter:
                 written += self._file.write(rows[written:])
         self._pending.clear()
         self._length += written
+
+
+def table_file(folder: Path, writer: str) -> Path:
+    """Return one process's file in the folder of a table."""
+    return folder / f"{writer}.jsonl"
+
+
+def check_cut(path: Path, length: int) -> None:
+    """Raise AnalyticsError unless a row of a table's file ends after `length` bytes, or none has begun."""
+    with reading(path):
+        if length and not path.exists():
+            raise AnalyticsError(f"{path} has gone, where the checkpoint knew {length} bytes")
+        if length and length > (end := end_of_last_line(path)):
+            raise AnalyticsError(f"{path} has lost rows: it is {end} bytes long, where the checkpoint knew {length}")
+        if length and _read(path, length - 1, 1) != b"\n":
+            raise AnalyticsError(f"{path} does not fit the checkpoint: no row ends after its {length} bytes")
+
+
+def last_line(path: Path) -> bytes:
+    """Return the last whole row of a table's file, b"" where there is none; raises AnalyticsError."""
+    with reading(path):
+        if not path.exists():
+            return b""
+        end = end_of_last_line(path)
+        start = max(0, end - _LONGEST_ROW)
+        return _read(path, start, end - start).rstrip(b"\n").rpartition(b"\n")[2]
+
+
+def _read(path: Path, start: int, length: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(length)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -15,13 +15,11 @@ from rattle.launch.plan import check_topology, plan
 from rattle.launch.service import Service
 from rattle.launch.view import View, choose_view
 from rattle.services.utils.sockets import listen
-from rattle.trainer.checkpoint import newest_checkpoint
 from rattle.trainer.clock import Limits
 from rattle.trainer.new_runs import beside, make_folder, name_run, store_beginning
-from rattle.trainer.run_tables import read_run_row
 from rattle.trainer.served import with_served_environment
 from rattle.trainer.settings import ExperimentSettings
-from rattle.trainer.settings_sources import check_settings, read_yaml
+from rattle.trainer.stored_run import read_stored_run
 
 
 def up(settings: ExperimentSettings, run_dir: Path | None, *, kill_every: float | None, as_json: bool) -> None:
@@ -63,23 +61,24 @@ def resume(name: str, steps: int | None, seconds: float | None, *, kill_every: f
     """Go on with a run from its newest checkpoint; `steps` and `seconds` replace the run's own limits."""
     directory = find_run(name)
     with directory.launching():
-        settings = check_settings(read_yaml(directory.config), str(directory.config))
+        run = read_stored_run(directory)
+        settings = run.settings
         services = plan(settings, directory.config)
         _check_key(settings)
         _check_ports(services, settings)
+        _check_other_policies(directory, settings)
         _put_aside(directory.history)
-        _check_checkpoints(directory, settings)
-        resumed_at = read_run_row(directory)["updates"]
         limits = Limits(steps or settings.train.steps, seconds or settings.train.seconds)
         view = choose_view(as_json=as_json)
-        Launch(settings, directory, services, limits, view, resumed_at=resumed_at, kill_every=kill_every).run()
+        Launch(settings, directory, services, limits, view, resumed_at=run.updates, kill_every=kill_every).run()
 
 
-def _check_checkpoints(first: RunDirectory, settings: ExperimentSettings) -> None:
-    """Raise TrainerError, before a service is started, for a checkpoint that a policy's run cannot go on from."""
-    others = (beside(first, policy_id) for policy_id in settings.training.policies[1:])
-    for directory in (first, *(other for other in others if other.is_run)):
-        newest_checkpoint(directory, read_run_row(directory)["run_id"])
+def _check_other_policies(first: RunDirectory, settings: ExperimentSettings) -> None:
+    """Raise a RattleError, before a service is started, for a policy's run that cannot go on."""
+    for policy_id in settings.training.policies[1:]:
+        directory = beside(first, policy_id)
+        if directory.is_run:
+            read_stored_run(directory)
 
 
 def _put_aside(history: Path) -> None:

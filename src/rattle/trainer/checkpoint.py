@@ -28,6 +28,11 @@ class Checkpoint:
     tensors: Mapping[str, NDArray[Any]]
     numbers: Mapping[str, Any]
 
+    @property
+    def update(self) -> int:
+        """Return the update that it was taken after."""
+        return int(self.tensors["learner/version"])
+
     def part(self, name: str) -> dict[str, NDArray[Any]]:
         """Return the arrays of one part under their own names."""
         prefix = f"{name}/"
@@ -68,12 +73,6 @@ def drop_checkpoints(directory: RunDirectory, keep: int) -> None:
 def list_checkpoints(directory: RunDirectory) -> list[Path]:
     """List the checkpoints of a run, oldest first."""
     return sorted(directory.checkpoints.glob("update-*.safetensors"))
-
-
-def newest_checkpoint(directory: RunDirectory, run_id: str) -> Checkpoint | None:
-    """Return the newest checkpoint of a run, None where there is none yet; raises TrainerError as `load_checkpoint`."""
-    checkpoints = list_checkpoints(directory)
-    return load_checkpoint(checkpoints[-1], run_id) if checkpoints else None
 
 
 def load_checkpoint(path: Path, run_id: str) -> Checkpoint:

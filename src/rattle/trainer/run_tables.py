@@ -14,7 +14,7 @@ import msgspec
 from rattle import __version__
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.steps import StepsWriter
-from rattle.analytics.writer import TableWriter, side_by_side, write_atomically
+from rattle.analytics.writer import TableWriter, check_cut, last_line, side_by_side, table_file, write_atomically
 from rattle.trainer.errors import TrainerError
 from rattle.trainer.progress import Summary
 from rattle.trainer.settings import ExperimentSettings
@@ -30,6 +30,7 @@ class RunTables:
     """The append-only tables of one run, stored together and cut back together."""
 
     def __init__(self, directory: RunDirectory, run_id: str, experiment: str, *, tensorboard: bool) -> None:
+        self._directory = directory
         self._run_id = run_id
         self._experiment = experiment
         self._updates = TableWriter(directory.table("updates"), WRITER)
@@ -87,8 +88,7 @@ class RunTables:
         With `keep` it is put aside, in files whose names end in `.cut`. Raises AnalyticsError, before any file is
         touched, when a table does not reach so far, or `reach` lies within a row.
         """
-        self._updates.check_cut(reach["updates"])
-        self._episodes.check_cut(reach["episodes"])
+        check_reach(self._directory, reach)
         self._updates.truncate(reach["updates"], keep=keep)
         self._episodes.truncate(reach["episodes"], keep=keep)
         self.steps.discard_after(reach["steps"], keep=keep)
@@ -96,7 +96,8 @@ class RunTables:
     def seconds_trained(self) -> float:
         """Return the seconds of training up to the last row of `updates`; 0 where there is none that says so."""
         try:
-            return float(msgspec.json.decode(self._updates.last_line() or b"{}", type=_Timed).seconds)
+            last = last_line(table_file(self._directory.table("updates"), WRITER))
+            return float(msgspec.json.decode(last or b"{}", type=_Timed).seconds)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return 0.0
 
@@ -106,6 +107,12 @@ class RunTables:
             table.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
+
+
+def check_reach(directory: RunDirectory, reach: Mapping[str, int]) -> None:
+    """Raise AnalyticsError when a table of a run has not the rows that it had when `RunTables.flush` gave `reach`."""
+    for name in ("updates", "episodes"):
+        check_cut(table_file(directory.table(name), WRITER), reach.get(name, 0))
 
 
 def log_row(
@@ -164,8 +171,12 @@ def read_run_row(directory: RunDirectory) -> dict[str, Any]:
     try:
         row: dict[str, Any] = msgspec.json.decode(directory.run.read_bytes(), type=dict)
         return {**row, "run_id": str(row["run_id"]), "updates": int(row["updates"])}
-    except (OSError, msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
-        raise TrainerError(f"{directory.run} is damaged ({error}): the run cannot be resumed") from None
+    except OSError as error:
+        if not directory.path.exists():
+            raise TrainerError(f"the run directory {directory.path} has been deleted or moved") from None
+        raise TrainerError(f"cannot read {directory.run}: {error.strerror}") from None
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+        raise TrainerError(f"{directory.run} is damaged") from None
 
 
 def now() -> str:

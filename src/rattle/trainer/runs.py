@@ -12,15 +12,13 @@ from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory, find_run
 from rattle.errors import RattleError
 from rattle.stop_signals import stop_signals
-from rattle.trainer.checkpoint import Checkpoint, newest_checkpoint
+from rattle.trainer.checkpoint import Checkpoint
 from rattle.trainer.clock import Limits
-from rattle.trainer.errors import TrainerError
 from rattle.trainer.loop import TrainingRun
 from rattle.trainer.new_runs import make_folder, name_run, store_beginning
 from rattle.trainer.progress import Display, Summary
-from rattle.trainer.run_tables import read_run_row
 from rattle.trainer.settings import ExperimentSettings
-from rattle.trainer.settings_sources import check_settings, read_yaml
+from rattle.trainer.stored_run import read_stored_run
 
 
 def train(settings: ExperimentSettings, run_dir: Path | None, display: Display) -> Summary:
@@ -37,17 +35,13 @@ def train(settings: ExperimentSettings, run_dir: Path | None, display: Display) 
 
 
 def resume(name: str, steps: int | None, seconds: float | None, display: Display) -> Summary:
-    """Go on with a run where its newest checkpoint was taken; `steps` and `seconds` replace the run's own limits."""
+    """Go on from the newest checkpoint that fits a run's tables; `steps` and `seconds` replace the run's own limits."""
     directory = find_run(name)
     with directory.locked():
-        settings = check_settings(read_yaml(directory.config), str(directory.config))
-        row = read_run_row(directory)
-        run_id = row["run_id"]
-        checkpoint = newest_checkpoint(directory, run_id)
-        if row["updates"] and checkpoint is None:
-            raise TrainerError(f"{directory.checkpoints} is empty, so the run cannot be resumed; its tables are intact")
+        run = read_stored_run(directory)
+        settings = run.settings
         limits = Limits(steps or settings.train.steps, seconds or settings.train.seconds)
-        return _train(settings, directory, run_id, limits, display, checkpoint)
+        return _train(settings, directory, run.run_id, limits, display, run.checkpoint)
 
 
 def _train(

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.services.utils.protos import training_pb2
-from rattle.trainer.checkpoint import list_checkpoints, newest_checkpoint
+from rattle.trainer.checkpoint import list_checkpoints, load_checkpoint
 from rattle.trainer.progress import Summary
 from rattle.trainer.run_tables import read_run_row
 from tests.processes import ServiceProcess
@@ -86,9 +86,8 @@ def test_killed_at_any_time_it_goes_on_exactly_from_its_last_checkpoint(
                 if last < 100:
                     service.kill()
             if last < 100:
-                newest = newest_checkpoint(directory, read_run_row(directory)["run_id"])
-                assert newest is not None
-                stored = newest.tensors["learner/version"]
+                newest = list_checkpoints(directory)[-1]
+                stored = load_checkpoint(newest, read_run_row(directory)["run_id"]).update
                 service.start()
                 with client_of(service) as client:
                     assert client.policy().version == client.status().checkpoint_version == stored <= last

@@ -14,13 +14,11 @@ from rattle.services.training.intake import Intake
 from rattle.services.training.learning_loop import LearningLoop
 from rattle.services.training.policy_run import PolicyRun
 from rattle.services.training.rollouts import Contribution
-from rattle.trainer.checkpoint import newest_checkpoint
 from rattle.trainer.errors import TrainerError
 from rattle.trainer.new_runs import beside, make_folder, name_run, store_beginning
-from rattle.trainer.run_tables import read_run_row
 from rattle.trainer.served import with_served_environment
 from rattle.trainer.settings import ExperimentSettings
-from rattle.trainer.settings_sources import check_settings, read_yaml
+from rattle.trainer.stored_run import read_or_mend_row, read_settings, read_stored_run
 from rattle.trainer.worlds import build_worlds, settings_of_policy
 
 
@@ -58,8 +56,8 @@ def _places(settings: ExperimentSettings, run_dir: Path | None) -> Iterator[Plac
     first = settings.training.policies[0]
     if run_dir is not None and RunDirectory(run_dir).is_run:
         directory = RunDirectory(run_dir)
-        run_id = str(read_run_row(directory)["run_id"])
-        first = _stored_settings(directory).training.policies[0]  # this service may train some of the others only
+        run_id = str(read_or_mend_row(directory)["run_id"])
+        first = read_settings(directory).training.policies[0]  # this service may train some of the others only
     else:
         directory, run_id = name_run(settings, run_dir)
     for policy_id in settings.training.policies:
@@ -74,10 +72,9 @@ def _open(experiment: ExperimentSettings, place: Place, environment: Environment
     kept = experiment if place.is_first else settings
     checkpoint = None
     if directory.is_run:
-        _check_same(_stored_settings(directory), kept, directory)
-        checkpoint = newest_checkpoint(directory, place.run_id)
-        if read_run_row(directory)["updates"] and checkpoint is None:
-            raise TrainerError(f"{directory.checkpoints} is empty, so the run cannot be resumed; its tables are intact")
+        stored = read_stored_run(directory)
+        _check_same(stored.settings, kept, directory)
+        checkpoint = stored.checkpoint
     else:
         store_beginning(directory, place.run_id, kept)
     run = PolicyRun(settings, directory, place.run_id, environment)
@@ -94,10 +91,6 @@ def _open(experiment: ExperimentSettings, place: Place, environment: Environment
     else:
         run.restore(checkpoint, intake)
     return LearningLoop(place.policy_id, run, intake)
-
-
-def _stored_settings(directory: RunDirectory) -> ExperimentSettings:
-    return check_settings(read_yaml(directory.config), str(directory.config))
 
 
 def _check_same(stored: ExperimentSettings, given: ExperimentSettings, directory: RunDirectory) -> None:
