@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def test_runs_without_updates_and_wrong_names_are_explained(tmp_path: Path) -> N
         plot_learning_curves([new], tmp_path / "curves.png")
     with pytest.raises(AnalyticsError, match="the name of a figure ends in"):
         plot_learning_curves([new], tmp_path / "curves.xls")
-    with pytest.raises(AnalyticsError, match=r"cannot write .*no/such/curves\.png: No such file"):
+    with pytest.raises(AnalyticsError, match=r"cannot write .*no/such/curves\.png: there is no folder"):
         plot_learning_curves([trained(tmp_path, "old", 2)], tmp_path / "no" / "such" / "curves.png")
 
 
@@ -172,3 +173,14 @@ def test_forty_runs_have_lines_of_their_own_and_room_for_the_curves(tmp_path: Pa
         width, height = picture.size
     assert width == 1560
     assert 840 < height < 1.3 * 840
+
+
+def test_a_run_is_drawn_once_under_all_its_names_and_copies(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = trained(tmp_path, "long", 5)
+    trained(tmp_path, "other", 5)
+    shutil.copytree(run.path, tmp_path / "copy")
+    (tmp_path / "link").symlink_to(run.path)
+    names = ("long", "copy", "other", "link", "long")
+    plot_learning_curves([RunDirectory(tmp_path / name) for name in names], tmp_path / "curves.svg")
+    assert [line.split(":")[0] for line in legend(tmp_path / "curves.svg")] == ["long", "other"]
+    assert "copy is left out" in caplog.text

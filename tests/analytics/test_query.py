@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -372,3 +373,13 @@ def test_ctrl_c_stops_a_query(tmp_path: Path) -> None:
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=25, check=False
     )
     assert (ended.returncode, ended.stderr) == (130, "Aborted!\n")
+
+
+def test_copies_of_a_run_are_counted_once_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = make_run(tmp_path, "r1")
+    write_rows(run, "updates", [update_row(run, 1), update_row(run, 2)])
+    shutil.copytree(run.path, tmp_path / "copy")
+    (tmp_path / "link").symlink_to(run.path)
+    runs = [run, RunDirectory(tmp_path / "copy"), run, RunDirectory(tmp_path / "link")]
+    assert rows("SELECT count() AS n, (SELECT count() FROM runs) AS runs FROM updates", runs) == [{"n": 2, "runs": 1}]
+    assert caplog.text.count("copy is left out: it holds the same run as") == 1

@@ -124,7 +124,8 @@ def test_a_run_counts_once_whatever_leads_to_it(tmp_path: Path) -> None:
     longer = make_run(tmp_path, "r10")
     shutil.copytree(run.path, tmp_path / "a-copy")
     (tmp_path / "link").symlink_to(run.path)
-    chosen, copies = without_copies([*list_runs(tmp_path), find_run("r1", tmp_path)])
+    copies: list[str] = []
+    chosen = without_copies([*list_runs(tmp_path), find_run("r1", tmp_path)], copies.append)
     assert sorted(found.path.resolve() for found in chosen) == sorted([run.path.resolve(), longer.path.resolve()])
     assert len(copies) == 1
     assert "a-copy is left out: it holds the same run as" in copies[0]

@@ -14,7 +14,7 @@ import numpy as np
 
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.extras import require
-from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.run_directory import RunDirectory, without_copies
 from rattle.analytics.run_settings import described
 from rattle.analytics.updates import NUMBERS, Curve, read_updates
 from rattle.analytics.writer import write_atomically
@@ -75,7 +75,7 @@ def plot_learning_curves(
     Runs that agree in the settings `group_by` become one line, their mean as far as half of them go, in a band of one
     standard deviation. Without groups each run has a line, named by the settings `label_by`, or by its directory.
     Losses, entropy and speed are smoothed; a run's are also drawn faintly as they were measured. A run without updates
-    is named in the legend.
+    is named in the legend, and one that is there several times, under other names or as a copy, is drawn once.
 
     Raises AnalyticsError when no run has updates, and for a setting that no run has.
     """
@@ -83,6 +83,7 @@ def plot_learning_curves(
     if form not in _FORMATS:
         raise AnalyticsError(f"cannot draw {output}: the name of a figure ends in .{', .'.join(_FORMATS)}")
     require("matplotlib", "analytics", "a plot")
+    runs = without_copies(runs)
     curves = [read_updates(run) for run in runs]
     if not any(len(curve["env_steps"]) for curve in curves):
         names = ", ".join(run.path.name for run in runs) or "no run"

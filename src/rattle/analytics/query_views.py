@@ -10,7 +10,7 @@ from shutil import copyfile
 import msgspec
 
 from rattle.analytics.errors import AnalyticsError, reading
-from rattle.analytics.run_directory import RunDirectory, Warn
+from rattle.analytics.run_directory import RunDirectory, Warn, without_copies
 from rattle.analytics.runs import row
 from rattle.analytics.schema import DERIVED_COLUMNS, TABLES
 from rattle.analytics.writer import end_of_last_line, storing
@@ -25,8 +25,10 @@ def link_files(folder: Path, runs: Sequence[RunDirectory], warn: Warn | None = N
     The links' names hold no quotes and no wildcards, whatever the runs are called. What may end in half a line,
     because its run is in progress or was killed, is copied up to its last whole line: the engine would stumble. The
     rows of `runs` are written out: one says `interrupted` where its file still says `running`. With `warn`, a file that
-    cannot be read is left out, and `warn` is told; otherwise it raises AnalyticsError.
+    cannot be read is left out, and `warn` is told; otherwise it raises AnalyticsError. A run counts once, whatever its
+    names and copies.
     """
+    runs = without_copies(runs, warn)
     links: dict[str, Path] = {}
     for table in TABLES:
         (folder / table).mkdir()

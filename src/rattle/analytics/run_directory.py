@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +28,8 @@ import msgspec
 from rattle.analytics.errors import AnalyticsError, reading
 from rattle.analytics.writer import storing
 from rattle.text import one_line
+
+_log = logging.getLogger(__name__)
 
 #: Takes a line about what is left out of an answer.
 Warn = Callable[[str], None]
@@ -181,14 +184,13 @@ def find_run(name: str, root: Path = RUNS_ROOT) -> RunDirectory:
     )
 
 
-def without_copies(runs: Iterable[RunDirectory]) -> tuple[list[RunDirectory], list[str]]:
-    """Return each run once, and a line for each copy of a run that is left out.
+def without_copies(runs: Iterable[RunDirectory], warn: Warn | None = None) -> list[RunDirectory]:
+    """Return each run once; `warn`, or else the log, gets a line for each copy that is left out.
 
     Names and links of the same directory are one run and need no line. Of copies, which are other directories with the
     same run_id, the one that is called by its run_id counts, else the first.
     """
     chosen: dict[str, RunDirectory] = {}
-    copies: list[str] = []
     for run in _distinct(runs):
         run_id = _run_id(run) or run.path.resolve().name
         first = chosen.setdefault(run_id, run)
@@ -196,8 +198,8 @@ def without_copies(runs: Iterable[RunDirectory]) -> tuple[list[RunDirectory], li
             continue
         if run.path.resolve().name == run_id:
             chosen[run_id], first, run = run, run, first
-        copies.append(f"{run.path} is left out: it holds the same run as {first.path}, {run_id}")
-    return list(chosen.values()), [one_line(copy) for copy in copies]
+        (warn or _log.warning)(one_line(f"{run.path} is left out: it holds the same run as {first.path}, {run_id}"))
+    return list(chosen.values())
 
 
 def _distinct(runs: Iterable[RunDirectory]) -> list[RunDirectory]:

@@ -24,9 +24,7 @@ def runs(root: Path, as_json: bool) -> None:
     from rattle.analytics.run_directory import list_runs, without_copies
     from rattle.analytics.runs import json_lines, table
 
-    found, copies = without_copies(list_runs(root, _warn))
-    for copy in copies:
-        _warn(copy)
+    found = without_copies(list_runs(root, _warn), _warn)
     if as_json:
         click.echo(json_lines(found), nl=False)
     else:
@@ -56,9 +54,7 @@ def query(sql: str, names: tuple[str, ...], output: Literal["pretty", "csv", "js
     from rattle.analytics.run_directory import find_run, list_runs, without_copies
 
     statement = sys.stdin.buffer.read().decode(errors="surrogateescape") if sql == "-" else sql
-    chosen, copies = without_copies([find_run(name) for name in names] or list_runs(warn=_warn))
-    for copy in copies:
-        _warn(copy)
+    chosen = without_copies([find_run(name) for name in names] or list_runs(warn=_warn), _warn)
     lenient = None if names else _warn  # what was asked for by name is an error where it cannot be read
     try:
         if file is None:
@@ -97,9 +93,9 @@ def plot(
     rattle plot runs/* --group-by algorithm.learning_rate --output seeds.png
     """  # noqa: D301  # \b is click's mark for lines that stay as they are
     from rattle.analytics.plot import plot_learning_curves
-    from rattle.analytics.run_directory import find_run
+    from rattle.analytics.run_directory import find_run, without_copies
 
-    found = [find_run(name) for name in names]
+    found = without_copies([find_run(name) for name in names], _warn)
     if output is None and len(found) > 1:
         raise click.UsageError("several runs belong to no run's directory: name the picture with --output")
     path = output or found[0].path / "learning_curve.png"
