@@ -18,6 +18,8 @@ LOCKSTEP_OVER = "lockstep_over"
 LOCKSTEP_LEFT = "lockstep_left"
 #: Members of a lockstep run have played different histories.
 HISTORIES_DISAGREE = "histories_disagree"
+#: An environment has failed, and the run that is played in it cannot go on.
+ENVIRONMENT_FAILED = "environment_failed"
 #: A process ends because of something that its user has to mend: to start it again does not help.
 ERROR = "error"
 #: A process ends because another program has its port.

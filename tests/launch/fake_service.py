@@ -18,11 +18,7 @@ def main() -> None:
     folder = Path(config).parent
     ways = json.loads((folder / "behaviour.json").read_text()).get(kind, [])
     note(folder, f"{kind} started {' '.join(rest)}")
-    if "refuse" in ways:
-        sys.stderr.write('{"event": "error", "text": "env.width: must be larger"}\n')
-        sys.exit(1)
-    if "crash" in ways:
-        raise RuntimeError("the wheels came off")
+    fail_at_once(ways)
     if kind == "sync" or (kind == "training" and (folder / "run.json").exists()):
         stand_in(kind)(Path(config), rest, ways)
         note(folder, f"{kind} stopped")
@@ -42,10 +38,20 @@ def main() -> None:
             "no answer: trying again\nTraceback (most recent call last):\n  File somewhere\nOSError: gone\n"
         )
         sys.stderr.flush()
+    if "lament" in ways:
+        say_event("environment_failed", "main-0: 'line', world 3: step raised ValueError: the arm broke")
     if "flee" in ways:
         sys.exit(3)
     while True:
         signal.pause()
+
+
+def fail_at_once(ways: list[str]) -> None:
+    if "refuse" in ways:
+        say_event("error", "env.width: must be larger")
+        sys.exit(1)
+    if "crash" in ways:
+        raise RuntimeError("the wheels came off")
 
 
 def greeting(rest: list[str]) -> tuple[dict[str, object], list[socket.socket]]:
@@ -69,6 +75,11 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
+def say_event(name: str, text: str) -> None:
+    sys.stderr.write(json.dumps({"event": name, "text": text}) + "\n")
+    sys.stderr.flush()
+
+
 def listen(port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
     listener = socket.socket(type=kind)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -78,7 +89,7 @@ def listen(port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.so
             listener.listen()
     except OSError as error:
         text = f"cannot listen on port {port} of 127.0.0.1: {error.strerror}; choose another"
-        sys.stderr.write(json.dumps({"event": "port_taken", "text": text}) + "\n")
+        say_event("port_taken", text)
         sys.exit(1)
     return listener
 

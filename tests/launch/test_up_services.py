@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -190,6 +191,47 @@ def test_a_port_that_another_program_took_is_given_up_and_the_run_goes_on(tmp_pa
     assert run.summary["status"] == "finished"
     assert run.summary["env_steps"] >= 150_000
     assert "env-0: another program took its port: it is at " in err
+
+
+FRAGILE = """
+import gymnasium
+import numpy as np
+
+class Fragile(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+    steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        Fragile.steps += 1
+        if Fragile.steps > 20_000:
+            raise ValueError("the arm broke")
+        return np.zeros(3, np.float32), 1.0, bool(Fragile.steps % 7 == 0), False, {}
+
+gymnasium.register("Fragile-v0", entry_point=Fragile)
+"""
+
+
+def test_an_environment_that_fails_ends_the_run_and_what_was_learnt_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "fragile.py").write_text(FRAGILE)
+    settings = (*SMALL, "--set", "env.id=gym:fragile:Fragile-v0", "--set", "training.mode=async")
+    done = rattle("up", "--json", "--run-dir", "run", *settings, cwd=tmp_path)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert re.fullmatch(
+        r"Error: main-0: 'gym:fragile:Fragile-v0', world \d+: step raised ValueError: the arm broke "
+        r"\(its traceback is in run/service-logs\)",
+        last,
+    )
+    run = row(RunDirectory(tmp_path / "run"))
+    assert run["status"] == "failed"
+    assert run["updates"] > 0
+    log = (tmp_path / "run" / "service-logs" / "env-0.log").read_text()
+    assert 'raise ValueError("the arm broke")' in log
+    assert rattle("eval", "run", "--episodes", "2", cwd=tmp_path).returncode == 0
 
 
 def test_kill_9_of_the_launcher_leaves_no_process_and_a_run_to_resume(tmp_path: Path) -> None:

@@ -48,6 +48,11 @@ class Refused(ClientError):
         self.field = field
 
     @property
+    def is_failure(self) -> bool:
+        """Whether the server itself failed, as it does where its environment fails: trying again helps nobody."""
+        return self.status == 500
+
+    @property
     def is_temporary(self) -> bool:
         """Whether the same request may be taken later: the server is full, starting, stopping or behind a proxy."""
         return self.status in (429, 502, 503, 504)

@@ -18,9 +18,10 @@ from rattle.clients.answers import ONLY_JSON, SlotArrays, WrongAnswer, decode, r
 from rattle.clients.connections import Connection, HttpConnection, HttpSteps, NoWebSocket, SocketSteps
 from rattle.clients.errors import ClientError, ConnectionBroken, Refused
 from rattle.clients.retries import is_temporary, retrying
-from rattle.envs.errors import EnvError, WorldsLost
+from rattle.envs.errors import EnvError, EnvironmentFailed, WorldsLost
 from rattle.envs.philox import check_seed, derive_seed
 from rattle.envs.vector import EnvironmentSpec, check_actions
+from rattle.errors import RattleError
 from rattle.text import one_line
 from rattle.wire import encoding
 from rattle.wire.arrays import Array
@@ -121,6 +122,11 @@ def _gave_up(error: ConnectionBroken, patience: Patience) -> str:
     return f"{error}; gave up after {patience.retry_seconds:.0f} seconds: does the server run there?"
 
 
+def _failure(error: ClientError) -> RattleError:
+    """Return an error as what it says of the environment, if it says that this failed."""
+    return EnvironmentFailed(str(error)) if isinstance(error, Refused) and error.is_failure else error
+
+
 class RemoteWorlds:
     """W worlds in a session of an environment server; implements `rattle.envs.vector.VectorWorlds`.
 
@@ -132,7 +138,8 @@ class RemoteWorlds:
     a name and one of its lives: the server ends what an earlier life of the same owner has left. `make_arrays` lets
     several sessions fill one batch.
 
-    Raises ClientError when the server cannot be reached in time, refuses a request or answers nonsense.
+    Raises ClientError when the server cannot be reached in time, refuses a request or answers nonsense, and
+    EnvironmentFailed when it answers that it failed (status 500).
     """
 
     def __init__(
@@ -355,11 +362,13 @@ class RemoteWorlds:
             return attempt()  # nearly always: the library that tries again takes its time
         except ClientError as error:
             if not is_temporary(error):
-                raise
+                raise _failure(error) from None
         try:
             return retrying(self._patience.retry_seconds, stop=self._patience.stop)(attempt)
         except ConnectionBroken as error:
             raise ConnectionBroken(_gave_up(error, self._patience)) from None
+        except Refused as error:
+            raise _failure(error) from None
 
     def _or_lost(self, request: Callable[[], bytes]) -> bytes:
         try:

@@ -13,5 +13,9 @@ class WorldsLost(EnvError):
     """Worlds that live elsewhere were lost with their episodes; they have begun anew, with other episodes."""
 
 
+class EnvironmentFailed(EnvError):
+    """An environment that is played elsewhere has failed; its worlds are lost, and others would fail alike."""
+
+
 class CannotReplay(EnvError):
     """Stored worlds cannot be played again to where they were stored; the worlds are as they were before."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.writer import TableWriter
-from rattle.events import HISTORIES_DISAGREE, LOCKSTEP_OVER
+from rattle.events import ENVIRONMENT_FAILED, HISTORIES_DISAGREE, LOCKSTEP_OVER
 from rattle.launch.errors import LaunchError
 from rattle.launch.processes import Processes
 from rattle.launch.service import Kind, Service, command
@@ -76,7 +76,7 @@ class Launch:
         self._ticking = Ticking()
         self._view = view
         self._stillness = Stillness(time.monotonic())
-        self._stood_still: str | None = None
+        self._broken_off: str | None = None  # why the run is ended before its time
         self._stopped_by: signal.Signals | None = None
         self._killed_by: signal.Signals | None = None
 
@@ -128,9 +128,9 @@ class Launch:
     async def _follow(self) -> None:
         """Ask services where they stand, and show it, until nothing more is learnt, or no tick is to come."""
         async with StatusCalls() as calls:
-            while not (self._standing.ended or self._ticking.finished or self._stood_still):
+            while not (self._standing.ended or self._ticking.finished or self._broken_off):
                 await asyncio.gather(self._ask_trainings(calls), self._ask_sync(calls))
-                self._stood_still = self._why_impatient(time.monotonic())
+                self._broken_off = self._broken_off or self._why_impatient(time.monotonic())
                 self._view.update(self._picture())
                 await asyncio.sleep(_POLL_SECONDS)
         self._processes.do(self._supervisor.stop(time.monotonic()))
@@ -223,6 +223,11 @@ class Launch:
 
     def _note(self, note: Note) -> None:
         """Show what has happened to a service; warnings of its own are in its log already."""
+        if note.fields.get("name") == ENVIRONMENT_FAILED:
+            own = self._settings.env.url is None
+            where = f" (its traceback is in {self._directory.service_logs})" if own else ""
+            self._broken_off = self._broken_off or f"{note.fields['text']}{where}"
+            note = Note("ERROR", ENVIRONMENT_FAILED, note.name, {"error": note.fields["text"]})
         if note.event == "service_warning" and self._is_natural(note):
             return
         if note.event != "service_warning":
@@ -251,9 +256,11 @@ class Launch:
 
         Raises LaunchError where it has failed.
         """
-        failure = self._supervisor.failure or self._standing.failure or self._stood_still or self._why_in_vain()
+        of_all = self._supervisor.failure or self._broken_off
+        failure = of_all or self._standing.failure or self._why_in_vain()
         if failure:
-            self._write_status("failed", self._directory)
+            for directory in self._directories() if of_all else [self._directory]:
+                self._write_status("failed", directory)
             raise LaunchError(failure)
         if self._ticking.finished:  # Training was told to stop, and cannot know why
             for directory in self._directories():

@@ -294,12 +294,20 @@ class Breaking:
         raise self._failure
 
 
-@pytest.mark.parametrize("failure", [EnvError("an episode cannot start"), ZeroDivisionError()])
-def test_worlds_that_fail_on_the_way_break_their_session(failure: Exception) -> None:
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (EnvError("an episode cannot start"), "an episode cannot start"),
+        (ZeroDivisionError(), "the environment failed: ZeroDivisionError:"),
+        (SystemExit("a \x1b[31mreason\nto go"), "the environment failed: SystemExit: a [31mreason to go"),
+    ],
+)
+def test_worlds_that_fail_on_the_way_break_their_session(failure: Exception, said: str) -> None:
     session = one()
     session.worlds = Breaking(session.worlds, failure)  # type: ignore[assignment]
-    with pytest.raises(type(failure)):
+    with pytest.raises(RequestError) as raised:
         step(session, 1, 0, 0)
+    assert (raised.value.code, str(raised.value), raised.value.__cause__) == ("internal", said, failure)
     assert session.broken
     assert session.step_number == 0
 

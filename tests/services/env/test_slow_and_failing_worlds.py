@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 
 import msgspec
+import numpy as np
 import pytest
 
+from rattle.clients.remote_worlds import RemoteWorlds
+from rattle.envs.errors import EnvironmentFailed
 from tests.services.env.strange_environments import Failing, Held
 from tests.services.env.vector_server import Answer, VectorServer, eventually, serving
 
@@ -116,6 +120,24 @@ def test_a_service_that_stops_refuses_what_comes_and_finishes_what_runs() -> Non
     assert not Held.closed_while_running
 
 
+@pytest.mark.parametrize("websocket", [True, False])
+def test_a_client_is_told_that_the_environment_failed(websocket: bool) -> None:
+    with (
+        serving(f"env.id=gym:{MODULE}:RattleFailing-v0") as server,
+        closing(RemoteWorlds(server.url, 2, first_world=4, websocket=websocket)) as worlds,
+    ):
+        worlds.step(np.array([0, 0]))
+        with pytest.raises(EnvironmentFailed, match="world 5: step raised ZeroDivisionError: the ball is gone"):
+            worlds.step(np.array([0, 1]))
+
+
+def test_an_environment_that_can_be_made_no_more_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(f"env.id=gym:{MODULE}:RattleFailing-v0") as server:
+        monkeypatch.setattr(Failing, "reset", lambda *_, **__: 1 / 0)
+        problem = server.ask("POST", "/v1/sessions", {"worlds": 1}).problem("internal")
+        assert problem["detail"].endswith("world 0: reset raised ZeroDivisionError: division by zero")
+
+
 def test_an_environment_that_fails_ends_its_session_and_nothing_else(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +147,9 @@ def test_an_environment_that_fails_ends_its_session_and_nothing_else(
         assert server.step(bad, 1, [0]).status == 200
         problem = server.step(bad, 2, [1]).problem("internal")
         assert problem["status"] == 500
-        assert "the ball is gone" in problem["detail"]
+        assert problem["detail"] == (
+            f"'gym:{MODULE}:RattleFailing-v0', world 0: step raised ZeroDivisionError: the ball is gone"
+        )
         server.step(bad, 2, [1]).problem("unknown_session")  # nobody knows what its worlds are now
         with server.socket(good) as one:
             one.send(msgspec.json.encode({"step": 1, "action": [1]}).decode())
@@ -139,6 +163,8 @@ def test_an_environment_that_fails_ends_its_session_and_nothing_else(
         assert server.ask("DELETE", again).status == 204  # although it cannot be closed
         assert server.metric("rattle_env_sessions") == 0
         assert server.metric('rattle_requests_total{api="vector",status="500"}') == 1
-    said = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
-    assert said.count("a request to the vector API failed") == 2
+    errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    said = [record.getMessage() for record in errors]
+    failures = [record for record in errors if record.getMessage().startswith("a request to the vector API failed: ")]
+    assert [str(record.exc_info[1].__cause__) for record in failures] == ["the ball is gone"] * 2
     assert said.count("closing the worlds of a session failed") == 3

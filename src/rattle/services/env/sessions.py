@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
+from rattle.envs.foreign import FOREIGN_ERRORS
 from rattle.envs.vector import EnvironmentSpec, VectorWorlds, check_actions
+from rattle.text import one_line
 from rattle.wire.arrays import Live
 from rattle.wire.problems import RequestError
 from rattle.wire.vector import SessionRequest, describe
@@ -133,11 +135,13 @@ class Session:
     def _change(self, change: Callable[[], None], *, may_refuse: bool = False) -> None:
         try:
             change()
-        except SystemExit as failure:
+        except FOREIGN_ERRORS as failure:
+            if may_refuse and isinstance(failure, EnvError):
+                raise
             self.broken = True
-            raise RuntimeError("the environment wanted to end the process") from failure
-        except BaseException as failure:
-            self.broken = not (may_refuse and isinstance(failure, EnvError))
+            raise environment_failed(failure) from failure
+        except BaseException:
+            self.broken = True
             raise
 
     def _stored(self, number: int, key: RequestKey) -> Message | None:
@@ -265,8 +269,13 @@ class Sessions:
         request = promise.request
         try:
             worlds = self._make_worlds(request.options, request.worlds, promise.seed, request.first_world)
-        except EnvError as error:
-            raise RequestError("bad_value", str(error), "worlds") from None
+        except FOREIGN_ERRORS as error:
+            of_environment = (
+                error.__cause__ is not None and not request.options
+            )  # what a client chose may be the reason
+            if isinstance(error, EnvError) and not of_environment:
+                raise RequestError("bad_value", str(error), "worlds") from None
+            raise environment_failed(error) from error
         session = Session(secrets.token_hex(8), worlds, promise.seed, request.first_world, promise.memory_bytes)
         session.owner, session.life = request.owner, request.life
         return session
@@ -336,10 +345,17 @@ class Sessions:
         except Exception as error:  # whatever an environment says of settings that a stranger chose
             if not options:
                 raise
-            why = " ".join(str(error).split()) or type(error).__name__
+            why = one_line(error) or type(error).__name__
             raise RequestError("bad_value", f"options: the environment cannot be made: {why}", "options") from None
         world.close()
         return world
+
+
+def environment_failed(failure: BaseException) -> RequestError:
+    """Return what to say of what an environment raised; an EnvError says already which environment and world it was."""
+    if isinstance(failure, EnvError):
+        return RequestError("internal", one_line(failure))
+    return RequestError("internal", f"the environment failed: {one_line(f'{type(failure).__name__}: {failure}')}")
 
 
 def check_seed(seed: int) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.services.env.metrics import Metrics
-from rattle.services.env.sessions import Message, RequestKey, Session, Sessions
+from rattle.services.env.sessions import Message, RequestKey, Session, Sessions, environment_failed
 from rattle.services.env.shared_sessions import SharedSessions
 from rattle.services.utils.asgi import (
     ClientGone,
@@ -213,10 +213,11 @@ def _key(kind: str, body: bytes) -> RequestKey:
 
 def _as_request_error(failure: Exception) -> RequestError:
     """Return what to tell the client; whatever is not about its request goes into the log as well."""
-    if isinstance(failure, RequestError):
+    if isinstance(failure, RequestError) and failure.code != "internal":
         return failure
-    _log.error("a request to the vector API failed", exc_info=failure)
-    return RequestError("internal", f"the environment failed: {type(failure).__name__}: {failure}")
+    error = failure if isinstance(failure, RequestError) else environment_failed(failure)
+    _log.error("a request to the vector API failed: %s", error, exc_info=error.__cause__ or failure)
+    return error
 
 
 def _check_method(method: str, *allowed: str) -> None:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Protocol
 from rattle.services.inference.contributions import Contributions
 
 Kind = Literal["vector", "agent"]
-State = Literal["playing", "paused", "waiting", "stopped"]
+State = Literal["playing", "paused", "waiting", "stopped", "failed"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Report:
     """What an actor does, and has done since it was started."""
 
     state: State = "waiting"
-    reason: str = ""  # what it waits for
+    reason: str = ""  # what it waits for, or why it has ended
     policy_version: int | None = None  # that plays, or played last
     rollouts: int = 0
     env_steps: int = 0

@@ -8,9 +8,10 @@ from contextlib import closing
 from itertools import pairwise
 
 from rattle.clients.retries import persevering
-from rattle.envs.errors import WorldsLost
+from rattle.envs.errors import EnvironmentFailed, WorldsLost
 from rattle.envs.philox import derive_seed
 from rattle.errors import RattleError
+from rattle.events import ENVIRONMENT_FAILED
 from rattle.policies.acting import ActingPolicy
 from rattle.services.inference.actors import Assignment, Control
 from rattle.services.inference.contributions import Contributions
@@ -38,12 +39,14 @@ class VectorActor:
         self._in_order = settings.training.mode == "sync"
 
     def play(self, contributions: Contributions, control: Control) -> None:
-        """Play until told to stop, whatever becomes of the servers meanwhile."""
+        """Play until told to stop, whatever becomes of the servers; no more once the environment has failed."""
         while not control.stop.is_set():
             try:
-                persevering(control.stop, lambda error: isinstance(error, RattleError))(
-                    self._play_in_new_worlds, contributions, control
-                )
+                persevering(control.stop, _may_pass)(self._play_in_new_worlds, contributions, control)
+            except EnvironmentFailed as error:
+                control.report("failed", str(error))
+                _log.error("%s: %s", self._assignment.name, error, extra={"event": ENVIRONMENT_FAILED})
+                control.stop.wait()
             except RattleError as error:  # stopping
                 control.report("waiting", str(error))
 
@@ -61,7 +64,7 @@ class VectorActor:
                 _Playing(self._settings, self._assignment, self._in_order, collector).play(held, contributions, control)
         except RattleError as error:
             control.report("waiting", str(error))
-            if control.report_so_far.rollouts == before:
+            if control.report_so_far.rollouts == before or not _may_pass(error):
                 raise
             _log.warning("%s: %s: beginning anew", self._assignment.name, error)
 
@@ -153,3 +156,8 @@ class _Playing:
         _log.warning("%s: %s", self._assignment.name, loss)
         self._goes_on = False
         self._collector.restart()
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether an error may go away by itself, as where a server comes back: an environment that fails does not."""
+    return isinstance(error, RattleError) and not isinstance(error, EnvironmentFailed)
