@@ -3,7 +3,7 @@ PYTHON ?= python3
 SECONDS_TO_TRAIN ?= 60
 WORKERS ?= 2
 BIN := .venv/bin
-# A file's tests stay with one worker, for they share its fixtures. Files start in their written order.
+# A file's tests stay with one worker, for they share its fixtures; tests/conftest.py says which come first.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25
 
 .DEFAULT_GOAL := help
@@ -54,5 +54,5 @@ bench: .venv/.developers ## Measure speed and learning, and write the tables in 
 	@touch $@
 
 .venv/.developers: .venv/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
 	@touch $@ .venv/.users

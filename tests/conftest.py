@@ -2,10 +2,74 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+from xdist.scheduler.loadscope import LoadScopeScheduling
+
+#: Long tests that share nothing with the others of their file, the longest first. They start before all others, and any
+#: worker takes them; the tests of a file otherwise stay with one worker, for they share its servers.
+LONG = (
+    "test_a_million_ticks",
+    "test_services_that_are_killed_again_and_again",
+    "test_ten_deaths",
+    "test_schemathesis",
+    "test_targets.py",
+    "test_up_services.py",
+    "test_up_sync_services.py",
+    "test_kernel_equals_reference_over_random_games",
+    "test_exactness.py",
+    "test_served.py",
+    "test_foreign_environments.py",
+)
+
+CI_MINUTES = 25
+
+
+def _is_long(nodeid: str) -> bool:
+    return any(name in nodeid for name in LONG)
 
 
 def pytest_configure() -> None:
     """Undo signals that a shell or nohup has had this process ignore: programs under test would inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long tests, so that no worker is left with one at the end."""
+    places = {item: next((n for n, name in enumerate(LONG) if name in item.nodeid), len(LONG)) for item in items}
+    items.sort(key=places.__getitem__)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how long CI has taken so far."""
+    if started := os.environ.get("CI_STARTED"):
+        minutes = (time.time() - float(started)) / 60
+        terminalreporter.write_line(f"CI has taken {minutes:.1f} minutes so far; all of it may take {CI_MINUTES}")
+
+
+class _Scheduling(LoadScopeScheduling):
+    """Hands out files whole, and long tests one by one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if _is_long(nodeid) else nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _Scheduling:
+    """Return who hands out tests to workers."""
+    return _Scheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Let tests that CI promises to run fail there where they would be skipped."""
+    report = yield
+    if report.skipped and os.environ.get("CI") and item.get_closest_marker("promised"):
+        report.outcome = "failed"
+        report.longrepr = f"CI promises this test, and it was skipped: {report.longrepr[2]}"
+    return report

@@ -9,6 +9,7 @@ from signal import SIGKILL, Signals
 from types import TracebackType
 from typing import Any, Self
 
+from tests.template import RattleProcess
 from tests.trainer.conftest import RATTLE
 
 
@@ -24,7 +25,7 @@ class ServiceProcess:
         self._prefix = prefix
         self._arguments = [command, *arguments, *(part for setting in settings for part in ("--set", setting))]
         self._port = 0
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[str] | RattleProcess | None = None
         self.hello: dict[str, Any] = {}
         self.start()
 
@@ -39,8 +40,12 @@ class ServiceProcess:
 
     def start(self) -> None:
         """Start it, and wait for its first line."""
-        command = [*self._prefix, *RATTLE, *self._arguments, "--port", str(self._port)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        arguments = [*self._arguments, "--port", str(self._port)]
+        if self._prefix:
+            command = [*self._prefix, *RATTLE, *arguments]
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        else:
+            self._process = RattleProcess(*arguments, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         self.hello = json.loads(self._process.stdout.readline())
         address = str(self.hello.get("url") or self.hello["address"])

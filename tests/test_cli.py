@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.template import RattleProcess
 from tests.trainer.conftest import RATTLE, last_json, rattle
 
 SMALL = ["--set", "env.worlds=24", "--steps", "4608", "--set", "policy.hidden_sizes=[16]"]
@@ -183,12 +184,8 @@ def test_a_run_is_found_by_its_run_id_wherever_it_is_stored(tmp_path: Path) -> N
 
 
 def test_a_run_directory_in_use_is_refused(tmp_path: Path) -> None:
-    first = subprocess.Popen(
-        [*RATTLE, "train", "--json", "--run-dir", "run", "--set", "env.worlds=64"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    command = ["train", "--json", "--run-dir", "run", "--set", "env.worlds=64"]
+    first = RattleProcess(*command, cwd=tmp_path, stdout=subprocess.PIPE)
     assert first.stdout is not None
     first.stdout.readline()
     for arguments in (["train", "--resume", "run"], ["train", "--run-dir", "run"]):

@@ -18,6 +18,7 @@ from rattle.conformance.probe import absent_faces
 from rattle.conformance.runner import choose, run
 from rattle.conformance.table import CHECKS
 from rattle.conformance.target import Target
+from tests.template import RattleProcess
 
 RATTLE = [sys.executable, "-m", "rattle.cli"]
 
@@ -25,9 +26,7 @@ RATTLE = [sys.executable, "-m", "rattle.cli"]
 @contextmanager
 def rattle_server(*arguments: str) -> Iterator[str]:
     """Start a server of `rattle` in a process of its own and yield its address."""
-    process = subprocess.Popen(
-        [*RATTLE, *arguments, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = RattleProcess(*arguments, "--port", "0", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         assert process.stdout is not None
         assert process.stderr is not None

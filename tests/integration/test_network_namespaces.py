@@ -24,7 +24,7 @@ from rattle.trainer.run_tables import read_run_row
 from tests.networks import Network, NoNetworkError
 from tests.processes import ServiceProcess
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.promised]
 
 PATIENCE = 60.0  # seconds that something may take on a busy machine
 TICKS = 300

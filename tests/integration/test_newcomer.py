@@ -1,10 +1,11 @@
-"""What `make train` leaves behind, and a disk that is really full."""
+"""What `make train` leaves behind, what the built package has in it, and a disk that is really full."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,40 @@ def test_make_train_leaves_a_curve_and_a_replay(tmp_path: Path) -> None:
             assert getattr(image, "n_frames", 1) > (10 if name.endswith("gif") else 0)
         assert f"{run.path.relative_to(tmp_path)}/{name}" in made.stdout
     assert "rattle query" in made.stdout.partition("Try next")[2]
+
+
+def test_the_built_wheel_has_all_that_it_needs(tmp_path: Path) -> None:
+    """It is installed in an empty folder; only the packages that it depends on are those of this environment."""
+    source, place = tmp_path / "source", tmp_path / "place"
+    shutil.copytree(REPOSITORY / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy2(REPOSITORY / name, source)
+    place.mkdir()
+
+    def run(program: Path | str, *arguments: Path | str) -> str:
+        variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        command = [str(program), *map(str, arguments)]
+        done = subprocess.run(command, cwd=place, env=variables, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", place, source)
+    run(sys.executable, "-m", "venv", "--without-pip", place / "venv")
+    packages = next((place / "venv").glob("lib/python*/site-packages"))
+    run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", packages, *place.glob("*.whl"))
+    others = [path for path in sys.path if path.endswith("-packages")]
+    (packages / "others.pth").write_text("\n".join(others))
+    python = place / "venv" / "bin" / "python"
+    found = run(python, "-P", "-c", "import rattle; print(rattle.__file__)")
+    assert found.startswith(str(packages))
+    small = ["--set", "env.worlds=4", "--set", "policy.hidden_sizes=[16]", "--steps", "2000"]
+    run(python, "-P", "-m", "rattle", "train", "cartpole", *small, "--run-dir", "run")
+    assert "mean_return" in run(python, "-P", "-m", "rattle", "eval", "run", "--episodes", "2", "--json")
+    up = run(python, "-P", "-m", "rattle", "up", "cartpole", *small, "--run-dir", "up", "--json")
+    assert last_json(up)["status"] == "finished"
+    ours = {path.relative_to(REPOSITORY / "src") for path in (REPOSITORY / "src" / "rattle").rglob("*.*")}
+    data = {path for path in ours if not {"__pycache__", ".py", ".md"} & {*path.parts, path.suffix}}
+    assert {path for path in data if not (packages / path).exists()} == set()
 
 
 @pytest.fixture

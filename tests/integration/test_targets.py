@@ -28,7 +28,7 @@ def test_services_that_are_killed_again_and_again_learn_it_too(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     summary = last_json(done.stdout)
     assert summary["status"] == "finished"
-    assert summary["kills"] >= 2
+    assert summary["kills"] >= summary["seconds"] // 8 - 2  # those of the start and the end wait, or come too late
     assert summary["restarts"] >= summary["kills"] - 1  # the last may have died when all was done
     # A death begins all games anew, and a policy that has seen little but beginnings since then plays their ends badly
     # for a while: one of its last second would be what is measured here.

@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, 
 
 from rattle.envs.snake.geometry import HEADINGS, TURNS, to_world, visible_offsets
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.promised]
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = (

@@ -17,6 +17,7 @@ from rattle.trainer.progress import Progress, Summary
 from rattle.trainer.runs import train
 from rattle.trainer.settings import ExperimentSettings
 from rattle.trainer.settings_sources import load_settings
+from tests import template
 
 RATTLE = [sys.executable, "-m", "rattle.cli"]
 REPOSITORY = Path(__file__).parents[2]
@@ -59,15 +60,7 @@ def train_small(tmp_path: Path) -> Callable[..., tuple[Summary, RunDirectory]]:
 
 def rattle(*arguments: str | Path | int, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the command as a user does."""
-    return subprocess.run(
-        [*RATTLE, *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return template.run(*map(str, arguments), cwd=cwd, env={**os.environ, **variables})
 
 
 def last_json(output: str) -> dict[str, Any]:

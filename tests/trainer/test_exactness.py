@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import random
 import signal
 import subprocess
@@ -17,7 +17,8 @@ from rattle.trainer.checkpoint import list_checkpoints
 from rattle.trainer.progress import Summary
 from rattle.trainer.run_tables import read_run_row, write_run_row
 from rattle.trainer.runs import resume
-from tests.trainer.conftest import RATTLE, Silence, last_json, rattle, read_rows
+from tests.template import RattleProcess
+from tests.trainer.conftest import Silence, last_json, rattle, read_rows
 
 TrainSmall = Callable[..., tuple[Summary, RunDirectory]]
 
@@ -85,31 +86,30 @@ def test_the_display_changes_nothing(train_small: TrainSmall, tmp_path: Path, di
     assert silent.policy_sha256 in shown.stdout
 
 
-KILL_SETTINGS = ["--set", "env.worlds=64", "--set", "train.checkpoint_seconds=0.1", "--steps", "300000"]
+KILL_SETTINGS = ["--set", "env.worlds=64", "--set", "train.checkpoint_seconds=0.1"]
 
 
 def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path) -> None:
-    whole = rattle("train", "--json", "--run-dir", "whole", *KILL_SETTINGS, cwd=tmp_path)
-    assert whole.returncode == 0, whole.stderr
-    expected = last_json(whole.stdout)
     moments = random.Random(1)  # noqa: S311  # which moments, the test may choose
-    arguments: list[str] = ["train", "--json", "--run-dir", "killed", *KILL_SETTINGS]
-    kills = 0
+    arguments = ["train", "--json", "--run-dir", "killed", *KILL_SETTINGS]
     for _ in range(5):
-        process = subprocess.Popen(
-            [*RATTLE, *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        process = RattleProcess(*arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()  # it has started; what follows is anywhere in the loop or in a checkpoint
         time.sleep(moments.uniform(0.0, 0.8))
-        kills += process.poll() is None
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.communicate()
+        assert process.returncode == -signal.SIGKILL
         arguments = ["train", "--json", "--resume", "killed"]
-    last = rattle(*arguments, cwd=tmp_path)
+    updates = (RunDirectory(tmp_path / "killed").table("updates") / "train.jsonl").read_text()
+    last_whole_line = updates[: updates.rindex("\n")].splitlines()[-1]
+    steps = ["--steps", str(json.loads(last_whole_line)["env_steps"] + 20_000)]
+    last = rattle(*arguments, *steps, cwd=tmp_path)
     assert last.returncode == 0, last.stderr
     found = last_json(last.stdout)
-    assert kills >= 3
+    whole = rattle("train", "--json", "--run-dir", "whole", *KILL_SETTINGS, *steps, cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    expected = last_json(whole.stdout)
     same = ("policy_sha256", "updates", "env_steps", "episodes", "mean_return", "mean_episode_length")
     assert {name: found[name] for name in same} == {name: expected[name] for name in same}
     clocks = ("time", "run_id", "seconds", "env_steps_per_second")
@@ -131,14 +131,8 @@ def recorded(directory: RunDirectory) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_with_a_checkpoint_that_goes_on(tmp_path: Path, number: signal.Signals) -> None:
-    process = subprocess.Popen(
-        [*RATTLE, "train", "--json", "--run-dir", "run", "--set", "env.worlds=64"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
+    command = ["train", "--json", "--run-dir", "run", "--set", "env.worlds=64"]
+    process = RattleProcess(*command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
     process.stdout.readline()

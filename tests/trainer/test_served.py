@@ -19,7 +19,8 @@ from rattle.trainer.served import with_served_environment
 from rattle.trainer.settings import ExperimentSettings
 from rattle.trainer.settings_sources import SettingsError, load_settings
 from tests.processes import ServiceProcess
-from tests.trainer.conftest import RATTLE, Silence, last_json, rattle, read_rows, small_settings
+from tests.template import RattleProcess
+from tests.trainer.conftest import Silence, last_json, rattle, read_rows, small_settings
 
 
 def served_settings(*overrides: str) -> ExperimentSettings:
@@ -54,9 +55,9 @@ def test_a_run_that_was_killed_goes_on_exactly_in_a_server_that_was_restarted(tm
     steps = 80_000
     whole = rattle("train", *settings, "--steps", steps, "--run-dir", "whole", "--json", cwd=tmp_path)
     with ServiceProcess("env") as server:
-        command = [*RATTLE, "train", *settings, "--set", f"env.url={server.url}", "--steps", str(steps)]
+        command = ["train", *settings, "--set", f"env.url={server.url}", "--steps", str(steps)]
         run = RunDirectory(tmp_path / "killed")
-        process = subprocess.Popen([*command, "--run-dir", str(run.path)], cwd=tmp_path, stdout=subprocess.DEVNULL)
+        process = RattleProcess(*command, "--run-dir", str(run.path), cwd=tmp_path, stdout=subprocess.DEVNULL)
         while not (run.checkpoints.exists() and list_checkpoints(run)[-1:] > [run.checkpoints / "update-0000000010"]):
             assert process.poll() is None
         process.kill()

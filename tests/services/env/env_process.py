@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import socket
 import struct
@@ -15,6 +14,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+from tests.template import RattleProcess
+
 RATTLE = [sys.executable, "-m", "rattle.cli", "env"]
 PATIENCE = 60.0  # seconds that something may take on a busy machine
 
@@ -22,7 +23,7 @@ PATIENCE = 60.0  # seconds that something may take on a busy machine
 class EnvProcess:
     """A running service; `player` steps a session of one world."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+    def __init__(self, process: subprocess.Popen[str] | RattleProcess, url: str) -> None:
         self.process = process
         self.url = url
         self.port = int(url.rpartition(":")[2])
@@ -85,17 +86,15 @@ def env_process(*arguments: str, limit_files: int | None = None) -> Iterator[Env
     """Run `rattle env` until the block ends; `limit_files` is all the files that it may open."""
 
     def limit() -> None:
-        if limit_files is not None:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (limit_files, limit_files))
+        assert limit_files is not None
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit_files, limit_files))
 
-    process = subprocess.Popen(
-        [*RATTLE, "--port", "0", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=limit,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
+    process: subprocess.Popen[str] | RattleProcess
+    if limit_files is None:
+        process = RattleProcess("env", "--port", "0", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    else:
+        command = [*RATTLE, "--port", "0", *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=limit)
     try:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -1,0 +1,266 @@
+"""`rattle` commands in processes of their own that begin with everything imported: forks of a template.
+
+To import PyTorch takes longer than most of what tests train. One template a test process imports it once. A fork is a
+process like any other, with its own pid, to be signalled and killed. Use `subprocess` where the start itself is tested.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+#: What a template imports: the commands whose tests start many processes.
+IMPORTS = (
+    "torch",
+    "rattle.cli",
+    "rattle.trainer.evaluate",
+    "rattle.trainer.new_runs",
+    "rattle.trainer.runs",
+    "rattle.learning.learner",
+    "rattle.services.env.serve",
+    "rattle.services.inference.serve",
+    "rattle.services.training.serve",
+    "rattle.services.mock_env.server",
+)
+#: Variables that are read while Python starts or modules are imported: with other ones a real start is needed.
+EARLY = ("PYTHON", "OMP_", "MKL_", "NUMBA_", "TORCH_")
+
+
+def _early(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(EARLY)}
+
+
+class _Template:
+    """The template of this process, started when it is first needed."""
+
+    def __init__(self) -> None:
+        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = [sys.executable, "-m", __name__, str(theirs.fileno())]
+        self._process = subprocess.Popen(command, cwd=Path(__file__).parents[1], pass_fds=[theirs.fileno()])
+        theirs.close()
+        atexit.register(self._end)
+        self._lock = threading.Lock()
+
+    def _end(self) -> None:
+        self._ours.close()
+        self._process.wait()
+
+    def fork(self, request: dict[str, object], descriptors: list[int]) -> int:
+        """Return the pid of a process that runs a command with these as standard streams; the last gets its status."""
+        with self._lock:
+            socket.send_fds(self._ours, [json.dumps(request).encode()], descriptors)
+            return int(self._ours.recv(64))
+
+
+_template: _Template | None = None
+_template_lock = threading.Lock()
+
+
+def template() -> _Template:
+    """Return this process's template."""
+    global _template
+    with _template_lock:
+        _template = _template or _Template()
+        return _template
+
+
+class RattleProcess:
+    """A running `rattle` command, with the methods of `subprocess.Popen` that tests use; its streams are text."""
+
+    def __init__(
+        self,
+        *arguments: str,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        stdout: int | None = None,
+        stderr: int | None = None,
+    ) -> None:
+        environment = dict(os.environ if env is None else env)
+        assert _early(environment) == _early(os.environ), "a fork cannot have these variables: start a real process"
+        self.args = ["rattle", *arguments]
+        self.returncode: int | None = None
+        self._ends, status = os.pipe()
+        self.stdout, out = _pipe(1, stdout)
+        self.stderr, err = _pipe(2, stderr)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        request = {"arguments": arguments, "cwd": str(cwd or Path.cwd()), "environment": environment}
+        self.pid = template().fork(request, [nothing, out, err, status])
+        for descriptor in (nothing, out, err, status):
+            if descriptor > 2:
+                os.close(descriptor)
+
+    def poll(self) -> int | None:
+        """Return the exit status where it has ended; of a signal, its negative number."""
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit status when it has ended."""
+        if self.returncode is None:
+            if not select.select([self._ends], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            self.returncode = int(os.read(self._ends, 64))
+            os.close(self._ends)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if it has not ended."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill it."""
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Return what it wrote, when it has ended and nobody has its streams any more."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        parts: dict[int, str] = {}
+
+        def read(number: int, stream: IO[str]) -> None:
+            parts[number] = stream.read()
+
+        streams = {n: stream for n, stream in ((1, self.stdout), (2, self.stderr)) if stream and not stream.closed}
+        readers = [threading.Thread(target=read, args=given, daemon=True) for given in streams.items()]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            if reader.is_alive():
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        self.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        self._close()
+        return parts.get(1, ""), parts.get(2, "")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+        self.wait()
+
+    def _close(self) -> None:
+        for stream in (self.stdout, self.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def _pipe(number: int, wanted: int | None) -> tuple[IO[str] | None, int]:
+    """Return our end of a pipe, if one is wanted, and the descriptor that the process gets."""
+    if wanted is None:
+        return None, number
+    if wanted == subprocess.DEVNULL:
+        return None, os.open(os.devnull, os.O_WRONLY)
+    if wanted != subprocess.PIPE:
+        return None, os.dup(wanted)
+    ours, theirs = os.pipe()
+    return os.fdopen(ours, encoding="utf-8"), theirs
+
+
+def run(
+    *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, as `subprocess.run` does; kills it when that takes too long."""
+    if env is not None and _early(env) != _early(os.environ):
+        command = [sys.executable, "-m", "rattle.cli", *arguments]
+        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False)
+    process = RattleProcess(*arguments, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        out, err = process.communicate(timeout)
+    except BaseException:
+        process.kill()
+        raise
+    return subprocess.CompletedProcess(process.args, process.wait(), out, err)
+
+
+# The template itself.
+
+
+def _serve(requests: socket.socket) -> dict[str, object]:
+    """Fork for every request and report how the forks ended; returns in each fork, with its request."""
+    woken, wake = os.pipe()
+    for end in (woken, wake):
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    statuses: dict[int, int] = {}
+    while True:
+        ready, _, _ = select.select([requests, woken], [], [])
+        if woken in ready:
+            os.read(woken, 4096)
+            _report(statuses)
+        if requests in ready:
+            data, descriptors, _, _ = socket.recv_fds(requests, 2**20, 4)
+            if not data:
+                sys.exit()
+            if (pid := os.fork()) == 0:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for descriptor in (woken, wake, requests.detach(), descriptors.pop(), *statuses.values()):
+                    os.close(descriptor)
+                for number, descriptor in enumerate(descriptors):
+                    os.dup2(descriptor, number)
+                    os.close(descriptor)
+                request: dict[str, object] = json.loads(data)
+                return request
+            statuses[pid] = descriptors.pop()
+            for descriptor in descriptors:
+                os.close(descriptor)
+            requests.send(str(pid).encode())
+
+
+def _report(statuses: dict[int, int]) -> None:
+    while statuses:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        pipe = statuses.pop(pid)
+        with suppress(BrokenPipeError):  # nobody waits for it any more
+            os.write(pipe, str(os.waitstatus_to_exitcode(status)).encode())
+        os.close(pipe)
+
+
+def _main() -> None:
+    for name in IMPORTS:
+        __import__(name)
+    request = _serve(socket.socket(fileno=int(sys.argv[1])))
+    import numpy as np
+
+    from rattle.cli import main
+
+    # The template's streams know what its descriptors were: a file, a terminal.
+    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
+    np.random.seed()
+    os.environ.clear()
+    os.environ.update(request["environment"])  # type: ignore[call-overload]
+    os.chdir(str(request["cwd"]))
+    sys.path[0] = str(request["cwd"])
+    sys.argv = ["rattle", *request["arguments"]]  # type: ignore[misc]
+    sys.modules["__main__"].__package__ = None  # by which click finds the name of a program
+    main()
+
+
+if __name__ == "__main__":
+    _main()
