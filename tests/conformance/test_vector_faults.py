@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import msgspec
 import pytest
 
 from rattle.conformance.table import CHECKS
-from tests.conformance.broken_env import Broken, Fault
+from tests.conformance.broken_env import MSGPACK, PROBLEM, Body, Broken, Exchange, Fault
 from tests.conformance.running import asgi_server, results
-from tests.conformance.vector_faults import FAULTS
+from tests.conformance.vector_faults import FAULTS, next_for_last, old_for_last, zeros_for_last
 
 pytestmark = pytest.mark.integration
 
-#: Two snakes on a small board that starve soon: worlds end often, and agents die before their worlds.
+#: Two snakes on a small board, for a short time: worlds end often, and agents die before their worlds.
 SMALL = (
     "env.num_snakes=2",
     "env.width=7",
     "env.height=7",
     "env.vision_radius=2",
     "env.max_steps_without_food=12",
+    "env.max_steps=11",
     "env_service.max_sessions=6",
     "env_service.max_body_bytes=32768",
 )
@@ -41,3 +45,52 @@ def test_a_broken_server_fails_the_check_that_is_meant_for_it(name: str) -> None
     assert result.result == "fail", result.sentence
     assert "not of the shape" not in result.sentence, "the check stumbled instead of judging"
     assert result.evidence
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (next_for_last, "the first observation of the next episode"),
+        (zeros_for_last, "zeros"),
+        (old_for_last, "what the slot saw before that step"),
+    ],
+)
+@pytest.mark.parametrize("environment", ["snake", "cartpole"])
+def test_a_wrong_last_observation_is_found_and_named(
+    answer: Callable[[Exchange, Body], None], said: str, environment: str
+) -> None:
+    # Without a time limit of its own, CartPole is cut by that of the check only.
+    settings = SMALL if environment == "snake" else ("env.id=gym:CartPole-v1",)
+    checks = ("vector.steps.time_limit", *(["vector.steps.last_observation"] if environment == "snake" else []))
+    with asgi_server(Broken(Fault(answer=answer), *settings)) as url:
+        found = results(url, *checks)
+    for name in checks:
+        assert found[name].result == "fail"
+        assert said in found[name].sentence
+
+
+def test_a_server_of_json_only_is_judged_in_json() -> None:
+    def refuse(exchange: Exchange, state: Body) -> None:
+        del state
+        for header, status, code in (("content-type", 415, "unsupported_type"), ("accept", 406, "not_acceptable")):
+            if exchange.headers.get(header) == MSGPACK:
+                exchange.status, exchange.answer_type = status, PROBLEM
+                exchange.answer = msgspec.json.encode(
+                    {"type": "about:blank", "title": "Refused", "status": status, "code": code}
+                    | dict.fromkeys(("detail", "error"), "JSON only")
+                )
+
+    with asgi_server(Broken(Fault(request=refuse), *SMALL)) as url:
+        found = results(url, "vector", timeout=10.0)
+    failed = {name for name, result in found.items() if result.result == "fail"}
+    assert failed == {"vector.spec.messagepack", "vector.encodings.same"}
+    assert all("JSON only" in found[name].sentence for name in failed)
+    assert {name for name, result in found.items() if result.result == "skip"} == {
+        "vector.encodings.problems",
+        "vector.actions.integers",
+        "vector.actions.packed",
+        "vector.state.restore",
+        "vector.state.refused",
+        "vector.state.absent",
+        "vector.websocket.binary",
+    }

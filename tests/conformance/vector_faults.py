@@ -137,8 +137,73 @@ def _dirty_inactive(body: Body) -> None:
     body["observation"] = edited(body["observation"], change)
 
 
-def _dirty_last(body: Body) -> None:
-    body["ended"]["observation"] = edited(body["ended"]["observation"], lambda rows: rows | 1)
+def next_for_last(exchange: Exchange, state: Body) -> None:
+    """Hand out the next episode's first observation as the last one, as who resets before copying does."""
+    del state
+    if exchange.route == "session/step" and exchange.status == 200:
+        body = exchange.reply
+        slots, rows = read(body["ended"]["slots"]), read(body["observation"])
+        body["ended"]["observation"] = edited(body["ended"]["observation"], lambda last: rows[slots].astype(last.dtype))
+        exchange.reply = body
+
+
+def zeros_for_last(exchange: Exchange, state: Body) -> None:
+    """Hand out zeros as the last observation."""
+    del state
+    if exchange.route == "session/step" and exchange.status == 200:
+        body = exchange.reply
+        body["ended"]["observation"] = edited(body["ended"]["observation"], lambda last: last * 0)
+        exchange.reply = body
+
+
+def old_for_last(exchange: Exchange, state: Body) -> None:
+    """Hand out what was seen before the step as the last observation."""
+    if exchange.route == "sessions" and exchange.status == 201:
+        state[exchange.reply["session"]] = read(exchange.reply["observation"])
+    elif exchange.route in STEPS and exchange.status == 200:
+        body, session = exchange.reply, exchange.path.split("/")[3]
+        before, state[session] = state[session], read(body["observation"])
+        if "ended" in body:
+            slots = read(body["ended"]["slots"])
+            body["ended"]["observation"] = edited(
+                body["ended"]["observation"], lambda last: before[slots].astype(last.dtype)
+            )
+            exchange.reply = body
+
+
+def _never_over(body: Body) -> None:
+    """Make every life the same one."""
+    if "life" in body:
+        body["life"] = "1"
+
+
+def _lives_return(exchange: Exchange, state: Body) -> None:
+    """Take a life that is over for another later one."""
+    body = exchange.body
+    if exchange.route == "sessions" and isinstance(body, dict) and isinstance(body.get("life"), str):
+        lives = state.setdefault(body.get("owner"), [])
+        if body["life"] in lives[:-1]:
+            exchange.body = {**body, "life": "again"}
+        elif body["life"] not in lives:
+            lives.append(body["life"])
+
+
+def _room_for_no_later_life(exchange: Exchange, state: Body) -> None:
+    """Count the sessions that a later life replaces as open still."""
+    places = state.setdefault("open", set())
+    if exchange.route == "sessions" and exchange.status == 201:
+        places.add(exchange.reply["session"])
+        if len(places) > 6:
+            exchange.status = 503
+    elif exchange.route == "session" and exchange.method == "DELETE":
+        places.discard(exchange.path.split("/")[3])
+
+
+def _short_names(body: Body) -> None:
+    """Take names of any length."""
+    for name in ("owner", "life"):
+        if isinstance(body.get(name), str):
+            body[name] = body[name][:256]
 
 
 def _more_metrics(body: Body) -> None:
@@ -401,7 +466,12 @@ FAULTS: dict[str, Fault] = {
     "vector.steps.autoreset": array("episode", lambda episode: episode * 0),
     "vector.steps.first_observation": reply("session/step", _frozen_observation),
     "vector.steps.inactive": reply("session/step", _dirty_inactive),
-    "vector.steps.last_observation": reply("session/step", _dirty_last),
+    "vector.steps.last_observation": Fault(answer=old_for_last),
+    "vector.steps.time_limit": Fault(answer=next_for_last),
+    "vector.owners.later_life": asked("sessions", _never_over),
+    "vector.owners.over": Fault(request=_lives_return),
+    "vector.owners.room": Fault(answer=_room_for_no_later_life),
+    "vector.owners.bad": asked("sessions", _short_names),
     "vector.steps.metrics": reply("session", _more_metrics, method="GET"),
     "vector.steps.reset": array("episode", lambda episode: episode * 0, "session/reset"),
     "vector.steps.reset_seed": asked("session/reset", lambda body: body.pop("seed", None)),

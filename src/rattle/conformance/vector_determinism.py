@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from rattle.conformance.arrays import MSGPACK, Array
+from rattle.conformance.arrays import Array
 from rattle.conformance.checks import Group, expect, fail, skip
 from rattle.conformance.target import Target
-from rattle.conformance.vector_play import Stepped, actions_for, expect_same, play_game, session
+from rattle.conformance.vector_play import GAME_SEED, Stepped, actions_for, encodings, expect_same, play_game, session
 
 CHECKS = Group()
 _STEPPED = ("vector.steps.fields",)
@@ -18,7 +18,7 @@ _STEPS = 60
 def same_seed(target: Target) -> None:
     """In two sessions that are stepped in turn, through ends of episodes."""
     game = target.fact(play_game)
-    with session(target, game.shape.worlds, encoding=MSGPACK, seed=11) as opened:
+    with session(target, game.shape.worlds, encoding=target.fact(encodings)[-1], seed=GAME_SEED) as opened:
         expect_same(game.first, opened.first, "two sessions of one seed begin differently")
         for action, wanted in zip(game.actions, game.steps, strict=True):
             expect_same(wanted, opened.step(action), f"two sessions of one seed differ in step {wanted.step}")
@@ -27,7 +27,7 @@ def same_seed(target: Target) -> None:
 @CHECKS.check("vector.determinism.other_seed", "Another seed gives other games", _STEPPED)
 def other_seed(target: Target) -> None:
     """Unless nothing in the environment is random."""
-    with session(target, 8, seed=11) as one, session(target, 8, seed=12) as other:
+    with session(target, 8, seed=GAME_SEED) as one, session(target, 8, seed=12) as other:
         if not np.array_equal(one.first.observation, other.first.observation):
             return
         for step in range(_STEPS):
@@ -54,7 +54,7 @@ def width(target: Target) -> None:
     agents = game.shape.agents
     for world in (0, game.shape.worlds - 3):
         rows = slice(world * agents, (world + 1) * agents)
-        with session(target, 1, encoding=MSGPACK, seed=11, first_world=world) as opened:
+        with session(target, 1, encoding=target.fact(encodings)[-1], seed=GAME_SEED, first_world=world) as opened:
             what = f"world {world} alone (first_world={world}) does not play as it does among {game.shape.worlds}"
             _same_rows(game.first.observation[rows], opened.first.observation, f"{what}: the first observation differs")
             for action, wanted in zip(game.actions, game.steps[:_LONG], strict=False):
@@ -73,7 +73,7 @@ _LONG = 250
 def episodes(target: Target) -> None:
     """What steps show after an end is what as many resets show."""
     game = target.fact(play_game)
-    with session(target, game.shape.worlds, encoding=MSGPACK, seed=11) as opened:
+    with session(target, game.shape.worlds, encoding=target.fact(encodings)[-1], seed=GAME_SEED) as opened:
         number, judged = 0, 0
         for episode in range(1, 4):
             firsts = opened.reset()

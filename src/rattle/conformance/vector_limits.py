@@ -5,8 +5,8 @@ from __future__ import annotations
 from rattle.conformance.checks import Group, expect, fail
 from rattle.conformance.problems import check_problem
 from rattle.conformance.raw import first_line, request_bytes, send_and_leave
-from rattle.conformance.target import JSON_TYPE, MSGPACK_TYPE, Target
-from rattle.conformance.vector_play import session
+from rattle.conformance.target import JSON_TYPE, Target
+from rattle.conformance.vector_play import encodings, session
 from rattle.conformance.vector_spec import spec
 
 CHECKS = Group()
@@ -17,8 +17,8 @@ _MADE = ("vector.sessions.create",)
 def body_limit(target: Target) -> None:
     """The length is in the head: the server need not wait for the rest."""
     most = target.fact(spec)["limits"]["body_bytes"]
-    for media_type in (JSON_TYPE, MSGPACK_TYPE):
-        data = request_bytes(target, "POST", "/v1/sessions", b'{"worlds": 1', media_type, length=most + 1)
+    for encoding in target.fact(encodings):
+        data = request_bytes(target, "POST", "/v1/sessions", b'{"worlds": 1', encoding.media_type, length=most + 1)
         line = first_line(target, data)
         if line is None:
             fail(

@@ -11,11 +11,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from rattle.conformance.arrays import JSON, MSGPACK, Array, Encoding, read_array
-from rattle.conformance.checks import expect, fail, kind
+from rattle.conformance.checks import Failed, expect, fail, kind
 from rattle.conformance.target import Answer, Target
 
 _GAME_STEPS = 600
 _GAME_SECONDS = 6.0
+#: Of the game that `play_game` plays.
+GAME_SEED = 11
 
 
 @dataclass(frozen=True)
@@ -245,9 +247,18 @@ def actions_for(shape: Shape, step: int, seed: int = 0) -> Array:
     return np.asarray((mixed >> 13) % shape.num_actions, np.int64)
 
 
+def encodings(target: Target) -> tuple[Encoding, ...]:
+    """Return the encodings that sessions can be played in: JSON, and MessagePack where the server takes it."""
+    try:
+        with session(target, 1, encoding=MSGPACK):
+            return JSON, MSGPACK
+    except Failed:
+        return (JSON,)
+
+
 def play_game(target: Target) -> Game:
     """Play until several episodes have ended, bounded in steps and time; the checks of steps judge this."""
-    with session(target, 8, encoding=MSGPACK, seed=11) as opened:
+    with session(target, 8, encoding=target.fact(encodings)[-1], seed=GAME_SEED) as opened:
         actions: list[Array] = []
         steps: list[Stepped] = []
         until = time.monotonic() + _GAME_SECONDS
