@@ -35,6 +35,7 @@ STATUS = {
     "internal": HTTPStatus.INTERNAL_SERVER_ERROR,
     "full": HTTPStatus.SERVICE_UNAVAILABLE,
     "not_ready": HTTPStatus.SERVICE_UNAVAILABLE,
+    "starting": HTTPStatus.SERVICE_UNAVAILABLE,
     "shutting_down": HTTPStatus.SERVICE_UNAVAILABLE,
 }
 

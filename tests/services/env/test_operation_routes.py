@@ -23,10 +23,11 @@ def test_health_and_readiness() -> None:
     with serving(*FAST) as server:
         assert server.ask("GET", "/healthz").body == {"status": "ok"}
         assert server.ask("GET", "/readyz").body == {"status": "ready"}
-        server.service.ready = False
-        answer = server.ask("GET", "/readyz")
-        answer.problem("shutting_down")
-        assert answer.status == 503
+        for state in ("starting", "shutting_down"):
+            server.service.state = state
+            answer = server.ask("GET", "/readyz")
+            answer.problem(state)
+            assert answer.status == 503
         assert server.ask("GET", "/healthz").status == 200
 
 
@@ -56,6 +57,24 @@ def test_the_numbers_count() -> None:
         server.ask("DELETE", other)
         assert server.metric("rattle_env_worlds") == 5
         assert server.metric("rattle_env_agents") == 0
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type", "last"),
+    [
+        (None, "text/plain; version=0.0.4; charset=utf-8", b""),
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8", b""),
+        ("application/openmetrics-text;version=1.0.0,text/plain;q=0.5", "application/openmetrics-text", b"# EOF"),
+    ],
+)
+def test_numbers_come_in_the_form_that_is_asked_for(
+    standing: VectorServer, accept: str | None, media_type: str, last: bytes
+) -> None:
+    headers = {} if accept is None else {"Accept": accept}
+    answer = standing.ask("GET", "/metrics", headers=headers)
+    assert answer.headers["content-type"].startswith(media_type)
+    assert answer.raw.splitlines()[-1] == last or not last
+    assert b"rattle_env_sessions 0.0" in answer.raw
 
 
 def test_the_page_of_routes_needs_no_network() -> None:

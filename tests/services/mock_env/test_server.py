@@ -122,6 +122,7 @@ WRONG: dict[str, tuple[str, str, dict[str, Any], int, str, str | None]] = {
     "some lines": ("GET", "/snake/a?lines=some", {}, 400, "bad_value", "lines"),
     "unknown path": ("GET", "/snakes", {}, 404, "unknown_path", None),
     "two slashes": ("GET", "/snake//move", {}, 404, "unknown_path", None),
+    "no id": ("GET", "/snake/", {}, 404, "unknown_path", None),
     "wrong method": ("PUT", "/state", {}, 405, "wrong_method", None),
     "a large body": ("POST", "/reset", {"content": b" " * (MAX_BODY_BYTES + 1)}, 413, "too_large", None),
     "a large body in parts": ("POST", "/reset", {"content": iter([b" " * MAX_BODY_BYTES] * 3)}, 413, "too_large", None),
@@ -139,11 +140,12 @@ def test_mistakes_are_problems(
         assert (answer.status_code, problem["status"], problem["code"]) == (status, status, code)
         assert problem.get("field") == field
         assert problem["error"] == problem["detail"]
-        assert (answer.headers.get("allow") is not None) is (status == 405)
+        assert answer.headers.get("allow") == ("GET" if status == 405 else None)
 
 
 def test_head_does_not_join(http: httpx.Client) -> None:
-    assert http.head("/snake/a").status_code == 405
+    answer = http.head("/snake/a")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
     assert http.get("/").json()["agents"] == 0
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, MutableMapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
@@ -24,7 +23,7 @@ from rattle.services.env.openapi import describe as describe_routes
 from rattle.services.env.sessions import SessionLimits, Sessions
 from rattle.services.env.vector_routes import PREFIX, VectorFace
 from rattle.services.env.watch_routes import watch_routes
-from rattle.services.utils.asgi import Receive, Scope, Send, as_get, header
+from rattle.services.utils.asgi import Receive, Scope, Send, as_get, exposition, header
 from rattle.services.utils.docs_page import docs_routes
 from rattle.trainer.settings import ExperimentSettings
 from rattle.wire import encoding
@@ -32,6 +31,7 @@ from rattle.wire.problems import PROBLEM_TYPE, RequestError, problem_body
 from rattle.wire.vector import PROTOCOL, describe
 
 SERVICE = "rattle env"
+TITLE = "Rattle Env service"
 
 
 class EnvService:
@@ -45,7 +45,7 @@ class EnvService:
         self.agents = self._agent_face()
         self.metrics = Metrics(self.sessions, self.agents)
         self.vector = VectorFace(self.sessions, self.metrics, own.max_body_bytes)
-        self.ready = False
+        self.state: Literal["starting", "ready", "shutting_down"] = "starting"
         self._cold = self._cold_routes()
         self._closing_unused: asyncio.Task[None] | None = None
 
@@ -84,11 +84,11 @@ class EnvService:
         if self.agents is not None:
             await self.agents.start()
         self._closing_unused = asyncio.create_task(self._close_unused())
-        self.ready = True
+        self.state = "ready"
 
     async def stop(self) -> None:
         """Give every stream its last line and close the sessions."""
-        self.ready = False
+        self.state = "shutting_down"
         if self._closing_unused is not None:
             self._closing_unused.cancel()
         await asyncio.gather(self.vector.shared.close(), *([self.agents.stop()] if self.agents is not None else []))
@@ -112,11 +112,10 @@ class EnvService:
         )
 
     def _cold_routes(self) -> FastAPI:
-        title = "Rattle Env service"
-        app = FastAPI(title=title, version=__version__, docs_url=None, redoc_url=None)
+        app = FastAPI(title=TITLE, version=__version__, docs_url=None, redoc_url=None)
         app.router.redirect_slashes = False  # a path has one name
-        app.openapi = lambda: describe_routes(title, __version__, self.sessions.limits.worlds)  # type: ignore[method-assign]
-        app.router.routes.extend([*watch_routes(), *docs_routes(title)])
+        app.openapi = self._describe_routes  # type: ignore[method-assign]
+        app.router.routes.extend([*watch_routes(), *docs_routes(TITLE)])
         if self.agents is not None:
             app.router.routes.extend(agent_routes(self.agents))
         else:
@@ -144,15 +143,23 @@ class EnvService:
 
         @app.get("/readyz", tags=["operation"])
         async def readyz() -> Response:
-            if not self.ready:
-                return _problem(RequestError("shutting_down", "the service is starting or stopping"))
+            if self.state != "ready":
+                doing = "starting" if self.state == "starting" else "stopping"
+                return _problem(RequestError(self.state, f"the service is {doing}"))
             return Response(b'{"status":"ready"}', media_type=encoding.JSON)
 
         @app.get("/metrics", tags=["operation"])
-        async def metrics() -> Response:
-            return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        async def metrics(request: Request) -> Response:
+            media_type, numbers = exposition(self.metrics.registry, request.scope)
+            return Response(numbers, media_type=media_type)
 
         return app
+
+    def _describe_routes(self) -> dict[str, Any]:
+        agents = self.agents is not None
+        in_lockstep = agents and self.settings.sync.mode == "lockstep"
+        worlds = self.sessions.limits.worlds
+        return describe_routes(TITLE, __version__, worlds, has_agents=agents, has_history=in_lockstep)
 
     async def _health(self) -> dict[str, Any]:
         """Answer for an environment without an agent API as one with it does."""

@@ -58,10 +58,17 @@ _WORLD = {"name": "world", "in": "path", "required": True, "schema": {"type": "i
 _LINES = {"name": "lines", "in": "query", "required": False, "schema": {"enum": ["all"]}}
 
 
-def describe(title: str, version: str, max_worlds: int) -> Schema:
-    """Return the whole description of a server that allows so many worlds in a session."""
+def describe(title: str, version: str, max_worlds: int, *, has_agents: bool, has_history: bool) -> Schema:
+    """Return the whole description of a server that allows so many worlds in a session.
+
+    `has_agents` says whether its environment has an agent API, and `has_history` whether it is in lockstep.
+    """
     schemas = _schemas()
     schemas["SessionRequest"]["properties"]["worlds"]["maximum"] = max_worlds
+    agent_paths = _agent_paths()
+    if not has_history:
+        del agent_paths["/v1/history"]
+    paths = (agent_paths if has_agents else {"/": agent_paths["/"]}) | _vector_paths() | _operation_paths()
     return {
         "openapi": "3.1.0",
         "info": {
@@ -69,8 +76,8 @@ def describe(title: str, version: str, max_worlds: int) -> Schema:
             "version": version,
             "description": "Worlds over REST: one agent in JSON, thousands of worlds in one request.",
         },
-        "paths": _agent_paths() | _vector_paths() | _operation_paths(),
-        "components": {"schemas": schemas},
+        "paths": paths,
+        "components": {"schemas": _needed(paths, schemas)},
     }
 
 
@@ -167,6 +174,23 @@ def _problem(description: str) -> Schema:
 
 def _reference(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _needed(paths: Schema, schemas: Schema) -> Schema:
+    """Return the schemas that are referred to, by others of them too."""
+    needed: Schema = {}
+    parts: list[Any] = [paths]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            name = str(part.get("$ref", "")).rpartition("/")[2]
+            if name and name not in needed:
+                needed[name] = schemas[name]
+                parts.append(schemas[name])
+            parts += part.values()
+        elif isinstance(part, list):
+            parts += part
+    return {name: schemas[name] for name in schemas if name in needed}
 
 
 def _schemas() -> Schema:

@@ -6,14 +6,13 @@ import asyncio
 from typing import Any, Protocol
 
 import grpc
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from rattle.services.inference.metrics import Metrics
 from rattle.services.inference.serving.dataplane import DataPlane
 from rattle.services.inference.serving.grpc_face import NAME, GrpcFace
 from rattle.services.inference.serving.models import Models
 from rattle.services.inference.serving.rest import RestFace
-from rattle.services.utils.asgi import App, Receive, Scope, Send, answer, answer_problem, decline
+from rattle.services.utils.asgi import App, Receive, Scope, Send, answer, answer_problem, decline, exposition
 from rattle.services.utils.grpc_serving import GRACE_SECONDS, Health, bind, make_server
 from rattle.services.utils.serving import look_for_garbage_seldom
 from rattle.trainer.settings import InferenceSection
@@ -62,9 +61,10 @@ class InferenceService:
         elif path.startswith(("/v1/agents", "/v1/history")) and self._control is not None:
             await self._control(scope, receive, send)
         else:
-            await self._operation(path, scope["method"], send)
+            await self._operation(scope, send)
 
-    async def _operation(self, path: str, method: str, send: Send) -> None:
+    async def _operation(self, scope: Scope, send: Send) -> None:
+        path, method = scope["path"], scope["method"]
         try:
             if path in _OPERATION and method not in ("GET", "HEAD"):
                 raise RequestError("wrong_method", f"{path} takes GET, not {method[:20]}", allow="GET")
@@ -75,7 +75,7 @@ class InferenceService:
                     self.plane.check_ready()
                     await answer(send, 200, encoding.JSON, b'{"status":"ready"}')
                 case "/metrics":
-                    await answer(send, 200, CONTENT_TYPE_LATEST, generate_latest(self.metrics.registry))
+                    await answer(send, 200, *exposition(self.metrics.registry, scope))
                 case _:
                     raise RequestError("unknown_path", f"there is no {path[:80]}: docs/serving.md lists the routes")
         except RequestError as error:

@@ -22,6 +22,8 @@ MAX_BODY_BYTES = 2**20
 RETRY_AFTER_SECONDS = 1
 #: How often a stream that has nothing to say looks whether its reader is still there.
 GONE_CHECK_SECONDS = 0.5
+_NDJSON = "application/x-ndjson"
+_NOT_STORED = {"Cache-Control": "no-store"}
 _CODES = {404: "unknown_path", 405: "wrong_method", 413: "too_large", 500: "internal"}
 
 
@@ -156,11 +158,10 @@ def _add_snake_routes(app: Flask, board: Board, faults: Faults) -> None:
     def stream(snake_id: str) -> Response:
         requests.check_snake_id(snake_id)
         requests.check_lines(request.args.get("lines"))
-        if request.method == "HEAD":
-            raise RequestError("wrong_method", "a stream is read with GET")
+        if request.method == "HEAD":  # nobody joins
+            return Response(content_type=_NDJSON, headers=_NOT_STORED)
         lines = board.join(snake_id, request.environ.get("werkzeug.socket"))
-        response = Response(faults.stream(lines), content_type="application/x-ndjson")
-        response.headers["Cache-Control"] = "no-store"
+        response = Response(faults.stream(lines), content_type=_NDJSON, headers=_NOT_STORED)
         response.call_on_close(lines.close)
         return response
 
@@ -210,7 +211,10 @@ def _http_problem(error: HTTPException) -> Response:
     }.get(code, error.description or error.name)
     response = _problem(RequestError(code, detail))
     if code == "wrong_method":
-        response.headers["Allow"] = dict(error.get_headers()).get("Allow", "")
+        allowed = dict(error.get_headers()).get("Allow", "")
+        response.headers["Allow"] = ", ".join(
+            name for name in allowed.split(", ") if name != "HEAD"
+        )  # as others say it
     return response
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Metric, generate_latest
+from prometheus_client import CollectorRegistry, Metric
 
-from rattle.services.utils.asgi import Receive, Scope, Send, answer, answer_problem, decline
+from rattle.services.utils.asgi import Receive, Scope, Send, answer, answer_problem, decline, exposition
 from rattle.services.utils.serving import look_for_garbage_seldom
 from rattle.services.utils.sockets import ServiceError
 from rattle.wire import encoding
@@ -56,20 +56,20 @@ class SyncService:
                 raise RequestError("unknown_path", f"there is no {path[:80]}: the routes are {', '.join(_PATHS)}")
             if scope["method"] not in ("GET", "HEAD"):
                 raise RequestError("wrong_method", f"{path} takes GET, not {scope['method'][:20]}", allow="GET")
-            await answer(send, 200, *self._answer(path))
+            await answer(send, 200, *self._answer(scope))
         except RequestError as error:
             await answer_problem(send, error)
 
-    def _answer(self, path: str) -> tuple[str, bytes]:
+    def _answer(self, scope: Scope) -> tuple[str, bytes]:
         """Return the media type and the body of an answer."""
-        match path:
+        match scope["path"]:
             case "/v1/status":
                 return encoding.JSON, encoding.json.encode(self._leading.status())
             case "/readyz":
                 self._leading.check_ready()
                 return encoding.JSON, b'{"status":"ready"}'
             case "/metrics":
-                return CONTENT_TYPE_LATEST, generate_latest(self._registry)
+                return exposition(self._registry, scope)
         return encoding.JSON, b'{"status":"ok"}'
 
     async def start(self) -> None:

@@ -7,6 +7,9 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
 from rattle.wire.problems import PROBLEM_TYPE, RequestError, problem_body
 
 Scope = MutableMapping[str, Any]
@@ -39,6 +42,15 @@ def header(scope: Scope, name: bytes) -> str | None:
 def as_get(scope: Scope) -> Scope:
     """Return the request to answer: HEAD is answered like GET, and the connection leaves the body out."""
     return {**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope
+
+
+def exposition(registry: Collector, scope: Scope) -> tuple[str, bytes]:
+    """Return the media type and the text of numbers for Prometheus, in the form that the request accepts.
+
+    Without a wish that is text of version 0.0.4; OpenMetrics is for those that ask for it.
+    """
+    encode, media_type = choose_encoder(header(scope, b"accept") or "")
+    return media_type, encode(registry)
 
 
 def may_be_gone(scope: Scope) -> Callable[[], bool]:

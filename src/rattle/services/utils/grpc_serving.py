@@ -50,6 +50,7 @@ STATUS = {
     "internal": grpc.StatusCode.INTERNAL,
     "full": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "not_ready": grpc.StatusCode.UNAVAILABLE,
+    "starting": grpc.StatusCode.UNAVAILABLE,
     "shutting_down": grpc.StatusCode.UNAVAILABLE,
 }
 

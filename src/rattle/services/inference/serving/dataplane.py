@@ -44,7 +44,7 @@ class DataPlane:
         if not self._is_open:
             raise RequestError("shutting_down", "the service is stopping")
         if not self._models.all():
-            raise RequestError("shutting_down", "the service is starting: no policy has come yet")
+            raise RequestError("starting", "the service is starting: no policy has come yet")
 
     def check_model_ready(self, name: str, version: str) -> None:
         """Raise RequestError unless requests to a model are welcome."""
