@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from rattle.analytics.run_directory import RunDirectory
-from rattle.envs.errors import EnvError
 from rattle.envs.philox import derive_seed
 from rattle.envs.snake.reference import SnakeWorld
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.file import Policy, load_policy
+from rattle.trainer.errors import TrainerError
 from rattle.trainer.evaluate import evaluate
 from rattle.trainer.progress import Summary
 
@@ -77,9 +77,24 @@ def test_an_environment_without_metrics_has_none(train_small: TrainSmall) -> Non
 
 def test_a_policy_from_a_stranger_names_no_module_to_import(train_small: TrainSmall) -> None:
     policy = trained(train_small, "env={id: 'gym:CartPole-v1', worlds: 4}", "train.steps=500")
-    with pytest.raises(EnvError, match="this"):
+    with pytest.raises(TrainerError, match=r"the module 'this', .*: trust it with --env gym:this:CartPole-v1"):
         evaluate(replace(policy, environment="gym:this:CartPole-v1"), 2, seed=0, greedy=False)
     assert "this" not in sys.modules
+
+
+def test_an_environment_that_only_a_server_knows_is_asked_for_there(train_small: TrainSmall) -> None:
+    policy = replace(trained(train_small), environment="tower-of-tests")
+    with pytest.raises(TrainerError, match=r"unknown environment 'tower-of-tests'.* give its address with --url"):
+        evaluate(policy, 2, seed=0, greedy=False)
+
+
+def test_a_policy_is_played_in_the_environment_that_is_named_if_it_fits(train_small: TrainSmall) -> None:
+    policy = trained(train_small, "env={id: 'gym:CartPole-v1', worlds: 4}", "train.steps=500")
+    found = evaluate(policy, 3, seed=1, greedy=False, environment="gym:CartPole-v0")
+    assert found.environment == "gym:CartPole-v0"
+    assert found.length.max() <= 200
+    with pytest.raises(TrainerError, match=r"has 2 actions, and gym:MountainCar-v0 has 3"):
+        evaluate(policy, 3, seed=1, greedy=False, environment="gym:MountainCar-v0")
 
 
 def test_episodes_that_go_on_for_too_long_are_cut_and_counted(train_small: TrainSmall) -> None:

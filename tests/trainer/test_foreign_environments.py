@@ -40,7 +40,12 @@ def test_a_policy_from_a_stranger_gets_no_pettingzoo_module_imported(tmp_path: P
     shutil.copy2(tmp_path / "run" / "policy.safetensors", tmp_path / "sent.safetensors")
     refused = rattle("eval", "sent.safetensors", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert refused.returncode != 0
-    assert "names the module 'party', which is not imported because a file says so" in refused.stderr
+    advice = "names the module 'party', which is not imported because a file says so: trust it with --env "
+    assert refused.stderr.endswith(f"{advice}pettingzoo:party\n")
+    for wanted in (["sent.safetensors", "--env", "pettingzoo:party"], ["run/policy.safetensors"], ["run"]):
+        played = rattle("eval", *wanted, "--episodes", 2, "--json", cwd=tmp_path)
+        assert played.returncode == 0, played.stderr
+        assert last_json(played.stdout)["environment"] == "pettingzoo:party"
 
 
 OWN = """
@@ -148,7 +153,8 @@ gymnasium.register("Loud-v0", Loud)
 
 def loud(cwd: Path, *arguments: str) -> tuple[str, str]:
     (cwd / "loud.py").write_text(LOUD)
-    own = ["--set", "env.id=gym:loud:Loud-v0", "--set", "env.worlds=4", "--steps", "1000", *arguments]
+    one_thread = ["--set", "train.actors=1"]  # the lines of several would run into each other
+    own = ["--set", "env.id=gym:loud:Loud-v0", "--set", "env.worlds=4", "--steps", "1000", *one_thread, *arguments]
     ended = rattle("train", *own, cwd=cwd)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout, ended.stderr
@@ -203,4 +209,4 @@ def test_a_resume_with_another_number_of_worlds_names_the_setting(tmp_path: Path
     config.write_text(config.read_text().replace("worlds: 8", "worlds: 16"))
     resumed = rattle("train", "--resume", "run", "--steps", 900, cwd=tmp_path)
     assert resumed.returncode == 1
-    assert "the checkpoint is of 8 slots, and the settings now make 16: put env.worlds" in resumed.stderr
+    assert "config.yaml was changed after the run began: env.worlds is 16, was 8: put that back" in resumed.stderr

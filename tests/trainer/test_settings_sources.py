@@ -21,8 +21,32 @@ def test_the_default_experiment_is_snake_yaml() -> None:
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_loads_and_survives_being_written_down(path: Path) -> None:
     settings = load_settings(path)
-    assert settings.name == path.stem
+    assert settings.experiment == path.stem
     assert check_settings(yaml.safe_load(to_yaml(settings)), "again") == settings
+
+
+@pytest.mark.parametrize(
+    ("environment", "experiment"),
+    [
+        ("snake", "snake"),
+        ("gym:CartPole-v1", "cartpole"),
+        ("gym:rattle.envs:rattle/Snake-v0", "snake"),
+        ("gym:Blackjack-v1", "blackjack"),
+        ("pettingzoo:tests.envs.parallel_party", "parallel_party"),
+        ("pettingzoo:rattle.envs.snake.pettingzoo_face", "pettingzoo_face"),
+    ],
+)
+def test_runs_are_named_after_their_environment_unless_they_have_a_name(environment: str, experiment: str) -> None:
+    settings = ExperimentSettings.model_validate({"env": {"id": environment}})
+    assert settings.experiment == experiment
+    assert check_settings(yaml.safe_load(to_yaml(settings)), "again").experiment == experiment
+    assert settings.model_copy(update={"name": "mine"}).experiment == "mine"
+
+
+@pytest.mark.parametrize("odd", ["gym:ns/Größe 7-v0", "server's own thing", "gym:", "x" * 300])
+def test_any_environment_gives_a_name_that_a_folder_can_have(odd: str) -> None:
+    name = ExperimentSettings.model_validate({"env": {"id": odd}}).experiment
+    assert ExperimentSettings(name=name).name == name
 
 
 def test_later_sources_win(tmp_path: Path) -> None:

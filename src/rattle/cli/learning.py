@@ -72,6 +72,7 @@ def train(
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Decides the games.")
 @click.option("--best", is_flag=True, help="Play the run's best policy instead of its newest.")
+@click.option("--env", "environment", metavar="ID", help="Play this environment.  [default: what the policy names]")
 @click.option("--url", help="Play in the environment server at this address.  [default: where the run has played]")
 @click.option(
     "--max-ticks",
@@ -82,9 +83,20 @@ def train(
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
-    policy: str, episodes: int, greedy: bool, seed: int, best: bool, url: str | None, max_ticks: int, as_json: bool
+    policy: str,
+    episodes: int,
+    greedy: bool,
+    seed: int,
+    best: bool,
+    environment: str | None,
+    url: str | None,
+    max_ticks: int,
+    as_json: bool,
 ) -> None:
-    """Play fresh episodes with a policy and show what they came to."""
+    """Play fresh episodes with a policy and show what they came to.
+
+    A policy file of others has no module imported for its environment, unless --env names it.
+    """
     from rattle.output import claim_stdout, write_line
     from rattle.trainer.display import eval_progress
     from rattle.trainer.evaluate import evaluate as play
@@ -92,19 +104,20 @@ def evaluate(
 
     if as_json:
         claim_stdout()
-    found, path, own, trained_at = find_policy(policy, best=best)
-    if url is None and trained_at is not None:
-        click.echo(
-            f"playing at {trained_at}, as the run has: --url names another server, and {path} plays here", err=True
-        )
+    found = find_policy(policy, best=best)
+    path = found.path
+    if url is None and environment is None and found.url is not None:
+        url = found.url
+        click.echo(f"playing at {url}, as the run has: --url names another server, and {path} plays here", err=True)
     with eval_progress(max_ticks) as watch:
         summary = play(
-            found,
+            found.policy,
             episodes,
             seed=seed,
             greedy=greedy,
-            allow_imports=own,
-            url=url or trained_at,
+            environment=environment,
+            allow_imports=found.may_import,
+            url=url,
             max_ticks=max_ticks,
             watch=watch,
         ).summary()

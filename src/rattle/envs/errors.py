@@ -19,3 +19,11 @@ class EnvironmentFailed(EnvError):
 
 class CannotReplay(EnvError):
     """Stored worlds cannot be played again to where they were stored; the worlds are as they were before."""
+
+
+class NotImported(EnvError):
+    """A name that a stranger gave wants a module that this process has not imported."""
+
+
+class UnknownEnvironment(EnvError):
+    """No environment has this name here; a server may know it."""

@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium.spaces import Discrete, Space
 from numpy.typing import NDArray
 
-from rattle.envs.errors import EnvError
+from rattle.envs.errors import EnvError, NotImported
 from rattle.text import one_line
 
 #: What code that others wrote may raise at any time; its wish to end the process is one of them.
@@ -39,13 +39,11 @@ class WrongValue(ValueError):
 def import_named(environment: str, module: str, role: str, *, allow_imports: bool) -> ModuleType:
     """Return the module that an environment's name names, "which should" play its `role`.
 
-    Raises EnvError when it cannot be imported, and with `allow_imports` false unless this process has imported it.
+    Raises EnvError when it cannot be imported, and with `allow_imports` false NotImported unless this process has
+    imported it.
     """
     if not allow_imports and module not in sys.modules:
-        raise EnvError(
-            f"'{environment}' names the module '{module}', which is not imported because a file says so: "
-            "import it yourself, or name the experiment"
-        )
+        raise NotImported(f"'{environment}' names the module '{module}', which is not imported because a file says so")
     try:
         with current_folder_last():
             return importlib.import_module(module)

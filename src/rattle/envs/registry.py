@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rattle.envs.errors import EnvError
+from rattle.envs.errors import UnknownEnvironment
 from rattle.envs.validation import nearest, validated
 from rattle.envs.vector import VectorWorlds
 
@@ -86,12 +86,12 @@ def _unchecked(environment: str, settings: Mapping[str, Any], allow_imports: boo
     return dict(settings)
 
 
-def _unknown(environment: str) -> EnvError:
+def _unknown(environment: str) -> UnknownEnvironment:
     import gymnasium
 
     known = ["snake", *(GYM_PREFIX + gymnasium_id for gymnasium_id in gymnasium.registry)]
     hint = nearest(environment, known) or nearest(GYM_PREFIX + environment, known)
-    return EnvError(
+    return UnknownEnvironment(
         f"unknown environment '{environment}'{hint or '.'} There are 'snake', "
         f"'{GYM_PREFIX}ID' for every Gymnasium id, such as '{GYM_PREFIX}CartPole-v1', and "
         f"'{PETTINGZOO_PREFIX}MODULE' for every PettingZoo module with a parallel_env"

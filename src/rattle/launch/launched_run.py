@@ -232,7 +232,7 @@ class Launch:
             return
         if note.event != "service_warning":
             fields = {"service": note.name, **note.fields}
-            row = log_row(self._run_id, self._settings.name, WRITER, note.event, note.level, fields)
+            row = log_row(self._run_id, self._settings.experiment, WRITER, note.event, note.level, fields)
             with suppress(AnalyticsError):  # a full disk is Training's to report
                 self._logs.write([row])
                 self._logs.flush()

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rattle.addresses import keep_credentials
 from rattle.analytics.run_directory import RUNS_ROOT, RunDirectory, find_run
+from rattle.envs.errors import NotImported, UnknownEnvironment
 from rattle.envs.philox import derive_seed
 from rattle.envs.registry import make_worlds
 from rattle.envs.vector import VectorWorlds
@@ -60,12 +60,17 @@ class Evaluation:
 
 
 class FoundPolicy(NamedTuple):
-    """A policy, where it was found, whether a run of one's own made it, and the server that the run played at."""
+    """A policy, and what is known of it by the name that it was found under."""
 
     policy: Policy
     path: Path
-    own: bool
-    url: str | None = None
+    own: bool  # found as a run
+    url: str | None = None  # of the server that the run played at
+
+    @property
+    def may_import(self) -> bool:
+        """Whether it lies in a run directory, whose environment may name a module to import."""
+        return RunDirectory(self.path.parent).is_run
 
 
 def find_policy(name: str, *, best: bool = False) -> FoundPolicy:
@@ -102,6 +107,7 @@ def evaluate(
     *,
     seed: int,
     greedy: bool,
+    environment: str | None = None,
     allow_imports: bool = False,
     url: str | None = None,
     max_ticks: int = MAX_TICKS,
@@ -109,27 +115,47 @@ def evaluate(
 ) -> Evaluation:
     """Play each world's first episode; the worlds are never those of a training run, whatever its seed.
 
-    A policy says which environment it plays; only with `allow_imports` may that name a module to import. With `url`
-    the worlds are those of an environment server, which must serve the same environment.
-    Episodes that go on for longer than `max_ticks` are cut, and count as they stand.
+    A policy says which environment it plays; only with `allow_imports` may that name a module to import. One that the
+    caller names takes its place. With `url` the worlds are those of an environment server, which must serve the same
+    environment. Episodes that go on for longer than `max_ticks` are cut, and count as they stand.
+
+    Raises a RattleError for an environment that cannot be had, or that the policy does not fit.
     """
     world_seed = derive_seed(seed, "evaluation worlds")
-    own = policy.environment_settings
+    played = environment or policy.environment
+    own = policy.environment_settings if played == policy.environment else {}
     if url is not None:
-        try:
-            url = keep_credentials(url)
-        except ValueError as error:
-            raise TrainerError(str(error)) from None
-        env = EnvironmentSection.model_validate({**own, "id": policy.environment, "url": url})
+        if not url.startswith(("http://", "https://")):
+            raise TrainerError(f"'{url}' is no server's address: write it as http://HOST:PORT")
+        env = EnvironmentSection.model_validate({**own, "id": played, "url": url})
         worlds = serve_worlds(env, episodes, world_seed, 0)
     else:
-        worlds = make_worlds(policy.environment, own, episodes, world_seed, allow_imports=allow_imports)
+        worlds = _make_worlds(played, own, episodes, world_seed, allow_imports=allow_imports or environment is not None)
     acting = ActingPolicy(policy.spec, policy.parameters, derive_seed(seed, "evaluation actions"))
     try:
+        _check_fit(policy, worlds)
         total, length, metrics, cut = _play_first_episodes(worlds, acting, max_ticks, watch, greedy=greedy)
     finally:
         worlds.close()
-    return Evaluation(policy.version, policy.environment, episodes, total, length, metrics, cut)
+    return Evaluation(policy.version, played, episodes, total, length, metrics, cut)
+
+
+def _make_worlds(
+    environment: str, settings: Mapping[str, Any], episodes: int, seed: int, *, allow_imports: bool
+) -> VectorWorlds:
+    """Make worlds in this process; an error says what a user can give instead."""
+    try:
+        return make_worlds(environment, settings, episodes, seed, allow_imports=allow_imports)
+    except NotImported as error:
+        raise TrainerError(f"{error}: trust it with --env {environment}") from None
+    except UnknownEnvironment as error:
+        raise TrainerError(f"{error}. If a server plays it, give its address with --url") from None
+
+
+def _check_fit(policy: Policy, worlds: VectorWorlds) -> None:
+    actions, known = worlds.spec.num_actions, policy.spec.num_actions
+    if actions != known:
+        raise TrainerError(f"this policy has {known} actions, and {worlds.spec.id} has {actions}")
 
 
 def _play_first_episodes(

@@ -90,7 +90,7 @@ class RunLedger:
         self.environment = environment
         self.counters = Counters()
         self.learner = build_learner(settings, policy_spec(settings, environment))
-        self.tables = RunTables(directory, run_id, settings.name, tensorboard=settings.log.tensorboard)
+        self.tables = RunTables(directory, run_id, settings.experiment, tensorboard=settings.log.tensorboard)
         self._best = BestPolicy(self.learner.parameters())
         self._store = CheckpointStore(directory, settings, run_id)
         complete_episodes = settings.algorithm.complete_episodes

@@ -35,7 +35,7 @@ def name_run(settings: ExperimentSettings, run_dir: Path | None) -> tuple[RunDir
     Raises RattleError where a run is there already, or for an experiment whose worlds cannot be made: what cannot be
     had leaves no run behind.
     """
-    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{settings.name}-s{settings.seed}-{secrets.token_hex(2)}"
+    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{settings.experiment}-s{settings.seed}-{secrets.token_hex(2)}"
     directory = RunDirectory(run_dir or RUNS_ROOT / run_id)
     check_unused(directory)
     _try_out(settings)

@@ -145,7 +145,7 @@ def run_row(settings: ExperimentSettings, summary: Summary, started: str) -> dic
     content = summary.as_dict()
     return {
         **{name: content[name] for name in (*shared, *_OF_THE_POLICY)},
-        "experiment": settings.name,
+        "experiment": settings.experiment,
         "environment": settings.env.id,
         "algorithm": settings.algorithm.id,
         "seed": settings.seed,

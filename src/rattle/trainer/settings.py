@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
@@ -233,7 +234,14 @@ class LogSection(StrictSettings):
 class ExperimentSettings(StrictSettings):
     """An experiment."""
 
-    name: str = Field("snake", min_length=1, max_length=80, pattern=r"^[A-Za-z0-9._-]+$", description="Names its runs.")
+    name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=80,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        examples=["snake"],
+        description="Names its runs; null: after the environment, such as cartpole for gym:CartPole-v1.",
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Decides every random draw of the run.")
     env: EnvironmentSection = Field(default_factory=EnvironmentSection)
     env_service: EnvServiceSection = Field(default_factory=EnvServiceSection)
@@ -246,6 +254,11 @@ class ExperimentSettings(StrictSettings):
     train: TrainSection = Field(default_factory=TrainSection)
     record: RecordSection = Field(default_factory=RecordSection)
     log: LogSection = Field(default_factory=LogSection)
+
+    @property
+    def experiment(self) -> str:
+        """Return what the experiment is called: its name, or one made of its environment's id."""
+        return self.name or _name_after(self.env.id)
 
     @model_validator(mode="before")
     @classmethod
@@ -291,3 +304,11 @@ class ExperimentSettings(StrictSettings):
                 f"{self.topology.inference}"
             )
         return self
+
+
+def _name_after(environment: str) -> str:
+    """Return the last part of an environment's id without its version, in letters that a run's name may have."""
+    kind, _, rest = environment.partition(":")
+    last = re.split(r"[:/.]" if kind == "pettingzoo" else r"[:/]", rest or kind)[-1]
+    name = re.sub(r"[-_]v\d+$", "", last.lower())
+    return re.sub(r"[^a-z0-9._-]+", "-", name)[:80] or "run"
