@@ -204,11 +204,11 @@ def _route_of(scope: Scope) -> tuple[str, str]:
     match path.split("/")[1:]:
         case ["" | "state" | "reset" as route]:
             snake_id = ""
-        case ["snake", snake_id] if snake_id:
+        case ["snake", snake_id]:
             route = "snake"
         case ["v1", "history"]:
             route, snake_id = "history", ""
-        case ["snake", snake_id, "move" | "reset" as action] if snake_id:
+        case ["snake", snake_id, "move" | "reset" as action]:
             route = "move" if action == "move" else "snake_reset"
         case _:
             raise RequestError("unknown_path", f"there is no {path}: docs/env-api.md lists the routes")

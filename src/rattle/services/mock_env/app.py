@@ -154,6 +154,10 @@ def _add_world_routes(app: Flask, board: Board) -> None:
 
 
 def _add_snake_routes(app: Flask, board: Board, faults: Faults) -> None:
+    @app.get("/snake/")
+    def no_id() -> None:
+        requests.check_snake_id("")
+
     @app.get("/snake/<snake_id>")
     def stream(snake_id: str) -> Response:
         requests.check_snake_id(snake_id)
