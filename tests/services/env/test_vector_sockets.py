@@ -105,7 +105,9 @@ def test_many_messages_at_once_are_answered_in_order(server: VectorServer) -> No
 
 
 @pytest.mark.parametrize("path", ["/v1/sessions/0000000000000000/ws", "/v1/sessions/ws", "/snake/anna", "/", "/ws"])
-def test_what_is_no_session_is_declined_with_a_problem(server: VectorServer, path: str) -> None:
+def test_what_is_no_session_is_declined_with_a_problem(
+    server: VectorServer, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(InvalidStatus) as declined:
         connect(f"ws://127.0.0.1:{server.port}{path}")
     response = declined.value.response
@@ -113,6 +115,8 @@ def test_what_is_no_session_is_declined_with_a_problem(server: VectorServer, pat
     assert response.headers["content-type"] == "application/problem+json"
     problem = msgspec.json.decode(bytes(response.body))
     assert problem["code"] == ("unknown_session" if path.endswith("0/ws") else "unknown_path")
+    assert server.ask("GET", "/healthz").status == 200
+    assert not caplog.records  # no error of the server's for what was declined in good order
 
 
 def test_a_session_itself_is_no_socket(server: VectorServer) -> None:

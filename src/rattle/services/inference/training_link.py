@@ -15,6 +15,7 @@ from rattle.clients.retries import persevering
 from rattle.policies.errors import PolicyError
 from rattle.policies.file import Policy, load_policy
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
+from rattle.text import one_line
 
 #: How long a thread may take to end after it was told to, in seconds.
 PATIENCE = 2.0
@@ -28,6 +29,11 @@ _CONNECTION_OPTIONS = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
 )
+
+#: How gRPC says that a message is too large, with the code that it has for a server that is full, too.
+_TOO_LARGE = "message larger than max"
+#: Longer texts of a service are cut.
+_LONGEST_TEXT = 300
 
 _log = logging.getLogger(__name__)
 
@@ -80,9 +86,9 @@ class TrainingLink:
 
     def failure(self, error: grpc.RpcError) -> ClientError:
         """Return a failed call as an error of one line."""
-        code, details = error.code(), " ".join((error.details() or "").split())
+        code, details = error.code(), one_line(error.details() or "", _LONGEST_TEXT)
         said = f"Training service {self.address}: {details} ({code.name})"
-        too_large = code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details
+        too_large = code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in details
         return RolloutRefused(said) if too_large or code is grpc.StatusCode.INVALID_ARGUMENT else ConnectionBroken(said)
 
 

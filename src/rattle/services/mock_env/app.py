@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 from flask import Flask, Response, request
@@ -155,8 +155,9 @@ def _add_world_routes(app: Flask, board: Board) -> None:
 
 def _add_snake_routes(app: Flask, board: Board, faults: Faults) -> None:
     @app.get("/snake/")
-    def no_id() -> None:
+    def no_id() -> NoReturn:
         requests.check_snake_id("")
+        raise AssertionError  # it has no letter
 
     @app.get("/snake/<snake_id>")
     def stream(snake_id: str) -> Response:

@@ -244,6 +244,20 @@ class SocketConnection(_UnreadAnswers, WebSocketsSansIOProtocol):
     To stop and go on with every message, as the server's own protocol does, costs two calls of the system.
     """
 
+    async def run_asgi(self) -> None:
+        """Have the service answer; a handshake that it declines with a whole answer is complete as well.
+
+        Else the server's own protocol would write an error for each.
+        """
+        service = self.app
+
+        async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+            await service(scope, receive, send)
+            self.handshake_complete = self.handshake_complete or self.close_sent
+
+        self.app = answered
+        await super().run_asgi()
+
     def send_receive_event_to_app(self) -> None:
         """Hand on a message."""
         stop_reading = self.read_paused or self.queue.qsize() >= _MESSAGES_AHEAD

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import logging
 import os
 import resource
 import signal
@@ -88,13 +87,6 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-class _HandshakesDeclined(logging.Filter):
-    """Drops what the server says of every WebSocket that is declined in good order, with a problem."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return "without completing handshake" not in record.getMessage()
-
-
 def serve(
     service: Service,
     name: str,
@@ -105,7 +97,6 @@ def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM; prints {"service", "url", …} as the first line when requests are welcome."""
     _raise_file_limit(max_connections)
-    logging.getLogger("uvicorn.error").addFilter(_HandshakesDeclined())
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if len(server.server_state.connections) <= max_connections:
