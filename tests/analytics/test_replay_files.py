@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -16,6 +19,7 @@ from rattle.analytics.replay import Episode, load_episode, palette, save
 from rattle.analytics.replay.views import view_of
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.steps import StepsWriter, encode_state
+from rattle.analytics.writer import storing
 from rattle.envs.snake.settings import SnakeSettings
 from tests.analytics.build import record_snake, steps_columns
 
@@ -115,3 +119,18 @@ def test_an_encoder_that_fails_is_an_error(episode: Episode, tmp_path: Path, mon
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: "/bin/false")
     with pytest.raises(AnalyticsError, match=r"cannot write .*\.mp4: ffmpeg says: exit status 1"):
         save(episode, tmp_path / "replay.mp4")
+
+
+@pytest.mark.parametrize("name", ["replay.gif", "replay.mp4"])
+@pytest.mark.parametrize("reason", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_another_place_is_suggested_where_nothing_may_be_written(
+    episode: Episode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int, name: str
+) -> None:
+    def refusing(path: Path) -> AbstractContextManager[Path]:
+        with storing(path):
+            raise OSError(reason, os.strerror(reason))
+
+    for module in ("writer", "replay.files"):
+        monkeypatch.setattr(f"rattle.analytics.{module}.replacing", refusing)
+    with pytest.raises(AnalyticsError, match=rf"cannot write .*{name}: .*; choose another place with --output"):
+        save(episode, tmp_path / name)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from fcntl import ioctl
 from pathlib import Path
@@ -25,7 +26,7 @@ from rattle.envs.snake.settings import SnakeSettings
 from tests.analytics.build import make_run, record_snake
 
 FAST = 1e6
-SHOW_CURSOR = "\x1b[?25h"
+SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
 
 
 @pytest.fixture
@@ -93,25 +94,76 @@ play(load_episode(RunDirectory(Path(sys.argv[1]))), fps=5)
 """
 
 
-def test_ctrl_c_in_a_real_terminal_ends_the_replay_cleanly(tmp_path: Path) -> None:
-    run = make_run(tmp_path)
-    record_snake(run, SnakeSettings())
-    ours, theirs = pty.openpty()
-    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 90, 0, 0))
-    environ = {**os.environ, "TERM": "xterm-256color"}
-    for name in ("COLUMNS", "LINES", "NO_COLOR"):
-        environ.pop(name, None)
-    command = [sys.executable, "-c", PLAY, str(run.path)]
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environ) as process:
+class InTerminal:
+    """A replay of an episode in a real terminal, in a process group of its own as a shell starts it."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._ours, theirs = pty.openpty()
+        ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 90, 0, 0))
+        environ = {**os.environ, "TERM": "xterm-256color"}
+        for name in ("COLUMNS", "LINES", "NO_COLOR"):
+            environ.pop(name, None)
+        command = [sys.executable, "-c", PLAY, str(run.path)]
+        self.process = subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, env=environ, process_group=0
+        )
         os.close(theirs)
-        output = ""
-        while "tick 1 " not in output:
-            output += os.read(ours, 1 << 16).decode()
-        process.send_signal(signal.SIGINT)
+        self.output = ""
+
+    def read(self) -> None:
+        self.output += os.read(self._ours, 1 << 16).decode()
+
+    def read_until(self, text: str) -> None:
+        while text not in self.output:
+            self.read()
+
+    def close(self) -> int:
+        """Read all that is still written, and return the exit status."""
         with suppress(OSError):  # how a terminal ends when the last process has left it
             while True:
-                output += os.read(ours, 1 << 16).decode()
-    os.close(ours)
-    assert process.returncode == 0
-    assert SHOW_CURSOR in output
-    assert "Traceback" not in output
+                self.read()
+        os.close(self._ours)
+        return self.process.wait()
+
+
+@pytest.fixture
+def playing(tmp_path: Path) -> Iterator[InTerminal]:
+    run = make_run(tmp_path)
+    record_snake(run, SnakeSettings())
+    terminal = InTerminal(run)
+    yield terminal
+    terminal.process.kill()
+    terminal.process.wait()
+
+
+def test_ctrl_c_in_a_real_terminal_ends_the_replay_cleanly(playing: InTerminal) -> None:
+    playing.read_until("tick 1 ")
+    playing.process.send_signal(signal.SIGINT)
+    assert playing.close() == 0
+    assert SHOW_CURSOR in playing.output
+    assert "Traceback" not in playing.output
+
+
+def test_ctrl_z_leaves_a_cursor_and_the_replay_goes_on_where_it_was(playing: InTerminal) -> None:
+    playing.read_until("tick 1 ")
+    playing.process.send_signal(signal.SIGTSTP)
+    _, status = os.waitpid(playing.process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    playing.read_until(SHOW_CURSOR)
+    assert HIDE_CURSOR not in playing.output.rpartition(SHOW_CURSOR)[2]
+    playing.output = ""
+    playing.process.send_signal(signal.SIGCONT)
+    playing.read_until(HIDE_CURSOR)
+    playing.read_until("tick ")
+    playing.process.send_signal(signal.SIGINT)
+    assert playing.close() == 0
+    assert SHOW_CURSOR in playing.output
+    assert HIDE_CURSOR not in playing.output.rpartition(SHOW_CURSOR)[2]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_replay_that_is_ended_leaves_a_cursor(playing: InTerminal, number: signal.Signals) -> None:
+    playing.read_until("tick 1 ")
+    playing.process.send_signal(number)
+    assert playing.close() == -number
+    assert SHOW_CURSOR in playing.output

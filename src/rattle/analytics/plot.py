@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from rattle.analytics.extras import require
 from rattle.analytics.run_directory import RunDirectory, without_copies
 from rattle.analytics.run_settings import described
 from rattle.analytics.updates import NUMBERS, Curve, read_updates
-from rattle.analytics.writer import write_atomically
+from rattle.analytics.writer import or_elsewhere, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +26,6 @@ X = Literal["env_steps", "seconds"]
 
 _X_LABELS: Final = MappingProxyType({"env_steps": "environment steps", "seconds": "seconds of training"})
 _FORMATS: Final = ("png", "svg", "pdf")
-_NOT_TO_BE_WRITTEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _FEW: Final = 20  # updates: fewer are marked by dots, and not smoothed
 _COLOURS: Final = ("#3465c0", "#d1495b", "#2a9d8f", "#e9a23b", "#7b4fa6", "#6c757d", "#8c5e34", "#c2529b")
 #: Each round through the colours has a dash of its own, so that 40 lines can be told apart.
@@ -95,7 +93,8 @@ def plot_learning_curves(
     figure = _figure(lines, x)
     picture = io.BytesIO()
     figure.savefig(picture, format=form, dpi=120)
-    _store(picture.getvalue(), output)
+    with or_elsewhere():
+        write_atomically(output, picture.getvalue())
 
 
 def _names(runs: Sequence[RunDirectory], label_by: Sequence[str]) -> list[str]:
@@ -142,15 +141,6 @@ def _resampled(x: Curve, values: Curve, at: Curve) -> Curve:
     if not known.any():
         return np.full_like(at, np.nan)
     return np.interp(at, x[known], values[known], left=np.nan, right=np.nan)
-
-
-def _store(picture: bytes, output: Path) -> None:
-    try:
-        write_atomically(output, picture)
-    except AnalyticsError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _NOT_TO_BE_WRITTEN:
-            raise AnalyticsError(f"{error}; choose another place with --output") from error.__cause__
-        raise
 
 
 def smoothed(values: Curve, span: float) -> Curve:

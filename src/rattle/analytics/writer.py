@@ -23,6 +23,7 @@ _FLUSH_AT: Final = 1 << 20  # bytes
 _LONGEST_ROW: Final = 1 << 16  # bytes that the last row is looked for in
 _AT_A_TIME: Final = 8  # files that are brought to the disk side by side
 _DISK_IS_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_TAKES_NOTHING: Final = _DISK_IS_FULL | {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class TableWriter:
@@ -193,6 +194,17 @@ def storing(path: Path) -> Iterator[None]:
         if isinstance(error, FileNotFoundError) and not path.parent.exists():
             raise AnalyticsError(f"cannot write {path}: there is no folder {path.parent}") from error
         raise AnalyticsError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def or_elsewhere() -> Iterator[None]:
+    """Say of a place that takes nothing from the block, as `storing` does, that --output names another one."""
+    try:
+        yield
+    except AnalyticsError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _TAKES_NOTHING:
+            raise AnalyticsError(f"{error}; choose another place with --output") from error.__cause__
+        raise
 
 
 def sync_folder(folder: Path) -> None:

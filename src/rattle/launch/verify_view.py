@@ -16,7 +16,7 @@ from rattle.trainer.display import print_line
 from rattle.trainer.progress import Summary
 
 if TYPE_CHECKING:
-    from rich.live import Live
+    from rattle.live import Live
 
 
 class QuietView:
@@ -31,7 +31,8 @@ class QuietView:
     def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
         """Begin."""
         from rich.console import Console
-        from rich.live import Live
+
+        from rattle.live import Live
 
         console = Console(stderr=True)
         if console.is_terminal:

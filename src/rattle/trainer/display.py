@@ -141,7 +141,8 @@ class LiveDisplay:
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.live import Live
+
+        from rattle.live import Live
 
         self._console = Console()
         self._live = Live(console=self._console, auto_refresh=False, transient=False)

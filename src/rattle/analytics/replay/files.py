@@ -22,7 +22,7 @@ from rattle.analytics.replay import palette
 from rattle.analytics.replay.episodes import Episode
 from rattle.analytics.replay.view import View
 from rattle.analytics.replay.views import check_speed, view_of
-from rattle.analytics.writer import replacing, write_atomically
+from rattle.analytics.writer import or_elsewhere, replacing, write_atomically
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,9 +42,12 @@ def save(episode: Episode, output: Path, *, agent: int = 0, fps: float = 20.0) -
     require("PIL", "analytics", "drawing a replay")
     view = view_of(episode, agent)
     if output.suffix.lower() == ".gif":
-        write_atomically(output, _gif(view, fps))
+        picture = _gif(view, fps)
+        with or_elsewhere():
+            write_atomically(output, picture)
     elif output.suffix.lower() == ".mp4":
-        _write_mp4(view, output, fps)
+        with or_elsewhere():
+            _write_mp4(view, output, fps)
     else:
         raise AnalyticsError(f"cannot write {output}: the name of a replay ends in .gif or .mp4")
 

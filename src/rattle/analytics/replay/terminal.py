@@ -44,14 +44,15 @@ def _check_room(console: Console, view: View) -> None:
 
 
 def _animate(console: Console, view: View, fps: float) -> None:
-    from rich.live import Live
+    from rattle.live import Live
 
     try:
         with Live(console=console, auto_refresh=False) as live:
             due = time.monotonic()
             for frame in range(view.frames):
                 live.update(view.text(frame), refresh=True)
-                due += 1 / fps
-                time.sleep(max(0.0, due - time.monotonic()))
+                now = time.monotonic()
+                due = max(due, now - 1 / fps) + 1 / fps  # what was missed while it was stopped is not hurried through
+                time.sleep(max(0.0, due - now))
     except KeyboardInterrupt:
         console.print()  # the last frame stays, and the prompt comes below it

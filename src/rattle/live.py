@@ -1,0 +1,46 @@
+"""Displays that are drawn over themselves."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Final
+
+from rich import live
+
+#: Ctrl-Z, and signals that end a process that does not handle them.
+_LEAVING: Final = (signal.SIGTSTP, signal.SIGTERM, signal.SIGHUP)
+
+
+class Live(live.Live):
+    """Rich's live display, which leaves the terminal with a cursor while the process is stopped, and when it is ended.
+
+    A signal that others handle, or that is ignored, is left to them.
+    """
+
+    def start(self, refresh: bool = False) -> None:
+        """Begin to draw; in the main thread, which signals arrive in, signals are heeded too."""
+        super().start(refresh)
+        if threading.current_thread() is threading.main_thread() and self.console.is_terminal:
+            self._heed()
+
+    def stop(self) -> None:
+        """Draw no more."""
+        super().stop()
+        for number in _LEAVING:
+            if signal.getsignal(number) == self._leave:
+                signal.signal(number, signal.SIG_DFL)
+
+    def _heed(self) -> None:
+        for number in _LEAVING:
+            if signal.getsignal(number) == signal.SIG_DFL:
+                signal.signal(number, self._leave)
+
+    def _leave(self, number: int, _frame: FrameType | None) -> None:
+        """Do what the signal does by default, with a cursor; go on without one when the process is continued."""
+        self.console.show_cursor(True)
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+        self.console.show_cursor(False)
+        self._heed()
