@@ -118,6 +118,7 @@ def test_kill_9_on_a_slow_disk_loses_nothing(train_small: TrainSmall, tmp_path: 
     output, _ = last.communicate(timeout=SECONDS)
     assert last.returncode == 0
     assert last_json(output)["policy_sha256"] == whole.policy_sha256
+    assert not [path for path in directory.path.rglob(".*") if "lock" not in path.name]
 
 
 def start_on_a_slow_disk(arguments: list[str], folder: Path) -> subprocess.Popen[str]:

@@ -182,6 +182,12 @@ def replacing(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
 
 
+def drop_unfinished(folder: Path, names: str) -> None:
+    """Delete what was begun, by processes that no longer write here, in place of files of these names (a pattern)."""
+    for unfinished in folder.glob(f".[0-9]*.{names}"):
+        unfinished.unlink()
+
+
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
     """Turn what the operating system refuses in the block into an AnalyticsError that says what to do."""

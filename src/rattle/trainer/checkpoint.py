@@ -62,12 +62,10 @@ def checkpoint_file(directory: RunDirectory, update: int) -> Path:
 
 
 def drop_checkpoints(directory: RunDirectory, keep: int) -> None:
-    """Delete all checkpoints but the newest `keep`, and what processes that were killed have left half written."""
+    """Delete all checkpoints but the newest `keep`."""
     with storing(directory.checkpoints):
         for old in list_checkpoints(directory)[:-keep]:
             old.unlink()
-        for unfinished in directory.checkpoints.glob(".*.safetensors"):
-            unfinished.unlink()  # only one process may write here
 
 
 def list_checkpoints(directory: RunDirectory) -> list[Path]:

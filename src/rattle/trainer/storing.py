@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from rattle.analytics.run_directory import RunDirectory
-from rattle.analytics.writer import storing, write_together
+from rattle.analytics.writer import drop_unfinished, storing, write_together
 from rattle.policies.file import Policy, dump_policy
 from rattle.trainer.checkpoint import Checkpoint, checkpoint_file, drop_checkpoints, dump_checkpoint
 from rattle.trainer.progress import Summary
@@ -36,6 +36,11 @@ class CheckpointStore:
     """
 
     def __init__(self, directory: RunDirectory, settings: ExperimentSettings, run_id: str) -> None:
+        """Delete what processes that were killed have left half written: only one may write here at a time."""
+        with storing(directory.path):
+            drop_unfinished(directory.checkpoints, "*")
+            for path in (directory.policy, directory.best_policy, directory.run):
+                drop_unfinished(directory.path, path.name)
         self._directory = directory
         self._settings = settings
         self._thread = ThreadPoolExecutor(1, "checkpoints")
