@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from rattle.cli import main
 from tests.template import RattleProcess
 from tests.trainer.conftest import RATTLE, last_json, rattle
 
@@ -233,3 +236,14 @@ def test_a_statement_comes_from_standard_input_and_its_answer_goes_to_a_file(tmp
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
     assert (tmp_path / "answer.csv").read_text() == '"one"\n1\n'
+
+
+@pytest.mark.parametrize("command", ["env", "training", "inference", "sync", "train"])
+def test_ctrl_c_while_a_command_starts_ends_it_quietly(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    def pressed(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("rattle.trainer.settings_sources.load_settings", pressed)
+    monkeypatch.setattr("rattle.output.claim_stdout", lambda: None)
+    ended = CliRunner().invoke(main, [command])
+    assert (ended.exit_code, ended.output) == (130, "")

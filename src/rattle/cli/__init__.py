@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Any
 
@@ -36,6 +37,8 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except RattleError as error:
             raise LastWords(error, is_held=ctx.params["leash"]) from error
+        except KeyboardInterrupt:  # while a command starts; what has begun ends in its own way
+            ctx.exit(128 + signal.SIGINT)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
