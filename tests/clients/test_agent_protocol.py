@@ -18,9 +18,11 @@ from rattle.clients.agent_protocol import (
     Health,
     LineReader,
     Lines,
+    MoveAnswer,
     SnakeLost,
     check_snake_id,
     observation,
+    read_about,
     read_answer,
 )
 from rattle.clients.errors import ClientError, Refused
@@ -58,6 +60,13 @@ def test_lines_may_be_cut_anywhere(cuts: list[int]) -> None:
     reader = LineReader("anna", "all")
     states = [state for start, end in pairwise(edges) for state in read(reader, data[start:end])]
     assert [state.tick for state in states] == list(range(5))
+
+
+def test_what_a_server_sent_is_repeated_as_one_printable_line() -> None:
+    with pytest.raises(BadAnswer) as wrong:
+        read_about("anna", MoveAnswer("b\x1b[2J\neve" + "n" * 10_000, game_over=False))
+    assert str(wrong.value).startswith("the answer to a request of 'anna' is about 'b [2J even")
+    assert len(str(wrong.value)) == 2000
 
 
 def test_unknown_fields_are_ignored() -> None:

@@ -9,12 +9,20 @@ from rattle.addresses import CREDENTIALS_VARIABLE
 from rattle.errors import RattleError
 from rattle.text import one_line
 
+#: Longer texts are cut, in characters.
+_LONGEST_TEXT = 2000
 #: The longest text of a server that a message repeats, in characters.
 _LONGEST_DETAIL = 300
 
 
 class ClientError(RattleError):
-    """A server cannot be reached, refuses a request, or answers something that is no answer."""
+    """A server cannot be reached, refuses a request, or answers something that is no answer.
+
+    The text, which may repeat what the server sent, is made one printable line.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(one_line(text, _LONGEST_TEXT))
 
 
 class ConnectionBroken(ClientError):

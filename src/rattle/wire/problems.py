@@ -8,8 +8,11 @@ from typing import Any
 import msgspec
 
 from rattle.errors import RattleError
+from rattle.text import one_line
 
 PROBLEM_TYPE = "application/problem+json"
+#: Longer texts are cut. They would not fit into the headers in which gRPC sends them, either.
+LONGEST_TEXT = 2000
 
 #: The HTTP status of every code; docs/env-api.md says when the Env service uses them.
 STATUS = {
@@ -56,18 +59,19 @@ class RequestError(RattleError):
 
 
 def problem(error: RequestError) -> dict[str, Any]:
-    """Return the problem object of an error."""
+    """Return the problem object of an error; its text, which may repeat what a stranger sent, is one printable line."""
     status = STATUS[error.code]
+    detail = one_line(error, LONGEST_TEXT)
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": status.phrase,
         "status": status.value,
-        "detail": str(error),
-        "error": str(error),
+        "detail": detail,
+        "error": detail,
         "code": error.code,
     }
     if error.field is not None:
-        body["field"] = error.field
+        body["field"] = one_line(error.field, LONGEST_TEXT)
     return body | error.more
 
 

@@ -97,6 +97,7 @@ def test_every_code_has_a_status() -> None:
         (RequestError("bad_value", "is missing", "reward"), "INVALID_ARGUMENT", "reward: is missing"),
         (RequestError("unknown_policy", "no policy 'x'"), "NOT_FOUND", "no policy 'x'"),
         (RequestError("shutting_down", "stopping"), "UNAVAILABLE", "stopping"),
+        (RequestError("bad_value", "no \x1b[31mname\nhere"), "INVALID_ARGUMENT", "no [31mname here"),
     ],
 )
 def test_a_refusal_says_its_code_and_the_field(error: RequestError, status: str, message: str) -> None:

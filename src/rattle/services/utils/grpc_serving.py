@@ -16,7 +16,8 @@ from grpc_reflection.v1alpha import reflection
 from rattle.output import write_line
 from rattle.services.utils.sockets import PortTaken, address_of, listen
 from rattle.stop_signals import stop_signals
-from rattle.wire.problems import RequestError
+from rattle.text import one_line
+from rattle.wire.problems import LONGEST_TEXT, RequestError
 
 #: How long calls in progress may go on when the service stops, in seconds.
 GRACE_SECONDS = 5.0
@@ -123,16 +124,12 @@ async def answering(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterato
         await refuse(context, error)
 
 
-#: Longer texts do not fit into the headers that clients take.
-_LONGEST_TEXT = 2000
-
-
 async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: RequestError) -> NoReturn:
     """End a call with the status of an error; the message begins with the field."""
     text = str(error)
     if error.field is not None and not text.startswith(error.field):
         text = f"{error.field}: {text}"
-    await context.abort(STATUS[error.code], text[:_LONGEST_TEXT])
+    await context.abort(STATUS[error.code], one_line(text, LONGEST_TEXT))
     raise AssertionError  # abort has raised what ends the call
 
 
