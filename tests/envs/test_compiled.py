@@ -33,3 +33,27 @@ def test_an_installation_that_cannot_be_written_is_imported(tmp_path: Path) -> N
     environment |= {"HOME": "/dev/null", "PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert done.stdout.split() == [f"{package}/envs/snake/kernel.py", "None", "None"], done.stderr
+
+
+def test_code_that_was_stored_for_other_types_is_not_run(tmp_path: Path) -> None:
+    """Two processes that compile at the same time may write to the same file of the cache."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import numpy as np\n"
+        "from rattle.envs.compiled import compiled\n\n"
+        "@compiled\ndef first(array):\n    return array[0]\n\n"
+        "print(first(np.array([3])), first(np.array([0.5])), sum(first.stats.cache_hits.values()))\n"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+
+    def run() -> list[str]:
+        done = subprocess.run([sys.executable, program], capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    assert [run(), run()] == [["3", "0.5", "0"], ["3", "0.5", "2"]]
+    one, other = sorted((tmp_path / "cache").rglob("*.nbc"))
+    whole = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(whole)
+    assert [run(), run()] == [["3", "0.5", "0"], ["3", "0.5", "2"]]

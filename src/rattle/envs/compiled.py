@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from numba import njit
+from numba.core.caching import FunctionCache
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -13,7 +15,20 @@ def compiled(function: Callable[..., Any]) -> Any:
 
     Where no folder can be written, as in a read-only installation, every process compiles it anew.
     """
-    try:
-        return njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # no place for the cache
-        return njit(nogil=True)(function)
+    dispatcher: Any = njit(nogil=True)(function)
+    with suppress(RuntimeError):  # no place for the cache
+        dispatcher._cache = _CheckedCache(function)  # type: ignore[no-untyped-call]
+    return dispatcher
+
+
+class _CheckedCache(FunctionCache):
+    """Numba's cache, less what belongs to another signature.
+
+    Two processes that compile a function for different types at the same time may write to the same file, and Numba
+    would run what it finds there.
+    """
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return the code that was compiled for a signature, None where there is none."""
+        found = super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        return found if found is not None and found.signature.args == sig else None
