@@ -106,3 +106,11 @@ def test_episodes_that_go_on_for_too_long_are_cut_and_counted(train_small: Train
     assert cut.summary()["cut_episodes"] == cut.cut_episodes > 0
     assert cut.length.max() == 2
     assert evaluate(policy, 6, seed=1, greedy=False).cut_episodes == 0
+
+
+@pytest.mark.parametrize("url", ["http://anna:hidden@host:port", "ftp://anna:hidden@host", "anna:hidden@host"])
+def test_a_wrong_address_of_a_server_shows_no_password(train_small: TrainSmall, url: str) -> None:
+    policy = trained(train_small)
+    with pytest.raises(TrainerError, match="host") as caught:
+        evaluate(policy, 1, seed=0, greedy=False, url=url)
+    assert "hidden" not in str(caught.value)

@@ -210,3 +210,12 @@ def test_a_resume_with_another_number_of_worlds_names_the_setting(tmp_path: Path
     resumed = rattle("train", "--resume", "run", "--steps", 900, cwd=tmp_path)
     assert resumed.returncode == 1
     assert "config.yaml was changed after the run began: env.worlds is 16, was 8: put that back" in resumed.stderr
+
+
+def test_a_resume_with_another_number_of_actors_names_the_setting(tmp_path: Path, own: list[str]) -> None:
+    rattle("train", *own, "--steps", 300, "--run-dir", "run", cwd=tmp_path)
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("actors: 2", "actors: 3"))
+    resumed = rattle("train", "--resume", "run", "--steps", 900, cwd=tmp_path)
+    assert resumed.returncode == 1
+    assert "stored in 2 parts, and train.actors=3 makes 3 of them: put train.actors back" in resumed.stderr

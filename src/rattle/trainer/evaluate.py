@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rattle.addresses import keep_credentials
 from rattle.analytics.run_directory import RUNS_ROOT, RunDirectory, find_run
 from rattle.envs.errors import NotImported, UnknownEnvironment
 from rattle.envs.philox import derive_seed
@@ -98,7 +99,10 @@ def _url_of(run: RunDirectory) -> str | None:
     except SettingsError:
         return None  # its policy can be played all the same
     url = section.get("url") if isinstance(section, dict) else None
-    return url if isinstance(url, str) else None
+    try:
+        return keep_credentials(url) if isinstance(url, str) else None
+    except ValueError as error:
+        raise TrainerError(f"{run.config}: env.url: {error}") from None
 
 
 def evaluate(
@@ -125,8 +129,10 @@ def evaluate(
     played = environment or policy.environment
     own = policy.environment_settings if played == policy.environment else {}
     if url is not None:
-        if not url.startswith(("http://", "https://")):
-            raise TrainerError(f"'{url}' is no server's address: write it as http://HOST:PORT")
+        try:
+            url = keep_credentials(url)
+        except ValueError as error:
+            raise TrainerError(str(error)) from None
         env = EnvironmentSection.model_validate({**own, "id": played, "url": url})
         worlds = serve_worlds(env, episodes, world_seed, 0)
     else:

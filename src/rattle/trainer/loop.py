@@ -65,7 +65,16 @@ class TrainingRun:
         self.collector.ticks = checkpoint.numbers["ticks"]
 
     def _restore_worlds(self, checkpoint: Checkpoint) -> EnvError | None:
-        """Restore all worlds, and return why where new episodes have to begin."""
+        """Restore all worlds, and return why where new episodes have to begin.
+
+        Raises TrainerError where they are split otherwise than when they were stored.
+        """
+        stored = len({key.partition("/")[0] for key in checkpoint.tensors if key.startswith("worlds-")})
+        if stored not in (0, len(self.collector.batches)):
+            raise TrainerError(
+                f"the worlds were stored in {stored} parts, and train.actors={self.settings.train.actors} makes "
+                f"{len(self.collector.batches)} of them: put train.actors back in config.yaml"
+            )
         lost: EnvError | None = None
         if checkpoint.numbers.get("worlds_failed"):
             lost = EnvError("the environment failed before the checkpoint was taken: new episodes begin")
