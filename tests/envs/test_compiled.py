@@ -35,6 +35,20 @@ def test_an_installation_that_cannot_be_written_is_imported(tmp_path: Path) -> N
     assert done.stdout.split() == [f"{package}/envs/snake/kernel.py", "None", "None"], done.stderr
 
 
+def test_a_cache_that_takes_no_more_stops_nothing(tmp_path: Path) -> None:
+    program = (
+        "import resource, numpy as np\n"
+        "from rattle.policies import kernel\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "logits, rows = np.zeros((1, 3), np.float32), np.ones(1, np.int64)\n"
+        "action, log_prob = np.zeros(1, np.int64), np.zeros(1, np.float32)\n"
+        "print(kernel.draw(logits, rows, np.zeros(1, np.uint64), np.zeros(1, np.bool_), action, log_prob))\n"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.stdout == "True\n", done.stderr
+
+
 def test_code_that_was_stored_for_other_types_is_not_run(tmp_path: Path) -> None:
     """Two processes that compile at the same time may write to the same file of the cache."""
     program = tmp_path / "program.py"

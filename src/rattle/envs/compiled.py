@@ -22,7 +22,7 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 
 class _CheckedCache(FunctionCache):
-    """Numba's cache, less what belongs to another signature.
+    """Numba's cache, less what belongs to another signature, and on a disk that may be full.
 
     Two processes that compile a function for different types at the same time may write to the same file, and Numba
     would run what it finds there.
@@ -32,3 +32,8 @@ class _CheckedCache(FunctionCache):
         """Return the code that was compiled for a signature, None where there is none."""
         found = super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
         return found if found is not None and found.signature.args == sig else None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Store the code that was compiled for a signature where the disk takes it; it works without."""
+        with suppress(OSError):
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
