@@ -18,7 +18,7 @@ from rattle.clients.answers import ONLY_JSON, SlotArrays, WrongAnswer, decode, r
 from rattle.clients.connections import Connection, HttpConnection, HttpSteps, NoWebSocket, SocketSteps
 from rattle.clients.errors import ClientError, ConnectionBroken, Refused
 from rattle.clients.retries import is_temporary, retrying
-from rattle.envs.errors import EnvError, EnvironmentFailed, WorldsLost
+from rattle.envs.errors import CannotReplay, EnvError, EnvironmentFailed, WorldsLost
 from rattle.envs.philox import check_seed, derive_seed
 from rattle.envs.vector import EnvironmentSpec, check_actions
 from rattle.errors import RattleError
@@ -245,7 +245,10 @@ class RemoteWorlds:
         return own | read_state(decode(self._ask_session("GET", "/state"), _State).state)
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Continue where `state` was taken; raises WorldsLost, with new episodes begun, where the server cannot."""
+        """Continue where `state` was taken; raises WorldsLost, with new episodes begun, where the server cannot.
+
+        Raises CannotReplay, with nothing changed, where the environment plays the stored episodes another way.
+        """
         self._lives = int(state["remote/lives"][0])
         stored = {name: array for name, array in state.items() if name != "remote/lives"}
         if "state" not in self._features or not stored:
@@ -253,7 +256,12 @@ class RemoteWorlds:
             raise WorldsLost("the environment server cannot store worlds")
         body = encoding.msgpack.encode({"step": self._number + 1, "state": stored})
         self._snapshots = {}
-        answer = self._ask_session("POST", "/state", body)
+        try:
+            answer = self._ask_session("POST", "/state", body)
+        except Refused as error:
+            if error.code == "cannot_replay":
+                raise CannotReplay(str(error)) from None
+            raise
         self._number += 1
         self._arrays.begin(decode(answer, Beginning))
         if "seed" in stored:

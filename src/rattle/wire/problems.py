@@ -30,6 +30,7 @@ STATUS = {
     "wrong_step": HTTPStatus.CONFLICT,
     "conflict": HTTPStatus.CONFLICT,
     "replaced": HTTPStatus.CONFLICT,
+    "cannot_replay": HTTPStatus.CONFLICT,
     "run_over": HTTPStatus.CONFLICT,
     "upgrade_required": HTTPStatus.UPGRADE_REQUIRED,
     "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

@@ -67,5 +67,16 @@ class Failing(Held):
             raise OSError("the window is stuck")
 
 
+class Wayward(Held):
+    """Plays no episode twice: what it hands out counts the steps of the process."""
+
+    steps = 0
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        Wayward.steps += 1
+        return np.full(1, Wayward.steps, np.float32), 1.0, False, False, {}
+
+
 gymnasium.register("RattleHeld-v0", entry_point=Held)
+gymnasium.register("RattleWayward-v0", entry_point=Wayward)
 gymnasium.register("RattleFailing-v0", entry_point=Failing)

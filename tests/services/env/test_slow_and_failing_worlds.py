@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rattle.clients.remote_worlds import RemoteWorlds
-from rattle.envs.errors import EnvironmentFailed
+from rattle.envs.errors import CannotReplay, EnvironmentFailed
 from tests.services.env.strange_environments import Failing, Held
 from tests.services.env.vector_server import Answer, VectorServer, eventually, serving
 
@@ -129,6 +129,20 @@ def test_a_client_is_told_that_the_environment_failed(websocket: bool) -> None:
         worlds.step(np.array([0, 0]))
         with pytest.raises(EnvironmentFailed, match="world 5: step raised ZeroDivisionError: the ball is gone"):
             worlds.step(np.array([0, 1]))
+
+
+def test_a_state_that_is_played_another_way_is_refused_and_the_session_goes_on() -> None:
+    with (
+        serving(f"env.id=gym:{MODULE}:RattleWayward-v0") as server,
+        closing(RemoteWorlds(server.url, 1)) as worlds,
+    ):
+        worlds.step(np.array([0]))
+        state = worlds.state()
+        worlds.step(np.array([0]))
+        with pytest.raises(CannotReplay, match="went another way"):
+            worlds.restore(state)
+        worlds.reset(7)
+        worlds.step(np.array([0]))
 
 
 def test_an_environment_that_can_be_made_no_more_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rattle.envs.errors import EnvError
+from rattle.envs.errors import CannotReplay, EnvError
 from rattle.envs.foreign import FOREIGN_ERRORS
 from rattle.envs.vector import EnvironmentSpec, VectorWorlds, check_actions
 from rattle.text import one_line
@@ -97,6 +97,8 @@ class Session:
             return stored
         try:
             self._change(lambda: self.worlds.restore(state), may_refuse=True)
+        except CannotReplay as error:
+            raise RequestError("cannot_replay", str(error), "state") from None
         except EnvError as error:
             raise RequestError("bad_value", str(error), "state") from None
         self.seed = int(state["seed"][0]) if "seed" in state else self.seed

@@ -44,6 +44,7 @@ STATUS = {
     "wrong_step": grpc.StatusCode.FAILED_PRECONDITION,
     "conflict": grpc.StatusCode.ALREADY_EXISTS,
     "replaced": grpc.StatusCode.ABORTED,
+    "cannot_replay": grpc.StatusCode.FAILED_PRECONDITION,
     "run_over": grpc.StatusCode.FAILED_PRECONDITION,
     "too_large": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "unsupported_type": grpc.StatusCode.INVALID_ARGUMENT,
