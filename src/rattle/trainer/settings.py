@@ -211,7 +211,9 @@ class TrainSection(StrictSettings):
     )
     actors: int = Field(2, ge=1, le=64, description="Parts that the worlds are played in, side by side in threads.")
     checkpoint_seconds: float = Field(
-        10.0, gt=0, description="A checkpoint at least this often; soon after a start, more often."
+        10.0,
+        gt=0,
+        description="A checkpoint about this often: more often soon after a start, less often on a slow disk.",
     )
     keep_checkpoints: int = Field(2, ge=1, description="How many of the newest checkpoints stay.")
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where the learner computes: cpu, or cuda for a GPU.")
