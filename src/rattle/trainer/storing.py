@@ -44,7 +44,7 @@ class CheckpointStore:
         self._directory = directory
         self._settings = settings
         self._thread = ThreadPoolExecutor(1, "checkpoints")
-        self._storing: Future[Summary] | None = None
+        self._storing: Future[None] | None = None
         self.stored = Summary.of_nothing_yet(run_id, str(directory.path))  # what the newest stored checkpoint holds
         self.seconds = 0.0  # from the beginning of the last checkpoint until the disk had it
         self.cost = 0.0  # of these, seconds that the processor worked for it
@@ -68,7 +68,7 @@ class CheckpointStore:
         """Wait until everything is stored; raises AnalyticsError when the disk did not take it, and then no more."""
         storing, self._storing = self._storing, None
         if storing is not None:
-            self.stored = storing.result()
+            storing.result()
 
     def close(self) -> None:
         """Wait as `wait` does, and stop the thread."""
@@ -77,7 +77,7 @@ class CheckpointStore:
         finally:
             self._thread.shutdown()
 
-    def _store(self, snapshot: Snapshot, copied: float) -> Summary:
+    def _store(self, snapshot: Snapshot, copied: float) -> None:
         began, worked = time.perf_counter(), time.thread_time()
         snapshot.sync_tables()  # before the checkpoint that counts on them
         directory, update = self._directory, snapshot.policy.version
@@ -98,4 +98,4 @@ class CheckpointStore:
         drop_checkpoints(directory, self._settings.train.keep_checkpoints)
         self.seconds = copied + time.perf_counter() - began
         self.cost = copied + time.thread_time() - worked
-        return summary
+        self.stored = summary
