@@ -25,6 +25,7 @@ SMALL = (
     "env_service.max_sessions=6",
     "env_service.max_body_bytes=32768",
 )
+FIRST_OBSERVATION = "vector.steps.first_observation"
 
 
 def test_every_check_has_a_server_that_breaks_it() -> None:
@@ -67,6 +68,17 @@ def test_a_wrong_last_observation_is_found_and_named(
     for name in checks:
         assert found[name].result == "fail"
         assert said in found[name].sentence
+
+
+@pytest.mark.parametrize(
+    ("fault", "wrong"),
+    [(Fault(answer=next_for_last), ", and ended.observation is"), (FAULTS[FIRST_OBSERVATION], ", and observation is")],
+)
+def test_of_two_equal_observations_the_wrong_one_is_named(fault: Fault, wrong: str) -> None:
+    with asgi_server(Broken(fault, *SMALL)) as url:
+        result = results(url, FIRST_OBSERVATION)[FIRST_OBSERVATION]
+    assert result.result == "fail"
+    assert wrong in result.sentence
 
 
 def test_a_server_of_json_only_is_judged_in_json() -> None:
