@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -47,7 +48,7 @@ class Datagrams:
         self._sent = datetime.min.replace(tzinfo=UTC)
         self._heard_at: float | None = None
         self._period = 0.0  # seconds between two datagrams
-        self._taken: dict[tuple[int, datetime], None] = {}  # the newest ticks, the oldest of them first
+        self._taken: OrderedDict[tuple[int, datetime], None] = OrderedDict()  # the newest ticks, oldest first
         self._rise: _Rise | None = None
         self._decode = msgspec.json.Decoder(_Datagram).decode
 
@@ -95,5 +96,5 @@ class Datagrams:
         self._sequence, self._sent, self._heard_at, self._rise = sequence, sent, now, None
         self._taken[sequence, sent] = None
         if len(self._taken) > _REMEMBERED:
-            del self._taken[next(iter(self._taken))]
+            self._taken.popitem(last=False)
         self.accepted += 1
