@@ -277,7 +277,7 @@ gymnasium.register("Endless-v0", entry_point=Endless)
 
 def test_a_signal_ends_it_while_a_step_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "endless_module.py").write_text(ENDLESS)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     with env_process("--set", "env.id=gym:endless_module:Endless-v0") as server:
         session = server.ask("POST", "/v1/sessions", {"worlds": 1})[1]["session"]
         with server.connect() as handle:
