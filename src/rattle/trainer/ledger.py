@@ -201,10 +201,17 @@ class RunLedger:
         if slots.start == 0:
             self.recorder.forget(go_on=go_on)
 
+    def on_idle(self, tell: Callable[[], object]) -> None:
+        """Have `tell` called, in a thread of its own, whenever a checkpoint is stored or could not be."""
+        self._store.on_idle = tell
+
+    def check_stored(self) -> None:
+        """Raise AnalyticsError when the last checkpoint could not be stored; does not wait for one in progress."""
+        _ = self._store.is_idle
+
     def checkpoint_due(self, clock: Clock) -> bool:
         """Whether it is time for a checkpoint, and the last one is stored; raises AnalyticsError when that failed."""
-        store = self._store
-        return store.is_idle and clock.checkpoint_due(store.seconds, store.cost)
+        return self._store.is_idle and clock.checkpoint_due(self._store.seconds, self._store.cost)
 
     def checkpoint(self, status: Status, copy_rest: Callable[[], CallersPart]) -> None:
         """Begin to store everything that decides how the run goes on: the ledger's own, and the caller's part.

@@ -45,6 +45,9 @@ class CheckpointStore:
         self._settings = settings
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._storing: Future[None] | None = None
+        self.on_idle: Callable[[], object] = lambda: (
+            None
+        )  # called by the thread when it has stored something, or failed
         self.stored = Summary.of_nothing_yet(run_id, str(directory.path))  # what the newest stored checkpoint holds
         self.seconds = 0.0  # from the beginning of the last checkpoint until the disk had it
         self.cost = 0.0  # of these, seconds that the processor worked for it
@@ -63,6 +66,7 @@ class CheckpointStore:
         snapshot = take()
         copied = time.perf_counter() - began
         self._storing = self._thread.submit(self._store, snapshot, copied)
+        self._storing.add_done_callback(lambda _stored: self.on_idle())
 
     def wait(self) -> None:
         """Wait until everything is stored; raises AnalyticsError when the disk did not take it, and then no more."""

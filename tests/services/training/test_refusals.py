@@ -427,7 +427,10 @@ class TestFailures:
         assert row["status"] == "failed"
         assert row["policy_sha256"]
 
-    def test_a_full_disk_fails_the_run(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_full_disk_fails_the_run(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("rattle.trainer.clock.PAUSE", 0.0)
         settings = small_settings(*SMALL, "train.checkpoint_seconds=0.000001")
         player = Player(settings)
         with Server(settings, tmp_path / "run") as server, server.client() as client:

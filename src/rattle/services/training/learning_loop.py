@@ -77,6 +77,8 @@ class LearningLoop:
 
     async def learn(self) -> None:
         """Make updates until the run ends; an error fails this run and no other."""
+        loop = asyncio.get_running_loop()
+        self.run.ledger.on_idle(lambda: loop.call_soon_threadsafe(self._arrived.tell))
         try:
             while not self.newest.finished and not self._stopping:
                 await self._next_step()
@@ -164,7 +166,8 @@ class LearningLoop:
             raise self.over()
 
     async def _next_step(self) -> None:
-        """Make the update that is due, or wait for something to arrive."""
+        """Make the update that is due, or wait for something to arrive; raises what stopped the last checkpoint."""
+        self.run.ledger.check_stored()
         if self.run.ledger.is_good_enough:  # before anything else is learnt: the same update ends every run of a seed
             self._publish(self.run.policy())
         elif self._requests:
