@@ -12,9 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import grpc
+import numpy as np
 
 from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.writer import write_atomically
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
+from rattle.trainer.checkpoint import Checkpoint, checkpoint_file, drop_checkpoints, dump_checkpoint
 from rattle.trainer.progress import Status, Summary
 from rattle.trainer.run_tables import read_run_row, run_row, write_run_row
 from rattle.trainer.settings_sources import load_settings
@@ -39,7 +42,13 @@ class FakeTraining(training_pb2_grpc.TrainingServicer):
 
     def store(self, status: Status) -> None:
         if not self._ended.is_set():
-            write_run_row(self._directory, run_row(self._settings, self._now(status), "2026-01-01T00:00:00+00:00"))
+            now = self._now(status)
+            write_run_row(self._directory, run_row(self._settings, now, "2026-01-01T00:00:00+00:00"))
+            checkpoint = Checkpoint({"learner/version": np.array(now.updates)}, {})
+            path = checkpoint_file(self._directory, now.updates)
+            path.parent.mkdir(exist_ok=True)
+            write_atomically(path, dump_checkpoint(checkpoint, now.run_id, now.updates))
+            drop_checkpoints(self._directory, keep=1)
 
     def _now(self, status: Status) -> Summary:
         seconds = time.monotonic() - self._began
