@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from rattle.envs.snake.settings import Rewards, SnakeSettings
-from rattle.learning.algorithms import A2C, Reinforce
+from rattle.learning.algorithms import A2C, PPO, Algorithm, Reinforce
 from rattle.trainer.settings import (
     EnvironmentSection,
     EnvServiceSection,
@@ -38,6 +38,7 @@ SECTIONS: list[tuple[str, str, type[BaseModel]]] = [
     ("topology.", "What `rattle up` starts", TopologySection),
     ("policy.", "Policy", PolicySection),
     ("algorithm.", "Algorithm `a2c`", A2C),
+    ("algorithm.", "Algorithm `ppo`", PPO),
     ("algorithm.", "Algorithm `reinforce`", Reinforce),
     ("train.", "Training", TrainSection),
     ("record.", "Recording", RecordSection),
@@ -75,6 +76,14 @@ def rows(prefix: str, model: type[BaseModel]) -> list[str]:
     return lines
 
 
+def metrics(model: type[BaseModel]) -> list[str]:
+    """Return a table of what an algorithm reports of an update; nothing for other sections."""
+    if not issubclass(model, Algorithm):
+        return []
+    head = ["", "It reports of each update:", "", "| metric | unit | meaning |", "|---|---|---|"]
+    return [*head, *(f"| `{name}` | {unit or '-'} | {meaning} |" for name, unit, meaning in model.metrics)]
+
+
 def _plain(value: Any) -> str:
     if value is None:
         return "null"
@@ -87,9 +96,8 @@ def page() -> str:
     """Return the whole page."""
     parts = [INTRODUCTION]
     for prefix, title, model in SECTIONS:
-        parts.append(
-            f"## {title}\n\n| key | default | meaning |\n|---|---|---|\n" + "\n".join(rows(prefix, model)) + "\n"
-        )
+        table = ["| key | default | meaning |", "|---|---|---|", *rows(prefix, model), *metrics(model)]
+        parts.append("\n".join([f"## {title}", "", *table, ""]))
     return "\n".join(parts)
 
 

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rattle.launch.compare import (
-    LEARNT,
     Curves,
     Difference,
     History,
@@ -137,6 +136,9 @@ def test_what_is_no_history_is_refused_in_a_line(line: bytes) -> None:
     assert "\n" not in str(bad.value)
 
 
+LEARNT = ("env_steps", "episodes", "mean_return", "policy_loss", "entropy", "approx_kl")
+
+
 def curves(updates: int, changed: tuple[str, int] | None = None) -> Curves:
     """Return the table of a run's updates; one figure may be another in one of them."""
     table = {name: np.arange(1.0, updates + 1) for name in (*LEARNT, "policy_version", "seconds")}
@@ -157,3 +159,5 @@ def test_the_first_update_that_differs_is_named(data: st.DataObject, updates: in
     assert first_different_update([curves(updates), curves(updates), curves(updates, changed)]) == version
     assert first_different_update([curves(updates), curves(updates + 2)]) == updates + 1
     assert first_different_update([curves(0), curves(updates)]) == 1
+    less = {name: curve for name, curve in curves(updates).items() if name != changed[0]}
+    assert first_different_update([curves(updates), less]) == 1

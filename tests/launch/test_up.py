@@ -232,10 +232,10 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
 
 
 def test_a_run_that_stands_still_says_so_and_fails(tmp_path: Path) -> None:
-    patience = ("--set", "topology.patience_seconds=3", "--set", "train.steps=null")
+    patience = ("--set", "topology.patience_seconds=9", "--set", "train.steps=null")
     status, out, err = run("--json", *patience, "--run-dir", "run", cwd=tmp_path, training=["stall"])
     assert status == 1
-    assert err == ("Error: nothing has been learnt for 3 seconds: all services are ready: look into run/service-logs\n")
+    assert err == ("Error: nothing has been learnt for 9 seconds: all services are ready: look into run/service-logs\n")
     assert not [line for line in lines(out) if line["event"] == "summary"]
     assert row(RunDirectory(tmp_path / "run"))["status"] == "failed"
     last = [line for line in lines(out) if line["event"] == "progress"][-1]

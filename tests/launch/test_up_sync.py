@@ -136,9 +136,9 @@ def test_a_run_without_ticks_fails_where_that_is_not_waited_for(
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "behaviour.json").write_text('{"sync": ["stalls"]}')
     settings = load_settings(None, ["sync=lockstep"])
-    words = "no tick has followed tick 0 for 3 seconds: inference-0 is waited for"
+    words = "no tick has followed tick 0 for 9 seconds: inference-0 is waited for"
     with pytest.raises(LaunchError, match=words):
-        launch(settings, tmp_path / "run", JsonView(), patience=3.0)
+        launch(settings, tmp_path / "run", JsonView(), patience=9.0)
     assert row(RunDirectory(tmp_path / "run"))["status"] == "failed"
     assert "summary" not in capsys.readouterr().out
 

@@ -23,7 +23,8 @@ from rattle.trainer.settings_sources import load_settings
 from tests.launch.test_up import UP
 
 HELLO = json.dumps({"url": "http://127.0.0.1:50123", "address": "127.0.0.1:50124", "grpc": "127.0.0.1:50125"})
-PROGRESS = Progress(123_456_789, 3700.0, 432_100.5, 7531, 9999, 41.25, 800.0, 0.5, -0.01, 0.2, 0.5, 600.0)
+METRICS = {"policy_loss": -0.01, "value_loss": 0.2, "entropy": 0.5}
+PROGRESS = Progress(123_456_789, 3700.0, 432_100.5, 7531, 9999, 41.25, 800.0, METRICS, 0.5, 600.0)
 
 
 def scene(*overrides: str) -> Supervisor:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.envs.vector import CodeSpace, EnvironmentSpec, FloatSpace, ObservationSpace
-from rattle.learning.algorithms import A2C, Reinforce
+from rattle.learning.algorithms import Algorithm
 from rattle.learning.learner import Learner
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.spec import PolicySpec, observation_input
@@ -137,7 +137,7 @@ class Learnt:
 
 def train(
     problem: Problem,
-    algorithm: A2C | Reinforce,
+    algorithm: Algorithm,
     updates: int,
     *,
     worlds: int = 32,
@@ -153,9 +153,8 @@ def train(
         activation="tanh",
         value_head=algorithm.needs_value,
     )
-    ticks = algorithm.ticks if isinstance(algorithm, A2C) else algorithm.max_episode_ticks
     actors = [Actor([Group(halves[0], 0)]), Actor([Group(halves[1], worlds // 2)])]
-    collector = Collector(actors, ticks, complete_episodes=algorithm.complete_episodes)
+    collector = Collector(actors, algorithm.rollout_ticks, complete_episodes=algorithm.complete_episodes)
     learner = Learner(spec, algorithm, seed)
     with closing(collector), closing(learner):
         policy = ActingPolicy(spec, learner.parameters(), seed)

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from rattle.learning.algorithms import A2C, Algorithm, AlgorithmSettings, Batch, Reinforce
+from rattle.learning.algorithms import A2C, PPO, Algorithm, AlgorithmSettings, Reinforce
+from rattle.learning.algorithms.algorithm import Batch
 from rattle.policies.spec import Codes, Floats, PolicySpec
 from tests.learning.rollouts import random_rollout
 from tests.learning.slow import slow_inputs, slow_loss, slow_samples
@@ -64,7 +65,8 @@ def test_losses_are_sums_that_parts_of_a_batch_add_up_to(algorithm: A2C | Reinfo
     expected = slow_loss(spec, algorithm, weights, samples, slow_inputs(spec, samples.observation))
 
     def sums(part: Batch) -> torch.Tensor:
-        return torch.stack([*algorithm.loss(*network(part.observation), part)]).detach()
+        loss = algorithm.loss(*network(part.observation), part)
+        return torch.stack([loss.total, *loss.sums.values()]).detach()
 
     whole = sums(batch)
     np.testing.assert_allclose(
@@ -109,7 +111,12 @@ def test_samples_are_not_copied_when_all_are_learnt_from() -> None:
 
 @pytest.mark.parametrize(
     ("algorithm", "complete_episodes", "needs_value"),
-    [(A2C(), False, True), (Reinforce(baseline=True), True, True), (Reinforce(baseline=False), True, False)],
+    [
+        (A2C(), False, True),
+        (PPO(), False, True),
+        (Reinforce(baseline=True), True, True),
+        (Reinforce(baseline=False), True, False),
+    ],
 )
 def test_what_algorithms_need(algorithm: Algorithm, complete_episodes: bool, needs_value: bool) -> None:
     assert (algorithm.complete_episodes, algorithm.needs_value) == (complete_episodes, needs_value)
@@ -126,7 +133,12 @@ def test_settings_are_told_apart_by_their_id() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"id": "ppo"},
+        {"id": "a3c"},
+        {"id": "ppo", "clip": 0},
+        {"id": "ppo", "passes": 0},
+        {"id": "ppo", "minibatches": 0},
+        {"id": "ppo", "max_kl": -1},
+        {"id": "ppo", "anneal_updates": 0},
         {"id": "a2c", "baseline": True},
         {"id": "reinforce", "ticks": 5},
         {"id": "a2c", "ticks": 0},

@@ -1,4 +1,4 @@
-"""Both algorithms learn tiny problems whose optimum is known, through the collector that trains.
+"""All algorithms learn tiny problems whose optimum is known, through the collector that trains.
 
 Every test is seeded, so that it passes or fails alike every time; the bounds leave room for other roundings.
 """
@@ -10,11 +10,12 @@ import pytest
 from numpy.typing import NDArray
 
 from rattle.envs.vector import VectorWorlds
-from rattle.learning.algorithms import A2C, Reinforce
+from rattle.learning.algorithms import A2C, PPO, Algorithm, Reinforce
 from tests.learning.problems import ProblemWorlds, bandit, contextual_bandit, corridor, countdown, ring, train
 
 ALGORITHMS = {
     "a2c": A2C(ticks=4, learning_rate=0.05, entropy_weight=0.02),
+    "ppo": PPO(ticks=4, learning_rate=0.02, entropy_weight=0.02, passes=2, minibatches=2),
     "reinforce": Reinforce(baseline=False, max_episode_ticks=32, learning_rate=0.05, entropy_weight=0.02),
     "reinforce with a baseline": Reinforce(
         baseline=True, max_episode_ticks=32, learning_rate=0.05, entropy_weight=0.02
@@ -22,11 +23,11 @@ ALGORITHMS = {
 }
 
 
-def algorithm_for(name: str, **changes: float | bool) -> A2C | Reinforce:
+def algorithm_for(name: str, **changes: float | bool) -> Algorithm:
     return ALGORITHMS[name].model_copy(update=changes)
 
 
-def assert_values(algorithm: A2C | Reinforce, found: NDArray[np.float64], expected: object, within: float) -> None:
+def assert_values(algorithm: Algorithm, found: NDArray[np.float64], expected: object, within: float) -> None:
     """Check the value head, where the algorithm has one."""
     if algorithm.needs_value:
         np.testing.assert_allclose(found, np.asarray(expected), atol=within)

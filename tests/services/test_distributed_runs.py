@@ -14,6 +14,7 @@ from tests.trainer.conftest import Silence, read_rows, small_settings
 TIMES = ("time", "seconds", "env_steps_per_second", "run_id")
 SMALL = ("env.worlds=24", "train.steps=4608", "policy.hidden_sizes=[16]", "record.every_episodes=2")
 REINFORCE = ("algorithm.id=reinforce", "algorithm.max_episode_ticks=100", "train.steps=12000")
+PPO = ("algorithm={id: ppo, ticks: 16, max_kl: 0.02}",)
 GOOD_ENOUGH = ("train.steps=100000", "train.stop_at_return=-0.9")
 DUEL = ("env.num_snakes=3", "env.food=2")
 
@@ -29,6 +30,8 @@ pytestmark = pytest.mark.integration
         (DUEL, 2, 2, 3),
         (GOOD_ENOUGH, 1, 1, None),
         (GOOD_ENOUGH, 2, 2, None),
+        (PPO, 1, 1, None),
+        (PPO, 2, 2, 3),
         (REINFORCE, 1, 1, None),
         (REINFORCE, 2, 1, 3),
     ],

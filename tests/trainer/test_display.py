@@ -9,7 +9,8 @@ from rich.console import Console
 from rattle.trainer.display import LiveDisplay, PlainDisplay, choose_display, figures, progress_table
 from rattle.trainer.progress import Progress, Summary
 
-PROGRESS = Progress(123_456, 5.0, 24_000.0, 12, 340, 1.5, 12.25, 0.9, -0.01, 0.2, 0.5, 5.0)
+METRICS = {"policy_loss": -0.01, "value_loss": 0.2, "entropy": 0.9}
+PROGRESS = Progress(123_456, 5.0, 24_000.0, 12, 340, 1.5, 12.25, METRICS, 0.5, 5.0)
 
 
 class Terminal(io.StringIO):

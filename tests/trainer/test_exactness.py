@@ -25,6 +25,7 @@ TrainSmall = Callable[..., tuple[Summary, RunDirectory]]
 EXPERIMENTS = {
     "a2c": [],
     "reinforce": ["algorithm.id=reinforce", "algorithm.max_episode_ticks=64", "train.steps=6000"],
+    "ppo": ["algorithm={id: ppo, ticks: 16, passes: 2}"],
     "duel": ["env.num_snakes=3", "env.food=2"],
     "cartpole": ["env={id: 'gym:CartPole-v1', worlds: 6}", "train.steps=3000"],
     "party": ["env={id: 'pettingzoo:tests.envs.parallel_party', worlds: 6, limit: 25}", "train.steps=3000"],

@@ -60,6 +60,14 @@ _SIDE: Final = (
 )
 
 
+def _panels(lines: Sequence[_Line]) -> list[_Panel]:
+    """Return what is drawn beside the main panel: what at least one line has, metrics of algorithms by their names."""
+    known = {panel.column for panel in (_MAIN, *_SIDE)} | set(NUMBERS)
+    others = sorted({column for line in lines for column in line.curve} - known)
+    panels = [*_SIDE, *(_Panel(column.replace("_", " "), column, smooth=True) for column in others)]
+    return [one for one in panels if any(np.isfinite(line.curve.get(one.column, np.nan)).any() for line in lines)]
+
+
 def plot_learning_curves(
     runs: Sequence[RunDirectory],
     output: Path,
@@ -123,8 +131,9 @@ def _averaged(name: str, members: Sequence[Mapping[str, Curve]], x: X) -> _Line:
     at = np.linspace(min(float(curve[x][0]) for curve in members), max(ends), _GROUP_POINTS)
     mean: dict[str, Curve] = {x: at}
     deviation: dict[str, Curve] = {}
-    for column in (panel.column for panel in (_MAIN, *_SIDE)):
-        values = np.array([_resampled(curve[x], curve[column], at) for curve in members])
+    for column in sorted(set().union(*members) - {x}):
+        nothing = np.full(0, np.nan)
+        values = np.array([_resampled(curve[x], curve.get(column, nothing), at) for curve in members])
         known = np.isfinite(values)
         count = known.sum(axis=0)
         count = np.where(2 * count >= len(members), count, 0)  # no mean of nothing: NaN
@@ -138,7 +147,7 @@ def _averaged(name: str, members: Sequence[Mapping[str, Curve]], x: X) -> _Line:
 def _resampled(x: Curve, values: Curve, at: Curve) -> Curve:
     """Return a curve at other places: linear in between, NaN outside of what is known."""
     known = np.isfinite(values)
-    if not known.any():
+    if not known.any():  # or the run lacks the column
         return np.full_like(at, np.nan)
     return np.interp(at, x[known], values[known], left=np.nan, right=np.nan)
 
@@ -162,13 +171,16 @@ def _figure(lines: Sequence[_Line], x: X) -> Figure:
     size = 10.0 if len(lines) <= 8 else 8.0
     # The picture grows with its legend, which so takes nothing from the curves.
     legend = max(0, -(-len(lines) // columns) - 3) * size * 1.6 / 72
-    figure = Figure(figsize=(_INCHES[0], _INCHES[1] + legend), layout="constrained", facecolor="white")
-    grid = figure.add_gridspec(3, 4)
+    panels = _panels(lines)
+    rows = max(3, -(-len(panels) // 2))
+    height = _INCHES[1] * rows / 3
+    figure = Figure(figsize=(_INCHES[0], height + legend), layout="constrained", facecolor="white")
+    grid = figure.add_gridspec(rows, 4)
     main = figure.add_subplot(grid[:, :2])
     _draw(main, _MAIN, lines, x)
     main.set_xlabel(_X_LABELS[x], color=_INK)
     main.title.set_fontsize(13)
-    for place, panel in enumerate(_SIDE):
+    for place, panel in enumerate(panels):
         axes = figure.add_subplot(grid[place // 2, 2 + place % 2])
         _draw(axes, panel, lines, x)
         axes.tick_params(labelsize=8)
@@ -193,7 +205,7 @@ def _draw(axes: Axes, panel: _Panel, lines: Sequence[_Line], x: X) -> None:
 
 
 def _draw_line(axes: Axes, panel: _Panel, line: _Line, x: X, style: dict[str, Any]) -> None:
-    if not len(line.curve[x]):
+    if not len(line.curve[x]) or panel.column not in line.curve:
         return
     at, values = line.curve[x], line.curve[panel.column]
     few = len(values) < _FEW

@@ -49,13 +49,15 @@ UPDATES: Final = Columns(
         "episodes": "UInt64",  # episodes ended since the run began
         "mean_return": "Nullable(Float64)",  # of the last 100 episodes
         "mean_episode_length": "Nullable(Float64)",
-        "policy_loss": "Float64",
-        "value_loss": "Float64",
-        "entropy": "Float64",  # nats an action
-        "gradient_norm": "Float64",  # before clipping
-        "learning_rate": "Float64",
+        # What the algorithm says of the update: null where it does not say it.
+        "policy_loss": "Nullable(Float64)",
+        "value_loss": "Nullable(Float64)",
+        "entropy": "Nullable(Float64)",  # nats an action
+        "gradient_norm": "Nullable(Float64)",  # before clipping
+        "learning_rate": "Nullable(Float64)",
         "policy_age": "Nullable(Float64)",  # updates between playing and learning: mean over the rollouts learnt from
         "max_policy_age": "Nullable(UInt64)",  # the largest of them; null in runs older than these columns
+        "metrics": "Map(String, Float64)",  # what else the algorithm says of the update, such as approx_kl
     }
 )
 

@@ -47,15 +47,17 @@ class TensorBoardWriter:
         self._flushed = 0.0
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Add one row; columns that are null or missing are left out."""
+        """Add one row with its metrics; columns that are null or missing are left out."""
         when, step = _seconds(row["time"]), int(row["env_steps"])
         with storing(self._folder):
             if self._writer is None:
                 self._open(when, step)
             event = self._events.Event(wall_time=when, step=step)
-            for column, tag in TAGS.items():
-                if row.get(column) is not None:
-                    event.summary.value.add(tag=tag, simple_value=float(row[column]))
+            shown = {tag: row.get(column) for column, tag in TAGS.items()}
+            shown |= {f"learning/{name}": value for name, value in row.get("metrics", {}).items()}
+            for tag, value in shown.items():
+                if value is not None:
+                    event.summary.value.add(tag=tag, simple_value=float(value))
             self._writer.write_event(event)
             if time.monotonic() > self._flushed + _FLUSH_AFTER:
                 self._writer.flush()

@@ -23,23 +23,25 @@ class _Update(msgspec.Struct):
     episodes: float
     mean_return: float | None
     mean_episode_length: float | None
-    policy_loss: float
-    value_loss: float
-    entropy: float
-    gradient_norm: float
-    learning_rate: float
+    policy_loss: float | None = None
+    value_loss: float | None = None
+    entropy: float | None = None
+    gradient_norm: float | None = None
+    learning_rate: float | None = None
     policy_age: float | None = None
     max_policy_age: float | None = None
+    metrics: dict[str, float] = {}
 
 
-NUMBERS = tuple(name for name in UPDATES if name in _Update.__struct_fields__)
+NUMBERS = tuple(name for name in UPDATES if name in _Update.__struct_fields__ and name != "metrics")
 
 
 def read_updates(run: RunDirectory) -> dict[str, Curve]:
-    """Return each column of numbers in `NUMBERS` as float64 (updates,), NaN for null, in the order of policy versions.
+    """Return each column of numbers in `NUMBERS`, and each of the metrics, as float64 (updates,), NaN for null.
 
-    Half a line at the end of a file, as a run in progress or a killed one leaves it, is left out. Raises
-    AnalyticsError when a file is damaged or cannot be read.
+    They are in the order of policy versions; metrics follow the columns, by name. Half a line at the end of a file, as
+    a run in progress or a killed one leaves it, is left out. Raises AnalyticsError when a file is damaged or cannot be
+    read.
     """
     decoder = msgspec.json.Decoder(_Update)
     rows: list[_Update] = []
@@ -53,4 +55,7 @@ def read_updates(run: RunDirectory) -> dict[str, Curve]:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise AnalyticsError(f"{path} is damaged: {error}") from None
     rows.sort(key=lambda row: row.policy_version)
-    return {name: np.array([getattr(row, name) for row in rows], np.float64) for name in NUMBERS}
+    columns = {name: [getattr(row, name) for row in rows] for name in NUMBERS}
+    for name in sorted({name for row in rows for name in row.metrics}):
+        columns[name] = [row.metrics.get(name) for row in rows]
+    return {name: np.array(values, np.float64) for name, values in columns.items()}

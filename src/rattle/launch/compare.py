@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from rattle.launch.errors import LaunchError
 
-#: What an update of equal runs has in common; the other columns hold times.
-LEARNT = ("env_steps", "episodes", "mean_return", "policy_loss", "value_loss", "entropy", "gradient_norm")
+#: Columns of an update that hold times, or follow from them.
+TIMES = frozenset({"seconds", "env_steps_per_second", "policy_age", "max_policy_age"})
 
 Curves = Mapping[str, NDArray[np.float64]]
 
@@ -122,10 +122,14 @@ def first_difference(histories: Sequence[History]) -> Difference | None:
 
 def first_different_update(runs: Sequence[Curves]) -> int | None:
     """Return the first version of the policy that was not made in the same way, or not made, in all runs."""
+    learnt = sorted(set().union(*runs) - TIMES)
     lengths = [len(curves["policy_version"]) for curves in runs]
     shortest = min(lengths)
     for row in range(shortest):
-        made = {tuple(np.float64(curves[name][row]).tobytes() for name in LEARNT) for curves in runs}
+        made = {
+            tuple(np.float64(curves[name][row]).tobytes() if name in curves else None for name in learnt)
+            for curves in runs
+        }
         if len(made) > 1:
             return int(runs[0]["policy_version"][row])
     return shortest + 1 if max(lengths) > shortest else None

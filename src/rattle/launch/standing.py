@@ -83,9 +83,7 @@ class Standing:
             episodes=status.episodes,
             mean_return=status.mean_return if status.HasField("mean_return") else None,
             mean_episode_length=status.mean_episode_length if status.HasField("mean_episode_length") else None,
-            entropy=status.entropy,
-            policy_loss=status.policy_loss,
-            value_loss=status.value_loss,
+            metrics=dict(sorted(status.metrics.items())),
             fraction=fraction,
             seconds_left=left,
         )

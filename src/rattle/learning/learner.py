@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Literal, TypeVar
@@ -13,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rattle.learning.algorithms import Algorithm, Batch
+from rattle.envs.philox import derive_seed
+from rattle.learning.algorithms.algorithm import Algorithm, Batch, LossFunction
 from rattle.learning.errors import LearningError
 from rattle.learning.rollout import Rollout
 from rattle.policies.acting import check_parameters
@@ -33,14 +35,11 @@ GPU_CHUNK = 2**17
 
 @dataclass(frozen=True)
 class UpdateMetrics:
-    """What an update did, as means over its samples."""
+    """What an update did."""
 
     policy_version: int  # the version that the update made
-    samples: int
-    policy_loss: float
-    value_loss: float
-    entropy: float  # nats an action
-    gradient_norm: float  # before clipping
+    samples: int  # of the rollout, each counted once
+    values: Mapping[str, float]  # by the names of the algorithm's metrics
 
 
 class Learner:
@@ -54,11 +53,17 @@ class Learner:
     def __init__(
         self, spec: PolicySpec, algorithm: Algorithm, seed: int, threads: int = 1, device: Device = "cpu"
     ) -> None:
+        self._seed = seed
         self._device = _find(device)
         self._chunk = CHUNK if device == "cpu" else GPU_CHUNK
         # All work is done in these threads, where PyTorch starts no threads of its own: those spin at barriers, which
         # small networks cannot pay for, and sums and factorisations round differently with their number.
-        self._pool = ThreadPoolExecutor(threads, "learner", initializer=torch.set_num_threads, initargs=(1,))
+        # One thread leads, and the others, if there are several, share the chunks of a step.
+        self._lead, self._pool = (
+            ThreadPoolExecutor(number, "learner", initializer=torch.set_num_threads, initargs=(1,))
+            for number in (1, threads)
+        )
+        self._share = self._pool.map if threads > 1 else map
         self.spec = spec
         self.algorithm = algorithm
         self.version = 0
@@ -72,28 +77,22 @@ class Learner:
         return {name: _as_array(tensor) for name, tensor in self._network.state_dict().items()}
 
     def update(self, rollout: Rollout) -> UpdateMetrics:
-        """Improve the policy by one step and raise its version.
+        """Improve the policy and raise its version.
 
         Raises LearningError, with weights, moments and version as they were, when the rollout holds nothing to learn
         from or a loss or gradient is not a finite number.
         """
-        batch = self._alone(lambda: self.algorithm.prepare(rollout.to(self._device)))
-        samples = len(batch)
-        if samples == 0:
-            what = (
-                "no episode ended in it: raise algorithm.max_episode_ticks"
-                if self.algorithm.complete_episodes
-                else "no agent was alive in it"
-            )
-            raise LearningError(f"update {self.version + 1}: the rollout holds nothing to learn from: {what}")
-        chunks = [batch.rows(start, min(start + self._chunk, samples)) for start in range(0, samples, self._chunk)]
-        gradients, sums = zip(*self._pool.map(lambda chunk: self._gradient(chunk, samples), chunks), strict=True)
-        policy_loss, value_loss, entropy = (sum(parts) / samples for parts in zip(*sums, strict=True))
-        self._check_finite("policy loss", policy_loss)
-        self._check_finite("value loss", value_loss)
-        norm = self._alone(self._step, gradients)
+        return self._alone(self._update, rollout.to(self._device))
+
+    def _update(self, rollout: Rollout) -> UpdateMetrics:
+        steps = _Steps(self, derive_seed(self._seed, "update", self.version))
+        try:
+            values = self.algorithm.update(rollout, steps)
+        except BaseException:
+            steps.undo()
+            raise
         self.version += 1
-        return UpdateMetrics(self.version, samples, policy_loss, value_loss, entropy, norm)
+        return UpdateMetrics(self.version, steps.samples, values)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return copies of the weights ("policy/NAME"), the moments ("optimiser/NAME/N") and the version."""
@@ -125,34 +124,49 @@ class Learner:
 
     def close(self) -> None:
         """Stop the threads."""
+        self._lead.shutdown()
         self._pool.shutdown()
 
     def _alone(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call a function in one of the learner's threads."""
-        return self._pool.submit(function, *arguments).result()
+        """Call a function in the leading thread."""
+        return self._lead.submit(function, *arguments).result()
 
-    def _gradient(self, chunk: Batch, samples: int) -> tuple[tuple[Tensor, ...], tuple[float, float, float]]:
-        """Return a chunk's part of the gradient of the mean loss, and its sums of the loss parts."""
-        logits, value = self._network(chunk.observation)
-        parts = self.algorithm.loss(logits, value, chunk)
-        gradients = torch.autograd.grad(parts.total / samples, self._weights, materialize_grads=True)
-        return gradients, (parts.policy.item(), parts.value.item(), parts.entropy.item())
+    def differentiate(self, batch: Batch, loss: LossFunction) -> dict[str, float]:
+        """Leave the clipped gradient of the mean loss with the weights; return the means of its sums, and the norm."""
+        samples = len(batch)
 
-    def _step(self, gradients: Sequence[tuple[Tensor, ...]]) -> float:
-        """Add up the chunks' gradients and take a step along them; return their norm before clipping."""
+        def part(chunk: Batch) -> tuple[tuple[Tensor, ...], dict[str, float]]:
+            logits, value = self._network(chunk.observation)
+            found = loss(logits, value, chunk)
+            gradients = torch.autograd.grad(found.total / samples, self._weights, materialize_grads=True)
+            return gradients, {name: each.item() for name, each in found.sums.items()}
+
+        chunks = [batch.rows(start, min(start + self._chunk, samples)) for start in range(0, samples, self._chunk)]
+        gradients, sums = zip(*self._share(part, chunks), strict=True)
         for weight, parts in zip(self._weights, zip(*gradients, strict=True), strict=True):
             weight.grad = sum(parts[1:], start=parts[0])
-        norm = float(torch.nn.utils.clip_grad_norm_(self._weights, self.algorithm.max_gradient_norm))
-        self._check_finite("gradient norm", norm)
-        self._optimiser.step()
-        return norm
+        norm = torch.nn.utils.clip_grad_norm_(self._weights, self.algorithm.max_gradient_norm)
+        means = {name: sum(one[name] for one in sums) / samples for name in sums[0]}
+        return {**means, "gradient_norm": float(norm)}
 
-    def _check_finite(self, what: str, number: float) -> None:
-        if not isfinite(number):
-            raise LearningError(
-                f"update {self.version + 1}: the {what} is {number}, so the update was not made: look for rewards or "
-                "observations that are not finite, or lower algorithm.learning_rate"
-            )
+    def descend(self, learning_rate: float) -> None:
+        """Take a step of the optimiser along that gradient."""
+        [group] = self._optimiser.param_groups
+        group["lr"] = learning_rate
+        self._optimiser.step()
+
+    def copy(self) -> Callable[[], None]:
+        """Return what puts weights and moments back to what they are now."""
+        weights = [weight.detach().clone() for weight in self._weights]
+        stored = deepcopy(self._optimiser.state_dict())
+
+        def put_back() -> None:
+            with torch.no_grad():
+                for weight, old in zip(self._weights, weights, strict=True):
+                    weight.copy_(old)
+            self._optimiser.load_state_dict(stored)
+
+        return put_back
 
     def _stored_moments(self, state: Mapping[str, NDArray[Any]]) -> dict[int, dict[str, Tensor]]:
         """Return the moments as Adam keeps them, by weight: none before the first update."""
@@ -169,6 +183,43 @@ class Learner:
                     )
                 moments[index][name] = torch.from_numpy(array.copy())
         return moments
+
+
+class _Steps:
+    """The gradient steps of one update, which are taken all or not at all."""
+
+    def __init__(self, learner: Learner, seed: int) -> None:
+        self._learner = learner
+        self.seed = seed
+        self.version = learner.version
+        self.samples = 0
+        self.undo: Callable[[], None] = lambda: None
+
+    def step(self, batch: Batch, loss: LossFunction, learning_rate: float) -> dict[str, float]:
+        """Take a step along the gradient of the mean loss; return the means of its sums, and the gradient's norm."""
+        learner = self._learner
+        if len(batch) == 0:
+            what = (
+                "no episode ended in it: raise algorithm.max_episode_ticks"
+                if learner.algorithm.complete_episodes
+                else "no agent was alive in it"
+            )
+            raise LearningError(f"update {self.version + 1}: the rollout holds nothing to learn from: {what}")
+        means = learner.differentiate(batch, loss)
+        for name, number in means.items():
+            self._check_finite(name, number)
+        if self.samples == 0:
+            self.undo = learner.copy()
+        self.samples += len(batch)
+        learner.descend(learning_rate)
+        return means
+
+    def _check_finite(self, name: str, number: float) -> None:
+        if not isfinite(number):
+            raise LearningError(
+                f"update {self.version + 1}: the {name.replace('_', ' ')} is {number}, so the update was not made: "
+                "look for rewards or observations that are not finite, or lower algorithm.learning_rate"
+            )
 
 
 def _find(device: Device) -> torch.device:

@@ -208,10 +208,13 @@ def figures(progress: Progress) -> list[tuple[str, str]]:
         ("left", "-" if progress.seconds_left is None else clock(progress.seconds_left)),
         ("mean return", number(progress.mean_return)),
         ("mean length", number(progress.mean_episode_length)),
-        ("entropy", f"{progress.entropy:.3f}"),
-        ("policy loss", f"{progress.policy_loss:+.4f}"),
-        ("value loss", f"{progress.value_loss:.4f}"),
+        *((name.replace("_", " "), short(value)) for name, value in progress.metrics.items()),
     ]
+
+
+def short(value: float) -> str:
+    """Return a number with four digits that count."""
+    return f"{value:.4g}"
 
 
 def number(value: float | None) -> str:

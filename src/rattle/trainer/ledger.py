@@ -13,6 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.schema import UPDATES
 from rattle.envs.vector import EnvironmentSpec
 from rattle.learning.learner import UpdateMetrics
 from rattle.policies.file import dump_policy
@@ -152,13 +153,10 @@ class RunLedger:
                 "episodes": self.tracker.ended,
                 "mean_return": self.tracker.mean_return,
                 "mean_episode_length": self.tracker.mean_length,
-                "policy_loss": metrics.policy_loss,
-                "value_loss": metrics.value_loss,
-                "entropy": metrics.entropy,
-                "gradient_norm": metrics.gradient_norm,
-                "learning_rate": self.settings.algorithm.learning_rate,
+                **{name: value for name, value in metrics.values.items() if name in UPDATES},
                 "policy_age": sum(ages) / len(ages),
                 "max_policy_age": max(ages),
+                "metrics": {name: value for name, value in metrics.values.items() if name not in UPDATES},
             }
         )
 

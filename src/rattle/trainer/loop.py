@@ -182,9 +182,7 @@ class TrainingRun:
             episodes=tracker.ended,
             mean_return=tracker.mean_return,
             mean_episode_length=tracker.mean_length,
-            entropy=metrics.entropy,
-            policy_loss=metrics.policy_loss,
-            value_loss=metrics.value_loss,
+            metrics=metrics.values,
             fraction=fraction,
             seconds_left=left,
         )

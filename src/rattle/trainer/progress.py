@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
@@ -19,9 +20,7 @@ class Progress:
     episodes: int
     mean_return: float | None  # of the last 100 episodes, None before the first has ended
     mean_episode_length: float | None
-    entropy: float
-    policy_loss: float
-    value_loss: float
+    metrics: Mapping[str, float]  # what the algorithm says of the update, by name
     fraction: float | None  # of the work done, None when nothing limits the run
     seconds_left: float | None
 

@@ -15,7 +15,6 @@ import pytest
 from numpy.typing import NDArray
 
 from rattle.envs.philox import derive_seed
-from rattle.learning.algorithms import A2C
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.file import load_policy
 from rattle.services.inference.rollouts import to_rollout
@@ -59,7 +58,7 @@ class Player:
         self._settings, self._first = settings, first_world
         count = settings.env.worlds - first_world if worlds is None else worlds
         algorithm = settings.algorithm
-        ticks = algorithm.ticks if isinstance(algorithm, A2C) else algorithm.max_episode_ticks
+        ticks = algorithm.rollout_ticks
         group = Group(build_worlds(settings, count, first_world), first_world, first_world)
         self._collector = Collector([Actor([group])], ticks, complete_episodes=algorithm.complete_episodes)
         self._acting: ActingPolicy | None = None

@@ -246,7 +246,7 @@ class TestGivenPolicies:
         improved = load_policy(answer.policy.file)
         assert answer.policy.version == improved.version == 42
         assert all((improved.parameters[name] == values).all() for name, values in learner.parameters().items())
-        assert answer.metrics.policy_loss == metrics.policy_loss
+        assert dict(answer.metrics.values) == metrics.values
         assert answer.metrics.samples == metrics.samples == 64
 
     def test_policies_of_several_forms_may_take_turns(self, client: Client, player: Player) -> None:

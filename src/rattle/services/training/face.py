@@ -107,10 +107,4 @@ class TrainingFace(training_pb2_grpc.TrainingServicer):
 
 
 def _metrics(metrics: UpdateMetrics) -> training_pb2.UpdateMetrics:
-    return training_pb2.UpdateMetrics(
-        samples=metrics.samples,
-        policy_loss=metrics.policy_loss,
-        value_loss=metrics.value_loss,
-        entropy=metrics.entropy,
-        gradient_norm=metrics.gradient_norm,
-    )
+    return training_pb2.UpdateMetrics(samples=metrics.samples, values=metrics.values)

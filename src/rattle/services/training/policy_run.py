@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rattle.analytics.errors import AnalyticsError
@@ -39,9 +39,7 @@ class Standing:
     env_steps_per_second: float = 0.0
     mean_return: float | None = None
     mean_episode_length: float | None = None
-    policy_loss: float = 0.0
-    value_loss: float = 0.0
-    entropy: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)  # what the algorithm says of the update, by name
     policy_age: float = 0.0
     max_policy_age: int = 0
 
@@ -218,9 +216,7 @@ class PolicyRun:
             return standing
         return replace(
             standing,
-            policy_loss=update.metrics.policy_loss,
-            value_loss=update.metrics.value_loss,
-            entropy=update.metrics.entropy,
+            metrics=update.metrics.values,
             policy_age=sum(update.ages) / len(update.ages),
             max_policy_age=max(update.ages),
         )

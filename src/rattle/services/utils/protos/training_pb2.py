@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+rattle/services/utils/protos/training.proto\x12\trattle.v1\"F\n\x06Tensor\x12\x1f\n\x05\x64type\x18\x01 \x01(\x0e\x32\x10.rattle.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\xbe\x05\n\x07Rollout\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x16\n\x0epolicy_version\x18\x02 \x01(\x04\x12\x0f\n\x07lineage\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0c\n\x04life\x18\x05 \x01(\t\x12\x10\n\x08sequence\x18\x06 \x01(\x04\x12\x11\n\tcontinues\x18\x07 \x01(\x08\x12\x13\n\x0b\x66irst_world\x18\x08 \x01(\r\x12&\n\x0bobservation\x18\x10 \x01(\x0b\x32\x11.rattle.v1.Tensor\x12!\n\x06\x61\x63tion\x18\x11 \x01(\x0b\x32\x11.rattle.v1.Tensor\x12#\n\x08log_prob\x18\x12 \x01(\x0b\x32\x11.rattle.v1.Tensor\x12 \n\x05value\x18\x13 \x01(\x0b\x32\x11.rattle.v1.Tensor\x12!\n\x06reward\x18\x14 \x01(\x0b\x32\x11.rattle.v1.Tensor\x12%\n\nterminated\x18\x15 \x01(\x0b\x32\x11.rattle.v1.Tensor\x12$\n\ttruncated\x18\x16 \x01(\x0b\x32\x11.rattle.v1.Tensor\x12!\n\x06\x61\x63tive\x18\x17 \x01(\x0b\x32\x11.rattle.v1.Tensor\x12&\n\x0b\x66inal_value\x18\x18 \x01(\x0b\x32\x11.rattle.v1.Tensor\x12%\n\nlast_value\x18\x19 \x01(\x0b\x32\x11.rattle.v1.Tensor\x12\x30\n\x07metrics\x18  \x03(\x0b\x32\x1f.rattle.v1.Rollout.MetricsEntry\x12(\n\rworld_episode\x18! \x01(\x0b\x32\x11.rattle.v1.Tensor\x12\r\n\x05state\x18\" \x03(\t\x1a\x41\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.rattle.v1.Tensor:\x02\x38\x01\"\xca\x01\n\x07Receipt\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12+\n\x07verdict\x18\x02 \x01(\x0e\x32\x1a.rattle.v1.Receipt.Verdict\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x16\n\x0epolicy_version\x18\x04 \x01(\x04\"X\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x41\x43\x43\x45PTED\x10\x01\x12\r\n\tDUPLICATE\x10\x02\x12\t\n\x05STALE\x10\x03\x12\x0c\n\x08\x46INISHED\x10\x04\"J\n\x13UpdatePolicyRequest\x12\x0e\n\x06policy\x18\x01 \x01(\x0c\x12#\n\x07rollout\x18\x02 \x01(\x0b\x32\x12.rattle.v1.Rollout\"q\n\rUpdateMetrics\x12\x0f\n\x07samples\x18\x01 \x01(\x04\x12\x13\n\x0bpolicy_loss\x18\x02 \x01(\x01\x12\x12\n\nvalue_loss\x18\x03 \x01(\x01\x12\x0f\n\x07\x65ntropy\x18\x04 \x01(\x01\x12\x15\n\rgradient_norm\x18\x05 \x01(\x01\"d\n\x14UpdatePolicyResponse\x12!\n\x06policy\x18\x01 \x01(\x0b\x32\x11.rattle.v1.Policy\x12)\n\x07metrics\x18\x02 \x01(\x0b\x32\x18.rattle.v1.UpdateMetrics\"U\n\x12WatchPolicyRequest\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x15\n\rknown_version\x18\x02 \x01(\x04\x12\x15\n\rknown_lineage\x18\x03 \x01(\t\"%\n\x10GetPolicyRequest\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\"q\n\x06Policy\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0f\n\x07lineage\x18\x03 \x01(\t\x12\x0c\n\x04\x66ile\x18\x04 \x01(\x0c\x12\x12\n\nfirst_tick\x18\x05 \x01(\x04\x12\x10\n\x08\x66inished\x18\x06 \x01(\x08\"\x12\n\x10GetStatusRequest\"j\n\x0b\x41\x63torStatus\x12\x0c\n\x04life\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x16\n\x0epolicy_version\x18\x03 \x01(\x04\x12\x13\n\x0b\x66irst_world\x18\x04 \x01(\r\x12\x0e\n\x06worlds\x18\x05 \x01(\r\"\xae\x05\n\x0cPolicyStatus\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0f\n\x07run_dir\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x16\n\x0epolicy_version\x18\x06 \x01(\x04\x12\x11\n\tenv_steps\x18\x07 \x01(\x04\x12\x10\n\x08\x65pisodes\x18\x08 \x01(\x04\x12\x0f\n\x07seconds\x18\t \x01(\x01\x12\x1c\n\x14\x65nv_steps_per_second\x18\n \x01(\x01\x12\x18\n\x0bmean_return\x18\x0b \x01(\x01H\x00\x88\x01\x01\x12 \n\x13mean_episode_length\x18\x0c \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x0bpolicy_loss\x18\r \x01(\x01\x12\x12\n\nvalue_loss\x18\x0e \x01(\x01\x12\x0f\n\x07\x65ntropy\x18\x0f \x01(\x01\x12\x12\n\npolicy_age\x18\x10 \x01(\x01\x12\x16\n\x0emax_policy_age\x18\x11 \x01(\x04\x12\x19\n\x11rollouts_accepted\x18\x12 \x01(\x04\x12\x19\n\x11rollouts_repeated\x18\x13 \x01(\x04\x12\x16\n\x0erollouts_stale\x18\x14 \x01(\x04\x12\x18\n\x10rollouts_waiting\x18\x15 \x01(\r\x12\x33\n\x06\x61\x63tors\x18\x16 \x03(\x0b\x32#.rattle.v1.PolicyStatus.ActorsEntry\x12\x15\n\rpolicy_sha256\x18\x17 \x01(\t\x12\x1a\n\x12\x63heckpoint_version\x18\x18 \x01(\x04\x1a\x45\n\x0b\x41\x63torsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.rattle.v1.ActorStatus:\x02\x38\x01\x42\x0e\n\x0c_mean_returnB\x16\n\x14_mean_episode_length\"R\n\x06Status\x12\x0f\n\x07lineage\x18\x01 \x01(\t\x12\x0c\n\x04mode\x18\x02 \x01(\t\x12)\n\x08policies\x18\x03 \x03(\x0b\x32\x17.rattle.v1.PolicyStatus*\x86\x01\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nDTYPE_BOOL\x10\x01\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x02\x12\x0f\n\x0b\x44TYPE_INT32\x10\x03\x12\x0f\n\x0b\x44TYPE_INT64\x10\x04\x12\x10\n\x0c\x44TYPE_UINT32\x10\x05\x12\x11\n\rDTYPE_FLOAT32\x10\x06\x32\xda\x02\n\x08Training\x12O\n\x0cUpdatePolicy\x12\x1e.rattle.v1.UpdatePolicyRequest\x1a\x1f.rattle.v1.UpdatePolicyResponse\x12@\n\x12\x43ontributeRollouts\x12\x12.rattle.v1.Rollout\x1a\x12.rattle.v1.Receipt(\x01\x30\x01\x12\x41\n\x0bWatchPolicy\x12\x1d.rattle.v1.WatchPolicyRequest\x1a\x11.rattle.v1.Policy0\x01\x12;\n\tGetPolicy\x12\x1b.rattle.v1.GetPolicyRequest\x1a\x11.rattle.v1.Policy\x12;\n\tGetStatus\x12\x1b.rattle.v1.GetStatusRequest\x1a\x11.rattle.v1.Statusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+rattle/services/utils/protos/training.proto\x12\trattle.v1\"F\n\x06Tensor\x12\x1f\n\x05\x64type\x18\x01 \x01(\x0e\x32\x10.rattle.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\xbe\x05\n\x07Rollout\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x16\n\x0epolicy_version\x18\x02 \x01(\x04\x12\x0f\n\x07lineage\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0c\n\x04life\x18\x05 \x01(\t\x12\x10\n\x08sequence\x18\x06 \x01(\x04\x12\x11\n\tcontinues\x18\x07 \x01(\x08\x12\x13\n\x0b\x66irst_world\x18\x08 \x01(\r\x12&\n\x0bobservation\x18\x10 \x01(\x0b\x32\x11.rattle.v1.Tensor\x12!\n\x06\x61\x63tion\x18\x11 \x01(\x0b\x32\x11.rattle.v1.Tensor\x12#\n\x08log_prob\x18\x12 \x01(\x0b\x32\x11.rattle.v1.Tensor\x12 \n\x05value\x18\x13 \x01(\x0b\x32\x11.rattle.v1.Tensor\x12!\n\x06reward\x18\x14 \x01(\x0b\x32\x11.rattle.v1.Tensor\x12%\n\nterminated\x18\x15 \x01(\x0b\x32\x11.rattle.v1.Tensor\x12$\n\ttruncated\x18\x16 \x01(\x0b\x32\x11.rattle.v1.Tensor\x12!\n\x06\x61\x63tive\x18\x17 \x01(\x0b\x32\x11.rattle.v1.Tensor\x12&\n\x0b\x66inal_value\x18\x18 \x01(\x0b\x32\x11.rattle.v1.Tensor\x12%\n\nlast_value\x18\x19 \x01(\x0b\x32\x11.rattle.v1.Tensor\x12\x30\n\x07metrics\x18  \x03(\x0b\x32\x1f.rattle.v1.Rollout.MetricsEntry\x12(\n\rworld_episode\x18! \x01(\x0b\x32\x11.rattle.v1.Tensor\x12\r\n\x05state\x18\" \x03(\t\x1a\x41\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.rattle.v1.Tensor:\x02\x38\x01\"\xca\x01\n\x07Receipt\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12+\n\x07verdict\x18\x02 \x01(\x0e\x32\x1a.rattle.v1.Receipt.Verdict\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x16\n\x0epolicy_version\x18\x04 \x01(\x04\"X\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x41\x43\x43\x45PTED\x10\x01\x12\r\n\tDUPLICATE\x10\x02\x12\t\n\x05STALE\x10\x03\x12\x0c\n\x08\x46INISHED\x10\x04\"J\n\x13UpdatePolicyRequest\x12\x0e\n\x06policy\x18\x01 \x01(\x0c\x12#\n\x07rollout\x18\x02 \x01(\x0b\x32\x12.rattle.v1.Rollout\"\x8b\x01\n\rUpdateMetrics\x12\x0f\n\x07samples\x18\x01 \x01(\x04\x12\x34\n\x06values\x18\x06 \x03(\x0b\x32$.rattle.v1.UpdateMetrics.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01J\x04\x08\x02\x10\x06\"d\n\x14UpdatePolicyResponse\x12!\n\x06policy\x18\x01 \x01(\x0b\x32\x11.rattle.v1.Policy\x12)\n\x07metrics\x18\x02 \x01(\x0b\x32\x18.rattle.v1.UpdateMetrics\"U\n\x12WatchPolicyRequest\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x15\n\rknown_version\x18\x02 \x01(\x04\x12\x15\n\rknown_lineage\x18\x03 \x01(\t\"%\n\x10GetPolicyRequest\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\"q\n\x06Policy\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0f\n\x07lineage\x18\x03 \x01(\t\x12\x0c\n\x04\x66ile\x18\x04 \x01(\x0c\x12\x12\n\nfirst_tick\x18\x05 \x01(\x04\x12\x10\n\x08\x66inished\x18\x06 \x01(\x08\"\x12\n\x10GetStatusRequest\"j\n\x0b\x41\x63torStatus\x12\x0c\n\x04life\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x16\n\x0epolicy_version\x18\x03 \x01(\x04\x12\x13\n\x0b\x66irst_world\x18\x04 \x01(\r\x12\x0e\n\x06worlds\x18\x05 \x01(\r\"\xe1\x05\n\x0cPolicyStatus\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0f\n\x07run_dir\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x16\n\x0epolicy_version\x18\x06 \x01(\x04\x12\x11\n\tenv_steps\x18\x07 \x01(\x04\x12\x10\n\x08\x65pisodes\x18\x08 \x01(\x04\x12\x0f\n\x07seconds\x18\t \x01(\x01\x12\x1c\n\x14\x65nv_steps_per_second\x18\n \x01(\x01\x12\x18\n\x0bmean_return\x18\x0b \x01(\x01H\x00\x88\x01\x01\x12 \n\x13mean_episode_length\x18\x0c \x01(\x01H\x01\x88\x01\x01\x12\x12\n\npolicy_age\x18\x10 \x01(\x01\x12\x16\n\x0emax_policy_age\x18\x11 \x01(\x04\x12\x19\n\x11rollouts_accepted\x18\x12 \x01(\x04\x12\x19\n\x11rollouts_repeated\x18\x13 \x01(\x04\x12\x16\n\x0erollouts_stale\x18\x14 \x01(\x04\x12\x18\n\x10rollouts_waiting\x18\x15 \x01(\r\x12\x33\n\x06\x61\x63tors\x18\x16 \x03(\x0b\x32#.rattle.v1.PolicyStatus.ActorsEntry\x12\x15\n\rpolicy_sha256\x18\x17 \x01(\t\x12\x1a\n\x12\x63heckpoint_version\x18\x18 \x01(\x04\x12\x35\n\x07metrics\x18\x19 \x03(\x0b\x32$.rattle.v1.PolicyStatus.MetricsEntry\x1a\x45\n\x0b\x41\x63torsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.rattle.v1.ActorStatus:\x02\x38\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x0e\n\x0c_mean_returnB\x16\n\x14_mean_episode_lengthJ\x04\x08\r\x10\x10\"R\n\x06Status\x12\x0f\n\x07lineage\x18\x01 \x01(\t\x12\x0c\n\x04mode\x18\x02 \x01(\t\x12)\n\x08policies\x18\x03 \x03(\x0b\x32\x17.rattle.v1.PolicyStatus*\x86\x01\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nDTYPE_BOOL\x10\x01\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x02\x12\x0f\n\x0b\x44TYPE_INT32\x10\x03\x12\x0f\n\x0b\x44TYPE_INT64\x10\x04\x12\x10\n\x0c\x44TYPE_UINT32\x10\x05\x12\x11\n\rDTYPE_FLOAT32\x10\x06\x32\xda\x02\n\x08Training\x12O\n\x0cUpdatePolicy\x12\x1e.rattle.v1.UpdatePolicyRequest\x1a\x1f.rattle.v1.UpdatePolicyResponse\x12@\n\x12\x43ontributeRollouts\x12\x12.rattle.v1.Rollout\x1a\x12.rattle.v1.Receipt(\x01\x30\x01\x12\x41\n\x0bWatchPolicy\x12\x1d.rattle.v1.WatchPolicyRequest\x1a\x11.rattle.v1.Policy0\x01\x12;\n\tGetPolicy\x12\x1b.rattle.v1.GetPolicyRequest\x1a\x11.rattle.v1.Policy\x12;\n\tGetStatus\x12\x1b.rattle.v1.GetStatusRequest\x1a\x11.rattle.v1.Statusb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,10 +33,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ROLLOUT_METRICSENTRY']._loaded_options = None
   _globals['_ROLLOUT_METRICSENTRY']._serialized_options = b'8\001'
+  _globals['_UPDATEMETRICS_VALUESENTRY']._loaded_options = None
+  _globals['_UPDATEMETRICS_VALUESENTRY']._serialized_options = b'8\001'
   _globals['_POLICYSTATUS_ACTORSENTRY']._loaded_options = None
   _globals['_POLICYSTATUS_ACTORSENTRY']._serialized_options = b'8\001'
-  _globals['_DTYPE']._serialized_start=2476
-  _globals['_DTYPE']._serialized_end=2610
+  _globals['_POLICYSTATUS_METRICSENTRY']._loaded_options = None
+  _globals['_POLICYSTATUS_METRICSENTRY']._serialized_options = b'8\001'
+  _globals['_DTYPE']._serialized_start=2554
+  _globals['_DTYPE']._serialized_end=2688
   _globals['_TENSOR']._serialized_start=58
   _globals['_TENSOR']._serialized_end=128
   _globals['_ROLLOUT']._serialized_start=131
@@ -49,26 +53,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECEIPT_VERDICT']._serialized_end=1038
   _globals['_UPDATEPOLICYREQUEST']._serialized_start=1040
   _globals['_UPDATEPOLICYREQUEST']._serialized_end=1114
-  _globals['_UPDATEMETRICS']._serialized_start=1116
-  _globals['_UPDATEMETRICS']._serialized_end=1229
-  _globals['_UPDATEPOLICYRESPONSE']._serialized_start=1231
-  _globals['_UPDATEPOLICYRESPONSE']._serialized_end=1331
-  _globals['_WATCHPOLICYREQUEST']._serialized_start=1333
-  _globals['_WATCHPOLICYREQUEST']._serialized_end=1418
-  _globals['_GETPOLICYREQUEST']._serialized_start=1420
-  _globals['_GETPOLICYREQUEST']._serialized_end=1457
-  _globals['_POLICY']._serialized_start=1459
-  _globals['_POLICY']._serialized_end=1572
-  _globals['_GETSTATUSREQUEST']._serialized_start=1574
-  _globals['_GETSTATUSREQUEST']._serialized_end=1592
-  _globals['_ACTORSTATUS']._serialized_start=1594
-  _globals['_ACTORSTATUS']._serialized_end=1700
-  _globals['_POLICYSTATUS']._serialized_start=1703
-  _globals['_POLICYSTATUS']._serialized_end=2389
-  _globals['_POLICYSTATUS_ACTORSENTRY']._serialized_start=2280
-  _globals['_POLICYSTATUS_ACTORSENTRY']._serialized_end=2349
-  _globals['_STATUS']._serialized_start=2391
-  _globals['_STATUS']._serialized_end=2473
-  _globals['_TRAINING']._serialized_start=2613
-  _globals['_TRAINING']._serialized_end=2959
+  _globals['_UPDATEMETRICS']._serialized_start=1117
+  _globals['_UPDATEMETRICS']._serialized_end=1256
+  _globals['_UPDATEMETRICS_VALUESENTRY']._serialized_start=1205
+  _globals['_UPDATEMETRICS_VALUESENTRY']._serialized_end=1250
+  _globals['_UPDATEPOLICYRESPONSE']._serialized_start=1258
+  _globals['_UPDATEPOLICYRESPONSE']._serialized_end=1358
+  _globals['_WATCHPOLICYREQUEST']._serialized_start=1360
+  _globals['_WATCHPOLICYREQUEST']._serialized_end=1445
+  _globals['_GETPOLICYREQUEST']._serialized_start=1447
+  _globals['_GETPOLICYREQUEST']._serialized_end=1484
+  _globals['_POLICY']._serialized_start=1486
+  _globals['_POLICY']._serialized_end=1599
+  _globals['_GETSTATUSREQUEST']._serialized_start=1601
+  _globals['_GETSTATUSREQUEST']._serialized_end=1619
+  _globals['_ACTORSTATUS']._serialized_start=1621
+  _globals['_ACTORSTATUS']._serialized_end=1727
+  _globals['_POLICYSTATUS']._serialized_start=1730
+  _globals['_POLICYSTATUS']._serialized_end=2467
+  _globals['_POLICYSTATUS_ACTORSENTRY']._serialized_start=2304
+  _globals['_POLICYSTATUS_ACTORSENTRY']._serialized_end=2373
+  _globals['_POLICYSTATUS_METRICSENTRY']._serialized_start=2375
+  _globals['_POLICYSTATUS_METRICSENTRY']._serialized_end=2421
+  _globals['_STATUS']._serialized_start=2469
+  _globals['_STATUS']._serialized_end=2551
+  _globals['_TRAINING']._serialized_start=2691
+  _globals['_TRAINING']._serialized_end=3037
 # @@protoc_insertion_point(module_scope)

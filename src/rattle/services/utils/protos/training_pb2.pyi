@@ -306,28 +306,42 @@ Global___UpdatePolicyRequest: _TypeAlias = UpdatePolicyRequest  # noqa: Y015
 class UpdateMetrics(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SAMPLES_FIELD_NUMBER: _builtins.int
-    POLICY_LOSS_FIELD_NUMBER: _builtins.int
-    VALUE_LOSS_FIELD_NUMBER: _builtins.int
-    ENTROPY_FIELD_NUMBER: _builtins.int
-    GRADIENT_NORM_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     samples: _builtins.int
-    policy_loss: _builtins.float
-    value_loss: _builtins.float
-    entropy: _builtins.float
-    gradient_norm: _builtins.float
+    @_builtins.property
+    def values(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """what the algorithm says of the update, by name, such as policy_loss and entropy"""
+
     def __init__(
         self,
         *,
         samples: _builtins.int = ...,
-        policy_loss: _builtins.float = ...,
-        value_loss: _builtins.float = ...,
-        entropy: _builtins.float = ...,
-        gradient_norm: _builtins.float = ...,
+        values: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entropy", b"entropy", "gradient_norm", b"gradient_norm", "policy_loss", b"policy_loss", "samples", b"samples", "value_loss", b"value_loss"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["samples", b"samples", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -513,6 +527,26 @@ class PolicyStatus(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class MetricsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     POLICY_ID_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
     RUN_DIR_FIELD_NUMBER: _builtins.int
@@ -525,9 +559,6 @@ class PolicyStatus(_message.Message):
     ENV_STEPS_PER_SECOND_FIELD_NUMBER: _builtins.int
     MEAN_RETURN_FIELD_NUMBER: _builtins.int
     MEAN_EPISODE_LENGTH_FIELD_NUMBER: _builtins.int
-    POLICY_LOSS_FIELD_NUMBER: _builtins.int
-    VALUE_LOSS_FIELD_NUMBER: _builtins.int
-    ENTROPY_FIELD_NUMBER: _builtins.int
     POLICY_AGE_FIELD_NUMBER: _builtins.int
     MAX_POLICY_AGE_FIELD_NUMBER: _builtins.int
     ROLLOUTS_ACCEPTED_FIELD_NUMBER: _builtins.int
@@ -537,6 +568,7 @@ class PolicyStatus(_message.Message):
     ACTORS_FIELD_NUMBER: _builtins.int
     POLICY_SHA256_FIELD_NUMBER: _builtins.int
     CHECKPOINT_VERSION_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
     run_id: _builtins.str
     run_dir: _builtins.str
@@ -553,9 +585,6 @@ class PolicyStatus(_message.Message):
     """lately"""
     mean_return: _builtins.float
     mean_episode_length: _builtins.float
-    policy_loss: _builtins.float
-    value_loss: _builtins.float
-    entropy: _builtins.float
     policy_age: _builtins.float
     """updates between playing and learning, mean over what was learnt from last"""
     max_policy_age: _builtins.int
@@ -571,6 +600,10 @@ class PolicyStatus(_message.Message):
     """of the newest checkpoint"""
     @_builtins.property
     def actors(self) -> _containers.MessageMap[_builtins.str, Global___ActorStatus]: ...
+    @_builtins.property
+    def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """what the algorithm says of the last update, by name"""
+
     def __init__(
         self,
         *,
@@ -586,9 +619,6 @@ class PolicyStatus(_message.Message):
         env_steps_per_second: _builtins.float = ...,
         mean_return: _builtins.float | None = ...,
         mean_episode_length: _builtins.float | None = ...,
-        policy_loss: _builtins.float = ...,
-        value_loss: _builtins.float = ...,
-        entropy: _builtins.float = ...,
         policy_age: _builtins.float = ...,
         max_policy_age: _builtins.int = ...,
         rollouts_accepted: _builtins.int = ...,
@@ -598,10 +628,11 @@ class PolicyStatus(_message.Message):
         actors: _abc.Mapping[_builtins.str, Global___ActorStatus] | None = ...,
         policy_sha256: _builtins.str = ...,
         checkpoint_version: _builtins.int = ...,
+        metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mean_episode_length", b"_mean_episode_length", "_mean_return", b"_mean_return", "mean_episode_length", b"mean_episode_length", "mean_return", b"mean_return"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean_episode_length", b"_mean_episode_length", "_mean_return", b"_mean_return", "actors", b"actors", "checkpoint_version", b"checkpoint_version", "entropy", b"entropy", "env_steps", b"env_steps", "env_steps_per_second", b"env_steps_per_second", "episodes", b"episodes", "error", b"error", "max_policy_age", b"max_policy_age", "mean_episode_length", b"mean_episode_length", "mean_return", b"mean_return", "policy_age", b"policy_age", "policy_id", b"policy_id", "policy_loss", b"policy_loss", "policy_sha256", b"policy_sha256", "policy_version", b"policy_version", "rollouts_accepted", b"rollouts_accepted", "rollouts_repeated", b"rollouts_repeated", "rollouts_stale", b"rollouts_stale", "rollouts_waiting", b"rollouts_waiting", "run_dir", b"run_dir", "run_id", b"run_id", "seconds", b"seconds", "status", b"status", "value_loss", b"value_loss"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean_episode_length", b"_mean_episode_length", "_mean_return", b"_mean_return", "actors", b"actors", "checkpoint_version", b"checkpoint_version", "env_steps", b"env_steps", "env_steps_per_second", b"env_steps_per_second", "episodes", b"episodes", "error", b"error", "max_policy_age", b"max_policy_age", "mean_episode_length", b"mean_episode_length", "mean_return", b"mean_return", "metrics", b"metrics", "policy_age", b"policy_age", "policy_id", b"policy_id", "policy_sha256", b"policy_sha256", "policy_version", b"policy_version", "rollouts_accepted", b"rollouts_accepted", "rollouts_repeated", b"rollouts_repeated", "rollouts_stale", b"rollouts_stale", "rollouts_waiting", b"rollouts_waiting", "run_dir", b"run_dir", "run_id", b"run_id", "seconds", b"seconds", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mean_episode_length: _TypeAlias = _typing.Literal["mean_episode_length"]  # noqa: Y015
     _WhichOneofArgType__mean_episode_length: _TypeAlias = _typing.Literal["_mean_episode_length", b"_mean_episode_length"]  # noqa: Y015

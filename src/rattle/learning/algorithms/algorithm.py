@@ -1,0 +1,108 @@
+"""What an algorithm is: settings, and an update that turns a rollout into gradient steps."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+
+from pydantic import Field
+
+from rattle.envs.validation import StrictSettings
+from rattle.learning.metrics import COMMON, Metric
+from rattle.learning.rollout import Rollout
+
+if TYPE_CHECKING:  # settings are read where nothing is learnt too, by services that have no PyTorch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N samples to learn from; `target` is what the value head should say.
+
+    `log_prob` and `value` are those of the policy that played.
+    """
+
+    observation: Tensor  # (N, row)
+    action: Tensor  # (N,) int64
+    advantage: Tensor  # (N,) float32
+    target: Tensor  # (N,) float32
+    log_prob: Tensor  # (N,) float32
+    value: Tensor  # (N,) float32
+
+    def __len__(self) -> int:
+        return self.action.shape[0]
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """Return a view of some of the samples."""
+        return self._each(lambda tensor: tensor[start:stop])
+
+    def pick(self, samples: Tensor) -> Batch:
+        """Return a copy of the samples with these numbers, (n,) int64."""
+        return self._each(lambda tensor: tensor.index_select(0, samples))
+
+    def _each(self, part: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(*(part(getattr(self, field.name)) for field in fields(self)))
+
+
+class Loss(NamedTuple):
+    """A loss, summed over samples: `total` is what is minimised; `sums` are reported, as means, by metric name."""
+
+    total: Tensor
+    sums: Mapping[str, Tensor]
+
+
+#: From logits (n, actions), values (n,) and the n samples that they belong to.
+LossFunction = Callable[["Tensor", "Tensor", Batch], Loss]
+
+
+class Optimisation(Protocol):
+    """What an algorithm can do in one update."""
+
+    @property
+    def seed(self) -> int:
+        """What random draws of this update are keyed by: another one in every update."""
+
+    @property
+    def version(self) -> int:
+        """The version of the policy before the update."""
+
+    def step(self, batch: Batch, loss: LossFunction, learning_rate: float) -> dict[str, float]:
+        """Take a step along the gradient of the mean loss; return the means of its sums, and the gradient's norm.
+
+        Raises LearningError, and the whole update is undone, where a number is not finite or there are no samples.
+        """
+
+
+class Algorithm(StrictSettings):
+    """An algorithm with its settings; a subclass has an `id` of its own and says how it updates a policy."""
+
+    #: What `update` returns, by name.
+    metrics: ClassVar[tuple[Metric, ...]] = COMMON
+
+    # Adam multiplies the two and squares the gradient: within these bounds, a finite gradient leaves everything finite.
+    learning_rate: float = Field(1e-3, gt=0, le=1e15, description="Step size of Adam.")
+    max_gradient_norm: float = Field(0.5, gt=0, le=1e15, description="Longer gradients are scaled down to this norm.")
+    discount: float = Field(0.99, ge=0, le=1, description="What a reward one tick later is worth (gamma).")
+    entropy_weight: float = Field(0.01, ge=0, description="Bonus for undecided policies, per nat.")
+    value_weight: float = Field(0.5, ge=0, description="Weight of the value head's squared error.")
+
+    @property
+    def complete_episodes(self) -> bool:
+        """Whether rollouts must hold one complete episode of every slot, instead of a fixed number of ticks."""
+        return False
+
+    @property
+    @abstractmethod
+    def rollout_ticks(self) -> int:
+        """Return the ticks of a rollout: just so many or, where episodes are complete, at most."""
+
+    @property
+    def needs_value(self) -> bool:
+        """Whether the policy needs a value head."""
+        return True
+
+    @abstractmethod
+    def update(self, rollout: Rollout, optimisation: Optimisation) -> dict[str, float]:
+        """Improve the policy by a rollout, and return what the update did by the names in `metrics`."""

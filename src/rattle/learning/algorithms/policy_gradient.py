@@ -1,0 +1,50 @@
+"""What policy gradient algorithms share: samples from a rollout, their normalisation, and the plain loss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rattle.learning.algorithms.algorithm import Batch, Loss
+from rattle.learning.rollout import Rollout
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def select(rollout: Rollout, chosen: Tensor, advantage: Tensor, target: Tensor) -> Batch:
+    """Return the chosen ticks (T, B) of a rollout as flat samples, without copying when all are chosen."""
+    parts = (rollout.observation, rollout.action, advantage, target, rollout.log_prob, rollout.value)
+    if bool(chosen.all()):
+        return Batch(*(part.flatten(0, 1) for part in parts))
+    return Batch(*(part[chosen] for part in parts))
+
+
+def with_normal_advantage(batch: Batch) -> Batch:
+    """Return a batch with its advantages shifted and scaled; a single one stays as it is.
+
+    In 64 bits: the 32-bit mean of equal numbers differs from them by rounding, which the scaling would blow up to 1.
+    """
+    if len(batch) < 2:
+        return batch
+    advantage = batch.advantage.double()
+    normal = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    return replace(batch, advantage=normal.float())
+
+
+def log_probs_and_entropy(logits: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the log-probability of each action, (n,), and the summed entropy of the policy, both in nats."""
+    log_probs = logits.log_softmax(dim=1)
+    taken = log_probs.gather(1, action[:, None]).squeeze(1)
+    return taken, -(log_probs.exp() * log_probs).sum()
+
+
+def policy_gradient_loss(
+    logits: Tensor, value: Tensor, batch: Batch, entropy_weight: float, value_weight: float
+) -> Loss:
+    """Return the loss whose gradient is the policy gradient, with an entropy bonus and the value head's error."""
+    taken, entropy = log_probs_and_entropy(logits, batch.action)
+    policy = -(taken * batch.advantage).sum()
+    value_error = 0.5 * (value - batch.target).square().sum()
+    total = policy + value_weight * value_error - entropy_weight * entropy
+    return Loss(total, {"policy_loss": policy, "value_loss": value_error, "entropy": entropy})

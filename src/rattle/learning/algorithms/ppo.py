@@ -1,0 +1,122 @@
+"""Proximal policy optimisation: several passes over a rollout, in minibatches, with a clipped ratio."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from rattle.envs.philox import derive_seed
+from rattle.learning.algorithms.algorithm import Algorithm, Batch, Loss, LossFunction, Optimisation
+from rattle.learning.algorithms.policy_gradient import log_probs_and_entropy, select, with_normal_advantage
+from rattle.learning.metrics import COMMON, Metric
+from rattle.learning.returns import generalised_advantages
+from rattle.learning.rollout import Rollout
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class PPO(Algorithm):
+    """Proximal policy optimisation (Schulman et al., arXiv 1707.06347) with GAE."""
+
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        *COMMON,
+        Metric("approx_kl", "nats", "How far the update has moved the policy: the mean of ratio - 1 - log ratio."),
+        Metric("clip_fraction", "", "Share of the samples whose ratio the clipping held."),
+        Metric("passes", "", "Passes over the rollout that were made."),
+    )
+
+    id: Literal["ppo"] = "ppo"
+    ticks: int = Field(32, ge=1, description="Ticks of a rollout.")
+    passes: int = Field(4, ge=1, le=1000, description="Passes over each rollout (epochs).")
+    minibatches: int = Field(4, ge=1, le=2**16, description="Parts of a rollout; each pass takes one step on each.")
+    clip: float = Field(0.2, gt=0, description="The ratio of new to old probability counts up to 1 ± this.")
+    value_clip: float | None = Field(
+        None, gt=0, description="Values count up to this far from what the old policy predicted; null: any distance."
+    )
+    max_kl: float | None = Field(
+        None, gt=0, description="No further pass once the policy has moved so far, in nats; null: all passes."
+    )
+    anneal_updates: int | None = Field(
+        None,
+        ge=1,
+        description="The learning rate and the entropy bonus fall to a tenth over so many updates; null: they stay.",
+    )
+    trace_decay: float = Field(0.95, ge=0, le=1, description="Lambda of generalised advantage estimation.")
+    normalise_advantages: bool = Field(
+        True, description="Shift and scale a minibatch's advantages to mean 0, deviation 1."
+    )
+
+    @property
+    def rollout_ticks(self) -> int:
+        """Return the ticks of a rollout."""
+        return self.ticks
+
+    def update(self, rollout: Rollout, optimisation: Optimisation) -> dict[str, float]:
+        """Pass over the rollout several times, in minibatches of samples that are drawn anew for each pass."""
+        batch = self.prepare(rollout)
+        left = self._left(optimisation.version)
+        learning_rate, loss = self.learning_rate * left, self._loss(self.entropy_weight * left)
+        steps: list[dict[str, float]] = []
+        passes = 0
+        for passes in range(1, self.passes + 1):
+            first = len(steps)
+            for samples in self._minibatches(batch, derive_seed(optimisation.seed, "pass", passes)):
+                part = batch.pick(samples)
+                part = with_normal_advantage(part) if self.normalise_advantages else part
+                steps.append(optimisation.step(part, loss, learning_rate))
+            if self.max_kl is not None and _mean(steps[first:], "approx_kl") > self.max_kl:
+                break
+        means = {name: _mean(steps, name) for name in steps[0]}
+        return {**means, "learning_rate": learning_rate, "passes": passes}
+
+    def prepare(self, rollout: Rollout) -> Batch:
+        """Return the samples of a rollout with their advantages; targets are advantage plus predicted value."""
+        advantage = generalised_advantages(rollout, self.discount, self.trace_decay)
+        return select(rollout, rollout.active, advantage, advantage + rollout.value)
+
+    def _left(self, version: int) -> float:
+        """Return what is left of learning rate and entropy bonus after so many updates."""
+        return 1.0 if self.anneal_updates is None else 1.0 - 0.9 * min(1.0, version / self.anneal_updates)
+
+    def _minibatches(self, batch: Batch, seed: int) -> list[Tensor]:
+        """Return the numbers of all samples, shuffled by counter-based draws, in parts of nearly the same size."""
+        import torch
+
+        draws = np.random.Philox(key=seed).random_raw(len(batch))
+        order = torch.from_numpy(np.argsort(draws, kind="stable")).to(batch.action.device)
+        return list(order.tensor_split(min(self.minibatches, max(1, len(batch)))))
+
+    def _loss(self, entropy_weight: float) -> LossFunction:
+        def loss(logits: Tensor, value: Tensor, batch: Batch) -> Loss:
+            log_prob, entropy = log_probs_and_entropy(logits, batch.action)
+            log_ratio = log_prob - batch.log_prob
+            ratio = log_ratio.exp()
+            held = ratio.clamp(1 - self.clip, 1 + self.clip)
+            policy = -(ratio * batch.advantage).minimum(held * batch.advantage).sum()
+            value_error = 0.5 * self._value_error(value, batch).sum()
+            total = policy + self.value_weight * value_error - entropy_weight * entropy
+            sums = {
+                "policy_loss": policy,
+                "value_loss": value_error,
+                "entropy": entropy,
+                "approx_kl": (ratio - 1 - log_ratio).sum(),
+                "clip_fraction": ((ratio - 1).abs() > self.clip).sum(),
+            }
+            return Loss(total, sums)
+
+        return loss
+
+    def _value_error(self, value: Tensor, batch: Batch) -> Tensor:
+        """Return the squared error of each value; where values are clipped, the larger of the two errors."""
+        error = (value - batch.target).square()
+        if self.value_clip is None:
+            return error
+        held = batch.value + (value - batch.value).clamp(-self.value_clip, self.value_clip)
+        return error.maximum((held - batch.target).square())
+
+
+def _mean(steps: list[dict[str, float]], name: str) -> float:
+    return sum(step[name] for step in steps) / len(steps)
