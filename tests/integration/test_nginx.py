@@ -23,6 +23,7 @@ from tests.trainer.conftest import REPOSITORY, last_json, rattle
 NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.promised,
     pytest.mark.skipif(not Path(NGINX).exists(), reason="there is no nginx: apt-get install nginx-light"),
 ]
 BARE = "server { listen 127.0.0.1:8080; location / { proxy_pass http://127.0.0.1:5000; } }"
