@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
@@ -22,6 +22,9 @@ from rattle.analytics.query_views import leave_out, link_files, view
 from rattle.analytics.run_directory import RunDirectory, Warn
 from rattle.analytics.schema import TABLES
 from rattle.analytics.writer import write_atomically
+
+if TYPE_CHECKING:
+    import pyarrow
 
 Output = Literal["pretty", "csv", "json"]
 
@@ -83,6 +86,16 @@ def save(sql: str, runs: Sequence[RunDirectory], path: Path, warn: Warn | None =
     if path.suffix.lower() not in FILE_FORMATS:
         raise AnalyticsError(f"cannot write {path}: the name of an answer ends in {', '.join(FILE_FORMATS)}")
     write_atomically(path, _answer(sql, runs, FILE_FORMATS[path.suffix.lower()], warn))
+
+
+def arrow(sql: str, runs: Sequence[RunDirectory], warn: Warn | None = None) -> pyarrow.Table:
+    """Answer one SQL statement as `query` does, as an Arrow table."""
+    ipc = require("pyarrow.ipc", "analytics", "an Arrow table")
+    answer = _answer(sql, runs, "ArrowStream", warn)
+    try:
+        return ipc.open_stream(answer).read_all()
+    except ValueError as error:  # pyarrow.ArrowInvalid
+        raise AnalyticsError(f"leave the FORMAT clause out of a query whose rows are wanted ({error})") from None
 
 
 def _answer(sql: str, runs: Sequence[RunDirectory], engine_format: str, warn: Warn | None) -> bytes:

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-#: The experiments that come with Rattle.
-_SHIPPED = Path(__file__).parents[1] / "experiments"
+from rattle.errors import RattleError
+from rattle.experiment_files import find_experiment
 
 
 class _Experiment(click.Path):
@@ -20,13 +20,11 @@ class _Experiment(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Return the file, or fail with the names that there are."""
-        shipped = {path.stem: path for path in sorted(_SHIPPED.glob("*.yaml"))}
-        name = str(value)
-        if name in shipped and not Path(name).is_file():
-            return shipped[name]
-        if not Path(name).exists():
-            self.fail(f"there is no file '{name}'; experiments with names are {', '.join(shipped)}", param, ctx)
-        return Path(str(super().convert(value, param, ctx)))
+        try:
+            path = find_experiment(str(value))
+        except RattleError as error:
+            self.fail(str(error), param, ctx)
+        return Path(str(super().convert(path, param, ctx)))
 
 
 EXPERIMENT = _Experiment()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -100,6 +101,9 @@ class _Stop:
 def _stop_on_signals() -> Iterator[_Stop]:
     """Turn what asks for an end into a wish to stop after the update in progress."""
     stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():  # no other may catch signals
+        yield stop
+        return
     before = {number: signal.signal(number, stop.ask) for number in stop_signals()}
     try:
         yield stop

@@ -1,0 +1,206 @@
+"""Training, playing and reading runs from Python: what `import rattle` offers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.analytics.extras import require
+from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.run_directory import find_run as find_directory
+from rattle.envs.philox import derive_seed
+from rattle.envs.registry import make_worlds
+from rattle.policies.acting import ActingPolicy
+from rattle.policies.errors import PolicyError
+from rattle.policies.spec import Codes
+from rattle.trainer.evaluate import MAX_TICKS, Evaluation, FoundPolicy, find_policy
+from rattle.trainer.evaluate import evaluate as evaluate_policy
+from rattle.trainer.progress import Progress, Summary
+
+if TYPE_CHECKING:
+    import pyarrow
+
+__all__ = ["Evaluation", "Policy", "Progress", "Run", "evaluate", "find_run", "load_policy", "make_worlds", "train"]
+
+
+class Policy:
+    """A policy that chooses actions, one row or a batch at a time."""
+
+    def __init__(self, found: FoundPolicy, seed: int = 0) -> None:
+        self._found = found
+        self._stored = found.policy
+        self._acting = ActingPolicy(self._stored.spec, self._stored.parameters, derive_seed(seed, "actions"))
+        self._tick = 0
+
+    @property
+    def version(self) -> int:
+        """Return the number of updates that made it."""
+        return self._stored.version
+
+    @property
+    def environment(self) -> str:
+        """Return the id of the environment that it was trained in."""
+        return self._stored.environment
+
+    def act(self, observation: Any, *, greedy: bool = False) -> Any:
+        """Return an action for an observation (row,), or actions int64 (N,) for a batch (N, row).
+
+        Actions are drawn, another one at each call; with `greedy` they are the most probable ones. Raises PolicyError
+        for observations of another environment.
+        """
+        rows = self._rows(observation)
+        action = np.zeros(len(rows), np.int64)
+        log_prob, value = np.zeros((2, len(rows)), np.float32)
+        self._acting.act(rows, tick=self._tick, greedy=greedy, action=action, log_prob=log_prob, value=value)
+        self._tick += 1
+        return action if np.ndim(observation) == 2 else int(action[0])
+
+    def value(self, observation: Any) -> Any:
+        """Return the predicted return of an observation (row,), or float32 (N,) of a batch; 0 without a value head."""
+        values = self._acting.values(self._rows(observation))
+        return values if np.ndim(observation) == 2 else float(values[0])
+
+    def _rows(self, observation: Any) -> NDArray[Any]:
+        """Return observations as a batch of the dtype that the policy takes, if they lose nothing by it."""
+        given = np.atleast_2d(np.asarray(observation))
+        dtype = np.uint8 if isinstance(self._stored.spec.observation, Codes) else np.float32
+        rows = given.astype(dtype, copy=False)
+        if dtype == np.uint8 and not np.array_equal(rows, given):
+            raise PolicyError("this policy takes cell codes, whole numbers from 0 on")
+        return rows
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is stored: its policies, its tables, and going on with it."""
+
+    path: Path
+
+    @property
+    def _directory(self) -> RunDirectory:
+        return RunDirectory(self.path)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Return its row of the table `runs`: status, steps, mean return and so on."""
+        from rattle.trainer.run_tables import read_run_row
+
+        return read_run_row(self._directory)
+
+    def policy(self, *, best: bool = False, seed: int = 0) -> Policy:
+        """Return its newest policy, or its best by mean return; `seed` decides what the policy draws."""
+        return Policy(find_policy(str(self.path), best=best), seed)
+
+    def table(self, name: str) -> pyarrow.Table:
+        """Return one of its tables: `runs`, `updates`, `episodes`, `steps` or `logs`. A DataFrame: `.to_pandas()`."""
+        return self.query(f"SELECT * FROM {name}")  # noqa: S608 (a query can only read)
+
+    def query(self, sql: str) -> pyarrow.Table:
+        """Return the answer to a statement over its tables."""
+        from rattle.analytics.query import arrow
+
+        return arrow(sql, [self._directory])
+
+    def resume(
+        self,
+        *,
+        steps: int | None = None,
+        seconds: float | None = None,
+        on_progress: Callable[[Progress], object] | None = None,
+    ) -> Run:
+        """Go on from the newest checkpoint up to so many steps in all, or for so many seconds; returns the run."""
+        from rattle.trainer.runs import resume
+
+        resume(str(self.path), steps, seconds, _Callback(on_progress))
+        return self
+
+
+def train(
+    experiment: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    steps: int | None = None,
+    seconds: float | None = None,
+    seed: int | None = None,
+    run_dir: str | Path | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
+) -> Run:
+    """Train a policy in this process, as `rattle train` does, and return the run.
+
+    `experiment` is a YAML file or the name of one that comes with Rattle; `settings` go over it, by section or by key:
+    `{"env.id": "gym:CartPole-v1", "algorithm": {"id": "ppo"}}`. `on_progress` is called after every update, so it must
+    return at once. Without a limit it trains until Ctrl-C, which stores a checkpoint. Raises RattleError.
+    """
+    for module in ("torch", "pyarrow"):
+        require(module, "train", "training")
+    from rattle.experiment_files import find_experiment
+    from rattle.trainer.runs import train as start
+    from rattle.trainer.served import with_served_environment
+    from rattle.trainer.settings_sources import load_settings
+
+    path = None if experiment is None else find_experiment(str(experiment))
+    flags = {**deepcopy(dict(settings or {})), "train.steps": steps, "train.seconds": seconds, "seed": seed}
+    chosen = with_served_environment(load_settings(path, (), os.environ, flags=flags))
+    summary = start(chosen, None if run_dir is None else Path(run_dir), _Callback(on_progress))
+    return Run(Path(summary.run_dir))
+
+
+def find_run(name: str | Path = "latest") -> Run:
+    """Return a stored run by its directory, its run_id (its beginning is enough) or `latest`; raises RattleError."""
+    return Run(find_directory(str(name)).path)
+
+
+def load_policy(name: str | Path = "latest", *, best: bool = False, seed: int = 0) -> Policy:
+    """Return the policy in a policy file or of a run; `seed` decides what it draws; raises RattleError."""
+    return Policy(find_policy(str(name), best=best), seed)
+
+
+def evaluate(
+    policy: Policy,
+    episodes: int = 100,
+    *,
+    seed: int = 0,
+    greedy: bool = False,
+    environment: str | None = None,
+    max_ticks: int = MAX_TICKS,
+) -> Evaluation:
+    """Play fresh games with a policy, one in each of so many worlds, and return what they came to.
+
+    `environment` takes the place of the one that the policy was trained in. Raises RattleError.
+    """
+    found = policy._found
+    return evaluate_policy(
+        found.policy,
+        episodes,
+        seed=seed,
+        greedy=greedy,
+        environment=environment,
+        allow_imports=found.may_import,
+        url=found.url,
+        max_ticks=max_ticks,
+    )
+
+
+class _Callback:
+    """A display that shows nothing and tells a function of every update."""
+
+    def __init__(self, call: Callable[[Progress], object] | None) -> None:
+        self._call = call
+
+    def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
+        """Do nothing."""
+
+    def update(self, progress: Progress) -> None:
+        """Hand over where the run stands."""
+        if self._call is not None:
+            self._call(progress)
+
+    def finish(self, summary: Summary | None) -> None:
+        """Do nothing."""
