@@ -130,24 +130,27 @@ def train(
     seconds: float | None = None,
     seed: int | None = None,
     run_dir: str | Path | None = None,
+    begin_with: str | Path | None = None,
     on_progress: Callable[[Progress], object] | None = None,
 ) -> Run:
     """Train a policy in this process, as `rattle train` does, and return the run.
 
     `experiment` is a YAML file or the name of one that comes with Rattle; `settings` go over it, by section or by key:
-    `{"env.id": "gym:CartPole-v1", "algorithm": {"id": "ppo"}}`. `on_progress` is called after every update, so it must
+    `{"env.id": "gym:CartPole-v1", "algorithm": {"id": "ppo"}}`. `begin_with` is a run or a policy file whose weights it
+    learns on from; without an experiment it is that run's. `on_progress` is called after every update, so it must
     return at once. Without a limit it trains until Ctrl-C, which stores a checkpoint. Raises RattleError.
     """
     for module in ("torch", "pyarrow"):
         require(module, "train", "training")
     from rattle.experiment_files import find_experiment
+    from rattle.trainer.first_policy import load_settings_from
     from rattle.trainer.runs import train as start
     from rattle.trainer.served import with_served_environment
-    from rattle.trainer.settings_sources import load_settings
 
     path = None if experiment is None else find_experiment(str(experiment))
     flags = {**deepcopy(dict(settings or {})), "train.steps": steps, "train.seconds": seconds, "seed": seed}
-    chosen = with_served_environment(load_settings(path, (), os.environ, flags=flags))
+    origin = None if begin_with is None else str(begin_with)
+    chosen = with_served_environment(load_settings_from(origin, path, (), os.environ, flags))
     summary = start(chosen, None if run_dir is None else Path(run_dir), _Callback(on_progress))
     return Run(Path(summary.run_dir))
 

@@ -10,8 +10,8 @@ from rattle.envs.philox import derive_seed
 from rattle.envs.snake.reference import SnakeWorld
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.learning.rollout import Rollout
-from rattle.trainer.build import build_acting_policy, build_collector, build_learner, policy_spec
-from rattle.trainer.worlds import build_worlds
+from rattle.trainer.build import build_acting_policy, build_collector, build_learner
+from rattle.trainer.worlds import build_worlds, policy_spec
 from tests.trainer.conftest import small_settings
 
 

@@ -7,6 +7,7 @@
     steps/WRITER-NNNNNN.parquet     recorded episodes, each file complete when it appears
     checkpoints/update-NNNNNNNNNN.safetensors
     policy.safetensors              the newest checkpointed policy
+    policy-first.safetensors        the policy that the run began with, if its weights were not drawn
     policy-best.safetensors         the policy whose last 100 episodes had the highest mean return so far
     service-logs/SERVICE.log        what the processes of `rattle up` wrote to stdout and stderr
     history.jsonl                   hashes of what happened in every tick of a lockstep run
@@ -48,6 +49,7 @@ class RunDirectory:
         self.config = path / "config.yaml"
         self.run = path / "run.json"
         self.policy = path / "policy.safetensors"
+        self.first_policy = path / "policy-first.safetensors"
         self.best_policy = path / "policy-best.safetensors"
         self.checkpoints = path / "checkpoints"
         self.service_logs = path / "service-logs"
@@ -69,7 +71,7 @@ class RunDirectory:
 
     def remains(self) -> list[str]:
         """Return the names of what lies here under the names of a run's files, which a new run would overwrite."""
-        files = (self.config, self.run, self.policy, self.best_policy, self.history)
+        files = (self.config, self.run, self.policy, self.first_policy, self.best_policy, self.history)
         folders = (*map(self.table, TABLES), self.checkpoints)
         found = [path for path in files if path.exists()]
         found += [path for path in folders if path.exists() and not _is_empty_folder(path)]

@@ -51,6 +51,7 @@ def _prepare(purpose: str) -> None:
 @click.option("--seconds", type=Range(0, min_open=True), help="Stop after this many seconds of training.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Decides every random draw of the run.")
 @click.option("--run-dir", type=FOLDER, help="Store the run here instead of in runs/RUN_ID.")
+@click.option("--from", "origin", metavar="RUN|POLICYFILE", help="Begin with what this run, or policy, has learnt.")
 @click.option("--resume", "resume_run", metavar="RUN", help="Go on with a run from its last checkpoint.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines; the last is a summary.")
 @click.option(
@@ -63,6 +64,7 @@ def up(
     seconds: float | None,
     seed: int | None,
     run_dir: Path | None,
+    origin: str | None,
     resume_run: str | None,
     as_json: bool,
     kill_every: float | None,
@@ -76,17 +78,17 @@ def up(
     _prepare("rattle up")
     from rattle.launch.up import resume
     from rattle.launch.up import up as start
-    from rattle.trainer.settings_sources import load_settings
+    from rattle.trainer.first_policy import load_settings_from
 
     if resume_run is not None:
-        if experiment or run_dir or overrides or seed is not None:
+        if experiment or run_dir or origin or overrides or seed is not None:
             raise click.UsageError(
                 "--resume goes on with the run's own settings: only --steps, --seconds, --kill-every and --json fit"
             )
         resume(resume_run, steps, seconds, kill_every=kill_every, as_json=as_json)
         return
     flags = {"train.steps": steps, "train.seconds": seconds, "seed": seed}
-    settings = load_settings(experiment, overrides, os.environ, flags=flags)
+    settings = load_settings_from(origin, experiment, overrides, os.environ, flags)
     start(settings, run_dir, kill_every=kill_every, as_json=as_json)
 
 

@@ -17,6 +17,7 @@ from rattle.cli.options import EXPERIMENT, FILE, FOLDER, Range
 @click.option("--seconds", type=Range(0, min_open=True), help="Stop after this many seconds of training.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Decides every random draw of the run.")
 @click.option("--run-dir", type=FOLDER, help="Store the run here instead of in runs/RUN_ID.")
+@click.option("--from", "origin", metavar="RUN|POLICYFILE", help="Begin with what this run, or policy, has learnt.")
 @click.option("--resume", "resume_run", metavar="RUN", help="Go on with a run from its last checkpoint.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines; the last is a summary.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
@@ -26,6 +27,7 @@ def train(
     seconds: float | None,
     seed: int | None,
     run_dir: Path | None,
+    origin: str | None,
     resume_run: str | None,
     as_json: bool,
     overrides: tuple[str, ...],
@@ -38,17 +40,17 @@ def train(
     from rattle.analytics.extras import require
     from rattle.output import claim_stdout
     from rattle.trainer.display import choose_display
+    from rattle.trainer.first_policy import load_settings_from
     from rattle.trainer.served import with_served_environment
-    from rattle.trainer.settings_sources import load_settings
 
     if as_json:
         claim_stdout()
-    if resume_run is not None and (experiment or run_dir or overrides or seed is not None):
+    if resume_run is not None and (experiment or run_dir or origin or overrides or seed is not None):
         raise click.UsageError("--resume goes on with the run's own settings: only --steps, --seconds and --json fit")
     settings = None
     if resume_run is None:
         flags = {"train.steps": steps, "train.seconds": seconds, "seed": seed}
-        settings = with_served_environment(load_settings(experiment, overrides, os.environ, flags=flags))
+        settings = with_served_environment(load_settings_from(origin, experiment, overrides, os.environ, flags))
     # Importing PyTorch takes seconds: what is wrong with the settings, or their server, has been said before.
     for module in ("torch", "pyarrow"):
         require(module, "train", "training")

@@ -76,6 +76,14 @@ class Learner:
         """Return copies of the weights by name."""
         return {name: _as_array(tensor) for name, tensor in self._network.state_dict().items()}
 
+    def begin_with(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        """Take weights by name in place of those that were drawn; raises LearningError when they do not fit."""
+        try:
+            check_parameters(self.spec, weights)
+        except PolicyError as error:
+            raise LearningError(f"the weights do not fit this policy: {error}") from None
+        self._network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()})
+
     def update(self, rollout: Rollout) -> UpdateMetrics:
         """Improve the policy and raise its version.
 

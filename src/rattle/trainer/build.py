@@ -13,7 +13,7 @@ from rattle.envs.vector import EnvironmentSpec
 from rattle.learning.learner import Learner
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.file import Policy
-from rattle.policies.spec import PolicySpec, observation_input
+from rattle.policies.spec import PolicySpec
 from rattle.trainer.collector import Actor, Collector, Group
 from rattle.trainer.settings import ExperimentSettings
 from rattle.trainer.worlds import build_worlds
@@ -32,17 +32,6 @@ def build_collector(settings: ExperimentSettings) -> Collector:
     made = [Group(build_worlds(settings, last - first, first), first) for first, last in pairwise(firsts)]
     shares = [Actor(made[number : number + turns]) for number in range(0, parts, turns)]
     return Collector(shares, algorithm.rollout_ticks, complete_episodes=algorithm.complete_episodes)
-
-
-def policy_spec(settings: ExperimentSettings, environment: EnvironmentSpec) -> PolicySpec:
-    """Return the spec of the policy that an experiment trains."""
-    return PolicySpec(
-        observation=observation_input(environment.observation_space),
-        num_actions=environment.num_actions,
-        hidden_sizes=settings.policy.hidden_sizes,
-        activation=settings.policy.activation,
-        value_head=settings.algorithm.needs_value,
-    )
 
 
 def build_learner(settings: ExperimentSettings, spec: PolicySpec) -> Learner:

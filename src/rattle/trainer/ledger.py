@@ -18,18 +18,20 @@ from rattle.envs.vector import EnvironmentSpec
 from rattle.learning.learner import UpdateMetrics
 from rattle.policies.file import dump_policy
 from rattle.trainer.best_policy import BestPolicy
-from rattle.trainer.build import as_policy, build_learner, policy_spec
+from rattle.trainer.build import as_policy, build_learner
 from rattle.trainer.checkpoint import Checkpoint, join_parts
 from rattle.trainer.clock import Clock
 from rattle.trainer.collector import RolloutBuffer
 from rattle.trainer.episode_numbers import EpisodeNumbers
 from rattle.trainer.episodes import EpisodeTracker, FinishedEpisodes, episode_rows
 from rattle.trainer.errors import TrainerError
+from rattle.trainer.first_policy import read_first_policy
 from rattle.trainer.progress import Status, Summary
 from rattle.trainer.recorder import MOST_TICKS, Recorder
 from rattle.trainer.run_tables import NOTHING, RunTables, now, run_row, write_run_row
 from rattle.trainer.settings import ExperimentSettings
 from rattle.trainer.storing import CheckpointStore, Snapshot
+from rattle.trainer.worlds import policy_spec
 
 Arrays = Mapping[str, Mapping[str, NDArray[Any]]]  # of a checkpoint, by part and name
 CallersPart = tuple[Arrays, Mapping[str, Any]]  # of a checkpoint: arrays and plain numbers
@@ -91,6 +93,8 @@ class RunLedger:
         self.environment = environment
         self.counters = Counters()
         self.learner = build_learner(settings, policy_spec(settings, environment))
+        if directory.first_policy.exists():
+            self.learner.begin_with(read_first_policy(directory.first_policy, self.learner.spec).parameters)
         self.tables = RunTables(directory, run_id, settings.experiment, tensorboard=settings.log.tensorboard)
         self._best = BestPolicy(self.learner.parameters())
         self._store = CheckpointStore(directory, settings, run_id)

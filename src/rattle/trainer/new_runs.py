@@ -18,11 +18,12 @@ from rattle.envs.philox import derive_seed
 from rattle.envs.vector import VectorWorlds
 from rattle.text import one_line
 from rattle.trainer.errors import TrainerError
+from rattle.trainer.first_policy import first_policy_file, read_first_policy
 from rattle.trainer.progress import Summary
 from rattle.trainer.run_tables import dump_run_row, now, run_row
 from rattle.trainer.settings import ExperimentSettings
 from rattle.trainer.settings_sources import to_yaml
-from rattle.trainer.worlds import build_worlds
+from rattle.trainer.worlds import build_worlds, policy_spec
 
 #: Ticks that an environment is played before its run begins, so that its mistakes leave no run behind.
 _TICKS_TRIED = 32
@@ -64,6 +65,8 @@ def _try_out(settings: ExperimentSettings) -> None:
     Warns of one that does not repeat itself: a resume cannot play its episodes again to where they were.
     """
     with closing(build_worlds(settings, 1, 0)) as worlds:
+        if settings.policy.weights is not None:
+            read_first_policy(Path(settings.policy.weights), policy_spec(settings, worlds.spec))
         if settings.env.url is not None:
             return
         first = _played(worlds, settings.seed)
@@ -119,4 +122,6 @@ def store_beginning(directory: RunDirectory, run_id: str, settings: ExperimentSe
     check_unused(directory)
     nothing = Summary.of_nothing_yet(run_id, str(directory.path))
     row = dump_run_row(run_row(settings, nothing, now()))
-    write_together({directory.run: row, directory.config: to_yaml(settings).encode()})
+    first = first_policy_file(settings)
+    policies = {} if first is None else {directory.first_policy: first}
+    write_together({**policies, directory.run: row, directory.config: to_yaml(settings).encode()})

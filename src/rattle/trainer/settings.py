@@ -197,6 +197,9 @@ class PolicySection(StrictSettings):
         (64, 64), max_length=16, description="Widths of the hidden layers."
     )
     activation: Activation = Field("relu", description="relu or tanh.")
+    weights: str | None = Field(
+        None, description="A policy file of this network, with whose weights a run begins; null: they are drawn."
+    )
 
 
 class TrainSection(StrictSettings):

@@ -45,9 +45,8 @@ class CheckpointStore:
         self._settings = settings
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._storing: Future[None] | None = None
-        self.on_idle: Callable[[], object] = lambda: (
-            None
-        )  # called by the thread when it has stored something, or failed
+        #: Called by the thread when it has stored something, or failed.
+        self.on_idle: Callable[[], object] = lambda: None
         self.stored = Summary.of_nothing_yet(run_id, str(directory.path))  # what the newest stored checkpoint holds
         self.seconds = 0.0  # from the beginning of the last checkpoint until the disk had it
         self.cost = 0.0  # of these, seconds that the processor worked for it

@@ -1,4 +1,4 @@
-"""The worlds of an experiment, in this process or in a server; without the packages that learn."""
+"""The worlds of an experiment, here or in a server, and the spec of its policy; without the packages that learn."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import threading
 
 from rattle.envs.philox import derive_seed
 from rattle.envs.registry import make_worlds
-from rattle.envs.vector import VectorWorlds
+from rattle.envs.vector import EnvironmentSpec, VectorWorlds
+from rattle.policies.spec import PolicySpec, observation_input
 from rattle.trainer.served import serve_worlds
 from rattle.trainer.settings import ExperimentSettings
 
@@ -33,3 +34,14 @@ def settings_of_policy(settings: ExperimentSettings, policy_id: str) -> Experime
     if policy_id == "main":
         return settings
     return settings.model_copy(update={"seed": derive_seed(settings.seed, "policy", policy_id) >> 1})
+
+
+def policy_spec(settings: ExperimentSettings, environment: EnvironmentSpec) -> PolicySpec:
+    """Return the spec of the policy that an experiment trains."""
+    return PolicySpec(
+        observation=observation_input(environment.observation_space),
+        num_actions=environment.num_actions,
+        hidden_sizes=settings.policy.hidden_sizes,
+        activation=settings.policy.activation,
+        value_head=settings.algorithm.needs_value,
+    )

@@ -22,8 +22,8 @@ from rattle.services.training.rollouts import (
 )
 from rattle.services.utils.protos import training_pb2
 from rattle.services.utils.tensors import DTYPES, to_message
-from rattle.trainer.build import as_policy, build_learner, policy_spec
-from rattle.trainer.worlds import build_worlds
+from rattle.trainer.build import as_policy, build_learner
+from rattle.trainer.worlds import build_worlds, policy_spec
 from rattle.wire.problems import RequestError
 from tests.services.training.playing import Player, array
 from tests.trainer.conftest import small_settings

@@ -1,0 +1,93 @@
+"""New runs that begin with what another has learnt."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rattle.analytics.run_directory import RunDirectory
+from rattle.policies.file import load_policy
+from rattle.trainer.errors import TrainerError
+from rattle.trainer.first_policy import load_settings_from
+from rattle.trainer.runs import resume, train
+from rattle.trainer.settings import ExperimentSettings
+from tests.trainer.conftest import Silence, last_json, rattle, small_settings
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    directory = tmp_path_factory.mktemp("learnt") / "run"
+    train(small_settings("policy.activation=tanh", "env.vision_radius=3", "train.steps=1536"), directory, Silence())
+    return RunDirectory(directory)
+
+
+def settings_from(origin: Path, *overrides: str) -> ExperimentSettings:
+    return load_settings_from(str(origin), None, ["seed=5", *overrides], {}, {})
+
+
+def test_a_run_begins_with_the_weights_and_the_network_of_another(tmp_path: Path, learnt: RunDirectory) -> None:
+    settings = settings_from(learnt.path)
+    assert (settings.policy.activation, settings.env.own_settings["vision_radius"]) == ("tanh", 3)
+    summary = train(settings, tmp_path / "run", Silence())
+    run = RunDirectory(tmp_path / "run")
+    assert run.first_policy.read_bytes() == learnt.policy.read_bytes()
+    assert summary.policy_version == summary.updates == 4
+    before, after = (load_policy(path.read_bytes()) for path in (learnt.policy, run.policy))
+    furthest = max(np.abs(after.parameters[name] - array).max() for name, array in before.parameters.items())
+    assert 0 < furthest < 4 * 1.1 * settings.algorithm.learning_rate  # four steps of Adam
+
+
+def test_the_run_stays_what_it_is_when_the_origin_is_gone(tmp_path: Path, learnt: RunDirectory) -> None:
+    shutil.copytree(learnt.path, tmp_path / "origin")
+    whole = train(settings_from(tmp_path / "origin"), tmp_path / "whole", Silence())
+    train(settings_from(tmp_path / "origin", "train.steps=768"), tmp_path / "pieces", Silence())
+    shutil.rmtree(tmp_path / "origin")
+    assert resume(str(tmp_path / "pieces"), 1536, None, Silence()).policy_sha256 == whole.policy_sha256
+
+
+def test_a_policy_file_by_itself_names_its_environment(tmp_path: Path, learnt: RunDirectory) -> None:
+    lone = tmp_path / "a policy: lone.safetensors"
+    lone.write_bytes(learnt.policy.read_bytes())
+    settings = settings_from(lone)
+    assert (settings.env.id, settings.env.own_settings["vision_radius"]) == ("snake", 3)
+    assert settings.policy.weights == str(lone)
+    assert settings.train.steps == 40_000_000  # of no experiment
+
+
+def test_services_begin_with_it_too(tmp_path: Path, learnt: RunDirectory) -> None:
+    own = ["--from", learnt.path, "--steps", "768", "--json"]
+    here = rattle("train", *own, "--run-dir", "here", cwd=tmp_path)
+    there = rattle("up", *own, "--run-dir", "there", cwd=tmp_path)
+    assert here.returncode == there.returncode == 0, here.stderr + there.stderr
+    assert last_json(here.stdout)["policy_sha256"] == last_json(there.stdout)["policy_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["policy.hidden_sizes=[8]"], r"does not fit: it has hidden_sizes \[16\], the experiment \[8\]"),
+        (["env.vision_radius=2"], "does not fit: it has observation"),
+        (["env={id: 'gym:CartPole-v1'}"], "does not fit: it has observation .*; num_actions 3, the experiment 2"),
+        (["policy.weights=nothing.safetensors"], "cannot read nothing.safetensors: No such file"),
+    ],
+)
+def test_what_does_not_fit_leaves_no_run(
+    tmp_path: Path, learnt: RunDirectory, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(TrainerError, match=message) as wrong:
+        train(settings_from(learnt.path, *overrides), tmp_path / "run", Silence())
+    assert "\n" not in str(wrong.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_damaged_files_and_resumes_are_refused(tmp_path: Path, learnt: RunDirectory) -> None:
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(learnt.policy.read_bytes()[:-8])
+    with pytest.raises(TrainerError, match=r"damaged\.safetensors"):
+        settings_from(damaged)
+    both = rattle("train", "--from", learnt.path, "--resume", learnt.path, cwd=tmp_path)
+    assert both.returncode == 2
+    assert "--resume goes on with the run's own settings" in both.stderr
