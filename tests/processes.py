@@ -9,7 +9,7 @@ from signal import SIGKILL, Signals
 from types import TracebackType
 from typing import Any, Self
 
-from tests.template import RattleProcess
+from tests.template import RattleProcess, start
 from tests.trainer.conftest import RATTLE
 
 
@@ -45,7 +45,7 @@ class ServiceProcess:
             command = [*self._prefix, *RATTLE, *arguments]
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         else:
-            self._process = RattleProcess(*arguments, stdout=subprocess.PIPE)
+            self._process = start(*arguments, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         self.hello = json.loads(self._process.stdout.readline())
         address = str(self.hello.get("url") or self.hello["address"])

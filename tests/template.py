@@ -47,6 +47,7 @@ class _Template:
     """The template of this process, started when it is first needed."""
 
     def __init__(self) -> None:
+        self.early = _early(os.environ)
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [sys.executable, "-m", __name__, str(theirs.fileno())]
         self._process = subprocess.Popen(command, cwd=Path(__file__).parents[1], pass_fds=[theirs.fileno()])
@@ -77,6 +78,13 @@ def template() -> _Template:
         return _template
 
 
+def start(*arguments: str, stdout: int | None = None) -> RattleProcess | subprocess.Popen[str]:
+    """Start a command: as a fork, or really where variables that are read early are not the template's."""
+    if _early(os.environ) == template().early:
+        return RattleProcess(*arguments, stdout=stdout)
+    return subprocess.Popen([sys.executable, "-m", "rattle.cli", *arguments], stdout=stdout, text=True)
+
+
 class RattleProcess:
     """A running `rattle` command, with the methods of `subprocess.Popen` that tests use; its streams are text."""
 
@@ -89,7 +97,7 @@ class RattleProcess:
         stderr: int | None = None,
     ) -> None:
         environment = dict(os.environ if env is None else env)
-        assert _early(environment) == _early(os.environ), "a fork cannot have these variables: start a real process"
+        assert _early(environment) == template().early, "a fork cannot have these variables: start a real process"
         self.args = ["rattle", *arguments]
         self.returncode: int | None = None
         self._ends, status = os.pipe()
@@ -182,7 +190,7 @@ def run(
     *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, as `subprocess.run` does; kills it when that takes too long."""
-    if env is not None and _early(env) != _early(os.environ):
+    if _early(os.environ if env is None else env) != template().early:
         command = [sys.executable, "-m", "rattle.cli", *arguments]
         return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False)
     process = RattleProcess(*arguments, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -73,8 +73,8 @@ class FakeTraining(training_pb2_grpc.TrainingServicer):
         over = now.env_steps == self._settings.train.steps
         over = over or (self._settings.train.seconds is not None and now.seconds >= self._settings.train.seconds)
         kind: Status = "finished" if over else "failed" if self._fails and now.env_steps > 50_000 else "running"
+        self.store(kind)  # also while it goes on: it may be killed
         if kind != "running":
-            self.store(kind)
             self._ended.set()
         for name in self._settings.training.policies:
             policy = status.policies.add(policy_id=name, status=kind, env_steps=now.env_steps, policy_age=0.5)

@@ -21,6 +21,7 @@ from rattle.launch.verify_report import Report
 from rattle.launch.verify_view import QuietView, Reporter
 from rattle.trainer.settings_sources import check_settings, load_settings
 from tests.launch.test_processes import PATIENCE, wait_for_end
+from tests.launch.test_up import ended
 
 COMMAND = [sys.executable, str(Path(__file__).with_name("up_with_fakes.py")), "verify-determinism"]
 FEW = ("--ticks", "200")
@@ -47,7 +48,7 @@ def begin(*arguments: str | Path, cwd: Path, **ways: list[str]) -> subprocess.Po
 
 def run(*arguments: str | Path, cwd: Path, **ways: list[str]) -> tuple[int, str, str]:
     process = begin(*arguments, cwd=cwd, **ways)
-    out, err = process.communicate(timeout=120)
+    out, err = ended(process)
     assert "Traceback" not in out + err
     return process.returncode, out, err
 
