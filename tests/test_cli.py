@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -243,7 +244,48 @@ def test_ctrl_c_while_a_command_starts_ends_it_quietly(monkeypatch: pytest.Monke
     def pressed(*_: object, **__: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("rattle.trainer.settings_sources.load_settings", pressed)
+    for module in ("settings_sources", "first_policy"):
+        monkeypatch.setattr(f"rattle.trainer.{module}.load_settings", pressed)
     monkeypatch.setattr("rattle.output.claim_stdout", lambda: None)
     ended = CliRunner().invoke(main, [command])
     assert (ended.exit_code, ended.output) == (130, "")
+
+
+@pytest.mark.parametrize("command", [["runs"], ["--help"], ["query", "SELECT 1"]])
+@pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", ">&- 2>&- <&-"])
+def test_closed_standard_streams_are_no_traceback(tmp_path: Path, command: list[str], closed: str) -> None:
+    shell = ["bash", "-c", f'"$@" {closed}', "bash", sys.executable, "-m", "rattle", *command]
+    done = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr + done.stdout
+    assert done.returncode in (0, 1)
+
+
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments", [["eval", LONG], ["train", LONG], ["train", "--run-dir", LONG], ["export", LONG, "--onnx", "x.onnx"]]
+)
+def test_names_that_no_file_can_have_are_one_line(run: Path, arguments: list[str]) -> None:
+    done = rattle(*arguments, cwd=run)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("Error: ")
+
+
+def test_a_run_whose_row_cannot_be_read_does_not_hide_the_others(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "runs", tmp_path / "runs")
+    (tmp_path / "runs" / "odd" / "run.json").mkdir(parents=True)
+    (tmp_path / "runs" / "odd" / "config.yaml").touch()
+    done = rattle("runs", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "odd" in done.stdout
+    assert len(done.stdout.splitlines()) >= 3
+
+
+def test_too_few_files_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+    shell = ["bash", "-c", 'ulimit -n 12; exec "$@"', "bash", sys.executable, "-m", "rattle", "env", "--port", "0"]
+    done = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "standard output" not in done.stderr
+    assert "Too many open files" in done.stderr

@@ -319,6 +319,9 @@ def test_what_is_no_text_and_no_known_file_is_explained(run: RunDirectory, tmp_p
         query("SELECT number FROM numbers(300) FORMAT Parquet", [run])
     with pytest.raises(AnalyticsError, match=r"cannot write .*answer\.xls: the name of an answer ends in \.csv"):
         save("SELECT 1", [run], tmp_path / "answer.xls")
+    with pytest.raises(AnalyticsError, match="leave FORMAT out"):
+        save("SELECT 1 AS a format CSV ;", [run], tmp_path / "answer.parquet")
+    save("SELECT 'FORMAT CSV' AS a", [run], tmp_path / "answer.csv")
     with pytest.raises(AnalyticsError, match="not UTF-8"):
         query("SELECT '\udcfc'", [run])
 

@@ -79,6 +79,12 @@ def test_a_resume_goes_back_to_what_the_checkpoint_knew(run: RunDirectory) -> No
     writer.add(steps_columns(run, 5))
     assert writer.flush() == 2
     assert len(read(folder / "w-000001.parquet")) == 5
+    writer.discard_after(1, keep=True)
+    writer.add(steps_columns(run, 3))
+    writer.flush()
+    writer.discard_after(1, keep=True)
+    put_aside = {path.name: len(read(path)) for path in folder.glob("*.cut*")}
+    assert put_aside == {"w-000001.parquet.cut": 5, "w-000001.parquet.cut.2": 3}
 
 
 @pytest.mark.parametrize(

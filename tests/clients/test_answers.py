@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rattle.clients.answers import SlotArrays, WrongAnswer
+from rattle.clients.answers import SlotArrays
+from rattle.envs.errors import EnvironmentFailed
 from rattle.envs.vector import EnvironmentSpec, FloatSpace
 from rattle.wire.arrays import pack
 from rattle.wire.vector import Ended, StepAnswer
@@ -52,5 +53,5 @@ def test_numbers_that_are_not_finite_are_named_with_step_world_and_agent(
     arrays = SlotArrays(SPEC, 2)
     arrays.first_world = 40
     arrays.advance(step())
-    with pytest.raises(WrongAnswer, match=f": {name} of step 17 is not finite for world 41, agent {agent}. 'rattle"):
+    with pytest.raises(EnvironmentFailed, match=f"world 41, agent {agent}: {name} of step 17 is not finite"):
         arrays.advance(step(**{field: odd(shape, where, number)}))

@@ -43,6 +43,15 @@ def test_the_list_is_plain_and_unbroken_when_piped() -> None:
     assert lines[-1] == "http://x: 1 passed, 1 failed, 1 skipped of 3 checks in 1.2 s"
 
 
+def test_what_a_server_sent_does_not_steer_the_terminal() -> None:
+    stream = io.StringIO()
+    sent = "\x1b]0;pwned\x07 \x9b31m"
+    failed = Result("agent.a.c", "A is c", "fail", f"A is {sent}", "1", sent, [f"GET /  ->  {sent}"])
+    print_result(Console(file=stream, width=80, highlight=False, emoji=False, markup=False), failed)
+    assert not {"\x1b", "\x07", "\x9b"} & set(stream.getvalue())
+    assert stream.getvalue().count("pwned") == 3
+
+
 def test_json_has_every_field() -> None:
     report = json.loads(as_json("http://x", RESULTS, 1.25))
     assert report["summary"] == {"pass": 1, "fail": 1, "skip": 1}

@@ -130,12 +130,14 @@ from gymnasium.spaces import Box, Discrete
 class Loud(gymnasium.Env):
     observation_space, action_space = Box(-1, 1, (1,), np.float32), Discrete(2)
 
-    def __init__(self, draws=False, counts=False):
-        self.draws, self.counts, self.resets = draws, counts, 0
+    def __init__(self, draws=False, counts=False, reseeds=False):
+        self.draws, self.counts, self.reseeds, self.resets = draws, counts, reseeds, 0
         print("made")
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
+        if self.reseeds:
+            np.random.seed(seed % 2**32)
         print("reset")
         ctypes.CDLL(None).puts(b"from C")
         ctypes.CDLL(None).fflush(None)
@@ -145,7 +147,8 @@ class Loud(gymnasium.Env):
 
     def step(self, action):
         self.ticks += 1
-        return np.zeros(1, np.float32), 1.0, self.ticks >= 10, False, {}
+        seen = np.full(1, np.random.rand() if self.reseeds else 0, np.float32)
+        return seen, 1.0, self.ticks >= 10, False, {}
 
 gymnasium.register("Loud-v0", Loud)
 """
@@ -170,7 +173,7 @@ def test_what_environments_print_is_not_among_json_lines(tmp_path: Path) -> None
     assert json.loads(evaluated.stdout)["mean_length"] == 10
 
 
-@pytest.mark.parametrize("way", ["draws", "counts"])
+@pytest.mark.parametrize("way", ["draws", "counts", "reseeds"])
 def test_an_environment_that_does_not_repeat_itself_is_told_at_once(tmp_path: Path, way: str) -> None:
     _, err = loud(tmp_path, "--json", "--set", f"env.{way}=true")
     warnings = [line for line in err.splitlines() if "does not repeat itself" in line]
@@ -219,3 +222,49 @@ def test_a_resume_with_another_number_of_actors_names_the_setting(tmp_path: Path
     resumed = rattle("train", "--resume", "run", "--steps", 900, cwd=tmp_path)
     assert resumed.returncode == 1
     assert "stored in 2 parts, and train.actors=3 makes 3 of them: put train.actors back" in resumed.stderr
+
+
+SPACELESS = """
+import gymnasium, numpy as np
+from gymnasium.spaces import Box, Discrete
+
+class Plain(gymnasium.Env):
+    observation_space, action_space = Box(-1, 1, (1,), np.float32), Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 1.0, self.np_random.random() < 0.1, False, {}
+
+class Empty(Plain):
+    observation_space = Box(-1, 1, (0,), np.float32)
+
+class Sightless(gymnasium.Env):
+    pass
+
+class Clinging(Plain):
+    def close(self):
+        raise RuntimeError("the door is stuck")
+
+for each in (Empty, Sightless, Clinging):
+    gymnasium.register(f"{each.__name__}-v0", each)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "said"),
+    [
+        ("Empty", 1, "an observation must hold at least one number"),
+        ("Sightless", 1, "observes None, not a one-dimensional Box"),
+        ("Clinging", 0, "'gym:odd:Clinging-v0': close raised RuntimeError: the door is stuck"),
+    ],
+)
+def test_spaces_and_ends_of_environments_are_one_line(tmp_path: Path, name: str, status: int, said: str) -> None:
+    (tmp_path / "odd.py").write_text(SPACELESS)
+    own = ["--set", f"env.id=gym:odd:{name}-v0", "--set", "env.worlds=2", "--set", "policy.hidden_sizes=[4]"]
+    trained = rattle("train", *own, "--steps", 64, "--run-dir", "run", cwd=tmp_path)
+    assert (trained.returncode, "Traceback" in trained.stderr) == (status, False)
+    assert said in trained.stderr
+    assert (tmp_path / "run").exists() == (status == 0)

@@ -178,6 +178,15 @@ def test_what_has_no_value_is_not_said(tmp_path: Path) -> None:
     assert load_settings(file, [], {"RATTLE_TRAIN__STEPS": "", "RATTLE_SEED": " "}) == load_settings(None, ["seed=3"])
 
 
+def test_merge_keys_bring_what_a_mapping_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("env: {<<: {width: 9, height: 9}, height: 8}\n")
+    assert {name: load_settings(path).env.own_settings[name] for name in ("width", "height")} == {
+        "width": 9,
+        "height": 8,
+    }
+
+
 def test_a_key_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("train: {steps: 5}\nseed: 1\ntrain: {seconds: 5}\n")

@@ -44,6 +44,8 @@ FILE_FORMATS: Final[Mapping[str, str]] = MappingProxyType(
 )
 #: Types whose values CSV has no way to write: they become JSON.
 _COMPOSITE: Final = re.compile(r"^(?:Nullable\()?(?:Map|Array|Tuple|Nested|JSON|Object|Variant|Dynamic)\b")
+#: A statement that names the format of its answer.
+_WITH_FORMAT: Final = re.compile(r"\bFORMAT\s+\w+\s*;?\s*$", re.IGNORECASE)
 _SETTINGS: Final = {
     "date_time_input_format": "'best_effort'",  # reads ISO 8601
     "session_timezone": "'UTC'",
@@ -85,6 +87,8 @@ def save(sql: str, runs: Sequence[RunDirectory], path: Path, warn: Warn | None =
     """
     if path.suffix.lower() not in FILE_FORMATS:
         raise AnalyticsError(f"cannot write {path}: the name of an answer ends in {', '.join(FILE_FORMATS)}")
+    if _WITH_FORMAT.search(sql):
+        raise AnalyticsError(f"leave FORMAT out of the query: {path.name} says by its ending what is written")
     write_atomically(path, _answer(sql, runs, FILE_FORMATS[path.suffix.lower()], warn))
 
 

@@ -37,7 +37,7 @@ def row(run: RunDirectory) -> dict[str, Any]:
         known: Any = msgspec.json.decode(run.run.read_bytes(), type=_Row)
     except FileNotFoundError:
         known = _Row(status=RUNNING)
-    except (msgspec.DecodeError, UnicodeDecodeError, PermissionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, OSError):
         known = _Row(status=DAMAGED)
     found: dict[str, Any] = msgspec.structs.asdict(known)
     if found["config"] is None:  # a run.json of an earlier version

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count as counting
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -109,7 +110,7 @@ class StepsWriter:
         with storing(self._folder):
             for number in self._numbers():
                 if number >= count and keep:
-                    self._path(number).replace(f"{self._path(number)}.cut")
+                    self._path(number).replace(_unused(Path(f"{self._path(number)}.cut")))
                 elif number >= count:
                     self._path(number).unlink()
             for unfinished in self._folder.glob(f".*.{self._writer}-*.parquet"):
@@ -154,3 +155,9 @@ def _arrow(parts: Sequence[NDArray[Any]]) -> pyarrow.Array:
     lengths = np.concatenate([np.full(len(part), part.shape[1], np.int32) for part in parts])
     offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
     return pyarrow.ListArray.from_arrays(offsets, np.concatenate([part.ravel() for part in parts]))
+
+
+def _unused(path: Path) -> Path:
+    """Return a path, with a number at its end where it is taken."""
+    numbered = (path.with_name(f"{path.name}.{number}") for number in counting(2))
+    return path if not path.exists() else next(other for other in numbered if not other.exists())

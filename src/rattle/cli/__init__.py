@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -15,21 +16,23 @@ from rattle.cli.learning import evaluate, export, train
 from rattle.cli.leash import LastWords, hold
 from rattle.cli.services import check_env, env_service, inference_service, mock_env, sync_service, training_service
 from rattle.errors import RattleError
+from rattle.text import one_line
+
+#: How a standard output says that it takes no more.
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EBADF)
 
 
 class _Group(click.Group):
     """Prints errors that a user can mend as one line, without a traceback, and exits with 1."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Run the command; a standard output that takes no more, as on a full disk, is an error like others."""
+        """Run the command; what the system refuses, such as to write to a full disk, is an error like others."""
+        _open_standard_streams()
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names need not be UTF-8
         try:
             return super().main(*args, **extra)
         except OSError as error:
-            if error.filename is not None:
-                raise
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer would fail once more
-            click.echo(f"Error: cannot write to standard output: {error.strerror or error}", err=True)
+            click.echo(f"Error: {_refused(error)}", err=True)
             sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -39,6 +42,28 @@ class _Group(click.Group):
             raise LastWords(error, is_held=ctx.params["leash"]) from error
         except KeyboardInterrupt:  # while a command starts; what has begun ends in its own way
             ctx.exit(128 + signal.SIGINT)
+
+
+def _open_standard_streams() -> None:
+    """Have closed ones lead nowhere: files and sockets that are opened later would take their places."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            if os.open(os.devnull, os.O_RDWR) != descriptor:
+                raise RuntimeError(f"standard stream {name} is closed, and its place is taken")
+            setattr(sys, name, os.fdopen(descriptor, "w" if descriptor else "r", closefd=False))
+
+
+def _refused(error: OSError) -> str:
+    """Return in one line what the system has refused."""
+    reason = error.strerror or str(error)
+    if error.filename is not None:
+        return f"{one_line(os.fsdecode(error.filename), 200)}: {reason}"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{reason}: raise the limit with ulimit -n"
+    if error.errno not in _OF_WRITING:
+        return reason
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer would fail once more
+    return f"cannot write to standard output: {reason}"
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from rattle.cli.options import EXPERIMENT, FOLDER, Range
+from rattle.output import claim_stdout
 
 
 class _Interval(Range):
@@ -80,6 +81,8 @@ def up(
     from rattle.launch.up import up as start
     from rattle.trainer.first_policy import load_settings_from
 
+    if as_json:
+        claim_stdout()
     if resume_run is not None:
         if experiment or run_dir or origin or overrides or seed is not None:
             raise click.UsageError(
@@ -129,6 +132,8 @@ def verify_determinism(
         from rattle.launch.verify import Trial, verify
         from rattle.launch.verify_view import Reporter
 
+        if as_json:
+            claim_stdout()
         counts = inference or ()
         trial = Trial(runs or max(2, len(counts)), ticks, loss, delay, counts)
         status = verify(experiment, overrides, os.environ, trial, keep, Reporter(as_json=as_json))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.clients.errors import ClientError
+from rattle.envs.errors import EnvironmentFailed
 from rattle.envs.vector import CodeSpace, EnvironmentSpec
 from rattle.wire import encoding
 from rattle.wire.arrays import NAMES, Array, unpack
@@ -143,7 +144,7 @@ class SlotArrays:
     def _check_finite(
         self, numbers: NDArray[Any], field: str, step: int, slots: NDArray[np.int32] | None = None
     ) -> None:
-        """Raise WrongAnswer that names the world and the agent of the first number that is not finite.
+        """Raise EnvironmentFailed that names the world and the agent of the first number that is not finite.
 
         `slots` are those of the rows, None where every slot has one.
         """
@@ -153,7 +154,10 @@ class SlotArrays:
         row = int(np.argwhere(~finite)[0][0])
         world, agent = divmod(row if slots is None else int(slots[row]), self.spec.agents_per_world)
         whose = f", agent {agent}" if self.spec.agents_per_world > 1 else ""
-        _wrong(f"{field} of step {step} is not finite for world {self.first_world + world}{whose}")
+        raise EnvironmentFailed(
+            f"'{self.spec.id}', world {self.first_world + world}{whose}: {field} of step {step} is not finite, or too "
+            "large for float32"
+        )
 
 
 def read_metrics(arrays: Mapping[str, Array], like: Mapping[str, NDArray[np.int32]]) -> dict[str, NDArray[np.int32]]:

@@ -25,12 +25,12 @@ def print_result(console: Console, result: Result) -> None:
     console.print(Text.assemble((word, _STYLES[result.result]), f"  {result.id}  ", (said, "dim")), soft_wrap=True)
     if said == result.sentence:
         return
-    console.print(Text(f"      {result.sentence}"), soft_wrap=True)
+    console.print(Text(f"      {_printable(result.sentence)}"), soft_wrap=True)
     shown = (("expected: ", result.expected), ("got:      ", result.got))
     lines = [name + text for name, text in shown if text is not None]
     lines += [f"sent:     {exchange}" for exchange in result.evidence]
     for extra in lines:
-        console.print(Text(f"      {extra}", style="dim"), soft_wrap=True)
+        console.print(Text(f"      {_printable(extra)}", style="dim"), soft_wrap=True)
 
 
 def print_absent(console: Console, face: str, reason: str, results: Sequence[Result]) -> None:
@@ -95,3 +95,8 @@ def listing(checks: Sequence[Check]) -> str:
 
 def _clean(text: str) -> str:
     return text.translate(_NOT_XML)
+
+
+def _printable(text: str) -> str:
+    """Return what a server sent as a terminal may get it."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -86,6 +87,20 @@ def cannot_make(environment: str, settings: Mapping[str, Any], error: BaseExcept
         return EnvError(f"'{environment}' needs a package that is not installed: {_said(error)}")
     given = ", ".join(f"{key}={value!r}" for key, value in settings.items()) or "its defaults"
     return EnvError(f"'{environment}' cannot be made with {given}: {_said(error)}")
+
+
+def cannot_describe(environment: str, error: BaseException) -> EnvError:
+    """Return what to say about one of FOREIGN_ERRORS that came when an environment was asked for agents and spaces."""
+    return EnvError(f"'{environment}' cannot say what its agents observe and do: {_what(error)}")
+
+
+def close_all(environment: str, envs: Iterable[Any]) -> None:
+    """Close environments; one that cannot is said to, and harms nothing: it has been played."""
+    for env in envs:
+        try:
+            env.close()
+        except FOREIGN_ERRORS as error:
+            warnings.warn(f"'{environment}': close raised {_what(error)}", stacklevel=2)
 
 
 def failed(environment: str, world: int, doing: str, error: BaseException) -> EnvError:

@@ -19,6 +19,7 @@ from rattle.envs.foreign import (
     as_row,
     cannot_make,
     check_harmless,
+    close_all,
     current_folder_last,
     failed,
     observed,
@@ -105,8 +106,7 @@ class GymnasiumWorlds(LoggedWorlds):
 
     def close(self) -> None:
         """Close every environment."""
-        for env in self._envs:
-            env.close()
+        close_all(self.spec.id, self._envs)
 
     def _replay(self, world: int, actions: NDArray[np.int64]) -> bool:
         self._start(world)
@@ -147,14 +147,17 @@ def _make(name: str, spec: EnvSpec, settings: dict[str, Any]) -> Env:
 
 def _spaces(gymnasium_id: str, env: Env) -> tuple[Box, Discrete]:
     """Return the observation and the action space; raises EnvError for spaces of other kinds."""
-    if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
+    sight, actions = (getattr(env, name, None) for name in ("observation_space", "action_space"))
+    if not isinstance(sight, Box) or len(sight.shape) != 1:
         raise EnvError(
-            f"'gym:{gymnasium_id}' observes {env.observation_space}, not a one-dimensional Box: register it, wrapped "
+            f"'gym:{gymnasium_id}' observes {sight}, not a one-dimensional Box: register it, wrapped "
             "in gymnasium.wrappers.FlattenObservation, under an id of your own"
         )
-    if not isinstance(env.action_space, Discrete):
+    if sight.shape[0] == 0:
+        raise EnvError(f"'gym:{gymnasium_id}' observes {sight}: an observation must hold at least one number")
+    if not isinstance(actions, Discrete):
         raise EnvError(
-            f"'gym:{gymnasium_id}' takes actions from {env.action_space}: only Discrete actions can be trained, so "
+            f"'gym:{gymnasium_id}' takes actions from {actions}: only Discrete actions can be trained, so "
             "choose an environment that has them, or register it wrapped in a gymnasium.ActionWrapper"
         )
-    return env.observation_space, env.action_space
+    return sight, actions

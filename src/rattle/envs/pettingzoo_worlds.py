@@ -17,8 +17,10 @@ from rattle.envs.foreign import (
     as_flag,
     as_number,
     as_row,
+    cannot_describe,
     cannot_make,
     check_harmless,
+    close_all,
     current_folder_last,
     failed,
     observed,
@@ -67,10 +69,15 @@ class PettingZooWorlds(LoggedWorlds):
         if not allow_imports:
             check_harmless(name, settings)
         self._envs = [_make(name, parallel_env, settings) for _ in range(num_worlds)]
-        self._agents = _agents_of(name, self._envs[0])
+        try:
+            self._agents = _agents_of(name, self._envs[0])
+            self._sight = _shared_sight(name, self._envs[0], self._agents)
+            acts = _shared_actions(name, self._envs[0], self._agents)
+        except EnvError:
+            raise
+        except FOREIGN_ERRORS as error:
+            raise cannot_describe(name, error) from error
         self._known = frozenset(self._agents)
-        self._sight = _shared_sight(name, self._envs[0], self._agents)
-        acts = _shared_actions(name, self._envs[0], self._agents)
         self._first_action = int(acts.start)
         spec = EnvironmentSpec(
             id=name,
@@ -109,8 +116,7 @@ class PettingZooWorlds(LoggedWorlds):
 
     def close(self) -> None:
         """Close every environment."""
-        for env in self._envs:
-            env.close()
+        close_all(self.spec.id, self._envs)
 
     def _replay(self, world: int, actions: NDArray[np.int64]) -> bool:
         self._start(world)
@@ -245,7 +251,7 @@ def _range(space: Any) -> tuple[int, int] | None:
 def _observation_space(name: str, space: Space[Any]) -> ObservationSpace:
     if isinstance(space, Discrete) and 2 <= space.n <= _MOST_CODES:
         return CodeSpace(cells=1, codes=int(space.n))
-    if isinstance(space, Box) and len(space.shape) == 1:
+    if isinstance(space, Box) and len(space.shape) == 1 and space.shape[0]:
         return FloatSpace(space.shape[0])
     raise EnvError(
         f"'{name}' observes {space}, not a one-dimensional Box or a Discrete of 2 to {_MOST_CODES} values: wrap the "

@@ -60,7 +60,7 @@ def check_unused(directory: RunDirectory) -> None:
 
 
 def _try_out(settings: ExperimentSettings) -> None:
-    """Make one world and play its first ticks, twice; raises RattleError for an environment that cannot be played.
+    """Play the first ticks of a world, twice, and once beside another; raises RattleError where it cannot be played.
 
     Warns of one that does not repeat itself: a resume cannot play its episodes again to where they were.
     """
@@ -71,7 +71,9 @@ def _try_out(settings: ExperimentSettings) -> None:
             return
         first = _played(worlds, settings.seed)
         worlds.reset(derive_seed(settings.seed, "worlds"))
-        if first != _played(worlds, settings.seed):
+        repeated = first == _played(worlds, settings.seed)
+    with closing(build_worlds(settings, 2, 0)) as two:  # a generator that worlds share shows where they take turns
+        if not repeated or first != _played(two, settings.seed):
             _log.warning(
                 "'%s' does not repeat itself when an episode is played again from its seed: two runs of one seed will "
                 "differ, and a resume begins new episodes. Draw from self.np_random only, and keep nothing over resets",
@@ -80,14 +82,15 @@ def _try_out(settings: ExperimentSettings) -> None:
 
 
 def _played(worlds: VectorWorlds, seed: int) -> list[bytes]:
-    """Return what happens in the first ticks, with actions that depend on the seed alone."""
-    random = np.random.default_rng(seed)
-    happened = [worlds.observation.tobytes()]
+    """Return what happens to the first world in the first ticks, with actions that depend on the seed alone."""
+    random, first = np.random.default_rng(seed), slice(worlds.spec.agents_per_world)
+    happened = [worlds.observation[first].tobytes()]
     _check_finite(worlds, "at the start")
     for tick in range(_TICKS_TRIED):
-        worlds.step(random.integers(0, worlds.spec.num_actions, worlds.num_slots))
+        actions = random.integers(0, worlds.spec.num_actions, worlds.spec.agents_per_world)
+        worlds.step(np.tile(actions, worlds.num_worlds))
         _check_finite(worlds, f"in tick {tick}")
-        happened += [array.tobytes() for array in (worlds.observation, worlds.reward, worlds.terminated)]
+        happened += [array[first].tobytes() for array in (worlds.observation, worlds.reward, worlds.terminated)]
     return happened
 
 

@@ -71,6 +71,7 @@ for _name, _pattern in _RESOLVERS.items():
 for _name in ("int", "float"):
     _Reader.add_constructor(f"tag:yaml.org,2002:{_name}", _Reader.construct_number)
 _Reader.add_constructor("tag:yaml.org,2002:unclear", _Reader.refuse)
+_Reader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"<<$"), None)
 
 
 def read_document(text: str) -> Any:
