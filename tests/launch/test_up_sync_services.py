@@ -68,7 +68,8 @@ def newest_tick(directory: RunDirectory, snake: str) -> int:
     """Return the newest tick in which a snake's player has acted: worlds say how snakes stand in the other phase."""
     lines = directory.history.read_bytes().splitlines(keepends=True)
     phases = [msgspec.json.decode(line) for line in lines if line.endswith(b"\n")]
-    return max(said["tick"] for said in phases if said["phase"] == "act" and snake in said["hashes"])
+    acted = (said["tick"] for said in phases if said["phase"] == "act" and snake in said["hashes"])
+    return max(acted, default=0)
 
 
 @pytest.mark.parametrize(("silent", "said"), [("drop", "it loses its seat"), ("forward", "it is played on without")])

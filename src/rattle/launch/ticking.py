@@ -59,7 +59,7 @@ class Ticking:
 
 
 #: A run in which nothing happens for so many seconds is said to stand still; again after twice as many.
-STILL_SECONDS = 30.0
+STILL_SECONDS = 60.0
 
 
 class Stillness:
