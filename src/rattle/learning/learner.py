@@ -216,7 +216,7 @@ class _Steps:
         means = learner.differentiate(batch, loss)
         for name, number in means.items():
             self._check_finite(name, number)
-        if self.samples == 0:
+        if self.samples == 0 and learner.algorithm.several_steps:
             self.undo = learner.copy()
         self.samples += len(batch)
         learner.descend(learning_rate)

@@ -80,6 +80,8 @@ class Algorithm(StrictSettings):
 
     #: What `update` returns, by name.
     metrics: ClassVar[tuple[Metric, ...]] = COMMON
+    #: Whether an update takes several steps, which are undone together: weights and moments are copied for that.
+    several_steps: ClassVar[bool] = True
 
     # Adam multiplies the two and squares the gradient: within these bounds, a finite gradient leaves everything finite.
     learning_rate: float = Field(1e-3, gt=0, le=1e15, description="Step size of Adam.")
@@ -106,3 +108,22 @@ class Algorithm(StrictSettings):
     @abstractmethod
     def update(self, rollout: Rollout, optimisation: Optimisation) -> dict[str, float]:
         """Improve the policy by a rollout, and return what the update did by the names in `metrics`."""
+
+
+class OneStep(Algorithm):
+    """An algorithm whose update is one step on all samples of a rollout."""
+
+    several_steps: ClassVar[bool] = False
+
+    def update(self, rollout: Rollout, optimisation: Optimisation) -> dict[str, float]:
+        """Take the step."""
+        done = optimisation.step(self.prepare(rollout), self.loss, self.learning_rate)
+        return {**done, "learning_rate": self.learning_rate}
+
+    @abstractmethod
+    def prepare(self, rollout: Rollout) -> Batch:
+        """Return the samples of a rollout."""
+
+    @abstractmethod
+    def loss(self, logits: Tensor, value: Tensor, batch: Batch) -> Loss:
+        """Return the loss over the samples of a batch, or of some rows of one."""

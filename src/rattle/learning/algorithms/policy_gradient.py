@@ -5,11 +5,34 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rattle.learning.algorithms.algorithm import Batch, Loss
+from pydantic import Field
+
+from rattle.learning.algorithms.algorithm import Algorithm, Batch, Loss
+from rattle.learning.returns import generalised_advantages
 from rattle.learning.rollout import Rollout
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+class ActorCritic(Algorithm):
+    """What algorithms share that learn from rollouts of a fixed length, with a value head as critic."""
+
+    ticks: int = Field(16, ge=1, description="Ticks of a rollout.")
+    trace_decay: float = Field(0.95, ge=0, le=1, description="Lambda of generalised advantage estimation.")
+    normalise_advantages: bool = Field(
+        True, description="Shift and scale the advantages of a step's samples to mean 0, deviation 1."
+    )
+
+    @property
+    def rollout_ticks(self) -> int:
+        """Return the ticks of a rollout."""
+        return self.ticks
+
+    def samples(self, rollout: Rollout) -> Batch:
+        """Return the samples of a rollout with their advantages; targets are advantage plus predicted value."""
+        advantage = generalised_advantages(rollout, self.discount, self.trace_decay)
+        return select(rollout, rollout.active, advantage, advantage + rollout.value)
 
 
 def select(rollout: Rollout, chosen: Tensor, advantage: Tensor, target: Tensor) -> Batch:

@@ -8,17 +8,16 @@ import numpy as np
 from pydantic import Field
 
 from rattle.envs.philox import derive_seed
-from rattle.learning.algorithms.algorithm import Algorithm, Batch, Loss, LossFunction, Optimisation
-from rattle.learning.algorithms.policy_gradient import log_probs_and_entropy, select, with_normal_advantage
+from rattle.learning.algorithms.algorithm import Batch, Loss, LossFunction, Optimisation
+from rattle.learning.algorithms.policy_gradient import ActorCritic, log_probs_and_entropy, with_normal_advantage
 from rattle.learning.metrics import COMMON, Metric
-from rattle.learning.returns import generalised_advantages
 from rattle.learning.rollout import Rollout
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class PPO(Algorithm):
+class PPO(ActorCritic):
     """Proximal policy optimisation (Schulman et al., arXiv 1707.06347) with GAE."""
 
     metrics: ClassVar[tuple[Metric, ...]] = (
@@ -44,19 +43,10 @@ class PPO(Algorithm):
         ge=1,
         description="The learning rate and the entropy bonus fall to a tenth over so many updates; null: they stay.",
     )
-    trace_decay: float = Field(0.95, ge=0, le=1, description="Lambda of generalised advantage estimation.")
-    normalise_advantages: bool = Field(
-        True, description="Shift and scale a minibatch's advantages to mean 0, deviation 1."
-    )
-
-    @property
-    def rollout_ticks(self) -> int:
-        """Return the ticks of a rollout."""
-        return self.ticks
 
     def update(self, rollout: Rollout, optimisation: Optimisation) -> dict[str, float]:
         """Pass over the rollout several times, in minibatches of samples that are drawn anew for each pass."""
-        batch = self.prepare(rollout)
+        batch = self.samples(rollout)
         left = self._left(optimisation.version)
         learning_rate, loss = self.learning_rate * left, self._loss(self.entropy_weight * left)
         steps: list[dict[str, float]] = []
@@ -71,11 +61,6 @@ class PPO(Algorithm):
                 break
         means = {name: _mean(steps, name) for name in steps[0]}
         return {**means, "learning_rate": learning_rate, "passes": passes}
-
-    def prepare(self, rollout: Rollout) -> Batch:
-        """Return the samples of a rollout with their advantages; targets are advantage plus predicted value."""
-        advantage = generalised_advantages(rollout, self.discount, self.trace_decay)
-        return select(rollout, rollout.active, advantage, advantage + rollout.value)
 
     def _left(self, version: int) -> float:
         """Return what is left of learning rate and entropy bonus after so many updates."""

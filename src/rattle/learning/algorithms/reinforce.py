@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from rattle.learning.algorithms.algorithm import Algorithm, Batch, Loss, Optimisation
+from rattle.learning.algorithms.algorithm import Batch, Loss, OneStep
 from rattle.learning.algorithms.policy_gradient import policy_gradient_loss, select, with_normal_advantage
 from rattle.learning.returns import discounted_returns, first_episodes
 from rattle.learning.rollout import Rollout
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Reinforce(Algorithm):
+class Reinforce(OneStep):
     """REINFORCE (Williams, Machine Learning 8, 1992) on complete episodes, with normalised returns."""
 
     id: Literal["reinforce"] = "reinforce"
@@ -37,11 +37,6 @@ class Reinforce(Algorithm):
     def needs_value(self) -> bool:
         """The baseline is the value head."""
         return self.baseline
-
-    def update(self, rollout: Rollout, optimisation: Optimisation) -> dict[str, float]:
-        """Take one step."""
-        done = optimisation.step(self.prepare(rollout), self.loss, self.learning_rate)
-        return {**done, "learning_rate": self.learning_rate}
 
     def prepare(self, rollout: Rollout) -> Batch:
         """Return the samples of each slot's first episode with their returns, less the baseline if there is one.
