@@ -78,11 +78,18 @@ def template() -> _Template:
         return _template
 
 
-def start(*arguments: str, stdout: int | None = None) -> RattleProcess | subprocess.Popen[str]:
+def start(
+    *arguments: str,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdout: int | None = None,
+    stderr: int | None = None,
+) -> RattleProcess | subprocess.Popen[str]:
     """Start a command: as a fork, or really where variables that are read early are not the template's."""
-    if _early(os.environ) == template().early:
-        return RattleProcess(*arguments, stdout=stdout)
-    return subprocess.Popen([sys.executable, "-m", "rattle.cli", *arguments], stdout=stdout, text=True)
+    if _early(os.environ if env is None else env) == template().early:
+        return RattleProcess(*arguments, cwd=cwd, env=env, stdout=stdout, stderr=stderr)
+    command = [sys.executable, "-m", "rattle.cli", *arguments]
+    return subprocess.Popen(command, cwd=cwd, env=env, stdout=stdout, stderr=stderr, text=True)
 
 
 class RattleProcess:
@@ -190,10 +197,7 @@ def run(
     *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, as `subprocess.run` does; kills it when that takes too long."""
-    if _early(os.environ if env is None else env) != template().early:
-        command = [sys.executable, "-m", "rattle.cli", *arguments]
-        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False)
-    process = RattleProcess(*arguments, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = start(*arguments, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         out, err = process.communicate(timeout)
     except BaseException:

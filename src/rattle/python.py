@@ -176,7 +176,8 @@ def evaluate(
 ) -> Evaluation:
     """Play fresh games with a policy, one in each of so many worlds, and return what they came to.
 
-    `environment` takes the place of the one that the policy was trained in. Raises RattleError.
+    A run that was played at a server is judged there. `environment` takes the place of the one that the policy was
+    trained in, and is played in this process. Raises RattleError.
     """
     found = policy._found
     return evaluate_policy(
@@ -186,7 +187,7 @@ def evaluate(
         greedy=greedy,
         environment=environment,
         allow_imports=found.may_import,
-        url=found.url,
+        url=found.url_for(environment),
         max_ticks=max_ticks,
     )
 

@@ -153,7 +153,7 @@ def test_seconds_end_it_even_where_training_dies(tmp_path: Path) -> None:
     assert status == 0
     assert "training-0: died: ended by signal 9 (Killed)" in err
     assert run.summary["status"] == "finished"
-    assert run.summary["seconds"] < 8 + 4  # a machine that is busy ends an update late
+    assert run.summary["seconds"] < 8 + 1
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])

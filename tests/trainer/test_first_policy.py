@@ -45,6 +45,7 @@ def test_the_run_stays_what_it_is_when_the_origin_is_gone(tmp_path: Path, learnt
     whole = train(settings_from(tmp_path / "origin"), tmp_path / "whole", Silence())
     train(settings_from(tmp_path / "origin", "train.steps=768"), tmp_path / "pieces", Silence())
     shutil.rmtree(tmp_path / "origin")
+    RunDirectory(tmp_path / "pieces").first_policy.write_bytes(b"damaged since: no resume needs it")
     assert resume(str(tmp_path / "pieces"), 1536, None, Silence()).policy_sha256 == whole.policy_sha256
 
 

@@ -46,11 +46,9 @@ class _Group(click.Group):
 
 def _open_standard_streams() -> None:
     """Have closed ones lead nowhere: files and sockets that are opened later would take their places."""
-    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            if os.open(os.devnull, os.O_RDWR) != descriptor:
-                raise RuntimeError(f"standard stream {name} is closed, and its place is taken")
-            setattr(sys, name, os.fdopen(descriptor, "w" if descriptor else "r", closefd=False))
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))  # the lowest that is free: its own
 
 
 def _refused(error: OSError) -> str:

@@ -108,8 +108,7 @@ def evaluate(
         claim_stdout()
     found = find_policy(policy, best=best)
     path = found.path
-    if url is None and environment is None and found.url is not None:
-        url = found.url
+    if url is None and (url := found.url_for(environment)) is not None:
         click.echo(f"playing at {url}, as the run has: --url names another server, and {path} plays here", err=True)
     with eval_progress(max_ticks) as watch:
         summary = play(

@@ -73,6 +73,10 @@ class FoundPolicy(NamedTuple):
         """Whether it lies in a run directory, whose environment may name a module to import."""
         return RunDirectory(self.path.parent).is_run
 
+    def url_for(self, environment: str | None) -> str | None:
+        """Return the server that plays it where nobody names one: the run's, unless another environment is wanted."""
+        return self.url if environment is None else None
+
 
 def find_policy(name: str, *, best: bool = False) -> FoundPolicy:
     """Find a policy by policy file or by run, whose newest or `best` it is; raises RattleError when there is none."""

@@ -93,8 +93,6 @@ class RunLedger:
         self.environment = environment
         self.counters = Counters()
         self.learner = build_learner(settings, policy_spec(settings, environment))
-        if directory.first_policy.exists():
-            self.learner.begin_with(read_first_policy(directory.first_policy, self.learner.spec).parameters)
         self.tables = RunTables(directory, run_id, settings.experiment, tensorboard=settings.log.tensorboard)
         self._best = BestPolicy(self.learner.parameters())
         self._store = CheckpointStore(directory, settings, run_id)
@@ -108,7 +106,14 @@ class RunLedger:
         )
 
     def start(self) -> None:
-        """Begin from nothing: drop what an attempt that never reached its first checkpoint may have left."""
+        """Begin from nothing: drop what an attempt that never reached its first checkpoint may have left.
+
+        Where the run has a first policy, the learner takes its weights; raises TrainerError when they do not fit.
+        """
+        if self.directory.first_policy.exists():
+            first = read_first_policy(self.directory.first_policy, self.learner.spec)
+            self.learner.begin_with(first.parameters)
+            self._best = BestPolicy(self.learner.parameters())
         self.tables.cut_back(NOTHING)
         self.tables.log("run_started", seed=self.settings.seed)
 

@@ -43,6 +43,7 @@ class TrainingRun:
     def start(self) -> None:
         """Begin from nothing."""
         self.ledger.start()
+        self.policy.load(self.learner.parameters())
         self._checkpoint("running")
 
     def restore(self, checkpoint: Checkpoint) -> None:
