@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
+from rattle import addresses
+
 #: Long tests that share nothing with the others of their file, the longest first. They start before all others, and any
 #: worker takes them; the tests of a file otherwise stay with one worker, for they share its servers.
 LONG = (
@@ -63,6 +65,13 @@ class _Scheduling(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _Scheduling:
     """Return who hands out tests to workers."""
     return _Scheduling(config, log)
+
+
+@pytest.fixture(autouse=True)
+def _no_credentials_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin every test without the credentials that an earlier one kept: its services would be handed them."""
+    monkeypatch.setattr(addresses, "_kept", {})
+    monkeypatch.delenv(addresses.CREDENTIALS_VARIABLE, raising=False)
 
 
 @pytest.hookimpl(wrapper=True)

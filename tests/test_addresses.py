@@ -18,12 +18,6 @@ from rattle.errors import RattleError
 ANNA, BERT = "Basic YW5uYTphYQ==", "Basic YmVydDpiYg=="
 
 
-@pytest.fixture(autouse=True)
-def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "_kept", {})
-    monkeypatch.delenv(CREDENTIALS_VARIABLE, raising=False)
-
-
 def test_parts_of_an_address() -> None:
     address = parse_address("https://u:p@[::1]:8443/under/")
     assert (address.url, address.host, address.port) == ("https://[::1]:8443/under", "::1", 8443)
