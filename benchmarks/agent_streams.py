@@ -164,7 +164,7 @@ def serve(snakes: int) -> None:
     from rattle.services.env.agent_routes import AgentFace
     from rattle.services.utils.serving import serve as serve_http
     from rattle.services.utils.sockets import listen
-    from rattle.trainer.settings import EnvServiceSection
+    from rattle.settings.services import EnvServiceSection
 
     settings = EnvServiceSection(snakes=snakes)
     face = AgentFace(settings, SnakeSettings(width=SIDE, height=SIDE, food=FOOD), 1)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from measure import report, table
 
-from rattle.policies.file import Policy
+from rattle.policies.file import StoredPolicy
 from rattle.services.inference.training_link import PolicyFeed, TrainingLink
 
 WATCHERS = (1, 8, 32)
@@ -44,7 +44,7 @@ def watch(address: str, watchers: int) -> dict[int, list[float]]:
     arrived: dict[int, list[float]] = defaultdict(list)
     lock = threading.Lock()
 
-    def came(_policy_id: str, policy: Policy) -> None:
+    def came(_policy_id: str, policy: StoredPolicy) -> None:
         now = time.time()
         with lock:
             arrived[policy.version].append(now)

@@ -27,9 +27,9 @@ from measure import report, table
 from tritonclient.grpc import service_pb2
 
 from rattle.policies.acting import parameter_shapes
-from rattle.policies.file import Policy, dump_policy
+from rattle.policies.file import StoredPolicy, dump_policy
 from rattle.policies.spec import Codes, PolicySpec
-from rattle.trainer.settings import PolicySection
+from rattle.settings.experiment import PolicySection
 
 SECONDS = 1.5  # a measurement
 REPEATS = 7
@@ -50,7 +50,7 @@ class Way(NamedTuple):
     bare: Measure
 
 
-def policy() -> Policy:
+def policy() -> StoredPolicy:
     """Return the default policy, with random weights."""
     default = PolicySection()
     spec = PolicySpec(
@@ -65,7 +65,7 @@ def policy() -> Policy:
         name: (draw.normal(size=shape) / np.sqrt(shape[-1])).astype(np.float32)
         for name, shape in parameter_shapes(spec).items()
     }
-    return Policy(spec, weights, 1, "snake", {})
+    return StoredPolicy(spec, weights, 1, "snake", {})
 
 
 def observations(rows: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

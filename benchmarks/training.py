@@ -21,12 +21,12 @@ from measure import median_seconds, report, side_by_side, table
 from rattle.analytics.run_directory import RunDirectory
 from rattle.envs.snake import kernel as snake_kernel
 from rattle.learning.algorithms import Batch
-from rattle.trainer.clock import Limits
+from rattle.rollouts.worlds import build_worlds
+from rattle.runs.run_clock import RunLimits
+from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.sources import load_settings
 from rattle.trainer.display import JsonDisplay
 from rattle.trainer.loop import TrainingRun
-from rattle.trainer.settings import ExperimentSettings
-from rattle.trainer.settings_sources import load_settings
-from rattle.trainer.worlds import build_worlds
 
 THREADS = 2
 SECONDS = 12.0
@@ -60,10 +60,10 @@ def train(settings: ExperimentSettings, seconds: float) -> tuple[TrainingRun, fl
 
             return wrapper
 
-        run.ledger.write_down = timed(run.ledger.write_down)  # type: ignore[method-assign]
+        run.recorder.write_down = timed(run.recorder.write_down)  # type: ignore[method-assign]
         run.checkpoint = timed(run.checkpoint)  # type: ignore[method-assign]
         display.update = timed(display.update)  # type: ignore[method-assign]
-        summary = run.train(Limits(None, seconds), display, lambda: False)
+        summary = run.train(RunLimits(None, seconds), display, lambda: False)
         run.close()
     return run, summary.env_steps_per_second, writing / summary.seconds
 

@@ -28,9 +28,9 @@ from rattle.services.inference.rollouts import to_rollout
 from rattle.services.utils.grpc_serving import bind, make_server
 from rattle.services.utils.memory import keep_memory
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
+from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.sources import load_settings
 from rattle.trainer.build import build_collector, build_learner
-from rattle.trainer.settings import ExperimentSettings
-from rattle.trainer.settings_sources import load_settings
 
 WORLDS = 4096  # and 16 ticks: 65,536 samples
 REPEATS = 100

@@ -10,19 +10,15 @@ from pydantic_core import PydanticUndefined
 
 from rattle.envs.snake.settings import Rewards, SnakeSettings
 from rattle.learning.algorithms import A2C, PPO, Algorithm, Reinforce
-from rattle.trainer.settings import (
+from rattle.settings.experiment import (
     EnvironmentSection,
-    EnvServiceSection,
     ExperimentSettings,
-    InferenceSection,
     LogSection,
     PolicySection,
     RecordSection,
-    SyncSection,
-    TopologySection,
-    TrainingSection,
     TrainSection,
 )
+from rattle.settings.services import EnvServiceSection, InferenceSection, SyncSection, TopologySection, TrainingSection
 
 PAGE = Path(__file__).with_name("settings.md")
 

@@ -244,8 +244,8 @@ def test_ctrl_c_while_a_command_starts_ends_it_quietly(monkeypatch: pytest.Monke
     def pressed(*_: object, **__: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    for module in ("settings_sources", "first_policy"):
-        monkeypatch.setattr(f"rattle.trainer.{module}.load_settings", pressed)
+    for module in ("settings.sources", "runs.first_policy"):
+        monkeypatch.setattr(f"rattle.{module}.load_settings", pressed)
     monkeypatch.setattr("rattle.output.claim_stdout", lambda: None)
     ended = CliRunner().invoke(main, [command])
     assert (ended.exit_code, ended.output) == (130, "")

@@ -13,7 +13,7 @@ from rich import live
 _LEAVING: Final = (signal.SIGTSTP, signal.SIGTERM, signal.SIGHUP)
 
 
-class Live(live.Live):
+class TerminalLive(live.Live):
     """Rich's live display, which leaves the terminal with a cursor while the process is stopped, and when it is ended.
 
     A signal that others handle, or that is ignored, is left to them.

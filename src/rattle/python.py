@@ -20,9 +20,10 @@ from rattle.envs.registry import make_worlds
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
 from rattle.policies.spec import Codes
-from rattle.trainer.evaluate import MAX_TICKS, Evaluation, FoundPolicy, find_policy
+from rattle.runs.find_policy import FoundPolicy, find_policy
+from rattle.runs.progress import Progress, Summary
+from rattle.trainer.evaluate import MAX_TICKS, Evaluation
 from rattle.trainer.evaluate import evaluate as evaluate_policy
-from rattle.trainer.progress import Progress, Summary
 
 if TYPE_CHECKING:
     import pyarrow
@@ -90,7 +91,7 @@ class Run:
     @property
     def summary(self) -> dict[str, Any]:
         """Return its row of the table `runs`: status, steps, mean return and so on."""
-        from rattle.trainer.run_tables import read_run_row
+        from rattle.runs.run_tables import read_run_row
 
         return read_run_row(self._directory)
 
@@ -116,7 +117,7 @@ class Run:
         on_progress: Callable[[Progress], object] | None = None,
     ) -> Run:
         """Go on from the newest checkpoint up to so many steps in all, or for so many seconds; returns the run."""
-        from rattle.trainer.runs import resume
+        from rattle.trainer.train import resume
 
         resume(str(self.path), steps, seconds, _Callback(on_progress))
         return self
@@ -142,10 +143,10 @@ def train(
     """
     for module in ("torch", "pyarrow"):
         require(module, "train", "training")
-    from rattle.experiment_files import find_experiment
-    from rattle.trainer.first_policy import load_settings_from
-    from rattle.trainer.runs import train as start
-    from rattle.trainer.served import with_served_environment
+    from rattle.rollouts.remote_env import with_served_environment
+    from rattle.runs.first_policy import load_settings_from
+    from rattle.settings.experiment_files import find_experiment
+    from rattle.trainer.train import train as start
 
     path = None if experiment is None else find_experiment(str(experiment))
     flags = {**deepcopy(dict(settings or {})), "train.steps": steps, "train.seconds": seconds, "seed": seed}

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from rattle.clients.addresses import read_address, tls_context
-from rattle.clients.agent_client import AgentClient, AsyncAgentClient, Limits
+from rattle.clients.agent_client import AgentClient, AsyncAgentClient, LinkTimeouts
 from rattle.clients.errors import ClientError, ConnectionBroken
 from rattle.clients.remote_worlds import Patience, RemoteWorlds, ask_spec
 from rattle.launch.status_calls import StatusCalls
@@ -28,7 +28,7 @@ from rattle.services.inference.training_link import TrainingLink
 from rattle.services.utils.protos import training_pb2
 from tests.processes import ServiceProcess
 
-LIMITS = Limits(retry=0.1)
+LIMITS = LinkTimeouts(retry=0.1)
 
 
 def _agent(url: str) -> None:

@@ -20,27 +20,27 @@ from rattle.clients.agent_client import (
     AgentState,
     AsyncAgentClient,
     BadAnswer,
-    Limits,
+    LinkTimeouts,
     NoAnswer,
     NotSent,
     SnakeLost,
     StreamBroken,
 )
 from rattle.clients.agent_protocol import Lines
-from rattle.clients.errors import ClientError, ConnectionBroken, Refused
+from rattle.clients.errors import ClientError, ConnectionBroken, RequestRefused
 from rattle.services.mock_env.script import line
 from rattle.services.mock_env.server import MockEnv, MockSettings
 from tests.services.mock_env.servers import mock_env_process
 
-PATIENT = Limits(retry=60.0)
-IMPATIENT = Limits(connect=5.0, answer=0.3, line=0.3, retry=0.3)
+PATIENT = LinkTimeouts(retry=60.0)
+IMPATIENT = LinkTimeouts(connect=5.0, answer=0.3, line=0.3, retry=0.3)
 
 #: Plays a life with a move for each state, up to so many states; returns the states.
 Player = Callable[..., list[AgentState]]
 
 
 def play(
-    url: str, limits: Limits = PATIENT, lines: Lines = "newest", moves: bool = True, until: int = 10_000
+    url: str, limits: LinkTimeouts = PATIENT, lines: Lines = "newest", moves: bool = True, until: int = 10_000
 ) -> list[AgentState]:
     states = []
     with AgentClient(url, "anna", limits) as client:
@@ -54,7 +54,7 @@ def play(
 
 
 def play_async(
-    url: str, limits: Limits = PATIENT, lines: Lines = "newest", moves: bool = True, until: int = 10_000
+    url: str, limits: LinkTimeouts = PATIENT, lines: Lines = "newest", moves: bool = True, until: int = 10_000
 ) -> list[AgentState]:
     async def playing() -> list[AgentState]:
         states = []
@@ -151,10 +151,10 @@ def test_a_stream_that_is_left_is_closed() -> None:
 
 def test_refusals_carry_their_parts() -> None:
     with MockEnv() as env, AgentClient(env.url, "anna") as client:
-        with pytest.raises(Refused, match="no snake 'anna' has joined") as unknown:
+        with pytest.raises(RequestRefused, match="no snake 'anna' has joined") as unknown:
             client.move("left")
         assert (unknown.value.status, unknown.value.code) == (404, "unknown_snake")
-        with pytest.raises(Refused, match="seed must be") as bad:
+        with pytest.raises(RequestRefused, match="seed must be") as bad:
             client.reset(-1)
         assert (bad.value.status, bad.value.code, bad.value.field) == (400, "bad_value", "seed")
 
@@ -174,8 +174,8 @@ def test_a_full_server_is_waited_for(player: Player) -> None:
 def test_a_server_that_stays_full_is_given_up(player: Player) -> None:
     with MockEnv(MockSettings(snakes=1, delay=3600)) as env, AgentClient(env.url, "ben", PATIENT) as other:
         next(other.states())
-        with pytest.raises(Refused, match="places are taken") as caught:
-            player(env.url, Limits(retry=0.5))
+        with pytest.raises(RequestRefused, match="places are taken") as caught:
+            player(env.url, LinkTimeouts(retry=0.5))
         assert caught.value.retry_after == 1.0
 
 
@@ -194,7 +194,7 @@ def test_a_stream_that_breaks_off_goes_on(player: Player, every: int) -> None:
 def test_a_stream_that_breaks_off_after_a_long_quiet_goes_on(player: Player) -> None:
     """Waiting for a line takes longer than the tries may take, and is not counted among them."""
     with MockEnv(MockSettings(delay=0.6, faults=("cut-stream",))) as env:
-        assert player(env.url, Limits(retry=0.5), moves=False, until=3)[-1].tick >= 3
+        assert player(env.url, LinkTimeouts(retry=0.5), moves=False, until=3)[-1].tick >= 3
 
 
 @both
@@ -204,7 +204,7 @@ def test_a_stream_that_always_breaks_off_at_once_is_given_up(player: Player) -> 
         canned({b"/state": http(STATE), b"/snake/": answer}) as url,
         pytest.raises(StreamBroken, match="ended a stream"),
     ):
-        player(url, Limits(retry=0.5), moves=False)
+        player(url, LinkTimeouts(retry=0.5), moves=False)
 
 
 @both
@@ -238,12 +238,12 @@ def test_who_follows_a_stream_sees_it_break_off_and_may_go_on() -> None:
 
 def test_a_snake_that_cannot_join_is_not_followed() -> None:
     async def follow(url: str) -> None:
-        async with AsyncAgentClient(url, "anna", Limits(retry=0.0)) as client:
+        async with AsyncAgentClient(url, "anna", LinkTimeouts(retry=0.0)) as client:
             await client.follow()
 
     with MockEnv(MockSettings(snakes=1, delay=3600)) as env, AgentClient(env.url, "ben", PATIENT) as other:
         next(other.states())
-        with pytest.raises(Refused, match="places are taken"):
+        with pytest.raises(RequestRefused, match="places are taken"):
             asyncio.run(follow(env.url))
 
 
@@ -270,11 +270,11 @@ def test_bad_windows_are_errors_for_those_who_look(fault: str) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "error"),
-    [("malformed-answer", BadAnswer), ("cut-answer", ConnectionBroken), ("error-500", Refused)],
+    [("malformed-answer", BadAnswer), ("cut-answer", ConnectionBroken), ("error-500", RequestRefused)],
 )
 def test_bad_answers_are_errors(fault: str, error: type[ClientError]) -> None:
     settings = MockSettings(delay=3600, faults=(fault,))
-    with MockEnv(settings) as env, AgentClient(env.url, "anna", Limits(retry=0.2)) as client:
+    with MockEnv(settings) as env, AgentClient(env.url, "anna", LinkTimeouts(retry=0.2)) as client:
         next(client.states())
         with pytest.raises(error):
             client.move("left")
@@ -295,7 +295,7 @@ def test_questions_are_asked_again_after_a_broken_connection_and_moves_are_not()
 @both
 def test_a_late_answer_is_an_error(player: Player) -> None:
     with MockEnv(MockSettings(delay=3600, faults=("late",))) as env, pytest.raises(NoAnswer, match="too long"):
-        player(env.url, Limits(answer=0.3))
+        player(env.url, LinkTimeouts(answer=0.3))
 
 
 @both
@@ -305,7 +305,7 @@ def test_a_server_that_is_killed(player: Player) -> None:
         killer = threading.Timer(0.5, process.kill)
         killer.start()
         with pytest.raises((NotSent, StreamBroken, ConnectionBroken)) as caught:
-            player(url, Limits(retry=0.5), moves=False)
+            player(url, LinkTimeouts(retry=0.5), moves=False)
         killer.join()
     assert "broke" in str(caught.value) or "no connection" in str(caught.value)
 
@@ -410,7 +410,7 @@ GARBAGE: dict[str, tuple[bytes, type[ClientError]]] = {
     "a page": (http(b"<!doctype html>\n"), BadAnswer),
     "empty": (http(b""), ClientError),
     "another page": (http(b"", "302 Found", "Location: /login\r\n"), BadAnswer),
-    "an error page": (http(b"<h1>no</h1>\n", "500 Internal Server Error"), Refused),
+    "an error page": (http(b"<h1>no</h1>\n", "500 Internal Server Error"), RequestRefused),
     "broken gzip": (http(b"nothing of that kind\n", more="Content-Encoding: gzip\r\n"), BadAnswer),
     "endless line": (http(b"x" * (2**22 + 2**16)), BadAnswer),
 }
@@ -421,8 +421,8 @@ GARBAGE: dict[str, tuple[bytes, type[ClientError]]] = {
 def test_garbage_is_an_error(player: Player, answer: bytes, error: type[ClientError]) -> None:
     with canned({b"/": answer}) as url:
         with pytest.raises(error):
-            player(url, Limits(retry=0.2))
-        with AgentClient(url, "anna", Limits(retry=0.2)) as client, pytest.raises(error):
+            player(url, LinkTimeouts(retry=0.2))
+        with AgentClient(url, "anna", LinkTimeouts(retry=0.2)) as client, pytest.raises(error):
             client.health()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rattle.clients.agent_client import MOVES, AgentClient, Limits
+from rattle.clients.agent_client import MOVES, AgentClient, LinkTimeouts
 from rattle.envs.snake.geometry import Cell, to_world, visible_offsets
 
 HEADINGS = ["north", "east", "south", "west"]
@@ -50,7 +50,7 @@ def test_two_snakes_observe_what_the_batch_worlds_would_show_them(url: str) -> N
     draw = Random(1)  # noqa: S311 - moves need no secrecy
     codes: set[int] = set()
     ticks = 0
-    with AgentClient(url, "anna", Limits(line=30)) as anna, AgentClient(url, "ben", Limits(line=30)) as ben:
+    with AgentClient(url, "anna", LinkTimeouts(line=30)) as anna, AgentClient(url, "ben", LinkTimeouts(line=30)) as ben:
         for _ in range(30):
             games = {client: client.states("all") for client in (anna, ben)}
             for game in games.values():

@@ -25,7 +25,7 @@ from rattle.clients.agent_protocol import (
     read_about,
     read_answer,
 )
-from rattle.clients.errors import ClientError, Refused
+from rattle.clients.errors import ClientError, RequestRefused
 from rattle.envs.snake.batch import SnakeWorlds
 from rattle.envs.snake.geometry import Cell, Move, visible_offsets
 from rattle.envs.snake.settings import SnakeSettings
@@ -168,21 +168,21 @@ def test_a_dead_snake_is_not_joined_anew(world: dict[str, Any], alive: bool) -> 
 
 def test_a_problem_becomes_an_error_with_its_parts() -> None:
     body = b'{"status": 400, "detail": "move must be left", "code": "bad_value", "field": "move"}'
-    with pytest.raises(Refused, match="move must be left") as caught:
+    with pytest.raises(RequestRefused, match="move must be left") as caught:
         read_answer(400, {}, body, Health)
     assert (caught.value.status, caught.value.code, caught.value.field) == (400, "bad_value", "move")
 
 
 @pytest.mark.parametrize("body", [b"<h1>500</h1>", b"", b"[]", b"\xff", b'{"code": 7}'])
 def test_an_error_that_is_no_problem_is_an_error_all_the_same(body: bytes) -> None:
-    with pytest.raises(Refused, match="500") as caught:
+    with pytest.raises(RequestRefused, match="500") as caught:
         read_answer(500, {}, body, Health)
     assert caught.value.status == 500
 
 
 @pytest.mark.parametrize(("header", "seconds"), [("3", 3.0), ("", 0.0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0)])
 def test_busy_servers_say_when_to_come_again(header: str, seconds: float) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestRefused) as caught:
         read_answer(503, {"retry-after": header}, b'{"detail": "full", "code": "full"}', Health)
     assert caught.value.retry_after == seconds
 

@@ -11,7 +11,7 @@ from rattle.clients.answers import SlotArrays
 from rattle.envs.errors import EnvironmentFailed
 from rattle.envs.vector import EnvironmentSpec, FloatSpace
 from rattle.wire.arrays import pack
-from rattle.wire.vector import Ended, StepAnswer
+from rattle.wire.vector import EndedSlots, StepAnswer
 
 #: Two worlds of two agents, of which agent 1 of the second world ends.
 SPEC = EnvironmentSpec("served", {}, FloatSpace(3), num_actions=2, agents_per_world=2)
@@ -28,7 +28,7 @@ def step(**changes: Any) -> StepAnswer:
         "seen": np.zeros((1, 3), np.float32),
         **changes,
     }
-    ended = Ended(pack(np.array([3], np.int32)), pack(arrays.pop("seen")), {})
+    ended = EndedSlots(pack(np.array([3], np.int32)), pack(arrays.pop("seen")), {})
     return StepAnswer(step=17, ended=ended, **{name: pack(array) for name, array in arrays.items()})
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rattle.clients.async_http import MAX_HEAD_BYTES, AsyncHttp, Connection
+from rattle.clients.async_http import MAX_HEAD_BYTES, AsyncConnection, AsyncHttp
 from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken, NoAnswer
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -113,7 +113,7 @@ def test_a_request_says_what_it_must() -> None:
     cuts=st.lists(st.integers(1, len(CHUNKED) - 1), unique=True).map(sorted), content=st.sampled_from([PLAIN, CHUNKED])
 )
 def test_an_answer_may_come_in_any_pieces(cuts: list[int], content: bytes) -> None:
-    connection = Connection("http://server")
+    connection = AsyncConnection("http://server")
     connection.send(b"")
     bounds = [0, *(cut for cut in cuts if cut < len(content)), len(content)]
     for start, stop in pairwise(bounds):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rattle.clients.lockstep import Answer, Member
+from rattle.clients.lockstep import Member, MemberAnswer
 from rattle.wire.lockstep import DROPPED, RUN_OVER, Bye, Codec, Datagram, Join, Phase, Role, Tick, Unknown, Welcome
 
 LIFE, SESSION = 7, 77
@@ -31,7 +31,7 @@ def tick(member: Member, number: int) -> Tick:
 def do(member: Member, number: int) -> None:
     hear(member, tick(member, number))
     assert member.take_work() is not None
-    member.finish(Answer({}), 0.0)
+    member.finish(MemberAnswer({}), 0.0)
 
 
 def join_again(member: Member) -> Join:
@@ -58,7 +58,7 @@ def test_what_was_to_be_done_next_is_not_done_after_a_goodbye(reason: str) -> No
     assert work is not None
     hear(member, tick(member, 6))
     hear(member, Bye(*member.place, reason))
-    member.finish(Answer({}), 0.0)
+    member.finish(MemberAnswer({}), 0.0)
     assert member.take_work() is None
 
 

@@ -13,7 +13,7 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from rattle.clients.remote_vector_env import RemoteVectorEnv
 from rattle.envs.errors import EnvError
-from rattle.envs.snake.gymnasium_face import SnakeVectorEnv
+from rattle.envs.snake.gymnasium_env import SnakeVectorEnv
 from tests.processes import ServiceProcess
 
 

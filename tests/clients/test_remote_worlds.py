@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rattle.clients.errors import ClientError, ConnectionBroken, Refused
+from rattle.clients.errors import ClientError, ConnectionBroken, RequestRefused
 from rattle.clients.remote_worlds import Patience, RemoteWorlds, ask_spec
 from rattle.envs.errors import EnvError, WorldsLost
 from rattle.envs.registry import make_worlds
@@ -209,9 +209,9 @@ def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next(
     for action in actions:
         here.step(action)
     assert_same(remote, here)
-    remote.begin_step(actions[0])
-    with pytest.raises(EnvError, match="finish_step"):
-        remote.begin_step(actions[1])
+    remote.step_async(actions[0])
+    with pytest.raises(EnvError, match="step_wait"):
+        remote.step_async(actions[1])
     remote.reset(4)  # fetches the answer first
     assert_same(remote, local(4))
     remote.close()
@@ -257,7 +257,7 @@ def test_answers_that_are_none(answer: bytes, message: str) -> None:
 
 def test_a_route_that_is_missing_is_not_a_lost_session(server: ServiceProcess) -> None:
     remote = RemoteWorlds(server.url, 2, seed=3)
-    with pytest.raises(Refused, match="there is no"):
+    with pytest.raises(RequestRefused, match="there is no"):
         remote._ask_session("GET", "/nothing")
     remote.close()
 
@@ -285,10 +285,10 @@ def test_a_server_that_stays_away_is_given_up(mortal: ServiceProcess) -> None:
 
 
 def test_requests_that_are_refused_say_why(server: ServiceProcess) -> None:
-    with pytest.raises(Refused, match="width") as refused:
+    with pytest.raises(RequestRefused, match="width") as refused:
         RemoteWorlds(server.url, 2, options={"widht": 4})
     assert (refused.value.status, refused.value.code, refused.value.field) == (400, "bad_value", "options")
-    with pytest.raises(Refused, match="worlds"):
+    with pytest.raises(RequestRefused, match="worlds"):
         RemoteWorlds(server.url, 2**20)
     remote = RemoteWorlds(server.url, 2)
     with pytest.raises(EnvError, match="action"):

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from rattle.services.env.app import EnvService
-from rattle.trainer.settings_sources import load_settings
+from rattle.settings.sources import load_settings
 
 Body = dict[str, Any]
 JSON, MSGPACK, PROBLEM = "application/json", "application/msgpack", "application/problem+json"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rattle.envs.errors import EnvError
 from rattle.envs.registration import SNAKE_ID
 from rattle.envs.snake.batch import SnakeWorlds
-from rattle.envs.snake.gymnasium_face import SnakeEnv, SnakeVectorEnv
+from rattle.envs.snake.gymnasium_env import SnakeEnv, SnakeVectorEnv
 from rattle.envs.snake.settings import SnakeSettings
 
 SHORT_LIVES = {"width": 6, "height": 6, "vision_radius": 3, "max_steps": 30}

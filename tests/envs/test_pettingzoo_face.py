@@ -13,7 +13,7 @@ from pettingzoo.utils import parallel_to_aec
 
 from rattle.envs.errors import EnvError
 from rattle.envs.snake.batch import SnakeWorlds
-from rattle.envs.snake.pettingzoo_face import parallel_env
+from rattle.envs.snake.pettingzoo_env import parallel_env
 from rattle.envs.snake.settings import SnakeSettings
 
 

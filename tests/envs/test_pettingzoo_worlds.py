@@ -24,7 +24,7 @@ from rattle.envs.vector import CodeSpace, FloatSpace, VectorWorlds
 from tests.envs.parallel_party import Party
 
 PARTY = "tests.envs.parallel_party"
-SNAKE = "rattle.envs.snake.pettingzoo_face"
+SNAKE = "rattle.envs.snake.pettingzoo_env"
 ROCK_PAPER_SCISSORS = "pettingzoo.classic.rps_v2"
 OUTPUTS = ("observation", "reward", "terminated", "truncated", "active", "episode")
 

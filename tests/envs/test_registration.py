@@ -11,7 +11,7 @@ import pytest
 import rattle.envs  # noqa: F401 - registers the ids
 from rattle.envs.errors import EnvError
 from rattle.envs.registration import SNAKE_ID, register
-from rattle.envs.snake.gymnasium_face import SnakeEnv, SnakeVectorEnv
+from rattle.envs.snake.gymnasium_env import SnakeEnv, SnakeVectorEnv
 
 ONLY_GYMNASIUM = """
 import sys

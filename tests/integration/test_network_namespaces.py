@@ -19,8 +19,8 @@ import pytest
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.updates import read_updates
-from rattle.launch.compare import Curves, History, first_difference, first_different_update, read_history
-from rattle.trainer.run_tables import read_run_row
+from rattle.launch.compare import Curves, MemberHistory, first_difference, first_different_update, read_history
+from rattle.runs.run_tables import read_run_row
 from tests.networks import Network, NoNetworkError
 from tests.processes import ServiceProcess
 
@@ -98,7 +98,7 @@ class Run:
 class Outcome(NamedTuple):
     """What a run leaves behind."""
 
-    history: History
+    history: MemberHistory
     policy_sha256: str
     updates: Curves
     status: dict[str, Any]

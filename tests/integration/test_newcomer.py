@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from rattle.analytics.run_directory import RunDirectory, find_run, list_runs
-from rattle.trainer.checkpoint import list_checkpoints, load_checkpoint
-from rattle.trainer.run_tables import read_run_row
+from rattle.runs.checkpoint import list_checkpoints, load_checkpoint
+from rattle.runs.run_tables import read_run_row
 from tests.trainer.conftest import REPOSITORY, last_json, rattle
 
 pytestmark = pytest.mark.integration

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from rattle.clients.agent_client import AgentClient
-from rattle.clients.errors import Refused
+from rattle.clients.errors import RequestRefused
 from rattle.clients.remote_worlds import RemoteWorlds
 from tests.processes import ServiceProcess
 from tests.trainer.conftest import REPOSITORY, last_json, rattle
@@ -117,5 +117,5 @@ def test_a_path_and_a_password_are_nginx_s_to_ask_for(tmp_path: Path, env: Servi
     with nginx(tmp_path, below, env.url) as url:
         play(f"{url}/sim".replace("http://", "http://anna:secret@"))
         wrong = f"{url}/sim".replace("http://", "http://anna:wrong@")
-        with AgentClient(wrong, "anna") as client, pytest.raises(Refused, match="wants credentials"):
+        with AgentClient(wrong, "anna") as client, pytest.raises(RequestRefused, match="wants credentials"):
             client.health()

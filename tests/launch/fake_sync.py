@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from rattle.trainer.settings import ExperimentSettings
-from rattle.trainer.settings_sources import load_settings
+from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.sources import load_settings
 
 TICKS_PER_SECOND = 400
 

@@ -16,11 +16,11 @@ import numpy as np
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.writer import write_atomically
+from rattle.runs.checkpoint import Checkpoint, checkpoint_file, drop_checkpoints, dump_checkpoint
+from rattle.runs.progress import Status, Summary
+from rattle.runs.run_tables import read_run_row, run_row, write_run_row
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
-from rattle.trainer.checkpoint import Checkpoint, checkpoint_file, drop_checkpoints, dump_checkpoint
-from rattle.trainer.progress import Status, Summary
-from rattle.trainer.run_tables import read_run_row, run_row, write_run_row
-from rattle.trainer.settings_sources import load_settings
+from rattle.settings.sources import load_settings
 
 STEPS_PER_SECOND = 100_000
 

@@ -10,7 +10,7 @@ from rattle.launch.plan import plan
 from rattle.launch.processes import Processes
 from rattle.launch.service import command
 from rattle.launch.supervisor import Note, Supervisor
-from rattle.trainer.settings_sources import load_settings, to_yaml
+from rattle.settings.sources import load_settings, to_yaml
 
 
 def main() -> None:

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rattle.launch.compare import (
+    AgreedTick,
     Curves,
     Difference,
-    History,
-    Moment,
+    MemberHistory,
     first_difference,
     first_different_update,
     read_history,
@@ -23,10 +23,10 @@ from rattle.launch.compare import (
 from rattle.launch.errors import LaunchError
 
 SUBJECTS = ("env-0", "main-0", "main-1", "main-2")
-Lines = Sequence[tuple[Moment, Mapping[str, str]]]
+Lines = Sequence[tuple[AgreedTick, Mapping[str, str]]]
 
 
-def truth(ticks: int, changed: tuple[str, int] | None = None) -> list[tuple[Moment, dict[str, str]]]:
+def truth(ticks: int, changed: tuple[str, int] | None = None) -> list[tuple[AgreedTick, dict[str, str]]]:
     """Return what worlds and agents say of every tick; one subject may be another from some tick on."""
 
     def said(subject: str, tick: int) -> str:
@@ -35,8 +35,8 @@ def truth(ticks: int, changed: tuple[str, int] | None = None) -> list[tuple[Mome
 
     lines = []
     for tick in range(1, ticks + 1):
-        lines.append((Moment(tick, by_agents=False), {subject: said(subject, tick) for subject in SUBJECTS}))
-        lines.append((Moment(tick, by_agents=True), {subject: said(subject, tick) for subject in SUBJECTS[1:]}))
+        lines.append((AgreedTick(tick, by_agents=False), {subject: said(subject, tick) for subject in SUBJECTS}))
+        lines.append((AgreedTick(tick, by_agents=True), {subject: said(subject, tick) for subject in SUBJECTS[1:]}))
     return lines
 
 
@@ -45,7 +45,7 @@ def file_of(lines: Lines) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def history_of(lines: Lines) -> History:
+def history_of(lines: Lines) -> MemberHistory:
     return read_history(file_of(lines), "history")
 
 
@@ -76,7 +76,7 @@ def test_the_first_difference_is_found_where_it_begins(data: st.DataObject, tick
     histories = [history_of(truth(ticks, (subject, began) if run == which else None)) for run in range(3)]
     found = first_difference(histories)
     assert found is not None
-    assert found.moment == Moment(began, by_agents=False)
+    assert found.moment == AgreedTick(began, by_agents=False)
     (hashes,) = found.subjects.values()
     assert list(found.subjects) == [subject]
     assert hashes.count(hashes[which]) == 1
@@ -107,7 +107,7 @@ def test_runs_that_are_equal_show_equal_hashes_in_any_order(runs: list[tuple[str
 
 
 def test_a_snake_that_is_missing_in_a_world_is_a_difference_and_one_that_did_not_fit_is_none() -> None:
-    world, agents = Moment(1, by_agents=False), Moment(1, by_agents=True)
+    world, agents = AgreedTick(1, by_agents=False), AgreedTick(1, by_agents=True)
     both, one = {"env-0": "aa", "main-0": "bb"}, {"env-0": "aa"}
     assert first_difference([history_of([(agents, both)]), history_of([(agents, one)])]) is None
     found = first_difference([history_of([(world, both)]), history_of([(world, one)])])
@@ -115,7 +115,7 @@ def test_a_snake_that_is_missing_in_a_world_is_a_difference_and_one_that_did_not
 
 
 def test_a_run_that_says_two_things_about_one_moment_is_noticed() -> None:
-    moment = Moment(2, by_agents=True)
+    moment = AgreedTick(2, by_agents=True)
     history = history_of([(moment, {"main-0": "aa"}), (moment, {"main-0": "aa"}), (moment, {"main-0": "bb"})])
     assert history.contradictions == [(moment, "main-0", ("aa", "bb"))]
 

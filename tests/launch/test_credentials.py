@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rattle.services.env.app import EnvService
-from rattle.trainer.settings_sources import load_settings
+from rattle.settings.sources import load_settings
 from tests.conformance.running import asgi_server
 from tests.launch.test_plan import planned
 from tests.trainer.conftest import rattle

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from rattle.events import Event, EventFormatter, event_line
 from rattle.launch import text_log
-from rattle.launch.sparkline import History
-from rattle.launch.standing import Standing
+from rattle.launch.run_status import RunStatus
+from rattle.launch.sparkline import Sparkline
 from rattle.launch.stderr import Messages
 from rattle.launch.text_log import TextLog
 from rattle.launch.ticking import Stillness
+from rattle.runs.run_clock import RunLimits
 from rattle.services.utils.protos import training_pb2
 from rattle.text import one_line
-from rattle.trainer.clock import Limits
 
 CHAINED = """Traceback (most recent call last):
   File "a.py", line 1, in <module>
@@ -60,7 +60,7 @@ def test_other_lines_are_warnings_of_their_own(line: str) -> None:
 
 @given(values=st.lists(st.floats(-1e6, 1e6), max_size=2000), width=st.integers(2, 60))
 def test_a_sparkline_is_as_wide_as_it_may_be_and_covers_the_whole_course(values: list[float], width: int) -> None:
-    history = History(width)
+    history = Sparkline(width)
     for value in values:
         history.add(value)
     line = history.line()
@@ -70,14 +70,14 @@ def test_a_sparkline_is_as_wide_as_it_may_be_and_covers_the_whole_course(values:
 
 
 def test_the_tiniest_rise_is_one() -> None:
-    history = History(8)
+    history = Sparkline(8)
     for value in (0.0, 5e-324):
         history.add(value)
     assert history.line() == "▁█"
 
 
 def test_a_sparkline_rises_with_its_values() -> None:
-    history = History(8)
+    history = Sparkline(8)
     for value in range(8 * 16 - 1):
         history.add(value)
     assert history.line() == "".join(sorted(history.line()))
@@ -103,7 +103,7 @@ def status(env_steps: int, state: str = "running", speed: float = 1000.0, name: 
 
 
 def test_the_seconds_of_a_command_count_from_the_first_progress() -> None:
-    standing = Standing(("main",), Limits(None, 60.0))
+    standing = RunStatus(("main",), RunLimits(None, 60.0))
     standing.take("training-0", status(500, speed=0.0), 10.0)  # as a checkpoint left it
     assert standing.seconds_left("training-0", 20.0) is None
     assert standing.progress(20.0) is None
@@ -116,7 +116,7 @@ def test_the_seconds_of_a_command_count_from_the_first_progress() -> None:
 
 
 def test_a_service_that_has_come_back_and_learnt_nothing_yet_changes_no_figures() -> None:
-    standing = Standing(("main",), Limits(1000, None))
+    standing = RunStatus(("main",), RunLimits(1000, None))
     standing.take("training-0", status(0, speed=0.0), 0.0)
     standing.take("training-0", status(700), 1.0)
     standing.take("training-0", status(500, speed=0.0), 2.0)
@@ -127,7 +127,7 @@ def test_a_service_that_has_come_back_and_learnt_nothing_yet_changes_no_figures(
 
 
 def test_a_run_has_ended_when_all_its_policies_have() -> None:
-    standing = Standing(("a", "b"), Limits(None, None))
+    standing = RunStatus(("a", "b"), RunLimits(None, None))
     assert not standing.ended
     standing.take("training-0", status(1, "finished", name="a"), 0.0)
     assert not standing.ended

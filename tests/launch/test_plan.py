@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from rattle.cli import main
 from rattle.launch.plan import plan
-from rattle.launch.service import Hello, Service, command
-from rattle.trainer.errors import SettingsError
-from rattle.trainer.settings import ExperimentSettings
-from rattle.trainer.settings_sources import load_settings
+from rattle.launch.service import Hello, LaunchedService, command
+from rattle.settings.errors import SettingsError
+from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.sources import load_settings
 
 CONFIG = Path("runs/one/config.yaml")
 
@@ -33,7 +33,7 @@ def settings(*overrides: str) -> ExperimentSettings:
     return load_settings(None, overrides)
 
 
-def planned(*overrides: str) -> dict[str, Service]:
+def planned(*overrides: str) -> dict[str, LaunchedService]:
     return {service.name: service for service in plan(settings(*overrides), CONFIG)}
 
 
@@ -166,7 +166,7 @@ def test_env_services_have_room_for_the_snakes_that_will_come() -> None:
     assert command(two["env-0"], {})[2:4] == ["--set", "env_service.snakes=7"]
 
 
-def told(service: Service) -> list[str]:
+def told(service: LaunchedService) -> list[str]:
     """Return what a service is told with --set."""
     arguments = command(service, HELLOS)
     return [value for flag, value in pairwise(arguments) if flag == "--set"]

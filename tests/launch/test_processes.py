@@ -23,7 +23,7 @@ from rattle.launch.processes import RATTLE, Processes
 from rattle.launch.service import command
 from rattle.launch.supervisor import Note, Supervisor
 from rattle.services.utils.sockets import PortTaken, listen
-from rattle.trainer.settings_sources import load_settings
+from rattle.settings.sources import load_settings
 
 HERE = Path(__file__).parent
 FAKE = (sys.executable, str(HERE / "fake_service.py"))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rattle.launch.plan import plan
-from rattle.launch.service import Service
+from rattle.launch.service import LaunchedService
 from rattle.launch.supervisor import (
     CHECKPOINT_SECONDS,
     FIRST_WAIT,
@@ -29,7 +29,7 @@ from rattle.launch.supervisor import (
     Start,
     Supervisor,
 )
-from rattle.trainer.settings_sources import load_settings
+from rattle.settings.sources import load_settings
 
 HELLO = json.dumps({"url": "http://127.0.0.1:1", "address": "127.0.0.1:1", "grpc": "127.0.0.1:2"})
 
@@ -38,7 +38,7 @@ def supervisor(*overrides: str) -> Supervisor:
     return Supervisor(plan(load_settings(None, overrides), Path("config.yaml")))
 
 
-def needed(service: Service) -> set[str]:
+def needed(service: LaunchedService) -> set[str]:
     return {need.name for need in service.needs}
 
 

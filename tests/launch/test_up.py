@@ -15,8 +15,8 @@ import pytest
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.runs import row
+from rattle.runs.progress import Progress, Summary
 from rattle.services.utils.sockets import listen
-from rattle.trainer.progress import Progress, Summary
 from tests.launch.test_processes import wait_for_end
 
 UP = [sys.executable, str(Path(__file__).with_name("up_with_fakes.py")), "up"]

@@ -20,8 +20,8 @@ import pytest
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.runs import row
+from rattle.runs.progress import Summary
 from rattle.services.utils.sockets import PortTaken, listen
-from rattle.trainer.progress import Summary
 from tests.launch.test_processes import PATIENCE, wait_for_end
 from tests.processes import ServiceProcess
 from tests.trainer.conftest import RATTLE, last_json, rattle, read_rows

@@ -21,7 +21,7 @@ from rattle.launch.ticking import SyncStatus, Ticking, Ticks
 from rattle.launch.up import launch
 from rattle.launch.view import JsonView
 from rattle.services.utils.sockets import listen
-from rattle.trainer.settings_sources import load_settings
+from rattle.settings.sources import load_settings
 from tests.launch.test_up import begin, lines, logs, run, until
 from tests.launch.up_with_fakes import FAKE
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from rattle.analytics.run_directory import RunDirectory
-from rattle.launch.compare import History, first_difference, read_history
+from rattle.launch.compare import MemberHistory, first_difference, read_history
 from tests.launch.test_processes import PATIENCE, wait_for_end
 from tests.launch.test_up_services import running
 from tests.trainer.conftest import last_json, rattle
@@ -23,7 +23,7 @@ SETTINGS = ("sync.mode=lockstep", "inference.snakes=2", "topology.inference=2", 
 LOCKSTEP = tuple(part for setting in SETTINGS for part in ("--set", setting))
 
 
-def history(directory: RunDirectory) -> History:
+def history(directory: RunDirectory) -> MemberHistory:
     return read_history(directory.history.read_bytes(), str(directory.history))
 
 

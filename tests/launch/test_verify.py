@@ -17,9 +17,9 @@ import pytest
 
 from rattle.launch import verify as verify_module
 from rattle.launch.verify import LOCKSTEP_SNAKES, Trial, verify
-from rattle.launch.verify_report import Report
+from rattle.launch.verify_report import VerifyReport
 from rattle.launch.verify_view import QuietView, Reporter
-from rattle.trainer.settings_sources import check_settings, load_settings
+from rattle.settings.sources import check_settings, load_settings
 from tests.launch.test_processes import PATIENCE, wait_for_end
 from tests.launch.test_up import ended
 
@@ -201,11 +201,11 @@ def test_ctrl_c_between_runs_is_as_in_a_run(
 
 
 def test_runs_that_differ_are_kept_whatever_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Differs(Report):
+    class Differs(VerifyReport):
         agree = False
 
     class InterruptedAtTheEnd(Reporter):
-        def conclude(self, report: Report, kept: Path | None) -> None:
+        def conclude(self, report: VerifyReport, kept: Path | None) -> None:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

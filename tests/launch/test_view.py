@@ -17,9 +17,9 @@ from rattle.launch.plan import plan
 from rattle.launch.supervisor import Note, Supervisor
 from rattle.launch.ticking import Ticks
 from rattle.launch.view import LiveView, Picture, choose_view
+from rattle.runs.progress import Progress, Summary
 from rattle.services.utils.protos.training_pb2 import PolicyStatus
-from rattle.trainer.progress import Progress, Summary
-from rattle.trainer.settings_sources import load_settings
+from rattle.settings.sources import load_settings
 from tests.launch.test_up import UP
 
 HELLO = json.dumps({"url": "http://127.0.0.1:50123", "address": "127.0.0.1:50124", "grpc": "127.0.0.1:50125"})

@@ -15,7 +15,7 @@ from rattle.learning.algorithms import Algorithm
 from rattle.learning.learner import Learner
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.spec import PolicySpec, observation_input
-from rattle.trainer.collector import Actor, Collector, Group
+from rattle.rollouts.collector import Collector, WorldBatch, WorldsActor
 from tests.policies.building import network_outputs
 
 Floats = NDArray[np.float64]
@@ -153,7 +153,7 @@ def train(
         activation="tanh",
         value_head=algorithm.needs_value,
     )
-    actors = [Actor([Group(halves[0], 0)]), Actor([Group(halves[1], worlds // 2)])]
+    actors = [WorldsActor([WorldBatch(halves[0], 0)]), WorldsActor([WorldBatch(halves[1], worlds // 2)])]
     collector = Collector(actors, algorithm.rollout_ticks, complete_episodes=algorithm.complete_episodes)
     learner = Learner(spec, algorithm, seed)
     with closing(collector), closing(learner):

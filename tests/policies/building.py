@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rattle.policies.acting import ActingPolicy, parameter_shapes
-from rattle.policies.file import Policy
+from rattle.policies.file import StoredPolicy
 from rattle.policies.network import Network
 from rattle.policies.spec import Codes, Floats, PolicySpec
 
@@ -49,12 +49,14 @@ def random_observation(spec: PolicySpec, rows: int, seed: int = 0) -> NDArray[An
     return generator.normal(size=(rows, spec.observation.size)).astype(np.float32)
 
 
-def random_policy(spec: PolicySpec, seed: int = 0) -> Policy:
+def random_policy(spec: PolicySpec, seed: int = 0) -> StoredPolicy:
     """Return a policy with random weights."""
-    return Policy(spec, random_parameters(spec, seed), version=7, environment="snake", environment_settings={"food": 2})
+    return StoredPolicy(
+        spec, random_parameters(spec, seed), version=7, environment="snake", environment_settings={"food": 2}
+    )
 
 
-def hand_made_policy() -> Policy:
+def hand_made_policy() -> StoredPolicy:
     """Return a policy whose every number is written here or counts up: the same on every machine."""
     spec = PolicySpec(
         observation=Codes(cells=2, codes=3), num_actions=3, hidden_sizes=(4,), activation="relu", value_head=True
@@ -65,7 +67,7 @@ def hand_made_policy() -> Policy:
         size = int(np.prod(shape))
         parameters[name] = (np.arange(count, count + size, dtype=np.float32) / 64 - 0.5).reshape(shape)
         count += size
-    return Policy(spec, parameters, version=12, environment="snake", environment_settings={"width": 9, "food": 2})
+    return StoredPolicy(spec, parameters, version=12, environment="snake", environment_settings={"width": 9, "food": 2})
 
 
 def network_of(spec: PolicySpec, parameters: Parameters) -> Network:

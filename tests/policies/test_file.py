@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from rattle.policies.acting import ActingPolicy, check_parameters
 from rattle.policies.errors import PolicyError
-from rattle.policies.file import Policy, dump_policy, dump_tensors, load_policy, load_tensors
+from rattle.policies.file import StoredPolicy, dump_policy, dump_tensors, load_policy, load_tensors
 from rattle.policies.spec import PolicySpec
 from tests.policies.building import hand_made_policy, policy_specs, random_parameters, random_policy
 
@@ -92,7 +92,7 @@ def read_or_refuse(data: bytes) -> None:
     own=st.dictionaries(st.text(max_size=5), st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)),
 )
 def test_a_policy_comes_back_as_it_was(spec: PolicySpec, version: int, environment: str, own: dict[str, Any]) -> None:
-    policy = Policy(spec, random_parameters(spec), version, environment, own)
+    policy = StoredPolicy(spec, random_parameters(spec), version, environment, own)
     data = dump_policy(policy)
     again = load_policy(data)
     assert (again.spec, again.version, again.environment) == (spec, version, environment)
@@ -111,7 +111,7 @@ def test_any_order_of_settings_weights_and_memory_gives_the_same_bytes() -> None
     policy = hand_made_policy()
     parameters = {name: np.asfortranarray(policy.parameters[name]) for name in reversed(list(policy.parameters))}
     own = dict(reversed(list(policy.environment_settings.items())))
-    assert dump_policy(Policy(policy.spec, parameters, policy.version, policy.environment, own)) == GOOD
+    assert dump_policy(StoredPolicy(policy.spec, parameters, policy.version, policy.environment, own)) == GOOD
 
 
 OTHER_PROCESS = """
@@ -151,7 +151,7 @@ def test_a_policy_that_does_not_fit_its_spec_is_not_written() -> None:
     policy = hand_made_policy()
     parameters = {**policy.parameters, "policy.bias": np.zeros(4, np.float32)}
     with pytest.raises(PolicyError, match=r"policy.bias must be float32 \(3,\)"):
-        dump_policy(Policy(policy.spec, parameters, 0, "snake", {}))
+        dump_policy(StoredPolicy(policy.spec, parameters, 0, "snake", {}))
 
 
 NOT_ONE = "not a safetensors file, or a damaged one"

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rattle.policies.errors import PolicyError
-from rattle.policies.file import Policy
+from rattle.policies.file import StoredPolicy
 from rattle.policies.onnx import export_onnx
 from rattle.policies.spec import Codes, Floats, PolicySpec
 from tests.policies.building import network_of, policy_specs, random_observation, random_parameters, random_policy
@@ -24,7 +24,7 @@ CODES = PolicySpec(
 FLOATS = PolicySpec(observation=Floats(size=4), num_actions=2, hidden_sizes=(31,), activation="tanh", value_head=False)
 
 
-def assert_same_outputs(policy: Policy, model: bytes, rows: int) -> None:
+def assert_same_outputs(policy: StoredPolicy, model: bytes, rows: int) -> None:
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     observation = random_observation(policy.spec, rows, seed=1)
     logits, value = session.run(["logits", "value"], {"observation": observation})
@@ -64,12 +64,12 @@ def test_a_model_says_what_it_is() -> None:
 def test_the_same_policy_gives_the_same_bytes() -> None:
     policy = random_policy(CODES)
     backwards = dict(reversed(list(policy.parameters.items())))
-    assert export_onnx(policy) == export_onnx(Policy(policy.spec, backwards, 7, "snake", {}))
+    assert export_onnx(policy) == export_onnx(StoredPolicy(policy.spec, backwards, 7, "snake", {}))
 
 
 def test_large_outputs_are_compared_by_their_size() -> None:
     parameters = {name: 3000 * array for name, array in random_parameters(CODES).items()}
-    policy = Policy(CODES, parameters, 0, "snake", {})
+    policy = StoredPolicy(CODES, parameters, 0, "snake", {})
     assert_same_outputs(policy, export_onnx(policy), rows=7)
 
 
@@ -87,7 +87,7 @@ def test_a_model_that_says_something_else_is_not_exported(monkeypatch: pytest.Mo
 def test_a_policy_whose_numbers_overflow_is_not_exported() -> None:
     parameters = {name: np.full_like(array, 1e38) for name, array in random_parameters(CODES).items()}
     with pytest.raises(PolicyError, match="differs by nan: not exported"):
-        export_onnx(Policy(CODES, parameters, 0, "snake", {}))
+        export_onnx(StoredPolicy(CODES, parameters, 0, "snake", {}))
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rattle.analytics.run_directory import RunDirectory
-from rattle.trainer.runs import train
+from rattle.trainer.train import train
 from tests.services.cluster import Cluster
 from tests.trainer.conftest import Silence, read_rows, small_settings
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from rattle.analytics.run_directory import RunDirectory
-from rattle.trainer.progress import Progress, Summary
-from rattle.trainer.runs import train
-from rattle.trainer.settings import ExperimentSettings
-from rattle.trainer.settings_sources import load_settings
+from rattle.runs.progress import Progress, Summary
+from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.sources import load_settings
+from rattle.trainer.train import train
 from tests import template
 
 RATTLE = [sys.executable, "-m", "rattle.cli"]

@@ -10,12 +10,12 @@ import pytest
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.policies.file import load_policy
-from rattle.trainer.checkpoint import list_checkpoints
-from rattle.trainer.errors import TrainerError
-from rattle.trainer.evaluate import find_policy
-from rattle.trainer.progress import Summary
-from rattle.trainer.run_tables import read_run_row
-from rattle.trainer.runs import resume
+from rattle.runs.checkpoint import list_checkpoints
+from rattle.runs.errors import RunError
+from rattle.runs.find_policy import find_policy
+from rattle.runs.progress import Summary
+from rattle.runs.run_tables import read_run_row
+from rattle.trainer.train import resume
 from tests.trainer.conftest import Silence, read_rows
 
 TrainSmall = Callable[..., tuple[Summary, RunDirectory]]
@@ -68,7 +68,7 @@ def test_few_episodes_do_not_make_a_best_policy(train_small: TrainSmall) -> None
     assert summary.episodes < 100
     assert summary.best_policy_version is None
     assert not directory.best_policy.exists()
-    with pytest.raises(TrainerError, match="has no best policy yet"):
+    with pytest.raises(RunError, match="has no best policy yet"):
         find_policy(str(directory.path), best=True)
 
 
@@ -77,5 +77,5 @@ def test_it_is_found_by_run_and_by_path(train_small: TrainSmall, tmp_path: Path)
     assert find_policy(str(directory.path), best=True).policy.version == summary.best_policy_version
     assert load_policy(directory.best_policy.read_bytes()).version == summary.best_policy_version
     assert find_policy(str(directory.best_policy)).policy.version == summary.best_policy_version
-    with pytest.raises(TrainerError, match="--best wants the run"):
+    with pytest.raises(RunError, match="--best wants the run"):
         find_policy(str(directory.policy), best=True)

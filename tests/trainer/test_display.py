@@ -6,8 +6,8 @@ import sys
 import pytest
 from rich.console import Console
 
+from rattle.runs.progress import Progress, Summary
 from rattle.trainer.display import LiveDisplay, PlainDisplay, choose_display, figures, progress_table
-from rattle.trainer.progress import Progress, Summary
 
 METRICS = {"policy_loss": -0.01, "value_loss": 0.2, "entropy": 0.9}
 PROGRESS = Progress(123_456, 5.0, 24_000.0, 12, 340, 1.5, 12.25, METRICS, 0.5, 5.0)

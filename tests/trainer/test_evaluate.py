@@ -12,15 +12,15 @@ from rattle.envs.philox import derive_seed
 from rattle.envs.snake.reference import SnakeWorld
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.policies.acting import ActingPolicy
-from rattle.policies.file import Policy, load_policy
+from rattle.policies.file import StoredPolicy, load_policy
+from rattle.runs.progress import Summary
 from rattle.trainer.errors import TrainerError
 from rattle.trainer.evaluate import evaluate
-from rattle.trainer.progress import Summary
 
 TrainSmall = Callable[..., tuple[Summary, RunDirectory]]
 
 
-def trained(train_small: TrainSmall, *overrides: str) -> Policy:
+def trained(train_small: TrainSmall, *overrides: str) -> StoredPolicy:
     _, directory = train_small(*overrides)
     return load_policy(directory.policy.read_bytes())
 

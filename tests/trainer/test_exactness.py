@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from rattle.analytics.run_directory import RunDirectory
-from rattle.trainer.checkpoint import list_checkpoints
-from rattle.trainer.progress import Summary
-from rattle.trainer.run_tables import read_run_row, write_run_row
-from rattle.trainer.runs import resume
+from rattle.runs.checkpoint import list_checkpoints
+from rattle.runs.progress import Summary
+from rattle.runs.run_tables import read_run_row, write_run_row
+from rattle.trainer.train import resume
 from tests.template import RattleProcess
 from tests.trainer.conftest import Silence, last_json, rattle, read_rows
 

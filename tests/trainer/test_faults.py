@@ -19,12 +19,12 @@ from rattle.analytics.run_directory import RunDirectory
 from rattle.errors import RattleError
 from rattle.learning.errors import LearningError
 from rattle.policies.file import dump_tensors, load_tensors
-from rattle.trainer.checkpoint import list_checkpoints, load_checkpoint
-from rattle.trainer.errors import TrainerError
-from rattle.trainer.progress import Summary
-from rattle.trainer.run_tables import read_run_row
-from rattle.trainer.runs import resume, train
-from rattle.trainer.storing import CheckpointStore
+from rattle.runs.checkpoint import list_checkpoints, load_checkpoint
+from rattle.runs.checkpoint_store import CheckpointStore
+from rattle.runs.errors import RunError
+from rattle.runs.progress import Summary
+from rattle.runs.run_tables import read_run_row
+from rattle.trainer.train import resume, train
 from tests.trainer.conftest import RATTLE, Silence, read_rows, small_settings
 
 TrainSmall = Callable[..., tuple[Summary, RunDirectory]]
@@ -55,7 +55,7 @@ def poisoned() -> Iterator[str]:
 def test_bad_numbers_stop_the_run_and_keep_the_last_good_checkpoint(
     tmp_path: Path, poisoned: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rattle.trainer.clock.PAUSE", 0.0)
+    monkeypatch.setattr("rattle.runs.run_clock.PAUSE", 0.0)
     monkeypatch.setattr(CheckpointStore, "is_idle", property(lambda store: store.wait() or True))
     every_update = "train.checkpoint_seconds=0.000001"
     settings = small_settings(f"env={{id: '{poisoned}', worlds: 2}}", "algorithm.ticks=16", every_update)
@@ -115,11 +115,11 @@ def test_the_last_checkpoint_gone_does_not_begin_the_run_anew(train_small: Train
     _, directory = train_small("train.keep_checkpoints=1")
     (only,) = list_checkpoints(directory)
     only.write_bytes(b"damaged")
-    with pytest.raises(TrainerError, match="there is none before it"):
+    with pytest.raises(RunError, match="there is none before it"):
         resume(str(directory.path), 10_000, None, Silence())
     only.unlink()
     before = contents(directory)
-    with pytest.raises(TrainerError, match="cannot be resumed"):
+    with pytest.raises(RunError, match="cannot be resumed"):
         resume(str(directory.path), 10_000, None, Silence())
     assert contents(directory) == before
 
@@ -142,7 +142,7 @@ def test_a_run_goes_on_when_nobody_reads_what_it_prints(tmp_path: Path, output: 
 def test_a_run_directory_is_not_used_twice(train_small: TrainSmall, tmp_path: Path) -> None:
     _, directory = train_small()
     before = contents(directory)
-    with pytest.raises(TrainerError, match="--resume"):
+    with pytest.raises(RunError, match="--resume"):
         train(small_settings(), directory.path, Silence())
     with directory.locked(), pytest.raises(AnalyticsError, match="in use by another process"):
         resume(str(directory.path), None, None, Silence())
@@ -195,7 +195,7 @@ def test_a_new_run_takes_over_nothing_of_another(train_small: TrainSmall, lost: 
         path = directory.path / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     before = contents(directory)
-    with pytest.raises(TrainerError, match=r"holds .*updates/.*, but no config\.yaml: restore that file"):
+    with pytest.raises(RunError, match=r"holds .*updates/.*, but no config\.yaml: restore that file"):
         train(small_settings("seed=99"), directory.path, Silence())
     assert contents(directory) == before
 
@@ -206,7 +206,7 @@ def test_a_new_run_takes_over_nothing_of_another(train_small: TrainSmall, lost: 
 def test_files_that_a_new_run_would_overwrite_are_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
-    with pytest.raises(TrainerError, match=f"holds {name.partition('/')[0]}"):
+    with pytest.raises(RunError, match=f"holds {name.partition('/')[0]}"):
         train(small_settings(), tmp_path, Silence())
     assert (tmp_path / name).read_text() == "mine"
 
@@ -226,7 +226,7 @@ def test_a_checkpoint_of_another_run_or_another_name_is_refused(train_small: Tra
     for source, problem in [(list_checkpoints(theirs)[-1], "belongs to the run"), (newest, "was renamed")]:
         shutil.copy(source, foreign)
         before = contents(ours)
-        with pytest.raises(TrainerError, match=f"update-0000009999.safetensors {problem}"):
+        with pytest.raises(RunError, match=f"update-0000009999.safetensors {problem}"):
             resume(str(ours.path), None, None, Silence())
         assert contents(ours) == before
     foreign.unlink()
@@ -250,7 +250,7 @@ def test_rows_of_more_than_a_minute_are_kept_when_they_are_cut(
         path.unlink()
     table = directory.table("updates") / "train.jsonl"
     rows = table.read_bytes()
-    monkeypatch.setattr("rattle.trainer.ledger.MOST_SECONDS_CUT", 0.0)
+    monkeypatch.setattr("rattle.runs.run_recorder.MOST_SECONDS_CUT", 0.0)
     again = resume(str(directory.path), None, None, Silence())
     assert again.policy_sha256 == summary.policy_sha256
     cut = table.with_name("train.jsonl.cut").read_bytes()

@@ -10,10 +10,10 @@ import pytest
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.policies.file import load_policy
-from rattle.trainer.errors import TrainerError
-from rattle.trainer.first_policy import load_settings_from
-from rattle.trainer.runs import resume, train
-from rattle.trainer.settings import ExperimentSettings
+from rattle.runs.errors import RunError
+from rattle.runs.first_policy import load_settings_from
+from rattle.settings.experiment import ExperimentSettings
+from rattle.trainer.train import resume, train
 from tests.trainer.conftest import Silence, last_json, rattle, small_settings
 
 
@@ -78,7 +78,7 @@ def test_services_begin_with_it_too(tmp_path: Path, learnt: RunDirectory) -> Non
 def test_what_does_not_fit_leaves_no_run(
     tmp_path: Path, learnt: RunDirectory, overrides: list[str], message: str
 ) -> None:
-    with pytest.raises(TrainerError, match=message) as wrong:
+    with pytest.raises(RunError, match=message) as wrong:
         train(settings_from(learnt.path, *overrides), tmp_path / "run", Silence())
     assert "\n" not in str(wrong.value)
     assert not (tmp_path / "run").exists()
@@ -87,7 +87,7 @@ def test_what_does_not_fit_leaves_no_run(
 def test_damaged_files_and_resumes_are_refused(tmp_path: Path, learnt: RunDirectory) -> None:
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(learnt.policy.read_bytes()[:-8])
-    with pytest.raises(TrainerError, match=r"damaged\.safetensors"):
+    with pytest.raises(RunError, match=r"damaged\.safetensors"):
         settings_from(damaged)
     both = rattle("train", "--from", learnt.path, "--resume", learnt.path, cwd=tmp_path)
     assert both.returncode == 2

@@ -12,7 +12,7 @@ import pytest
 from rattle.analytics.run_directory import RunDirectory
 from tests.trainer.conftest import last_json, rattle, read_rows
 
-SNAKE = "pettingzoo:rattle.envs.snake.pettingzoo_face"
+SNAKE = "pettingzoo:rattle.envs.snake.pettingzoo_env"
 SMALL = ["--set", "env.worlds=8", "--set", "policy.hidden_sizes=[16]", "--json"]
 
 
@@ -33,7 +33,7 @@ def test_a_pettingzoo_module_is_trained_by_its_name(tmp_path: Path) -> None:
 
 
 def test_a_policy_from_a_stranger_gets_no_pettingzoo_module_imported(tmp_path: Path) -> None:
-    (tmp_path / "party.py").write_text("from rattle.envs.snake.pettingzoo_face import parallel_env as parallel_env\n")
+    (tmp_path / "party.py").write_text("from rattle.envs.snake.pettingzoo_env import parallel_env as parallel_env\n")
     own = ["--set", "env.id=pettingzoo:party", *SMALL]
     trained = rattle("train", *own, "--steps", 300, "--run-dir", "run", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert trained.returncode == 0, trained.stderr

@@ -13,11 +13,11 @@ import pytest
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.errors import RattleError
-from rattle.trainer.checkpoint import list_checkpoints
-from rattle.trainer.runs import resume, train
-from rattle.trainer.served import with_served_environment
-from rattle.trainer.settings import ExperimentSettings
-from rattle.trainer.settings_sources import SettingsError, load_settings
+from rattle.rollouts.remote_env import with_served_environment
+from rattle.runs.checkpoint import list_checkpoints
+from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.sources import SettingsError, load_settings
+from rattle.trainer.train import resume, train
 from tests.processes import ServiceProcess
 from tests.template import RattleProcess
 from tests.trainer.conftest import Silence, last_json, rattle, read_rows, small_settings

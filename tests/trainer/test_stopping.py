@@ -12,11 +12,11 @@ import pytest
 
 from rattle.analytics.run_directory import RunDirectory, find_run
 from rattle.launch.up import resume
-from rattle.trainer.checkpoint import list_checkpoints
-from rattle.trainer.clock import Clock, Limits
-from rattle.trainer.errors import TrainerError
-from rattle.trainer.progress import Summary
-from rattle.trainer.run_tables import read_run_row
+from rattle.runs.checkpoint import list_checkpoints
+from rattle.runs.errors import RunError
+from rattle.runs.progress import Summary
+from rattle.runs.run_clock import RunClock, RunLimits
+from rattle.runs.run_tables import read_run_row
 from tests.trainer.conftest import RATTLE
 
 TrainSmall = Callable[..., tuple[Summary, RunDirectory]]
@@ -31,7 +31,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_checkpoints_take_a_small_share_of_the_processor(now: list[float]) -> None:
-    clock = Clock(0.0, Limits(None, None), 0.5)
+    clock = RunClock(0.0, RunLimits(None, None), 0.5)
     now[0] += 1
     assert clock.checkpoint_due(0.0, 0.0)
     now[0] += 19
@@ -41,7 +41,7 @@ def test_checkpoints_take_a_small_share_of_the_processor(now: list[float]) -> No
 
 
 def test_no_checkpoint_is_begun_that_the_end_would_have_to_wait_for(now: list[float]) -> None:
-    clock = Clock(0.0, Limits(None, 10.0), 0.5)
+    clock = RunClock(0.0, RunLimits(None, 10.0), 0.5)
     now[0] += 8.5
     assert not clock.checkpoint_due(seconds=2.0, cost=0.01)
     assert clock.checkpoint_due(seconds=1.0, cost=0.01)
@@ -74,7 +74,7 @@ def test_up_finds_a_damaged_checkpoint_before_it_starts_services(train_small: Tr
     newest = list_checkpoints(directory)[-1]
     newest.write_bytes(b"damaged")
     before = sorted(directory.path.rglob("*"))
-    with pytest.raises(TrainerError, match=newest.name):
+    with pytest.raises(RunError, match=newest.name):
         resume(str(directory.path), None, None, kill_every=None, as_json=True)
     assert [path for path in sorted(directory.path.rglob("*")) if "lock" not in path.name] == [
         path for path in before if "lock" not in path.name

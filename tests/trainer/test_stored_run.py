@@ -10,13 +10,13 @@ import pytest
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory
 from rattle.errors import RattleError
-from rattle.trainer.checkpoint import list_checkpoints
-from rattle.trainer.errors import TrainerError
-from rattle.trainer.progress import Progress, Summary
-from rattle.trainer.run_tables import read_run_row
-from rattle.trainer.runs import resume, train
-from rattle.trainer.settings import ExperimentSettings
-from rattle.trainer.settings_sources import to_yaml
+from rattle.runs.checkpoint import list_checkpoints
+from rattle.runs.errors import RunError
+from rattle.runs.progress import Progress, Summary
+from rattle.runs.run_tables import read_run_row
+from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.sources import to_yaml
+from rattle.trainer.train import resume, train
 from tests.trainer.conftest import Silence, read_rows, small_settings
 
 TrainSmall = Callable[..., tuple[Summary, RunDirectory]]
@@ -44,7 +44,7 @@ def test_settings_of_another_run_are_refused(
 ) -> None:
     _, directory = train_small()
     directory.config.write_text(config if isinstance(config, str) else to_yaml(config))
-    with pytest.raises(TrainerError, match=f"config.yaml was changed after the run began: .*{said}.*: put that back"):
+    with pytest.raises(RunError, match=f"config.yaml was changed after the run began: .*{said}.*: put that back"):
         go_on(directory, 9000)
 
 
@@ -80,7 +80,7 @@ def test_a_row_is_not_made_of_another_runs_checkpoint(train_small: TrainSmall) -
     shutil.rmtree(ours.checkpoints)
     shutil.copytree(theirs.checkpoints, ours.checkpoints)
     ours.run.unlink()
-    with pytest.raises(TrainerError, match="belongs to the run"):
+    with pytest.raises(RunError, match="belongs to the run"):
         go_on(ours)
 
 
@@ -88,7 +88,7 @@ def test_a_run_without_row_and_checkpoints_is_not_begun_anew(train_small: TrainS
     _, directory = train_small()
     directory.run.unlink()
     shutil.rmtree(directory.checkpoints)
-    with pytest.raises(TrainerError, match=r"cannot read .*run\.json.* no checkpoint to make it anew"):
+    with pytest.raises(RunError, match=r"cannot read .*run\.json.* no checkpoint to make it anew"):
         go_on(directory)
 
 
@@ -114,7 +114,7 @@ def test_rows_that_every_checkpoint_needs_are_missed(train_small: TrainSmall, lo
     path.unlink()
     if loss != "has gone":
         path.write_bytes(b"" if loss == "has lost rows" else b" " + rows)
-    with pytest.raises(TrainerError, match=f"{loss}.*no older checkpoint fits: restore it") as caught:
+    with pytest.raises(RunError, match=f"{loss}.*no older checkpoint fits: restore it") as caught:
         go_on(directory)
     assert "\n" not in str(caught.value)
     assert len(list_checkpoints(directory)) == 1

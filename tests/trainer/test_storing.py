@@ -15,10 +15,10 @@ import pytest
 
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory
-from rattle.trainer.checkpoint import list_checkpoints
-from rattle.trainer.progress import Progress, Summary
-from rattle.trainer.run_tables import read_run_row
-from rattle.trainer.runs import resume, train
+from rattle.runs.checkpoint import list_checkpoints
+from rattle.runs.progress import Progress, Summary
+from rattle.runs.run_tables import read_run_row
+from rattle.trainer.train import resume, train
 from tests.trainer.conftest import Silence, last_json, read_rows, small_settings
 
 TrainSmall = Callable[..., tuple[Summary, RunDirectory]]

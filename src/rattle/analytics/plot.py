@@ -35,7 +35,7 @@ _GROUP_POINTS: Final = 400  # at which the curves of a group are averaged
 _INCHES: Final = (13.0, 7.0)  # without the legend
 
 
-class _Line(NamedTuple):
+class _Curve(NamedTuple):
     """What is drawn in one colour: a run, or the mean of a group with one standard deviation around it."""
 
     name: str
@@ -60,7 +60,7 @@ _SIDE: Final = (
 )
 
 
-def _panels(lines: Sequence[_Line]) -> list[_Panel]:
+def _panels(lines: Sequence[_Curve]) -> list[_Panel]:
     """Return what is drawn beside the main panel: what at least one line has, metrics of algorithms by their names."""
     known = {panel.column for panel in (_MAIN, *_SIDE)} | set(NUMBERS)
     others = sorted({column for line in lines for column in line.curve} - known)
@@ -97,7 +97,7 @@ def plot_learning_curves(
     if group_by:
         lines = list(_groups(described(runs, group_by), curves, x))
     else:
-        lines = [_Line(name, curve) for name, curve in zip(_names(runs, label_by), curves, strict=True)]
+        lines = [_Curve(name, curve) for name, curve in zip(_names(runs, label_by), curves, strict=True)]
     figure = _figure(lines, x)
     picture = io.BytesIO()
     figure.savefig(picture, format=form, dpi=120)
@@ -114,15 +114,15 @@ def _names(runs: Sequence[RunDirectory], label_by: Sequence[str]) -> list[str]:
     return [label if labels.count(label) == 1 else f"{label} ({name})" for label, name in zip(labels, own, strict=True)]
 
 
-def _groups(keys: Sequence[str], curves: Sequence[Mapping[str, Curve]], x: X) -> Iterator[_Line]:
+def _groups(keys: Sequence[str], curves: Sequence[Mapping[str, Curve]], x: X) -> Iterator[_Curve]:
     """Give a line for each different key, in the order in which they come."""
     for key in dict.fromkeys(keys):
         members = [curve for own, curve in zip(keys, curves, strict=True) if own == key and len(curve[x])]
         name = f"{key} ({len(members)} run{'s' * (len(members) != 1)})"
-        yield _averaged(name, members, x) if members else _Line(name, {column: np.array([]) for column in NUMBERS})
+        yield _averaged(name, members, x) if members else _Curve(name, {column: np.array([]) for column in NUMBERS})
 
 
-def _averaged(name: str, members: Sequence[Mapping[str, Curve]], x: X) -> _Line:
+def _averaged(name: str, members: Sequence[Mapping[str, Curve]], x: X) -> _Curve:
     """Return the mean of several runs' curves where at least half of them are known.
 
     Further on it would follow which runs have ended, not how they learn.
@@ -141,7 +141,7 @@ def _averaged(name: str, members: Sequence[Mapping[str, Curve]], x: X) -> _Line:
             mean[column] = np.where(known, values, 0.0).sum(axis=0) / count
             squares = np.where(known, (values - mean[column]) ** 2, 0.0).sum(axis=0)
             deviation[column] = np.sqrt(squares / count)
-    return _Line(name, mean, deviation)
+    return _Curve(name, mean, deviation)
 
 
 def _resampled(x: Curve, values: Curve, at: Curve) -> Curve:
@@ -164,7 +164,7 @@ def smoothed(values: Curve, span: float) -> Curve:
     return result
 
 
-def _figure(lines: Sequence[_Line], x: X) -> Figure:
+def _figure(lines: Sequence[_Curve], x: X) -> Figure:
     from matplotlib.figure import Figure
 
     columns = 1 if len(lines) <= 3 else 2 if len(lines) <= 8 else 3
@@ -189,7 +189,7 @@ def _figure(lines: Sequence[_Line], x: X) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, panel: _Panel, lines: Sequence[_Line], x: X) -> None:
+def _draw(axes: Axes, panel: _Panel, lines: Sequence[_Curve], x: X) -> None:
     from matplotlib.ticker import EngFormatter
 
     for number, line in enumerate(lines):
@@ -204,7 +204,7 @@ def _draw(axes: Axes, panel: _Panel, lines: Sequence[_Line], x: X) -> None:
         axes.set_ylim(bottom=0)
 
 
-def _draw_line(axes: Axes, panel: _Panel, line: _Line, x: X, style: dict[str, Any]) -> None:
+def _draw_line(axes: Axes, panel: _Panel, line: _Curve, x: X, style: dict[str, Any]) -> None:
     if not len(line.curve[x]) or panel.column not in line.curve:
         return
     at, values = line.curve[x], line.curve[panel.column]
@@ -220,7 +220,7 @@ def _draw_line(axes: Axes, panel: _Panel, line: _Line, x: X, style: dict[str, An
     axes.plot(at, values, **style, marker="o" if few else None, markersize=4)
 
 
-def _add_legend(figure: Figure, lines: Sequence[_Line], columns: int, size: float) -> None:
+def _add_legend(figure: Figure, lines: Sequence[_Curve], columns: int, size: float) -> None:
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], **_style(number, 2.0)) for number in range(len(lines))]

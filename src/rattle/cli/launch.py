@@ -79,7 +79,7 @@ def up(
     _prepare("rattle up")
     from rattle.launch.up import resume
     from rattle.launch.up import up as start
-    from rattle.trainer.first_policy import load_settings_from
+    from rattle.runs.first_policy import load_settings_from
 
     if as_json:
         claim_stdout()

@@ -39,9 +39,9 @@ def train(
     """
     from rattle.analytics.extras import require
     from rattle.output import claim_stdout
+    from rattle.rollouts.remote_env import with_served_environment
+    from rattle.runs.first_policy import load_settings_from
     from rattle.trainer.display import choose_display
-    from rattle.trainer.first_policy import load_settings_from
-    from rattle.trainer.served import with_served_environment
 
     if as_json:
         claim_stdout()
@@ -54,8 +54,8 @@ def train(
     # Importing PyTorch takes seconds: what is wrong with the settings, or their server, has been said before.
     for module in ("torch", "pyarrow"):
         require(module, "train", "training")
-    from rattle.trainer.runs import resume
-    from rattle.trainer.runs import train as start
+    from rattle.trainer.train import resume
+    from rattle.trainer.train import train as start
 
     display = choose_display(as_json=as_json)
     if settings is not None:
@@ -100,9 +100,9 @@ def evaluate(
     A policy file of others has no module imported for its environment, unless --env names it.
     """
     from rattle.output import claim_stdout, write_line
+    from rattle.runs.find_policy import find_policy
     from rattle.trainer.display import eval_progress
     from rattle.trainer.evaluate import evaluate as play
-    from rattle.trainer.evaluate import find_policy
 
     if as_json:
         claim_stdout()
@@ -147,7 +147,7 @@ def export(policy: str, output: Path, best: bool) -> None:
     """Export a policy to ONNX, checked against ONNX Runtime."""
     from rattle.analytics.writer import write_atomically
     from rattle.policies.onnx import export_onnx
-    from rattle.trainer.evaluate import find_policy
+    from rattle.runs.find_policy import find_policy
 
     found = find_policy(policy, best=best)
     write_atomically(output, export_onnx(found.policy))

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from rattle.errors import RattleError
-from rattle.experiment_files import find_experiment
+from rattle.settings.experiment_files import find_experiment
 
 
 class _Experiment(click.Path):

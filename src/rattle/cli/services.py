@@ -45,7 +45,7 @@ def env_service(
         require(module, "env", "the Env service")
     from rattle.output import claim_stdout
     from rattle.services.env.serve import run
-    from rattle.trainer.settings_sources import load_settings
+    from rattle.settings.sources import load_settings
 
     own = {"host": host, "port": port, "clock": clock, "fps": fps, "sync_port": sync_port}
     flags = {"seed": seed, **{f"env_service.{key}": value for key, value in own.items()}}
@@ -183,7 +183,7 @@ def training_service(
         require(module, "training", "the Training service")
     from rattle.output import claim_stdout
     from rattle.services.training.serve import run
-    from rattle.trainer.settings_sources import load_settings
+    from rattle.settings.sources import load_settings
 
     flags = {"training.host": host, "training.port": port, "training.mode": mode}
     claim_stdout()
@@ -223,7 +223,7 @@ def inference_service(
         require(module, "inference", "the Inference service")
     from rattle.output import claim_stdout
     from rattle.services.inference.serve import run
-    from rattle.trainer.settings_sources import load_settings
+    from rattle.settings.sources import load_settings
 
     own = {"host": host, "port": port, "grpc_port": grpc_port, "training": training or None, "envs": envs or None}
     flags = {f"inference.{key}": value for key, value in own.items()}
@@ -275,7 +275,7 @@ def sync_service(
     for module in ("uvicorn", "uvloop", "httptools", "websockets", "prometheus_client"):
         require(module, "sync", "the Sync service")
     from rattle.services.sync.serve import run
-    from rattle.trainer.settings_sources import load_settings
+    from rattle.settings.sources import load_settings
 
     flags = {f"sync.{key}": value for key, value in {**own, "participants": participants or None}.items()}
     settings = load_settings(experiment, overrides, os.environ, flags={**flags, "sync.mode": mode})

@@ -30,7 +30,7 @@ from collections.abc import AsyncGenerator, Generator
 from types import TracebackType
 from typing import Any, Self
 
-from rattle.clients.agent_link import AsyncLink, AsyncStream, Limits, Link
+from rattle.clients.agent_link import AsyncLink, AsyncStream, Link, LinkTimeouts
 from rattle.clients.agent_protocol import (
     MOVES,
     AgentState,
@@ -55,7 +55,7 @@ __all__ = [
     "AsyncStream",
     "BadAnswer",
     "Health",
-    "Limits",
+    "LinkTimeouts",
     "NoAnswer",
     "NotSent",
     "SnakeLost",
@@ -71,10 +71,10 @@ class AgentClient:
     NoAnswer or ConnectionBroken when there was no answer; BadAnswer for one that the agent API does not allow.
     """
 
-    def __init__(self, url: str, snake_id: str, limits: Limits | None = None) -> None:
+    def __init__(self, url: str, snake_id: str, limits: LinkTimeouts | None = None) -> None:
         self.snake_id = check_snake_id(snake_id)
         self._path = f"/snake/{snake_id}"
-        self._link = Link(url, limits or Limits())
+        self._link = Link(url, limits or LinkTimeouts())
 
     def states(self, lines: Lines = "newest") -> Generator[AgentState, None, None]:
         """Join, if the snake is not there, and yield its states until the one with `game_over`.
@@ -120,10 +120,10 @@ class AgentClient:
 class AsyncAgentClient:
     """Plays one agent with asyncio; use it in an `async with` statement, or await `close`. See AgentClient."""
 
-    def __init__(self, url: str, snake_id: str, limits: Limits | None = None) -> None:
+    def __init__(self, url: str, snake_id: str, limits: LinkTimeouts | None = None) -> None:
         self.snake_id = check_snake_id(snake_id)
         self._path = f"/snake/{snake_id}"
-        self._link = AsyncLink(url, limits or Limits())
+        self._link = AsyncLink(url, limits or LinkTimeouts())
 
     def states(self, lines: Lines = "newest") -> AsyncGenerator[AgentState, None]:
         """Join, if the snake is not there, and yield its states until the one with `game_over`."""

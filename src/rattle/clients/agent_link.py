@@ -15,15 +15,15 @@ import tenacity
 
 from rattle.clients.addresses import check_status, no_connection, read_address, tls_context, why_of
 from rattle.clients.agent_protocol import AgentState, LineReader, Lines, StreamBroken, read_answer
-from rattle.clients.async_http import AsyncHttp, Connection
-from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken, NoAnswer, NotSent, Refused
-from rattle.clients.retries import is_temporary, retrying, retrying_async
+from rattle.clients.async_http import AsyncConnection, AsyncHttp
+from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken, NoAnswer, NotSent, RequestRefused
+from rattle.clients.retries import is_temporary, retry_for, retrying_async
 
 _Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
-class Limits:
+class LinkTimeouts:
     """How long a client waits, in seconds."""
 
     #: For a connection.
@@ -38,7 +38,7 @@ class Limits:
 
 def may_act_again(error: BaseException) -> bool:
     """Say whether a request that changes something may be sent again: the server has not acted on it."""
-    return isinstance(error, NotSent) or (isinstance(error, Refused) and error.status in (429, 503))
+    return isinstance(error, NotSent) or (isinstance(error, RequestRefused) and error.status in (429, 503))
 
 
 def may_ask_again(error: BaseException) -> bool:
@@ -49,7 +49,7 @@ def may_ask_again(error: BaseException) -> bool:
 class _Link:
     """What both kinds share: everything but the waiting."""
 
-    def __init__(self, url: str, limits: Limits) -> None:
+    def __init__(self, url: str, limits: LinkTimeouts) -> None:
         self.address = read_address(url)
         self.url = self.address.url
         self.limits = limits
@@ -88,7 +88,7 @@ class _Held:
         if self._since is not None:
             self._seconds = time.monotonic() - self._since
 
-    def has_served(self, error: ClientError, limits: Limits) -> bool:
+    def has_served(self, error: ClientError, limits: LinkTimeouts) -> bool:
         """Say whether tries may begin anew: they ran out of time only because a good connection was quiet for long."""
         return may_ask_again(error) and self._seconds >= limits.retry
 
@@ -96,7 +96,7 @@ class _Held:
 class Link(_Link):
     """Requests and streams to one server, one at a time."""
 
-    def __init__(self, url: str, limits: Limits) -> None:
+    def __init__(self, url: str, limits: LinkTimeouts) -> None:
         super().__init__(url, limits)
         self.http = httpx.Client(
             base_url=self.url,
@@ -122,13 +122,13 @@ class Link(_Link):
             return ConnectionBroken(f"{self.url} broke the connection: {why}")
         return BadAnswer(f"{self.url} sent what cannot be decoded: {why}")
 
-    def retrying(self, method: str) -> tenacity.Retrying:
+    def retry_for(self, method: str) -> tenacity.Retrying:
         """Return what tries a request again."""
-        return retrying(self.limits.retry, _REPEATABLE[method])
+        return retry_for(self.limits.retry, _REPEATABLE[method])
 
     def ask(self, method: str, path: str, kind: type[_Answer], body: Mapping[str, Any] | None = None) -> _Answer:
         """Return the answer to a request."""
-        answer: _Answer = self.retrying(method)(self.ask_once, method, path, kind, body)
+        answer: _Answer = self.retry_for(method)(self.ask_once, method, path, kind, body)
         return answer
 
     def ask_once(self, method: str, path: str, kind: type[_Answer], body: Mapping[str, Any] | None = None) -> _Answer:
@@ -152,7 +152,7 @@ class Link(_Link):
     def _next(self, stream: _Stream) -> AgentState:
         while True:
             try:
-                state: AgentState = self.retrying("GET")(stream.next_state)
+                state: AgentState = self.retry_for("GET")(stream.next_state)
             except ClientError as error:
                 if not stream.held.has_served(error, self.limits):
                     raise
@@ -211,13 +211,13 @@ class _Stream:
 class AsyncLink(_Link):
     """Requests and streams to one server, with asyncio."""
 
-    def __init__(self, url: str, limits: Limits) -> None:
+    def __init__(self, url: str, limits: LinkTimeouts) -> None:
         super().__init__(url, limits)
         self.http = AsyncHttp(url, limits.connect, limits.answer)
 
     async def ask(self, method: str, path: str, kind: type[_Answer], body: Mapping[str, Any] | None = None) -> _Answer:
         """Return the answer to a request."""
-        return await self._patiently(method, partial(self.ask_once, method, path, kind, body))
+        return await self._retry_for(method, partial(self.ask_once, method, path, kind, body))
 
     async def ask_once(
         self, method: str, path: str, kind: type[_Answer], body: Mapping[str, Any] | None = None
@@ -240,18 +240,18 @@ class AsyncLink(_Link):
     async def follow(self, snake_id: str, lines: Lines) -> AsyncStream:
         """Return a snake's stream as soon as the server has answered, before its first line."""
         stream = AsyncStream(self, snake_id, lines)
-        await self._patiently("GET", stream.connect)
+        await self._retry_for("GET", stream.connect)
         return stream
 
     async def _next(self, stream: AsyncStream) -> AgentState:
         while True:
             try:
-                return await self._patiently("GET", stream.next_state)
+                return await self._retry_for("GET", stream.next_state)
             except ClientError as error:
                 if not stream.held.has_served(error, self.limits):
                     raise
 
-    async def _patiently(self, method: str, attempt: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    async def _retry_for(self, method: str, attempt: Callable[[], Awaitable[_Answer]]) -> _Answer:
         try:
             return await attempt()  # nearly always: the library that tries again takes its time
         except ClientError as error:
@@ -268,7 +268,7 @@ class AsyncStream:
         self._link = link
         self._path = f"/snake/{snake_id}" + ("?lines=all" if lines == "all" else "")
         self._reader = LineReader(snake_id, lines)
-        self._connection: Connection | None = None
+        self._connection: AsyncConnection | None = None
         self.held = _Held()
 
     def unread(self) -> AgentState | None:
@@ -299,7 +299,7 @@ class AsyncStream:
             self._link.http.give_back(self._connection)
             self._connection = None
 
-    async def connect(self) -> Connection:
+    async def connect(self) -> AsyncConnection:
         """Open a connection: the server has answered that the stream begins. Raises as `next_state`."""
         self.held.begin()
         if self._reader.has_begun:

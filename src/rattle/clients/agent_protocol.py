@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken, Refused, refusal
+from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken, RequestRefused, refusal
 
 MoveName = Literal["left", "right", "forward"]
 CellName = Literal["EMPTY", "FOOD", "HEAD", "BODY", "OTHER_HEAD", "OTHER_BODY"]
@@ -103,7 +103,7 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes, kind: type
         raise BadAnswer(f"the server's answer is not as docs/env-api.md says: {error}") from None
 
 
-def read_problem(status: int, headers: Mapping[str, str], body: bytes) -> Refused:
+def read_problem(status: int, headers: Mapping[str, str], body: bytes) -> RequestRefused:
     """Return the error that an answer with a status of 400 or more stands for."""
     try:
         content = msgspec.json.decode(body)

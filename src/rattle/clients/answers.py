@@ -20,7 +20,7 @@ from rattle.envs.vector import CodeSpace, EnvironmentSpec
 from rattle.wire import encoding
 from rattle.wire.arrays import NAMES, Array, unpack
 from rattle.wire.problems import RequestError
-from rattle.wire.vector import Beginning, Ended, Environment, SessionCreated, StepAnswer, environment_spec
+from rattle.wire.vector import EndedSlots, Environment, ResetAnswer, SessionCreated, StepAnswer, environment_spec
 
 Answer = TypeVar("Answer", bound=msgspec.Struct)
 
@@ -87,14 +87,14 @@ class SlotArrays:
         part.episode = self.episode[worlds]
         return part
 
-    def begin_anew(self, answer: Beginning) -> None:
+    def begin_anew(self, answer: ResetAnswer) -> None:
         """Take in the beginning of other worlds in place of lost ones, whose episodes show as cut where they stood."""
         self.final_observation[:] = self.observation
         lost = self.active.copy()
         self.begin(answer)
         self.truncated[:] = lost
 
-    def begin(self, answer: Beginning) -> None:
+    def begin(self, answer: ResetAnswer) -> None:
         """Take in what a reset answers; raises WrongAnswer and may then hold a part of it."""
         self._take_in(answer)
         for array in (self.reward, self.terminated, self.truncated, *self.final_metrics.values()):
@@ -112,13 +112,13 @@ class SlotArrays:
         if len(ended):
             self._end(ended, slots, answer.ended, answer.step)
 
-    def _take_in(self, answer: Beginning | StepAnswer) -> None:
+    def _take_in(self, answer: ResetAnswer | StepAnswer) -> None:
         _fill(self.observation, answer.observation, "observation")
         self._check_observation(self.observation, "observation", answer.step)
         _fill_bool(self.active, answer.active, "active")
         _fill(self.episode, answer.episode, "episode")
 
-    def _end(self, ended: NDArray[np.intp], slots: NDArray[np.int32], answer: Ended, step: int) -> None:
+    def _end(self, ended: NDArray[np.intp], slots: NDArray[np.int32], answer: EndedSlots, step: int) -> None:
         if not np.array_equal(slots, ended):
             _wrong("ended.slots are not the slots that are terminated or truncated, in order")
         if (self.terminated & self.truncated).any():

@@ -31,8 +31,8 @@ class AsyncHttp:
         self._head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self._connect_seconds = connect_seconds
         self._answer_seconds = answer_seconds
-        self._idle: list[Connection] = []
-        self._open: set[Connection] = set()
+        self._idle: list[AsyncConnection] = []
+        self._open: set[AsyncConnection] = set()
 
     async def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, dict[str, str], bytes]:
         """Return status, headers by their lower-case names, and body of a whole answer.
@@ -46,7 +46,7 @@ class AsyncHttp:
             self.give_back(connection)
         return connection.status, connection.headers, content
 
-    async def begin(self, method: str, path: str, body: bytes | None = None) -> Connection:
+    async def begin(self, method: str, path: str, body: bytes | None = None) -> AsyncConnection:
         """Return the connection over which an answer has begun to come; raises as `ask`. To be given back."""
         connection = await self._connected()
         try:
@@ -57,7 +57,7 @@ class AsyncHttp:
             raise
         return connection
 
-    def give_back(self, connection: Connection) -> None:
+    def give_back(self, connection: AsyncConnection) -> None:
         """Keep a connection for other requests if its answer has been read to the end, else close it."""
         if connection.is_reusable:
             self._idle.append(connection)
@@ -72,7 +72,7 @@ class AsyncHttp:
         self._open.clear()
         self._idle.clear()
 
-    async def _connected(self) -> Connection:
+    async def _connected(self) -> AsyncConnection:
         while self._idle:
             connection = self._idle.pop()
             if connection.is_reusable:
@@ -82,7 +82,7 @@ class AsyncHttp:
         try:
             async with asyncio.timeout(self._connect_seconds):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(self._url), self._address.host, self._address.port, ssl=tls
+                    lambda: AsyncConnection(self._url), self._address.host, self._address.port, ssl=tls
                 )
         except TimeoutError:
             raise NotSent(f"no connection to {self._url}: it takes too long") from None
@@ -98,7 +98,7 @@ class AsyncHttp:
         return f"{head}\r\n".encode("latin-1") + (body or b"")
 
 
-class Connection(asyncio.Protocol):
+class AsyncConnection(asyncio.Protocol):
     """One connection: a request at a time, and its answer as it comes."""
 
     # Of the answer.

@@ -41,7 +41,7 @@ class BadAnswer(ClientError):
     """The server sent something that its API does not allow."""
 
 
-class Refused(ClientError):
+class RequestRefused(ClientError):
     """The server refused a request; `status`, `code` and `field` are those of its problem (docs/env-api.md).
 
     `retry_after` is how many seconds the server asks to wait before the next try.
@@ -66,7 +66,7 @@ class Refused(ClientError):
         return self.status in (429, 502, 503, 504)
 
 
-def refusal(status: int, problem: Mapping[str, Any] | None) -> Refused:
+def refusal(status: int, problem: Mapping[str, Any] | None) -> RequestRefused:
     """Return the error for an answer with a status of 400 or more; `problem` is None where it was no problem object."""
     problem = problem or {}
     detail = one_line(problem.get("detail") or problem.get("error") or problem.get("title") or "", _LONGEST_DETAIL)
@@ -75,7 +75,7 @@ def refusal(status: int, problem: Mapping[str, Any] | None) -> Refused:
         detail = f"the server answered {status}{said}: it wants credentials, as in "
         detail += f"http://USER:PASSWORD@HOST:PORT, or in {CREDENTIALS_VARIABLE}"
     field = problem.get("field")
-    return Refused(
+    return RequestRefused(
         detail or f"the server answered {status} without saying why",
         status,
         one_line(problem.get("code", ""), _LONGEST_DETAIL),

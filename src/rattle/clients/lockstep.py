@@ -27,8 +27,8 @@ from rattle.wire.lockstep import (
     Ping,
     Pong,
     Ready,
-    Refused,
     Role,
+    SeatRefused,
     Seen,
     Tick,
     Unknown,
@@ -59,7 +59,7 @@ class Work(NamedTuple):
     absent: tuple[str, ...]  # agents that are played on without
 
 
-class Answer(NamedTuple):
+class MemberAnswer(NamedTuple):
     """What it says when it has done so."""
 
     hashes: Mapping[str, bytes]  # by subject, 8 bytes each
@@ -78,7 +78,7 @@ class _Finished(NamedTuple):
     tick: int
     phase: Phase | Literal[0]  # 0: none yet
     flags: int
-    answer: Answer
+    answer: MemberAnswer
 
 
 class Member:
@@ -101,7 +101,7 @@ class Member:
         self._heartbeat = _FIRST_HEARTBEAT
         self._heard_at = -inf
         self._ping_at = inf
-        self._done = _Finished(0, 0, 0, Answer({}))
+        self._done = _Finished(0, 0, 0, MemberAnswer({}))
         self._is_known = False  # the service has taken this life
         self._is_whole = False  # no tick is missing before what was done
         self._doing: Tick | None = None
@@ -148,7 +148,7 @@ class Member:
         work, self.work = self.work, None
         return work
 
-    def finish(self, answer: Answer, now: float) -> list[bytes]:
+    def finish(self, answer: MemberAnswer, now: float) -> list[bytes]:
         """Say that the work which was taken is done."""
         if self._doing is None:
             raise RuntimeError("there is no work in progress")
@@ -194,13 +194,13 @@ class Member:
                 self._is_known = True
                 self.state, self.reason = "gathering", f"{datagram.present} of {datagram.wanted} members are there"
                 self._joining.due = now + self._heartbeat
-            case Refused() if datagram.life == self.life and self.state in ("joining", "gathering"):
+            case SeatRefused() if datagram.life == self.life and self.state in ("joining", "gathering"):
                 self._take_refusal(datagram, now)
             case _:
                 return False
         return True
 
-    def _take_refusal(self, refused: Refused, now: float) -> None:
+    def _take_refusal(self, refused: SeatRefused, now: float) -> None:
         """Come back as the latest life where an earlier one has a higher number, for clocks may be set back.
 
         A life that the service took once is the earlier one itself: it ends, or two of one name would go on for ever.
@@ -244,7 +244,7 @@ class Member:
 
     def _take_seat(self, welcome: Welcome, now: float) -> None:
         if welcome.session != self.place.session:  # another run: ticks are numbered from 1 again
-            self._done = _Finished(0, 0, 0, Answer({}))
+            self._done = _Finished(0, 0, 0, MemberAnswer({}))
             self._is_stale = self._doing is not None
         place = _Place(welcome.session, welcome.epoch, welcome.seat)
         if place != self.place:
@@ -373,7 +373,7 @@ class Member:
         return out
 
 
-def _fitting(answer: Answer) -> Answer:
+def _fitting(answer: MemberAnswer) -> MemberAnswer:
     """Return an answer with as many hashes as a datagram has room for."""
     kept: dict[str, bytes] = {}
     room = _ROOM_FOR_HASHES
@@ -382,4 +382,4 @@ def _fitting(answer: Answer) -> Answer:
         if room < 0 or len(kept) == MAX_HASHES:
             break
         kept[subject] = history
-    return Answer(kept, answer.idle)
+    return MemberAnswer(kept, answer.idle)

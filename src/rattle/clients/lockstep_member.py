@@ -23,10 +23,10 @@ from typing import Any
 
 from rattle.clients.datagram_faults import DatagramFaults
 from rattle.clients.errors import ClientError
-from rattle.clients.lockstep import Answer, Member, State, Work
+from rattle.clients.lockstep import Member, MemberAnswer, State, Work
 from rattle.wire.lockstep import MAX_BYTES, Codec, Role
 
-__all__ = ["Answer", "LockstepMember", "MemberSettings", "Work"]
+__all__ = ["LockstepMember", "MemberAnswer", "MemberSettings", "Work"]
 
 #: How long a goodbye may take, in seconds.
 _GOODBYE_SECONDS = 1.0
@@ -91,7 +91,7 @@ class LockstepMember:
         self._loop.add_reader(self._socket, self._receive)
         self._go_on(self._member.begin(time.monotonic()))
 
-    def finish(self, answer: Answer) -> None:
+    def finish(self, answer: MemberAnswer) -> None:
         """Say that the work in progress is done; may be called within `work`."""
         self._go_on(self._member.finish(answer, time.monotonic()))
 

@@ -121,7 +121,7 @@ class RemoteVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]):
         chosen = whole_numbers(actions)
         check_actions(chosen, self.num_envs, self._arrays.spec.num_actions)  # of all, before any sets out
         for part, slots in zip(self._parts, self._slots, strict=True):
-            part.begin_step(chosen[slots])
+            part.step_async(chosen[slots])
         self._lost[:] = False
         for part, slots in zip(self._parts, self._slots, strict=True):
             self._finish(part, slots)
@@ -141,7 +141,7 @@ class RemoteVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]):
 
     def _finish(self, part: RemoteWorlds, slots: slice) -> None:
         try:
-            part.finish_step()
+            part.step_wait()
         except WorldsLost:
             self._lost[slots] = part.truncated
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from rattle.clients.answers import ONLY_JSON, SlotArrays, WrongAnswer, decode, read_metrics, read_spec, read_state
 from rattle.clients.connections import Connection, HttpConnection, HttpSteps, NoWebSocket, SocketSteps
-from rattle.clients.errors import ClientError, ConnectionBroken, Refused
-from rattle.clients.retries import is_temporary, retrying
+from rattle.clients.errors import ClientError, ConnectionBroken, RequestRefused
+from rattle.clients.retries import is_temporary, retry_for
 from rattle.envs.errors import CannotReplay, EnvError, EnvironmentFailed, WorldsLost
 from rattle.envs.philox import check_seed, derive_seed
 from rattle.envs.vector import EnvironmentSpec, check_actions
@@ -25,7 +25,7 @@ from rattle.errors import RattleError
 from rattle.text import one_line
 from rattle.wire import encoding
 from rattle.wire.arrays import Array
-from rattle.wire.vector import PROTOCOL, Beginning, ServerSpec, SessionCreated, StepAnswer
+from rattle.wire.vector import PROTOCOL, ResetAnswer, ServerSpec, SessionCreated, StepAnswer
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class _Numbered(msgspec.Struct):
     step: int
 
 
-Answer = TypeVar("Answer", StepAnswer, Beginning, _Numbered)
+Answer = TypeVar("Answer", StepAnswer, ResetAnswer, _Numbered)
 
 
 class _State(msgspec.Struct):
@@ -81,10 +81,10 @@ def ask_spec(url: str, patience: Patience | None = None) -> ServerSpec:
             raise
 
     try:
-        body = retrying(patience.retry_seconds, stop=patience.stop)(ask)
+        body = retry_for(patience.retry_seconds, stop=patience.stop)(ask)
     except ConnectionBroken as error:
         raise ConnectionBroken(_gave_up(error, patience)) from None
-    except Refused as error:
+    except RequestRefused as error:
         if error.status in _NOT_IN_MESSAGEPACK and _answers_in_json(url, patience):
             raise ClientError(f"{connection.url}: {ONLY_JSON}") from None
         what = f"{connection.url} has no vector API" if error.status in (404, 405, 501) else connection.url
@@ -124,7 +124,7 @@ def _gave_up(error: ConnectionBroken, patience: Patience) -> str:
 
 def _failure(error: ClientError) -> RattleError:
     """Return an error as what it says of the environment, if it says that this failed."""
-    return EnvironmentFailed(str(error)) if isinstance(error, Refused) and error.is_failure else error
+    return EnvironmentFailed(str(error)) if isinstance(error, RequestRefused) and error.is_failure else error
 
 
 class RemoteWorlds:
@@ -211,18 +211,18 @@ class RemoteWorlds:
     def _reset_session(self, seed: int | None) -> None:
         message = {"step": self._number + 1} | ({} if seed is None else {"seed": self.seed})
         self._send("reset", message)
-        self._arrays.begin(self._receive(Beginning))
+        self._arrays.begin(self._receive(ResetAnswer))
 
     def step(self, action: NDArray[np.integer[Any]]) -> None:
         """Advance every world one tick with integer actions (B,); raises WorldsLost when there is no answer to come."""
-        self.begin_step(action)
-        self.finish_step()
+        self.step_async(action)
+        self.step_wait()
 
-    def begin_step(self, action: NDArray[np.integer[Any]]) -> None:
-        """Send the actions; `finish_step` waits for what comes of them."""
+    def step_async(self, action: NDArray[np.integer[Any]]) -> None:
+        """Send the actions; `step_wait` waits for what comes of them."""
         check_actions(action, self.num_slots, self.spec.num_actions)
         if self._awaits_answer:
-            raise EnvError("a step is under way: call finish_step() before the next one begins")
+            raise EnvError("a step is under way: call step_wait() before the next one begins")
         small = np.asarray(action, np.uint8 if self.spec.num_actions <= 256 else np.int32)
         message: dict[str, Any] = {"step": self._number + 1, "action": small}
         if self._watched and "step_snapshots" in self._features:
@@ -230,8 +230,8 @@ class RemoteWorlds:
             message["snapshots"] = list(self._watched)
         self._send("step", message)
 
-    def finish_step(self) -> None:
-        """Receive what came of the last `begin_step`; raises WorldsLost as `step` does."""
+    def step_wait(self) -> None:
+        """Receive what came of the last `step_async`; raises WorldsLost as `step` does."""
         watched, self._watched, self._snapshots = self._watched, [], {}
         answer = self._receive(StepAnswer)
         self._arrays.advance(answer)
@@ -258,12 +258,12 @@ class RemoteWorlds:
         self._snapshots = {}
         try:
             answer = self._ask_session("POST", "/state", body)
-        except Refused as error:
+        except RequestRefused as error:
             if error.code == "cannot_replay":
                 raise CannotReplay(str(error)) from None
             raise
         self._number += 1
-        self._arrays.begin(decode(answer, Beginning))
+        self._arrays.begin(decode(answer, ResetAnswer))
         if "seed" in stored:
             self.seed = int(stored["seed"][0])
 
@@ -324,7 +324,7 @@ class RemoteWorlds:
             self._snapshots = {}
         self._request = (kind, encoding.msgpack.encode(message))
         self._sent = False
-        with suppress(ConnectionBroken, Refused):  # _receive tries again, and says what is wrong
+        with suppress(ConnectionBroken, RequestRefused):  # _receive tries again, and says what is wrong
             self._transmit()
 
     def _transmit(self) -> None:
@@ -346,7 +346,7 @@ class RemoteWorlds:
 
     def _receive(self, kind: type[Answer]) -> Answer:
         try:
-            answer = decode(self._or_lost(lambda: self._patiently(self._attempt)), kind)
+            answer = decode(self._or_lost(lambda: self._retry_for(self._attempt)), kind)
             expected = self._number + 1
             if answer.step != expected:
                 raise WrongAnswer(f"{self._http.url} answered step {answer.step} when step {expected} was asked")
@@ -359,29 +359,29 @@ class RemoteWorlds:
         return answer
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        return self._patiently(lambda: self._http.ask(method, path, body))
+        return self._retry_for(lambda: self._http.ask(method, path, body))
 
     def _ask_session(self, method: str, path: str = "", body: bytes | None = None) -> bytes:
         self._settle()
         return self._or_lost(lambda: self._ask(method, f"/v1/sessions/{self._session}{path}", body))
 
-    def _patiently(self, attempt: Callable[[], bytes]) -> bytes:
+    def _retry_for(self, attempt: Callable[[], bytes]) -> bytes:
         try:
             return attempt()  # nearly always: the library that tries again takes its time
         except ClientError as error:
             if not is_temporary(error):
                 raise _failure(error) from None
         try:
-            return retrying(self._patience.retry_seconds, stop=self._patience.stop)(attempt)
+            return retry_for(self._patience.retry_seconds, stop=self._patience.stop)(attempt)
         except ConnectionBroken as error:
             raise ConnectionBroken(_gave_up(error, self._patience)) from None
-        except Refused as error:
+        except RequestRefused as error:
             raise _failure(error) from None
 
     def _or_lost(self, request: Callable[[], bytes]) -> bytes:
         try:
             return request()
-        except Refused as error:
+        except RequestRefused as error:
             if error.code != "unknown_session":
                 raise
         self._begin_anew()

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import tenacity
 
-from rattle.clients.errors import ConnectionBroken, Refused
+from rattle.clients.errors import ConnectionBroken, RequestRefused
 
 #: The first and the longest wait between two tries, in seconds; the waits double, and vary by as much as the first.
 FIRST_WAIT = 0.05
@@ -23,10 +23,10 @@ _log = logging.getLogger(__name__)
 
 def is_temporary(error: BaseException) -> bool:
     """Whether an error may go away by itself."""
-    return isinstance(error, ConnectionBroken) or (isinstance(error, Refused) and error.is_temporary)
+    return isinstance(error, ConnectionBroken) or (isinstance(error, RequestRefused) and error.is_temporary)
 
 
-def retrying(
+def retry_for(
     seconds: float, retry_on: Callable[[BaseException], bool] = is_temporary, stop: threading.Event | None = None
 ) -> tenacity.Retrying:
     """Return a retrying caller that gives up rather than try after `seconds`, and raises what it met last.
@@ -45,7 +45,7 @@ def retrying_async(seconds: float, retry_on: Callable[[BaseException], bool] = i
     return tenacity.AsyncRetrying(**_policy(seconds, retry_on))
 
 
-def persevering(stop: threading.Event, retry_on: Callable[[BaseException], bool] = is_temporary) -> tenacity.Retrying:
+def retry_forever(stop: threading.Event, retry_on: Callable[[BaseException], bool] = is_temporary) -> tenacity.Retrying:
     """Return a retrying caller that never gives up; once `stop` is set it raises what it met last."""
     return tenacity.Retrying(
         stop=tenacity.stop_when_event_set(stop), sleep=tenacity.sleep_using_event(stop), **_perseverance(retry_on)
@@ -95,4 +95,4 @@ def _policy(seconds: float, retry_on: Callable[[BaseException], bool]) -> dict[s
 def _wait(call: tenacity.RetryCallState) -> float:
     """Wait longer after every try, and at least as long as the server asks for."""
     error = call.outcome.exception() if call.outcome is not None else None
-    return max(_BACK_OFF(call), error.retry_after if isinstance(error, Refused) else 0.0)
+    return max(_BACK_OFF(call), error.retry_after if isinstance(error, RequestRefused) else 0.0)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from rattle.conformance.agent_play import READY, capacity, health
-from rattle.conformance.checks import Group, expect, fail, skip
+from rattle.conformance.checks import CheckGroup, expect, fail, skip
 from rattle.conformance.problems import check_problem
 from rattle.conformance.raw import first_line, request_bytes, send_and_leave
-from rattle.conformance.streams import Reader, joined
+from rattle.conformance.streams import LineReader, joined
 from rattle.conformance.target import JSON_TYPE, Target
 
-CHECKS = Group()
+CHECKS = CheckGroup()
 _NO_MOVES: tuple[Any, ...] = ("up", "LEFT", "", "left ", 1, None, True, ["left"], {})
 #: A server with room for more snakes than this is not filled up.
 _MOST_SNAKES = 64
@@ -97,7 +97,7 @@ def ids(target: Target) -> None:
             ("POST", f"/snake/{name}/reset", None),
         ):
             if method == "GET":
-                reader = Reader(target, name)
+                reader = LineReader(target, name)
                 reader.wait(lambda reader: reader.status or reader.ended)
                 reader.close()
                 status = reader.status
@@ -112,7 +112,7 @@ def ids(target: Target) -> None:
 def longest_id(target: Target) -> None:
     """As long as it may be."""
     name = (target.new_snake() + ".A_z-0" + "x" * 64)[:64]
-    reader = Reader(target, name)
+    reader = LineReader(target, name)
     try:
         reader.first()
     finally:
@@ -154,7 +154,7 @@ def full(target: Target) -> None:
         skip(f"capacity is {room}: the checker does not let more than {_MOST_SNAKES} snakes join")
     for left in reversed(range(3)):
         with joined(target, room) as readers:
-            one_more = Reader(target, target.new_snake())
+            one_more = LineReader(target, target.new_snake())
             one_more.wait(lambda reader: reader.status or reader.ended)
             one_more.close()
             died = any(reader.over for reader in readers)

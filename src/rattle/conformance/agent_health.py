@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from rattle.conformance.agent_play import READY, capacity, health, several
-from rattle.conformance.checks import Group, expect, kind, skip
+from rattle.conformance.checks import CheckGroup, expect, kind, skip
 from rattle.conformance.streams import joined
 from rattle.conformance.target import JSON_TYPE, Target
 
-CHECKS = Group()
+CHECKS = CheckGroup()
 _HEALTH: dict[str, type] = {
     "service": str,
     "environment": str,

@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 
 from rattle.conformance.agent_play import READY, expect_ticks, play_lives, state
-from rattle.conformance.checks import Failed, Group, expect, fail, skip
+from rattle.conformance.checks import CheckGroup, Failed, expect, fail, skip
 from rattle.conformance.streams import joined
-from rattle.conformance.target import Answer, Target
+from rattle.conformance.target import HttpAnswer, Target
 
-CHECKS = Group()
+CHECKS = CheckGroup()
 #: A move that is answered later than this counts for a later tick in most games.
 _PROMPT_SECONDS = 1.0
 _COMPASS = ("north", "east", "south", "west")
 _TURNS = {"left": -1, "right": 1, "forward": 0}
 
 
-def _expect_move(answer: Answer, snake: str) -> bool:
+def _expect_move(answer: HttpAnswer, snake: str) -> bool:
     """Return game_over of a move's answer; end the check unless it is a whole one."""
     body = answer.object()
     got = body.get("snake_id")

@@ -9,8 +9,8 @@ from typing import Any
 
 from rattle.conformance.checks import Failed, skip
 from rattle.conformance.steering import steer
-from rattle.conformance.streams import Mover, Reader, post_move
-from rattle.conformance.target import Answer, Target
+from rattle.conformance.streams import LineReader, Mover, post_move
+from rattle.conformance.target import HttpAnswer, Target
 
 #: What must work before other checks can let snakes join, and be rid of them again.
 READY = ("agent.stream.first", "agent.stream.last_line", "agent.resets.world")
@@ -20,25 +20,25 @@ _LIFE_SECONDS = 12.0
 
 
 @dataclass(frozen=True)
-class Life:
+class PlayedLife:
     """A life from joining to its end: what was read, the moves, and a move after the end."""
 
-    reader: Reader
+    reader: LineReader
     mover: Mover
-    after_death: Answer | Failed
+    after_death: HttpAnswer | Failed
 
 
 @dataclass(frozen=True)
 class Lives:
     """Lives that were played at once; `by_reset` says that they had to be ended with POST /reset."""
 
-    lives: list[Life]
+    lives: list[PlayedLife]
     by_reset: bool
     #: GET /state when all had ended.
-    state: Answer | Failed
+    state: HttpAnswer | Failed
 
     @property
-    def readers(self) -> list[Reader]:
+    def readers(self) -> list[LineReader]:
         """Return the streams."""
         return [life.reader for life in self.lives]
 
@@ -85,7 +85,7 @@ def play_lives(target: Target) -> Lives:
     """Let several snakes join at once and play until each has died; the checks of streams judge this."""
     with suppress(Failed):
         target.request("POST", "/reset", {"seed": 1})
-    readers = [Reader(target, target.new_snake()) for _ in range(several(target))]
+    readers = [LineReader(target, target.new_snake()) for _ in range(several(target))]
     movers = [Mover(reader, lambda number, line: steer(number, line.value)) for reader in readers]
     until = time.monotonic() + (target.timeout if clock(target) == "sync" else _LIFE_SECONDS)
     for reader in readers:
@@ -100,12 +100,12 @@ def play_lives(target: Target) -> Lives:
     lives = []
     for reader, mover in zip(readers, movers, strict=True):
         mover.stop()
-        lives.append(Life(reader, mover, post_move(target, reader.snake, "forward")))
+        lives.append(PlayedLife(reader, mover, post_move(target, reader.snake, "forward")))
         reader.close()
     return Lives(lives, by_reset, stopped)
 
 
-def _state(target: Target) -> Answer | Failed:
+def _state(target: Target) -> HttpAnswer | Failed:
     try:
         return target.request("GET", "/state")
     except Failed as failed:

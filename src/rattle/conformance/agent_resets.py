@@ -7,11 +7,11 @@ from itertools import cycle, islice, pairwise
 from typing import Any
 
 from rattle.conformance.agent_play import READY, capacity, clock, expect_ticks, several, state
-from rattle.conformance.checks import Failed, Group, expect, skip
-from rattle.conformance.streams import Line, Mover, Reader, joined
+from rattle.conformance.checks import CheckGroup, Failed, expect, skip
+from rattle.conformance.streams import LineReader, Mover, StreamLine, joined
 from rattle.conformance.target import Target
 
-CHECKS = Group()
+CHECKS = CheckGroup()
 #: Lines that come longer after a reset's answer than this belong to a life that goes on.
 _GRACE_SECONDS = 0.5
 _TRIES = 4
@@ -21,7 +21,7 @@ _TICKS = 12
 _MOVES = ("forward", "left", "forward", "right", "forward", "forward", "right")
 
 
-def _ended_by(reader: Reader, answered: float) -> bool:
+def _ended_by(reader: LineReader, answered: float) -> bool:
     """Wait for a stream's end; return whether the life ended when the reset was answered, and not later by itself."""
     reader.wait(lambda reader: reader.ended or reader.over)
     return reader.over and not any(line.at > answered + _GRACE_SECONDS for line in reader.lines)
@@ -109,7 +109,7 @@ def rejoin(target: Target) -> None:
     with joined(target) as (reader,):
         target.request("POST", "/reset")
         reader.wait(lambda reader: reader.ended)
-        again = Reader(target, reader.snake)
+        again = LineReader(target, reader.snake)
         try:
             value = again.first()
         finally:
@@ -130,7 +130,7 @@ def snake(target: Target) -> None:
             for name, value in wanted.items():
                 expect(found.get(name) == value, f"{name} is {found.get(name)!r}", expected=wanted, got=str(got))
             if _ended_by(reader, answered):
-                again = Reader(target, reader.snake)
+                again = LineReader(target, reader.snake)
                 first = again.first()
                 again.close()
                 expect(first["game_over"] is False, "the new life begins with game_over true", got=first)
@@ -222,7 +222,7 @@ def _play(target: Target) -> list[dict[str, Any]] | None:
     return [line.value for line in lines if line.value]
 
 
-def _in_time(mover: Mover, lines: list[Line], *, waits: bool) -> bool:
+def _in_time(mover: Mover, lines: list[StreamLine], *, waits: bool) -> bool:
     """Say whether each line was answered, before the next one came unless the clock waits for moves."""
     answered = {number: at for number, at, got in mover.moves if not isinstance(got, Failed)}
     for number in range(len(lines) - 1):

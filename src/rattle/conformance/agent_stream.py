@@ -10,12 +10,12 @@ from itertools import pairwise
 from typing import Any
 
 from rattle.conformance.agent_play import READY, Lives, expect_ticks, health, play_lives, several
-from rattle.conformance.checks import Group, expect, kind, skip
+from rattle.conformance.checks import CheckGroup, expect, kind, skip
 from rattle.conformance.raw import open_socket
-from rattle.conformance.streams import PACE_SECONDS, Line, Mover, Reader, joined
+from rattle.conformance.streams import PACE_SECONDS, LineReader, Mover, StreamLine, joined
 from rattle.conformance.target import Target
 
-CHECKS = Group()
+CHECKS = CheckGroup()
 _JOIN = ("agent.stream.join",)
 _FIELDS = ("agent.stream.fields",)
 #: How long the first line may take beyond a round trip; it needs no tick to wait for.
@@ -33,7 +33,7 @@ _TRIES = 3
 _NAMES = ("EMPTY", "FOOD", "HEAD", "BODY", "OTHER_HEAD", "OTHER_BODY")
 
 
-def _values(lives: Lives) -> Iterator[tuple[Reader, int, dict[str, Any]]]:
+def _values(lives: Lives) -> Iterator[tuple[LineReader, int, dict[str, Any]]]:
     for reader in lives.readers:
         for number, line in enumerate(reader.lines):
             if line.value is not None:
@@ -274,7 +274,7 @@ def readers(target: Target) -> None:
     expect_ticks(target)
     for _ in range(_TRIES):
         with joined(target) as (one,):
-            other = Reader(target, one.snake)
+            other = LineReader(target, one.snake)
             other.first()
             died = one.over
             mover = Mover(other, lambda *_: "forward", PACE_SECONDS)
@@ -301,7 +301,7 @@ def readers(target: Target) -> None:
 def one_snake(target: Target) -> None:
     """It joins once."""
     with joined(target) as (one,):
-        other = Reader(target, one.snake)
+        other = LineReader(target, one.snake)
         other.first()
         agents = health(target)["agents"]
         other.close()
@@ -315,7 +315,7 @@ def apart(target: Target) -> None:
     """One reader crashes in the middle; the others read on."""
     expect_ticks(target)
     with joined(target, several(target), moving=True) as others:
-        crashing = Reader(target, others[0].snake)
+        crashing = LineReader(target, others[0].snake)
         crashing.first()
         crashing.close(hard=True)
         for reader in others:
@@ -350,5 +350,5 @@ def lines_value(target: Target) -> None:
     target.request("GET", f"/snake/{target.new_snake()}?lines=some").problem(400, "bad_value", "lines")
 
 
-def _by_tick(found: list[Line]) -> dict[int, dict[str, Any]]:
+def _by_tick(found: list[StreamLine]) -> dict[int, dict[str, Any]]:
     return {line.value["tick"]: line.value for line in found if line.value}

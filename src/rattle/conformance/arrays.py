@@ -20,7 +20,7 @@ STATE_DTYPES = ("bool", "uint8", "int32", "int64", "uint32", "float32", "uint64"
 
 
 @dataclass(frozen=True)
-class Encoding:
+class ArrayEncoding:
     """One of the two encodings: its media type and what differs between them."""
 
     name: str
@@ -35,8 +35,8 @@ def _pack_binary(array: Array) -> dict[str, Any]:
     return {"dtype": array.dtype.name, "shape": list(array.shape), "data": little.tobytes()}
 
 
-JSON = Encoding("JSON", JSON_TYPE, msgspec.json.encode, lambda array: array.tolist())
-MSGPACK = Encoding("MessagePack", MSGPACK_TYPE, msgspec.msgpack.encode, _pack_binary)
+JSON = ArrayEncoding("JSON", JSON_TYPE, msgspec.json.encode, lambda array: array.tolist())
+MSGPACK = ArrayEncoding("MessagePack", MSGPACK_TYPE, msgspec.msgpack.encode, _pack_binary)
 
 
 def read_array(value: Any, where: str, dtype: str, shape: tuple[int, ...]) -> Array:

@@ -57,7 +57,7 @@ class Result:
     seconds: float = 0.0
 
 
-class Group(list[Check]):
+class CheckGroup(list[Check]):
     """The checks of a module, in the order in which they run."""
 
     def check(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from rattle.conformance.checks import expect
-from rattle.conformance.target import Answer
+from rattle.conformance.target import HttpAnswer
 
 _FIELDS = ("type", "title", "status", "detail", "error", "code")
 
 
-def check_problem(answer: Answer, status: int, code: str) -> None:
+def check_problem(answer: HttpAnswer, status: int, code: str) -> None:
     """End the check unless the answer is a whole problem of this status and code."""
     body = answer.problem(status, code)
     for name in _FIELDS:

@@ -16,14 +16,14 @@ import msgspec
 
 from rattle.conformance.checks import Failed, fail, shorten
 from rattle.conformance.raw import open_socket
-from rattle.conformance.target import Answer, Target
+from rattle.conformance.target import HttpAnswer, Target
 
 #: A move of a mover that only keeps the game going comes so long after the line, or games would end at once.
 PACE_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
-class Line:
+class StreamLine:
     """A line as it came: when (monotonic seconds), its text, and the object in it, None where there is none."""
 
     at: float
@@ -36,7 +36,7 @@ class Line:
         return self.value is not None and self.value.get("game_over") is True
 
 
-class Reader:
+class LineReader:
     """Reads a snake's stream until it ends or `close` is called; opening it joins the snake."""
 
     def __init__(self, target: Target, snake: str, query: str = "") -> None:
@@ -47,7 +47,7 @@ class Reader:
         self.status: int | None = None
         self.media_type = ""
         self.retry_after: str | None = None
-        self.lines: list[Line] = []
+        self.lines: list[StreamLine] = []
         #: Why nothing more comes: `end` (in an orderly way), `cut`, or `closed` by the reader itself.
         self.ended: str | None = None
         self.changed = threading.Condition()
@@ -56,7 +56,7 @@ class Reader:
         self._thread = threading.Thread(target=self._read, name=f"reader of {snake}", daemon=True)
         self._thread.start()
 
-    def wait(self, happened: Callable[[Reader], object], seconds: float | None = None) -> bool:
+    def wait(self, happened: Callable[[LineReader], object], seconds: float | None = None) -> bool:
         """Wait until `happened` holds, for the target's time-out unless told otherwise; return whether it does."""
         with self.changed:
             return bool(
@@ -71,7 +71,7 @@ class Reader:
         """Wait a second at most for the line of a tick."""
         self.wait(lambda reader: any(line.value and line.value.get("tick") == tick for line in reader.lines), 1.0)
 
-    def expect_line(self) -> Line:
+    def expect_line(self) -> StreamLine:
         """Return the first line; ends the check unless it comes in time."""
         self.wait(lambda reader: reader.lines or reader.ended)
         if self.status != 200:
@@ -146,24 +146,24 @@ class Reader:
         return "end"
 
 
-def _line(content: bytes) -> Line:
+def _line(content: bytes) -> StreamLine:
     try:
         value = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError):
         value = None
     text = content.decode("utf-8", "backslashreplace").rstrip("\n")
-    return Line(time.monotonic(), text, value if isinstance(value, dict) else None)
+    return StreamLine(time.monotonic(), text, value if isinstance(value, dict) else None)
 
 
 class Mover:
     """Answers a reader's lines with moves until the stream ends; a move for the newest line whenever one came."""
 
-    def __init__(self, reader: Reader, choose: Callable[[int, Line], str], pace: float = 0.0) -> None:
+    def __init__(self, reader: LineReader, choose: Callable[[int, StreamLine], str], pace: float = 0.0) -> None:
         self._reader = reader
         self._choose = choose
         self._pace = pace
         #: For each move: the index of the line that it answers, when the answer came, and the answer.
-        self.moves: list[tuple[int, float, Answer | Failed]] = []
+        self.moves: list[tuple[int, float, HttpAnswer | Failed]] = []
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._move, name=f"mover of {reader.snake}", daemon=True)
         self._thread.start()
@@ -193,7 +193,7 @@ class Mover:
             self.moves.append((answered - 1, time.monotonic(), answer))
 
 
-def post_move(target: Target, snake: str, move: Any) -> Answer | Failed:
+def post_move(target: Target, snake: str, move: Any) -> HttpAnswer | Failed:
     """Send a move; return the answer, or the failure to get one, for the check to judge later."""
     try:
         return target.request("POST", f"/snake/{snake}/move", {"move": move})
@@ -201,11 +201,11 @@ def post_move(target: Target, snake: str, move: Any) -> Answer | Failed:
         return failed
 
 
-def _join(target: Target, query: str) -> Reader:
+def _join(target: Target, query: str) -> LineReader:
     """Let a snake join; while the world is full of snakes that have just been left, try again for a while."""
     until = time.monotonic() + target.timeout
     while True:
-        reader = Reader(target, target.new_snake(), query)
+        reader = LineReader(target, target.new_snake(), query)
         reader.wait(lambda reader: reader.status or reader.ended)
         if reader.status != 503 or time.monotonic() > until:
             return reader
@@ -214,7 +214,7 @@ def _join(target: Target, query: str) -> Reader:
 
 
 @contextmanager
-def joined(target: Target, snakes: int = 1, *, moving: bool = False, query: str = "") -> Iterator[list[Reader]]:
+def joined(target: Target, snakes: int = 1, *, moving: bool = False, query: str = "") -> Iterator[list[LineReader]]:
     """Let snakes join a new game, each with a reader; afterwards their streams are closed and the game is ended.
 
     With `moving` they go forward, line by line, for servers whose clock waits for moves.

@@ -27,7 +27,7 @@ _EVIDENCE = 3
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpAnswer:
     """What came back for a request; `request` says which, for the record."""
 
     request: str
@@ -43,7 +43,7 @@ class Answer:
     def __str__(self) -> str:
         return f"{self.status} {self.media_type or '(no Content-Type)'} {readable(self.media_type, self.content)}"
 
-    def expect_status(self, status: int) -> Answer:
+    def expect_status(self, status: int) -> HttpAnswer:
         """End the check unless the answer has this status."""
         expect(
             self.status == status,
@@ -165,7 +165,7 @@ class Target:
         *,
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
+    ) -> HttpAnswer:
         """Send a request, its body `value` as JSON or `content` as it is, and return the answer.
 
         Ends the check where no answer comes.
@@ -187,7 +187,7 @@ class Target:
             raise self._no_answer(shown, f"there is no answer within {self.timeout:g} s") from None
         except httpx.HTTPError as error:
             raise self._no_answer(shown, f"the connection breaks: {error or type(error).__name__}") from None
-        answer = Answer(shown, response.status_code, response.headers, response.content)
+        answer = HttpAnswer(shown, response.status_code, response.headers, response.content)
         self.note(f"{shown}  ->  {shorten(str(answer), 200)}")
         return answer
 

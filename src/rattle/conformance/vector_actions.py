@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from rattle.conformance.arrays import JSON, MSGPACK, Array
-from rattle.conformance.checks import Group, expect
+from rattle.conformance.checks import CheckGroup, expect
 from rattle.conformance.target import Target
-from rattle.conformance.vector_play import Session, expect_same, session
+from rattle.conformance.vector_play import CheckedSession, expect_same, session
 
-CHECKS = Group()
+CHECKS = CheckGroup()
 _STEPPED = ("vector.steps.fields",)
 
 
-def _refuse(opened: Session, body: dict[str, Any], what: str, field: str = "action") -> None:
+def _refuse(opened: CheckedSession, body: dict[str, Any], what: str, field: str = "action") -> None:
     """End the check unless the step is refused, with the field, and the number stays."""
     answer = opened.post("step", body)
     expect(
@@ -27,7 +27,7 @@ def _refuse(opened: Session, body: dict[str, Any], what: str, field: str = "acti
     answer.problem(400, "bad_value", field)
 
 
-def _then_steps(opened: Session, what: str) -> None:
+def _then_steps(opened: CheckedSession, what: str) -> None:
     answer = opened.post("step", {"step": opened.next_step, "action": opened.forward()})
     expect(
         answer.status == 200,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from rattle.conformance.arrays import Array
-from rattle.conformance.checks import Group, expect, fail, skip
+from rattle.conformance.checks import CheckGroup, expect, fail, skip
 from rattle.conformance.target import Target
 from rattle.conformance.vector_play import GAME_SEED, Stepped, actions_for, encodings, expect_same, play_game, session
 
-CHECKS = Group()
+CHECKS = CheckGroup()
 _STEPPED = ("vector.steps.fields",)
 _STEPS = 60
 

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from rattle.conformance.arrays import Array
-from rattle.conformance.checks import Group, expect, fail, skip
+from rattle.conformance.checks import CheckGroup, expect, fail, skip
 from rattle.conformance.target import Target
-from rattle.conformance.vector_play import Game, Played, Stepped, actions_for, encodings, play_game, session
+from rattle.conformance.vector_play import PlayedGame, ResetOutcome, Stepped, actions_for, encodings, play_game, session
 from rattle.conformance.vector_spec import spec
 
-CHECKS = Group()
+CHECKS = CheckGroup()
 _STEPPED = ("vector.steps.fields",)
 #: Options by which environments limit the ticks of an episode, and the limit that is asked for.
 _LIMITS = ("max_steps", "max_episode_steps", "max_cycles", "max_ticks", "time_limit")
@@ -68,7 +68,7 @@ def time_limit(target: Target) -> str:
         session(target, _WORLDS, encoding=encoding, seed=_SEED, options={name: _TICKS}) as cut,
         session(target, _WORLDS, encoding=encoding, seed=_SEED) as whole,
     ):
-        before: Played = cut.first
+        before: ResetOutcome = cut.first
         together = np.ones(cut.shape.worlds, np.bool_)  # worlds that have not ended in either
         for number in range(_TICKS + 1):
             action = actions_for(cut.shape, number)
@@ -87,7 +87,7 @@ def time_limit(target: Target) -> str:
     return f"{judged} slots were cut by {name}={_TICKS}, and saw last what is seen without it"
 
 
-def _judge(played: Stepped, row: int, slot: int, wanted: Array, before: Played) -> None:
+def _judge(played: Stepped, row: int, slot: int, wanted: Array, before: ResetOutcome) -> None:
     """End the check unless a row of `ended` is the observation that a world without the limit shows."""
     got = played.ended_observation[row]
     looks = "something else"
@@ -119,8 +119,8 @@ def _limit(target: Target) -> str:
     return skip(f"the environment takes none of the options {', '.join(_LIMITS)}, by which a time limit could be set")
 
 
-def _truncated(game: Game) -> Iterator[_End]:
-    before: Played = game.first
+def _truncated(game: PlayedGame) -> Iterator[_End]:
+    before: ResetOutcome = game.first
     for played in game.steps:
         for row, slot in enumerate(played.ended_slots):
             if played.truncated[slot]:
@@ -130,12 +130,12 @@ def _truncated(game: Game) -> Iterator[_End]:
         before = played
 
 
-def _shares(game: Game) -> tuple[float, float, float]:
+def _shares(game: PlayedGame) -> tuple[float, float, float]:
     """Return how much of what acting slots see is zeros, is the most frequent row, and did not change in a step."""
     rows = np.concatenate([played.observation[played.active] for played in (game.first, *game.steps)])
     counts = np.unique(rows, axis=0, return_counts=True)[1]
     same = played_on = 0
-    before: Played = game.first
+    before: ResetOutcome = game.first
     for played in game.steps:
         goes_on = played.active & before.active & ~played.done
         same += int((played.observation[goes_on] == before.observation[goes_on]).all(axis=1).sum())

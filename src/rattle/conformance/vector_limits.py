@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from rattle.conformance.checks import Group, expect, fail
+from rattle.conformance.checks import CheckGroup, expect, fail
 from rattle.conformance.problems import check_problem
 from rattle.conformance.raw import first_line, request_bytes, send_and_leave
 from rattle.conformance.target import JSON_TYPE, Target
 from rattle.conformance.vector_play import encodings, session
 from rattle.conformance.vector_spec import spec
 
-CHECKS = Group()
+CHECKS = CheckGroup()
 _MADE = ("vector.sessions.create",)
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from rattle.conformance.arrays import JSON
-from rattle.conformance.checks import Group, expect
+from rattle.conformance.checks import CheckGroup, expect
 from rattle.conformance.raw import request_bytes, send_and_leave
-from rattle.conformance.target import Answer, Target
-from rattle.conformance.vector_play import Session, actions_for, expect_same, pack, read_step, session
+from rattle.conformance.target import HttpAnswer, Target
+from rattle.conformance.vector_play import CheckedSession, actions_for, expect_same, pack, read_step, session
 
-CHECKS = Group()
+CHECKS = CheckGroup()
 _STEPPED = ("vector.steps.fields",)
 
 
-def _wrong_step(answer: Answer, expected: int) -> None:
+def _wrong_step(answer: HttpAnswer, expected: int) -> None:
     """End the check unless the answer is wrong_step and says which number comes next."""
     problem = answer.problem(409, "wrong_step")
     expect(
@@ -25,7 +25,7 @@ def _wrong_step(answer: Answer, expected: int) -> None:
     )
 
 
-def _plays_on(opened: Session, other: Session, what: str) -> None:
+def _plays_on(opened: CheckedSession, other: CheckedSession, what: str) -> None:
     """End the check unless a session still plays as one that was left alone."""
     action = actions_for(opened.shape, opened.next_step)
     expect_same(other.step(action), opened.step(action), f"after {what}, the next step is not what it would have been")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from rattle.conformance.checks import Group, expect, skip
+from rattle.conformance.checks import CheckGroup, expect, skip
 from rattle.conformance.target import Target
-from rattle.conformance.vector_play import Session, session
+from rattle.conformance.vector_play import CheckedSession, session
 from rattle.conformance.vector_spec import spec
 
-CHECKS = Group()
+CHECKS = CheckGroup()
 _MADE = ("vector.sessions.create",)
 _REPLACED = ("vector.owners.later_life",)
 
@@ -22,12 +22,12 @@ def _owner(target: Target, life: str, owner: str = "") -> dict[str, Any]:
     return {"owner": owner or f"check-{secrets.token_hex(6)}", "life": life}
 
 
-def _is_there(opened: Session, what: str) -> None:
+def _is_there(opened: CheckedSession, what: str) -> None:
     answer = opened.target.request("GET", opened.path)
     expect(answer.status == 200, what, expected="200: the session goes on", got=str(answer))
 
 
-def _is_gone(opened: Session) -> None:
+def _is_gone(opened: CheckedSession) -> None:
     """End the check unless no route knows the session any more."""
     opened.target.request("GET", opened.path).problem(404, "unknown_session")
     opened.post("step", {"step": opened.next_step, "action": opened.forward()}).problem(404, "unknown_session")

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from rattle.conformance.arrays import JSON, MSGPACK, Array, Encoding, read_array
+from rattle.conformance.arrays import JSON, MSGPACK, Array, ArrayEncoding, read_array
 from rattle.conformance.checks import Failed, expect, fail, kind
-from rattle.conformance.target import Answer, Target
+from rattle.conformance.target import HttpAnswer, Target
 
 _GAME_STEPS = 600
 _GAME_SECONDS = 6.0
@@ -47,7 +47,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Played:
+class ResetOutcome:
     """The answer of a reset."""
 
     step: int
@@ -57,7 +57,7 @@ class Played:
 
 
 @dataclass(frozen=True)
-class Stepped(Played):
+class Stepped(ResetOutcome):
     """The answer of a step."""
 
     reward: Array
@@ -74,13 +74,13 @@ class Stepped(Played):
         return done
 
 
-P = TypeVar("P", bound=Played)
+P = TypeVar("P", bound=ResetOutcome)
 
 
-class Session:
+class CheckedSession:
     """A session that was made; `step` and `reset` send the next number unless told another."""
 
-    def __init__(self, target: Target, made: dict[str, Any], worlds: int, encoding: Encoding) -> None:
+    def __init__(self, target: Target, made: dict[str, Any], worlds: int, encoding: ArrayEncoding) -> None:
         self.target = target
         self.made = made
         self.id = str(made["session"])
@@ -90,7 +90,7 @@ class Session:
         self.next_step = 1
         self.first = read_reset(made, self.shape)
 
-    def post(self, route: str, body: dict[str, Any], encoding: Encoding | None = None) -> Answer:
+    def post(self, route: str, body: dict[str, Any], encoding: ArrayEncoding | None = None) -> HttpAnswer:
         """Send a request of this session, arrays in `body` as the encoding wants them."""
         encoding = encoding or self.encoding
         content = encoding.encode(pack(body, encoding))
@@ -103,7 +103,7 @@ class Session:
         body = self.post("step", {"step": self.next_step, "action": action}).object()
         return self.take(read_step(body, self.shape))
 
-    def reset(self, **seed: int) -> Played:
+    def reset(self, **seed: int) -> ResetOutcome:
         """Reset every world and return the answer, read strictly."""
         body = self.post("reset", {"step": self.next_step, **seed}).object()
         return self.take(read_reset(body, self.shape))
@@ -125,12 +125,14 @@ class Session:
 
 
 @contextmanager
-def session(target: Target, worlds: int = 4, *, encoding: Encoding = JSON, **body: Any) -> Iterator[Session]:
+def session(
+    target: Target, worlds: int = 4, *, encoding: ArrayEncoding = JSON, **body: Any
+) -> Iterator[CheckedSession]:
     """Make a session, and delete it afterwards."""
     content = encoding.encode({"worlds": worlds, **body})
     answer = target.request("POST", "/v1/sessions", content=content, headers={"Content-Type": encoding.media_type})
     made = answer.object(201)
-    opened = Session(target, made, worlds, encoding)
+    opened = CheckedSession(target, made, worlds, encoding)
     evidence = None
     try:
         yield opened
@@ -148,7 +150,7 @@ def shape_of(made: dict[str, Any], worlds: int) -> Shape:
     )
 
 
-def pack(value: Any, encoding: Encoding) -> Any:
+def pack(value: Any, encoding: ArrayEncoding) -> Any:
     """Return a message with its arrays as the encoding has them."""
     if isinstance(value, np.ndarray):
         return encoding.pack(value)
@@ -157,12 +159,12 @@ def pack(value: Any, encoding: Encoding) -> Any:
     return value
 
 
-def read_reset(body: dict[str, Any], shape: Shape) -> Played:
+def read_reset(body: dict[str, Any], shape: Shape) -> ResetOutcome:
     """Return the answer of a reset; ends the check unless every field has its type and shape."""
     _expect_fields(body, ("step", "observation", "active", "episode"))
     step = body["step"]
     expect(type(step) is int, f"step is {kind(step)}, not an integer", got=step)
-    return Played(
+    return ResetOutcome(
         step,
         _observation(body["observation"], "observation", shape, shape.slots),
         read_array(body["active"], "active", "bool", (shape.slots,)),
@@ -231,11 +233,11 @@ def _observation(value: Any, where: str, shape: Shape, rows: int) -> Array:
 
 
 @dataclass(frozen=True)
-class Game:
+class PlayedGame:
     """Steps that were played, with the actions and the answers; `first` came with the session."""
 
     shape: Shape
-    first: Played
+    first: ResetOutcome
     actions: list[Array]
     steps: list[Stepped]
 
@@ -247,7 +249,7 @@ def actions_for(shape: Shape, step: int, seed: int = 0) -> Array:
     return np.asarray((mixed >> 13) % shape.num_actions, np.int64)
 
 
-def encodings(target: Target) -> tuple[Encoding, ...]:
+def encodings(target: Target) -> tuple[ArrayEncoding, ...]:
     """Return the encodings that sessions can be played in: JSON, and MessagePack where the server takes it."""
     try:
         with session(target, 1, encoding=MSGPACK):
@@ -256,7 +258,7 @@ def encodings(target: Target) -> tuple[Encoding, ...]:
         return (JSON,)
 
 
-def play_game(target: Target) -> Game:
+def play_game(target: Target) -> PlayedGame:
     """Play until several episodes have ended, bounded in steps and time; the checks of steps judge this."""
     with session(target, 8, encoding=target.fact(encodings)[-1], seed=GAME_SEED) as opened:
         actions: list[Array] = []
@@ -267,7 +269,7 @@ def play_game(target: Target) -> Game:
             actions.append(actions_for(opened.shape, len(steps)))
             steps.append(opened.step(actions[-1]))
             ends += int(steps[-1].done.sum())
-        return Game(opened.shape, opened.first, actions, steps)
+        return PlayedGame(opened.shape, opened.first, actions, steps)
 
 
 def expect_same(one: P, other: P, sentence: str, *, but: tuple[str, ...] = ()) -> None:

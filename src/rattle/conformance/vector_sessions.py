@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from rattle.conformance.arrays import read_array
-from rattle.conformance.checks import Group, an_object, expect, skip
-from rattle.conformance.target import Answer, Target
+from rattle.conformance.checks import CheckGroup, an_object, expect, skip
+from rattle.conformance.target import HttpAnswer, Target
 from rattle.conformance.vector_play import session
 from rattle.conformance.vector_spec import spec
 
-CHECKS = Group()
+CHECKS = CheckGroup()
 _SPEC = ("vector.spec.fields", "vector.spec.space", "vector.spec.limits")
 _MADE = ("vector.sessions.create",)
 #: A server that allows more sessions than this is not filled up.
 _MOST_SESSIONS = 128
 
 
-def _create(target: Target, body: Any) -> Answer:
+def _create(target: Target, body: Any) -> HttpAnswer:
     return target.request("POST", "/v1/sessions", body)
 
 

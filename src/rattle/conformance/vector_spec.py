@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from rattle.conformance.arrays import MSGPACK
-from rattle.conformance.checks import Group, expect, fail, kind
+from rattle.conformance.checks import CheckGroup, expect, fail, kind
 from rattle.conformance.target import JSON_TYPE, MSGPACK_TYPE, Target, decode
 
-CHECKS = Group()
+CHECKS = CheckGroup()
 _FIELDS: dict[str, type] = {
     "service": str,
     "version": str,

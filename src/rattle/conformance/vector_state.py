@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from rattle.conformance.arrays import MSGPACK, read_state_array
-from rattle.conformance.checks import Group, an_object, expect, skip
+from rattle.conformance.checks import CheckGroup, an_object, expect, skip
 from rattle.conformance.target import MSGPACK_TYPE, Target
 from rattle.conformance.vector_play import actions_for, expect_same, read_reset, session
 from rattle.conformance.vector_spec import spec
 
-CHECKS = Group()
+CHECKS = CheckGroup()
 _STEPPED = ("vector.steps.fields",)
 #: States travel as MessagePack only.
 _BINARY = (*_STEPPED, "vector.encodings.same")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from rattle.conformance.arrays import Array
-from rattle.conformance.checks import Group, expect, fail, skip
+from rattle.conformance.checks import CheckGroup, expect, fail, skip
 from rattle.conformance.target import Target
-from rattle.conformance.vector_play import GAME_SEED, Game, Played, Stepped, encodings, play_game, session
+from rattle.conformance.vector_play import GAME_SEED, PlayedGame, ResetOutcome, Stepped, encodings, play_game, session
 
-CHECKS = Group()
+CHECKS = CheckGroup()
 _MADE = ("vector.sessions.create",)
 _STEPPED = ("vector.steps.fields",)
 
@@ -72,7 +72,7 @@ def autoreset(target: Target) -> None:
     """Its episode number rises by 1 and all its agents are active again; other worlds go on."""
     game = target.fact(play_game)
     _with_ends(game)
-    previous: Played = game.first
+    previous: ResetOutcome = game.first
     for played in game.steps:
         risen = played.episode.astype(np.int64) - previous.episode
         expect(
@@ -108,7 +108,7 @@ def first_observation(target: Target) -> None:
     """The last one of the old episode belongs into ended."""
     game = target.fact(play_game)
     seen = same = 0
-    previous: Played = game.first
+    previous: ResetOutcome = game.first
     for played in _with_ends(game, all_steps=True):
         restarted = np.repeat(played.episode > previous.episode, game.shape.agents)[played.ended_slots]
         rows = played.observation[played.ended_slots][restarted]
@@ -132,7 +132,7 @@ def first_observation(target: Target) -> None:
 def inactive(target: Target) -> str | None:
     """A dead agent observes zeros, earns nothing and does not end twice."""
     game = target.fact(play_game)
-    previous: Played = game.first
+    previous: ResetOutcome = game.first
     judged = 0
     for played in game.steps:
         for name, rows in (("observation", played.observation), ("reward", played.reward)):
@@ -209,7 +209,7 @@ def reset_bad(target: Target) -> None:
         opened.reset()
 
 
-def _begins_as_after_a_reset(target: Target, game: Game) -> bool:
+def _begins_as_after_a_reset(target: Target, game: PlayedGame) -> bool:
     """Whether worlds show after their first end what they show after a reset."""
     with session(target, game.shape.worlds, encoding=target.fact(encodings)[-1], seed=GAME_SEED) as opened:
         wanted = opened.reset().observation
@@ -220,15 +220,15 @@ def _begins_as_after_a_reset(target: Target, game: Game) -> bool:
     return False
 
 
-def _by_world(game: Game, values: Array) -> Array:
+def _by_world(game: PlayedGame, values: Array) -> Array:
     return values.reshape(game.shape.worlds, game.shape.agents)
 
 
-def _count_ends(game: Game) -> int:
+def _count_ends(game: PlayedGame) -> int:
     return sum(int(played.done.sum()) for played in game.steps)
 
 
-def _with_ends(game: Game, *, all_steps: bool = False) -> list[Stepped]:
+def _with_ends(game: PlayedGame, *, all_steps: bool = False) -> list[Stepped]:
     """Return the steps in which a slot ended, or all of them; skips the check where none ended."""
     found = [played for played in game.steps if played.done.any()]
     if not found:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rattle.conformance.arrays import JSON, MSGPACK, Encoding
-from rattle.conformance.checks import Group, an_object, expect, fail, kind, shorten, skip
+from rattle.conformance.arrays import JSON, MSGPACK, ArrayEncoding
+from rattle.conformance.checks import CheckGroup, an_object, expect, fail, kind, shorten, skip
 from rattle.conformance.target import Target, decode, readable
 from rattle.conformance.vector_play import (
-    Session,
+    CheckedSession,
     actions_for,
     encodings,
     expect_same,
@@ -26,20 +26,20 @@ from rattle.conformance.vector_spec import spec
 if TYPE_CHECKING:  # the checks are listed where it is not installed too
     from websockets.sync.client import ClientConnection
 
-CHECKS = Group()
+CHECKS = CheckGroup()
 _STEPPED = ("vector.steps.fields",)
 _OPEN = ("vector.websocket.text",)
 
 
-class Line:
+class CheckedSocket:
     """A WebSocket to a session; messages go out and answers are read strictly."""
 
-    def __init__(self, target: Target, opened: Session, connection: ClientConnection) -> None:
+    def __init__(self, target: Target, opened: CheckedSession, connection: ClientConnection) -> None:
         self._target = target
         self._session = opened
         self._connection = connection
 
-    def send(self, body: dict[str, Any], encoding: Encoding = JSON) -> None:
+    def send(self, body: dict[str, Any], encoding: ArrayEncoding = JSON) -> None:
         """Send a message, as text in JSON and as binary in MessagePack."""
         content = encoding.encode(pack(body, encoding))
         self.send_raw(content.decode() if encoding is JSON else content)
@@ -49,7 +49,7 @@ class Line:
         self._note("websocket sends", message)
         self._connection.send(message)
 
-    def receive(self, encoding: Encoding = JSON) -> dict[str, Any]:
+    def receive(self, encoding: ArrayEncoding = JSON) -> dict[str, Any]:
         """Return the next message, which must be of this encoding."""
         from websockets.exceptions import ConnectionClosed
 
@@ -73,7 +73,7 @@ class Line:
             fail(f"a message over the WebSocket is not valid {encoding.name}: {error}", got=message)
         return an_object(body, "a message over the WebSocket")
 
-    def step(self, encoding: Encoding = JSON) -> Any:
+    def step(self, encoding: ArrayEncoding = JSON) -> Any:
         """Step the session over this connection and return the answer."""
         number = self._session.next_step
         self.send({"step": number, "action": actions_for(self._session.shape, number)}, encoding)
@@ -95,7 +95,7 @@ class Line:
 
 
 @contextmanager
-def _open(target: Target, opened: Session) -> Iterator[Line]:
+def _open(target: Target, opened: CheckedSession) -> Iterator[CheckedSocket]:
     from websockets.exceptions import InvalidStatus, WebSocketException
 
     if "websocket" not in target.fact(spec)["features"]:
@@ -108,7 +108,7 @@ def _open(target: Target, opened: Session) -> Iterator[Line]:
     except (OSError, WebSocketException) as error:
         fail(f"GET {opened.path}/ws does not upgrade to a WebSocket: {error}")
     with connection:
-        yield Line(target, opened, connection)
+        yield CheckedSocket(target, opened, connection)
 
 
 def _connect(target: Target, address: str) -> ClientConnection:
@@ -144,7 +144,7 @@ def binary(target: Target) -> None:
     _play(target, MSGPACK)
 
 
-def _play(target: Target, encoding: Encoding) -> None:
+def _play(target: Target, encoding: ArrayEncoding) -> None:
     with session(target, 3, seed=61) as opened, session(target, 3, seed=61) as other, _open(target, opened) as line:
         for number in range(1, 20):
             wanted = other.step(actions_for(other.shape, number))

@@ -18,6 +18,6 @@ def register() -> None:
         return
     gymnasium.register(
         id=SNAKE_ID,
-        entry_point="rattle.envs.snake.gymnasium_face:SnakeEnv",
-        vector_entry_point="rattle.envs.snake.gymnasium_face:SnakeVectorEnv",
+        entry_point="rattle.envs.snake.gymnasium_env:SnakeEnv",
+        vector_entry_point="rattle.envs.snake.gymnasium_env:SnakeVectorEnv",
     )

@@ -91,14 +91,14 @@ class VectorWorlds(Protocol):
 
 
 @runtime_checkable
-class StepsInTwo(Protocol):
+class AsyncVectorWorlds(Protocol):
     """Worlds that are stepped elsewhere: a step may be begun, and its outcome fetched later; `step` does both."""
 
-    def begin_step(self, action: NDArray[np.integer[Any]]) -> None:
-        """Set out with integer actions (B,); the arrays stay as they are until `finish_step`."""
+    def step_async(self, action: NDArray[np.integer[Any]]) -> None:
+        """Set out with integer actions (B,); the arrays stay as they are until `step_wait`."""
 
-    def finish_step(self) -> None:
-        """Wait for what came of the last `begin_step`."""
+    def step_wait(self) -> None:
+        """Wait for what came of the last `step_async`."""
 
 
 def check_actions(action: NDArray[Any], num_slots: int, num_actions: int) -> None:

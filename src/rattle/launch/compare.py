@@ -20,7 +20,7 @@ TIMES = frozenset({"seconds", "env_steps_per_second", "policy_age", "max_policy_
 Curves = Mapping[str, NDArray[np.float64]]
 
 
-class Moment(NamedTuple):
+class AgreedTick(NamedTuple):
     """A phase at whose end all said what has happened up to the end of a tick: worlds first, agents after them."""
 
     tick: int
@@ -35,7 +35,7 @@ class Moment(NamedTuple):
 class Contradiction(NamedTuple):
     """A subject of which a run says two things about one moment."""
 
-    moment: Moment
+    moment: AgreedTick
     subject: str
     hashes: tuple[str, str]
 
@@ -44,17 +44,17 @@ class Contradiction(NamedTuple):
 class Difference:
     """The first moment of which runs say different things, and what each says, None for nothing, by subject."""
 
-    moment: Moment
+    moment: AgreedTick
     subjects: Mapping[str, tuple[str | None, ...]]
 
 
-class _Line(msgspec.Struct):
+class _ComparedLine(msgspec.Struct):
     tick: Annotated[int, Meta(ge=0)]
     phase: Literal["act", "step"]
     hashes: dict[str, str]
 
 
-class History:
+class MemberHistory:
     """What a run's members have said of every tick.
 
     A hash covers all that has happened to its subject, so that moments may be missing without harm, as those are that a
@@ -62,10 +62,10 @@ class History:
     """
 
     def __init__(self) -> None:
-        self.moments: dict[Moment, dict[str, str]] = {}
+        self.moments: dict[AgreedTick, dict[str, str]] = {}
         self.contradictions: list[Contradiction] = []
 
-    def add(self, moment: Moment, hashes: Mapping[str, str]) -> None:
+    def add(self, moment: AgreedTick, hashes: Mapping[str, str]) -> None:
         """Take what was said at a moment."""
         known = self.moments.setdefault(moment, {})
         for subject, said in hashes.items():
@@ -87,21 +87,21 @@ class History:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def read_history(content: bytes, source: str) -> History:
+def read_history(content: bytes, source: str) -> MemberHistory:
     """Return the history in a file's content; half a line at its end, as a kill leaves it, is left out.
 
     Raises LaunchError, naming `source`, for what is no history.
     """
-    decoder, history = msgspec.json.Decoder(_Line), History()
+    decoder, history = msgspec.json.Decoder(_ComparedLine), MemberHistory()
     try:
         for line in decoder.decode_lines(content[: content.rfind(b"\n") + 1]):
-            history.add(Moment(line.tick, line.phase == "act"), line.hashes)
+            history.add(AgreedTick(line.tick, line.phase == "act"), line.hashes)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise LaunchError(f"{source} is no history: {error}") from None
     return history
 
 
-def first_difference(histories: Sequence[History]) -> Difference | None:
+def first_difference(histories: Sequence[MemberHistory]) -> Difference | None:
     """Return the first moment of which histories that know it say different things.
 
     Agents say as much as fits into a datagram, so that what is said depends on how many processes they share: of them,

@@ -17,25 +17,25 @@ from rattle.analytics.writer import TableWriter
 from rattle.events import ENVIRONMENT_FAILED, HISTORIES_DISAGREE, LOCKSTEP_OVER
 from rattle.launch.errors import LaunchError
 from rattle.launch.processes import Processes
-from rattle.launch.service import Kind, Service, command
-from rattle.launch.standing import ChaosSummary, Standing
+from rattle.launch.run_status import ChaosSummary, RunStatus
+from rattle.launch.service import Kind, LaunchedService, command
 from rattle.launch.status_calls import StatusCalls
 from rattle.launch.supervisor import Note, Supervisor
 from rattle.launch.ticking import Stillness, SyncStatus, Ticking
-from rattle.launch.view import Picture, View
+from rattle.launch.view import LaunchView, Picture
+from rattle.runs.new_runs import policy_run_directory
+from rattle.runs.progress import Status, Summary
+from rattle.runs.run_clock import RunLimits
+from rattle.runs.run_tables import log_row, now, read_run_row, write_run_row
+from rattle.settings.experiment import ExperimentSettings
 from rattle.stop_signals import stop_signals
-from rattle.trainer.clock import Limits
-from rattle.trainer.new_runs import beside
-from rattle.trainer.progress import Status, Summary
-from rattle.trainer.run_tables import log_row, now, read_run_row, write_run_row
-from rattle.trainer.settings import ExperimentSettings
 
 WRITER = "up"
 _POLL_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
-class Ended:
+class RunOutcome:
     """What came of a run."""
 
     stopped_by: signal.Signals | None  # which asked for its end
@@ -51,9 +51,9 @@ class Launch:
         self,
         settings: ExperimentSettings,
         directory: RunDirectory,
-        services: Sequence[Service],
-        limits: Limits,
-        view: View,
+        services: Sequence[LaunchedService],
+        limits: RunLimits,
+        view: LaunchView,
         *,
         resumed_at: int | None = None,
         kill_every: float | None = None,
@@ -72,7 +72,7 @@ class Launch:
         self._run_id = read_run_row(directory)["run_id"]
         self._supervisor = Supervisor(services)
         self._processes = Processes(self._supervisor, self._command, directory.service_logs, self._note)
-        self._standing = Standing(settings.training.policies, limits)
+        self._standing = RunStatus(settings.training.policies, limits)
         self._ticking = Ticking()
         self._view = view
         self._stillness = Stillness(time.monotonic())
@@ -80,7 +80,7 @@ class Launch:
         self._stopped_by: signal.Signals | None = None
         self._killed_by: signal.Signals | None = None
 
-    def run(self) -> Ended:
+    def run(self) -> RunOutcome:
         """Run the services to the end of the run, show what came of it and return it.
 
         Raises LaunchError where it has failed. A second signal ends this process, too.
@@ -98,7 +98,7 @@ class Launch:
         if self._killed_by is not None:
             signal.signal(self._killed_by, signal.SIG_DFL)
             os.kill(os.getpid(), self._killed_by)
-        return Ended(
+        return RunOutcome(
             stopped_by=self._stopped_by,
             sync=self._ticking.status,
             tick_seconds=self._ticking.seconds,
@@ -215,7 +215,7 @@ class Launch:
         service = watched.service
         if service.kind == "training":
             left = self._standing.seconds_left(name, time.monotonic())
-            limits = Limits(self._limits.steps, self._limits.seconds if left is None else left)
+            limits = RunLimits(self._limits.steps, self._limits.seconds if left is None else left)
             own = self._settings.train
             changes += [f"train.steps={limits.steps}"] if limits.steps != own.steps else []
             changes += [f"train.seconds={limits.seconds}"] if limits.seconds != own.seconds else []
@@ -279,7 +279,9 @@ class Launch:
 
     def _directories(self) -> list[RunDirectory]:
         """Return where the policies' runs are that have begun."""
-        others = [beside(self._directory, policy_id) for policy_id in self._settings.training.policies[1:]]
+        others = [
+            policy_run_directory(self._directory, policy_id) for policy_id in self._settings.training.policies[1:]
+        ]
         return [self._directory, *(directory for directory in others if directory.is_run)]
 
     def _write_status(self, status: Status, directory: RunDirectory) -> None:

@@ -9,15 +9,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rattle.analytics.run_directory import RunDirectory
-from rattle.launch.service import Hello, Need, Port, Service
+from rattle.launch.service import Hello, LaunchedService, Need, Port
 from rattle.services.utils.sockets import address_of
-from rattle.trainer.errors import SettingsError
-from rattle.trainer.settings import ExperimentSettings
+from rattle.settings.errors import SettingsError
+from rattle.settings.experiment import ExperimentSettings
 
 _LAST_PORT = 65535
 
 
-def plan(settings: ExperimentSettings, config: Path) -> tuple[Service, ...]:
+def plan(settings: ExperimentSettings, config: Path) -> tuple[LaunchedService, ...]:
     """Return the services of an experiment, those that others need first; they all read the settings in `config`.
 
     Raises SettingsError for a topology that does not fit the experiment.
@@ -77,7 +77,7 @@ def _participant(hello: Hello) -> tuple[str, str]:
     return "--participant", address_of(urlsplit(hello["url"]).hostname or "", hello["sync_port"])
 
 
-def _environments(settings: ExperimentSettings, config: Path) -> list[Service]:
+def _environments(settings: ExperimentSettings, config: Path) -> list[LaunchedService]:
     if settings.env.url is not None:
         return []
     ports = [Port("--port", "url")]
@@ -85,7 +85,7 @@ def _environments(settings: ExperimentSettings, config: Path) -> list[Service]:
         ports.append(Port("--sync-port", "sync_port", is_udp=True, alone=True))
     count = settings.topology.env
     arguments = ("env", str(config), *_room_for_snakes(settings))
-    return [Service("env", f"env-{number}", arguments, tuple(ports)) for number in range(count)]
+    return [LaunchedService("env", f"env-{number}", arguments, tuple(ports)) for number in range(count)]
 
 
 def _room_for_snakes(settings: ExperimentSettings) -> tuple[str, ...]:
@@ -99,25 +99,28 @@ def _snakes_of_an_env(settings: ExperimentSettings) -> int:
     return -(-settings.inference.snakes * len(settings.training.policies) // settings.topology.env)
 
 
-def _trainings(settings: ExperimentSettings, config: Path) -> list[Service]:
+def _trainings(settings: ExperimentSettings, config: Path) -> list[LaunchedService]:
     policies, count = settings.training.policies, settings.topology.training
     arguments = ("training", str(config), "--run-dir", str(config.parent))
     shares = [("--set", f"training.policies={json.dumps(policies[number::count])}") for number in range(count)]
     return [
-        Service("training", f"training-{number}", (*arguments, *shares[number]), (Port("--port", "address"),))
+        LaunchedService("training", f"training-{number}", (*arguments, *shares[number]), (Port("--port", "address"),))
         for number in range(count)
     ]
 
 
 def _inferences(
-    settings: ExperimentSettings, config: Path, environments: Sequence[Service], trainings: Sequence[Service]
-) -> list[Service]:
+    settings: ExperimentSettings,
+    config: Path,
+    environments: Sequence[LaunchedService],
+    trainings: Sequence[LaunchedService],
+) -> list[LaunchedService]:
     ports = (Port("--port", "url"), Port("--grpc-port", "grpc"))
     arguments = ("inference", str(config), *(("--env", settings.env.url) if settings.env.url is not None else ()))
     needs = [Need(service.name, _env) for service in environments]
     needs += [Need(service.name, _training) for service in trainings]
     return [
-        Service(
+        LaunchedService(
             "inference",
             f"inference-{number}",
             (*arguments, "--set", f"inference.index={number}"),
@@ -128,9 +131,11 @@ def _inferences(
     ]
 
 
-def _with_sync(settings: ExperimentSettings, config: Path, services: Sequence[Service]) -> tuple[Service, ...]:
+def _with_sync(
+    settings: ExperimentSettings, config: Path, services: Sequence[LaunchedService]
+) -> tuple[LaunchedService, ...]:
     """Return the services with the Sync service that they need, or that needs them, before them, if there is one."""
-    sync = Service(
+    sync = LaunchedService(
         "sync", "sync-0", ("sync", str(config)), (Port("--port", "address", is_udp=True), Port("--http-port", "url"))
     )
     if settings.sync.mode == "pace":
@@ -140,7 +145,9 @@ def _with_sync(settings: ExperimentSettings, config: Path, services: Sequence[Se
     return tuple(services)
 
 
-def _pacing(settings: ExperimentSettings, sync: Service, services: Sequence[Service]) -> Service:
+def _pacing(
+    settings: ExperimentSettings, sync: LaunchedService, services: Sequence[LaunchedService]
+) -> LaunchedService:
     """Return the Sync service as it tells the time to the Env services, and to whom the settings name besides."""
     named = tuple(part for address in settings.sync.participants for part in ("--participant", address))
     needs = tuple(Need(service.name, _participant) for service in services if service.kind == "env")
@@ -148,8 +155,8 @@ def _pacing(settings: ExperimentSettings, sync: Service, services: Sequence[Serv
 
 
 def _in_lockstep(
-    settings: ExperimentSettings, sync: Service, services: Sequence[Service], history: Path
-) -> tuple[Service, ...]:
+    settings: ExperimentSettings, sync: LaunchedService, services: Sequence[LaunchedService], history: Path
+) -> tuple[LaunchedService, ...]:
     """Return the services with the Sync service that leads Env and Inference, and whom the settings name besides."""
     members = [service.name for service in services if service.kind in ("env", "inference")]
     wanted = list(dict.fromkeys([*members, *settings.sync.participants]))
@@ -164,13 +171,13 @@ def _in_lockstep(
     )
 
 
-def _as_member(service: Service, sync: str) -> Service:
+def _as_member(service: LaunchedService, sync: str) -> LaunchedService:
     """Return a service that takes part in lockstep, under its own name."""
     named = (*service.arguments, "--set", f"sync.name={service.name}")
     return replace(service, arguments=named, needs=(*service.needs, Need(sync, _sync)))
 
 
-def _with_fixed_ports(services: Sequence[Service], settings: ExperimentSettings) -> tuple[Service, ...]:
+def _with_fixed_ports(services: Sequence[LaunchedService], settings: ExperimentSettings) -> tuple[LaunchedService, ...]:
     """Give each service the ports of its section, and where those are taken by an earlier one the next ones upward."""
     wanted = {
         "sync": (settings.sync.port, settings.sync.http_port),
@@ -187,7 +194,7 @@ def _with_fixed_ports(services: Sequence[Service], settings: ExperimentSettings)
     return tuple(_at(service, numbers[service.name]) for service in services)
 
 
-def _at(service: Service, numbers: Sequence[int]) -> Service:
+def _at(service: LaunchedService, numbers: Sequence[int]) -> LaunchedService:
     ports = zip(service.ports, numbers, strict=True)
     return replace(service, ports=tuple(replace(port, number=number) for port, number in ports))
 

@@ -18,7 +18,7 @@ from rattle.events import WARNING, Event
 from rattle.launch.stderr import Messages
 from rattle.launch.supervisor import Action, Note, Send, Start, Supervisor
 from rattle.launch.text_log import TextLog
-from rattle.trainer.settings_sources import ENVIRONMENT_PREFIX
+from rattle.settings.sources import ENVIRONMENT_PREFIX
 
 #: The `rattle` command, in a process that ends with this one. With -P the working directory is not put before the
 #: standard library, as it is not for the installed command: a file queue.py in it must not break a service, or run.

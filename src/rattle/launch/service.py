@@ -41,7 +41,7 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Service:
+class LaunchedService:
     """One process: `arguments` are those of the `rattle` command, less its ports and the addresses of others."""
 
     kind: Kind
@@ -52,7 +52,7 @@ class Service:
 
 
 def command(
-    service: Service, hellos: Mapping[str, Hello], overrides: Sequence[str] = (), *, moves: bool = False
+    service: LaunchedService, hellos: Mapping[str, Hello], overrides: Sequence[str] = (), *, moves: bool = False
 ) -> list[str]:
     """Return the arguments to start a service with, at the port that it had before if it has run before.
 

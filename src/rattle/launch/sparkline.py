@@ -5,7 +5,7 @@ from __future__ import annotations
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-class History:
+class Sparkline:
     """Keeps between `width` / 2 and `width` means of equally many values each, however many there are."""
 
     def __init__(self, width: int) -> None:

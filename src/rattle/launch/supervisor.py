@@ -11,7 +11,7 @@ from typing import Any, Literal
 import tenacity
 
 from rattle.events import ERROR, PORT_TAKEN
-from rattle.launch.service import Hello, Service
+from rattle.launch.service import Hello, LaunchedService
 
 #: How long a service may take until its first line, in seconds.
 START_SECONDS = 120.0
@@ -64,7 +64,7 @@ Action = Start | Send | Note
 class Watched:
     """A service and what is known of it."""
 
-    service: Service
+    service: LaunchedService
     phase: Phase = "waiting"
     since: float = 0.0  # when the phase began
     life: int = 0
@@ -96,7 +96,7 @@ class Watched:
 class Supervisor:
     """Keeps one process of each service alive until it is told to stop, or one cannot be kept alive."""
 
-    def __init__(self, services: Iterable[Service]) -> None:
+    def __init__(self, services: Iterable[LaunchedService]) -> None:
         self.services = {service.name: Watched(service) for service in services}
         self.kills = 0
         self.failure: str | None = None  # why it has given up

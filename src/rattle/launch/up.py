@@ -10,16 +10,16 @@ from pathlib import Path
 from rattle.analytics.run_directory import RunDirectory, find_run
 from rattle.analytics.writer import storing
 from rattle.clients.keys import read_key
-from rattle.launch.launched_run import Ended, Launch
+from rattle.launch.launched_run import Launch, RunOutcome
 from rattle.launch.plan import check_topology, plan
-from rattle.launch.service import Service
-from rattle.launch.view import View, choose_view
+from rattle.launch.service import LaunchedService
+from rattle.launch.view import LaunchView, choose_view
+from rattle.rollouts.remote_env import with_served_environment
+from rattle.runs.new_runs import make_folder, name_run, policy_run_directory, store_beginning
+from rattle.runs.run_clock import RunLimits
+from rattle.runs.stored_run import read_stored_run
 from rattle.services.utils.sockets import listen
-from rattle.trainer.clock import Limits
-from rattle.trainer.new_runs import beside, make_folder, name_run, store_beginning
-from rattle.trainer.served import with_served_environment
-from rattle.trainer.settings import ExperimentSettings
-from rattle.trainer.stored_run import read_stored_run
+from rattle.settings.experiment import ExperimentSettings
 
 
 def up(settings: ExperimentSettings, run_dir: Path | None, *, kill_every: float | None, as_json: bool) -> None:
@@ -34,11 +34,11 @@ def up(settings: ExperimentSettings, run_dir: Path | None, *, kill_every: float 
 def launch(
     settings: ExperimentSettings,
     run_dir: Path | None,
-    view: View,
+    view: LaunchView,
     *,
     kill_every: float | None = None,
     patience: float | None = None,
-) -> Ended:
+) -> RunOutcome:
     """Do what `up` does, for any view, and return what came of it.
 
     `patience` is how many seconds may pass without a tick before the run has failed; None: any number.
@@ -52,7 +52,7 @@ def launch(
     make_folder(directory)
     with directory.launching():
         store_beginning(directory, run_id, settings)
-        limits = Limits(settings.train.steps, settings.train.seconds)
+        limits = RunLimits(settings.train.steps, settings.train.seconds)
         begun = Launch(settings, directory, services, limits, view, kill_every=kill_every, patience=patience)
         return begun.run()
 
@@ -68,7 +68,7 @@ def resume(name: str, steps: int | None, seconds: float | None, *, kill_every: f
         _check_ports(services, settings)
         _check_other_policies(directory, settings)
         _put_aside(directory.history)
-        limits = Limits(steps or settings.train.steps, seconds or settings.train.seconds)
+        limits = RunLimits(steps or settings.train.steps, seconds or settings.train.seconds)
         view = choose_view(as_json=as_json)
         Launch(settings, directory, services, limits, view, resumed_at=run.updates, kill_every=kill_every).run()
 
@@ -76,7 +76,7 @@ def resume(name: str, steps: int | None, seconds: float | None, *, kill_every: f
 def _check_other_policies(first: RunDirectory, settings: ExperimentSettings) -> None:
     """Raise a RattleError, before a service is started, for a policy's run that cannot go on."""
     for policy_id in settings.training.policies[1:]:
-        directory = beside(first, policy_id)
+        directory = policy_run_directory(first, policy_id)
         if directory.is_run:
             read_stored_run(directory)
 
@@ -95,7 +95,7 @@ def _check_key(settings: ExperimentSettings) -> None:
         read_key(settings.sync.key_file)
 
 
-def _check_ports(services: Sequence[Service], settings: ExperimentSettings) -> None:
+def _check_ports(services: Sequence[LaunchedService], settings: ExperimentSettings) -> None:
     """Raise ServiceError for a fixed port that is taken."""
     hosts = {
         "sync": settings.sync.host,

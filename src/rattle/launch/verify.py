@@ -16,14 +16,14 @@ from rattle.analytics.writer import storing
 from rattle.errors import RattleError
 from rattle.launch.compare import read_history
 from rattle.launch.errors import LaunchError
-from rattle.launch.launched_run import Ended
+from rattle.launch.launched_run import RunOutcome
 from rattle.launch.up import launch
-from rattle.launch.verify_report import Outcome, PolicyOutcome, Report
+from rattle.launch.verify_report import Outcome, PolicyOutcome, VerifyReport
 from rattle.launch.verify_view import Reporter
-from rattle.trainer.new_runs import beside
-from rattle.trainer.run_tables import read_run_row
-from rattle.trainer.settings import ExperimentSettings
-from rattle.trainer.settings_sources import load_settings
+from rattle.runs.new_runs import policy_run_directory
+from rattle.runs.run_tables import read_run_row
+from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.sources import load_settings
 
 #: What is run where no experiment is named: four snakes in one world, each learning from its own lives.
 LOCKSTEP_SNAKES = {
@@ -102,7 +102,7 @@ def verify(
 
 def _run_all(
     settings: Sequence[ExperimentSettings], trial: Trial, folder: Path, reporter: Reporter
-) -> Report | signal.Signals:
+) -> VerifyReport | signal.Signals:
     """Return what came of all runs, or the signal that has stopped one of them."""
     outcomes: list[Outcome] = []
     patience = _PATIENCE_SECONDS + _PATIENCE_DELAYS * trial.delay_seconds
@@ -114,7 +114,7 @@ def _run_all(
             return ended.stopped_by
         outcomes.append(_outcome(own, directory, ended))
         reporter.ended(outcomes[-1])
-    return Report(outcomes)
+    return VerifyReport(outcomes)
 
 
 @contextmanager
@@ -137,7 +137,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
         raise
 
 
-def _outcome(settings: ExperimentSettings, directory: RunDirectory, ended: Ended) -> Outcome:
+def _outcome(settings: ExperimentSettings, directory: RunDirectory, ended: RunOutcome) -> Outcome:
     """Return what a run has left behind; raises LaunchError where that is not the whole of it."""
     if ended.sync is None or not directory.history.is_file():
         raise LaunchError(f"{directory.path} has ended without a history")
@@ -147,7 +147,7 @@ def _outcome(settings: ExperimentSettings, directory: RunDirectory, ended: Ended
     if history.ticks != settings.sync.ticks:
         raise LaunchError(f"{directory.path} has ended after {history.ticks} of {settings.sync.ticks} ticks")
     first, *others = settings.training.policies
-    directories = {first: directory, **{policy_id: beside(directory, policy_id) for policy_id in others}}
+    directories = {first: directory, **{policy_id: policy_run_directory(directory, policy_id) for policy_id in others}}
     return Outcome(
         inference=settings.topology.inference,
         loss=settings.sync.loss,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from rattle.launch.compare import Curves, Difference, History, first_difference, first_different_update
+from rattle.launch.compare import Curves, Difference, MemberHistory, first_difference, first_different_update
 from rattle.trainer.display import clock
 
 #: How many digits of a hash tell it from others at a glance.
@@ -31,7 +31,7 @@ class Outcome:
     loss: float
     delay_seconds: float
     worlds: tuple[str, ...]  # what their histories are called; those of all others are of agents
-    history: History
+    history: MemberHistory
     policies: Mapping[str, PolicyOutcome]
     seconds: float  # from the first tick to the last
     datagrams: Mapping[str, int]  # counters of the Sync service
@@ -85,7 +85,7 @@ class Outcome:
         }
 
 
-class Report:
+class VerifyReport:
     """Whether runs were the same and, if not, where they began to differ."""
 
     def __init__(self, outcomes: Sequence[Outcome]) -> None:

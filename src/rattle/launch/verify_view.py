@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from rattle.launch.notes import Warnings
 from rattle.launch.supervisor import Note
-from rattle.launch.verify_report import Outcome, Report
+from rattle.launch.verify_report import Outcome, VerifyReport
 from rattle.launch.view import Picture
+from rattle.runs.progress import Summary
 from rattle.trainer.display import print_line
-from rattle.trainer.progress import Summary
 
 if TYPE_CHECKING:
-    from rattle.live import Live
+    from rattle.live import TerminalLive
 
 
 class QuietView:
@@ -26,17 +26,17 @@ class QuietView:
         self._title = title
         self._ticks = ticks
         self._warnings = Warnings()
-        self._live: Live | None = None
+        self._live: TerminalLive | None = None
 
     def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
         """Begin."""
         from rich.console import Console
 
-        from rattle.live import Live
+        from rattle.live import TerminalLive
 
         console = Console(stderr=True)
         if console.is_terminal:
-            self._live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
+            self._live = TerminalLive(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
             self._live.start()
 
     def note(self, note: Note) -> None:
@@ -86,7 +86,7 @@ class Reporter:
         """Say that there is nothing to compare."""
         sys.stderr.write(f"stopped by {number.name}: the runs were not compared\n")
 
-    def conclude(self, report: Report, kept: Path | None) -> None:
+    def conclude(self, report: VerifyReport, kept: Path | None) -> None:
         """Say what came of all, and where the runs are."""
         if self._as_json:
             print_line(json.dumps({**report.as_dict(), "kept": None if kept is None else str(kept)}))

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from rattle.launch.notes import Warnings, sentence
-from rattle.launch.sparkline import History
-from rattle.launch.standing import ChaosSummary
+from rattle.launch.run_status import ChaosSummary
+from rattle.launch.sparkline import Sparkline
 from rattle.launch.supervisor import Note, Watched
 from rattle.launch.ticking import Ticks
+from rattle.runs.progress import Progress, Summary
 from rattle.trainer.display import (
     JSON_SECONDS,
     LINE_SECONDS,
@@ -27,7 +28,6 @@ from rattle.trainer.display import (
     print_line,
     progress_table,
 )
-from rattle.trainer.progress import Progress, Summary
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -66,7 +66,7 @@ class Picture:
         return replace(self.progress, env_steps_per_second=0.0)
 
 
-class View(Protocol):
+class LaunchView(Protocol):
     """Shows a run of services to whoever started it."""
 
     def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
@@ -82,7 +82,7 @@ class View(Protocol):
         """Take the live view down and show the summary; None when the run has failed."""
 
 
-def choose_view(*, as_json: bool) -> View:
+def choose_view(*, as_json: bool) -> LaunchView:
     """Return the view that fits: JSON when asked for, live in a terminal, plain lines elsewhere."""
     if as_json:
         return JsonView()
@@ -159,11 +159,11 @@ class LiveView:
     def __init__(self) -> None:
         from rich.console import Console
 
-        from rattle.live import Live
+        from rattle.live import TerminalLive
 
         self._console = Console()
-        self._live = Live(console=self._console, auto_refresh=False, transient=False)
-        self._returns = History(_SPARKLINE_WIDTH)
+        self._live = TerminalLive(console=self._console, auto_refresh=False, transient=False)
+        self._returns = Sparkline(_SPARKLINE_WIDTH)
         self._warning = ""
         self._most = MostSteps()
         self._updates = -1  # of the newest point of the line of returns

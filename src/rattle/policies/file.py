@@ -31,7 +31,7 @@ _CHECKSUM = "sha256"
 
 
 @dataclass(frozen=True)
-class Policy:
+class StoredPolicy:
     """Weights, what they are weights of, how many updates made them, and what they play."""
 
     spec: PolicySpec
@@ -54,7 +54,7 @@ class _Description(BaseModel):
     environment: Json[_Environment]
 
 
-def dump_policy(policy: Policy) -> bytes:
+def dump_policy(policy: StoredPolicy) -> bytes:
     """Return the policy file: the same bytes for the same policy."""
     check_parameters(policy.spec, policy.parameters)
     environment = {"id": policy.environment, "settings": dict(policy.environment_settings)}
@@ -108,7 +108,7 @@ def load_tensors(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     return tensors, metadata
 
 
-def load_policy(data: bytes) -> Policy:
+def load_policy(data: bytes) -> StoredPolicy:
     """Read a policy file; raises PolicyError when it is foreign, damaged, newer than this code or not finite."""
     tensors, metadata = load_tensors(data)
     if metadata.get("format") != FORMAT:
@@ -130,4 +130,4 @@ def load_policy(data: bytes) -> Policy:
         if not np.isfinite(array).all():
             raise PolicyError(f"parameter {name} holds values that are not finite numbers")
     environment = described.environment
-    return Policy(described.spec, tensors, described.policy_version, environment.id, environment.settings)
+    return StoredPolicy(described.spec, tensors, described.policy_version, environment.id, environment.settings)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
-from rattle.policies.file import Policy
+from rattle.policies.file import StoredPolicy
 from rattle.policies.spec import Codes, PolicySpec
 
 #: How far an exported model may be from the policy, as a part of its largest output, or of 1.
@@ -23,7 +23,7 @@ TOLERANCE = 1e-4
 _OPSET, _IR_VERSION = 17, 8
 
 
-def export_onnx(policy: Policy) -> bytes:
+def export_onnx(policy: StoredPolicy) -> bytes:
     """Return an ONNX model: `observation` (batch, row) in, `logits` (batch, actions) and `value` (batch,) out.
 
     The encoding of cell codes is part of the model. The model has been run beside the policy before it is returned; a
@@ -99,7 +99,7 @@ def _nodes(onnx: Any, spec: PolicySpec) -> list[Any]:
     return nodes
 
 
-def _compare(policy: Policy, session: Any) -> None:
+def _compare(policy: StoredPolicy, session: Any) -> None:
     """Raise PolicyError unless the model says of random observations what the policy says of them."""
     observation = _example(policy, rows=64)
     action = np.zeros(64, np.int64)
@@ -123,7 +123,7 @@ def _difference(ours: NDArray[Any], theirs: NDArray[Any], outputs: NDArray[Any])
     return float(np.abs(ours - theirs).max()) / max(1.0, float(np.abs(outputs).max()))
 
 
-def _example(policy: Policy, rows: int) -> NDArray[Any]:
+def _example(policy: StoredPolicy, rows: int) -> NDArray[Any]:
     generator = np.random.default_rng(0)
     observation = policy.spec.observation
     if isinstance(observation, Codes):

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rattle.envs.philox import derive_seed
-from rattle.envs.vector import EnvironmentSpec
 from rattle.learning.learner import Learner
 from rattle.policies.acting import ActingPolicy
-from rattle.policies.file import Policy
 from rattle.policies.spec import PolicySpec
-from rattle.trainer.collector import Actor, Collector, Group
-from rattle.trainer.settings import ExperimentSettings
-from rattle.trainer.worlds import build_worlds
+from rattle.rollouts.collector import Collector, WorldBatch, WorldsActor
+from rattle.rollouts.worlds import build_worlds
+from rattle.settings.experiment import ExperimentSettings
 
 
 def build_collector(settings: ExperimentSettings) -> Collector:
@@ -29,8 +25,8 @@ def build_collector(settings: ExperimentSettings) -> Collector:
     parts = min(max(turns, settings.train.actors), total)
     firsts = [total * number // parts for number in range(parts + 1)]
     algorithm = settings.algorithm
-    made = [Group(build_worlds(settings, last - first, first), first) for first, last in pairwise(firsts)]
-    shares = [Actor(made[number : number + turns]) for number in range(0, parts, turns)]
+    made = [WorldBatch(build_worlds(settings, last - first, first), first) for first, last in pairwise(firsts)]
+    shares = [WorldsActor(made[number : number + turns]) for number in range(0, parts, turns)]
     return Collector(shares, algorithm.rollout_ticks, complete_episodes=algorithm.complete_episodes)
 
 
@@ -43,14 +39,6 @@ def build_learner(settings: ExperimentSettings, spec: PolicySpec) -> Learner:
 def build_acting_policy(settings: ExperimentSettings, learner: Learner) -> ActingPolicy:
     """Make the policy that plays, with the learner's weights."""
     return ActingPolicy(learner.spec, learner.parameters(), derive_seed(settings.seed, "actions"))
-
-
-def as_policy(
-    learner: Learner, environment: EnvironmentSpec, earlier: tuple[int, Mapping[str, NDArray[np.float32]]] | None = None
-) -> Policy:
-    """Return the learner's policy as it goes into a policy file, or an `earlier` version of it with its weights."""
-    version, weights = earlier or (learner.version, learner.parameters())
-    return Policy(learner.spec, weights, version, environment.id, environment.settings)
 
 
 def warm_up(settings: ExperimentSettings, policy: ActingPolicy) -> None:

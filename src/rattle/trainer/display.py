@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rattle.output import silence, write_line
-from rattle.trainer.progress import Display, Progress, Summary
+from rattle.runs.progress import Display, Progress, Summary
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -142,10 +142,10 @@ class LiveDisplay:
     def __init__(self) -> None:
         from rich.console import Console
 
-        from rattle.live import Live
+        from rattle.live import TerminalLive
 
         self._console = Console()
-        self._live = Live(console=self._console, auto_refresh=False, transient=False)
+        self._live = TerminalLive(console=self._console, auto_refresh=False, transient=False)
         self._throttle = Throttle(LIVE_SECONDS)
         self._last: Progress | None = None
 

@@ -6,8 +6,4 @@ from rattle.errors import RattleError
 
 
 class TrainerError(RattleError):
-    """A run cannot be started, resumed or gone on with."""
-
-
-class SettingsError(TrainerError):
-    """An experiment's settings are wrong; the message names the key."""
+    """A run cannot go on, or a policy cannot be evaluated."""

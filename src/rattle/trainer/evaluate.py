@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rattle.addresses import keep_credentials
-from rattle.analytics.run_directory import RUNS_ROOT, RunDirectory, find_run
 from rattle.envs.errors import NotImported, UnknownEnvironment
 from rattle.envs.philox import derive_seed
 from rattle.envs.registry import make_worlds
 from rattle.envs.vector import VectorWorlds
 from rattle.policies.acting import ActingPolicy
-from rattle.policies.errors import PolicyError
-from rattle.policies.file import Policy, load_policy
-from rattle.trainer.errors import SettingsError, TrainerError
-from rattle.trainer.served import serve_worlds
-from rattle.trainer.settings import EnvironmentSection
-from rattle.trainer.settings_sources import read_yaml
+from rattle.policies.file import StoredPolicy
+from rattle.rollouts.remote_env import open_remote_worlds
+from rattle.settings.experiment import EnvironmentSection
+from rattle.trainer.errors import TrainerError
 
 #: Episodes that go on for longer are counted as they stand: an environment need not ever end one.
 MAX_TICKS = 100_000
@@ -60,57 +56,8 @@ class Evaluation:
         return content
 
 
-class FoundPolicy(NamedTuple):
-    """A policy, and what is known of it by the name that it was found under."""
-
-    policy: Policy
-    path: Path
-    own: bool  # found as a run
-    url: str | None = None  # of the server that the run played at
-
-    @property
-    def may_import(self) -> bool:
-        """Whether it lies in a run directory, whose environment may name a module to import."""
-        return RunDirectory(self.path.parent).is_run
-
-    def url_for(self, environment: str | None) -> str | None:
-        """Return the server that plays it where nobody names one: the run's, unless another environment is wanted."""
-        return self.url if environment is None else None
-
-
-def find_policy(name: str, *, best: bool = False) -> FoundPolicy:
-    """Find a policy by policy file or by run, whose newest or `best` it is; raises RattleError when there is none."""
-    path, own, url = Path(name), False, None
-    if not path.is_file():
-        run = find_run(name, RUNS_ROOT)
-        path, own, url = run.best_policy if best else run.policy, True, _url_of(run)
-        if best and not path.exists():
-            raise TrainerError(f"{run.path} has no best policy yet: the first checkpoint after 100 episodes stores one")
-    elif best:
-        raise TrainerError(f"{path} is a policy file: --best wants the run that it belongs to")
-    try:
-        return FoundPolicy(load_policy(path.read_bytes()), path, own, url)
-    except OSError as error:
-        raise TrainerError(f"cannot read {path}: {error.strerror}") from None
-    except PolicyError as error:
-        raise TrainerError(f"{path}: {error}") from None
-
-
-def _url_of(run: RunDirectory) -> str | None:
-    """Return the environment server that a run played at, None where it played in its own process or does not say."""
-    try:
-        section = read_yaml(run.config).get("env")
-    except SettingsError:
-        return None  # its policy can be played all the same
-    url = section.get("url") if isinstance(section, dict) else None
-    try:
-        return keep_credentials(url) if isinstance(url, str) else None
-    except ValueError as error:
-        raise TrainerError(f"{run.config}: env.url: {error}") from None
-
-
 def evaluate(
-    policy: Policy,
+    policy: StoredPolicy,
     episodes: int,
     *,
     seed: int,
@@ -138,7 +85,7 @@ def evaluate(
         except ValueError as error:
             raise TrainerError(str(error)) from None
         env = EnvironmentSection.model_validate({**own, "id": played, "url": url})
-        worlds = serve_worlds(env, episodes, world_seed, 0)
+        worlds = open_remote_worlds(env, episodes, world_seed, 0)
     else:
         worlds = _make_worlds(played, own, episodes, world_seed, allow_imports=allow_imports or environment is not None)
     acting = ActingPolicy(policy.spec, policy.parameters, derive_seed(seed, "evaluation actions"))
@@ -162,7 +109,7 @@ def _make_worlds(
         raise TrainerError(f"{error}. If a server plays it, give its address with --url") from None
 
 
-def _check_fit(policy: Policy, worlds: VectorWorlds) -> None:
+def _check_fit(policy: StoredPolicy, worlds: VectorWorlds) -> None:
     actions, known = worlds.spec.num_actions, policy.spec.num_actions
     if actions != known:
         raise TrainerError(f"this policy has {known} actions, and {worlds.spec.id} has {actions}")

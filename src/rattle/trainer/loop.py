@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import TypeVar
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.envs.errors import CannotReplay, EnvError, WorldsLost
 from rattle.envs.philox import derive_seed
 from rattle.learning.learner import UpdateMetrics
-from rattle.trainer.build import build_acting_policy, build_collector, warm_up
-from rattle.trainer.checkpoint import Checkpoint
-from rattle.trainer.clock import Clock, Limits
+from rattle.rollouts.worlds import policy_spec
+from rattle.runs.checkpoint import Checkpoint
+from rattle.runs.episode_recorder import recorded_episodes
+from rattle.runs.progress import Display, Progress, Status, Summary
+from rattle.runs.run_clock import RunClock, RunLimits
+from rattle.runs.run_recorder import CallersPart, RecordedRollout, RunRecorder, checkpoint_mismatch
+from rattle.settings.experiment import ExperimentSettings
+from rattle.trainer.build import build_acting_policy, build_collector, build_learner, warm_up
 from rattle.trainer.errors import TrainerError
-from rattle.trainer.ledger import CallersPart, Played, RunLedger, unfit
-from rattle.trainer.progress import Display, Progress, Status, Summary
-from rattle.trainer.recorder import recorded_episodes
-from rattle.trainer.settings import ExperimentSettings
 
 Result = TypeVar("Result")
 
@@ -36,13 +38,13 @@ class TrainingRun:
         self.collector = build_collector(settings)
         environment = self.collector.batches[0].spec
         slots = self.collector.num_worlds * environment.agents_per_world
-        self.ledger = RunLedger(settings, directory, run_id, environment, slots)
-        self.learner = self.ledger.learner
+        self.learner = build_learner(settings, policy_spec(settings, environment))
+        self.recorder = RunRecorder(settings, directory, run_id, environment, slots, self.learner)
         self.policy = build_acting_policy(settings, self.learner)
 
     def start(self) -> None:
         """Begin from nothing."""
-        self.ledger.start()
+        self.recorder.start()
         self.policy.load(self.learner.parameters())
         self._checkpoint("running")
 
@@ -54,11 +56,11 @@ class TrainingRun:
         try:
             self._restore(checkpoint)
         except (KeyError, ValueError, TypeError) as error:
-            raise unfit(error) from None
-        self.ledger.cut_back(checkpoint)
+            raise checkpoint_mismatch(error) from None
+        self.recorder.cut_back(checkpoint)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        self.ledger.restore(checkpoint)
+        self.recorder.restore(checkpoint)
         self.policy.load(self.learner.parameters())
         lost = self._restore_worlds(checkpoint)
         if lost is not None:
@@ -93,35 +95,35 @@ class TrainingRun:
                 worlds.reset(derive_seed(self.settings.seed, "worlds", self.learner.version))
         return lost
 
-    def train(self, limits: Limits, display: Display, wants_stop: Callable[[], bool]) -> Summary:
+    def train(self, limits: RunLimits, display: Display, wants_stop: Callable[[], bool]) -> Summary:
         """Train until a limit is reached or `wants_stop` says so, then checkpoint and return what came of it.
 
         Raises LearningError for numbers that are not finite and AnalyticsError for a disk that takes no more; the
         last good checkpoint then stays the newest.
         """
         warm_up(self.settings, self.policy)
-        counters = self.ledger.counters
-        clock = Clock(counters.seconds, limits, self.settings.train.checkpoint_seconds)
+        counters = self.recorder.counters
+        clock = RunClock(counters.seconds, limits, self.settings.train.checkpoint_seconds)
         while not self._is_over(clock) and not wants_stop():
             began = time.perf_counter()
             metrics, played = self._update()
             counters.seconds = clock.total()
             took = time.perf_counter() - began
             speed = clock.speed(played.env_steps, took)
-            self.ledger.write_down(metrics, [played], played.env_steps / took)
+            self.recorder.write_down(metrics, [played], played.env_steps / took)
             display.update(self._progress(metrics, speed, clock))
-            if self.ledger.checkpoint_due(clock):
+            if self.recorder.checkpoint_due(clock):
                 self._checkpoint("running")
             elif clock.second_passed():
-                self.ledger.tables.show()
+                self.recorder.tables.show()
         counters.seconds = clock.total()
         status: Status = "finished" if self._is_over(clock) else "interrupted"
-        self.ledger.tables.log(f"run_{status}", update=self.learner.version)
+        self.recorder.tables.log(f"run_{status}", update=self.learner.version)
         self._checkpoint(status)
-        return self.ledger.stored()
+        return self.recorder.stored()
 
-    def _is_over(self, clock: Clock) -> bool:
-        return self.ledger.is_good_enough or clock.is_over(self.ledger.counters.env_steps)
+    def _is_over(self, clock: RunClock) -> bool:
+        return self.recorder.is_good_enough or clock.is_over(self.recorder.counters.env_steps)
 
     def _checkpoint(self, status: Status) -> None:
         """Begin to store everything that decides how the run goes on."""
@@ -131,7 +133,7 @@ class TrainingRun:
             arrays = {f"worlds-{number}": state for number, state in enumerate(worlds)}
             return arrays, {"ticks": self.collector.ticks}
 
-        self.ledger.checkpoint(status, copy)
+        self.recorder.checkpoint(status, copy)
 
     def fail(self, error: Exception) -> None:
         """Write down that the run has ended in an error; where the environment failed, what was learnt is kept too.
@@ -139,22 +141,23 @@ class TrainingRun:
         What the learner, the tables and the counters hold is then that of the last whole update.
         """
         if isinstance(error, EnvError):
-            self.ledger.checkpoint("failed", lambda: ({}, {"ticks": self.collector.ticks, "worlds_failed": True}))
-        self.ledger.fail(error)
+            self.recorder.checkpoint("failed", lambda: ({}, {"ticks": self.collector.ticks, "worlds_failed": True}))
+        self.recorder.fail(error)
 
     def close(self) -> None:
         """Free worlds, threads and files."""
         self.collector.close()
-        self.ledger.close()
+        with closing(self.learner):
+            self.recorder.close()
 
-    def _update(self) -> tuple[UpdateMetrics, Played]:
+    def _update(self) -> tuple[UpdateMetrics, RecordedRollout]:
         """Collect one rollout and learn from it."""
         version = self.learner.version
         records = recorded_episodes(self.settings, version)
         ticks = self._despite_loss(lambda: self.collector.collect(self.policy, records))
         metrics = self.learner.update(self.collector.buffer.rollout(ticks, version))
         self.policy.load(self.learner.parameters())
-        return metrics, Played(self.collector.buffer, ticks, version)
+        return metrics, RecordedRollout(self.collector.buffer, ticks, version)
 
     def _despite_loss(self, use_worlds: Callable[[], Result]) -> Result:
         """Return what needs the worlds; as often as they are lost meanwhile, begin anew and try again."""
@@ -167,17 +170,17 @@ class TrainingRun:
 
     def _begin_anew(self, loss: EnvError) -> None:
         """Start the next episodes everywhere: rollouts and episodes join nothing from before a loss."""
-        self.ledger.tables.log("worlds_lost", level="WARNING", error=str(loss))
+        self.recorder.tables.log("worlds_lost", level="WARNING", error=str(loss))
         self.collector.restart()
-        self.ledger.forget(slice(0, None))
+        self.recorder.forget(slice(0, None))
 
-    def _progress(self, metrics: UpdateMetrics, speed: float, clock: Clock) -> Progress:
-        env_steps = self.ledger.counters.env_steps
+    def _progress(self, metrics: UpdateMetrics, speed: float, clock: RunClock) -> Progress:
+        env_steps = self.recorder.counters.env_steps
         fraction, left = clock.fraction(env_steps, speed)
-        tracker = self.ledger.tracker
+        tracker = self.recorder.tracker
         return Progress(
             env_steps=env_steps,
-            seconds=self.ledger.counters.seconds,
+            seconds=self.recorder.counters.seconds,
             env_steps_per_second=speed,
             updates=self.learner.version,
             episodes=tracker.ended,

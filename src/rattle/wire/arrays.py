@@ -35,7 +35,7 @@ def pack(array: NDArray[Any]) -> Array:
     return Array(name, array.shape, flat.view(np.uint8).data)
 
 
-class Live:
+class ReusedArray:
     """An array that is sent again and again, packed once: whoever encodes it sends what it holds then."""
 
     __slots__ = ("array", "packed")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from rattle.wire.arrays import Live, pack
+from rattle.wire.arrays import ReusedArray, pack
 from rattle.wire.problems import RequestError
 
 Message = TypeVar("Message")
@@ -23,7 +23,7 @@ _ALSO_MSGPACK = ("application/x-msgpack", "application/vnd.msgpack")
 
 
 def _array_as_struct(value: object) -> Any:
-    if isinstance(value, Live):
+    if isinstance(value, ReusedArray):
         return value.packed
     if isinstance(value, np.ndarray):
         return pack(value)
@@ -31,7 +31,7 @@ def _array_as_struct(value: object) -> Any:
 
 
 def _array_as_lists(value: object) -> Any:
-    if isinstance(value, Live):
+    if isinstance(value, ReusedArray):
         return value.array.tolist()
     if isinstance(value, np.ndarray):
         return value.tolist()

@@ -169,7 +169,7 @@ class Unknown(_Datagram, frozen=True, tag=11):
     seat: Number
 
 
-class Refused(_Datagram, frozen=True, tag=12):
+class SeatRefused(_Datagram, frozen=True, tag=12):
     """The service gives a member no seat; `later_life` is the one of its name that is there, 0 where none is."""
 
     life: Number
@@ -186,7 +186,7 @@ class Bye(_Datagram, frozen=True, tag=13):
     reason: Reason
 
 
-Datagram = Join | Gathering | Welcome | Ready | Tick | Working | Done | Seen | Ping | Pong | Unknown | Refused | Bye
+Datagram = Join | Gathering | Welcome | Ready | Tick | Working | Done | Seen | Ping | Pong | Unknown | SeatRefused | Bye
 
 
 class Codec:

@@ -68,7 +68,7 @@ class RestoreRequest(msgspec.Struct, forbid_unknown_fields=True):
     state: dict[str, Array]
 
 
-class Ended(msgspec.Struct):
+class EndedSlots(msgspec.Struct):
     """What the slots whose episode ended in a step came to."""
 
     slots: Array
@@ -76,7 +76,7 @@ class Ended(msgspec.Struct):
     metrics: dict[str, Array]
 
 
-class Beginning(msgspec.Struct):
+class ResetAnswer(msgspec.Struct):
     """What a reset answers."""
 
     step: int
@@ -95,7 +95,7 @@ class StepAnswer(msgspec.Struct):
     truncated: Array
     active: Array
     episode: Array
-    ended: Ended
+    ended: EndedSlots
     snapshots: list[dict[str, Any]] = []
 
 
@@ -119,7 +119,7 @@ class Environment(msgspec.Struct):
     metrics: list[str]
 
 
-class Limits(msgspec.Struct):
+class ServerLimits(msgspec.Struct):
     """What a server allows."""
 
     sessions: int
@@ -135,10 +135,10 @@ class ServerSpec(Environment, kw_only=True):
     service: str
     version: str
     features: list[str]
-    limits: Limits
+    limits: ServerLimits
 
 
-class SessionCreated(Beginning, kw_only=True):
+class SessionCreated(ResetAnswer, kw_only=True):
     """A session, and what its slots see first."""
 
     session: str

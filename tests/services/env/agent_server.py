@@ -19,7 +19,7 @@ import uvicorn
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.services.env.agent_routes import AgentFace
 from rattle.services.utils.sockets import listen
-from rattle.trainer.settings import EnvServiceSection, SyncSection
+from rattle.settings.services import EnvServiceSection, SyncSection
 
 PATIENCE = 60.0  # seconds that something may take on a busy machine
 #: A board that a snake going forward lives on for ever: there is nothing but food in its way.

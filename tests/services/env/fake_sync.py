@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Self, TypeVar
 
-from rattle.wire.lockstep import Bye, Codec, Datagram, Done, Join, Phase, Ready, Refused, Role, Seen, Tick, Welcome
+from rattle.wire.lockstep import Bye, Codec, Datagram, Done, Join, Phase, Ready, Role, SeatRefused, Seen, Tick, Welcome
 
 Kind = TypeVar("Kind")
 
@@ -44,7 +44,7 @@ class FakeSync:
     def refuse(self, reason: str) -> None:
         """Wait for the member and give it no seat."""
         join = self._answer_to(None, Join)
-        self._send(Refused(join.life, reason))
+        self._send(SeatRefused(join.life, reason))
 
     def step(self, ticks: int = 1) -> Mapping[str, bytes]:
         """Have the member step so many ticks; returns the hashes of the last."""

@@ -19,7 +19,7 @@ from rattle.envs.snake.settings import SnakeSettings
 from rattle.services.env.agent_routes import AgentFace
 from rattle.services.utils.serving import serve
 from rattle.services.utils.sockets import listen
-from rattle.trainer.settings import EnvServiceSection
+from rattle.settings.services import EnvServiceSection
 
 settings = EnvServiceSection(snakes=100, fps=50)
 face = AgentFace(settings, SnakeSettings(width=64, height=64, food=50), 1)

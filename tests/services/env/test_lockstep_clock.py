@@ -16,7 +16,7 @@ from rattle.clients.keys import KeyFileError
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.services.env.agent_routes import AgentFace
 from rattle.services.env.lockstep_clock import LockstepClock
-from rattle.trainer.settings import EnvServiceSection, SyncSection
+from rattle.settings.services import EnvServiceSection, SyncSection
 from rattle.wire.history import BEGINNING, PLACED, after_line
 from tests.services.env.agent_server import AgentServer, eventually, serving
 from tests.services.env.fake_sync import FakeSync

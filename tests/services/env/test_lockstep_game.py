@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rattle.clients.agent_protocol import MOVES, observation
 from rattle.envs.snake import open_world
 from rattle.envs.snake.settings import SnakeSettings
-from rattle.services.env.lives import Life, Moment
+from rattle.services.env.lives import Moment, SnakeLife
 from rattle.services.env.lockstep_game import LockstepGame
 from rattle.wire.history import BEGINNING, PLACED, after_line
 from rattle.wire.problems import RequestError
@@ -80,7 +80,7 @@ class Playing:
         self.game = new_game(config)
         self.lines: dict[str, list[Any]] = {snake_id: [] for snake_id in IDS}
         self.histories: list[tuple[bytes, dict[str, bytes]]] = []
-        self._open: dict[str, list[tuple[Life, Reading]]] = {snake_id: [] for snake_id in IDS}
+        self._open: dict[str, list[tuple[SnakeLife, Reading]]] = {snake_id: [] for snake_id in IDS}
 
     def do(self, snake_id: str, what: str, moment: Moment) -> None:
         """Make a request of a snake's client; refusals are answers like others."""

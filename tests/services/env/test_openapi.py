@@ -14,7 +14,7 @@ import pytest
 from starlette.routing import Route
 
 from rattle.services.env.app import EnvService
-from rattle.trainer.settings_sources import load_settings
+from rattle.settings.sources import load_settings
 from rattle.wire.problems import STATUS
 from tests.services.env.env_process import env_process
 from tests.services.env.vector_server import VectorServer, serving

@@ -19,7 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 from rattle.services.env.app import EnvService
 from rattle.services.utils.serving import server_config
 from rattle.services.utils.sockets import listen
-from rattle.trainer.settings_sources import load_settings
+from rattle.settings.sources import load_settings
 
 PATIENCE = 60.0  # seconds that something may take on a busy machine
 JSON = {"Content-Type": "application/json"}

@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 
 from rattle.policies.acting import parameter_shapes
-from rattle.policies.file import Policy, dump_policy
+from rattle.policies.file import StoredPolicy, dump_policy
 from rattle.policies.spec import Codes, PolicySpec
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 
@@ -25,7 +25,7 @@ def policy_message(
 ) -> training_pb2.Policy:
     """Return a policy of zeros as the service sends it."""
     zeros = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(SPEC).items()}
-    file = dump_policy(Policy(SPEC, zeros, version, "snake", {}))
+    file = dump_policy(StoredPolicy(SPEC, zeros, version, "snake", {}))
     return training_pb2.Policy(
         policy_id="main", version=version, lineage=lineage, file=file, first_tick=first_tick, finished=finished
     )

@@ -7,16 +7,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from rattle.clients.lockstep_member import Answer, MemberSettings, Work
+from rattle.clients.lockstep_member import MemberAnswer, MemberSettings, Work
 from rattle.services.env.lockstep_clock import LockstepClock
 from rattle.services.env.lockstep_game import LockstepGame
-from rattle.services.inference.actors import Control
+from rattle.services.inference.actor_pool import assignments
+from rattle.services.inference.actors import ActorHandle
 from rattle.services.inference.learners import Learners
 from rattle.services.inference.lockstep_agents import LockstepAgents
 from rattle.services.inference.lockstep_snake import LockstepSnake
-from rattle.services.inference.players import assignments
 from rattle.services.inference.snake_loop import SnakeLoop
-from rattle.trainer.settings import ExperimentSettings, SyncSection
+from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.services import SyncSection
 from rattle.wire.lockstep import Phase
 from tests.services.env.agent_server import PATIENCE, AgentServer, eventually, serving
 from tests.services.env.fake_sync import FakeSync
@@ -81,7 +82,7 @@ class Process:
         self.learners = Learners(settings, lambda name, policy: self.versions.append(policy.version))
         self.learners.start()
         self.threads = ThreadPoolExecutor(max(1, len(own)))
-        controls = [Control() for _ in own]
+        controls = [ActorHandle() for _ in own]
         self.snakes = [
             LockstepSnake(settings, one, self.learners.contributions(one, control.stop), control, self.threads)
             for one, control in zip(own, controls, strict=True)
@@ -89,7 +90,7 @@ class Process:
         self.agents = LockstepAgents(MemberSettings("127.0.0.1:1"), "test", self.snakes)
         self._loop = loop
 
-    def begin(self, tick: int, all_idle: bool, last: bool) -> Future[Answer]:
+    def begin(self, tick: int, all_idle: bool, last: bool) -> Future[MemberAnswer]:
         """Begin the work of a tick."""
         return self._loop.begin(self.agents.act(Work(tick, Phase.ACT, all_idle, last, ())))
 
@@ -123,12 +124,12 @@ class Party:
             for index in range(processes)
         ]
 
-    def begin(self, *, last: bool = False) -> list[Future[Answer]]:
+    def begin(self, *, last: bool = False) -> list[Future[MemberAnswer]]:
         """Have all processes begin to act in the next tick."""
         self.tick += 1
         return [process.begin(self.tick, self.all_idle, last) for process in self.processes]
 
-    def end(self, working: list[Future[Answer]]) -> Mapping[str, bytes]:
+    def end(self, working: list[Future[MemberAnswer]]) -> Mapping[str, bytes]:
         """Wait for their answers; returns the hashes."""
         answers = [work.result(PATIENCE) for work in working]
         self.all_idle = all(answer.idle for answer in answers)

@@ -16,14 +16,14 @@ from rattle.envs.philox import derive_seed
 from rattle.envs.registry import make_worlds
 from rattle.envs.vector import VectorWorlds
 from rattle.policies.acting import ActingPolicy
-from rattle.policies.file import Policy, dump_policy
-from rattle.services.inference.actors import Control
-from rattle.services.inference.players import Players
+from rattle.policies.file import StoredPolicy, dump_policy
+from rattle.services.inference.actor_pool import ActorPool
+from rattle.services.inference.actors import ActorHandle
 from rattle.services.inference.snake_loop import SnakeLoop
 from rattle.services.mock_env.script import line
 from rattle.services.utils.protos import training_pb2
 from rattle.services.utils.tensors import DTYPES
-from rattle.trainer.settings import ExperimentSettings
+from rattle.settings.experiment import ExperimentSettings
 from tests.policies.building import random_parameters
 from tests.processes import ServiceProcess
 from tests.services.env.agent_server import eventually
@@ -41,7 +41,7 @@ ALONE = (*GAME, f"seed={SEED}", "env_service.clock=turns", "env_service.turn_sec
 
 def policy_message(version: int, finished: bool = False) -> training_pb2.Policy:
     """Return a policy that plays otherwise than those of other versions."""
-    file = dump_policy(Policy(SPEC, random_parameters(SPEC, version), version, "snake", {}))
+    file = dump_policy(StoredPolicy(SPEC, random_parameters(SPEC, version), version, "snake", {}))
     return training_pb2.Policy(policy_id="main", version=version, lineage="first", file=file, finished=finished)
 
 
@@ -58,8 +58,8 @@ def settings_for(learner: LearnerDouble, *urls: str, more: tuple[str, ...] = ("t
 
 
 @contextmanager
-def playing(settings: ExperimentSettings) -> Iterator[Players]:
-    players = Players(settings, lambda name, policy: None)
+def playing(settings: ExperimentSettings) -> Iterator[ActorPool]:
+    players = ActorPool(settings, lambda name, policy: None)
     players.start()
     try:
         yield players
@@ -261,7 +261,7 @@ def test_a_life_that_is_stopped_before_it_was_begun_does_not_run() -> None:
     async def life() -> None:
         pytest.fail("it was begun")
 
-    control, loop = Control(), SnakeLoop()
+    control, loop = ActorHandle(), SnakeLoop()
     control.end()
     assert not loop.run(life(), control)
     loop.close()

@@ -18,7 +18,7 @@ from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
 from rattle.policies.spec import Codes, PolicySpec
 from rattle.services.inference.agent_episode import MAX_EPISODE_TICKS, AgentEpisode, episode_buffer
-from rattle.trainer.settings import ExperimentSettings
+from rattle.settings.experiment import ExperimentSettings
 from tests.policies.building import random_parameters
 
 RADIUS, CELLS, MOST_TICKS = 1, 4, 6

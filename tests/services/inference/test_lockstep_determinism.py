@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from rattle.clients.async_http import AsyncHttp
-from rattle.services.inference.contributions import Contributions
-from rattle.services.inference.training_link import HeldPolicy, PolicyFeed
+from rattle.services.inference.rollout_sender import RolloutSender
+from rattle.services.inference.training_link import PolicyFeed, ReceivedPolicy
 from rattle.services.training.policy_run import PolicyRun
 from rattle.services.utils.protos import training_pb2
 from tests.services.inference.lockstep_party import lockstep_settings, party, world
@@ -41,7 +41,7 @@ class Timing:
     def __init__(self, patch: pytest.MonkeyPatch, seed: int) -> None:
         self._random = random.Random(seed)  # noqa: S311
         self.rollouts: defaultdict[str, list[str]] = defaultdict(list)
-        begin, contribute = AsyncHttp.begin, Contributions.contribute
+        begin, contribute = AsyncHttp.begin, RolloutSender.contribute
         take, learn = PolicyFeed._take, PolicyRun.learn
 
         async def begin_late(http: AsyncHttp, *arguments: Any) -> Any:
@@ -57,7 +57,7 @@ class Timing:
             return learn(run, *arguments)
 
         def contribute_late(
-            contributions: Contributions, rollout: training_pb2.Rollout, held: HeldPolicy, *, continues: bool
+            contributions: RolloutSender, rollout: training_pb2.Rollout, held: ReceivedPolicy, *, continues: bool
         ) -> None:
             time.sleep(self._seconds(0.01))
             contribute(contributions, rollout, held, continues=continues)
@@ -69,7 +69,7 @@ class Timing:
         patch.setattr(AsyncHttp, "begin", begin_late)
         patch.setattr(PolicyFeed, "_take", take_late)
         patch.setattr(PolicyRun, "learn", learn_late)
-        patch.setattr(Contributions, "contribute", contribute_late)
+        patch.setattr(RolloutSender, "contribute", contribute_late)
 
     def _seconds(self, most: float) -> float:
         return self._random.random() * most

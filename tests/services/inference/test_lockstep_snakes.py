@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from rattle.envs.philox import derive_seed
 from rattle.policies.acting import ActingPolicy
-from rattle.policies.file import Policy, dump_policy
+from rattle.policies.file import StoredPolicy, dump_policy
 from rattle.services.inference import lockstep_snake
 from rattle.services.utils.protos import training_pb2
 from rattle.services.utils.tensors import DTYPES
-from rattle.trainer.settings import ExperimentSettings
+from rattle.settings.experiment import ExperimentSettings
 from tests.policies.building import random_parameters
 from tests.services.env.agent_server import eventually
 from tests.services.inference.learner_double import SPEC, LearnerDouble
@@ -33,7 +33,7 @@ ASYNC = "training.mode=async"
 
 def policy_message(version: int, lineage: str = "first", **more: Any) -> training_pb2.Policy:
     """Return a policy that plays otherwise than those of other versions."""
-    file = dump_policy(Policy(SPEC, random_parameters(SPEC, version), version, "snake", {}))
+    file = dump_policy(StoredPolicy(SPEC, random_parameters(SPEC, version), version, "snake", {}))
     return training_pb2.Policy(policy_id="main", version=version, lineage=lineage, file=file, **more)
 
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from rattle.envs.philox import derive_seed
 from rattle.envs.registry import make_worlds
 from rattle.envs.vector import VectorWorlds
-from rattle.services.inference.players import Players, assignments
+from rattle.services.inference.actor_pool import ActorPool, assignments
 from rattle.services.utils.protos import training_pb2
 from rattle.services.utils.tensors import DTYPES
-from rattle.trainer.settings import ExperimentSettings
+from rattle.settings.experiment import ExperimentSettings
 from tests.processes import ServiceProcess
 from tests.services.inference.learner_double import LearnerDouble, policy_message
 from tests.trainer.conftest import small_settings
@@ -86,7 +86,7 @@ def replay(settings: ExperimentSettings, rollouts: list[training_pb2.Rollout]) -
 def test_no_rollout_joins_two_lives_of_the_server(learner: LearnerDouble) -> None:
     with ServiceProcess("env") as server:
         settings = settings_for(learner, server.url, "training.mode=async")
-        players = Players(settings, lambda name, policy: None)
+        players = ActorPool(settings, lambda name, policy: None)
         learner.send(policy_message(0))
         players.start()
         for _ in range(3):
@@ -104,7 +104,7 @@ def test_no_rollout_joins_two_lives_of_the_server(learner: LearnerDouble) -> Non
 
 def test_in_mode_sync_an_actor_waits_for_the_next_version(learner: LearnerDouble) -> None:
     with ServiceProcess("env") as server:
-        players = Players(settings_for(learner, server.url), lambda name, policy: None)
+        players = ActorPool(settings_for(learner, server.url), lambda name, policy: None)
         players.start()
         for version in range(3):
             learner.send(policy_message(version, first_tick=version * TICKS))
@@ -119,7 +119,7 @@ def test_in_mode_sync_an_actor_waits_for_the_next_version(learner: LearnerDouble
 
 def test_an_actor_can_be_held_and_removed(learner: LearnerDouble) -> None:
     with ServiceProcess("env") as server:
-        players = Players(settings_for(learner, server.url, "training.mode=async"), lambda name, policy: None)
+        players = ActorPool(settings_for(learner, server.url, "training.mode=async"), lambda name, policy: None)
         learner.send(policy_message(0))
         players.start()
         learner.wait_for(lambda: len(learner.rollouts) >= 3)
@@ -140,7 +140,7 @@ def test_later_in_a_run_other_games_are_played_than_at_its_beginning(learner: Le
     with ServiceProcess("env") as server:
         seen = []
         for version in (0, 0, 7):
-            players = Players(settings_for(learner, server.url), lambda name, policy: None)
+            players = ActorPool(settings_for(learner, server.url), lambda name, policy: None)
             players.start()
             before = len(learner.rollouts)
             learner.send(policy_message(version))

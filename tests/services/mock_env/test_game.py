@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rattle.envs.snake.geometry import visible_offsets
-from rattle.services.mock_env.game import DEAD_REMEMBERED, LEAVE_SECONDS, Game, Life
+from rattle.services.mock_env.game import DEAD_REMEMBERED, LEAVE_SECONDS, ScriptedGame, ScriptedLife
 from rattle.wire.problems import RequestError
 
 
@@ -19,12 +19,12 @@ def code(call: Any, *arguments: Any) -> str:
     return caught.value.code
 
 
-def lines(game: Game, life: Life) -> list[Any]:
+def lines(game: ScriptedGame, life: ScriptedLife) -> list[Any]:
     return [game.line(life, tick) for tick in range(life.tick + 1)]
 
 
 def test_a_line_comes_with_each_move_or_after_the_delay() -> None:
-    game = Game(snakes=2, length=4, delay=1.0)
+    game = ScriptedGame(snakes=2, length=4, delay=1.0)
     life = game.join("anna", 100.0)
     assert not game.move("anna", 100.25)
     game.catch_up(life, 101.0)
@@ -42,7 +42,7 @@ def test_a_line_comes_with_each_move_or_after_the_delay() -> None:
 @given(st.lists(st.tuples(st.sampled_from(["anna", "ben", "wait"]), st.floats(0, 2)), max_size=30))
 def test_snakes_do_not_disturb_each_other(steps: list[tuple[str, float]]) -> None:
     """Anna's lines are the same whether Ben plays too or not."""
-    together, alone = Game(2, 8, 1.0), Game(2, 8, 1.0)
+    together, alone = ScriptedGame(2, 8, 1.0), ScriptedGame(2, 8, 1.0)
     now = 1000.0
     anna, same = together.join("anna", now), alone.join("anna", now)
     together.join("ben", now)
@@ -58,7 +58,7 @@ def test_snakes_do_not_disturb_each_other(steps: list[tuple[str, float]]) -> Non
 
 
 def test_the_server_is_full_until_a_script_ends() -> None:
-    game = Game(snakes=1, length=2, delay=1.0)
+    game = ScriptedGame(snakes=1, length=2, delay=1.0)
     game.join("anna", 0.0)
     assert code(game.join, "ben", 1.0) == "full"
     game.join("anna", 1.0)
@@ -67,7 +67,7 @@ def test_the_server_is_full_until_a_script_ends() -> None:
 
 
 def test_a_dead_snake_joins_again_with_a_new_script() -> None:
-    game = Game(snakes=1, length=1, delay=1.0)
+    game = ScriptedGame(snakes=1, length=1, delay=1.0)
     first = game.join("anna", 0.0)
     second = game.join("anna", 1.5)
     assert first is not second
@@ -76,7 +76,7 @@ def test_a_dead_snake_joins_again_with_a_new_script() -> None:
 
 
 def test_a_reset_ends_every_script_with_its_last_line() -> None:
-    game = Game(snakes=2, length=10, delay=1.0)
+    game = ScriptedGame(snakes=2, length=10, delay=1.0)
     anna, ben = game.join("anna", 0.0), game.join("ben", 0.0)
     game.move("anna", 0.5)
     assert game.reset(7, 0.75) == 7
@@ -91,7 +91,7 @@ def test_a_reset_ends_every_script_with_its_last_line() -> None:
 
 
 def test_a_snake_that_is_reset_starts_over() -> None:
-    game = Game(snakes=1, length=10, delay=1.0)
+    game = ScriptedGame(snakes=1, length=10, delay=1.0)
     old = game.join("anna", 0.0)
     game.reset_snake("anna", 0.5)
     new = game.join("anna", 0.6)
@@ -100,7 +100,7 @@ def test_a_snake_that_is_reset_starts_over() -> None:
 
 
 def test_a_snake_that_nobody_reads_leaves() -> None:
-    game = Game(snakes=1, length=10, delay=3600.0)
+    game = ScriptedGame(snakes=1, length=10, delay=3600.0)
     life = game.join("anna", 0.0)
     game.join("anna", 0.0)
     game.leave(life, 1.0)
@@ -111,7 +111,7 @@ def test_a_snake_that_nobody_reads_leaves() -> None:
 
 
 def test_games_follow_each_other() -> None:
-    game = Game(snakes=2, length=1, delay=1.0)
+    game = ScriptedGame(snakes=2, length=1, delay=1.0)
     assert not game.summary(0.0)["game_over"]
     game.join("anna", 0.0)
     state = game.state(1.0)
@@ -124,7 +124,7 @@ def test_games_follow_each_other() -> None:
 
 
 def test_a_stop_ends_everything() -> None:
-    game = Game(snakes=2, length=10, delay=1.0)
+    game = ScriptedGame(snakes=2, length=10, delay=1.0)
     life = game.join("anna", 0.0)
     game.stop(0.5)
     assert lines(game, life)[-1].game_over
@@ -134,7 +134,7 @@ def test_a_stop_ends_everything() -> None:
 
 
 def test_the_dead_are_forgotten_at_last() -> None:
-    game = Game(snakes=1, length=1, delay=1.0)
+    game = ScriptedGame(snakes=1, length=1, delay=1.0)
     for number in range(2 * DEAD_REMEMBERED):
         game.join(f"snake-{number}", 2.0 * number)
     assert len(game.lives) <= DEAD_REMEMBERED + 1
@@ -142,7 +142,7 @@ def test_the_dead_are_forgotten_at_last() -> None:
 
 @pytest.mark.parametrize("ticks", [0, 1, 3, 4, 7, 40, 43])
 def test_visions_are_what_the_grid_shows(ticks: int) -> None:
-    game = Game(snakes=3, length=50, delay=1.0)
+    game = ScriptedGame(snakes=3, length=50, delay=1.0)
     for name in ("anna", "ben", "carla"):
         game.join(name, 0.0)
     for _ in range(ticks):

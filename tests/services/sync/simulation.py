@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from rattle.clients.lockstep import Answer, Member, Work
+from rattle.clients.lockstep import Member, MemberAnswer, Work
 from rattle.services.sync.coordinator import Coordinator
-from rattle.trainer.settings import SyncSection
+from rattle.settings.services import SyncSection
 from rattle.wire.lockstep import Codec, Phase, Role
 
 SYNC = ("sync", 5555)
@@ -174,7 +174,7 @@ class Simulation:
                     self.acted.setdefault(work.tick, set()).add(simulated.name)
                 else:
                     self.committed = max(self.committed, work.tick)
-                answer = Answer({simulated.name: work.tick.to_bytes(8, "little")}, work.tick in simulated.idle_at)
+                answer = MemberAnswer({simulated.name: work.tick.to_bytes(8, "little")}, work.tick in simulated.idle_at)
                 self._member_sends(simulated, member.finish(answer, self.now))
 
         self.at(self.now + self.random.uniform(0, simulated.work_seconds), finish)

@@ -23,8 +23,8 @@ from rattle.wire.lockstep import (
     Ping,
     Pong,
     Ready,
-    Refused,
     Role,
+    SeatRefused,
     Tick,
     Unknown,
     Welcome,
@@ -129,7 +129,7 @@ class BareMember:
                 self.session = datagram.session
                 self.epochs += [datagram.epoch] if datagram.epoch not in self.epochs else []
                 self._send(Ready(*self._seat, datagram.attempt))
-            case Refused():
+            case SeatRefused():
                 self.refused = datagram.reason
             case Gathering():
                 pass

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rattle.clients.lockstep import Answer, Member, Work
+from rattle.clients.lockstep import Member, MemberAnswer, Work
 from rattle.services.sync.coordinator import Coordinator
 from rattle.services.sync.gathering import beginning
-from rattle.services.sync.rounds import Rounds
-from rattle.trainer.settings import SyncSection
+from rattle.services.sync.tick_barrier import TickBarrier
+from rattle.settings.services import SyncSection
 from rattle.wire.lockstep import ALL_IDLE, LAST, MAX_NUMBER, Bye, Codec, Join, Phase, Ping, Role, Unknown
 from tests.wire.test_lockstep import datagrams
 
@@ -77,7 +77,7 @@ class Party:
                 self.told[member.name].append(work)
                 if work.phase == Phase.STEP:
                     self.stepped_at.append(self.now)
-                said += member.finish(Answer(self.hashes.get(member.name, {}), self.idle), self.now)
+                said += member.finish(MemberAnswer(self.hashes.get(member.name, {}), self.idle), self.now)
             self._hear_all(address, said)
 
 
@@ -287,7 +287,7 @@ def test_a_service_that_stood_still_blames_nobody(silent: str) -> None:
 @pytest.mark.parametrize(("ticks", "flags"), [(None, 0), (5, LAST), (9, 0)])
 def test_which_tick_is_the_last_is_said_by_the_settings_of_this_life(ticks: int | None, flags: int) -> None:
     killed_in_the_last_phase = Join(1, "scout", Role.AGENT, SESSION, 1, 6, 1, LAST, False)
-    rounds = Rounds(None, ticks)
+    rounds = TickBarrier(None, ticks)
     rounds.start(beginning([killed_in_the_last_phase], SESSION + 1))
     assert (rounds.tick, rounds.phase, rounds.flags) == (6, Phase.ACT, flags)
 
@@ -391,7 +391,7 @@ def test_a_doubled_join_whose_welcome_is_lost_holds_up_nobody() -> None:
     party.coordinator.receive(doubled, ("scout", 1), party.now)  # the welcome is lost
     scout = party.members["scout", 1]
     party.most_ticks = 10
-    party._hear_all(("scout", 1), scout.finish(Answer({}), party.now))
+    party._hear_all(("scout", 1), scout.finish(MemberAnswer({}), party.now))
     party.pass_time(1.0)
     assert party.coordinator.leader.rounds.tick == 11
 
@@ -401,7 +401,7 @@ def test_who_has_done_more_than_those_who_began_takes_them_along() -> None:
     ahead = Join(1, "far", Role.AGENT, SESSION, 1, 50, 1, 0, False)
     party.coordinator.receive(Codec().encode(ahead), ("far", 1), party.now)
     party.most_ticks = 60
-    party._hear_all(("scout", 1), party.members["scout", 1].finish(Answer({}), party.now))
+    party._hear_all(("scout", 1), party.members["scout", 1].finish(MemberAnswer({}), party.now))
     assert "far has done more than those who were there: the run goes on with tick 51" in party.texts("WARNING")
     assert party.coordinator.leader.rounds.tick == 51
 
@@ -420,7 +420,7 @@ def test_who_missed_the_goodbye_hears_that_the_run_is_over() -> None:
     party.join("scout", Role.AGENT)
     party.deaf.add(("env", 1))
     party.most_ticks = 2
-    party._hear_all(("scout", 1), party.members["scout", 1].finish(Answer({}), party.now))
+    party._hear_all(("scout", 1), party.members["scout", 1].finish(MemberAnswer({}), party.now))
     assert party.coordinator.leader.finished
     party.pass_time(10.0)
     assert env.state == "joining"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rattle.services.sync.history import History
+from rattle.services.sync.history import LockstepHistory
 from rattle.services.utils.sockets import ServiceError
 from rattle.wire.lockstep import Phase
 
@@ -18,7 +18,7 @@ HASHES = {"main-1": b"12345678", "env-0": bytes(8)}
 
 def write(path: Path, *phases: tuple[int, Phase]) -> None:
     """Write phases in a life of its own."""
-    history = History(path)
+    history = LockstepHistory(path)
     for tick, phase in phases:
         history.write(tick, phase, HASHES)
     history.close()
@@ -51,7 +51,7 @@ def test_what_a_death_left_unfinished_is_written_again(
 
 def test_a_long_last_line_is_found(tmp_path: Path) -> None:
     path, many = tmp_path / "history", {f"subject-{number}": HASHES["main-1"] for number in range(5000)}
-    history = History(path)
+    history = LockstepHistory(path)
     history.write(1, Phase.ACT, many)
     history.write(1, Phase.STEP, many)
     history.close()
@@ -68,20 +68,20 @@ def test_another_file_is_left_as_it_is(tmp_path: Path, content: str) -> None:
     path = tmp_path / "snake.yaml"
     path.write_text(content)
     with pytest.raises(ServiceError, match=r"holds something else than a history; choose another"):
-        History(path)
+        LockstepHistory(path)
     assert path.read_text() == content
 
 
 def test_two_services_do_not_write_to_one_file(tmp_path: Path) -> None:
-    first = History(tmp_path / "history")
+    first = LockstepHistory(tmp_path / "history")
     with pytest.raises(ServiceError, match="another service writes to it"):
-        History(tmp_path / "history")
+        LockstepHistory(tmp_path / "history")
     first.close()
     write(tmp_path / "history", (0, Phase.ACT))
 
 
 def test_what_is_no_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match=r"^--history /dev/null: this is no file"):
-        History(Path("/dev/null"))
+        LockstepHistory(Path("/dev/null"))
     with pytest.raises(ServiceError, match="Is a directory; choose another file"):
-        History(tmp_path)
+        LockstepHistory(tmp_path)

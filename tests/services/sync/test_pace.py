@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rattle.services.sync.pace import Pace
-from rattle.trainer.settings import SyncSection
+from rattle.settings.services import SyncSection
 
 
 @pytest.fixture

@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from rattle.envs.philox import derive_seed
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.file import load_policy
+from rattle.rollouts.collector import Collector, WorldBatch, WorldsActor
+from rattle.rollouts.worlds import build_worlds
+from rattle.runs.episode_recorder import recorded_episodes
 from rattle.services.inference.rollouts import to_rollout
-from rattle.services.training.face import TrainingFace
 from rattle.services.training.policy_run import PolicyRun
 from rattle.services.training.service import TrainingService
+from rattle.services.training.servicer import TrainingServicer
 from rattle.services.utils.grpc_serving import bind, make_server
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 from rattle.services.utils.tensors import DTYPES
-from rattle.trainer.collector import Actor, Collector, Group
-from rattle.trainer.recorder import recorded_episodes
-from rattle.trainer.settings import ExperimentSettings
-from rattle.trainer.worlds import build_worlds
+from rattle.settings.experiment import ExperimentSettings
 
 ACCEPTED, DUPLICATE, STALE, FINISHED = (
     training_pb2.Receipt.ACCEPTED,
@@ -59,8 +59,8 @@ class Player:
         count = settings.env.worlds - first_world if worlds is None else worlds
         algorithm = settings.algorithm
         ticks = algorithm.rollout_ticks
-        group = Group(build_worlds(settings, count, first_world), first_world, first_world)
-        self._collector = Collector([Actor([group])], ticks, complete_episodes=algorithm.complete_episodes)
+        group = WorldBatch(build_worlds(settings, count, first_world), first_world, first_world)
+        self._collector = Collector([WorldsActor([group])], ticks, complete_episodes=algorithm.complete_episodes)
         self._acting: ActingPolicy | None = None
 
     def play(self, policy: training_pb2.Policy) -> training_pb2.Rollout:
@@ -166,7 +166,7 @@ class Server:
         asyncio.run(self._serve())
 
     async def _serve(self) -> None:
-        face = TrainingFace(self.service)
+        face = TrainingServicer(self.service)
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         server = make_server(self._limit, 1000)
         self.address = bind(server, "127.0.0.1", 0)

@@ -15,10 +15,10 @@ import pytest
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.policies.file import load_policy
+from rattle.rollouts.worlds import settings_of_policy
+from rattle.runs.progress import Summary
+from rattle.runs.run_tables import read_run_row
 from rattle.services.utils.protos import training_pb2
-from rattle.trainer.progress import Summary
-from rattle.trainer.run_tables import read_run_row
-from rattle.trainer.worlds import settings_of_policy
 from tests.services.training.playing import (
     ACCEPTED,
     DUPLICATE,
@@ -32,7 +32,7 @@ from tests.services.training.playing import (
     episodes_in,
     train_to_the_end,
 )
-from tests.services.training.test_rollouts import episode
+from tests.services.training.test_rollout_messages import episode
 from tests.trainer.conftest import read_rows, small_settings
 
 TrainSmall = Callable[..., tuple[Summary, RunDirectory]]

@@ -16,10 +16,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from rattle.analytics.run_directory import RunDirectory
+from rattle.runs.checkpoint import list_checkpoints, load_checkpoint
+from rattle.runs.progress import Summary
+from rattle.runs.run_tables import read_run_row
 from rattle.services.utils.protos import training_pb2
-from rattle.trainer.checkpoint import list_checkpoints, load_checkpoint
-from rattle.trainer.progress import Summary
-from rattle.trainer.run_tables import read_run_row
 from tests.processes import ServiceProcess
 from tests.services.training.playing import ACCEPTED, SECONDS, Client, Player
 from tests.trainer.conftest import RATTLE, read_rows, small_settings

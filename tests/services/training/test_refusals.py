@@ -16,12 +16,12 @@ import pytest
 from rattle.analytics.run_directory import RunDirectory
 from rattle.errors import RattleError
 from rattle.learning.learner import Learner
-from rattle.policies.file import Policy, dump_policy, dump_tensors, load_policy
+from rattle.policies.file import StoredPolicy, dump_policy, dump_tensors, load_policy
+from rattle.runs.run_tables import read_run_row
 from rattle.services.training.learning_loop import MOST_REQUESTS, MOST_UNLEARNT
 from rattle.services.training.policy_run import PolicyRun
 from rattle.services.utils.protos import training_pb2
 from rattle.trainer.build import build_learner
-from rattle.trainer.run_tables import read_run_row
 from tests.services.training.playing import (
     ACCEPTED,
     FINISHED,
@@ -33,7 +33,7 @@ from tests.services.training.playing import (
     Server,
     episodes_in,
 )
-from tests.services.training.test_rollouts import Spoil, change, clear, put, say
+from tests.services.training.test_rollout_messages import Spoil, change, clear, put, say
 from tests.trainer.conftest import read_rows, small_settings
 
 SMALL = ("env.worlds=4", "train.steps=null")
@@ -227,7 +227,7 @@ class TestGivenPolicies:
         policy = client.policy()
         loaded = load_policy(policy.file)
         other = {name: values * np.float32(0.9) for name, values in loaded.parameters.items()}
-        mine = Policy(loaded.spec, other, 41, loaded.environment, loaded.environment_settings)
+        mine = StoredPolicy(loaded.spec, other, 41, loaded.environment, loaded.environment_settings)
         return training_pb2.UpdatePolicyRequest(policy=dump_policy(mine), rollout=player.play(policy))
 
     def test_the_policy_is_improved_by_one_step_and_forgotten(self, client: Client, player: Player) -> None:
@@ -254,7 +254,7 @@ class TestGivenPolicies:
         loaded = load_policy(request.policy)
         wider = loaded.spec.model_copy(update={"hidden_sizes": (8, 8)})
         learner = Learner(wider, small_settings().algorithm, 0)
-        policy = Policy(wider, learner.parameters(), 3, loaded.environment, loaded.environment_settings)
+        policy = StoredPolicy(wider, learner.parameters(), 3, loaded.environment, loaded.environment_settings)
         learner.close()
         other = training_pb2.UpdatePolicyRequest(policy=dump_policy(policy), rollout=request.rollout)
         answers = [client.stub.UpdatePolicy(each) for each in (request, other, request, other)]
@@ -274,7 +274,7 @@ class TestGivenPolicies:
             "foreign": b"PK\x03\x04 something else",
             "pickle": b"\x80\x04\x95\x1d\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x8c\x06system",
             "another": dump_tensors({"x": np.zeros(3, np.float32)}, {"format": "rattle.checkpoint"}),
-            "no value head": dump_policy(Policy(spec, headless, 0, "snake", {})),
+            "no value head": dump_policy(StoredPolicy(spec, headless, 0, "snake", {})),
         }[damage]
         before = unchanged(client)
         with ended(Status.INVALID_ARGUMENT, "policy: "):
@@ -430,7 +430,7 @@ class TestFailures:
     def test_a_full_disk_fails_the_run(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("rattle.trainer.clock.PAUSE", 0.0)
+        monkeypatch.setattr("rattle.runs.run_clock.PAUSE", 0.0)
         settings = small_settings(*SMALL, "train.checkpoint_seconds=0.000001")
         player = Player(settings)
         with Server(settings, tmp_path / "run") as server, server.client() as client:

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from rattle.services.utils import grpc_serving
-from rattle.services.utils.grpc_serving import STATUS, Health, answering, bind, make_server
+from rattle.services.utils.grpc_serving import STATUS, HealthServices, answering, bind, make_server
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 from rattle.services.utils.sockets import ServiceError, listen
 from rattle.wire import problems
@@ -37,11 +37,11 @@ class Refusing(training_pb2_grpc.TrainingServicer):
 
 
 @asynccontextmanager
-async def serving(error: RequestError | None = None) -> AsyncIterator[tuple[grpc.aio.Channel, Health, str]]:
+async def serving(error: RequestError | None = None) -> AsyncIterator[tuple[grpc.aio.Channel, HealthServices, str]]:
     server = make_server(LIMIT, 100)
     address = bind(server, "127.0.0.1", 0)
     training_pb2_grpc.add_TrainingServicer_to_server(Refusing(error), server)
-    health = Health(server, [NAME])
+    health = HealthServices(server, [NAME])
     await server.start()
     try:
         async with grpc.aio.insecure_channel(address, [("grpc.max_send_message_length", 2**24)]) as channel:

@@ -20,7 +20,7 @@ from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.extras import require
 from rattle.analytics.replay import palette
 from rattle.analytics.replay.episodes import Episode
-from rattle.analytics.replay.view import View
+from rattle.analytics.replay.view import ReplayView
 from rattle.analytics.replay.views import check_speed, view_of
 from rattle.analytics.writer import or_elsewhere, replacing, write_atomically
 
@@ -52,7 +52,7 @@ def save(episode: Episode, output: Path, *, agent: int = 0, fps: float = 20.0) -
         raise AnalyticsError(f"cannot write {output}: the name of a replay ends in .gif or .mp4")
 
 
-def _gif(view: View, fps: float) -> bytes:
+def _gif(view: ReplayView, fps: float) -> bytes:
     stride = max(-(-view.frames // _MOST_GIF_FRAMES), int(np.ceil(fps / _FASTEST_GIF)))
     shown = [*range(0, view.frames - 1, stride), view.frames - 1]
     milliseconds = [round(100 * stride / fps) * 10] * len(shown)
@@ -87,7 +87,7 @@ def _gif_images(frames: Iterator[NDArray[np.uint8]]) -> Iterator[Image]:
         before = pixels
 
 
-def _write_mp4(view: View, output: Path, fps: float) -> None:
+def _write_mp4(view: ReplayView, output: Path, fps: float) -> None:
     """Have ffmpeg encode the frames; its own words tell why where it cannot."""
     program = require("imageio_ffmpeg", "video", "an MP4 file").get_ffmpeg_exe()
     shown = [*range(view.frames), *[view.frames - 1] * round(_CLOSING_SECONDS * fps)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.replay.episodes import Episode
-from rattle.analytics.replay.view import View
+from rattle.analytics.replay.view import ReplayView
 from rattle.analytics.replay.views import check_speed, view_of
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def play(episode: Episode, *, agent: int = 0, fps: float = 20.0, console: Consol
             console.out("")
 
 
-def _check_room(console: Console, view: View) -> None:
+def _check_room(console: Console, view: ReplayView) -> None:
     columns, lines = view.size
     if console.width < columns or console.height < lines + 1:
         raise AnalyticsError(
@@ -43,11 +43,11 @@ def _check_room(console: Console, view: View) -> None:
         )
 
 
-def _animate(console: Console, view: View, fps: float) -> None:
-    from rattle.live import Live
+def _animate(console: Console, view: ReplayView, fps: float) -> None:
+    from rattle.live import TerminalLive
 
     try:
-        with Live(console=console, auto_refresh=False) as live:
+        with TerminalLive(console=console, auto_refresh=False) as live:
             due = time.monotonic()
             for frame in range(view.frames):
                 live.update(view.text(frame), refresh=True)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
-class View(Protocol):
+class ReplayView(Protocol):
     """An episode as pictures: one frame a tick and a closing one."""
 
     @property

@@ -8,10 +8,10 @@ from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.replay.chart import ChartView
 from rattle.analytics.replay.episodes import Episode
 from rattle.analytics.replay.snake import SnakeView
-from rattle.analytics.replay.view import View
+from rattle.analytics.replay.view import ReplayView
 
 
-def view_of(episode: Episode, agent: int) -> View:
+def view_of(episode: Episode, agent: int) -> ReplayView:
     """Return how to show an episode from the side of one agent: boards where snakes were recorded, else strips."""
     if agent not in episode.agents:
         raise AnalyticsError(

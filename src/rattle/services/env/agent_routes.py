@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from rattle.envs.snake.settings import SnakeSettings
-from rattle.services.env.clocks import Clock, RealtimeClock, SyncClock, TurnsClock
+from rattle.services.env.clocks import RealtimeClock, SyncClock, TickClock, TurnsClock
 from rattle.services.env.game import Game
 from rattle.services.env.lives import Moment, check_snake_id
 from rattle.services.env.lockstep_clock import LockstepClock
@@ -31,9 +31,9 @@ from rattle.services.utils.asgi import (
     header,
     read_body,
 )
-from rattle.services.utils.serving import end_service, look_for_garbage_seldom
+from rattle.services.utils.serving import end_service, freeze_gc
 from rattle.services.utils.sockets import listen
-from rattle.trainer.settings import EnvServiceSection, SyncSection
+from rattle.settings.services import EnvServiceSection, SyncSection
 from rattle.wire import encoding
 from rattle.wire.problems import RequestError
 
@@ -78,7 +78,7 @@ class AgentFace:
         self.settings = settings
         self.streams = Streams()
         self.game: Game
-        self.clock: Clock
+        self.clock: TickClock
         capacity = snake.num_snakes if settings.snakes is None else settings.snakes
         if sync is not None and sync.mode == "lockstep":
             # There is no time in lockstep: a snake stays for as many ticks as it would at `fps`.
@@ -90,7 +90,7 @@ class AgentFace:
 
     async def start(self) -> None:
         """Let the clock run."""
-        look_for_garbage_seldom()
+        freeze_gc()
         self.clock.start(lambda: self.game.tick(_now()))
 
     async def stop(self) -> None:
@@ -190,7 +190,7 @@ def agent_routes(app: ASGIApp) -> list[Route]:
     return [Route(path, app, include_in_schema=False) for path in paths]
 
 
-def _make_clock(settings: EnvServiceSection, game: Game) -> Clock:
+def _make_clock(settings: EnvServiceSection, game: Game) -> TickClock:
     if settings.clock == "realtime":
         return RealtimeClock(game, settings.fps)
     if settings.clock == "turns":

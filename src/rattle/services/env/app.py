@@ -18,14 +18,14 @@ from rattle.envs.snake.settings import SnakeSettings
 from rattle.envs.validation import validated
 from rattle.envs.vector import VectorWorlds
 from rattle.services.env.agent_routes import AgentFace, NoAgentApi, agent_routes
-from rattle.services.env.metrics import Metrics
+from rattle.services.env.metrics import EnvMetrics
 from rattle.services.env.openapi import describe as describe_routes
 from rattle.services.env.sessions import SessionLimits, Sessions
 from rattle.services.env.vector_routes import PREFIX, VectorFace
 from rattle.services.env.watch_routes import watch_routes
 from rattle.services.utils.asgi import Receive, Scope, Send, as_get, exposition, header
 from rattle.services.utils.docs_page import docs_routes
-from rattle.trainer.settings import ExperimentSettings
+from rattle.settings.experiment import ExperimentSettings
 from rattle.wire import encoding
 from rattle.wire.problems import PROBLEM_TYPE, RequestError, problem_body
 from rattle.wire.vector import PROTOCOL, describe
@@ -43,7 +43,7 @@ class EnvService:
         limits = SessionLimits(own.max_sessions, own.max_worlds, own.max_memory_bytes, own.session_seconds)
         self.sessions = Sessions(self._make_worlds, limits)
         self.agents = self._agent_face()
-        self.metrics = Metrics(self.sessions, self.agents)
+        self.metrics = EnvMetrics(self.sessions, self.agents)
         self.vector = VectorFace(self.sessions, self.metrics, own.max_body_bytes)
         self.state: Literal["starting", "ready", "shutting_down"] = "starting"
         self._cold = self._cold_routes()

@@ -20,7 +20,7 @@ from rattle.services.utils.schedule import Schedule
 _log = logging.getLogger(__name__)
 
 
-class Clock(Protocol):
+class TickClock(Protocol):
     """Calls `tick` when it is time, from `start` to `stop`."""
 
     def start(self, tick: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ _RISING = 3
 _REMEMBERED = 4096
 
 
-class _Datagram(msgspec.Struct):
+class _TickDatagram(msgspec.Struct):
     sequence: int
     timestamp: datetime
 
@@ -50,7 +50,7 @@ class Datagrams:
         self._period = 0.0  # seconds between two datagrams
         self._taken: OrderedDict[tuple[int, datetime], None] = OrderedDict()  # the newest ticks, oldest first
         self._rise: _Rise | None = None
-        self._decode = msgspec.json.Decoder(_Datagram).decode
+        self._decode = msgspec.json.Decoder(_TickDatagram).decode
 
     def is_tick(self, data: bytes, now: float) -> bool:
         """Look at a datagram that came at `now`, in seconds of a clock that is never set, and count it."""

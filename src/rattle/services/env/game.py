@@ -15,7 +15,7 @@ from rattle.envs.snake.geometry import Move
 from rattle.envs.snake.open_world import OpenWorld
 from rattle.envs.snake.settings import START_LENGTH, SnakeSettings
 from rattle.services.env.lines import CellMaps, LineFormat
-from rattle.services.env.lives import Life, Moment, Reader, check_move, check_seed, check_snake_id
+from rattle.services.env.lives import Moment, SnakeLife, StreamReader, check_move, check_seed, check_snake_id
 from rattle.wire.problems import RequestError
 
 #: The dead of a game that are known by name; of more, the first to die are forgotten.
@@ -48,9 +48,9 @@ class Game:
         self._next_game = (seed, 0)
         self._world = OpenWorld(settings, seed, 0, capacity)
         OpenWorld(settings, seed, 0, capacity).join("nobody")  # loads compiled code before anyone waits for it
-        self._living: dict[str, Life] = {}
-        self._dead: dict[str, Life] = {}
-        self._unread: dict[Life, float] = {}  # since when, the longest first
+        self._living: dict[str, SnakeLife] = {}
+        self._dead: dict[str, SnakeLife] = {}
+        self._unread: dict[SnakeLife, float] = {}  # since when, the longest first
         self._moves: dict[str, Move] = {}  # for the next tick
         self._awaited: set[str] = set()  # snakes that somebody reads and that have not moved
 
@@ -77,7 +77,7 @@ class Game:
             "clock": self.clock,
         }
 
-    def follow(self, snake_id: str, reader: Reader, moment: Moment) -> Life:
+    def follow(self, snake_id: str, reader: StreamReader, moment: Moment) -> SnakeLife:
         """Have a reader follow a snake, which joins if it does not live; the reader gets its first line at once.
 
         Raises RequestError (bad_value, full, shutting_down).
@@ -92,7 +92,7 @@ class Game:
         self.lines += 1
         return life
 
-    def unfollow(self, life: Life, reader: Reader, moment: Moment) -> None:
+    def unfollow(self, life: SnakeLife, reader: StreamReader, moment: Moment) -> None:
         """Take a reader away, which may have gone with its snake's life already."""
         life.readers.discard(reader)
         if life.alive and not life.readers and life not in self._unread:
@@ -179,16 +179,16 @@ class Game:
             "clock": self.clock,
         }
 
-    def _known(self, snake_id: str) -> Life:
+    def _known(self, snake_id: str) -> SnakeLife:
         life = self._living.get(check_snake_id(snake_id)) or self._dead.get(snake_id)
         if life is None:
             raise RequestError("unknown_snake", f"no snake {snake_id!r} has joined: GET /snake/{snake_id} joins it")
         return life
 
-    def _join(self, snake_id: str, moment: Moment) -> Life:
+    def _join(self, snake_id: str, moment: Moment) -> SnakeLife:
         self._check_open()
         self.expire(moment)
-        life = Life(snake_id)
+        life = SnakeLife(snake_id)
         if not self._place(life):
             raise self._full()
         self._look([snake_id])
@@ -202,7 +202,7 @@ class Game:
         room = f"{self.agents} of {self.capacity} snakes are there"
         return RequestError("full", f"no room for another snake, {room}: try again when one has died")
 
-    def _place(self, life: Life) -> bool:
+    def _place(self, life: SnakeLife) -> bool:
         """Put a snake on the board, of the next game if none is in progress; False when there is no room for it."""
         if not self.in_progress:
             self._begin_game()
@@ -225,7 +225,7 @@ class Game:
             self._next_game = (self.seed, self.episode + 1)
         self.in_progress = False
 
-    def _advance(self) -> list[Life]:
+    def _advance(self) -> list[SnakeLife]:
         """Move all by a tick; return who lived before it, with what came of it, the dead last.
 
         Their readers join again at once, which must not hold up the others.
@@ -260,7 +260,7 @@ class Game:
             life = self._living[snake_id]
             life.codes, life.cells = row, cells
 
-    def _take_out(self, lives: Iterable[Life], moment: Moment) -> None:
+    def _take_out(self, lives: Iterable[SnakeLife], moment: Moment) -> None:
         """End lives between two ticks."""
         form = LineFormat(self._world.tick + 1, moment.date)
         for life in lives:
@@ -269,7 +269,7 @@ class Game:
             self._end(life)
             self._hand_out(life, form)
 
-    def _end(self, life: Life) -> None:
+    def _end(self, life: SnakeLife) -> None:
         life.alive = False
         del self._living[life.snake_id]
         self._unread.pop(life, None)
@@ -279,7 +279,7 @@ class Game:
         if len(self._dead) > REMEMBERED_DEAD:
             del self._dead[next(iter(self._dead))]
 
-    def _hand_out(self, life: Life, form: LineFormat) -> None:
+    def _hand_out(self, life: SnakeLife, form: LineFormat) -> None:
         if not life.readers:
             return
         line = life.line(form)
@@ -290,7 +290,7 @@ class Game:
             life.readers.clear()
 
 
-def _status(life: Life, heading: str | None = None, head: list[int] | None = None) -> dict[str, Any]:
+def _status(life: SnakeLife, heading: str | None = None, head: list[int] | None = None) -> dict[str, Any]:
     return {
         "game_over": not life.alive,
         "length": life.length,

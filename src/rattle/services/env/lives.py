@@ -28,7 +28,7 @@ class Moment(NamedTuple):
     date: datetime
 
 
-class Reader(Protocol):
+class StreamReader(Protocol):
     """Takes the lines of one life, in order; nothing follows the last."""
 
     def put(self, line: bytes, last: bool) -> None:
@@ -36,7 +36,7 @@ class Reader(Protocol):
 
 
 @dataclass(eq=False)
-class Life:
+class SnakeLife:
     """A snake from joining to its end; afterwards what it was at its end."""
 
     snake_id: str
@@ -46,7 +46,7 @@ class Life:
     length: int = START_LENGTH
     reward: float = 0.0
     alive: bool = True
-    readers: set[Reader] = field(default_factory=set)
+    readers: set[StreamReader] = field(default_factory=set)
 
     def line(self, form: LineFormat) -> bytes:
         """Return the line that says how things stand."""

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from rattle.clients.keys import read_key
-from rattle.clients.lockstep_member import Answer, LockstepMember, MemberSettings, Work
+from rattle.clients.lockstep_member import LockstepMember, MemberAnswer, MemberSettings, Work
 from rattle.events import LOCKSTEP_LEFT, LOCKSTEP_OVER
 from rattle.services.env.lockstep_game import LockstepGame
+from rattle.settings.services import SyncSection
 from rattle.text import one_line
-from rattle.trainer.settings import SyncSection
 from rattle.wire.lockstep import MAX_HASHES, RUN_OVER, Role
 
 _log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class LockstepClock:
         self.tick = work.tick
         try:
             self._advance()
-            answer = Answer(self._hashes())
+            answer = MemberAnswer(self._hashes())
         except Exception:  # an answer would be a lie, and without one all others would wait for ever
             _log.exception("the agent API's world cannot step in tick %d", work.tick)
             self._leaving = asyncio.get_running_loop().create_task(self.stop())

@@ -16,7 +16,7 @@ from rattle.envs.snake.open_world import OpenWorld
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.services.env.game import REMEMBERED_DEAD, Game
 from rattle.services.env.lines import LineFormat
-from rattle.services.env.lives import Life, Moment, Reader, check_move, check_seed, check_snake_id
+from rattle.services.env.lives import Moment, SnakeLife, StreamReader, check_move, check_seed, check_snake_id
 from rattle.wire.history import BEGINNING, after_line, extended
 
 
@@ -31,12 +31,12 @@ class LockstepGame(Game):
         self.steps = 0
         self.world_history = BEGINNING
         self.snake_histories: dict[str, bytes] = {}  # the longest out of the game first
-        self._waiting: dict[str, Life] = {}
+        self._waiting: dict[str, SnakeLife] = {}
         self._ending: set[str] = set()  # living snakes that get a new life
         self._reset_asked = False
         self._seed_asked: object = msgspec.UNSET
 
-    def follow(self, snake_id: str, reader: Reader, moment: Moment) -> Life:
+    def follow(self, snake_id: str, reader: StreamReader, moment: Moment) -> SnakeLife:
         """Have a reader follow a snake; one that does not live waits, and has its first line with the next tick.
 
         Raises RequestError (bad_value, full, shutting_down).
@@ -47,7 +47,7 @@ class LockstepGame(Game):
         life.readers.add(reader)
         return life
 
-    def unfollow(self, life: Life, reader: Reader, moment: Moment) -> None:
+    def unfollow(self, life: SnakeLife, reader: StreamReader, moment: Moment) -> None:
         """Take a reader away; a snake that waits and has no other joins no more."""
         if self._waiting.get(life.snake_id) is not life:
             super().unfollow(life, reader, self._in_ticks(moment))
@@ -110,13 +110,13 @@ class LockstepGame(Game):
     def _in_ticks(self, moment: Moment) -> Moment:
         return Moment(self.steps, moment.date)
 
-    def _wait(self, snake_id: str) -> Life:
+    def _wait(self, snake_id: str) -> SnakeLife:
         life = self._waiting.get(snake_id)
         if life is None:
             self._check_open()
             if len(self._living) + len(self._waiting) >= self.capacity:
                 raise self._full()
-            life = self._waiting[snake_id] = Life(snake_id)
+            life = self._waiting[snake_id] = SnakeLife(snake_id)
         return life
 
     def _end_as_asked(self, moment: Moment) -> None:
@@ -126,11 +126,11 @@ class LockstepGame(Game):
             super().reset(moment, self._seed_asked)
         elif ending and not self._living:
             self._end_game()
-        self._waiting |= {snake_id: Life(snake_id) for snake_id in ending if snake_id not in self._waiting}
+        self._waiting |= {snake_id: SnakeLife(snake_id) for snake_id in ending if snake_id not in self._waiting}
         self._ending.clear()
         self._reset_asked, self._seed_asked = False, msgspec.UNSET
 
-    def _let_in(self) -> list[Life]:
+    def _let_in(self) -> list[SnakeLife]:
         """Place those who wait; the streams of those for whom there is no room end."""
         placed = []
         for snake_id in sorted(self._waiting):
@@ -143,7 +143,7 @@ class LockstepGame(Game):
                 _turn_away(life)
         return placed
 
-    def _hand_out(self, life: Life, form: LineFormat) -> None:
+    def _hand_out(self, life: SnakeLife, form: LineFormat) -> None:
         """Give every reader the line, and write it down in the snake's history."""
         super()._hand_out(life, form)
         before = self.snake_histories.pop(life.snake_id, BEGINNING)
@@ -154,7 +154,7 @@ class LockstepGame(Game):
             del self.snake_histories[next(iter(self.snake_histories))]
 
 
-def _turn_away(life: Life) -> None:
+def _turn_away(life: SnakeLife) -> None:
     """End the streams of a snake that has not joined."""
     life.alive = False
     for reader in life.readers:

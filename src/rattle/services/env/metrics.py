@@ -18,7 +18,7 @@ from rattle.services.env.sessions import Sessions
 _REQUEST_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
 
 
-class _Standing(Collector):
+class _ServiceGauges(Collector):
     """Reads what the two faces count themselves, when somebody asks."""
 
     def __init__(self, sessions: Sessions, agents: AgentFace | None) -> None:
@@ -49,13 +49,13 @@ class _Standing(Collector):
             yield CounterMetricFamily("rattle_env_datagrams_ignored", f"{said} none.", clock.datagrams.ignored)
 
 
-class Metrics:
+class EnvMetrics:
     """The service's numbers in a registry of their own; names carry their units."""
 
     def __init__(self, sessions: Sessions, agents: AgentFace | None) -> None:
         self.registry = CollectorRegistry()
         registry = self.registry
-        registry.register(_Standing(sessions, agents))
+        registry.register(_ServiceGauges(sessions, agents))
         self.env_steps = Counter("rattle_env_steps", "Ticks of worlds, over all sessions.", registry=registry)
         self.sockets = Gauge("rattle_env_sockets", "Open WebSockets of the vector API.", registry=registry)
         self._step_seconds = Histogram(

@@ -8,7 +8,7 @@ from rattle.services.env.app import SERVICE, EnvService
 from rattle.services.env.clocks import SyncClock
 from rattle.services.utils.serving import serve
 from rattle.services.utils.sockets import ServiceError, listen
-from rattle.trainer.settings import ExperimentSettings
+from rattle.settings.experiment import ExperimentSettings
 
 
 def run(settings: ExperimentSettings) -> None:

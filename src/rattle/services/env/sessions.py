@@ -17,7 +17,7 @@ from rattle.envs.errors import CannotReplay, EnvError
 from rattle.envs.foreign import FOREIGN_ERRORS
 from rattle.envs.vector import EnvironmentSpec, VectorWorlds, check_actions
 from rattle.text import one_line
-from rattle.wire.arrays import Live
+from rattle.wire.arrays import ReusedArray
 from rattle.wire.problems import RequestError
 from rattle.wire.vector import SessionRequest, describe
 
@@ -169,9 +169,9 @@ class Session:
         return {"step": number, **self._seen}
 
 
-def _live(array: NDArray[Any]) -> Live | NDArray[Any]:
+def _live(array: NDArray[Any]) -> ReusedArray | NDArray[Any]:
     """Return an array ready to be sent often; as it is where it does not lie in one piece."""
-    return Live(array) if array.flags.c_contiguous else array
+    return ReusedArray(array) if array.flags.c_contiguous else array
 
 
 @dataclass(frozen=True)

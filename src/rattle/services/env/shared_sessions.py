@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from rattle.services.env.metrics import Metrics
+from rattle.services.env.metrics import EnvMetrics
 from rattle.services.env.sessions import Message, RequestKey, Session, Sessions
 from rattle.wire.problems import RequestError
 from rattle.wire.vector import SessionRequest
@@ -53,7 +53,7 @@ class _Use:
 class SharedSessions:
     """The sessions of a server, each used by one request at a time."""
 
-    def __init__(self, sessions: Sessions, metrics: Metrics) -> None:
+    def __init__(self, sessions: Sessions, metrics: EnvMetrics) -> None:
         self._sessions = sessions
         self._metrics = metrics
         self._uses: dict[str, _Use] = {}

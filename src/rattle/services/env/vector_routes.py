@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rattle.services.env.metrics import Metrics
+from rattle.services.env.metrics import EnvMetrics
 from rattle.services.env.sessions import Message, RequestKey, Session, Sessions, environment_failed
 from rattle.services.env.shared_sessions import SharedSessions
 from rattle.services.utils.asgi import (
@@ -46,7 +46,7 @@ PREFIX = "/v1/sessions"
 class VectorFace:
     """Decodes requests to sessions, calls the use cases, encodes what they answer."""
 
-    def __init__(self, sessions: Sessions, metrics: Metrics, max_body_bytes: int) -> None:
+    def __init__(self, sessions: Sessions, metrics: EnvMetrics, max_body_bytes: int) -> None:
         self.shared = SharedSessions(sessions, metrics)
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes

@@ -10,8 +10,8 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from rattle.services.inference.actor_pool import ActorPoolApi
 from rattle.services.inference.actors import State
-from rattle.services.inference.players import AnyPlayers
 
 _ACTOR = ["actor", "policy"]
 
@@ -19,7 +19,7 @@ _ACTOR = ["actor", "policy"]
 class ActorMetrics(Collector):
     """Reads what the actors report, when somebody asks; actors that were removed are no longer counted."""
 
-    def __init__(self, players: AnyPlayers) -> None:
+    def __init__(self, players: ActorPoolApi) -> None:
         self._players = players
 
     def collect(self) -> Iterator[Metric]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from rattle.services.inference.contributions import Contributions
+from rattle.services.inference.rollout_sender import RolloutSender
 
 Kind = Literal["vector", "agent"]
 State = Literal["playing", "paused", "waiting", "stopped", "failed"]
@@ -27,7 +27,7 @@ class Assignment:
 
 
 @dataclass(frozen=True)
-class Report:
+class ActorReport:
     """What an actor does, and has done since it was started."""
 
     state: State = "waiting"
@@ -37,39 +37,39 @@ class Report:
     env_steps: int = 0
 
 
-class Playing(NamedTuple):
+class ActorStatus(NamedTuple):
     """What an actor plays, and what it and its link to the Training service report."""
 
     assignment: Assignment
-    report: Report
+    report: ActorReport
     verdicts: Mapping[str, int]  # of its rollouts' receipts
     last_error: str | None  # of its link
 
     @classmethod
-    def of(cls, assignment: Assignment, control: Control, contributions: Contributions) -> Playing:
+    def of(cls, assignment: Assignment, control: ActorHandle, contributions: RolloutSender) -> ActorStatus:
         """Return how an actor stands now."""
         return cls(assignment, control.report_so_far, dict(contributions.verdicts), contributions.last_error)
 
 
-class History(NamedTuple):
+class ActorHistory(NamedTuple):
     """What has happened to snakes up to the end of a tick, as a hash of each."""
 
     tick: int
     snakes: Mapping[str, bytes]
 
 
-class Control:
+class ActorHandle:
     """Stops and pauses an actor, and keeps what it reports; for use in several threads."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()
         self._paused = False
         self._changed = threading.Condition()
-        self._report = Report()
+        self._report = ActorReport()
         self._at_end: list[Callable[[], object]] = []
 
     @property
-    def report_so_far(self) -> Report:
+    def report_so_far(self) -> ActorReport:
         """Return what the actor has reported last."""
         return self._report
 
@@ -77,12 +77,12 @@ class Control:
         """Say what the actor does now."""
         last = self._report
         version = last.policy_version if policy_version is None else policy_version
-        self._report = Report(state, reason, version, last.rollouts, last.env_steps)
+        self._report = ActorReport(state, reason, version, last.rollouts, last.env_steps)
 
     def count(self, rollouts: int, env_steps: int) -> None:
         """Add to what the actor has done."""
         last = self._report
-        self._report = Report(
+        self._report = ActorReport(
             last.state, last.reason, last.policy_version, last.rollouts + rollouts, last.env_steps + env_steps
         )
 
@@ -133,8 +133,8 @@ class Control:
         return not self.stop.is_set()
 
 
-class PlaysAgents(Protocol):
+class Actor(Protocol):
     """An actor: plays what it was assigned, in a thread of its own."""
 
-    def play(self, contributions: Contributions, control: Control) -> None:
+    def play(self, contributions: RolloutSender, control: ActorHandle) -> None:
         """Play until `control` says stop, whatever becomes of the servers meanwhile."""

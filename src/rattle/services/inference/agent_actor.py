@@ -6,15 +6,15 @@ import secrets
 from contextlib import aclosing
 
 from rattle.clients.agent_client import AsyncAgentClient
-from rattle.clients.errors import Refused
-from rattle.clients.retries import persevering
+from rattle.clients.errors import RequestRefused
+from rattle.clients.retries import retry_forever
 from rattle.errors import RattleError
-from rattle.services.inference.actors import Assignment, Control
+from rattle.services.inference.actors import ActorHandle, Assignment
 from rattle.services.inference.agent_episode import AgentEpisode
 from rattle.services.inference.agent_lives import AgentLives
-from rattle.services.inference.contributions import Contributions
+from rattle.services.inference.rollout_sender import RolloutSender
 from rattle.services.inference.snake_loop import SnakeLoop
-from rattle.trainer.settings import ExperimentSettings
+from rattle.settings.experiment import ExperimentSettings
 
 
 class AgentActor:
@@ -31,17 +31,17 @@ class AgentActor:
         # Ticks, which number the draws: a policy that plays several episodes must not draw the same in each.
         self._ticks = 0 if self._in_order else secrets.randbits(40)
 
-    def play(self, contributions: Contributions, control: Control) -> None:
+    def play(self, contributions: RolloutSender, control: ActorHandle) -> None:
         """Play until told to stop, whatever becomes of the servers meanwhile."""
         while control.may_go_on():
             try:
-                persevering(control.stop, lambda error: isinstance(error, RattleError))(
+                retry_forever(control.stop, lambda error: isinstance(error, RattleError))(
                     self._play_episode, contributions, control
                 )
             except RattleError as error:  # stopping
                 control.report("waiting", str(error))
 
-    def _play_episode(self, contributions: Contributions, control: Control) -> None:
+    def _play_episode(self, contributions: RolloutSender, control: ActorHandle) -> None:
         """Play and contribute one life; raises a RattleError, with nothing contributed, when it is not seen whole."""
         if not control.may_go_on():
             return
@@ -62,7 +62,7 @@ class AgentActor:
         if episode.ticks:
             self._lives.contribute(episode.ticks, held, contributions, control)
 
-    async def _live(self, episode: AgentEpisode, control: Control) -> None:
+    async def _live(self, episode: AgentEpisode, control: ActorHandle) -> None:
         """Have the snake live one life; raises a RattleError when its lines are not all there, or not what they are."""
         async with AsyncAgentClient(self._assignment.env_url, self._snake_id) as client:
             if self._may_live:
@@ -83,6 +83,6 @@ async def _begin_anew(client: AsyncAgentClient) -> None:
     """End what may be left of the snake's last life: a reader would come into the middle of it."""
     try:
         await client.reset_snake()
-    except Refused as error:
+    except RequestRefused as error:
         if error.code != "unknown_snake":
             raise

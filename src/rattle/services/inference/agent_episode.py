@@ -15,8 +15,8 @@ from rattle.envs.snake.settings import SnakeSettings
 from rattle.envs.validation import validated
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.spec import Codes
-from rattle.trainer.collector import RolloutBuffer
-from rattle.trainer.settings import ExperimentSettings
+from rattle.rollouts.collector import RolloutBuffer
+from rattle.settings.experiment import ExperimentSettings
 
 #: Where an algorithm says nothing of episodes, they are cut after this many ticks.
 MAX_EPISODE_TICKS = 1000

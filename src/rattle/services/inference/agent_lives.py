@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from rattle.envs.philox import derive_seed
 from rattle.policies.acting import ActingPolicy
-from rattle.services.inference.actors import Assignment, Control
+from rattle.services.inference.actors import ActorHandle, Assignment
 from rattle.services.inference.agent_episode import AgentEpisode, episode_buffer
-from rattle.services.inference.contributions import Contributions
+from rattle.services.inference.rollout_sender import RolloutSender
 from rattle.services.inference.rollouts import to_rollout
-from rattle.services.inference.training_link import HeldPolicy, PolicyName
-from rattle.trainer.settings import ExperimentSettings
+from rattle.services.inference.training_link import PolicyName, ReceivedPolicy
+from rattle.settings.experiment import ExperimentSettings
 
 
 class AgentLives:
     """Begins a snake's lives and contributes them; they share a buffer, so one must be over before the next."""
 
     def __init__(self, settings: ExperimentSettings, assignment: Assignment) -> None:
-        self.contributed: HeldPolicy | None = None  # with which the last contributed life was played
+        self.contributed: ReceivedPolicy | None = None  # with which the last contributed life was played
         self._snake = assignment.first_world
         self._buffer = episode_buffer(settings)
         self._seed = derive_seed(settings.seed, "actions")
@@ -24,14 +24,14 @@ class AgentLives:
         self._acting: ActingPolicy | None = None
         self._acting_with: PolicyName | None = None
 
-    def begin(self, held: HeldPolicy, first_tick: int) -> AgentEpisode:
+    def begin(self, held: ReceivedPolicy, first_tick: int) -> AgentEpisode:
         """Return a life that a policy plays; `first_tick`, the number of its first tick, numbers its draws."""
         if self._acting is None or self._acting_with != held.name:
             self._acting = ActingPolicy(held.policy.spec, held.policy.parameters, self._seed)
             self._acting_with = held.name
         return AgentEpisode(self._buffer, self._acting, slot=self._snake, first_tick=first_tick, number=self._number)
 
-    def contribute(self, ticks: int, held: HeldPolicy, contributions: Contributions, control: Control) -> None:
+    def contribute(self, ticks: int, held: ReceivedPolicy, contributions: RolloutSender, control: ActorHandle) -> None:
         """Send the last life, which a policy has played; waits for its receipt."""
         rollout = to_rollout(self._buffer, ticks, self._snake, held.policy.spec.num_actions)
         control.count(rollouts=1, env_steps=ticks)

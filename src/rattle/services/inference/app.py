@@ -7,15 +7,15 @@ from typing import Any, Protocol
 
 import grpc
 
-from rattle.services.inference.metrics import Metrics
+from rattle.services.inference.metrics import InferenceMetrics
 from rattle.services.inference.serving.dataplane import DataPlane
-from rattle.services.inference.serving.grpc_face import NAME, GrpcFace
+from rattle.services.inference.serving.grpc_servicer import NAME, GrpcFace
 from rattle.services.inference.serving.models import Models
 from rattle.services.inference.serving.rest import RestFace
 from rattle.services.utils.asgi import App, Receive, Scope, Send, answer, answer_problem, decline, exposition
-from rattle.services.utils.grpc_serving import GRACE_SECONDS, Health, bind, make_server
-from rattle.services.utils.serving import look_for_garbage_seldom
-from rattle.trainer.settings import InferenceSection
+from rattle.services.utils.grpc_serving import GRACE_SECONDS, HealthServices, bind, make_server
+from rattle.services.utils.serving import freeze_gc
+from rattle.settings.services import InferenceSection
 from rattle.wire import encoding
 from rattle.wire.problems import RequestError
 
@@ -39,7 +39,7 @@ class InferenceService:
     def __init__(
         self, settings: InferenceSection, models: Models, source: PolicySource, control: App | None = None
     ) -> None:
-        self.metrics = Metrics()
+        self.metrics = InferenceMetrics()
         self.plane = DataPlane(models, self.metrics, settings.max_queue)
         self.metrics.watch(self.plane.versions, self.plane.waiting_rows, self.plane.running_rows)
         #: What the first line says besides the URL; known when the service has started.
@@ -49,7 +49,7 @@ class InferenceService:
         self._control = control
         self._rest = RestFace(self.plane, self.metrics, settings.max_body_bytes)
         self._grpc: grpc.aio.Server | None = None
-        self._health: Health | None = None
+        self._health: HealthServices | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request (ASGI)."""
@@ -87,11 +87,11 @@ class InferenceService:
         self._grpc = make_server(own.max_body_bytes, own.max_connections)
         address = bind(self._grpc, own.host, own.grpc_port)
         GrpcFace(self.plane, self.metrics).attach(self._grpc)
-        self._health = Health(self._grpc, [NAME])
+        self._health = HealthServices(self._grpc, [NAME])
         await asyncio.to_thread(self._source.start)
         await self._health.say(serving=True)
         await self._grpc.start()
-        look_for_garbage_seldom()
+        freeze_gc()
         self.hello |= {"grpc": address, "models": list(self.plane.versions())}
 
     async def stop(self) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from rattle.services.inference.actors import Playing
-from rattle.services.inference.additions import Wanted
-from rattle.services.inference.players import AnyPlayers
+from rattle.services.inference.actor_pool import ActorPoolApi
+from rattle.services.inference.actors import ActorStatus
+from rattle.services.inference.assignment import ActorRequest
 from rattle.services.utils.asgi import (
     ClientGone,
     Headers,
@@ -30,7 +30,7 @@ HISTORY_PATH = "/v1/history"
 class ControlRoutes:
     """/v1/agents (GET, POST), /v1/agents/NAME (GET, DELETE), its /pause and /resume (POST), and /v1/history (GET)."""
 
-    def __init__(self, players: AnyPlayers, max_body_bytes: int) -> None:
+    def __init__(self, players: ActorPoolApi, max_body_bytes: int) -> None:
         self._players = players
         self._max_body_bytes = max_body_bytes
 
@@ -70,13 +70,13 @@ class ControlRoutes:
         hashes = {name: snake.hex() for name, snake in history.snakes.items()}
         await _say(send, 200, {"tick": history.tick, "snakes": hashes})
 
-    async def _add(self, wanted: Wanted, send: Send) -> None:
+    async def _add(self, wanted: ActorRequest, send: Send) -> None:
         playing = await asyncio.to_thread(self._players.add_another, wanted)  # which may load an environment
         place = f"{PATH}/{playing.assignment.name}"
         await _say(send, 201, describe(playing), [(b"location", place.encode())])
 
 
-def describe(playing: Playing) -> dict[str, Any]:
+def describe(playing: ActorStatus) -> dict[str, Any]:
     """Return an actor as the routes show it."""
     assignment, report = playing.assignment, playing.report
     vector = {"first_world": assignment.first_world, "worlds": assignment.worlds}
@@ -100,10 +100,10 @@ async def _say(send: Send, status: int, content: dict[str, Any], headers: Header
     await answer(send, status, encoding.JSON, encoding.json.encode(content), headers)
 
 
-def _decode(scope: Scope, body: bytes) -> Wanted:
+def _decode(scope: Scope, body: bytes) -> ActorRequest:
     if encoding.of_request(header(scope, b"content-type"), has_body=bool(body)) is not encoding.json:
         raise RequestError("unsupported_type", f"Content-Type must be {encoding.JSON}", "Content-Type")
-    return encoding.json.decode(body or b"{}", Wanted)
+    return encoding.json.decode(body or b"{}", ActorRequest)
 
 
 def _not_found(scope: Scope, path: list[str]) -> RequestError:

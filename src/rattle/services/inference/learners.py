@@ -5,17 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from rattle.policies.file import Policy
+from rattle.policies.file import StoredPolicy
 from rattle.services.inference.actors import Assignment
-from rattle.services.inference.contributions import Contributions
+from rattle.services.inference.rollout_sender import RolloutSender
 from rattle.services.inference.training_link import PolicyFeed, TrainingLink
-from rattle.trainer.settings import ExperimentSettings
+from rattle.settings.experiment import ExperimentSettings
 
 
 class Learners:
     """Watches the policies of a run; `on_policy` is called with every new version, in another thread."""
 
-    def __init__(self, settings: ExperimentSettings, on_policy: Callable[[str, Policy], None]) -> None:
+    def __init__(self, settings: ExperimentSettings, on_policy: Callable[[str, StoredPolicy], None]) -> None:
         self._links = [
             TrainingLink(address, settings.training.max_message_bytes) for address in settings.inference.training
         ]
@@ -38,7 +38,7 @@ class Learners:
         for link in self._links:
             link.close()
 
-    def contributions(self, assignment: Assignment, stop: threading.Event) -> Contributions:
+    def contributions(self, assignment: Assignment, stop: threading.Event) -> RolloutSender:
         """Return an actor's side of learning the policy that it plays."""
         policy_id = assignment.policy_id
-        return Contributions(self._link_of[policy_id], self._feeds[policy_id], assignment.name, stop)
+        return RolloutSender(self._link_of[policy_id], self._feeds[policy_id], assignment.name, stop)

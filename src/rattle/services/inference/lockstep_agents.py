@@ -7,10 +7,10 @@ import logging
 from collections.abc import Callable, Sequence
 
 from rattle.clients.errors import ClientError
-from rattle.clients.lockstep_member import Answer, LockstepMember, MemberSettings, Work
+from rattle.clients.lockstep_member import LockstepMember, MemberAnswer, MemberSettings, Work
 from rattle.clients.retries import persevere
 from rattle.events import LOCKSTEP_LEFT, LOCKSTEP_OVER
-from rattle.services.inference.actors import History
+from rattle.services.inference.actors import ActorHistory
 from rattle.services.inference.lockstep_snake import LockstepSnake
 from rattle.text import one_line
 from rattle.wire.lockstep import RUN_OVER, Role
@@ -36,7 +36,7 @@ class LockstepAgents:
         Raises ClientError for an address that is none.
         """
         self._refused = refused
-        self.history = History(0, {})
+        self.history = ActorHistory(0, {})
         self._member = LockstepMember(member, name, Role.AGENT, self._begin, self._end)
         self._name = name
         self._snakes = sorted(snakes, key=lambda snake: snake.assignment.name)
@@ -54,7 +54,7 @@ class LockstepAgents:
         await self._stop_playing("the service is stopping")
         await self._member.leave()
 
-    async def act(self, work: Work) -> Answer:
+    async def act(self, work: Work) -> MemberAnswer:
         """Do the work of a phase act, however long that takes, and return the answer."""
         if work.tick <= self._tick or not self._tick:  # another run, or the first work of this process
             self._knows_all = work.tick == 1 and not self._tick
@@ -67,8 +67,8 @@ class LockstepAgents:
             for snake in self._snakes
             if snake.history is not None and self._knows_all
         }
-        self.history = History(work.tick - 1, hashes)
-        return Answer(hashes, idle=all(snake.idle for snake in self._snakes))
+        self.history = ActorHistory(work.tick - 1, hashes)
+        return MemberAnswer(hashes, idle=all(snake.idle for snake in self._snakes))
 
     async def _start(self) -> None:
         self._member.start()

@@ -10,25 +10,25 @@ from typing import NoReturn
 
 from rattle.clients.keys import read_key
 from rattle.clients.lockstep_member import MemberSettings
-from rattle.policies.file import Policy
-from rattle.services.inference.actors import Control, History, Playing
-from rattle.services.inference.additions import Wanted
+from rattle.policies.file import StoredPolicy
+from rattle.rollouts.worlds import settings_of_policy
+from rattle.services.inference.actor_pool import assignments, unknown_agent
+from rattle.services.inference.actors import ActorHandle, ActorHistory, ActorStatus
+from rattle.services.inference.assignment import ActorRequest
 from rattle.services.inference.learners import Learners
 from rattle.services.inference.lockstep_agents import LockstepAgents
 from rattle.services.inference.lockstep_snake import LockstepSnake
-from rattle.services.inference.players import assignments, unknown_agent
 from rattle.services.inference.snake_loop import SnakeLoop
 from rattle.services.inference.training_link import PATIENCE
 from rattle.services.utils.serving import end_service
-from rattle.trainer.settings import ExperimentSettings
-from rattle.trainer.worlds import settings_of_policy
+from rattle.settings.experiment import ExperimentSettings
 from rattle.wire.problems import RequestError
 
 
 class LockstepPlayers:
     """All snakes of this process; `on_policy` is called with every new version of a policy, in another thread."""
 
-    def __init__(self, settings: ExperimentSettings, on_policy: Callable[[str, Policy], None]) -> None:
+    def __init__(self, settings: ExperimentSettings, on_policy: Callable[[str, StoredPolicy], None]) -> None:
         """Prepare; raises RattleError where the settings of `sync` are not what they must be."""
         own, sync = assignments(settings), settings.sync
         self._learners = Learners(settings, on_policy)
@@ -42,7 +42,7 @@ class LockstepPlayers:
                 control,
                 self._threads,
             )
-            for assignment, control in ((assignment, Control()) for assignment in own)
+            for assignment, control in ((assignment, ActorHandle()) for assignment in own)
         }
         self._agents = LockstepAgents(
             MemberSettings(sync.address, read_key(sync.key_file), sync.loss, sync.delay_seconds),
@@ -74,21 +74,21 @@ class LockstepPlayers:
             self._loop.close()
         self._learners.stop()
 
-    def agents(self) -> list[Playing]:
+    def agents(self) -> list[ActorStatus]:
         """Return what every snake plays and reports."""
         return [_standing(snake) for snake in self._snakes.values()]
 
-    def find(self, name: str) -> Playing:
+    def find(self, name: str) -> ActorStatus:
         """Return what a snake plays and reports; raises RequestError for an unknown one."""
         if name not in self._snakes:
             raise unknown_agent(name)
         return _standing(self._snakes[name])
 
-    def history(self) -> History:
+    def history(self) -> ActorHistory:
         """Return what has happened to the snakes so far."""
         return self._agents.history
 
-    def add_another(self, wanted: Wanted) -> NoReturn:
+    def add_another(self, wanted: ActorRequest) -> NoReturn:
         """Refuse, as the following: who plays would depend on when somebody asked. Raises RequestError."""
         raise _fixed()
 
@@ -111,5 +111,5 @@ def _fixed() -> RequestError:
     )
 
 
-def _standing(snake: LockstepSnake) -> Playing:
-    return Playing.of(snake.assignment, snake.control, snake.contributions)
+def _standing(snake: LockstepSnake) -> ActorStatus:
+    return ActorStatus.of(snake.assignment, snake.control, snake.contributions)

@@ -12,24 +12,24 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import TypeVar
 
-from rattle.clients.agent_client import MOVES, AgentState, AsyncAgentClient, AsyncStream, Limits
+from rattle.clients.agent_client import MOVES, AgentState, AsyncAgentClient, AsyncStream, LinkTimeouts
 from rattle.clients.agent_protocol import MoveName, is_alive
-from rattle.clients.errors import Refused
+from rattle.clients.errors import RequestRefused
 from rattle.clients.lockstep_member import Work
 from rattle.clients.retries import persevere
 from rattle.errors import RattleError
-from rattle.services.inference.actors import Assignment, Control
+from rattle.services.inference.actors import ActorHandle, Assignment
 from rattle.services.inference.agent_episode import AgentEpisode
 from rattle.services.inference.agent_lives import AgentLives
-from rattle.services.inference.contributions import Contributions
-from rattle.services.inference.training_link import HeldPolicy
-from rattle.trainer.settings import ExperimentSettings
+from rattle.services.inference.rollout_sender import RolloutSender
+from rattle.services.inference.training_link import ReceivedPolicy
+from rattle.settings.experiment import ExperimentSettings
 from rattle.wire.history import BEGINNING, PLACED, after_line
 
 _Result = TypeVar("_Result")
 
 #: What fails is tried again here, for as long as it takes.
-_LIMITS = Limits(retry=0.0)
+_LIMITS = LinkTimeouts(retry=0.0)
 _FORWARD = MOVES.index("forward")
 #: How long a snake waits for the policy that all have played for, in seconds. Where it does not come, services have
 #: died close together and not all rollouts were counted: others must play again, and for that the world must tick.
@@ -51,8 +51,8 @@ class LockstepSnake:
         self,
         settings: ExperimentSettings,
         assignment: Assignment,
-        contributions: Contributions,
-        control: Control,
+        contributions: RolloutSender,
+        control: ActorHandle,
         threads: Executor,
     ) -> None:
         self.assignment = assignment
@@ -64,7 +64,7 @@ class LockstepSnake:
         self._threads = threads
         self._client = AsyncAgentClient(assignment.env_url, assignment.name, _LIMITS)
         self._lives = AgentLives(settings, assignment)
-        self._held: HeldPolicy | None = None  # that plays, or played last
+        self._held: ReceivedPolicy | None = None  # that plays, or played last
         self._earlier_ticks: int | None = None
         self._stream: AsyncStream | None = None  # of a snake that is in the world, or is placed in it next
         self._line: AgentState | None = None  # the newest of the stream
@@ -147,11 +147,11 @@ class LockstepSnake:
         self.control.report("waiting", f"for {self.assignment.env_url}", held.policy.version)
         try:
             return await persevere(partial(self._join, held, work.tick), _goes_away)
-        except Refused as error:  # by a world that is full: in another tick there may be room
+        except RequestRefused as error:  # by a world that is full: in another tick there may be room
             await self._lose(str(error))
             return None
 
-    async def _next_policy(self, work: Work) -> HeldPolicy | None:
+    async def _next_policy(self, work: Work) -> ReceivedPolicy | None:
         """Return the policy of another life; None where that must wait for other agents, or nothing more is learnt."""
         if self.idle and not work.all_idle:
             return None
@@ -169,7 +169,7 @@ class LockstepSnake:
             self.control.report("stopped", "nothing more is learnt")
         return None if self.idle else self._held
 
-    async def _join(self, held: HeldPolicy, tick: int) -> MoveName | None:
+    async def _join(self, held: ReceivedPolicy, tick: int) -> MoveName | None:
         """Have the server place the snake in its next step; return the move of one that is in the world still."""
         is_there = self._may_live and is_alive(await self._client.state(), self.assignment.name)
         await self._leave()
@@ -184,13 +184,13 @@ class LockstepSnake:
         self._may_live = False
         return move
 
-    def _play_on(self, held: HeldPolicy, line: AgentState, tick: int) -> MoveName | None:
+    def _play_on(self, held: ReceivedPolicy, line: AgentState, tick: int) -> MoveName | None:
         """Begin a life with the present line of a snake that is in the world; return its move."""
         self._episode = self._new_episode(held, tick)
         self.control.report("playing", policy_version=held.policy.version)
         return self._episode.take(line)
 
-    def _new_episode(self, held: HeldPolicy, tick: int) -> AgentEpisode:
+    def _new_episode(self, held: ReceivedPolicy, tick: int) -> AgentEpisode:
         return self._lives.begin(held, (self._earlier_ticks or 0) + tick)
 
     async def _send(self, move: MoveName) -> bool:
@@ -223,4 +223,4 @@ class LockstepSnake:
 
 def _goes_away(error: BaseException) -> bool:
     """Say whether an error of joining may go away though no tick comes before; only other snakes can make room."""
-    return isinstance(error, RattleError) and not (isinstance(error, Refused) and error.code == "full")
+    return isinstance(error, RattleError) and not (isinstance(error, RequestRefused) and error.code == "full")

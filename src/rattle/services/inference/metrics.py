@@ -15,7 +15,7 @@ _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 ByModel = Callable[[], Mapping[str, int]]
 
 
-class Metrics:
+class InferenceMetrics:
     """The service's numbers in a registry of their own; names carry their units."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Metrics:
 
     def watch(self, versions: ByModel, waiting_rows: ByModel, running_rows: ByModel) -> None:
         """Show what the models themselves know, too."""
-        self.registry.register(_Standing(versions, waiting_rows, running_rows))
+        self.registry.register(_ModelGauges(versions, waiting_rows, running_rows))
 
     def request(self, api: str, status: str, seconds: float) -> None:
         """Count one answered request."""
@@ -60,7 +60,7 @@ class Metrics:
             histogram.observe(value)
 
 
-class _Standing(Collector):
+class _ModelGauges(Collector):
     def __init__(self, versions: ByModel, waiting_rows: ByModel, running_rows: ByModel) -> None:
         self._gauges = (
             ("rattle_inference_policy_version", "Policy version that is served.", versions),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from rattle.rollouts.collector import RolloutBuffer
 from rattle.services.utils.protos import training_pb2
 from rattle.services.utils.tensors import to_message
-from rattle.trainer.collector import RolloutBuffer
 
 #: Arrays of a buffer that travel as they are.
 _AS_THEY_ARE = ("observation", "log_prob", "value", "reward", "terminated", "truncated", "active", "final_value")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from rattle.services.inference.actor_metrics import ActorMetrics
+from rattle.services.inference.actor_pool import ActorPool
 from rattle.services.inference.app import InferenceService
 from rattle.services.inference.control_routes import ControlRoutes
 from rattle.services.inference.lockstep_players import LockstepPlayers
-from rattle.services.inference.players import Players
-from rattle.services.inference.policy_file import PolicyFile
 from rattle.services.inference.serving.models import Models
+from rattle.services.inference.watched_policy import WatchedPolicy
 from rattle.services.utils.serving import serve
 from rattle.services.utils.sockets import listen
-from rattle.trainer.settings import ExperimentSettings
+from rattle.settings.experiment import ExperimentSettings
 
 SERVICE = "inference"
 
@@ -23,10 +23,10 @@ def run(settings: ExperimentSettings, policy: str | None) -> None:
     """
     own, models = settings.inference, Models()
     if policy is None:
-        kind = LockstepPlayers if settings.sync.mode == "lockstep" else Players
+        kind = LockstepPlayers if settings.sync.mode == "lockstep" else ActorPool
         players = kind(settings, models.publish)
         service = InferenceService(own, models, players, ControlRoutes(players, own.max_body_bytes))
         service.metrics.registry.register(ActorMetrics(players))
     else:
-        service = InferenceService(own, models, PolicyFile(policy, models.publish))
+        service = InferenceService(own, models, WatchedPolicy(policy, models.publish))
     serve(service, SERVICE, listen(own.host, own.port), own.max_connections, service.hello)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from rattle.services.inference.actors import Control
+from rattle.services.inference.actors import ActorHandle
 
 _Result = TypeVar("_Result")
 
@@ -30,7 +30,7 @@ class SnakeLoop:
         """Begin a life, and return what its end can be waited for with."""
         return asyncio.run_coroutine_threadsafe(life, self._loop)
 
-    def run(self, life: Coroutine[Any, Any, None], control: Control) -> bool:
+    def run(self, life: Coroutine[Any, Any, None], control: ActorHandle) -> bool:
         """Wait for a life to end and return True; False when the actor was told to stop before."""
         living = self.begin(life)
         with control.at_end(living.cancel):

@@ -11,9 +11,9 @@ import grpc
 
 from rattle.clients.addresses import GRPC_WITHOUT_PROXY
 from rattle.clients.errors import ClientError, ConnectionBroken
-from rattle.clients.retries import persevering
+from rattle.clients.retries import retry_forever
 from rattle.policies.errors import PolicyError
-from rattle.policies.file import Policy, load_policy
+from rattle.policies.file import StoredPolicy, load_policy
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 from rattle.text import one_line
 
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 PolicyName = tuple[str, int]
 
 
-def keep_on(work: Callable[[], None], stop: threading.Event) -> None:
+def restart_on_error(work: Callable[[], None], stop: threading.Event) -> None:
     """Do work that ends when `stop` is set, again if it fails in a way that nobody thought of: threads must live."""
     while not stop.is_set():
         try:
@@ -56,10 +56,10 @@ class RolloutRefused(ClientError):
 
 
 @dataclass(frozen=True)
-class HeldPolicy:
+class ReceivedPolicy:
     """A policy as the Training service sent it."""
 
-    policy: Policy
+    policy: StoredPolicy
     lineage: str
     first_tick: int  # ticks that every world has played before a rollout of this version begins
     finished: bool  # nothing more is learnt
@@ -95,16 +95,16 @@ class TrainingLink:
 class PolicyFeed:
     """Keeps the newest version of a policy, in a thread that watches the Training service for ever."""
 
-    def __init__(self, link: TrainingLink, policy_id: str, on_policy: Callable[[str, Policy], None]) -> None:
+    def __init__(self, link: TrainingLink, policy_id: str, on_policy: Callable[[str, StoredPolicy], None]) -> None:
         self._link = link
         self.policy_id = policy_id
         self._on_policy = on_policy
-        self._held: HeldPolicy | None = None
+        self._held: ReceivedPolicy | None = None
         self._news = threading.Condition()
         self._stop = threading.Event()
         self._call: grpc.RpcContext | None = None
         self._thread = threading.Thread(
-            target=keep_on, args=(self._run, self._stop), name=f"policy {policy_id}", daemon=True
+            target=restart_on_error, args=(self._run, self._stop), name=f"policy {policy_id}", daemon=True
         )
 
     def start(self) -> None:
@@ -121,13 +121,13 @@ class PolicyFeed:
             self._thread.join(PATIENCE)
 
     @property
-    def held(self) -> HeldPolicy | None:
+    def held(self) -> ReceivedPolicy | None:
         """Return the newest policy that has come."""
         return self._held
 
     def wait(
-        self, wanted: Callable[[HeldPolicy | None], bool], stop: threading.Event, seconds: float | None = None
-    ) -> HeldPolicy | None:
+        self, wanted: Callable[[ReceivedPolicy | None], bool], stop: threading.Event, seconds: float | None = None
+    ) -> ReceivedPolicy | None:
         """Wait until what is held is `wanted` and return it; None when `stop` is set, which `wake` makes it see.
 
         After so many `seconds` return what is held, wanted or not.
@@ -145,7 +145,7 @@ class PolicyFeed:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                persevering(self._stop)(self._watch)
+                retry_forever(self._stop)(self._watch)
             except ClientError as error:
                 if not self._stop.wait(1.0):  # what is refused may be taken by a service that is set up otherwise
                     _log.error("%s", error)
@@ -178,6 +178,6 @@ class PolicyFeed:
         if policy.version != message.version:
             raise PolicyError(f"a file of version {policy.version} came as version {message.version}")
         with self._news:
-            self._held = HeldPolicy(policy, message.lineage, message.first_tick, message.finished)
+            self._held = ReceivedPolicy(policy, message.lineage, message.first_tick, message.finished)
             self._news.notify_all()
         self._on_policy(self.policy_id, policy)

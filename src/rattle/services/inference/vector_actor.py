@@ -7,20 +7,20 @@ import threading
 from contextlib import closing
 from itertools import pairwise
 
-from rattle.clients.retries import persevering
+from rattle.clients.retries import retry_forever
 from rattle.envs.errors import EnvironmentFailed, WorldsLost
 from rattle.envs.philox import derive_seed
 from rattle.errors import RattleError
 from rattle.events import ENVIRONMENT_FAILED
 from rattle.policies.acting import ActingPolicy
-from rattle.services.inference.actors import Assignment, Control
-from rattle.services.inference.contributions import Contributions
+from rattle.rollouts.collector import Collector, WorldBatch, WorldsActor
+from rattle.rollouts.worlds import build_worlds
+from rattle.runs.episode_recorder import recorded_episodes
+from rattle.services.inference.actors import ActorHandle, Assignment
+from rattle.services.inference.rollout_sender import RolloutSender
 from rattle.services.inference.rollouts import to_rollout
-from rattle.services.inference.training_link import HeldPolicy
-from rattle.trainer.collector import Actor, Collector, Group
-from rattle.trainer.recorder import recorded_episodes
-from rattle.trainer.settings import ExperimentSettings
-from rattle.trainer.worlds import build_worlds
+from rattle.services.inference.training_link import ReceivedPolicy
+from rattle.settings.experiment import ExperimentSettings
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +38,11 @@ class VectorActor:
         self._assignment = assignment
         self._in_order = settings.training.mode == "sync"
 
-    def play(self, contributions: Contributions, control: Control) -> None:
+    def play(self, contributions: RolloutSender, control: ActorHandle) -> None:
         """Play until told to stop, whatever becomes of the servers; no more once the environment has failed."""
         while not control.stop.is_set():
             try:
-                persevering(control.stop, _may_pass)(self._play_in_new_worlds, contributions, control)
+                retry_forever(control.stop, _may_pass)(self._play_in_new_worlds, contributions, control)
             except EnvironmentFailed as error:
                 control.report("failed", str(error))
                 _log.error("%s: %s", self._assignment.name, error, extra={"event": ENVIRONMENT_FAILED})
@@ -50,7 +50,7 @@ class VectorActor:
             except RattleError as error:  # stopping
                 control.report("waiting", str(error))
 
-    def _play_in_new_worlds(self, contributions: Contributions, control: Control) -> None:
+    def _play_in_new_worlds(self, contributions: RolloutSender, control: ActorHandle) -> None:
         """Play in worlds of its own until they fail; raises a RattleError when they do so before the first rollout."""
         control.report("waiting", "for a policy")
         held = contributions.policy()
@@ -61,23 +61,25 @@ class VectorActor:
         try:
             collector = self._open(held, contributions.life, control.stop)
             with closing(collector):
-                _Playing(self._settings, self._assignment, self._in_order, collector).play(held, contributions, control)
+                _PlayLoop(self._settings, self._assignment, self._in_order, collector).play(
+                    held, contributions, control
+                )
         except RattleError as error:
             control.report("waiting", str(error))
             if control.report_so_far.rollouts == before or not _may_pass(error):
                 raise
             _log.warning("%s: %s: beginning anew", self._assignment.name, error)
 
-    def _open(self, held: HeldPolicy, life: str, stop: threading.Event) -> Collector:
+    def _open(self, held: ReceivedPolicy, life: str, stop: threading.Event) -> Collector:
         """Make the worlds; later in a run these play other games than those that the run began with."""
         first, worlds = self._assignment.first_world, self._assignment.worlds
         turns = min(2, worlds)
         bounds = [first + worlds * number // turns for number in range(turns + 1)]
         owner = f"{held.lineage}/{self._assignment.name}", life  # actors of other runs have other lineages
-        groups: list[Group] = []
+        groups: list[WorldBatch] = []
         try:
             for start, after in pairwise(bounds):
-                groups.append(Group(build_worlds(self._settings, after - start, start, stop, owner), start, first))
+                groups.append(WorldBatch(build_worlds(self._settings, after - start, start, stop, owner), start, first))
             if held.policy.version:
                 for group in groups:
                     group.worlds.reset(derive_seed(self._settings.seed, "worlds", held.policy.version))
@@ -86,12 +88,14 @@ class VectorActor:
                 group.worlds.close()
             raise
         algorithm = self._settings.algorithm
-        collector = Collector([Actor(groups)], algorithm.rollout_ticks, complete_episodes=algorithm.complete_episodes)
+        collector = Collector(
+            [WorldsActor(groups)], algorithm.rollout_ticks, complete_episodes=algorithm.complete_episodes
+        )
         collector.ticks = held.first_tick
         return collector
 
 
-class _Playing:
+class _PlayLoop:
     """The rollouts of one set of worlds."""
 
     def __init__(
@@ -103,7 +107,7 @@ class _Playing:
         self._collector = collector
         self._goes_on = False  # whether the next rollout follows the last one's last tick
 
-    def play(self, held: HeldPolicy, contributions: Contributions, control: Control) -> None:
+    def play(self, held: ReceivedPolicy, contributions: RolloutSender, control: ActorHandle) -> None:
         """Play rollout after rollout, each with the newest policy."""
         seed = derive_seed(self._settings.seed, "actions")
         acting = ActingPolicy(held.policy.spec, held.policy.parameters, seed)
@@ -121,7 +125,7 @@ class _Playing:
                 held = following
 
     def _play_rollout(
-        self, acting: ActingPolicy, held: HeldPolicy, contributions: Contributions, control: Control
+        self, acting: ActingPolicy, held: ReceivedPolicy, contributions: RolloutSender, control: ActorHandle
     ) -> bool:
         """Play and contribute a rollout; returns False when the worlds were lost meanwhile and began anew."""
         version = held.policy.version
@@ -137,7 +141,7 @@ class _Playing:
         self._goes_on = True
         return True
 
-    def _catch_up(self, acting: ActingPolicy, held: HeldPolicy, following: HeldPolicy) -> None:
+    def _catch_up(self, acting: ActingPolicy, held: ReceivedPolicy, following: ReceivedPolicy) -> None:
         """Be at the tick at which all worlds of the run begin the next policy's rollout.
 
         Where rollouts are complete episodes, those of other actors may have taken longer.

@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 
 from rattle.services.mock_env import requests
 from rattle.services.mock_env.faults import Faults
-from rattle.services.mock_env.game import Game, Life
+from rattle.services.mock_env.game import ScriptedGame, ScriptedLife
 from rattle.wire.problems import PROBLEM_TYPE, STATUS, RequestError, problem_body
 
 MAX_BODY_BYTES = 2**20
@@ -27,7 +27,7 @@ _NOT_STORED = {"Cache-Control": "no-store"}
 _CODES = {404: "unknown_path", 405: "wrong_method", 413: "too_large", 500: "internal"}
 
 
-class Clock:
+class SteadyClock:
     """Seconds since 1970 that never go back."""
 
     def __init__(self) -> None:
@@ -41,14 +41,14 @@ class Clock:
 class Board:
     """The game as threads share it: one at a time, and streams wake when something has happened."""
 
-    def __init__(self, game: Game, max_streams: int) -> None:
+    def __init__(self, game: ScriptedGame, max_streams: int) -> None:
         self._game = game
-        self._clock = Clock()
+        self._clock = SteadyClock()
         self._changed = threading.Condition()
         self._max_streams = max_streams
         self._streams = 0
 
-    def ask(self, question: Callable[[Game, float], Any]) -> Any:
+    def ask(self, question: Callable[[ScriptedGame, float], Any]) -> Any:
         """Return what a question says to the game and the time."""
         with self._changed:
             answer = question(self._game, self._clock())
@@ -65,13 +65,13 @@ class Board:
             self._changed.notify_all()
         return Lines(self, life, reader)
 
-    def leave(self, life: Life) -> None:
+    def leave(self, life: ScriptedLife) -> None:
         """Close a stream."""
         with self._changed:
             self._game.leave(life, self._clock())
             self._streams -= 1
 
-    def wait_for(self, life: Life, tick: int, seconds: float) -> bytes | None:
+    def wait_for(self, life: ScriptedLife, tick: int, seconds: float) -> bytes | None:
         """Return a life's line of a tick, None when it has not been made within some seconds."""
         deadline = self._clock() + seconds
         with self._changed:
@@ -88,7 +88,7 @@ class Board:
 class Lines:
     """The encoded lines of one reader; closing it leaves the snake, also when nothing has been read."""
 
-    def __init__(self, board: Board, life: Life, reader: socket.socket | None) -> None:
+    def __init__(self, board: Board, life: ScriptedLife, reader: socket.socket | None) -> None:
         self._board, self._life, self._reader = board, life, reader
         self._tick = life.tick
         self._closed = False
@@ -175,7 +175,7 @@ def _add_snake_routes(app: Flask, board: Board, faults: Faults) -> None:
         requests.check_snake_id(snake_id)
         asked = requests.read_move(_body(), request.content_type)
 
-        def play(game: Game, now: float) -> bool:
+        def play(game: ScriptedGame, now: float) -> bool:
             game.check_move(asked)
             return game.move(snake_id, now)
 

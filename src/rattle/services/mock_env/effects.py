@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 from flask import Response
 
-from rattle.services.mock_env.game import Game, Life
-from rattle.services.mock_env.script import RADIUS, Line
+from rattle.services.mock_env.game import ScriptedGame, ScriptedLife
+from rattle.services.mock_env.script import RADIUS, ScriptLine
 from rattle.wire.problems import RequestError
 
 LATE_SECONDS = 3.0
@@ -22,14 +22,14 @@ LATE_LINE_SECONDS = 1.0
 Stream = Callable[[Iterable[bytes], int], Iterator[bytes]]
 
 
-class AcceptsBadMoves(Game):
+class AcceptsBadMoves(ScriptedGame):
     """Takes anything for a move."""
 
     def check_move(self, move: object) -> None:
         """Find nothing wrong."""
 
 
-class AcceptsUnknownSnakes(Game):
+class AcceptsUnknownSnakes(ScriptedGame):
     """Lets snakes move that never joined."""
 
     def move(self, snake_id: str, now: float) -> bool:  # noqa: D102 - see Game
@@ -45,10 +45,10 @@ class AcceptsUnknownSnakes(Game):
             return
 
 
-class SharedScript(Game):
+class SharedScript(ScriptedGame):
     """Gives every snake the script of the one that was there first."""
 
-    def begin(self, snake_id: str, now: float) -> Life:  # noqa: D102 - see Game
+    def begin(self, snake_id: str, now: float) -> ScriptedLife:  # noqa: D102 - see Game
         living = self.living()
         if not living:
             return super().begin(snake_id, now)
@@ -56,7 +56,7 @@ class SharedScript(Game):
         return living[0]
 
 
-class StickyReset(Game):
+class StickyReset(ScriptedGame):
     """Resets nothing."""
 
     def reset(self, seed: int | None, now: float) -> int:  # noqa: D102 - see Game
@@ -66,42 +66,42 @@ class StickyReset(Game):
         self.find(snake_id, now)
 
 
-class NoEnd(Game):
+class NoEnd(ScriptedGame):
     """Goes on for ever."""
 
-    def begin(self, snake_id: str, now: float) -> Life:  # noqa: D102 - see Game
+    def begin(self, snake_id: str, now: float) -> ScriptedLife:  # noqa: D102 - see Game
         life = super().begin(snake_id, now)
         life.length = sys.maxsize
         return life
 
-    def line(self, life: Life, tick: int) -> Line:  # noqa: D102 - see Game
+    def line(self, life: ScriptedLife, tick: int) -> ScriptLine:  # noqa: D102 - see Game
         line = super().line(life, tick)
         line.game_over = False
         return line
 
 
-class WrongWindow(Game):
+class WrongWindow(ScriptedGame):
     """Counts cells from the head."""
 
-    def line(self, life: Life, tick: int) -> Line:  # noqa: D102 - see Game
+    def line(self, life: ScriptedLife, tick: int) -> ScriptLine:  # noqa: D102 - see Game
         line = super().line(life, tick)
         line.visible_cells = {_from_head(key): name for key, name in line.visible_cells.items()}
         return line
 
 
-class NoHead(Game):
+class NoHead(ScriptedGame):
     """Leaves the snake's own head out."""
 
-    def line(self, life: Life, tick: int) -> Line:  # noqa: D102 - see Game
+    def line(self, life: ScriptedLife, tick: int) -> ScriptLine:  # noqa: D102 - see Game
         line = super().line(life, tick)
         line.visible_cells = {key: name for key, name in line.visible_cells.items() if name != "HEAD"}
         return line
 
 
-class NotRepeatable(Game):
+class NotRepeatable(ScriptedGame):
     """Shows food on a random cell."""
 
-    def line(self, life: Life, tick: int) -> Line:  # noqa: D102 - see Game
+    def line(self, life: ScriptedLife, tick: int) -> ScriptLine:  # noqa: D102 - see Game
         line = super().line(life, tick)
         line.visible_cells[secrets.choice([key for key, name in line.visible_cells.items() if name == "EMPTY"])] = (
             "FOOD"

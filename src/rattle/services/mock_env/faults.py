@@ -14,7 +14,7 @@ from flask import Response
 from rattle.services.mock_env import effects
 from rattle.services.mock_env.effects import LATE_LINE_SECONDS, LATE_SECONDS, each, edit
 from rattle.services.mock_env.errors import MockEnvError
-from rattle.services.mock_env.game import Game
+from rattle.services.mock_env.game import ScriptedGame
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Fault:
 
     description: str
     rule: str
-    game: type[Game] | None = None
+    game: type[ScriptedGame] | None = None
     stream: effects.Stream | None = None
     answer: Callable[[Response], Response] | None = None
     answers_to: Callable[[str, Response], bool] = effects.whole
@@ -146,10 +146,10 @@ class Faults:
         self._every = every
         self._counts = [count(1) for _ in self._faults]
 
-    def game_type(self) -> type[Game]:
+    def game_type(self) -> type[ScriptedGame]:
         """Return the class of the game, with every fault that is about it."""
         kinds = [fault.game for fault in self._faults if fault.game is not None]
-        return type("FaultyGame", tuple(kinds), {}) if kinds else Game
+        return type("FaultyGame", tuple(kinds), {}) if kinds else ScriptedGame
 
     def stream(self, lines: Iterable[bytes]) -> Iterable[bytes]:
         """Return the lines as they leave the server."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import rattle
 from rattle.services.mock_env import script
-from rattle.services.mock_env.script import Line
+from rattle.services.mock_env.script import ScriptLine
 from rattle.wire.problems import RequestError
 
 SERVICE = "rattle mock-env"
@@ -26,7 +26,7 @@ LANE_WIDTH = 2 * script.RADIUS + 1
 
 
 @dataclass
-class Life:
+class ScriptedLife:
     """One run through a script: `moments` holds when each line was made."""
 
     snake_id: str
@@ -58,7 +58,7 @@ class Life:
             self.advance(now)
 
 
-class Game:
+class ScriptedGame:
     """The whole service but its network face."""
 
     def __init__(self, snakes: int, length: int, delay: float) -> None:
@@ -68,9 +68,9 @@ class Game:
         self.episode = 0
         self.seed = 0
         self.stopping = False
-        self.lives: dict[str, Life] = {}
+        self.lives: dict[str, ScriptedLife] = {}
 
-    def join(self, snake_id: str, now: float) -> Life:
+    def join(self, snake_id: str, now: float) -> ScriptedLife:
         """Count a reader to the snake's life, which begins if there is none; RequestError `full` without room."""
         self._check_running()
         self._catch_up_all(now)
@@ -80,7 +80,7 @@ class Game:
         life.readers += 1
         return life
 
-    def leave(self, life: Life, now: float) -> None:
+    def leave(self, life: ScriptedLife, now: float) -> None:
         """Take a reader away again."""
         self.catch_up(life, now)
         life.readers -= 1
@@ -123,11 +123,11 @@ class Game:
         if move not in MOVES:
             raise RequestError("bad_value", f"move must be one of {', '.join(MOVES)}, got {move!r:.60}", "move")
 
-    def living(self) -> list[Life]:
+    def living(self) -> list[ScriptedLife]:
         """Return the lives that are not over."""
         return [life for life in self.lives.values() if not life.over]
 
-    def find(self, snake_id: str, now: float) -> Life:
+    def find(self, snake_id: str, now: float) -> ScriptedLife:
         """Return a snake's life, caught up; RequestError `unknown_snake` where there is none."""
         life = self.lives.get(snake_id)
         if life is None:
@@ -135,7 +135,7 @@ class Game:
         self.catch_up(life, now)
         return life
 
-    def begin(self, snake_id: str, now: float) -> Life:
+    def begin(self, snake_id: str, now: float) -> ScriptedLife:
         """Start a snake's script; RequestError `full` without room."""
         taken = {life.lane for life in self.living()}
         if len(taken) >= self.snakes:
@@ -143,13 +143,13 @@ class Game:
         if self._game_over():
             self.episode += 1
         lane = next(lane for lane in range(self.snakes) if lane not in taken)
-        life = Life(snake_id, lane, self.episode, self.length, [now], idle_since=now)
+        life = ScriptedLife(snake_id, lane, self.episode, self.length, [now], idle_since=now)
         self.lives.pop(snake_id, None)
         self.lives[snake_id] = life
         self._forget()
         return life
 
-    def catch_up(self, life: Life, now: float) -> None:
+    def catch_up(self, life: ScriptedLife, now: float) -> None:
         """Make the lines that are due by now; a snake that nobody reads leaves."""
         gone = math.inf if life.readers else life.idle_since + LEAVE_SECONDS
         while not life.over and min(self.next_line(life), gone) <= now:
@@ -158,11 +158,11 @@ class Game:
             else:
                 life.advance(self.next_line(life))
 
-    def next_line(self, life: Life) -> float:
+    def next_line(self, life: ScriptedLife) -> float:
         """Return when a life's next line is due, if no move comes before."""
         return life.moments[-1] + self.delay
 
-    def line(self, life: Life, tick: int) -> Line:
+    def line(self, life: ScriptedLife, tick: int) -> ScriptLine:
         """Return a line that has been made."""
         moment = datetime.fromtimestamp(life.moments[tick], UTC).isoformat(timespec="microseconds")
         return script.line(life.snake_id, tick, life.length, moment)
@@ -212,7 +212,7 @@ class Game:
         for life in self.lives.values():
             self.catch_up(life, now)
 
-    def _present(self, life: Life) -> bool:
+    def _present(self, life: ScriptedLife) -> bool:
         return life.episode == self.episode
 
     def _game_over(self) -> bool:
@@ -227,11 +227,11 @@ class Game:
     def _height(self) -> int:
         return script.body_length(self.length) + LANE_WIDTH
 
-    def _head(self, life: Life) -> tuple[int, int]:
+    def _head(self, life: ScriptedLife) -> tuple[int, int]:
         """A snake goes north, through its own columns."""
         return LANE_WIDTH * life.lane + script.RADIUS, -(life.tick + 1) % self._height()
 
-    def _cells(self, life: Life) -> dict[tuple[int, int], str]:
+    def _cells(self, life: ScriptedLife) -> dict[tuple[int, int], str]:
         x, y = self._head(life)
         height = self._height()
         cells = {(x, (y + behind) % height): "BODY" for behind in range(1, script.body_length(life.tick))}
@@ -240,7 +240,7 @@ class Game:
             cells[x, (y - distance) % height] = "FOOD"
         return {(x, y): "HEAD", **cells}
 
-    def _status(self, life: Life) -> dict[str, Any]:
+    def _status(self, life: ScriptedLife) -> dict[str, Any]:
         line = self.line(life, life.tick)
         return {
             "game_over": life.over,

@@ -13,7 +13,7 @@ START_LENGTH = 3
 _OFFSETS = sorted([*visible_offsets(RADIUS), (0, 0)])
 
 
-class Line(msgspec.Struct):
+class ScriptLine(msgspec.Struct):
     """One line of a stream, its fields in the order in which they are written."""
 
     snake_id: str
@@ -25,7 +25,7 @@ class Line(msgspec.Struct):
     length: int
 
 
-def line(snake_id: str, tick: int, length: int, datetime: str = "") -> Line:
+def line(snake_id: str, tick: int, length: int, datetime: str = "") -> ScriptLine:
     """Return a snake's line of a tick, 0 to `length`; that of tick `length` is the last.
 
     `length` decides the last line only: a script that is ended early is a script of that length.
@@ -33,7 +33,7 @@ def line(snake_id: str, tick: int, length: int, datetime: str = "") -> Line:
     last = tick >= length
     seen = tick - 1 if last else tick
     eats = tick > 0 and tick % FOOD_EVERY == 0
-    return Line(
+    return ScriptLine(
         snake_id=snake_id,
         tick=tick,
         visible_cells=visible_cells(seen),

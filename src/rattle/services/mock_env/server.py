@@ -49,11 +49,11 @@ class _Handler(WSGIRequestHandler):
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Write the access log, if there is one."""
-        if isinstance(self.server, _Server) and self.server.access_log:
+        if isinstance(self.server, _FlaskServer) and self.server.access_log:
             sys.stderr.write(f"{self.address_string()} {self.requestline} {code}\n")
 
 
-class _Server(ThreadedWSGIServer):
+class _FlaskServer(ThreadedWSGIServer):
     """Counts its connections, so that they are bounded and can be waited for."""
 
     daemon_threads = True
@@ -104,7 +104,7 @@ class MockEnv:
         game = faults.game_type()(settings.snakes, settings.length, settings.delay)
         self._board = Board(game, max_streams=4 * settings.snakes)
         with _listen(settings.host, settings.port) as listener:
-            self._server = _Server(settings, listener, make_app(self._board, faults))
+            self._server = _FlaskServer(settings, listener, make_app(self._board, faults))
             port = listener.getsockname()[1]
         #: Where it is reached.
         self.url = f"http://{address_of(settings.host, port)}"

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from prometheus_client import CollectorRegistry, Metric
 
 from rattle.services.utils.asgi import Receive, Scope, Send, answer, answer_problem, decline, exposition
-from rattle.services.utils.serving import look_for_garbage_seldom
+from rattle.services.utils.serving import freeze_gc
 from rattle.services.utils.sockets import ServiceError
 from rattle.wire import encoding
 from rattle.wire.problems import RequestError
@@ -74,7 +74,7 @@ class SyncService:
 
     async def start(self) -> None:
         """Begin to lead."""
-        look_for_garbage_seldom()
+        freeze_gc()
         self._leading.start()
 
     async def stop(self) -> None:

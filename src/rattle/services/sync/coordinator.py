@@ -5,13 +5,13 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from rattle.services.sync.gathering import MOST_MEMBERS, Arrivals, a_later_life, beginning, was_idle
+from rattle.services.sync.failure_detector import LONGEST_REMINDER, FailureDetector
+from rattle.services.sync.gathering import MOST_MEMBERS, PendingMembers, a_later_life, beginning, was_idle
 from rattle.services.sync.leader import AboutSeat, Leader
 from rattle.services.sync.outbox import Outbox
-from rattle.services.sync.seats import Address, Seat
-from rattle.services.sync.silence import LONGEST_REMINDER, Silence
+from rattle.services.sync.seats import Address, Membership
 from rattle.services.sync.standing import describe
-from rattle.trainer.settings import SyncSection
+from rattle.settings.services import SyncSection
 from rattle.wire.lockstep import (
     RUN_OVER,
     Bye,
@@ -22,7 +22,7 @@ from rattle.wire.lockstep import (
     Ping,
     Pong,
     Ready,
-    Refused,
+    SeatRefused,
     Unknown,
     Working,
 )
@@ -42,9 +42,9 @@ class Coordinator:
         self.settings = settings
         self.codec = codec
         self.out = Outbox(codec.encode)
-        self.arrivals = Arrivals(settings.participants, settings.members)
+        self.arrivals = PendingMembers(settings.participants, settings.members)
         self.leader = Leader(settings, session, self.out, self._seat_arrivals)
-        self._silence = Silence(settings, self.leader, self.out)
+        self._silence = FailureDetector(settings, self.leader, self.out)
         self._heartbeat = settings.heartbeat_seconds
         self._said_seals = False
         self._missed_since = 0.0
@@ -107,7 +107,7 @@ class Coordinator:
         self.out.wake_by(leader.rounds.due)
         return self.out.take()
 
-    def _take(self, seat: Seat, datagram: AboutSeat, now: float) -> None:
+    def _take(self, seat: Membership, datagram: AboutSeat, now: float) -> None:
         leader = self.leader
         match datagram:
             case Done():
@@ -131,14 +131,14 @@ class Coordinator:
         leader = self.leader
         seat = leader.seats.get(join.name)
         if leader.finished:
-            self.out.send_to(address, Refused(join.life, RUN_OVER))
+            self.out.send_to(address, SeatRefused(join.life, RUN_OVER))
         elif seat is None:
             self._arrive(join, address, now)
         elif join.life < seat.life:
-            self.out.send_to(address, Refused(join.life, a_later_life(join.name), seat.life))
+            self.out.send_to(address, SeatRefused(join.life, a_later_life(join.name), seat.life))
         elif join.role != seat.role:
             taken = f"'{join.name}' is an {seat.role.name.lower()} in this run: choose another name (sync.name)"
-            self.out.send_to(address, Refused(join.life, taken))
+            self.out.send_to(address, SeatRefused(join.life, taken))
         elif join.life > seat.life:
             self._replace(seat, join, address, now)
         else:
@@ -151,7 +151,7 @@ class Coordinator:
         known = join.name in self.arrivals.lives
         later = self.arrivals.later_life(join)
         if later:
-            self.out.send_to(address, Refused(join.life, a_later_life(join.name), later))
+            self.out.send_to(address, SeatRefused(join.life, a_later_life(join.name), later))
             return
         is_full = not known and len(leader.seats) + len(self.arrivals.lives) >= MOST_MEMBERS
         reason = (
@@ -160,7 +160,7 @@ class Coordinator:
             else self.arrivals.add(join, address, now)
         )
         if reason is not None:
-            self.out.send_to(address, Refused(join.life, reason))
+            self.out.send_to(address, SeatRefused(join.life, reason))
             return
         if not known:
             still = "" if leader.has_begun or self.arrivals.are_complete else f"; waiting for {self.arrivals.missing()}"
@@ -201,7 +201,7 @@ class Coordinator:
                     other.is_comparable = False
             leader.tell(seat, now)
 
-    def _replace(self, old: Seat, join: Join, address: Address, now: float) -> None:
+    def _replace(self, old: Membership, join: Join, address: Address, now: float) -> None:
         """Give a new life of a member its place, also where it is waited for in the phase in progress."""
         self.out.say("WARNING", f"{join.name} has been started again, and takes its place", member=join.name)
         seat = self.leader.add_seat(join, address, now)
@@ -209,7 +209,7 @@ class Coordinator:
         self.leader.rounds.replace(old, seat)
         self.leader.tell(seat, now)
 
-    def _take_as_seated(self, seat: Seat, datagram: AboutSeat, now: float) -> None:
+    def _take_as_seated(self, seat: Membership, datagram: AboutSeat, now: float) -> None:
         """Note that a member has taken its seat, as its numbers show, whatever has become of its `ready`."""
         leader = self.leader
         if not seat.invited:
@@ -224,7 +224,7 @@ class Coordinator:
         elif leader.rounds.stands_still:
             leader.go_on(now)
 
-    def _take_bye(self, seat: Seat, now: float) -> None:
+    def _take_bye(self, seat: Membership, now: float) -> None:
         """Let a member go: it knows what it does, and is not waited for."""
         leader = self.leader
         self.out.send(seat, Bye(leader.session, leader.epoch, seat.number, ""))

@@ -16,7 +16,7 @@ def a_later_life(name: str) -> str:
     return f"a later life of '{name}' has come: give every member a name of its own (sync.name)"
 
 
-class Arrivals:
+class PendingMembers:
     """Those who want to take part and have no seat yet, the newest life of each name."""
 
     def __init__(self, wanted: Collection[str], count: int) -> None:
@@ -57,7 +57,7 @@ class Arrivals:
         return f"{self.count - len(self.lives)} more"
 
 
-class Beginning(NamedTuple):
+class EpochStart(NamedTuple):
     """Where an epoch begins: with a piece of work that may have been done by some already."""
 
     session: int
@@ -67,23 +67,23 @@ class Beginning(NamedTuple):
     all_idle: bool  # every agent was, in the tick before
 
 
-def beginning(joins: Iterable[Join], fresh_session: int) -> Beginning:
+def beginning(joins: Iterable[Join], fresh_session: int) -> EpochStart:
     """Return where to begin with these members: with the latest work that any of them remembers to have done.
 
     A phase begins only when the one before is complete, so everything before that was done by all.
     """
     remembered = [join for join in joins if join.session]
     if not remembered:
-        return Beginning(fresh_session, 1, 1, Phase.ACT, all_idle=False)
+        return EpochStart(fresh_session, 1, 1, Phase.ACT, all_idle=False)
     latest = max(remembered, key=lambda join: (join.epoch, join.done_tick, join.done_phase, join.session))
     same = [join for join in remembered if join.session == latest.session]
     furthest = max(same, key=lambda join: (join.done_tick, join.done_phase))
     epoch = max(join.epoch for join in same) + 1
     if not furthest.done_tick:
-        return Beginning(latest.session, epoch, 1, Phase.ACT, all_idle=False)
+        return EpochStart(latest.session, epoch, 1, Phase.ACT, all_idle=False)
     phase = Phase(furthest.done_phase or 1)
     all_idle = phase == Phase.ACT and bool(furthest.done_flags & ALL_IDLE)
-    return Beginning(latest.session, epoch, furthest.done_tick, phase, all_idle)
+    return EpochStart(latest.session, epoch, furthest.done_tick, phase, all_idle)
 
 
 def was_idle(join: Join) -> bool:

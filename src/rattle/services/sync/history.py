@@ -18,13 +18,13 @@ _BLOCK_BYTES = 2**16
 _BEGINNING = b'{"tick":'
 
 
-class _Line(msgspec.Struct):
+class _HistoryLine(msgspec.Struct):
     tick: int  # as of whose end the hashes are: in the phase act, the tick before
     phase: str
     hashes: dict[str, str]
 
 
-class History:
+class LockstepHistory:
     """Appends phases to a file; an earlier life's unfinished last line is taken back, and its last phase not repeated.
 
     Each line is with the system when `write` returns, so that `kill -9` takes none of it.
@@ -52,7 +52,7 @@ class History:
         name = phase.name.lower()
         if self._last == (tick, name):  # repeated after a start, from what members have stored
             return
-        line = _Line(tick, name, {subject: hashed.hex() for subject, hashed in sorted(hashes.items())})
+        line = _HistoryLine(tick, name, {subject: hashed.hex() for subject, hashed in sorted(hashes.items())})
         data = msgspec.json.encode(line) + b"\n"
         try:
             while data:
@@ -75,7 +75,7 @@ class History:
             raise ServiceError(f"--history {self._path}: another service writes to it; choose another") from None
         last, unfinished = self._end()
         try:
-            line = None if last is None else msgspec.json.decode(last, type=_Line)
+            line = None if last is None else msgspec.json.decode(last, type=_HistoryLine)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise self._strange() from None
         if line is None and not _BEGINNING.startswith(unfinished[: len(_BEGINNING)]):

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from rattle.events import HISTORIES_DISAGREE
 from rattle.services.sync.agreement import Agreement
-from rattle.services.sync.gathering import Beginning
+from rattle.services.sync.gathering import EpochStart
 from rattle.services.sync.outbox import Outbox
-from rattle.services.sync.rounds import Rounds
-from rattle.services.sync.seats import Address, Seat
-from rattle.trainer.settings import SyncSection
+from rattle.services.sync.seats import Address, Membership
+from rattle.services.sync.tick_barrier import TickBarrier
+from rattle.settings.services import SyncSection
 from rattle.wire.lockstep import RUN_OVER, Bye, Done, Join, Phase, Ping, Pong, Ready, Seen, Tick, Welcome, Working
 
 AboutSeat = Ready | Working | Done | Ping | Pong | Bye
@@ -38,8 +38,8 @@ class Leader:
     def __init__(self, settings: SyncSection, session: int, out: Outbox, admit: Callable[[float], None]) -> None:
         """Lead by `settings`; `admit` is called with the time whenever newcomers may get seats."""
         self.session, self.epoch = session, 0
-        self.seats: dict[str, Seat] = {}
-        self.rounds = Rounds(settings.frequency, settings.ticks)
+        self.seats: dict[str, Membership] = {}
+        self.rounds = TickBarrier(settings.frequency, settings.ticks)
         self.agreement = Agreement()
         self.phases: list[Completed] = []
         self.round_trips: list[float] = []
@@ -48,7 +48,7 @@ class Leader:
         self._heartbeat_ms = int(settings.heartbeat_seconds * 1000)
         self._out = out
         self._admit = admit
-        self._numbers: dict[int, Seat] = {}
+        self._numbers: dict[int, Membership] = {}
         self._next_number = 0
         self._hashes: dict[str, bytes] = {}  # of the phase in progress
 
@@ -62,7 +62,7 @@ class Leader:
         """Whether the last tick is over."""
         return self.over_at != inf
 
-    def start(self, beginning: Beginning) -> None:
+    def start(self, beginning: EpochStart) -> None:
         """Begin an epoch; `go_on` begins its first phase, when seats are taken."""
         self.session, self.epoch = beginning.session, beginning.epoch
         self.rounds.start(beginning)
@@ -71,30 +71,30 @@ class Leader:
         """Note that the run is over."""
         self.over_at = now
 
-    def seat_of(self, about: AboutSeat, address: Address) -> Seat | None:
+    def seat_of(self, about: AboutSeat, address: Address) -> Membership | None:
         """Return the seat that a datagram is about; None where that is of another epoch, life or address."""
         seat = self._numbers.get(about.seat)
         if seat is None or about.epoch != self.epoch or about.session != self.session or seat.address != address:
             return None
         return seat
 
-    def add_seat(self, join: Join, address: Address, now: float) -> Seat:
+    def add_seat(self, join: Join, address: Address, now: float) -> Membership:
         """Give who has come a seat, and return it; an earlier life of the same name has none any more."""
         old = self.seats.get(join.name)
         if old is not None:
             del self._numbers[old.number]
         self._next_number += 1
-        seat = Seat.of(join, self._next_number, address, now)
+        seat = Membership.of(join, self._next_number, address, now)
         self.seats[join.name] = self._numbers[seat.number] = seat
         self.rounds.lost.discard(join.name)
         return seat
 
-    def remove(self, seat: Seat, now: float) -> None:
+    def remove(self, seat: Membership, now: float) -> None:
         """Go on without a member."""
         del self.seats[seat.name], self._numbers[seat.number]
         self.stop_waiting_for(seat, now)
 
-    def tell(self, seat: Seat, now: float) -> None:
+    def tell(self, seat: Membership, now: float) -> None:
         """Send a member what it is to hear: the welcome, the goodbye, or the tick."""
         if self.finished and now - self.over_at >= GOODBYE_SECONDS:
             seat.told.rest()
@@ -113,12 +113,12 @@ class Leader:
             tick = Tick(session, epoch, number, rounds.tick, rounds.phase, attempt, rounds.flags, rounds.absent)
             self._out.send(seat, tick)
 
-    def tell_afresh(self, seat: Seat, now: float) -> None:
+    def tell_afresh(self, seat: Membership, now: float) -> None:
         """Send a member something that it has not been told before."""
         seat.told.begin()
         self.tell(seat, now)
 
-    def take_done(self, seat: Seat, done: Done, now: float) -> None:
+    def take_done(self, seat: Membership, done: Done, now: float) -> None:
         """Take a member's answer; one that is not waited for, such as a repeated one, is only acknowledged."""
         if not self.rounds.is_now(done.tick, done.phase) or seat not in self.rounds.waiting:
             self._out.counts["repeated"] += 1
@@ -136,7 +136,7 @@ class Leader:
         """Say whether one of those that are waited for usually answers so soon."""
         return any(0 < seat.round_trips.mean < seconds for seat in self.rounds.waiting)
 
-    def stop_waiting_for(self, seat: Seat, now: float) -> None:
+    def stop_waiting_for(self, seat: Membership, now: float) -> None:
         """Go on if this member was the last that was waited for."""
         if seat in self.rounds.waiting:
             self.rounds.waiting.discard(seat)
@@ -157,7 +157,7 @@ class Leader:
             if self.rounds.waiting or not self._close_phase(now):
                 return
 
-    def _take_hashes(self, seat: Seat, done: Done) -> None:
+    def _take_hashes(self, seat: Membership, done: Done) -> None:
         seat.subjects = len(done.hashes)
         self._hashes.update(done.hashes)
         if not seat.is_comparable:

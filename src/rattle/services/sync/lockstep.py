@@ -20,15 +20,15 @@ from prometheus_client import Metric
 from rattle.clients.datagram_faults import DatagramFaults
 from rattle.events import WARNING
 from rattle.services.sync.coordinator import Coordinator
-from rattle.services.sync.history import History
+from rattle.services.sync.history import LockstepHistory
 from rattle.services.sync.metrics import families
 from rattle.services.sync.participants import check_once
 from rattle.services.sync.rate import Rate
 from rattle.services.sync.round_trip_times import RoundTripTimes
 from rattle.services.sync.seats import Address
 from rattle.services.utils.sockets import ServiceError
+from rattle.settings.services import SyncSection
 from rattle.text import one_line
-from rattle.trainer.settings import SyncSection
 from rattle.wire.lockstep import MAX_BYTES, Codec, Name
 from rattle.wire.problems import RequestError
 
@@ -50,7 +50,7 @@ class Lockstep:
     """
 
     def __init__(
-        self, settings: SyncSection, key: bytes | None, members: socket.socket, history: History | None
+        self, settings: SyncSection, key: bytes | None, members: socket.socket, history: LockstepHistory | None
     ) -> None:
         _check_names(settings.participants)
         self.failure: ServiceError | None = None

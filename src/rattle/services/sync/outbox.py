@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any, Literal, NamedTuple
 
-from rattle.services.sync.seats import Address, Seat
+from rattle.services.sync.seats import Address, Membership
 from rattle.wire.lockstep import Datagram
 
 Level = Literal["INFO", "WARNING", "ERROR"]
 
 
-class Event(NamedTuple):
+class SyncEvent(NamedTuple):
     """Something that people should know of."""
 
     level: Level
@@ -29,12 +29,12 @@ class Outbox:
 
     def __init__(self, encode: Callable[[Datagram], bytes]) -> None:
         self.counts: Counter[str] = Counter(received=0, sent=0, repeated=0, late=0, unknown=0)
-        self.events: list[Event] = []
+        self.events: list[SyncEvent] = []
         self.wake_at = inf
         self._encode = encode
         self._datagrams: list[tuple[Address, bytes]] = []
 
-    def send(self, seat: Seat, datagram: Datagram) -> None:
+    def send(self, seat: Membership, datagram: Datagram) -> None:
         """Have a datagram sent to a member."""
         self.send_to(seat.address, datagram)
 
@@ -45,7 +45,7 @@ class Outbox:
 
     def say(self, level: Level, text: str, **fields: Any) -> None:
         """Have people told."""
-        self.events.append(Event(level, text, fields))
+        self.events.append(SyncEvent(level, text, fields))
 
     def wake_by(self, at: float) -> None:
         """Have the coordinator woken at some time, or before."""

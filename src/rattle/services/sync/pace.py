@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from rattle.services.sync.participants import Participant, participants
 from rattle.services.utils.schedule import Schedule
 from rattle.services.utils.sockets import ServiceError
-from rattle.trainer.settings import SyncSection
+from rattle.settings.services import SyncSection
 
 #: Ticks a second where the settings leave it open.
 DEFAULT_FREQUENCY = 10.0

@@ -15,7 +15,7 @@ State = Literal["invited", "present", "suspected", "absent"]
 
 
 @dataclass(eq=False, slots=True)
-class Seat:
+class Membership:
     """One life of a member in an epoch."""
 
     number: int
@@ -51,6 +51,6 @@ class Seat:
         return "invited" if self.invited else "present"
 
     @classmethod
-    def of(cls, join: Join, number: int, address: Address, now: float) -> Seat:
+    def of(cls, join: Join, number: int, address: Address, now: float) -> Membership:
         """Return a seat for who has come."""
         return cls(number, join.name, join.role, join.life, address, now)

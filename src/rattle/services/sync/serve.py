@@ -7,12 +7,13 @@ from pathlib import Path
 
 from rattle.clients.keys import read_key
 from rattle.services.sync.app import Leading, SyncService
-from rattle.services.sync.history import History
+from rattle.services.sync.history import LockstepHistory
 from rattle.services.sync.lockstep import Lockstep
 from rattle.services.sync.pace import Pace
 from rattle.services.utils.serving import serve
 from rattle.services.utils.sockets import ServiceError, address_of, listen
-from rattle.trainer.settings import ExperimentSettings, SyncSection
+from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.services import SyncSection
 
 SERVICE = "sync"
 #: Operators' connections at a time.
@@ -38,4 +39,4 @@ def _leading(own: SyncSection, members: socket.socket, history: Path | None) -> 
         if history is not None:
             raise ServiceError("--history is of the mode lockstep: in mode pace nobody answers what has happened")
         return Pace(own)  # the port is held all the same: two services at one address would be one too many
-    return Lockstep(own, read_key(own.key_file), members, None if history is None else History(history))
+    return Lockstep(own, read_key(own.key_file), members, None if history is None else LockstepHistory(history))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rattle.services.sync.gathering import Arrivals
+from rattle.services.sync.gathering import PendingMembers
 from rattle.services.sync.leader import Leader
-from rattle.services.sync.seats import Seat
+from rattle.services.sync.seats import Membership
 
 
-def describe(leader: Leader, arrivals: Arrivals, datagrams: Mapping[str, int], now: float) -> dict[str, Any]:
+def describe(leader: Leader, arrivals: PendingMembers, datagrams: Mapping[str, int], now: float) -> dict[str, Any]:
     """Return what GET /v1/status answers for lockstep."""
     rounds = leader.rounds
     return {
@@ -30,7 +30,7 @@ def describe(leader: Leader, arrivals: Arrivals, datagrams: Mapping[str, int], n
     }
 
 
-def _waited_for(leader: Leader, arrivals: Arrivals) -> list[str]:
+def _waited_for(leader: Leader, arrivals: PendingMembers) -> list[str]:
     if leader.has_begun or leader.finished:
         return sorted(seat.name for seat in leader.rounds.waiting)
     return [arrivals.missing()]
@@ -44,7 +44,7 @@ def _state(leader: Leader) -> str:
     return "standing still" if leader.rounds.stands_still else "ticking"
 
 
-def _member(seat: Seat, now: float) -> dict[str, Any]:
+def _member(seat: Membership, now: float) -> dict[str, Any]:
     return {
         "name": seat.name,
         "role": seat.role.name.lower(),

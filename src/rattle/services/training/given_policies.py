@@ -7,13 +7,13 @@ import numpy as np
 from rattle.learning.errors import LearningError
 from rattle.learning.learner import Learner, UpdateMetrics
 from rattle.policies.errors import PolicyError
-from rattle.policies.file import Policy, dump_policy, load_policy
+from rattle.policies.file import StoredPolicy, dump_policy, load_policy
 from rattle.policies.spec import PolicySpec
-from rattle.services.training.rollouts import Form, part_of, read_learnable
+from rattle.rollouts.collector import RolloutBuffer
+from rattle.services.training.rollout_messages import RolloutSpec, part_of, read_learnable
 from rattle.services.utils.protos import training_pb2
+from rattle.settings.experiment import ExperimentSettings
 from rattle.trainer.build import build_learner
-from rattle.trainer.collector import RolloutBuffer
-from rattle.trainer.settings import ExperimentSettings
 from rattle.wire.problems import RequestError
 
 
@@ -32,7 +32,7 @@ class GivenPolicies:
         policy = self._read(file)
         spec = policy.spec
         with part_of("rollout"):
-            arrays = read_learnable(message, Form.of(self._settings, spec.observation, spec.num_actions))
+            arrays = read_learnable(message, RolloutSpec.of(self._settings, spec.observation, spec.num_actions))
         own = {name: array.copy() for name, array in arrays.items()}  # the learner takes what can be written to
         rollout = RolloutBuffer.over(own, {}, []).rollout(len(own["action"]), policy.version)
         learner = self._learner_of(spec)
@@ -42,7 +42,9 @@ class GivenPolicies:
             metrics = learner.update(rollout)
         except LearningError as error:
             raise RequestError("bad_value", f"rollout: {error}", "rollout") from None
-        improved = Policy(spec, learner.parameters(), learner.version, policy.environment, policy.environment_settings)
+        improved = StoredPolicy(
+            spec, learner.parameters(), learner.version, policy.environment, policy.environment_settings
+        )
         return dump_policy(improved), metrics
 
     def close(self) -> None:
@@ -50,7 +52,7 @@ class GivenPolicies:
         if self._learner is not None:
             self._learner.close()
 
-    def _read(self, file: bytes) -> Policy:
+    def _read(self, file: bytes) -> StoredPolicy:
         try:
             policy = load_policy(file)
         except PolicyError as error:

@@ -12,10 +12,10 @@ from typing import TypeVar
 
 from rattle.errors import RattleError
 from rattle.learning.errors import LearningError
-from rattle.services.training.intake import Intake, Part, Verdict
-from rattle.services.training.policy_run import Made, PolicyRun, Update
-from rattle.services.training.rollouts import Contribution
-from rattle.trainer.progress import Status
+from rattle.runs.progress import Status
+from rattle.services.training.policy_run import PolicyRun, PublishedPolicy, Update
+from rattle.services.training.rollout_batcher import Part, RolloutBatcher, Verdict
+from rattle.services.training.rollout_messages import Contribution
 from rattle.wire.problems import RequestError
 
 Result = TypeVar("Result")
@@ -61,7 +61,7 @@ class News:
 class LearningLoop:
     """Learns one policy from what actors contribute, in a thread of its own, until a limit, an error or `stop`."""
 
-    def __init__(self, policy_id: str, run: PolicyRun, intake: Intake[Contribution]) -> None:
+    def __init__(self, policy_id: str, run: PolicyRun, intake: RolloutBatcher[Contribution]) -> None:
         self.policy_id = policy_id
         self.run = run
         self.intake = intake
@@ -78,7 +78,7 @@ class LearningLoop:
     async def learn(self) -> None:
         """Make updates until the run ends; an error fails this run and no other."""
         loop = asyncio.get_running_loop()
-        self.run.ledger.on_idle(lambda: loop.call_soon_threadsafe(self._arrived.tell))
+        self.run.recorder.on_idle(lambda: loop.call_soon_threadsafe(self._arrived.tell))
         try:
             while not self.newest.finished and not self._stopping:
                 await self._next_step()
@@ -95,7 +95,7 @@ class LearningLoop:
             await self._fail(error, f"internal error: {error!r}")
         finally:
             while self._requests:
-                _answer(self._requests.popleft()[1], self.over())
+                _answer(self._requests.popleft()[1], self.ended_error())
             self._changed.tell()
 
     def stop(self) -> None:
@@ -125,7 +125,7 @@ class LearningLoop:
         """Make an update out of turn from a rollout of all worlds by the newest version."""
         self._check_alive()
         if self.newest.finished:
-            raise self.over()
+            raise self.ended_error()
         if len(self._requests) >= MOST_REQUESTS:
             raise RequestError("full", f"{MOST_REQUESTS} updates wait to be made already: try again")
         self.run.begin()
@@ -134,7 +134,7 @@ class LearningLoop:
         self._arrived.tell()
         return await done
 
-    async def watch(self, known: tuple[str, int] | None) -> AsyncIterator[Made]:
+    async def watch(self, known: tuple[str, int] | None) -> AsyncIterator[PublishedPolicy]:
         """Yield the newest policy, unless its lineage and version are `known`, and then every new one."""
         self._check_alive()
         self.run.begin()
@@ -149,7 +149,7 @@ class LearningLoop:
                 seen = lineage, newest.version, newest.finished
                 yield newest
 
-    def over(self) -> RequestError:
+    def ended_error(self) -> RequestError:
         """Return what is said to those who want to contribute to a run that has ended."""
         if self.status == "failed":
             return RequestError("run_over", f"the run of policy '{self.policy_id}' has failed: {self.error}")
@@ -163,12 +163,12 @@ class LearningLoop:
 
     def _check_alive(self) -> None:
         if self.status == "failed" or self._stopping:
-            raise self.over()
+            raise self.ended_error()
 
     async def _next_step(self) -> None:
         """Make the update that is due, or wait for something to arrive; raises what stopped the last checkpoint."""
-        self.run.ledger.check_stored()
-        if self.run.ledger.is_good_enough:  # before anything else is learnt: the same update ends every run of a seed
+        self.run.recorder.check_stored()
+        if self.run.recorder.is_good_enough:  # before anything else is learnt: the same update ends every run of a seed
             self._publish(self.run.policy())
         elif self._requests:
             await self._improve(*self._requests.popleft())
@@ -227,7 +227,7 @@ class LearningLoop:
         stored = self.intake.state() if self.run.checkpoint_due() and not update.policy.finished else None
         await self._in_thread(lambda: self.run.write_down(update, stored))
 
-    def _publish(self, policy: Made) -> None:
+    def _publish(self, policy: PublishedPolicy) -> None:
         self.newest = policy
         self._changed.tell()
 

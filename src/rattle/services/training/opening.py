@@ -10,16 +10,16 @@ from typing import Any
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.envs.vector import EnvironmentSpec
-from rattle.services.training.intake import Intake
+from rattle.rollouts.remote_env import with_served_environment
+from rattle.rollouts.worlds import build_worlds, settings_of_policy
+from rattle.runs.errors import RunError
+from rattle.runs.new_runs import make_folder, name_run, policy_run_directory, store_beginning
+from rattle.runs.stored_run import read_or_mend_row, read_settings, read_stored_run
 from rattle.services.training.learning_loop import LearningLoop
 from rattle.services.training.policy_run import PolicyRun
-from rattle.services.training.rollouts import Contribution
-from rattle.trainer.errors import TrainerError
-from rattle.trainer.new_runs import beside, make_folder, name_run, store_beginning
-from rattle.trainer.served import with_served_environment
-from rattle.trainer.settings import ExperimentSettings
-from rattle.trainer.stored_run import read_or_mend_row, read_settings, read_stored_run
-from rattle.trainer.worlds import build_worlds, settings_of_policy
+from rattle.services.training.rollout_batcher import RolloutBatcher
+from rattle.services.training.rollout_messages import Contribution
+from rattle.settings.experiment import ExperimentSettings
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _places(settings: ExperimentSettings, run_dir: Path | None) -> Iterator[Plac
         if policy_id == first:
             yield Place(policy_id, directory, run_id, is_first=True)
         else:
-            yield Place(policy_id, beside(directory, policy_id), f"{run_id}-{policy_id}")
+            yield Place(policy_id, policy_run_directory(directory, policy_id), f"{run_id}-{policy_id}")
 
 
 def _open(experiment: ExperimentSettings, place: Place, environment: EnvironmentSpec, lineage: str) -> LearningLoop:
@@ -79,7 +79,7 @@ def _open(experiment: ExperimentSettings, place: Place, environment: Environment
         store_beginning(directory, place.run_id, kept)
     run = PolicyRun(settings, directory, place.run_id, environment)
     own = settings.training
-    intake: Intake[Contribution] = Intake(
+    intake: RolloutBatcher[Contribution] = RolloutBatcher(
         run.form.worlds,
         lineage,
         in_order=own.mode == "sync",
@@ -94,11 +94,11 @@ def _open(experiment: ExperimentSettings, place: Place, environment: Environment
 
 
 def _check_same(stored: ExperimentSettings, given: ExperimentSettings, directory: RunDirectory) -> None:
-    """Raise TrainerError when a run would go on as another experiment than it has begun as."""
+    """Raise RunError when a run would go on as another experiment than it has begun as."""
     before, now = _what_decides(stored), _what_decides(given)
     different = [name for name, value in before.items() if now[name] != value]
     if different:
-        raise TrainerError(
+        raise RunError(
             f"{directory.path} holds a run with another {', '.join(different)}: choose another --run-dir, or go on "
             f"with the settings in {directory.config}"
         )

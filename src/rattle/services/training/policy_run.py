@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,17 +11,19 @@ from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory
 from rattle.envs.vector import EnvironmentSpec
 from rattle.learning.learner import UpdateMetrics
-from rattle.services.training.intake import Intake, Origin, Part
-from rattle.services.training.rollouts import Contribution, RunForm, side_by_side
-from rattle.trainer.checkpoint import Checkpoint
-from rattle.trainer.clock import Clock, Limits
-from rattle.trainer.ledger import Gap, Played, RunLedger, unfit
-from rattle.trainer.progress import Status
-from rattle.trainer.settings import ExperimentSettings
+from rattle.rollouts.worlds import policy_spec
+from rattle.runs.checkpoint import Checkpoint
+from rattle.runs.progress import Status
+from rattle.runs.run_clock import RunClock, RunLimits
+from rattle.runs.run_recorder import MissingTicks, RecordedRollout, RunRecorder, checkpoint_mismatch
+from rattle.services.training.rollout_batcher import Origin, Part, RolloutBatcher
+from rattle.services.training.rollout_messages import Contribution, RunRolloutSpec, side_by_side
+from rattle.settings.experiment import ExperimentSettings
+from rattle.trainer.build import build_learner
 
 
 @dataclass(frozen=True)
-class Made:
+class PublishedPolicy:
     """A policy as it goes out."""
 
     version: int
@@ -31,7 +33,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Standing:
+class RunProgress:
     """Where a run stands after an update."""
 
     env_steps: int
@@ -49,9 +51,9 @@ class Update:
     """One step of learning: what was learnt from, and the policy that it made."""
 
     parts: Sequence[Part[Contribution]]
-    played: Sequence[Played]
+    played: Sequence[RecordedRollout]
     metrics: UpdateMetrics
-    policy: Made
+    policy: PublishedPolicy
 
     @property
     def env_steps(self) -> int:
@@ -71,46 +73,48 @@ class PolicyRun:
         self, settings: ExperimentSettings, directory: RunDirectory, run_id: str, environment: EnvironmentSpec
     ) -> None:
         self.settings = settings
-        self.form = RunForm.of(settings, environment)
+        self.form = RunRolloutSpec.of(settings, environment)
         alike = replace(environment, agents_per_world=self.form.agents)
-        self.ledger = RunLedger(settings, directory, run_id, alike, self.form.worlds * self.form.agents)
+        slots = self.form.worlds * self.form.agents
+        self.learner = build_learner(settings, policy_spec(settings, alike))
+        self.recorder = RunRecorder(settings, directory, run_id, alike, slots, self.learner)
         self.first_tick = 0
-        self._limits = Limits(settings.train.steps, settings.train.seconds)
-        self._clock: Clock | None = None
+        self._limits = RunLimits(settings.train.steps, settings.train.seconds)
+        self._clock: RunClock | None = None
         self._timed = 0.0  # seconds of this command when the last update was written down
         self.standing = self._stand()
 
     def start(self, intake: Mapping[str, Any]) -> None:
         """Begin from nothing, with the state of an intake that knows nothing."""
-        self.ledger.start()
+        self.recorder.start()
         self._checkpoint("running", intake)
-        self.ledger.stored()
+        self.recorder.stored()
 
-    def restore(self, checkpoint: Checkpoint, intake: Intake[Contribution]) -> None:
+    def restore(self, checkpoint: Checkpoint, intake: RolloutBatcher[Contribution]) -> None:
         """Go on, with an intake that knows nothing yet, where a checkpoint was taken.
 
         Raises a RattleError, before any file is touched, when the checkpoint does not fit the settings.
         """
         try:
-            self.ledger.restore(checkpoint)
+            self.recorder.restore(checkpoint)
             self.first_tick = int(checkpoint.numbers["first_tick"])
-            intake.restore(checkpoint.numbers["intake"], self.ledger.learner.version)
+            intake.restore(checkpoint.numbers["intake"], self.learner.version)
         except (KeyError, ValueError, TypeError) as error:
-            raise unfit(error) from None
-        self.ledger.cut_back(checkpoint)
+            raise checkpoint_mismatch(error) from None
+        self.recorder.cut_back(checkpoint)
         self.standing = self._stand()
 
-    def begin(self) -> Clock:
+    def begin(self) -> RunClock:
         """Have the clock run from now on, if it does not yet: somebody plays."""
         if self._clock is None:
             every = self.settings.train.checkpoint_seconds
-            self._clock = Clock(self.ledger.counters.seconds, self._limits, every)
+            self._clock = RunClock(self.recorder.counters.seconds, self._limits, every)
         return self._clock
 
     @property
     def seconds(self) -> float:
         """Return the seconds that the run has trained, over all restarts."""
-        return self._clock.total() if self._clock is not None else self.ledger.counters.seconds
+        return self._clock.total() if self._clock is not None else self.recorder.counters.seconds
 
     @property
     def seconds_left(self) -> float | None:
@@ -121,36 +125,38 @@ class PolicyRun:
 
     def is_over(self, more_steps: int = 0) -> bool:
         """Whether a limit is reached, after `more_steps` that are not counted yet, or the policy is good enough."""
-        if self.ledger.is_good_enough:
+        if self.recorder.is_good_enough:
             return True
-        steps = self.ledger.counters.env_steps + more_steps
+        steps = self.recorder.counters.env_steps + more_steps
         if self._clock is not None:
             return self._clock.is_over(steps)
         return self._limits.steps is not None and steps >= self._limits.steps
 
     def checkpoint_due(self) -> bool:
         """Whether it is time for a checkpoint; raises AnalyticsError when the last one could not be stored."""
-        return self._clock is not None and self.ledger.checkpoint_due(self._clock)
+        return self._clock is not None and self.recorder.checkpoint_due(self._clock)
 
-    def policy(self) -> Made:
+    def policy(self) -> PublishedPolicy:
         """Return the policy as it is."""
-        return Made(self.ledger.learner.version, self.ledger.policy_file(), self.first_tick, self.is_over())
+        return PublishedPolicy(self.learner.version, self.recorder.policy_file(), self.first_tick, self.is_over())
 
     def learn(self, parts: Sequence[Part[Contribution]]) -> Update:
         """Improve the policy by one step on some parts; `write_down` must follow.
 
         Raises LearningError, with everything as it was, when they cannot be learnt from.
         """
-        version = self.ledger.learner.version
+        version = self.learner.version
         buffer, ticks = side_by_side([part.content for part in parts])
-        metrics = self.ledger.learner.update(buffer.rollout(ticks, version))
+        metrics = self.learner.update(buffer.rollout(ticks, version))
         if self.settings.training.mode == "sync" and not self.form.one_world:
-            played = [Played(buffer, ticks, version, gaps=tuple(gap for part in parts for gap in self._gaps(part)))]
+            played = [
+                RecordedRollout(buffer, ticks, version, gaps=tuple(gap for part in parts for gap in self._gaps(part)))
+            ]
         else:
             played = [self._played(part) for part in parts]
         self.first_tick += ticks
         over = self.is_over(sum(one.env_steps for one in played))
-        made = Made(metrics.policy_version, self.ledger.policy_file(), self.first_tick, over)
+        made = PublishedPolicy(metrics.policy_version, self.recorder.policy_file(), self.first_tick, over)
         return Update(parts, played, metrics, made)
 
     def write_down(self, update: Update, intake: Mapping[str, Any] | None) -> None:
@@ -158,55 +164,57 @@ class PolicyRun:
         clock = self.begin()
         took = clock.here() - self._timed
         self._timed = clock.here()
-        self.ledger.counters.seconds = clock.total()
-        self.ledger.write_down(update.metrics, update.played, update.env_steps / took)
+        self.recorder.counters.seconds = clock.total()
+        self.recorder.write_down(update.metrics, update.played, update.env_steps / took)
         self.standing = self._stand(update, clock.speed(update.env_steps, took))
         if intake is not None:
             self._checkpoint("running", intake)
         elif clock.second_passed():
-            self.ledger.tables.show()
+            self.recorder.tables.show()
 
     def end(self, status: Status, intake: Mapping[str, Any]) -> None:
         """Store the last checkpoint, and wait for it."""
-        self.ledger.counters.seconds = self.seconds
-        self.ledger.tables.log(f"run_{status}", update=self.ledger.learner.version)
+        self.recorder.counters.seconds = self.seconds
+        self.recorder.tables.log(f"run_{status}", update=self.learner.version)
         self._checkpoint(status, intake)
-        self.ledger.stored()
+        self.recorder.stored()
 
     def fail(self, error: Exception) -> None:
         """Write down that the run has ended in an error, as far as the disk takes it."""
         with suppress(AnalyticsError):
-            self.ledger.fail(error)
+            self.recorder.fail(error)
 
     def _checkpoint(self, status: Status, intake: Mapping[str, Any]) -> None:
         """Begin to store everything that decides how the run goes on."""
-        self.ledger.checkpoint(status, lambda: ({}, {"first_tick": self.first_tick, "intake": dict(intake)}))
+        self.recorder.checkpoint(status, lambda: ({}, {"first_tick": self.first_tick, "intake": dict(intake)}))
 
     def close(self) -> None:
         """Stop the learner's threads and close the files, as far as the disk takes what is left to write."""
-        with suppress(AnalyticsError):
-            self.ledger.close()
+        with suppress(AnalyticsError), closing(self.learner):
+            self.recorder.close()
 
-    def _played(self, part: Part[Contribution]) -> Played:
+    def _played(self, part: Part[Contribution]) -> RecordedRollout:
         content = part.content
         first_slot = self._slots(part.origin).start
-        return Played(content.buffer, content.ticks, part.origin.policy_version, first_slot, tuple(self._gaps(part)))
+        return RecordedRollout(
+            content.buffer, content.ticks, part.origin.policy_version, first_slot, tuple(self._gaps(part))
+        )
 
-    def _gaps(self, part: Part[Contribution]) -> list[Gap]:
+    def _gaps(self, part: Part[Contribution]) -> list[MissingTicks]:
         """Return what is missing before a part."""
         if part.follows:
             return []
         goes_on = part.origin.continues and not self.settings.algorithm.complete_episodes
-        return [Gap(self._slots(part.origin), goes_on)]
+        return [MissingTicks(self._slots(part.origin), goes_on)]
 
     def _slots(self, origin: Origin) -> slice:
         agents = self.form.agents
         return slice(origin.first_world * agents, (origin.first_world + origin.worlds) * agents)
 
-    def _stand(self, update: Update | None = None, speed: float = 0.0) -> Standing:
-        tracker = self.ledger.tracker
-        standing = Standing(
-            env_steps=self.ledger.counters.env_steps,
+    def _stand(self, update: Update | None = None, speed: float = 0.0) -> RunProgress:
+        tracker = self.recorder.tracker
+        standing = RunProgress(
+            env_steps=self.recorder.counters.env_steps,
             episodes=tracker.ended,
             env_steps_per_second=speed,
             mean_return=tracker.mean_return,

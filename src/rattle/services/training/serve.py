@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rattle.services.training.face import TrainingFace
 from rattle.services.training.service import TrainingService
+from rattle.services.training.servicer import TrainingServicer
 from rattle.services.utils.grpc_serving import serve
 from rattle.services.utils.memory import keep_memory
-from rattle.trainer.settings import ExperimentSettings
+from rattle.settings.experiment import ExperimentSettings
 
 #: Calls at a time, streams included: each actor has two.
 MAX_CALLS = 4096
@@ -18,6 +18,6 @@ def run(settings: ExperimentSettings, run_dir: Path | None) -> None:
     """Train an experiment's policies until SIGINT or SIGTERM; raises RattleError when it cannot."""
     keep_memory()
     own = settings.training
-    face = TrainingFace(TrainingService(settings, run_dir))
+    face = TrainingServicer(TrainingService(settings, run_dir))
     more = {"mode": own.mode, "policies": list(own.policies)}
     serve(face, "training", own.host, own.port, more, max_message_bytes=own.max_message_bytes, max_calls=MAX_CALLS)

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from rattle.learning.learner import UpdateMetrics
 from rattle.services.training.given_policies import GivenPolicies
-from rattle.services.training.intake import Verdict
 from rattle.services.training.learning_loop import MOST_REQUESTS, LearningLoop
 from rattle.services.training.opening import open_loops
 from rattle.services.training.policy_run import Update
-from rattle.services.training.rollouts import Contribution, part_of, read_contribution
+from rattle.services.training.rollout_batcher import Verdict
+from rattle.services.training.rollout_messages import Contribution, part_of, read_contribution
 from rattle.services.utils.protos import training_pb2
-from rattle.trainer.settings import ExperimentSettings
+from rattle.settings.experiment import ExperimentSettings
 from rattle.wire.problems import RequestError
 
 #: Rollouts that are decoded at a time; more wait.
@@ -146,7 +146,7 @@ class TrainingService:
     async def _learn(self, loop: LearningLoop) -> None:
         await loop.learn()
         if loop.status == "failed":
-            self._end_streams(loop.over(), loop.policy_id)
+            self._end_streams(loop.ended_error(), loop.policy_id)
 
     async def _read(self, loop: LearningLoop, message: training_pb2.Rollout) -> Contribution:
         """Decode in a thread: large rollouts take milliseconds."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from rattle.services.training.intake import Verdict
 from rattle.services.training.learning_loop import LearningLoop
+from rattle.services.training.rollout_batcher import Verdict
 from rattle.services.utils.protos import training_pb2
 
 
 def policy_status(loop: LearningLoop) -> training_pb2.PolicyStatus:
     """Return everything that is known of a policy's run."""
-    run, standing, intake, stored = loop.run, loop.run.standing, loop.intake, loop.run.ledger.newest
+    run, standing, intake, stored = loop.run, loop.run.standing, loop.intake, loop.run.recorder.newest
     actors = {
         actor: training_pb2.ActorStatus(
             life=life,
@@ -22,8 +22,8 @@ def policy_status(loop: LearningLoop) -> training_pb2.PolicyStatus:
     }
     return training_pb2.PolicyStatus(
         policy_id=loop.policy_id,
-        run_id=run.ledger.run_id,
-        run_dir=str(run.ledger.directory.path),
+        run_id=run.recorder.run_id,
+        run_dir=str(run.recorder.directory.path),
         status=loop.status,
         error=loop.error,
         policy_version=loop.newest.version,

@@ -108,7 +108,7 @@ class _Exchange:
             self.cycle.expected_content_length = len(message.get("body", b""))
 
 
-class HttpConnection(_UnreadAnswers, HttpToolsProtocol):
+class BoundedHttpConnection(_UnreadAnswers, HttpToolsProtocol):
     """An HTTP connection with bounds; what it cannot read it answers with a problem.
 
     Requests that are sent before the last one is answered wait in line. The server's own protocol knows only the

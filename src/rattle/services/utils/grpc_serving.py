@@ -100,7 +100,7 @@ def bind(server: grpc.aio.Server, host: str, port: int) -> str:
     return address_of(host, got)
 
 
-class Health:
+class HealthServices:
     """The standard health and reflection services of a server: each of its services by name, and all of them as ""."""
 
     def __init__(self, server: grpc.aio.Server, names: Sequence[str]) -> None:
@@ -156,7 +156,7 @@ def serve(
         server = make_server(max_message_bytes, max_calls)
         address = bind(server, host, port)
         service.attach(server)
-        checks = Health(server, service.names)
+        checks = HealthServices(server, service.names)
         try:
             await service.start()
         except BaseException:

@@ -18,7 +18,7 @@ import uvicorn
 
 from rattle.output import write_line
 from rattle.services.utils.asgi import Receive, Scope, Send, answer_problem, decline
-from rattle.services.utils.connections import IDLE_SECONDS, HttpConnection, SocketConnection
+from rattle.services.utils.connections import IDLE_SECONDS, BoundedHttpConnection, SocketConnection
 from rattle.services.utils.sockets import BACKLOG, ServiceError, url_of
 from rattle.stop_signals import stop_signals
 from rattle.wire.problems import RequestError
@@ -29,7 +29,7 @@ _GARBAGE_OBJECTS = 50_000
 GRACE_SECONDS = 5
 
 
-class Service(Protocol):
+class HttpService(Protocol):
     """What is served."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,8 +59,8 @@ def end_service(problem: str) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, service: Service, welcome: Callable[[], None]) -> None:
+class _UvicornServer(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, service: HttpService, welcome: Callable[[], None]) -> None:
         super().__init__(config)
         self._service = service
         self._welcome = welcome
@@ -81,14 +81,14 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for connection in list(self.server_state.connections):
-            if isinstance(connection, HttpConnection):
+            if isinstance(connection, BoundedHttpConnection):
                 connection.refuse_bodies()
         await self._service.stop()
         await super().shutdown(sockets)
 
 
 def serve(
-    service: Service,
+    service: HttpService,
     name: str,
     listener: socket.socket,
     max_connections: int,
@@ -114,7 +114,7 @@ def serve(
         await server.serve(sockets=[listener])
 
     config = server_config(guarded, max_message_bytes)
-    server = _Server(config, service, welcome)
+    server = _UvicornServer(config, service, welcome)
     # What still runs in a thread after all patience would keep the process for ever.
     last_resort = threading.Timer(GRACE_SECONDS, lambda: os._exit(0 if _Process.problem is None else 1))
     last_resort.daemon = True
@@ -131,7 +131,7 @@ def server_config(app: Callable[[Scope, Receive, Send], Any], max_message_bytes:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=HttpConnection,
+        http=BoundedHttpConnection,
         ws=SocketConnection,
         ws_per_message_deflate=False,
         ws_max_size=max_message_bytes,
@@ -145,7 +145,7 @@ def server_config(app: Callable[[Scope, Receive, Send], Any], max_message_bytes:
     )
 
 
-def look_for_garbage_seldom() -> None:
+def freeze_gc() -> None:
     """Look through what is loaded for garbage now, and never again.
 
     To do it again and again would hold up everything for 60 to 170 ms at a time.

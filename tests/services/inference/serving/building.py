@@ -11,9 +11,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from rattle.policies.acting import ActingPolicy
-from rattle.policies.file import Policy
+from rattle.policies.file import StoredPolicy
 from rattle.policies.spec import Codes, Floats, PolicySpec
-from rattle.services.inference.metrics import Metrics
+from rattle.services.inference.metrics import InferenceMetrics
 from rattle.services.inference.serving.dataplane import DataPlane
 from rattle.services.inference.serving.messages import InferRequest, Parameter
 from rattle.services.inference.serving.models import Models
@@ -29,7 +29,7 @@ DATATYPES = {"uint8": "UINT8", "float32": "FP32", "int64": "INT64"}
 PATIENCE = 60.0  # seconds that something may take on a busy machine
 
 
-def policy(spec: PolicySpec = CODES, version: int = 7, seed: int = 0) -> Policy:
+def policy(spec: PolicySpec = CODES, version: int = 7, seed: int = 0) -> StoredPolicy:
     return replace(random_policy(spec, seed), version=version)
 
 
@@ -57,19 +57,19 @@ def rows(count: int, seed: int = 0, spec: PolicySpec = CODES) -> NDArray[Any]:
 
 
 def chosen(
-    of: Policy, observation: NDArray[Any], seed: int = 0, *, greedy: bool = False
+    of: StoredPolicy, observation: NDArray[Any], seed: int = 0, *, greedy: bool = False
 ) -> tuple[list[int], list[float], list[float]]:
     """Return the actions, log-probabilities and values that acting gives."""
     played = play(ActingPolicy(of.spec, of.parameters, seed), observation, greedy=greedy)
     return played.action.tolist(), played.log_prob.tolist(), played.value.tolist()
 
 
-def data_plane(*policies: tuple[str, Policy], max_rows: int = MAX_ROWS) -> tuple[DataPlane, Models]:
+def data_plane(*policies: tuple[str, StoredPolicy], max_rows: int = MAX_ROWS) -> tuple[DataPlane, Models]:
     """Return a data plane of some policies; needs a running event loop."""
     models = Models()
     for name, content in policies or (("main", policy()),):
         models.publish(name, content)
-    return DataPlane(models, Metrics(), max_rows), models
+    return DataPlane(models, InferenceMetrics(), max_rows), models
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from rattle.policies.file import Policy, dump_policy
+from rattle.policies.file import StoredPolicy, dump_policy
 from tests.processes import ServiceProcess
 from tests.services.inference.serving.building import DATATYPES, PATIENCE
 
@@ -69,7 +69,7 @@ class InferenceProcess(ServiceProcess):
         return 0.0
 
 
-def write(path: Path, policy: Policy) -> None:
+def write(path: Path, policy: StoredPolicy) -> None:
     """Replace a policy file at once, as training does."""
     beside = path.with_suffix(".new")
     beside.write_bytes(dump_policy(policy))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rattle.services.inference.serving.checking import Drawing, check, describe_inputs, describe_outputs
+from rattle.services.inference.serving.checking import Sampling, check, describe_inputs, describe_outputs
 from rattle.services.inference.serving.messages import InferRequest
 from rattle.services.inference.serving.tensors import InputTensor, TensorDescription
 from rattle.wire.problems import RequestError
@@ -94,16 +94,16 @@ def test_numbers_are_read_only_when_all_else_is_right() -> None:
 @pytest.mark.parametrize(
     ("asked", "drawing"),
     [
-        (request(rows(2), seed=3), Drawing((3,), greedy=False)),
-        (request(rows(2), seed=2**63 - 1), Drawing((2**63 - 1,), greedy=False)),
-        (request(rows(2), seeds=SEEDS), Drawing([5, 6], greedy=False)),
-        (request(rows(2), greedy=True), Drawing((0,), greedy=True)),
-        (request(rows(2), greedy=True, seed=3), Drawing((0,), greedy=True)),
-        (request(rows(2), outputs=["log_prob"], seed=3), Drawing((3,), greedy=False)),
+        (request(rows(2), seed=3), Sampling((3,), greedy=False)),
+        (request(rows(2), seed=2**63 - 1), Sampling((2**63 - 1,), greedy=False)),
+        (request(rows(2), seeds=SEEDS), Sampling([5, 6], greedy=False)),
+        (request(rows(2), greedy=True), Sampling((0,), greedy=True)),
+        (request(rows(2), greedy=True, seed=3), Sampling((0,), greedy=True)),
+        (request(rows(2), outputs=["log_prob"], seed=3), Sampling((3,), greedy=False)),
         (request(rows(2), outputs=["logits", "value"]), None),
     ],
 )
-def test_draws_are_made_as_asked(asked: InferRequest, drawing: Drawing | None) -> None:
+def test_draws_are_made_as_asked(asked: InferRequest, drawing: Sampling | None) -> None:
     found = check(asked, CODES, MAX_ROWS)
     assert (found.drawing, found.fresh_seed) == (drawing, None)
 
@@ -114,7 +114,7 @@ def test_without_a_seed_there_is_another_one_each_time() -> None:
     for asked in found:
         assert asked.fresh_seed is not None
         assert 0 <= asked.fresh_seed < 2**53
-        assert asked.drawing == Drawing((asked.fresh_seed,), greedy=False)
+        assert asked.drawing == Sampling((asked.fresh_seed,), greedy=False)
 
 
 @pytest.mark.parametrize(("timeout", "seconds"), [(0, None), (1, 1e-6), (2_000_000, 2.0)])

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rattle.policies.spec import PolicySpec
-from rattle.services.inference.serving import passes
+from rattle.services.inference.serving import model_runner
 from rattle.services.inference.serving.dataplane import DataPlane
 from rattle.services.inference.serving.messages import InferRequest, InferResponse
+from rattle.services.inference.serving.model_runner import Computed, PendingRequest
 from rattle.services.inference.serving.models import Served
-from rattle.services.inference.serving.passes import Computed, Question
 from rattle.wire.problems import RequestError
 from tests.services.inference.serving.building import (
     CODES,
@@ -46,9 +46,9 @@ class HeldPasses:
         self.began = threading.Semaphore(0)
         self.goes_on = threading.Semaphore(0)
         self.batches: list[list[int]] = []  # rows of every request, of every pass
-        self._compute = passes.compute
+        self._compute = model_runner.compute
 
-    def compute(self, served: Served, questions: Sequence[Question]) -> Computed:
+    def compute(self, served: Served, questions: Sequence[PendingRequest]) -> Computed:
         self.batches.append([question.rows for question in questions])
         self.began.release()
         assert self.goes_on.acquire(timeout=60)
@@ -62,8 +62,8 @@ class HeldPasses:
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[HeldPasses]:
     holding = HeldPasses()
-    monkeypatch.setattr(passes, "compute", holding.compute)
-    monkeypatch.setattr(passes, "_QUICK", 0)
+    monkeypatch.setattr(model_runner, "compute", holding.compute)
+    monkeypatch.setattr(model_runner, "_QUICK", 0)
     yield holding
     holding.goes_on.release(100)
 
@@ -379,14 +379,14 @@ def test_requests_to_a_policy_of_another_form_are_refused_when_it_has_changed(he
 def test_a_pass_that_fails_ends_its_requests_only(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    compute = passes.compute
+    compute = model_runner.compute
 
-    def fails(served: Served, questions: Sequence[Question]) -> Computed:
+    def fails(served: Served, questions: Sequence[PendingRequest]) -> Computed:
         if any(question.rows == 13 for question in questions):
             raise MemoryError
         return compute(served, questions)
 
-    monkeypatch.setattr(passes, "compute", fails)
+    monkeypatch.setattr(model_runner, "compute", fails)
 
     async def test() -> None:
         plane, _ = data_plane()
@@ -403,18 +403,18 @@ def test_a_pass_that_fails_ends_its_requests_only(
 def test_large_passes_leave_the_event_loop_free(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pass that takes long is in a thread, a quick one in the loop itself."""
     threads: list[str] = []
-    compute = passes.compute
+    compute = model_runner.compute
 
-    def noticing(served: Served, questions: Sequence[Question]) -> Computed:
+    def noticing(served: Served, questions: Sequence[PendingRequest]) -> Computed:
         threads.append(threading.current_thread().name)
         return compute(served, questions)
 
-    monkeypatch.setattr(passes, "compute", noticing)
+    monkeypatch.setattr(model_runner, "compute", noticing)
 
     async def test() -> None:
         plane, _ = data_plane()
         await plane.infer(request(rows(MAX_ROWS)), None)
-        monkeypatch.setattr(passes, "_QUICK", MAX_ROWS * (9 * 5 + 5 * 4) - 1)
+        monkeypatch.setattr(model_runner, "_QUICK", MAX_ROWS * (9 * 5 + 5 * 4) - 1)
         await plane.infer(request(rows(MAX_ROWS)), None)
         await plane.infer(request(rows(MAX_ROWS - 1)), None)
 

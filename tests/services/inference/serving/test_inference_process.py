@@ -21,7 +21,7 @@ import pytest
 from rattle.policies.spec import Floats, PolicySpec
 from rattle.services.utils.protos import open_inference_pb2 as pb
 from rattle.services.utils.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from rattle.trainer.runs import train
+from rattle.trainer.train import train
 from tests.services.inference.serving.building import FLOATS, PATIENCE, chosen, policy, rows
 from tests.services.inference.serving.inference_process import InferenceProcess, serving, write
 from tests.trainer.conftest import RATTLE, Silence, small_settings

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from rattle.services.inference.serving.joining import Joiner
+from rattle.services.inference.serving.batching import DynamicBatcher
 from rattle.wire.problems import RequestError
 
 MAX_ROWS = 10
@@ -26,8 +26,8 @@ class Waiting:
         return self.has_left
 
 
-def joiner_of(*requests: Waiting) -> Joiner[Waiting]:
-    joiner: Joiner[Waiting] = Joiner(MAX_ROWS)
+def joiner_of(*requests: Waiting) -> DynamicBatcher[Waiting]:
+    joiner: DynamicBatcher[Waiting] = DynamicBatcher(MAX_ROWS)
     for request in requests:
         joiner.add(request)
     return joiner
@@ -88,7 +88,7 @@ class Any(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.joiner: Joiner[Waiting] = Joiner(MAX_ROWS)
+        self.joiner: DynamicBatcher[Waiting] = DynamicBatcher(MAX_ROWS)
         self.now = 0.0
         self.waiting: list[Waiting] = []
         self.running: list[Waiting] = []

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from rattle.policies.errors import PolicyError
-from rattle.policies.file import Policy
-from rattle.services.inference.metrics import Metrics
+from rattle.policies.file import StoredPolicy
+from rattle.services.inference.metrics import InferenceMetrics
 from rattle.services.inference.serving.dataplane import DataPlane
 from rattle.services.inference.serving.models import Models
 from rattle.wire.problems import RequestError
@@ -46,7 +46,7 @@ def test_what_is_not_served_is_said(name: str, version: str, message: str, field
 def test_parameters_that_do_not_fit_are_not_served() -> None:
     models, good = Models(), policy()
     models.publish("main", good)
-    broken = Policy(CODES, policy(FLOATS).parameters, 8, "snake", {})
+    broken = StoredPolicy(CODES, policy(FLOATS).parameters, 8, "snake", {})
     with pytest.raises(PolicyError, match="expected the parameters"):
         models.publish("main", broken)
     assert models.get("main").policy is good
@@ -66,7 +66,7 @@ def test_nothing_is_ready_before_the_first_policy_has_come() -> None:
         plane.check_model_ready("main", "7")
         with pytest.raises(RequestError, match="there is no 'rival'"):
             plane.check_model_ready("rival", "")
-        empty = DataPlane(Models(), Metrics(), 1)
+        empty = DataPlane(Models(), InferenceMetrics(), 1)
         with pytest.raises(RequestError, match="no policy has come yet"):
             empty.check_ready()
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rattle.services.inference.serving.checking import check
 from rattle.services.inference.serving.messages import InferResponse
-from rattle.services.inference.serving.rest_bodies import Form, read_request, write_response
+from rattle.services.inference.serving.rest_bodies import AnswerFormat, read_request, write_response
 from rattle.services.inference.serving.tensors import OutputTensor
 from rattle.wire.problems import RequestError
 from tests.services.inference.serving.building import CODES, FLOATS, MAX_ROWS, rows
@@ -44,7 +44,7 @@ def read(body: bytes, json_length: str | None = None) -> Any:
 def test_numbers_may_be_nested_in_json_or_not(data: list[Any]) -> None:
     asked, form = read(as_json(described(data=data), id="7", parameters={"greedy": True}))
     np.testing.assert_array_equal(asked.observation, rows(2))
-    assert form == Form("7", {}, False)
+    assert form == AnswerFormat("7", {}, False)
     assert asked.drawing.greedy
 
 
@@ -192,7 +192,7 @@ ANSWER = InferResponse(
 
 
 def test_answers_are_json_where_nothing_else_is_asked() -> None:
-    body, length = write_response(ANSWER, Form("x", {}, False))
+    body, length = write_response(ANSWER, AnswerFormat("x", {}, False))
     assert length is None
     assert json.loads(body) == {
         "model_name": "main",
@@ -208,7 +208,7 @@ def test_answers_are_json_where_nothing_else_is_asked() -> None:
 
 @pytest.mark.parametrize(("is_binary", "otherwise"), [({"action": True}, False), ({"logits": False}, True)])
 def test_each_tensor_travels_as_it_was_asked_to(is_binary: dict[str, bool], otherwise: bool) -> None:
-    body, length = write_response(ANSWER, Form("", is_binary, otherwise))
+    body, length = write_response(ANSWER, AnswerFormat("", is_binary, otherwise))
     assert length is not None
     head = json.loads(body[:length])
     assert "id" not in head
@@ -220,4 +220,4 @@ def test_each_tensor_travels_as_it_was_asked_to(is_binary: dict[str, bool], othe
 def test_forms_are_read_from_the_request() -> None:
     outputs = [{"name": "action", "parameters": {"binary_data": False}}, {"name": "logits"}]
     _, form = read(as_json(described(data=FLAT), outputs=outputs, parameters={"binary_data_output": True}))
-    assert form == Form("", {"action": False, "logits": True}, True)
+    assert form == AnswerFormat("", {"action": False, "logits": True}, True)

@@ -27,19 +27,19 @@ _ALIKE = 0.75  # from here on a name is a misspelt one
 _SEED_BITS = 53
 
 
-class Drawing(NamedTuple):
+class Sampling(NamedTuple):
     """How the rows of a request get their actions: all from one seed, or each from its own."""
 
     seeds: Sequence[int]
     greedy: bool
 
 
-class Asked(NamedTuple):
+class ParsedRequest(NamedTuple):
     """What a valid request comes to."""
 
     observation: NDArray[Any]
     outputs: Sequence[str]
-    drawing: Drawing | None  # None: nothing is drawn
+    drawing: Sampling | None  # None: nothing is drawn
     fresh_seed: int | None  # where the request brought none, and needs one
     seconds: float | None  # that the caller will wait
 
@@ -60,7 +60,7 @@ def describe_outputs(spec: PolicySpec) -> list[TensorDescription]:
     return [*outputs, TensorDescription("value", "FP32", (-1,))] if spec.value_head else outputs
 
 
-def check(request: InferRequest, spec: PolicySpec, max_rows: int) -> Asked:
+def check(request: InferRequest, spec: PolicySpec, max_rows: int) -> ParsedRequest:
     """Return what a request asks of a policy; raises RequestError that names the field which is wrong."""
     tensors = _by_name(request.inputs)
     observation = _observation(tensors, spec, max_rows)
@@ -68,13 +68,13 @@ def check(request: InferRequest, spec: PolicySpec, max_rows: int) -> Asked:
     greedy, seed, seconds = _parameters(request.parameters)
     seeds = _seeds(tensors.get("seed"), seed, len(observation))
     if _DRAWN_OUTPUTS.isdisjoint(outputs):
-        return Asked(observation, outputs, None, None, seconds)
+        return ParsedRequest(observation, outputs, None, None, seconds)
     if greedy:
-        return Asked(observation, outputs, Drawing((0,), greedy=True), None, seconds)
+        return ParsedRequest(observation, outputs, Sampling((0,), greedy=True), None, seconds)
     if seeds is not None:
-        return Asked(observation, outputs, Drawing(seeds, greedy=False), None, seconds)
+        return ParsedRequest(observation, outputs, Sampling(seeds, greedy=False), None, seconds)
     fresh = random.getrandbits(_SEED_BITS)
-    return Asked(observation, outputs, Drawing((fresh,), greedy=False), fresh, seconds)
+    return ParsedRequest(observation, outputs, Sampling((fresh,), greedy=False), fresh, seconds)
 
 
 def _by_name(inputs: Sequence[InputTensor]) -> dict[str, InputTensor]:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from rattle import __version__
-from rattle.services.inference.metrics import Metrics
+from rattle.services.inference.metrics import InferenceMetrics
 from rattle.services.inference.serving.checking import check, describe_inputs, describe_outputs
 from rattle.services.inference.serving.messages import InferRequest, InferResponse, ModelMetadata, ServerMetadata
+from rattle.services.inference.serving.model_runner import ModelRunner, PendingRequest
 from rattle.services.inference.serving.models import Models, Served
-from rattle.services.inference.serving.passes import Passes, Question
 from rattle.services.inference.serving.tensors import OutputTensor
 from rattle.wire.problems import RequestError
 
@@ -27,11 +27,11 @@ def never() -> bool:
 class DataPlane:
     """Answers requests with the forward passes of what is served."""
 
-    def __init__(self, models: Models, metrics: Metrics, max_rows: int) -> None:
+    def __init__(self, models: Models, metrics: InferenceMetrics, max_rows: int) -> None:
         self._models = models
         self._metrics = metrics
         self._max_rows = max_rows
-        self._passes: dict[str, Passes] = {}
+        self._passes: dict[str, ModelRunner] = {}
         self._threads = ThreadPoolExecutor(thread_name_prefix="forward-pass")
         self._is_open = True
 
@@ -71,7 +71,7 @@ class DataPlane:
         served = self._models.get(request.model, request.version)
         asked = check(request, served.spec, self._max_rows)
         limits = [limit for limit in (seconds, asked.seconds) if limit is not None]
-        question = Question(
+        question = PendingRequest(
             served,
             bool(request.version),
             asked.observation,
@@ -96,10 +96,10 @@ class DataPlane:
         """Return how many rows the forward pass that runs has, of every model; 0 where none runs."""
         return {name: passes.joiner.running_rows for name, passes in self._passes.items()}
 
-    def _passes_of(self, name: str) -> Passes:
+    def _passes_of(self, name: str) -> ModelRunner:
         passes = self._passes.get(name)
         if passes is None:
-            passes = self._passes[name] = Passes(self._models, name, self._max_rows, self._threads, self._metrics)
+            passes = self._passes[name] = ModelRunner(self._models, name, self._max_rows, self._threads, self._metrics)
         return passes
 
 

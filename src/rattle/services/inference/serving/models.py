@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from rattle.policies.acting import ActingPolicy, Groups, draw
-from rattle.policies.file import Policy
+from rattle.policies.file import StoredPolicy
 from rattle.policies.spec import Codes, PolicySpec
 from rattle.services.inference.serving.tensors import shown
 from rattle.wire.problems import RequestError
@@ -19,7 +19,7 @@ class Served:
     """One version of a policy, ready to compute; it never changes."""
 
     name: str
-    policy: Policy
+    policy: StoredPolicy
     acting: ActingPolicy
     row_work: int  # multiplications that a row takes at most
 
@@ -40,7 +40,7 @@ class Models:
     def __init__(self) -> None:
         self._served: dict[str, Served] = {}
 
-    def publish(self, name: str, policy: Policy) -> None:
+    def publish(self, name: str, policy: StoredPolicy) -> None:
         """Serve a policy under a name from the next forward pass on; those that have begun end with the old one.
 
         Raises PolicyError when the parameters do not fit the spec.

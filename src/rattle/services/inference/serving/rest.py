@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from rattle.services.inference.metrics import Metrics
+from rattle.services.inference.metrics import InferenceMetrics
 from rattle.services.inference.serving.dataplane import DataPlane
 from rattle.services.inference.serving.messages import ModelMetadata
 from rattle.services.inference.serving.rest_bodies import JSON_LENGTH, read_request, write_response
@@ -38,7 +38,7 @@ _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 class RestFace:
     """The protocol's routes, and GET /v1/models."""
 
-    def __init__(self, plane: DataPlane, metrics: Metrics, max_body_bytes: int) -> None:
+    def __init__(self, plane: DataPlane, metrics: InferenceMetrics, max_body_bytes: int) -> None:
         self._plane = plane
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes

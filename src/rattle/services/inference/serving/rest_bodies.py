@@ -49,7 +49,7 @@ class _Request(msgspec.Struct):
     outputs: list[_Output] = []
 
 
-class Form(NamedTuple):
+class AnswerFormat(NamedTuple):
     """What an answer should look like: its id, and which of its tensors travel as bytes."""
 
     id: str
@@ -57,13 +57,15 @@ class Form(NamedTuple):
     is_binary_else: bool
 
 
-def read_request(body: bytes, json_length: str | None, model: str, version: str) -> tuple[InferRequest, Form]:
+def read_request(body: bytes, json_length: str | None, model: str, version: str) -> tuple[InferRequest, AnswerFormat]:
     """Return what a body asks, and how; raises RequestError where it is none."""
     length = _length(json_length, len(body))
     message = encoding.json.decode(body if length == len(body) else body[:length], _Request)
     is_binary = _flag("binary_data_output", message.parameters.get("binary_data_output", False))
     parameters: dict[str, Parameter] = message.parameters
-    form = Form(message.id, {output.name: _is_binary(output, is_binary) for output in message.outputs}, is_binary)
+    form = AnswerFormat(
+        message.id, {output.name: _is_binary(output, is_binary) for output in message.outputs}, is_binary
+    )
     inputs = _inputs(message.inputs, memoryview(body)[length:])
     return InferRequest(model, version, inputs, [output.name for output in message.outputs], parameters), form
 
@@ -135,7 +137,7 @@ def _read_lists(tensor: _Input, dtype: np.dtype[Any]) -> NDArray[Any]:
         raise wrong(tensor.name, "data: rows must be equally long") from None
 
 
-def write_response(answer: InferResponse, form: Form) -> tuple[bytes, int | None]:
+def write_response(answer: InferResponse, form: AnswerFormat) -> tuple[bytes, int | None]:
     """Return the body of an answer, and how long its JSON is where tensors follow it."""
     outputs: list[dict[str, Any]] = []
     tail: list[bytes] = []

@@ -1,0 +1,1 @@
+"""Rollouts: an experiment's worlds, and a policy that plays them."""

@@ -1,0 +1,275 @@
+"""Collecting rollouts: a policy plays all worlds, in parts that run side by side in threads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.envs.errors import EnvError
+from rattle.envs.vector import AsyncVectorWorlds, VectorWorlds
+from rattle.learning.rollout import Rollout
+from rattle.policies.acting import ActingPolicy
+
+if TYPE_CHECKING:  # who only plays needs no PyTorch
+    import torch
+
+#: Ticks between two looks at whether all first episodes have ended.
+BLOCK = 32
+
+
+class RolloutBuffer:
+    """Preallocated room for `ticks` ticks of all slots; overwritten by every rollout."""
+
+    def __init__(self, ticks: int, worlds: VectorWorlds, num_worlds: int) -> None:
+        slots = num_worlds * worlds.spec.agents_per_world
+        shape = (ticks, slots)
+        self.observation = np.zeros((*shape, *worlds.observation.shape[1:]), worlds.observation.dtype)
+        self.action = np.zeros(shape, np.int64)
+        self.log_prob = np.zeros(shape, np.float32)
+        self.value = np.zeros(shape, np.float32)
+        self.reward = np.zeros(shape, np.float32)
+        self.terminated = np.zeros(shape, np.bool_)
+        self.truncated = np.zeros(shape, np.bool_)
+        self.active = np.zeros(shape, np.bool_)
+        self.final_value = np.zeros(shape, np.float32)
+        self.last_value = np.zeros(slots, np.float32)
+        self.metrics = {name: np.zeros(shape, np.int32) for name in worlds.spec.metrics}
+        self.world_episode = np.zeros((ticks, num_worlds), np.uint32)
+        #: The first world before each tick as JSON, "" where it is not recorded.
+        self.state = [""] * ticks
+
+    @classmethod
+    def over(
+        cls, arrays: Mapping[str, NDArray[Any]], metrics: Mapping[str, NDArray[np.int32]], state: Sequence[str]
+    ) -> Self:
+        """Return a buffer of arrays that are filled already, by the names of its attributes."""
+        buffer = cls.__new__(cls)
+        vars(buffer).update(arrays, metrics=dict(metrics), state=list(state))
+        return buffer
+
+    def rollout(self, ticks: int, policy_version: int) -> Rollout:
+        """Return the first `ticks` ticks as tensors that share this memory."""
+        import torch
+
+        def view(array: NDArray[Any]) -> torch.Tensor:
+            return torch.from_numpy(array[:ticks])
+
+        return Rollout(
+            policy_version=policy_version,
+            observation=view(self.observation),
+            action=view(self.action),
+            log_prob=view(self.log_prob),
+            value=view(self.value),
+            reward=view(self.reward),
+            terminated=view(self.terminated),
+            truncated=view(self.truncated),
+            active=view(self.active),
+            final_value=view(self.final_value),
+            last_value=torch.from_numpy(self.last_value),
+        )
+
+
+@dataclass
+class WorldBatch:
+    """Some of the worlds, stepped together, and their columns of the buffer, whose first world is `buffer_world`."""
+
+    worlds: VectorWorlds
+    first_world: int
+    buffer_world: int = 0
+    first_slot: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        agents, column = self.worlds.spec.agents_per_world, self.first_world - self.buffer_world
+        self.first_slot = self.first_world * agents
+        self._slots = slice(column * agents, column * agents + self.worlds.num_slots)
+        self._own_worlds = slice(column, column + self.worlds.num_worlds)
+
+    def begin(
+        self, policy: ActingPolicy, buffer: RolloutBuffer, row: int, tick: int, records: Callable[[int], bool]
+    ) -> None:
+        """Write down what the slots observe and do in a tick; worlds that are stepped elsewhere set out."""
+        worlds, slots = self.worlds, self._slots
+        buffer.observation[row, slots] = worlds.observation
+        buffer.active[row, slots] = worlds.active
+        buffer.world_episode[row, self._own_worlds] = worlds.episode
+        if self.first_world == 0:
+            wanted = records(int(worlds.episode[0]))
+            buffer.state[row] = json.dumps(worlds.snapshot(0), separators=(",", ":")) if wanted else ""
+        policy.act(
+            worlds.observation,
+            tick=tick,
+            first_slot=self.first_slot,
+            action=buffer.action[row, slots],
+            log_prob=buffer.log_prob[row, slots],
+            value=buffer.value[row, slots],
+        )
+        if isinstance(worlds, AsyncVectorWorlds):
+            worlds.step_async(buffer.action[row, slots])
+
+    def finish(self, policy: ActingPolicy, buffer: RolloutBuffer, row: int) -> None:
+        """Write down what came of it."""
+        worlds, slots = self.worlds, self._slots
+        if isinstance(worlds, AsyncVectorWorlds):
+            worlds.step_wait()
+        else:
+            worlds.step(buffer.action[row, slots])
+        buffer.reward[row, slots] = worlds.reward
+        buffer.terminated[row, slots] = worlds.terminated
+        buffer.truncated[row, slots] = worlds.truncated
+        buffer.final_value[row, slots] = 0.0
+        for name, values in worlds.final_metrics.items():
+            buffer.metrics[name][row, slots] = values
+        if worlds.truncated.any():
+            cut = np.flatnonzero(worlds.truncated)
+            buffer.final_value[row, self._slots.start + cut] = policy.values(worlds.final_observation[cut])
+
+    def write_metrics_so_far(self, buffer: RolloutBuffer, row: int, cut: NDArray[np.bool_]) -> None:
+        """Write what the episodes cut after a row, (B,) of all slots, have come to."""
+        for name, values in self.worlds.metrics.items():
+            own, here = buffer.metrics[name][row, self._slots], cut[self._slots]
+            own[here] = values[here]
+
+    def predict(self, policy: ActingPolicy, buffer: RolloutBuffer) -> None:
+        """Write the values of what the slots observe now: what comes after the rollout."""
+        buffer.last_value[self._slots] = policy.values(self.worlds.observation)
+
+
+@dataclass
+class WorldsActor:
+    """Plays groups of worlds in turn: while one is stepped elsewhere, the actor acts in another."""
+
+    groups: list[WorldBatch]
+
+    def play(
+        self,
+        policy: ActingPolicy,
+        buffer: RolloutBuffer,
+        rows: range,
+        first_tick: int,
+        records: Callable[[int], bool],
+    ) -> None:
+        """Play one tick for each row; `first_tick` is the number of the first row's tick since the run began."""
+        for row in rows:
+            for group in self.groups:
+                if row > rows.start:
+                    group.finish(policy, buffer, row - 1)
+                group.begin(policy, buffer, row, first_tick + row - rows.start, records)
+        for group in self.groups:
+            group.finish(policy, buffer, rows.stop - 1)
+
+    def predict(self, policy: ActingPolicy, buffer: RolloutBuffer) -> None:
+        """Write the values of what comes after the rollout."""
+        for group in self.groups:
+            group.predict(policy, buffer)
+
+
+class Collector:
+    """Plays all worlds and hands out rollouts; the same whatever the number of actors."""
+
+    def __init__(self, actors: list[WorldsActor], max_ticks: int, *, complete_episodes: bool) -> None:
+        self.actors = actors
+        self.batches = [group.worlds for actor in actors for group in actor.groups]
+        self.num_worlds = sum(worlds.num_worlds for worlds in self.batches)
+        self.ticks = 0  # since the run began
+        self._max_ticks = max_ticks
+        self._complete_episodes = complete_episodes
+        self.buffer = RolloutBuffer(max_ticks, self.batches[0], self.num_worlds)
+        self._pool = ThreadPoolExecutor(len(actors), "actor")
+
+    def collect(self, policy: ActingPolicy, records: Callable[[int], bool]) -> int:
+        """Play until `buffer` holds a complete rollout and return its ticks; the next call overwrites it.
+
+        `records` says of the first world's episode numbers whether that episode's states are wanted.
+
+        Raises WorldsLost when an actor's worlds began anew: what was played of the rollout is of no use then, for it
+        would join what came before with what came after. Go on with `restart`. Raises EnvError for rewards and
+        observations that are not finite.
+        """
+        if not self._complete_episodes:
+            self._play(policy, range(self._max_ticks), records)
+            ticks = self._max_ticks
+        else:
+            ticks = self._play_first_episodes(policy, records)
+        list(self._pool.map(lambda actor: actor.predict(policy, self.buffer), self.actors))
+        self._check_finite(ticks)
+        return ticks
+
+    def play_on(self, policy: ActingPolicy, ticks: int) -> None:
+        """Play ticks that nothing is learnt from; raises WorldsLost as `collect` does."""
+        while ticks > 0:
+            block = range(min(ticks, BLOCK, self._max_ticks))
+            self._play(policy, block, lambda _episode: False)
+            ticks -= len(block)
+
+    def restart(self) -> None:
+        """Start every world's next episode."""
+        for worlds in self.batches:
+            worlds.reset()
+
+    def close(self) -> None:
+        """Close the worlds and stop the threads."""
+        self._pool.shutdown()
+        for worlds in self.batches:
+            worlds.close()
+
+    def _check_finite(self, ticks: int) -> None:
+        """Raise EnvError that names what was not finite first: nothing can be learnt from the rollout then."""
+        buffer = self.buffer
+        for what, array, first_row in (
+            ("reward", buffer.reward[:ticks], 0),
+            ("observation", buffer.observation[:ticks], 0),
+            ("last observation", buffer.final_value[:ticks], 0),
+            ("observation", buffer.last_value[np.newaxis], ticks),
+        ):
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                row, slot = (int(index) for index in np.argwhere(~np.isfinite(array))[0][:2])
+                raise EnvError(self._not_finite(what, slot, first_row + row, ticks))
+
+    def _not_finite(self, what: str, slot: int, row: int, ticks: int) -> str:
+        spec, first = self.batches[0].spec, self.actors[0].groups[0].buffer_world
+        world, agent = divmod(slot, spec.agents_per_world)
+        whose = f", agent {agent}" if spec.agents_per_world > 1 else ""
+        episode = self.buffer.world_episode[min(row, ticks - 1), world]
+        return (
+            f"'{spec.id}', world {first + world}{whose}: a {what} that is not finite, or too large for float32, in "
+            f"tick {self.ticks - ticks + row} of the run (episode {episode} of that world)"
+        )
+
+    def _play(self, policy: ActingPolicy, rows: range, records: Callable[[int], bool]) -> None:
+        first_tick = self.ticks
+
+        def play(actor: WorldsActor) -> None:
+            actor.play(policy, self.buffer, rows, first_tick, records)
+
+        played = [self._pool.submit(play, actor) for actor in self.actors]
+        self.ticks += len(rows)
+        wait(played)  # for all, also when one fails: the others still use the buffer
+        for part in played:
+            part.result()
+
+    def _play_first_episodes(self, policy: ActingPolicy, records: Callable[[int], bool]) -> int:
+        """Start every world's next episode and play until each slot's has ended or room is full; return the ticks."""
+        self.restart()
+        buffer, ticks = self.buffer, 0
+        ended = np.zeros(buffer.action.shape[1], np.bool_)
+        while ticks < self._max_ticks and not ended.all():
+            block = range(ticks, min(ticks + BLOCK, self._max_ticks))
+            self._play(policy, block, records)
+            for row in block:
+                buffer.active[row] &= ~ended
+                buffer.terminated[row] &= ~ended
+                buffer.truncated[row] &= ~ended
+                buffer.reward[row][ended] = buffer.final_value[row][ended] = 0.0
+                ended |= buffer.terminated[row] | buffer.truncated[row]
+            ticks = block.stop
+        cut = ~ended & buffer.active[ticks - 1]
+        buffer.truncated[ticks - 1] |= cut
+        for group in (group for actor in self.actors for group in actor.groups):
+            group.write_metrics_so_far(buffer, ticks - 1, cut)
+        return ticks

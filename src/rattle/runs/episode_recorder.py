@@ -1,0 +1,144 @@
+"""Recording some episodes of the first world in full, so that they can be replayed and studied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.analytics.steps import StepsWriter
+from rattle.rollouts.collector import RolloutBuffer
+from rattle.settings.experiment import ExperimentSettings
+
+#: Longer episodes are recorded so far: they would fill memory and every checkpoint.
+MOST_TICKS = 20_000
+
+_PER_AGENT = ("observation", "action", "log_prob", "value", "reward", "terminated", "truncated", "active")
+
+
+def recorded_episodes(settings: ExperimentSettings, policy_version: int) -> Callable[[int], bool]:
+    """Return what says of the first world's episode numbers whether they are recorded in a version's rollout.
+
+    Rollouts of complete episodes are counted themselves: the numbers of their first episodes have gaps.
+    """
+    every, counts_rollouts = settings.record.every_episodes, settings.algorithm.complete_episodes
+
+    def records(world_episode: int) -> bool:
+        return every > 0 and (policy_version if counts_rollouts else world_episode) % every == 0
+
+    return records
+
+
+class EpisodeRecorder:
+    """Follows recorded episodes of the first world and hands them to the steps table when they have ended."""
+
+    def __init__(
+        self,
+        writer: StepsWriter,
+        run_id: str,
+        agents: int,
+        *,
+        complete_episodes: bool,
+        on_cut: Callable[[int], None] = lambda _episode: None,
+    ) -> None:
+        """`on_cut` is told the number of an episode whose recording ends before it does."""
+        self._on_cut = on_cut
+        self._writer = writer
+        self._run_id = run_id
+        self._agents = agents
+        self._complete_episodes = complete_episodes
+        self._episode = 0
+        self._has_hole = False
+        self._parts: list[dict[str, NDArray[Any]]] = []
+
+    def follow(self, buffer: RolloutBuffer, ticks: int, policy_version: int) -> None:
+        """Take in the first `ticks` ticks of a buffer, played by one version of the policy.
+
+        What is recorded is what the buffer holds states of: `recorded_episodes` said so when it was played.
+        """
+        episodes = buffer.world_episode[:ticks, 0]
+        starts = [0, *(np.flatnonzero(np.diff(episodes)) + 1).tolist(), ticks]
+        for start, stop in pairwise(starts):
+            episode = int(episodes[start])
+            if episode != self._episode:
+                self._parts.clear()  # the earlier one was cut off by a reset
+                self._episode, self._has_hole = episode, False
+            if buffer.state[start] and not self._has_hole:
+                self._parts.append(self._cut_out(buffer, start, stop, policy_version))
+                self._store_if_ended()
+                self._cut_if_too_long()
+        if self._complete_episodes:
+            self._parts.clear()  # what was played after the first episode
+
+    def forget(self, *, go_on: bool = False) -> None:
+        """Drop the episode in progress: it will not end or, if it goes on, has a hole."""
+        self._parts.clear()
+        self._has_hole = go_on
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return the episode in progress as arrays."""
+        state: dict[str, NDArray[Any]] = {
+            "episode": np.array(self._episode, np.int64),
+            "has_hole": np.array(self._has_hole),
+        }
+        if self._parts:
+            joined = self._joined()
+            text = "\n".join(joined.pop("state")).encode()
+            state.update(joined, state=np.frombuffer(text, np.uint8))
+        return state
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Continue the episode that was in progress when `state` was taken."""
+        self._episode = int(state["episode"])
+        self._has_hole = bool(state["has_hole"])
+        self._parts.clear()
+        if "state" in state:
+            texts = np.array(state["state"].tobytes().decode().split("\n"), np.object_)
+            self._parts.append({**{name: state[name] for name in (*_PER_AGENT, "policy_version")}, "state": texts})
+
+    def _cut_out(self, buffer: RolloutBuffer, start: int, stop: int, policy_version: int) -> dict[str, NDArray[Any]]:
+        part = {name: getattr(buffer, name)[start:stop, : self._agents].copy() for name in _PER_AGENT}
+        part["policy_version"] = np.full(stop - start, policy_version, np.int64)
+        part["state"] = np.array(buffer.state[start:stop], np.object_)
+        return part
+
+    def _joined(self) -> dict[str, NDArray[Any]]:
+        return {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
+
+    def _store_if_ended(self) -> None:
+        last = self._parts[-1]
+        if not (last["terminated"] | last["truncated"]).any():
+            return
+        episode = self._joined()
+        if (episode["terminated"] | episode["truncated"]).any(axis=0).all():
+            self._store(episode)
+
+    def _store(self, episode: Mapping[str, NDArray[Any]]) -> None:
+        for agent in range(self._agents):
+            alive = np.flatnonzero(episode["active"][:, agent])
+            if len(alive):
+                self._writer.add(self._columns(episode, agent, alive))
+        self._parts.clear()
+
+    def _cut_if_too_long(self) -> None:
+        """Store what there is of an episode that goes on for very long, and record no more of it."""
+        if sum(len(part["active"]) for part in self._parts) >= MOST_TICKS:
+            self._store({name: values[:MOST_TICKS] for name, values in self._joined().items()})
+            self._has_hole = True
+            self._on_cut(self._episode)
+
+    def _columns(self, episode: Mapping[str, NDArray[Any]], agent: int, alive: NDArray[np.int64]) -> dict[str, Any]:
+        own = {name: episode[name][alive, agent] for name in _PER_AGENT if name != "active"}
+        return {
+            **own,
+            "run_id": self._run_id,
+            "world": 0,
+            "world_episode": self._episode,
+            "agent": agent,
+            "tick": alive,
+            "policy_version": episode["policy_version"][alive],
+            "state": episode["state"][alive],
+        }

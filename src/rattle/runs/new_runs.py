@@ -1,0 +1,130 @@
+"""The beginning of a run: its name, its directory and what is stored before anything is learnt."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from rattle.analytics.extras import require
+from rattle.analytics.run_directory import RUNS_ROOT, RunDirectory
+from rattle.analytics.writer import storing, write_together
+from rattle.envs.errors import EnvError
+from rattle.envs.philox import derive_seed
+from rattle.envs.vector import VectorWorlds
+from rattle.rollouts.worlds import build_worlds, policy_spec
+from rattle.runs.errors import RunError
+from rattle.runs.first_policy import first_policy_file, read_first_policy
+from rattle.runs.progress import Summary
+from rattle.runs.run_tables import dump_run_row, now, run_row
+from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.sources import to_yaml
+from rattle.text import one_line
+
+#: Ticks that an environment is played before its run begins, so that its mistakes leave no run behind.
+_TICKS_TRIED = 32
+_log = logging.getLogger(__name__)
+
+
+def name_run(settings: ExperimentSettings, run_dir: Path | None) -> tuple[RunDirectory, str]:
+    """Return the directory, `run_dir` or a new one below runs/, and the run_id of a run that nothing is stored of yet.
+
+    Raises RattleError where a run is there already, or for an experiment whose worlds cannot be made: what cannot be
+    had leaves no run behind.
+    """
+    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{settings.experiment}-s{settings.seed}-{secrets.token_hex(2)}"
+    directory = RunDirectory(run_dir or RUNS_ROOT / run_id)
+    check_unused(directory)
+    _try_out(settings)
+    if settings.log.tensorboard:
+        require("tensorboardX", "tensorboard", "log.tensorboard")
+    return directory, run_id
+
+
+def check_unused(directory: RunDirectory) -> None:
+    """Raise RunError where a run is, or what is left of one: a new run overwrites and continues nothing."""
+    if directory.is_run:
+        raise RunError(
+            f"{directory.path} holds a run already: resume it with --resume {directory.path}, or choose another"
+        )
+    remains = directory.remains()
+    if remains:
+        raise RunError(
+            f"{directory.path} holds {', '.join(remains)}, but no {directory.config.name}: restore that file to resume "
+            "the run that they belong to, move them away, or choose another directory"
+        )
+
+
+def _try_out(settings: ExperimentSettings) -> None:
+    """Play the first ticks of a world, twice, and once beside another; raises RattleError where it cannot be played.
+
+    Warns of one that does not repeat itself: a resume cannot play its episodes again to where they were.
+    """
+    with closing(build_worlds(settings, 1, 0)) as worlds:
+        if settings.policy.weights is not None:
+            read_first_policy(Path(settings.policy.weights), policy_spec(settings, worlds.spec))
+        if settings.env.url is not None:
+            return
+        first = _played(worlds, settings.seed)
+        worlds.reset(derive_seed(settings.seed, "worlds"))
+        repeated = first == _played(worlds, settings.seed)
+    with closing(build_worlds(settings, 2, 0)) as two:  # a generator that worlds share shows where they take turns
+        if not repeated or first != _played(two, settings.seed):
+            _log.warning(
+                "'%s' does not repeat itself when an episode is played again from its seed: two runs of one seed will "
+                "differ, and a resume begins new episodes. Draw from self.np_random only, and keep nothing over resets",
+                settings.env.id,
+            )
+
+
+def _played(worlds: VectorWorlds, seed: int) -> list[bytes]:
+    """Return what happens to the first world in the first ticks, with actions that depend on the seed alone."""
+    random, first = np.random.default_rng(seed), slice(worlds.spec.agents_per_world)
+    happened = [worlds.observation[first].tobytes()]
+    _check_finite(worlds, "at the start")
+    for tick in range(_TICKS_TRIED):
+        actions = random.integers(0, worlds.spec.num_actions, worlds.spec.agents_per_world)
+        worlds.step(np.tile(actions, worlds.num_worlds))
+        _check_finite(worlds, f"in tick {tick}")
+        happened += [array[first].tobytes() for array in (worlds.observation, worlds.reward, worlds.terminated)]
+    return happened
+
+
+def _check_finite(worlds: VectorWorlds, when: str) -> None:
+    """Raise EnvError for a reward or an observation that is not finite; they would end the run later."""
+    for what, array in (("reward", worlds.reward), ("observation", worlds.observation)):
+        for agent, row in enumerate(array):
+            if not np.isfinite(row).all():
+                whose = f" of agent {agent}" if worlds.spec.agents_per_world > 1 else ""
+                raise EnvError(
+                    f"'{worlds.spec.id}' hands out a {what}{whose} that is not finite, or too large for float32, "
+                    f"{when} of its first episodes: {one_line(row, 80)}"
+                )
+
+
+def policy_run_directory(directory: RunDirectory, policy_id: str) -> RunDirectory:
+    """Return where another policy's run is stored than the first, whose directory is the experiment's."""
+    return RunDirectory(directory.path.with_name(f"{directory.path.name}-{policy_id}"))
+
+
+def make_folder(directory: RunDirectory) -> None:
+    """Make the folder of a run, so that it can be locked."""
+    with storing(directory.path):
+        directory.path.mkdir(parents=True, exist_ok=True)
+
+
+def store_beginning(directory: RunDirectory, run_id: str, settings: ExperimentSettings) -> None:
+    """Store the settings of a run and its first row of `runs`; the caller holds the directory's lock.
+
+    Raises RunError where there is anything that the run would overwrite.
+    """
+    check_unused(directory)
+    nothing = Summary.of_nothing_yet(run_id, str(directory.path))
+    row = dump_run_row(run_row(settings, nothing, now()))
+    first = first_policy_file(settings)
+    policies = {} if first is None else {directory.first_policy: first}
+    write_together({**policies, directory.run: row, directory.config: to_yaml(settings).encode()})

@@ -1,0 +1,314 @@
+"""What is written down of a run: its counters, tables, policies and checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.schema import UPDATES
+from rattle.envs.vector import EnvironmentSpec
+from rattle.learning.learner import Learner, UpdateMetrics
+from rattle.policies.file import StoredPolicy, dump_policy
+from rattle.rollouts.collector import RolloutBuffer
+from rattle.runs.best_policy import BestPolicy
+from rattle.runs.checkpoint import Checkpoint, join_parts
+from rattle.runs.checkpoint_store import CheckpointStore, Snapshot
+from rattle.runs.episode_numbers import EpisodeNumbers
+from rattle.runs.episode_recorder import MOST_TICKS, EpisodeRecorder
+from rattle.runs.episodes import EpisodeTracker, FinishedEpisodes, episode_rows
+from rattle.runs.errors import RunError
+from rattle.runs.first_policy import read_first_policy
+from rattle.runs.progress import Status, Summary
+from rattle.runs.run_clock import RunClock
+from rattle.runs.run_tables import NOTHING, RunTables, now, run_row, write_run_row
+from rattle.settings.experiment import ExperimentSettings
+
+Arrays = Mapping[str, Mapping[str, NDArray[Any]]]  # of a checkpoint, by part and name
+CallersPart = tuple[Arrays, Mapping[str, Any]]  # of a checkpoint: arrays and plain numbers
+
+#: Training that a resume may drop from the tables without a copy, in seconds.
+MOST_SECONDS_CUT = 60.0
+
+
+def as_policy(
+    learner: Learner, environment: EnvironmentSpec, earlier: tuple[int, Mapping[str, NDArray[np.float32]]] | None = None
+) -> StoredPolicy:
+    """Return the learner's policy as it goes into a policy file, or an `earlier` version of it with its weights."""
+    version, weights = earlier or (learner.version, learner.parameters())
+    return StoredPolicy(learner.spec, weights, version, environment.id, environment.settings)
+
+
+@dataclass
+class Counters:
+    """What a run has done so far."""
+
+    env_steps: int = 0
+    seconds: float = 0.0  # of training, over all resumes
+    started: str = field(default_factory=now)
+
+
+@dataclass(frozen=True)
+class MissingTicks:
+    """Slots of which something is missing, or everything began anew, before the first tick that was played."""
+
+    slots: slice
+    goes_on: bool  # the episodes in progress go on after it
+
+
+@dataclass(frozen=True)
+class RecordedRollout:
+    """The first `ticks` ticks of a buffer that holds some of a run's worlds, played by one version of the policy."""
+
+    buffer: RolloutBuffer
+    ticks: int
+    policy_version: int
+    first_slot: int = 0  # the number, in the run, of the buffer's first slot
+    gaps: tuple[MissingTicks, ...] = ()
+
+    @property
+    def env_steps(self) -> int:
+        """Return the ticks of all its worlds."""
+        return self.ticks * self.buffer.world_episode.shape[1]
+
+
+class RunRecorder:
+    """Writes down what a learner learns; the same for a run in one process and in many.
+
+    `slots` counts those of the whole run. Tables and checkpoints go to `directory`, which must be this process's own.
+    """
+
+    def __init__(
+        self,
+        settings: ExperimentSettings,
+        directory: RunDirectory,
+        run_id: str,
+        environment: EnvironmentSpec,
+        slots: int,
+        learner: Learner,
+    ) -> None:
+        self.settings = settings
+        self.directory = directory
+        self.run_id = run_id
+        self.environment = environment
+        self.counters = Counters()
+        self._learner = learner
+        self.tables = RunTables(directory, run_id, settings.experiment, tensorboard=settings.log.tensorboard)
+        self._best = BestPolicy(self._learner.parameters())
+        self._store = CheckpointStore(directory, settings, run_id)
+        complete_episodes = settings.algorithm.complete_episodes
+        agents = environment.agents_per_world
+        self.tracker = EpisodeTracker(slots, complete_episodes=complete_episodes)
+        self._agents = agents
+        self._numbers = EpisodeNumbers(slots // agents)
+        self.episode_recorder = EpisodeRecorder(
+            self.tables.steps, run_id, agents, complete_episodes=complete_episodes, on_cut=self._say_recording_cut
+        )
+
+    def start(self) -> None:
+        """Begin from nothing: drop what an attempt that never reached its first checkpoint may have left.
+
+        Where the run has a first policy, the learner takes its weights; raises RunError when they do not fit.
+        """
+        if self.directory.first_policy.exists():
+            first = read_first_policy(self.directory.first_policy, self._learner.spec)
+            self._learner.begin_with(first.parameters)
+            self._best = BestPolicy(self._learner.parameters())
+        self.tables.cut_back(NOTHING)
+        self.tables.log("run_started", seed=self.settings.seed)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on where a checkpoint was taken; `cut_back` must follow when all else is restored too.
+
+        Raises a RattleError, KeyError, TypeError or ValueError when the checkpoint does not fit the settings.
+        """
+        self._learner.restore(checkpoint.part("learner"))
+        self.tracker.restore(checkpoint.part("tracker"))
+        self.episode_recorder.restore(checkpoint.part("recorder"))
+        self._numbers.restore(checkpoint.part("episode_numbers"))
+        numbers = checkpoint.numbers
+        self._best.restore(checkpoint, self._learner.parameters())
+        self.counters = Counters(numbers["env_steps"], numbers["seconds"], numbers["started"])
+        self._store.stored = self.summary("running", hashlib.sha256(self.policy_file()).hexdigest())
+
+    def cut_back(self, checkpoint: Checkpoint) -> None:
+        """Drop what the tables got after a checkpoint: the run plays it again.
+
+        More than `MOST_SECONDS_CUT` of training is kept beside the tables: a run loses so much only when somebody took
+        newer checkpoints away.
+        """
+        cut = self.tables.seconds_trained() - self.counters.seconds
+        kept = cut > MOST_SECONDS_CUT
+        self.tables.cut_back(checkpoint.numbers["tables"], keep=kept)
+        if kept:
+            self.tables.log("rows_put_aside", level="WARNING", seconds=round(cut, 3), update=self._learner.version)
+        self.tables.log("run_resumed", update=self._learner.version)
+
+    def write_down(self, metrics: UpdateMetrics, played: Sequence[RecordedRollout], speed: float) -> None:
+        """Put an update, and the episodes that ended in what was learnt from, into the tables.
+
+        `speed` is in environment steps a second. The counter of seconds must be up to date.
+        """
+        self.tracker.remember([self._write_episodes(part) for part in played])
+        self._best.remember(metrics.policy_version - 1, self.tracker, self._learner.parameters())
+        self.counters.env_steps += sum(part.env_steps for part in played)
+        ages = [metrics.policy_version - 1 - part.policy_version for part in played]
+        self.tables.update(
+            {
+                "policy_version": metrics.policy_version,
+                "env_steps": self.counters.env_steps,
+                "seconds": self.counters.seconds,
+                "env_steps_per_second": speed,
+                "episodes": self.tracker.ended,
+                "mean_return": self.tracker.mean_return,
+                "mean_episode_length": self.tracker.mean_length,
+                **{name: value for name, value in metrics.values.items() if name in UPDATES},
+                "policy_age": sum(ages) / len(ages),
+                "max_policy_age": max(ages),
+                "metrics": {name: value for name, value in metrics.values.items() if name not in UPDATES},
+            }
+        )
+
+    def _say_recording_cut(self, world_episode: int) -> None:
+        self.tables.log("recording_cut", level="WARNING", world_episode=world_episode, ticks=MOST_TICKS)
+
+    @property
+    def is_good_enough(self) -> bool:
+        """Whether the mean return has reached what the run is to stop at."""
+        wanted, reached = self.settings.train.stop_at_return, self.tracker.mean_return
+        return wanted is not None and reached is not None and self.tracker.is_representative and reached >= wanted
+
+    def _write_episodes(self, part: RecordedRollout) -> FinishedEpisodes:
+        for gap in part.gaps:
+            self.forget(gap.slots, go_on=gap.goes_on)
+        first_id = self.tracker.ended
+        buffer = copy(part.buffer)
+        episodes = buffer.world_episode[: part.ticks]
+        buffer.world_episode = self._numbers.number(episodes, part.first_slot // self._agents)
+        finished = self.tracker.follow(buffer, part.ticks, part.first_slot)
+        common = {
+            **self.tables.common(),
+            "env_steps": self.counters.env_steps,
+            "policy_version": part.policy_version,
+        }
+        self.tables.episodes(episode_rows(finished, self._agents, first_id, common))
+        if part.first_slot == 0:
+            self.episode_recorder.follow(buffer, part.ticks, part.policy_version)
+        return finished
+
+    def forget(self, slots: slice, *, go_on: bool = False) -> None:
+        """Drop the episodes in progress of some of the run's slots.
+
+        They will not end, because their worlds were lost, or they `go_on` with a hole that nobody has seen.
+        """
+        self.tracker.forget(slots, go_on=go_on)
+        if not go_on:
+            stop = None if slots.stop is None else slots.stop // self._agents
+            self._numbers.begin_anew(slice(slots.start // self._agents, stop))
+        if slots.start == 0:
+            self.episode_recorder.forget(go_on=go_on)
+
+    def on_idle(self, tell: Callable[[], object]) -> None:
+        """Have `tell` called, in a thread of its own, whenever a checkpoint is stored or could not be."""
+        self._store.on_idle = tell
+
+    def check_stored(self) -> None:
+        """Raise AnalyticsError when the last checkpoint could not be stored; does not wait for one in progress."""
+        _ = self._store.is_idle
+
+    def checkpoint_due(self, clock: RunClock) -> bool:
+        """Whether it is time for a checkpoint, and the last one is stored; raises AnalyticsError when that failed."""
+        return self._store.is_idle and clock.checkpoint_due(self._store.seconds, self._store.cost)
+
+    def checkpoint(self, status: Status, copy_rest: Callable[[], CallersPart]) -> None:
+        """Begin to store everything that decides how the run goes on: the recorder's own, and the caller's part.
+
+        Waits for the checkpoint before, and raises AnalyticsError when that one failed; then only until all is copied.
+        """
+        self._store.begin(lambda: self._snapshot(status, *copy_rest()))
+
+    def stored(self) -> Summary:
+        """Wait until the last checkpoint is stored, and return what it holds; raises AnalyticsError."""
+        self._store.wait()
+        return self.newest
+
+    @property
+    def newest(self) -> Summary:
+        """Return what the newest stored checkpoint holds; any thread may ask."""
+        return self._store.stored
+
+    def _snapshot(self, status: Status, parts: Arrays, numbers: Mapping[str, Any]) -> Snapshot:
+        reach, sync_tables = self.tables.flush()
+        own: Arrays = {
+            "learner": self._learner.state(),
+            "tracker": self.tracker.state(),
+            "recorder": self.episode_recorder.state(),
+            "episode_numbers": self._numbers.state(),
+            "best": self._best.state(),
+        }
+        own_numbers = {
+            "env_steps": self.counters.env_steps,
+            "seconds": self.counters.seconds,
+            "started": self.counters.started,
+            "tables": reach,
+            **self._best.numbers(),
+        }
+        best = self._best.new()
+        return Snapshot(
+            checkpoint=Checkpoint(join_parts({**own, **parts}), {**numbers, **own_numbers}),
+            policy=as_policy(self._learner, self.environment),
+            best=None if best is None else as_policy(self._learner, self.environment, best),
+            summary=self.summary(status, ""),
+            sync_tables=sync_tables,
+        )
+
+    def policy_file(self) -> bytes:
+        """Return the learner's policy as a policy file."""
+        return dump_policy(as_policy(self._learner, self.environment))
+
+    def fail(self, error: Exception) -> None:
+        """Write down that the run has ended in an error, keeping the last checkpoint and policy as they are."""
+        with suppress(Exception):  # whatever became of the last checkpoint must not hide the error
+            self._store.wait()
+        cause = "".join(traceback.format_exception(error))
+        self.tables.log("run_failed", level="ERROR", error=str(error), traceback=cause)
+        policy = self.directory.policy
+        digest = hashlib.sha256(policy.read_bytes()).hexdigest() if policy.exists() else ""
+        write_run_row(self.directory, run_row(self.settings, self.summary("failed", digest), self.counters.started))
+
+    def summary(self, status: Status, policy_sha256: str) -> Summary:
+        """Return what has come of the run so far."""
+        seconds = self.counters.seconds
+        return Summary(
+            run_id=self.run_id,
+            run_dir=str(self.directory.path),
+            status=status,
+            env_steps=self.counters.env_steps,
+            seconds=seconds,
+            env_steps_per_second=self.counters.env_steps / seconds if seconds else 0.0,
+            updates=self._learner.version,
+            episodes=self.tracker.ended,
+            mean_return=self.tracker.mean_return,
+            mean_episode_length=self.tracker.mean_length,
+            policy_version=self._learner.version,
+            policy_sha256=policy_sha256,
+            **self._best.numbers(),
+        )
+
+    def close(self) -> None:
+        """Wait for the last checkpoint and close the files; raises AnalyticsError."""
+        with closing(self.tables):
+            self._store.close()
+
+
+def checkpoint_mismatch(error: Exception) -> RunError:
+    """Return what to say of a checkpoint that `restore` failed on with something other than a RattleError."""
+    return RunError(f"the checkpoint lacks what this version needs ({error}): it cannot be resumed")

@@ -1,0 +1,151 @@
+"""A run as it is found in its directory: what it was started with, and the checkpoint that it can go on from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.run_directory import TABLES, RunDirectory
+from rattle.analytics.writer import last_line, table_file
+from rattle.rollouts.worlds import settings_of_policy
+from rattle.runs.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
+from rattle.runs.errors import RunError
+from rattle.runs.progress import Summary
+from rattle.runs.run_tables import WRITER, check_reach, read_run_row, run_row, write_run_row
+from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.sources import check_settings, read_yaml
+
+_log = logging.getLogger(__name__)
+
+#: Settings that make another run, by the beginnings of their keys; a server may have moved.
+_DECISIVE = ("seed", "env.", "policy.", "algorithm.", "inference.api", "inference.snakes")
+_FREE = ("env.url", "env.wait_seconds")
+#: Of these, those that a run can go on with all the same.
+_TUNING = "algorithm."
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What a run goes on with."""
+
+    run_id: str
+    settings: ExperimentSettings
+    checkpoint: Checkpoint | None  # None: the run was stopped before its first
+
+    @property
+    def updates(self) -> int:
+        """Return the updates that it has made."""
+        return 0 if self.checkpoint is None else self.checkpoint.update
+
+
+def read_stored_run(directory: RunDirectory) -> StoredRun:
+    """Read what a run goes on with, and write its row of `runs` anew where that was lost.
+
+    Says in warnings what is not as it was. Raises a RattleError with what to do when the run cannot go on.
+    """
+    settings = read_settings(directory)
+    row = read_or_mend_row(directory)
+    _check_settings(directory, settings, row.get("config") or {})
+    checkpoint = _newest_that_fits(directory, row["run_id"])
+    if row["updates"] and checkpoint is None:
+        raise RunError(f"{directory.checkpoints} is empty, so the run cannot be resumed; its tables are intact")
+    return StoredRun(row["run_id"], settings, checkpoint)
+
+
+def read_settings(directory: RunDirectory) -> ExperimentSettings:
+    """Return the settings in a run's config.yaml; raises SettingsError."""
+    return check_settings(read_yaml(directory.config), str(directory.config))
+
+
+def read_or_mend_row(directory: RunDirectory) -> dict[str, Any]:
+    """Return the run's row of `runs`, made anew from its checkpoint where it is missing or damaged."""
+    try:
+        return read_run_row(directory)
+    except RunError as error:
+        run_id = _run_id_in_tables(directory)
+        checkpoint = None if run_id is None else _newest_that_fits(directory, run_id)
+        if run_id is None or checkpoint is None:
+            raise RunError(f"{error}, and there is no checkpoint to make it anew from: start a new run") from None
+        summary = _summary(directory, run_id, checkpoint)
+        write_run_row(directory, run_row(read_settings(directory), summary, checkpoint.numbers["started"]))
+        _log.warning("%s: it is made anew from the newest checkpoint", error)
+        return read_run_row(directory)
+
+
+def _check_settings(directory: RunDirectory, settings: ExperimentSettings, began_with: Mapping[str, Any]) -> None:
+    """Raise RunError when config.yaml was changed so that it describes another run, and warn of lesser changes."""
+    seeds = {settings.seed} | {settings_of_policy(settings, one).seed for one in settings.training.policies}
+    before, changed = dict(_flat(began_with)), dict[str, str]()
+    for key, value in _flat(settings.model_dump(mode="json")):
+        wanted = seeds if key == "seed" else (value,)
+        if key.startswith(_DECISIVE) and key not in _FREE and before.get(key, value) not in wanted:
+            changed[key] = f"{key} is {value}, was {before[key]}"
+    if not changed:
+        return
+    said = f"{directory.config} was changed after the run began: {', '.join(changed.values())}"
+    if any(not key.startswith(_TUNING) or key == f"{_TUNING}id" for key in changed):
+        raise RunError(f"{said}: put that back, as 'config' in {directory.run} has it, or start a new run")
+    _log.warning("%s: the run goes on with that", said)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _newest_that_fits(directory: RunDirectory, run_id: str) -> Checkpoint | None:
+    """Return the newest checkpoint whose rows the tables still have, None where the run has no checkpoint at all."""
+    lost = ""
+    for path in reversed(list_checkpoints(directory)):
+        checkpoint = load_checkpoint(path, run_id)
+        try:
+            check_reach(directory, checkpoint.numbers.get("tables") or {})
+        except AnalyticsError as error:
+            lost = lost or str(error)
+            continue
+        if lost:
+            _log.warning("%s: the run goes on from the older checkpoint %s", lost, path.name)
+        return checkpoint
+    if lost:
+        raise RunError(f"{lost}, and no older checkpoint fits: restore it from a copy, or start a new run")
+    return None
+
+
+def _run_id_in_tables(directory: RunDirectory) -> str | None:
+    """Return the run_id in the last row of the first table that has one."""
+    for name in TABLES:
+        try:
+            return str(msgspec.json.decode(last_line(table_file(directory.table(name), WRITER)))["run_id"])
+        except (AnalyticsError, msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
+            continue
+    return None
+
+
+def _summary(directory: RunDirectory, run_id: str, checkpoint: Checkpoint) -> Summary:
+    """Return what is known of a run from its checkpoint alone."""
+    numbers = checkpoint.numbers
+    steps, seconds = numbers["env_steps"], numbers["seconds"]
+    return Summary(
+        run_id=run_id,
+        run_dir=str(directory.path),
+        status="interrupted",
+        env_steps=steps,
+        seconds=seconds,
+        env_steps_per_second=steps / seconds if seconds else 0.0,
+        updates=checkpoint.update,
+        episodes=int(checkpoint.tensors["tracker/ended"]),
+        mean_return=None,
+        mean_episode_length=None,
+        policy_version=checkpoint.update,
+        policy_sha256="",
+        best_mean_return=numbers.get("best_mean_return"),
+        best_policy_version=numbers.get("best_policy_version"),
+    )

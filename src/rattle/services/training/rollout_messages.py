@@ -1,0 +1,252 @@
+"""Rollouts from messages: every field is held to environment and algorithm before anything is learnt from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.envs.vector import EnvironmentSpec
+from rattle.policies.spec import Codes, Floats, observation_input
+from rattle.rollouts.collector import RolloutBuffer
+from rattle.services.training.rollout_batcher import Origin
+from rattle.services.utils.protos import training_pb2
+from rattle.services.utils.tensors import from_message
+from rattle.settings.experiment import ExperimentSettings
+from rattle.wire.problems import RequestError
+
+#: By the agent API, episodes of algorithms that say nothing of their length may have so many ticks.
+MOST_TICKS = 4096
+_LONGEST_NAME = 200
+
+_FLOATS = ("log_prob", "value", "reward", "final_value")
+_BOOLEANS = ("terminated", "truncated", "active")
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class RolloutSpec:
+    """What a rollout must look like for an algorithm to learn a policy from it."""
+
+    observation: Codes | Floats
+    num_actions: int
+    most_ticks: int
+    complete_episodes: bool  # every slot plays one episode to its end, in up to `most_ticks`; else just so many
+
+    @classmethod
+    def of(cls, settings: ExperimentSettings, observation: Codes | Floats, num_actions: int) -> RolloutSpec:
+        """Return the form for an experiment's algorithm and a policy that observes and acts so."""
+        algorithm, by_agents = settings.algorithm, settings.inference.api == "agent"
+        complete = by_agents or algorithm.complete_episodes
+        of_any_length = by_agents and not algorithm.complete_episodes
+        return cls(observation, num_actions, MOST_TICKS if of_any_length else algorithm.rollout_ticks, complete)
+
+
+@dataclass(frozen=True)
+class RunRolloutSpec:
+    """What a rollout must look like besides, to be one of a run's."""
+
+    form: RolloutSpec
+    worlds: int  # of the whole run
+    agents: int  # of a world
+    metrics: frozenset[str]
+    one_world: bool  # a rollout is of one world, as by the agent API
+
+    @classmethod
+    def of(cls, settings: ExperimentSettings, environment: EnvironmentSpec) -> RunRolloutSpec:
+        """Return the form for an experiment in an environment; by the agent API, a world is a snake."""
+        form = RolloutSpec.of(settings, observation_input(environment.observation_space), environment.num_actions)
+        metrics = frozenset(environment.metrics)
+        if settings.inference.api == "agent":
+            return cls(form, settings.inference.snakes, 1, metrics, one_world=True)
+        return cls(form, settings.env.worlds, environment.agents_per_world, metrics, one_world=False)
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """A rollout of some of a run's worlds, as it arrived: `buffer` lies over the bytes of the message."""
+
+    origin: Origin
+    buffer: RolloutBuffer
+    ticks: int
+
+
+def read_contribution(message: training_pb2.Rollout, run: RunRolloutSpec) -> Contribution:
+    """Return a rollout that fits a run; raises RequestError naming the field that does not."""
+    arrays = read_learnable(message, run.form)
+    ticks, slots = arrays["action"].shape
+    if slots % run.agents or (run.one_world and slots != 1):
+        wanted = "1 slot" if run.one_world else f"{run.agents} slots for each world"
+        raise _wrong("observation", f"must hold {wanted}, got {slots}")
+    worlds = slots // run.agents
+    if message.first_world + worlds > run.worlds:
+        raise _wrong("first_world", f"must be one of the run's {run.worlds} worlds, from which {worlds} follow")
+    if (arrays["reward"][~arrays["active"]] != 0).any():
+        raise _wrong("reward", "must be 0 where no agent was active")
+    arrays["world_episode"] = from_message(message.world_episode, "world_episode", np.uint32, (ticks, worlds))
+    if (arrays["world_episode"][1:] < arrays["world_episode"][:-1]).any():
+        raise _wrong("world_episode", "must not fall from one tick to the next")
+    buffer = RolloutBuffer.over(arrays, _metrics(message, run, ticks, slots), _states(message, ticks))
+    return Contribution(_origin(message, worlds), buffer, ticks)
+
+
+def read_learnable(message: training_pb2.Rollout, form: RolloutSpec) -> Arrays:
+    """Return what is learnt from, by the names of the fields; raises RequestError naming the field that is wrong."""
+    observation = _observation(message, form)
+    ticks, slots = observation.shape[:2]
+    shape = (ticks, slots)
+    arrays: Arrays = {"observation": observation, "action": _action(message, form, shape)}
+    for name in _FLOATS:
+        arrays[name] = _finite(name, from_message(getattr(message, name), name, np.float32, shape))
+    for name in _BOOLEANS:
+        arrays[name] = from_message(getattr(message, name), name, np.bool_, shape)
+    arrays["last_value"] = _finite("last_value", from_message(message.last_value, "last_value", np.float32, (slots,)))
+    _check_ends(arrays)
+    if form.complete_episodes:
+        _check_complete(arrays)
+    if not arrays["active"].any():
+        raise _wrong("active", "must be true somewhere: there is nothing to learn from")
+    return arrays
+
+
+def _observation(message: training_pb2.Rollout, form: RolloutSpec) -> NDArray[Any]:
+    known = form.observation
+    dtype: type[np.generic] = np.uint8 if isinstance(known, Codes) else np.float32
+    observation = from_message(message.observation, "observation", dtype, (None, None, known.row_size))
+    ticks, slots = observation.shape[:2]
+    if not ticks or not slots:
+        raise _wrong("observation", f"must hold at least one tick and slot, got {ticks} and {slots}")
+    if ticks > form.most_ticks or (ticks < form.most_ticks and not form.complete_episodes):
+        most = "at most " if form.complete_episodes else ""
+        raise _wrong("observation", f"must hold {most}{form.most_ticks} ticks, got {ticks}")
+    if isinstance(known, Floats):
+        return _finite("observation", observation)
+    if (highest := observation.max()) >= known.codes:
+        raise _wrong("observation", f"must hold cell codes from 0 to {known.codes - 1}, got {highest}")
+    return observation
+
+
+def _action(message: training_pb2.Rollout, form: RolloutSpec, shape: tuple[int, int]) -> NDArray[np.int64]:
+    dtype: type[np.generic] = np.uint8 if form.num_actions <= 256 else np.int32
+    action = from_message(message.action, "action", dtype, shape)
+    if not (action.min() >= 0 and action.max() < form.num_actions):
+        raise _wrong("action", f"must lie from 0 to {form.num_actions - 1}, got {action.min()} to {action.max()}")
+    return action.astype(np.int64)
+
+
+def _check_ends(arrays: Arrays) -> None:
+    terminated, truncated, active = (arrays[name] for name in _BOOLEANS)
+    if (terminated & truncated).any():
+        raise _wrong("truncated", "must be false where the episode was terminated")
+    for name, ends in (("terminated", terminated), ("truncated", truncated)):
+        if (ends & ~active).any():
+            raise _wrong(name, "must be false where no agent was active")
+    if (arrays["final_value"][~truncated] != 0).any():
+        raise _wrong("final_value", "must be 0 where no episode was truncated")
+
+
+def _check_complete(arrays: Arrays) -> None:
+    """Hold slots to one episode each: active until it ends, which is by the last tick, and never again."""
+    ended, active = arrays["terminated"] | arrays["truncated"], arrays["active"]
+    if (active[1:] & np.logical_or.accumulate(ended[:-1], axis=0)).any():
+        raise _wrong("active", "must be false after the end of a slot's first episode")
+    if (active[-1] & ~ended[-1]).any():
+        raise _wrong("truncated", "must be true after the last tick of an episode that is not over then")
+
+
+def _metrics(message: training_pb2.Rollout, run: RunRolloutSpec, ticks: int, slots: int) -> Arrays:
+    for name in message.metrics:
+        if name not in run.metrics:
+            known = ", ".join(sorted(run.metrics)) or "none"
+            raise _wrong("metrics", f"{name[:_LONGEST_NAME]!r} is not one of the environment's: {known}")
+    return {
+        name: from_message(message.metrics[name], f"metrics.{name}", np.int32, (ticks, slots)) for name in run.metrics
+    }
+
+
+def _states(message: training_pb2.Rollout, ticks: int) -> list[str]:
+    states = list(message.state)
+    if len(states) not in (0, ticks):
+        raise _wrong("state", f"must have one entry for each of {ticks} ticks or none at all, got {len(states)}")
+    for state in states:
+        try:
+            if state and ("\n" in state or not isinstance(msgspec.json.decode(state), dict)):
+                raise _wrong("state", "must hold JSON objects, in one line each")
+        except msgspec.DecodeError as error:
+            raise _wrong("state", f"must hold JSON objects: {error}") from None
+    return states or [""] * ticks
+
+
+def _origin(message: training_pb2.Rollout, worlds: int) -> Origin:
+    for name in ("actor", "life", "lineage"):
+        if not 1 <= len(getattr(message, name)) <= _LONGEST_NAME:
+            raise _wrong(name, f"must be a text of 1 to {_LONGEST_NAME} characters")
+    if not 1 <= message.sequence < 2**63:
+        raise _wrong("sequence", f"counts from 1, got {message.sequence}")
+    return Origin(
+        actor=message.actor,
+        life=message.life,
+        sequence=message.sequence,
+        continues=message.continues,
+        first_world=message.first_world,
+        worlds=worlds,
+        policy_version=message.policy_version,
+        lineage=message.lineage,
+    )
+
+
+@contextmanager
+def part_of(field: str) -> Iterator[None]:
+    """Name the fields that the block complains of as parts of another."""
+    try:
+        yield
+    except RequestError as error:
+        if error.code == "bad_value" and error.field is None:
+            raise _wrong(field, str(error)) from None
+        if error.field is not None:
+            raise RequestError(error.code, f"{field}.{error}", f"{field}.{error.field}") from None
+        raise
+
+
+def _finite(field: str, numbers: NDArray[np.float32]) -> NDArray[np.float32]:
+    finite = np.isfinite(numbers)
+    if not finite.all():
+        place = ", ".join(str(index) for index in np.argwhere(~finite)[0])
+        raise _wrong(field, f"must hold finite numbers only, and [{place}] is none")
+    return numbers
+
+
+def _wrong(field: str, what: str) -> RequestError:
+    return RequestError("bad_value", f"{field}: {what}", field)
+
+
+def side_by_side(contributions: Sequence[Contribution]) -> tuple[RolloutBuffer, int]:
+    """Return contributions as one rollout, in their order, and its ticks: inactive rows follow on shorter ones."""
+    ticks = max(contribution.ticks for contribution in contributions)
+    buffers = [contribution.buffer for contribution in contributions]
+
+    def joined(name: str) -> NDArray[Any]:
+        return np.concatenate([_padded(getattr(buffer, name), ticks) for buffer in buffers], axis=1)
+
+    names = ("observation", "action", *_FLOATS, *_BOOLEANS, "world_episode")
+    arrays = {name: joined(name) for name in names}
+    arrays["last_value"] = np.concatenate([buffer.last_value for buffer in buffers])
+    metrics = {
+        name: np.concatenate([_padded(buffer.metrics[name], ticks) for buffer in buffers], axis=1)
+        for name in buffers[0].metrics
+    }
+    states = buffers[0].state
+    return RolloutBuffer.over(arrays, metrics, [*states, *[""] * (ticks - len(states))]), ticks
+
+
+def _padded(array: NDArray[Any], ticks: int) -> NDArray[Any]:
+    """Return an array with rows of zeros after its own: nobody was active in them, and nothing ended."""
+    if len(array) == ticks:
+        return array
+    return np.concatenate([array, np.zeros((ticks - len(array), *array.shape[1:]), array.dtype)])

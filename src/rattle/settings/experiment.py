@@ -1,0 +1,177 @@
+"""The settings of an experiment: one definition for YAML files, environment variables and `--set`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from rattle.envs.validation import StrictSettings
+from rattle.learning.algorithms import A2C, AlgorithmSettings
+from rattle.policies.spec import Activation
+from rattle.settings.services import (
+    EnvServiceSection,
+    InferenceSection,
+    ServerUrl,
+    SyncSection,
+    TopologySection,
+    TrainingSection,
+)
+
+#: Sections that may be written as a single value, and the key in them that it is the value of.
+SHORT_FORMS = {"sync": "mode", "algorithm": "id"}
+
+
+class EnvironmentSection(StrictSettings):
+    """Which environment, how many worlds of it, and the environment's own settings beside these."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    id: str = Field(
+        "snake",
+        description="snake, gym:ID for any Gymnasium environment, such as gym:CartPole-v1, or pettingzoo:MODULE for "
+        "any PettingZoo module with a parallel_env.",
+    )
+    worlds: int = Field(1024, ge=1, le=2**20, description="Worlds that are played side by side.")
+    url: ServerUrl | None = Field(
+        None,
+        examples=["http://127.0.0.1:5000"],
+        description="Play in the environment server at this address; null: in this process. Credentials in it "
+        "are sent and not stored: a resume takes them from RATTLE_CREDENTIALS.",
+    )
+    wait_seconds: float = Field(60.0, ge=0, description="How long to wait for an environment server that is away.")
+
+    @property
+    def own_settings(self) -> dict[str, Any]:
+        """Return what the environment itself is told."""
+        return dict(self.model_extra or {})
+
+
+class PolicySection(StrictSettings):
+    """The network that acts."""
+
+    hidden_sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        (64, 64), max_length=16, description="Widths of the hidden layers."
+    )
+    activation: Activation = Field("relu", description="relu or tanh.")
+    weights: str | None = Field(
+        None, description="A policy file of this network, with whose weights a run begins; null: they are drawn."
+    )
+
+
+class TrainSection(StrictSettings):
+    """How long to train, and on what."""
+
+    steps: int | None = Field(
+        40_000_000, ge=1, description="Stop after this many environment steps in all; null: never."
+    )
+    seconds: float | None = Field(None, gt=0, description="Stop after this many seconds of this command; null: never.")
+    stop_at_return: float | None = Field(
+        None, description="Stop when the mean return of the last 100 episodes is at least this; null: never."
+    )
+    actors: int = Field(2, ge=1, le=64, description="Parts that the worlds are played in, side by side in threads.")
+    checkpoint_seconds: float = Field(
+        10.0,
+        gt=0,
+        description="A checkpoint about this often: more often soon after a start, less often on a slow disk.",
+    )
+    keep_checkpoints: int = Field(2, ge=1, description="How many of the newest checkpoints stay.")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Where the learner computes: cpu, or cuda for a GPU.")
+
+
+class RecordSection(StrictSettings):
+    """What is kept of the games besides their results."""
+
+    every_episodes: int = Field(
+        5, ge=0, description="Record every n-th episode of the first world in full, for replays; 0: none."
+    )
+
+
+class LogSection(StrictSettings):
+    """Where else numbers go."""
+
+    tensorboard: bool = Field(False, description="Write TensorBoard event files into the run directory too.")
+
+
+class ExperimentSettings(StrictSettings):
+    """An experiment."""
+
+    name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=80,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        examples=["snake"],
+        description="Names its runs; null: after the environment, such as cartpole for gym:CartPole-v1.",
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="Decides every random draw of the run.")
+    env: EnvironmentSection = Field(default_factory=EnvironmentSection)
+    env_service: EnvServiceSection = Field(default_factory=EnvServiceSection)
+    training: TrainingSection = Field(default_factory=TrainingSection)
+    inference: InferenceSection = Field(default_factory=InferenceSection)
+    sync: SyncSection = Field(default_factory=SyncSection)
+    topology: TopologySection = Field(default_factory=TopologySection)
+    policy: PolicySection = Field(default_factory=PolicySection)
+    algorithm: AlgorithmSettings = Field(default_factory=A2C)
+    train: TrainSection = Field(default_factory=TrainSection)
+    record: RecordSection = Field(default_factory=RecordSection)
+    log: LogSection = Field(default_factory=LogSection)
+
+    @property
+    def experiment(self) -> str:
+        """Return what the experiment is called: its name, or one made of its environment's id."""
+        return self.name or _name_after(self.env.id)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_the_sync_mode(cls, values: Any) -> Any:
+        """Take `sync: MODE` for `sync.mode`, and have a mode decide what else is not said."""
+        if not isinstance(values, dict) or "sync" not in values:
+            return values
+        sync = values["sync"]
+        sync = {SHORT_FORMS["sync"]: sync} if isinstance(sync, str) else sync
+        implied: dict[str, dict[str, str]] = {}
+        if isinstance(sync, dict) and sync.get("mode") in ("pace", "lockstep"):
+            implied = {"env_service": {"clock": "sync"}, "inference": {"api": "agent"}}
+        sections = {name: values.get(name, {}) for name in implied}
+        merged = {name: {**implied[name], **said} for name, said in sections.items() if isinstance(said, dict)}
+        return {**values, "sync": sync, **merged}
+
+    @model_validator(mode="after")
+    def _listens_long_enough(self) -> Self:
+        if self.sync.silence_seconds < 2 * self.sync.heartbeat_seconds:
+            raise ValueError(
+                "sync.silence_seconds must be at least two heartbeats (sync.heartbeat_seconds): members that are busy "
+                "are heard once a heartbeat"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _plays_by_the_tick(self) -> Self:
+        wrong = {
+            "env_service.clock is not sync": self.env_service.clock != "sync",
+            "inference.api is not agent": self.inference.api != "agent",
+            "env.id is not snake, the only one with an agent API": self.env.id != "snake",
+        }
+        found = [what for what, is_so in wrong.items() if is_so]
+        if self.sync.mode != "none" and found:
+            raise ValueError(f"sync.mode is {self.sync.mode}, but {found[0]}: change one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _has_room_for_its_index(self) -> Self:
+        if self.inference.index >= self.topology.inference:
+            raise ValueError(
+                f"inference.index counts the processes from 0, so it must be below topology.inference, "
+                f"{self.topology.inference}"
+            )
+        return self
+
+
+def _name_after(environment: str) -> str:
+    """Return the last part of an environment's id without its version, in letters that a run's name may have."""
+    kind, _, rest = environment.partition(":")
+    last = re.split(r"[:/.]" if kind == "pettingzoo" else r"[:/]", rest or kind)[-1]
+    name = re.sub(r"[-_]v\d+$", "", last.lower())
+    return re.sub(r"[^a-z0-9._-]+", "-", name)[:80] or "run"

@@ -1,0 +1,159 @@
+"""The settings of services: a service reads its own section, and no other package than it needs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, field_validator
+
+from rattle.addresses import keep_credentials
+from rattle.envs.validation import StrictSettings
+
+#: A server's URL, which holds no credentials once it is read: `rattle.addresses` keeps those, and no run stores any.
+ServerUrl = Annotated[str, AfterValidator(keep_credentials)]
+
+
+class EnvServiceSection(StrictSettings):
+    """The Env service: where it listens, what advances the world of the agent API, and what it allows."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all, :: for all of IPv6 too.")
+    port: int = Field(5000, ge=0, le=65535, description="Port to listen on; 0: any free one.")
+    clock: Literal["realtime", "turns", "sync"] = Field(
+        "realtime", description="realtime: `fps` ticks a second; turns: when all have moved; sync: by datagrams."
+    )
+    fps: float = Field(10.0, gt=0, le=1000, description="Ticks a second of the clock realtime.")
+    turn_seconds: float = Field(1.0, gt=0, description="Clock turns: the longest wait for moves.")
+    sync_port: int = Field(5556, ge=0, le=65535, description="Clock sync: UDP port that ticks arrive at; 0: any.")
+    snakes: int | None = Field(
+        None, ge=1, le=4096, description="Snakes that the agent API's world has room for; null: env.num_snakes."
+    )
+    leave_seconds: float = Field(5.0, ge=0, description="How long a snake stays after its last reader has gone.")
+    max_sessions: int = Field(64, ge=0, description="Sessions of the vector API at a time.")
+    max_worlds: int = Field(65536, ge=1, description="Worlds in one session.")
+    max_memory_bytes: int = Field(2**31, ge=2**20, description="What the worlds of all sessions may take.")
+    max_body_bytes: int = Field(2**24, ge=2**10, description="The largest request body.")
+    session_seconds: float = Field(300.0, gt=0, description="An unused session ends after this.")
+    max_connections: int = Field(20_000, ge=1, description="Connections at a time; more are answered with 503.")
+
+
+class TrainingSection(StrictSettings):
+    """The Training service: where it listens, which rollouts it learns from, and what it allows."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all, :: for all of IPv6 too.")
+    port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0: any free one.")
+    mode: Literal["sync", "async"] = Field(
+        "sync",
+        description="sync: an update waits for a rollout of every world by the newest policy, which is reproducible; "
+        "async: rollouts are taken as they come.",
+    )
+    policies: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")], ...] = Field(
+        ("main",), min_length=1, max_length=64, description="Names of the policies that are trained, each by itself."
+    )
+    max_policy_age: int = Field(
+        4, ge=0, description="Mode async: rollouts of policies that are older, in updates, are not learnt from."
+    )
+    max_waiting: int = Field(
+        1, ge=1, description="Rollouts of one actor that may wait: its receipts are held back until there are fewer."
+    )
+    max_message_bytes: int = Field(2**28, ge=2**16, lt=2**31, description="The largest rollout or policy.")
+
+    @field_validator("policies")
+    @classmethod
+    def _are_different(cls, policies: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(policies)) < len(policies):
+            raise ValueError("names a policy twice")
+        return policies
+
+
+class InferenceSection(StrictSettings):
+    """The Inference service: where it listens, which agents it plays, and what it allows."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all, :: for all of IPv6 too.")
+    port: int = Field(8000, ge=0, le=65535, description="Port of the REST API; 0: any free one.")
+    grpc_port: int = Field(8001, ge=0, le=65535, description="Port of the gRPC API; 0: any free one.")
+    training: tuple[str, ...] = Field(
+        ("127.0.0.1:50051",),
+        min_length=1,
+        description="Addresses of the Training services: policy i is trained by number i modulo their count.",
+    )
+    envs: tuple[ServerUrl, ...] = Field(
+        ("http://127.0.0.1:5000",), min_length=1, description="URLs of the Env services, which actors take in turn."
+    )
+    any_env: bool = Field(
+        False, description="Whether actors that are added over REST may play at URLs that `envs` does not name."
+    )
+    index: int = Field(0, ge=0, description="Which of the topology.inference processes this is.")
+    api: Literal["vector", "agent"] = Field(
+        "vector", description="vector: play batches of worlds; agent: play single snakes, by the agent API."
+    )
+    actors: int | None = Field(
+        None, ge=1, le=64, description="Actors of a process, a thread each; null: one for each Env service at least."
+    )
+    snakes: int = Field(4, ge=1, le=1024, description="API agent: snakes that all processes play together.")
+    max_queue: int = Field(4096, ge=1, description="Rows that may wait for a forward pass; more are refused.")
+    max_body_bytes: int = Field(2**24, ge=2**10, lt=2**31, description="The largest request.")
+    max_connections: int = Field(4096, ge=1, description="Connections at a time; more are answered with 503.")
+
+
+class SyncSection(StrictSettings):
+    """The Sync service, where it listens and whom it leads; and its members: where they find it."""
+
+    mode: Literal["none", "pace", "lockstep"] = Field(
+        "none",
+        description="pace: datagrams at a fixed frequency advance the agent API's world; lockstep: every tick "
+        "waits for all who take part, so that a run is the same every time. `sync: lockstep` is short for this key.",
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all, :: for all of IPv6 too.")
+    port: int = Field(5555, ge=0, le=65535, description="UDP port to listen on; 0: any free one.")
+    http_port: int = Field(8005, ge=0, le=65535, description="Port of status and metrics, HTTP; 0: any free one.")
+    frequency: float | None = Field(
+        None, gt=0, le=10_000, description="Ticks a second, at most in lockstep; null: 10, or as fast as all answer."
+    )
+    participants: tuple[str, ...] = Field(
+        (),
+        max_length=256,
+        description="Pace: HOST:PORT of everybody who is told; lockstep: names of the members that are waited for, and "
+        "of nobody else (empty: any). `rattle up` adds those that it starts.",
+    )
+    members: int = Field(2, ge=1, le=256, description="Lockstep: begin when so many have joined, if none are named.")
+    ticks: int | None = Field(None, ge=1, description="End after this many ticks; null: never.")
+    silent: Literal["wait", "drop", "forward"] = Field(
+        "wait",
+        description="What becomes of a member that is not heard: it is waited for, loses its seat, or is played on "
+        "without until it is heard; environments are waited for in any case.",
+    )
+    silence_seconds: float = Field(2.0, ge=0.1, description="A member that is not heard for so long is suspected.")
+    heartbeat_seconds: float = Field(0.5, ge=0.01, le=60, description="How long either side is silent at most.")
+    key_file: str | None = Field(
+        None, description="File whose content both sides seal datagrams with (HMAC); null: they are not sealed."
+    )
+    address: str = Field("127.0.0.1:5555", description="Members: HOST:PORT of the Sync service.")
+    name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        examples=["inference-0"],
+        description="Members: name of this one; null: env, or inference- and inference.index.",
+    )
+    loss: float = Field(0.0, ge=0, le=0.9, description="For tests: the fraction of sent datagrams that are lost.")
+    delay_seconds: float = Field(
+        0.0, ge=0, le=10, description="For tests: datagrams and work are held up by a random time of up to this."
+    )
+
+
+class TopologySection(StrictSettings):
+    """How many processes `rattle up` starts."""
+
+    env: int = Field(1, ge=1, le=64, description="Env services; none is started where env.url is set.")
+    inference: int = Field(1, ge=1, le=64, description="Inference services, which share the worlds.")
+    training: int = Field(1, ge=1, le=64, description="Training services, which share the policies.")
+    patience_seconds: float | None = Field(
+        600.0,
+        gt=0,
+        description="`rattle up` ends as failed when nothing has been learnt, and no tick been made, for this long; "
+        "null: never.",
+    )
+    ports: Literal["any", "fixed"] = Field(
+        "any",
+        description="any: free ports, and other ones where another program takes the port of a service that has died; "
+        "fixed: those in the services' own sections, and the next ones upward.",
+    )

@@ -1,0 +1,141 @@
+"""Where settings come from: a YAML file, then environment variables, then `--set`; the later wins.
+
+`RATTLE_TRAIN__STEPS=1000` and `--set train.steps=1000` are `train: {steps: 1000}`; `settings_yaml` reads values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from rattle.addresses import CREDENTIALS_VARIABLE, hide_credentials
+from rattle.envs.errors import EnvError
+from rattle.envs.registry import validate
+from rattle.envs.validation import complaint
+from rattle.settings.errors import SettingsError
+from rattle.settings.experiment import SHORT_FORMS, EnvironmentSection, ExperimentSettings
+from rattle.settings.yaml_values import Unclear, dump, read_document, read_value
+from rattle.text import one_line
+
+ENVIRONMENT_PREFIX = "RATTLE_"
+
+
+def load_settings(
+    path: Path | None,
+    overrides: Iterable[str] = (),
+    environ: Mapping[str, str] | None = None,
+    default: Mapping[str, Any] | None = None,
+    *,
+    flags: Mapping[str, Any] | None = None,
+) -> ExperimentSettings:
+    """Return the settings of an experiment, the environment's own filled in; raises SettingsError with one line.
+
+    `path` None means the experiment `default`, or the one of all settings' defaults. `overrides` are "key=value";
+    `environ` the process's variables, of which empty ones say nothing. `flags` are values by key that need no reading,
+    such as a command's own options; None says nothing.
+    """
+    values = read_yaml(path) if path else deepcopy(dict(default or {}))
+    for name, text in (environ or {}).items():
+        if name.startswith(ENVIRONMENT_PREFIX) and name != CREDENTIALS_VARIABLE and text.strip():
+            key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+            _put(values, key, _parse(text, name))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise SettingsError(
+                f"--set {hide_credentials(override)}: write it as key=value, such as --set env.width=20"
+            )
+        if not text.strip():
+            raise SettingsError(f"--set {key}=: a value is missing: leave it out, or write {key}=null for nothing")
+        _put(values, key, _parse(text, f"--set {key}"))
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _put(values, key, value)
+    return check_settings(values, str(path) if path else "settings")
+
+
+def check_settings(values: Mapping[str, Any], source: str) -> ExperimentSettings:
+    """Return typed settings for plain values; raises SettingsError that names the first wrong key and the right one."""
+    values = _with_algorithm_id(values)
+    try:
+        settings = ExperimentSettings.model_validate(values)
+    except ValidationError as error:
+        wrong = complaint(ExperimentSettings, error.errors(include_url=False)[0])
+        raise SettingsError(f"{source}: {wrong}") from None
+    if settings.env.url is not None:
+        return settings  # the server knows what its environment can be told
+    try:
+        own = validate(settings.env.id, settings.env.own_settings, beside=EnvironmentSection.model_fields)
+    except EnvError as error:
+        raise SettingsError(f"{source}: env: {error}") from None
+    section = {**settings.env.model_dump(include=set(EnvironmentSection.model_fields)), **own}
+    return ExperimentSettings.model_validate({**settings.model_dump(), "env": section})
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file, without keys that have no value; raises SettingsError when there is none."""
+    try:
+        values = read_document(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise SettingsError(f"{path}{where}: {_problem(error)}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SettingsError(
+            f"{path}: expected 'key: value' lines, found {'a list' if isinstance(values, list) else 'a value'}"
+        )
+    return values
+
+
+def to_yaml(settings: ExperimentSettings) -> str:
+    """Return settings as YAML that `read_yaml` and `check_settings` turn back into the same settings."""
+    return dump(settings.model_dump(mode="json"))
+
+
+def _with_algorithm_id(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Let `algorithm.learning_rate=…` alone mean the default algorithm."""
+    algorithm = values.get("algorithm")
+    if isinstance(algorithm, str):
+        return {**values, "algorithm": {"id": algorithm}}
+    if isinstance(algorithm, dict) and "id" not in algorithm:
+        return {**values, "algorithm": {"id": "a2c", **algorithm}}
+    return dict(values)
+
+
+def _parse(text: str, source: str) -> Any:
+    try:
+        return read_value(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{source}={one_line(hide_credentials(text), 60)}: {_problem(error)}") from None
+
+
+def _problem(error: Exception) -> str:
+    """Return what a reader of YAML found wrong."""
+    if isinstance(error, Unclear):
+        return str(error.problem)
+    return f"not valid YAML ({getattr(error, 'problem', None) or getattr(error, 'reason', 'not text')})"
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        if isinstance(values.get(section), str) and section in SHORT_FORMS:
+            values[section] = {SHORT_FORMS[section]: values[section]}
+        inner = values.setdefault(section, {})
+        if inner is None:  # a section that was set to nothing
+            inner = values[section] = {}
+        if not isinstance(inner, dict):
+            raise SettingsError(f"{key}: '{section}' is a value, not a section")
+        values = inner
+    if not sections and isinstance(value, str) and last in SHORT_FORMS and isinstance(values.get(last), dict):
+        values, last = values[last], SHORT_FORMS[last]
+    values[last] = value
