@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 def printable(text: object) -> str:
     """Return a text that can be encoded: bytes of a file name that are not UTF-8 become escapes."""
@@ -16,3 +19,9 @@ def one_line(text: object, limit: int | None = None) -> str:
     """
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())
     return line if limit is None or len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return ', did you mean ...?' with the names nearest to `name`, or nothing when none is near."""
+    close = difflib.get_close_matches(name, list(names), n=3)
+    return f", did you mean {' or '.join(repr(match) for match in close)}?" if close else ""

@@ -8,7 +8,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rattle.envs.errors import EnvError
-from rattle.envs.validation import nearest, validated
+from rattle.envs.validation import validated
+from rattle.text import nearest
 
 
 class Wheel(BaseModel):

@@ -18,10 +18,8 @@ from gymnasium.spaces import Discrete, Space
 from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError, NotImported
+from rattle.extensions import FOREIGN_ERRORS, cannot_import, said, what
 from rattle.text import one_line
-
-#: What code that others wrote may raise at any time; its wish to end the process is one of them.
-FOREIGN_ERRORS = (Exception, SystemExit)
 
 #: Settings by which `gymnasium.make` would take code, or the name of code, to run.
 _NAMES_OF_CODE = frozenset({"entry_point", "vector_kwargs", "vectorization_mode", "wrappers"})
@@ -49,11 +47,7 @@ def import_named(environment: str, module: str, role: str, *, allow_imports: boo
         with current_folder_last():
             return importlib.import_module(module)
     except FOREIGN_ERRORS as error:  # TypeError: a relative name; ValueError: an empty one
-        said, advice = _what(error), ""
-        if isinstance(error, ImportError | TypeError | ValueError):
-            said = _said(error)
-            advice = ": install the package that has it, or start in the folder that holds the module"
-        raise EnvError(f"cannot import '{module}', which should {role} ({said}){advice}") from error
+        raise EnvError(cannot_import(module, role, error)) from error
 
 
 @contextmanager
@@ -84,14 +78,14 @@ def cannot_make(environment: str, settings: Mapping[str, Any], error: BaseExcept
     if isinstance(error, EnvError):
         return error
     if isinstance(error, ImportError | gymnasium.error.DependencyNotInstalled):
-        return EnvError(f"'{environment}' needs a package that is not installed: {_said(error)}")
+        return EnvError(f"'{environment}' needs a package that is not installed: {said(error)}")
     given = ", ".join(f"{key}={value!r}" for key, value in settings.items()) or "its defaults"
-    return EnvError(f"'{environment}' cannot be made with {given}: {_said(error)}")
+    return EnvError(f"'{environment}' cannot be made with {given}: {said(error)}")
 
 
 def cannot_describe(environment: str, error: BaseException) -> EnvError:
     """Return what to say about one of FOREIGN_ERRORS that came when an environment was asked for agents and spaces."""
-    return EnvError(f"'{environment}' cannot say what its agents observe and do: {_what(error)}")
+    return EnvError(f"'{environment}' cannot say what its agents observe and do: {what(error)}")
 
 
 def close_all(environment: str, envs: Iterable[Any]) -> None:
@@ -100,7 +94,7 @@ def close_all(environment: str, envs: Iterable[Any]) -> None:
         try:
             env.close()
         except FOREIGN_ERRORS as error:
-            warnings.warn(f"'{environment}': close raised {_what(error)}", stacklevel=2)
+            warnings.warn(f"'{environment}': close raised {what(error)}", stacklevel=2)
 
 
 def failed(environment: str, world: int, doing: str, error: BaseException) -> EnvError:
@@ -110,7 +104,7 @@ def failed(environment: str, world: int, doing: str, error: BaseException) -> En
     advice = ""
     if isinstance(error, TypeError) and doing == "reset" and "unexpected keyword argument" in str(error):
         advice = ": an environment's reset must take the keywords seed and options"
-    return EnvError(f"'{environment}', world {world}: {doing} raised {_what(error)}{advice}")
+    return EnvError(f"'{environment}', world {world}: {doing} raised {what(error)}{advice}")
 
 
 def as_row(value: Any, space: Space[Any]) -> NDArray[Any]:
@@ -161,17 +155,6 @@ def parts_of_step(answer: Any) -> tuple[Any, Any, Any, Any, Any]:
         got = f"{len(answer)} values" if isinstance(answer, tuple | list) else type(answer).__name__
         raise WrongValue(f"{got} instead of the five observation, reward, terminated, truncated and info")
     return answer  # type: ignore[return-value]
-
-
-def _said(error: BaseException) -> str:
-    """Return what an error says in one line, or its name where it says nothing."""
-    return one_line(error) or type(error).__name__
-
-
-def _what(error: BaseException) -> str:
-    """Return the name of an error and what it says in one line."""
-    said, name = one_line(error), type(error).__name__
-    return f"{name}: {said}" if said else name
 
 
 def _is_json(value: object) -> bool:

@@ -7,7 +7,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from rattle.envs.errors import EnvError
 from rattle.envs.foreign import import_named
-from rattle.envs.validation import nearest
+from rattle.text import nearest
 
 
 def find_spec(gymnasium_id: str, *, allow_imports: bool = True) -> EnvSpec:

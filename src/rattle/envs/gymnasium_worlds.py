@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
 from rattle.envs.foreign import (
-    FOREIGN_ERRORS,
     as_flag,
     as_number,
     as_row,
@@ -29,6 +28,7 @@ from rattle.envs.gymnasium_ids import find_spec
 from rattle.envs.logged_worlds import LoggedWorlds, check_batch, episode_seed
 from rattle.envs.philox import check_seed
 from rattle.envs.vector import EnvironmentSpec, FloatSpace, check_actions
+from rattle.extensions import FOREIGN_ERRORS
 
 Env = gymnasium.Env[Any, Any]
 

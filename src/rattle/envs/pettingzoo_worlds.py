@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
 from rattle.envs.foreign import (
-    FOREIGN_ERRORS,
     WrongValue,
     as_code,
     as_flag,
@@ -30,6 +29,7 @@ from rattle.envs.logged_worlds import LoggedWorlds, check_batch, episode_seed
 from rattle.envs.pettingzoo_ids import find_parallel_env
 from rattle.envs.philox import check_seed
 from rattle.envs.vector import CodeSpace, EnvironmentSpec, FloatSpace, ObservationSpace, check_actions
+from rattle.extensions import FOREIGN_ERRORS
 
 #: Codes are bytes.
 _MOST_CODES = 256

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rattle.envs.errors import UnknownEnvironment
-from rattle.envs.validation import nearest, validated
+from rattle.envs.validation import validated
 from rattle.envs.vector import VectorWorlds
+from rattle.text import nearest
 
 # What an environment needs is imported only when it is asked for: compiled code alone takes longer than `--help` may.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, get_args
 
@@ -12,6 +11,8 @@ from pydantic_core import ErrorDetails
 
 from rattle.addresses import hide_credentials
 from rattle.envs.errors import EnvError
+from rattle.extensions import Extension, ExtensionError
+from rattle.text import nearest
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -46,10 +47,24 @@ def validated(model: type[Model], values: Mapping[str, Any], owner: str, beside:
         raise EnvError(f"bad settings of {owner}: {complaints}") from None
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return ', did you mean ...?' with the names nearest to `name`, or nothing when none is near."""
-    close = difflib.get_close_matches(name, list(names), n=3)
-    return f", did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
+def strict(model: type[Model]) -> type[Model]:
+    """Return a user's model of settings with the manners of StrictSettings, unless it takes keys of any name."""
+    if issubclass(model, StrictSettings) or model.model_config.get("extra") == "allow":
+        return model
+    frozen = ConfigDict(frozen=model.model_config.get("frozen", False))
+    return type(model.__name__, (StrictSettings, model), {"model_config": frozen, "__module__": model.__module__})
+
+
+def settings_of(extension: Extension[Any], values: Mapping[str, Any], beside: Iterable[str] = ()) -> BaseModel:
+    """Return the settings of a user's class, which are its `Settings`, from plain values; raises as `validated` does.
+
+    What it raises besides, such as in a validator, is an ExtensionError.
+    """
+    model = getattr(extension.cls, "Settings", None)
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        raise ExtensionError(f"{extension.path}: Settings must be a class of settings, a pydantic.BaseModel")
+    with extension.calling("Settings"):
+        return validated(strict(model), values, extension.path, beside)
 
 
 def complaint(model: type[BaseModel], details: ErrorDetails, beside: Iterable[str] = ()) -> str:

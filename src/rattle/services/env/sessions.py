@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.envs.errors import CannotReplay, EnvError
-from rattle.envs.foreign import FOREIGN_ERRORS
 from rattle.envs.vector import EnvironmentSpec, VectorWorlds, check_actions
+from rattle.extensions import FOREIGN_ERRORS
 from rattle.text import one_line
 from rattle.wire.arrays import ReusedArray
 from rattle.wire.problems import RequestError
