@@ -73,18 +73,33 @@ def test_a_resume_goes_back_to_what_the_checkpoint_knew(run: RunDirectory) -> No
     writer = StepsWriter(folder, "w")
     assert writer.count == 3
     writer.add(steps_columns(run, 2))
-    writer.discard_after(1)
+    writer.discard_after(1, run.path.name)
     assert (writer.count, writer.pending) == (1, 0)
     assert sorted(path.name for path in folder.iterdir()) == ["other-000007.parquet", "w-000000.parquet"]
     writer.add(steps_columns(run, 5))
     assert writer.flush() == 2
     assert len(read(folder / "w-000001.parquet")) == 5
-    writer.discard_after(1, keep=True)
+    writer.discard_after(1, run.path.name, keep=True)
     writer.add(steps_columns(run, 3))
     writer.flush()
-    writer.discard_after(1, keep=True)
+    writer.discard_after(1, run.path.name, keep=True)
     put_aside = {path.name: len(read(path)) for path in folder.glob("*.cut*")}
     assert put_aside == {"w-000001.parquet.cut": 5, "w-000001.parquet.cut.2": 3}
+
+
+def test_files_of_other_runs_are_neither_deleted_nor_written_over(run: RunDirectory) -> None:
+    folder = run.table("steps")
+    writer = StepsWriter(folder, "w")
+    writer.add(steps_columns(run, 2, run_id="other"))
+    writer.flush()
+    writer.discard_after(0, run.path.name)
+    (folder / "w-000000.parquet").write_bytes(b"no parquet")
+    writer.add(steps_columns(run, 3))
+    assert writer.flush() == 2
+    writer.discard_after(0, run.path.name)
+    kept = sorted(path.name for path in folder.iterdir())
+    assert kept == ["w-000000.parquet.cut", "w-000000.parquet.cut.2"]
+    assert len(read(folder / kept[0])) == 2
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ class FakeTraining(training_pb2_grpc.TrainingServicer):
             path = checkpoint_file(self._directory, now.updates)
             path.parent.mkdir(exist_ok=True)
             write_atomically(path, dump_checkpoint(checkpoint, now.run_id, now.updates))
-            drop_checkpoints(self._directory, keep=1)
+            drop_checkpoints(self._directory, now.run_id, keep=1)
 
     def _now(self, status: Status) -> Summary:
         seconds = time.monotonic() - self._began

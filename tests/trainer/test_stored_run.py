@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory
 from rattle.errors import RattleError
+from rattle.policies.file import dump_tensors, load_tensors
 from rattle.runs.checkpoint import list_checkpoints
 from rattle.runs.errors import RunError
 from rattle.runs.progress import Progress, Summary
@@ -141,3 +144,84 @@ def test_a_run_whose_directory_is_deleted_ends_with_one_line(train_small: TrainS
     assert not directory.path.exists()
     with pytest.raises(RattleError, match="has been deleted or moved"):
         read_run_row(directory)
+
+
+def test_checkpoints_that_a_run_did_not_make_push_out_none_of_its_own(train_small: TrainSmall) -> None:
+    (_, theirs), (_, ours) = train_small("seed=9"), train_small()
+    own = list_checkpoints(ours)[-1]
+    foreign = {
+        ours.checkpoints / "update-0000900000.safetensors": list_checkpoints(theirs)[-1].read_bytes(),
+        ours.checkpoints / "update-0000900001.safetensors": own.read_bytes(),  # renamed
+        ours.checkpoints / "update-0000900002.safetensors": b"no checkpoint at all",
+        ours.checkpoints / "update-0000000000.safetensors": list_checkpoints(theirs)[0].read_bytes(),
+    }
+    beside = ours.checkpoints.with_name("beside")
+    beside.mkdir()
+    for path, content in foreign.items():
+        (beside / path.name).write_bytes(content)
+
+    class Putting(Silence):
+        def update(self, progress: Progress) -> None:
+            if progress.updates == 20:
+                for path in foreign:
+                    shutil.copy(beside / path.name, path)
+
+    resume(str(ours.path), 20_000, None, Putting())
+    assert {path: path.read_bytes() for path in foreign} == foreign
+    newest = read_run_row(ours)["updates"]
+    own_now = [path.name for path in list_checkpoints(ours) if path not in foreign]
+    assert len(own_now) == 2
+    assert own_now[-1] == f"update-{newest:010}.safetensors"
+
+
+def test_a_file_in_the_place_of_a_new_checkpoint_is_put_aside(train_small: TrainSmall) -> None:
+    (last, theirs), (_, ours) = train_small("seed=9", "train.steps=9000"), train_small()
+    taken = ours.checkpoints / list_checkpoints(theirs)[-1].name
+
+    class Putting(Silence):
+        def update(self, progress: Progress) -> None:
+            if progress.updates == last.updates - 1:
+                shutil.copy(list_checkpoints(theirs)[-1], taken)
+
+    assert resume(str(ours.path), 9000, None, Putting()).updates == last.updates
+    assert Path(f"{taken}.other").read_bytes() == list_checkpoints(theirs)[-1].read_bytes()
+    assert resume(str(ours.path), 12_000, None, Silence()).status == "finished"
+
+
+CARTPOLE = ("env.id=gym:CartPole-v1", "env.sutton_barto_reward=true")
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "said"),
+    [
+        ("  sutton_barto_reward: true\n", "", r"env\.sutton_barto_reward is not set, was true"),
+        (
+            "  sutton_barto_reward: true\n",
+            "  sutton_barto_reward: false\n",
+            r"env\.sutton_barto_reward is false, was true",
+        ),
+        ("env:\n", "env:\n  max_episode_steps: 7\n", r"env\.max_episode_steps is 7, was not set"),
+        ("  id: gym:CartPole-v1\n", "  id: gym:CartPole-v0\n", r"env\.id is gym:CartPole-v0, was gym:CartPole-v1"),
+        ("seed: 0\n", "seed: 1\n", "seed is 1, was 0"),
+    ],
+)
+@pytest.mark.parametrize("lost", ["nothing", "run.json", "the checkpoint's"])
+def test_what_makes_another_run_is_noticed_whatever_else_was_lost(
+    train_small: TrainSmall, lost: str, line: str, instead: str, said: str
+) -> None:
+    _, directory = train_small(*CARTPOLE, "train.steps=1000")
+    if lost == "run.json":
+        directory.run.unlink()
+    if lost == "the checkpoint's":  # as in those of earlier versions
+        newest = list_checkpoints(directory)[-1]
+        tensors, metadata = load_tensors(newest.read_bytes())
+        numbers = json.loads(metadata["numbers"])
+        del numbers["config"]
+        newest.write_bytes(dump_tensors(tensors, {**metadata, "numbers": json.dumps(numbers)}))
+    before = directory.config.read_text()
+    assert line in before
+    directory.config.write_text(before.replace(line, instead))
+    with pytest.raises(RunError, match=f"config.yaml was changed after the run began: {said}: put that back"):
+        go_on(directory, 2000)
+    directory.config.write_text(before)
+    assert go_on(directory, 2000).status == "finished"

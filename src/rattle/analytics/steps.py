@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count as counting
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.schema import STEPS
-from rattle.analytics.writer import storing, write_atomically
+from rattle.analytics.writer import put_aside, storing, write_atomically
 
 if TYPE_CHECKING:
     import pyarrow
@@ -97,22 +96,24 @@ class StepsWriter:
         episodes, self._episodes = self._episodes, []
         if not episodes:
             return self._count, lambda: None
-        path = self._path(self._count)
+        while (path := self._path(self._count)).exists():  # another run's, which was put here
+            self._count += 1
         self._count += 1
         return self._count, lambda: write_atomically(path, _parquet(episodes))
 
-    def discard_after(self, count: int, *, keep: bool = False) -> None:
-        """Delete what was written after `count` files, and what was not stored yet: a resume plays it again.
+    def discard_after(self, count: int, run_id: str, *, keep: bool = False) -> None:
+        """Delete what a run has written after `count` files, and what was not stored yet: a resume plays it again.
 
-        With `keep`, files are put aside instead, under names that end in `.cut`.
+        With `keep`, files are put aside instead, under names that end in `.cut`; so are files of other runs.
         """
         self._episodes.clear()
         with storing(self._folder):
             for number in self._numbers():
-                if number >= count and keep:
-                    self._path(number).replace(_unused(Path(f"{self._path(number)}.cut")))
+                path = self._path(number)
+                if number >= count and (keep or not _is_of(path, run_id)):
+                    put_aside(path, "cut")
                 elif number >= count:
-                    self._path(number).unlink()
+                    path.unlink()
             for unfinished in self._folder.glob(f".*.{self._writer}-*.parquet"):
                 unfinished.unlink()
         self._count = count
@@ -123,6 +124,18 @@ class StepsWriter:
     def _numbers(self) -> list[int]:
         name = re.compile(re.escape(self._writer) + r"-(\d+)\.parquet")
         return [int(match[1]) for path in self._folder.iterdir() if (match := name.fullmatch(path.name))]
+
+
+def _is_of(path: Path, run_id: str) -> bool:
+    """Whether a file holds episodes of the run `run_id` and of no other."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        runs = pyarrow.parquet.read_table(path, columns=["run_id"]).column("run_id").unique().to_pylist()
+    except (pyarrow.ArrowException, OSError, KeyError):
+        return False
+    return bool(runs == [run_id])
 
 
 def _column(name: str, values: Any, rows: int) -> NDArray[Any]:
@@ -155,9 +168,3 @@ def _arrow(parts: Sequence[NDArray[Any]]) -> pyarrow.Array:
     lengths = np.concatenate([np.full(len(part), part.shape[1], np.int32) for part in parts])
     offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
     return pyarrow.ListArray.from_arrays(offsets, np.concatenate([part.ravel() for part in parts]))
-
-
-def _unused(path: Path) -> Path:
-    """Return a path, with a number at its end where it is taken."""
-    numbered = (path.with_name(f"{path.name}.{number}") for number in counting(2))
-    return path if not path.exists() else next(other for other in numbered if not other.exists())

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import chain
+from itertools import count as counting
 from pathlib import Path
 from typing import Any, Final
 
@@ -186,6 +188,13 @@ def drop_unfinished(folder: Path, names: str) -> None:
     """Delete what was begun, by processes that no longer write here, in place of files of these names (a pattern)."""
     for unfinished in folder.glob(f".[0-9]*.{names}"):
         unfinished.unlink()
+
+
+def put_aside(path: Path, suffix: str) -> None:
+    """Rename a file to PATH.SUFFIX, with a number at its end where that is taken."""
+    aside = Path(f"{path}.{suffix}")
+    numbered = (aside.with_name(f"{aside.name}.{number}") for number in counting(2))
+    path.rename(next(other for other in chain([aside], numbered) if not other.exists()))
 
 
 @contextmanager

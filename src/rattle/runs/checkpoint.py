@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors
 from numpy.typing import NDArray
 
 from rattle.analytics.run_directory import RunDirectory
-from rattle.analytics.writer import storing
+from rattle.analytics.writer import put_aside, storing
 from rattle.policies.errors import PolicyError
 from rattle.policies.file import dump_tensors, load_tensors
 from rattle.runs.errors import RunError
@@ -61,15 +62,23 @@ def checkpoint_file(directory: RunDirectory, update: int) -> Path:
     return directory.checkpoints / _name(update)
 
 
-def drop_checkpoints(directory: RunDirectory, keep: int) -> None:
-    """Delete all checkpoints but the newest `keep`."""
+def drop_checkpoints(directory: RunDirectory, run_id: str, keep: int) -> None:
+    """Delete all checkpoints of a run but the newest `keep`; files that it did not make stay, and do not count."""
     with storing(directory.checkpoints):
-        for old in list_checkpoints(directory)[:-keep]:
+        own = [path for path in list_checkpoints(directory) if _is_of(path, run_id)]
+        for old in own[:-keep]:
             old.unlink()
 
 
+def make_room(path: Path, run_id: str) -> None:
+    """Put aside a file in the place of a checkpoint that the run `run_id` will store, unless the run made it."""
+    with storing(path):
+        if path.exists() and not _is_of(path, run_id):
+            put_aside(path, "other")
+
+
 def list_checkpoints(directory: RunDirectory) -> list[Path]:
-    """List the checkpoints of a run, oldest first."""
+    """List what has the name of a checkpoint in a run's directory, oldest first."""
     return sorted(directory.checkpoints.glob("update-*.safetensors"))
 
 
@@ -101,6 +110,17 @@ def load_checkpoint(path: Path, run_id: str) -> Checkpoint:
             "again, or move it out of this folder"
         )
     return Checkpoint(tensors, json.loads(metadata["numbers"]))
+
+
+def _is_of(path: Path, run_id: str) -> bool:
+    """Whether a file says that it is a checkpoint of the run `run_id`, of the update that its name says."""
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+        said = metadata.get("format"), metadata.get("run_id"), _name(int(metadata.get("update", "")))
+    except (OSError, ValueError, safetensors.SafetensorError):
+        return False
+    return said == (FORMAT, run_id, path.name)
 
 
 def _name(update: int) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.writer import drop_unfinished, storing, write_together
 from rattle.policies.file import StoredPolicy, dump_policy
-from rattle.runs.checkpoint import Checkpoint, checkpoint_file, drop_checkpoints, dump_checkpoint
+from rattle.runs.checkpoint import Checkpoint, checkpoint_file, drop_checkpoints, dump_checkpoint, make_room
 from rattle.runs.progress import Summary
 from rattle.runs.run_tables import dump_run_row, run_row
 from rattle.settings.experiment import ExperimentSettings
@@ -90,15 +90,17 @@ class CheckpointStore:
         best = {} if snapshot.best is None else {directory.best_policy: dump_policy(snapshot.best)}
         with storing(directory.checkpoints):
             directory.checkpoints.mkdir(exist_ok=True)
+        path = checkpoint_file(directory, update)
+        make_room(path, summary.run_id)
         write_together(
             {
-                checkpoint_file(directory, update): dump_checkpoint(snapshot.checkpoint, summary.run_id, update),
+                path: dump_checkpoint(snapshot.checkpoint, summary.run_id, update),
                 directory.policy: policy,
                 **best,
                 directory.run: dump_run_row(row),
             }
         )
-        drop_checkpoints(directory, self._settings.train.keep_checkpoints)
+        drop_checkpoints(directory, summary.run_id, self._settings.train.keep_checkpoints)
         self.seconds = copied + time.perf_counter() - began
         self.cost = copied + time.thread_time() - worked
         self.stored = summary

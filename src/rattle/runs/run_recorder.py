@@ -259,6 +259,7 @@ class RunRecorder:
             "seconds": self.counters.seconds,
             "started": self.counters.started,
             "tables": reach,
+            "config": self.settings.model_dump(mode="json"),
             **self._best.numbers(),
         }
         best = self._best.new()

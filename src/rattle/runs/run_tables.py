@@ -91,7 +91,7 @@ class RunTables:
         check_reach(self._directory, reach)
         self._updates.truncate(reach["updates"], keep=keep)
         self._episodes.truncate(reach["episodes"], keep=keep)
-        self.steps.discard_after(reach["steps"], keep=keep)
+        self.steps.discard_after(reach["steps"], self._run_id, keep=keep)
 
     def seconds_trained(self) -> float:
         """Return the seconds of training up to the last row of `updates`; 0 where there is none that says so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -50,8 +51,8 @@ def read_stored_run(directory: RunDirectory) -> StoredRun:
     """
     settings = read_settings(directory)
     row = read_or_mend_row(directory)
-    _check_settings(directory, settings, row.get("config") or {})
     checkpoint = _newest_that_fits(directory, row["run_id"])
+    _check_settings(directory, settings, _began_with(checkpoint) or row.get("config") or {})
     if row["updates"] and checkpoint is None:
         raise RunError(f"{directory.checkpoints} is empty, so the run cannot be resumed; its tables are intact")
     return StoredRun(row["run_id"], settings, checkpoint)
@@ -71,8 +72,9 @@ def read_or_mend_row(directory: RunDirectory) -> dict[str, Any]:
         checkpoint = None if run_id is None else _newest_that_fits(directory, run_id)
         if run_id is None or checkpoint is None:
             raise RunError(f"{error}, and there is no checkpoint to make it anew from: start a new run") from None
-        summary = _summary(directory, run_id, checkpoint)
-        write_run_row(directory, run_row(read_settings(directory), summary, checkpoint.numbers["started"]))
+        settings, summary = read_settings(directory), _summary(directory, run_id, checkpoint)
+        _check_settings(directory, settings, _began_with(checkpoint))
+        write_run_row(directory, run_row(settings, summary, checkpoint.numbers["started"]))
         _log.warning("%s: it is made anew from the newest checkpoint", error)
         return read_run_row(directory)
 
@@ -80,17 +82,47 @@ def read_or_mend_row(directory: RunDirectory) -> dict[str, Any]:
 def _check_settings(directory: RunDirectory, settings: ExperimentSettings, began_with: Mapping[str, Any]) -> None:
     """Raise RunError when config.yaml was changed so that it describes another run, and warn of lesser changes."""
     seeds = {settings.seed} | {settings_of_policy(settings, one).seed for one in settings.training.policies}
-    before, changed = dict(_flat(began_with)), dict[str, str]()
-    for key, value in _flat(settings.model_dump(mode="json")):
-        wanted = seeds if key == "seed" else (value,)
-        if key.startswith(_DECISIVE) and key not in _FREE and before.get(key, value) not in wanted:
-            changed[key] = f"{key} is {value}, was {before[key]}"
+    before, now = dict(_flat(began_with)), dict(_flat(settings.model_dump(mode="json")))
+    if not before:
+        return
+    if before.get("seed") in seeds:
+        now["seed"] = before["seed"]
+    stated = dict(_flat(read_yaml(directory.config)))
+    changed = [
+        key
+        for key in {**now, **before}
+        if key.startswith(_DECISIVE) and key not in _FREE and _differ(key, before, now, stated)
+    ]
     if not changed:
         return
-    said = f"{directory.config} was changed after the run began: {', '.join(changed.values())}"
+    how = (f"{key} is {_shown(now.get(key, 'not set'))}, was {_shown(before.get(key, 'not set'))}" for key in changed)
+    said = f"{directory.config} was changed after the run began: {', '.join(how)}"
     if any(not key.startswith(_TUNING) or key == f"{_TUNING}id" for key in changed):
-        raise RunError(f"{said}: put that back, as 'config' in {directory.run} has it, or start a new run")
+        raise RunError(f"{said}: put that back, or start a new run")
     _log.warning("%s: the run goes on with that", said)
+
+
+def _differ(key: str, before: Mapping[str, Any], now: Mapping[str, Any], stated: Mapping[str, Any]) -> bool:
+    """Whether a setting is another one now; `stated` are those that config.yaml has.
+
+    Versions of Rattle differ in what settings there are: one that is new has its default, and one that is gone was read
+    without an error. Environments of others have no defaults that are known here, so theirs are all stated.
+    """
+    if key not in before:
+        return key in stated
+    if key not in now:
+        return key.startswith("env.")
+    return bool(now[key] != before[key])
+
+
+def _shown(value: Any) -> str:
+    """Return a setting's value as a YAML file has it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _began_with(checkpoint: Checkpoint | None) -> Mapping[str, Any]:
+    """Return the settings that a checkpoint was made with; nothing where it is of an earlier version."""
+    return {} if checkpoint is None else checkpoint.numbers.get("config") or {}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
