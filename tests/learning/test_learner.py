@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from rattle.learning.algorithms import A2C, PPO, Algorithm, Reinforce
 from rattle.learning.errors import LearningError
-from rattle.learning.learner import CHUNK, Learner, UpdateMetrics
+from rattle.learning.learner import CHUNK, Learner, UpdateMetrics, tree_sum
 from rattle.learning.rollout import Rollout
 from rattle.policies.spec import Codes, Floats, PolicySpec
 from tests.learning.rollouts import random_rollout, with_number
 from tests.learning.slow import SlowLearner, norm_of, slow_gradient, slow_inputs, slow_loss, slow_samples
-from tests.policies.building import random_parameters
+from tests.policies.building import network_of, random_parameters
 
 FLOATS = PolicySpec(observation=Floats(size=2), num_actions=3, hidden_sizes=(4,), activation="tanh", value_head=True)
 CODES = PolicySpec(
@@ -173,6 +173,42 @@ def test_any_number_of_threads_gives_the_same_bytes(spec: PolicySpec, algorithm:
     expected = learnt(1, spec, algorithm)
     assert learnt(2, spec, algorithm) == expected
     assert learnt(3, spec, algorithm) == expected
+
+
+@pytest.mark.parametrize("chunks", [*range(1, 20), 64, 100])
+def test_processes_that_hold_aligned_blocks_of_chunks_give_the_same_bytes(chunks: int) -> None:
+    generator = torch.Generator().manual_seed(chunks)
+    gradients = [torch.randn(50, generator=generator) * 10 ** (chunk % 5) for chunk in range(chunks)]
+    whole = tree_sum(gradients)
+    np.testing.assert_allclose(whole, torch.stack(gradients).double().sum(dim=0), rtol=1e-4, atol=1e-1)
+    for block in (1, 2, 4, 8, 16, 32):
+        processes = [gradients[first : first + block] for first in range(0, chunks, block)]
+        assert tree_sum([tree_sum(own) for own in processes]).numpy().tobytes() == whole.numpy().tobytes()
+
+
+def test_sums_are_those_of_pairs_and_then_of_pairs_of_pairs() -> None:
+    a, b, c, d, e, f, g = (1.0, 1e16, -1e16, 3.0, 1e-3, 7.7, 3e7)
+    assert tree_sum([a, b, c, d, e, f, g]) == ((a + b) + (c + d)) + ((e + f) + g)
+    assert tree_sum([a, b, c, d, e]) == ((a + b) + (c + d)) + e
+    assert tree_sum([a, b, c, d]) != a + b + c + d
+    assert tree_sum([a]) == a
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_chunks_of_a_gradient_are_added_up_in_the_tree(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rattle.learning.learner.CHUNK", 8)
+    algorithm = A2C(max_gradient_norm=UNCLIPPED)
+    rollout = random_rollout(FLOATS, 5, 8, ends=0.0)
+    rollout = replace(rollout, active=torch.ones((5, 8), dtype=torch.bool))
+    with learning(FLOATS, algorithm, threads=threads) as learner:
+        network = network_of(FLOATS, learner.parameters())
+        learner.update(rollout)
+        found = gradient_of_first_update(learner)
+    chunks = [algorithm.prepare(rollout).rows(at, at + 8) for at in range(0, 40, 8)]
+    losses = [algorithm.loss(*network(chunk.observation), chunk).total / 40 for chunk in chunks]
+    gradients = [torch.autograd.grad(loss, list(network.parameters())) for loss in losses]
+    for name, parts in zip(found, zip(*gradients, strict=True), strict=True):
+        assert (found[name] == (0.1 * tree_sum(parts)).numpy() * 10).all(), name
 
 
 def test_pytorch_threads_of_the_caller_do_not_matter() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
@@ -24,10 +24,11 @@ from rattle.policies.network import Network
 from rattle.policies.spec import PolicySpec
 
 T = TypeVar("T")
+Summand = TypeVar("Summand", Tensor, float)
 Device = Literal["cpu", "cuda"]
 
-#: Gradients are summed over chunks of this many samples, in order. The chunks, not the threads, decide the rounding:
-#: any number of threads gives the same bytes. Large enough for efficient matrix products, small enough for the cache.
+#: A gradient is the sum over chunks of this many samples. The chunks, not the threads, decide the rounding: any number
+#: of threads gives the same bytes. Large enough for efficient matrix products, small enough for the cache.
 CHUNK = 4096
 #: The same on a GPU, where few large products are fast and many small ones are not.
 GPU_CHUNK = 2**17
@@ -152,9 +153,9 @@ class Learner:
         chunks = [batch.rows(start, min(start + self._chunk, samples)) for start in range(0, samples, self._chunk)]
         gradients, sums = zip(*self._share(part, chunks), strict=True)
         for weight, parts in zip(self._weights, zip(*gradients, strict=True), strict=True):
-            weight.grad = sum(parts[1:], start=parts[0])
+            weight.grad = tree_sum(parts)
         norm = torch.nn.utils.clip_grad_norm_(self._weights, self.algorithm.max_gradient_norm)
-        means = {name: sum(one[name] for one in sums) / samples for name in sums[0]}
+        means = {name: tree_sum([one[name] for one in sums]) / samples for name in sums[0]}
         return {**means, "gradient_norm": float(norm)}
 
     def descend(self, learning_rate: float) -> None:
@@ -228,6 +229,19 @@ class _Steps:
                 f"update {self.version + 1}: the {name.replace('_', ' ')} is {number}, so the update was not made: "
                 "look for rewards or observations that are not finite, or lower algorithm.learning_rate"
             )
+
+
+def tree_sum(parts: Sequence[Summand]) -> Summand:
+    """Return the sum of at least one part, added up in pairs, then in pairs of pairs, and so on.
+
+    The order depends on the number of parts only. Who holds an aligned block of 2, 4, 8, ... parts, or what is left of
+    one at the end, can add them up alone: the tree_sum of such sums has the same bits.
+    """
+    sums: list[Summand] = list(parts)
+    while len(sums) > 1:
+        left_over = sums[len(sums) // 2 * 2 :]
+        sums = [one + other for one, other in zip(sums[::2], sums[1::2], strict=False)] + left_over
+    return sums[0]
 
 
 def _find(device: Device) -> torch.device:
