@@ -97,6 +97,36 @@ def test_means_of_complete_episodes_are_over_all_of_a_rollout() -> None:
         assert tracker.mean_length == tracker.mean_return == (1 + slots) / 2
 
 
+def test_means_of_complete_episodes_are_over_the_last_rollouts_with_a_hundred() -> None:
+    slots = 40
+    buffer = random_buffer(1, slots, 1, 0)
+    buffer.active[:], buffer.terminated[:], buffer.truncated[:] = True, True, False
+    tracker = EpisodeTracker(slots, complete_episodes=True)
+    for rollout, mean in enumerate((0.0, 0.5, 1.0, 2.0, 3.0)):
+        buffer.reward[:] = rollout
+        tracker.remember([tracker.follow(buffer, 1)])
+        assert tracker.mean_return == mean
+        assert tracker.is_representative == (rollout >= 2)
+        restored = EpisodeTracker(slots, complete_episodes=True)
+        restored.restore(tracker.state())
+        tracker = restored
+
+
+def test_the_means_of_an_earlier_version_are_taken_as_one_rollouts() -> None:
+    buffer = random_buffer(1, 40, 1, 0)
+    buffer.active[:], buffer.terminated[:], buffer.truncated[:] = True, True, False
+    tracker = EpisodeTracker(40, complete_episodes=True)
+    tracker.remember([tracker.follow(buffer, 1)])
+    state = tracker.state()
+    del state["last_rollouts"]
+    restored = EpisodeTracker(40, complete_episodes=True)
+    restored.restore(state)
+    buffer.reward[:] = 7.0
+    for _ in range(3):
+        restored.remember([restored.follow(buffer, 1)])
+    assert restored.mean_return == 7.0
+
+
 def test_means_are_over_the_last_hundred_episodes() -> None:
     buffer = random_buffer(150, 1, 1, 0)
     buffer.active[:], buffer.terminated[:], buffer.truncated[:] = True, True, False

@@ -54,13 +54,42 @@ def test_the_best_policy_survives_a_resume(train_small: TrainSmall) -> None:
     assert other.best_policy.read_bytes() == one.best_policy.read_bytes()
 
 
-def test_a_run_ends_when_it_is_good_enough(train_small: TrainSmall) -> None:
+def test_a_run_ends_when_it_is_good_enough(train_small: TrainSmall, caplog: pytest.LogCaptureFixture) -> None:
     _, directory = train_small(STEPS)
     best = best_update(directory)
     summary, again = train_small(STEPS, f"train.stop_at_return={best['mean_return']!r}")
     assert (summary.status, summary.updates) == ("finished", best["policy_version"])
     assert list_checkpoints(again)[-1].name == f"update-{int(best['policy_version']):010d}.safetensors"
+    reason = f"its mean return, {best['mean_return']:.6g}, has reached train.stop_at_return"
+    assert [row["fields"] for row in read_rows(again, "logs")][-1].count(reason) == 1
+    assert not caplog.text
     assert resume(str(again.path), 10**6, None, Silence()).updates == summary.updates
+    assert caplog.messages[-1].startswith(f"the run has nothing left to do: {reason}")
+    assert [row["fields"] for row in read_rows(again, "logs")][-1].count(reason) == 1
+
+
+def test_a_run_that_has_its_steps_says_so_when_it_is_resumed(
+    train_small: TrainSmall, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, directory = train_small()
+    resume(str(directory.path), None, None, Silence())
+    assert "the run has nothing left to do: it has made 4,608 of 4,608 steps, train.steps" in caplog.text
+
+
+@pytest.mark.parametrize("worlds", [1, 30])
+def test_complete_episodes_judge_a_policy_when_there_are_a_hundred(train_small: TrainSmall, worlds: int) -> None:
+    summary, directory = train_small(
+        "algorithm.id=reinforce",
+        f"env.worlds={worlds}",
+        "train.actors=1",
+        "algorithm.max_episode_ticks=8",
+        "env.max_steps=8",
+        "train.steps=100000",
+        "train.stop_at_return=-1000",
+    )
+    assert 100 <= summary.episodes < 100 + worlds
+    returns = [row["return"] for row in read_rows(directory, "episodes")]
+    assert summary.mean_return == pytest.approx(sum(returns) / len(returns))
 
 
 def test_few_episodes_do_not_make_a_best_policy(train_small: TrainSmall) -> None:

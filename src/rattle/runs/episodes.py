@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rattle.rollouts.collector import RolloutBuffer
 from rattle.runs.errors import RunError
 
-#: How many of the last episodes the running means are over, unless rollouts are whole episodes.
+#: How many of the last episodes the running means are over; rollouts of whole episodes count whole, so it may be more.
 WINDOW = 100
 
 
@@ -39,8 +39,10 @@ class EpisodeTracker:
         self._complete_episodes = complete_episodes
         self._reward = np.zeros(slots, np.float64)
         self._length = np.zeros(slots, np.int64)
-        self._last_rewards: deque[float] = deque(maxlen=WINDOW)
-        self._last_lengths: deque[int] = deque(maxlen=WINDOW)
+        most = None if complete_episodes else WINDOW
+        self._last_rewards: deque[float] = deque(maxlen=most)
+        self._last_lengths: deque[int] = deque(maxlen=most)
+        self._last_rollouts: deque[int] = deque()  # episodes of each, where rollouts are whole episodes
         self.ended = 0  # episodes since the run began
 
     @property
@@ -51,7 +53,7 @@ class EpisodeTracker:
     @property
     def is_representative(self) -> bool:
         """Whether the means are over enough episodes to judge a policy by."""
-        return bool(self._last_rewards) and (self._complete_episodes or len(self._last_rewards) == WINDOW)
+        return len(self._last_rewards) >= WINDOW
 
     @property
     def mean_length(self) -> float | None:
@@ -95,17 +97,19 @@ class EpisodeTracker:
         self._reward[slots], self._length[slots] = np.nan if go_on else 0, 0  # a sum with NaN is NaN to its end
 
     def remember(self, parts: Sequence[FinishedEpisodes]) -> None:
-        """Keep what the means are over: the last episodes, or all of an update whose slots end one episode each.
+        """Keep what the means are over: the last episodes, or the last updates whose slots end one episode each.
 
-        Of those, the last to end would be the longest.
+        Of an update of those, the last to end would be the longest, so all of its episodes count or none.
         """
         rewards = [reward for finished in parts for reward in finished.total_reward.tolist()]
-        lengths = [length for finished in parts for length in finished.length.tolist()]
-        if self._complete_episodes:
-            self._last_rewards, self._last_lengths = deque(rewards), deque(lengths)
-        else:
-            self._last_rewards.extend(rewards[-WINDOW:])
-            self._last_lengths.extend(lengths[-WINDOW:])
+        self._last_rewards.extend(rewards)
+        self._last_lengths.extend(length for finished in parts for length in finished.length.tolist())
+        if self._complete_episodes and rewards:
+            self._last_rollouts.append(len(rewards))
+            while len(self._last_rewards) - self._last_rollouts[0] >= WINDOW:
+                for _ in range(self._last_rollouts.popleft()):
+                    self._last_rewards.popleft()
+                    self._last_lengths.popleft()
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return copies of all that decides what follows."""
@@ -114,6 +118,7 @@ class EpisodeTracker:
             "length": self._length.copy(),
             "last_rewards": np.array(self._last_rewards, np.float64),
             "last_lengths": np.array(self._last_lengths, np.int64),
+            "last_rollouts": np.array(self._last_rollouts, np.int64),
             "ended": np.array(self.ended, np.int64),
         }
 
@@ -128,6 +133,9 @@ class EpisodeTracker:
         self._length[:] = state["length"]
         self._last_rewards.extend(state["last_rewards"].tolist())
         self._last_lengths.extend(state["last_lengths"].tolist())
+        if self._complete_episodes and self._last_rewards:  # earlier versions kept one rollout
+            rollouts = state.get("last_rollouts", np.array([len(self._last_rewards)]))
+            self._last_rollouts.extend(rollouts.tolist())
         self.ended = int(state["ended"])
 
 

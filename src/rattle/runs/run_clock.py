@@ -18,6 +18,14 @@ class RunLimits:
     steps: int | None  # environment steps, over all resumes
     seconds: float | None  # of this command
 
+    def reached(self, env_steps: int, seconds: float) -> str | None:
+        """Return which limit is reached after so many steps and seconds, as the end of a sentence; None before."""
+        if self.steps is not None and env_steps >= self.steps:
+            return f"it has made {env_steps:,} of {self.steps:,} steps, train.steps"
+        if self.seconds is not None and seconds >= self.seconds:
+            return f"it has had its {self.seconds:g} seconds, train.seconds"
+        return None
+
 
 class RunClock:
     """Times a command, its limits and its checkpoints, from when learning starts."""
@@ -37,10 +45,9 @@ class RunClock:
         """Return the seconds that the run has trained, over all resumes."""
         return self._before + self.here()
 
-    def is_over(self, env_steps: int) -> bool:
-        """Whether the run has had its steps, or this command its seconds."""
-        steps, seconds = self._limits.steps, self._limits.seconds
-        return (steps is not None and env_steps >= steps) or (seconds is not None and self.here() >= seconds)
+    def limit_reached(self, env_steps: int) -> str | None:
+        """Return which limit is reached: the run has had its steps, or this command its seconds; None before."""
+        return self._limits.reached(env_steps, self.here())
 
     def checkpoint_due(self, seconds: float, cost: float) -> bool:
         """Whether the last checkpoint was long enough ago; counts from now on if so.
@@ -73,6 +80,11 @@ class RunClock:
     def fraction(self, env_steps: int, speed: float) -> tuple[float | None, float | None]:
         """Return how much is done, from 0 to 1, and the seconds left, by the limit that comes first."""
         return fraction_done(self._limits, env_steps, speed, self.here())
+
+
+def nothing_left(reason: str) -> str:
+    """Return what to say of a run that is resumed although it has ended."""
+    return f"the run has nothing left to do: {reason}: raise that to go on"
 
 
 def fraction_done(limits: RunLimits, env_steps: int, speed: float, seconds: float) -> tuple[float | None, float | None]:

@@ -181,10 +181,18 @@ class RunRecorder:
         self.tables.log("recording_cut", level="WARNING", world_episode=world_episode, ticks=MOST_TICKS)
 
     @property
-    def is_good_enough(self) -> bool:
-        """Whether the mean return has reached what the run is to stop at."""
+    def why_good_enough(self) -> str | None:
+        """Return that the mean return has reached what the run is to stop at, as the end of a sentence; None before."""
         wanted, reached = self.settings.train.stop_at_return, self.tracker.mean_return
-        return wanted is not None and reached is not None and self.tracker.is_representative and reached >= wanted
+        if wanted is None or reached is None or not self.tracker.is_representative or reached < wanted:
+            return None
+        return f"its mean return, {reached:.6g}, has reached train.stop_at_return, {wanted:g}"
+
+    def end(self, status: Status, reason: str | None, copy_rest: Callable[[], CallersPart]) -> Summary:
+        """Write down that the run has ended and why, store the last checkpoint, and return what it holds."""
+        self.tables.log(f"run_{status}", update=self._learner.version, **({"reason": reason} if reason else {}))
+        self.checkpoint(status, copy_rest)
+        return self.stored()
 
     def _write_episodes(self, part: RecordedRollout) -> FinishedEpisodes:
         for gap in part.gaps:

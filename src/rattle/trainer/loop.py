@@ -15,8 +15,8 @@ from rattle.learning.learner import UpdateMetrics
 from rattle.rollouts.worlds import policy_spec
 from rattle.runs.checkpoint import Checkpoint
 from rattle.runs.episode_recorder import recorded_episodes
-from rattle.runs.progress import Display, Progress, Status, Summary
-from rattle.runs.run_clock import RunClock, RunLimits
+from rattle.runs.progress import Display, Progress, Summary
+from rattle.runs.run_clock import RunClock, RunLimits, nothing_left
 from rattle.runs.run_recorder import CallersPart, RecordedRollout, RunRecorder, checkpoint_mismatch
 from rattle.settings.experiment import ExperimentSettings
 from rattle.trainer.build import build_acting_policy, build_collector, build_learner, warm_up
@@ -46,7 +46,7 @@ class TrainingRun:
         """Begin from nothing."""
         self.recorder.start()
         self.policy.load(self.learner.parameters())
-        self._checkpoint("running")
+        self.recorder.checkpoint("running", self._copy_worlds)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on exactly where a checkpoint was taken, and drop what the tables got after it.
@@ -104,7 +104,9 @@ class TrainingRun:
         warm_up(self.settings, self.policy)
         counters = self.recorder.counters
         clock = RunClock(counters.seconds, limits, self.settings.train.checkpoint_seconds)
-        while not self._is_over(clock) and not wants_stop():
+        if reason := self._why_over(clock):
+            _log.warning("%s", nothing_left(reason))
+        while not self._why_over(clock) and not wants_stop():
             began = time.perf_counter()
             metrics, played = self._update()
             counters.seconds = clock.total()
@@ -113,27 +115,21 @@ class TrainingRun:
             self.recorder.write_down(metrics, [played], played.env_steps / took)
             display.update(self._progress(metrics, speed, clock))
             if self.recorder.checkpoint_due(clock):
-                self._checkpoint("running")
+                self.recorder.checkpoint("running", self._copy_worlds)
             elif clock.second_passed():
                 self.recorder.tables.show()
         counters.seconds = clock.total()
-        status: Status = "finished" if self._is_over(clock) else "interrupted"
-        self.recorder.tables.log(f"run_{status}", update=self.learner.version)
-        self._checkpoint(status)
-        return self.recorder.stored()
+        reason = self._why_over(clock)
+        return self.recorder.end("finished" if reason else "interrupted", reason, self._copy_worlds)
 
-    def _is_over(self, clock: RunClock) -> bool:
-        return self.recorder.is_good_enough or clock.is_over(self.recorder.counters.env_steps)
+    def _why_over(self, clock: RunClock) -> str | None:
+        return self.recorder.why_good_enough or clock.limit_reached(self.recorder.counters.env_steps)
 
-    def _checkpoint(self, status: Status) -> None:
-        """Begin to store everything that decides how the run goes on."""
-
-        def copy() -> CallersPart:
-            worlds = self._despite_loss(lambda: [batch.state() for batch in self.collector.batches])
-            arrays = {f"worlds-{number}": state for number, state in enumerate(worlds)}
-            return arrays, {"ticks": self.collector.ticks}
-
-        self.recorder.checkpoint(status, copy)
+    def _copy_worlds(self) -> CallersPart:
+        """Return copies of what decides, besides the recorder, how the run goes on."""
+        worlds = self._despite_loss(lambda: [batch.state() for batch in self.collector.batches])
+        arrays = {f"worlds-{number}": state for number, state in enumerate(worlds)}
+        return arrays, {"ticks": self.collector.ticks}
 
     def fail(self, error: Exception) -> None:
         """Write down that the run has ended in an error; where the environment failed, what was learnt is kept too.

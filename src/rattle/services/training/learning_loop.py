@@ -13,6 +13,7 @@ from typing import TypeVar
 from rattle.errors import RattleError
 from rattle.learning.errors import LearningError
 from rattle.runs.progress import Status
+from rattle.runs.run_clock import nothing_left
 from rattle.services.training.policy_run import PolicyRun, PublishedPolicy, Update
 from rattle.services.training.rollout_batcher import Part, RolloutBatcher, Verdict
 from rattle.services.training.rollout_messages import Contribution
@@ -80,6 +81,8 @@ class LearningLoop:
         loop = asyncio.get_running_loop()
         self.run.recorder.on_idle(lambda: loop.call_soon_threadsafe(self._arrived.tell))
         try:
+            if reason := self.run.why_over():
+                _log.warning("policy %s: %s", self.policy_id, nothing_left(reason))
             while not self.newest.finished and not self._stopping:
                 await self._next_step()
             if self.intake.is_due and not self.newest.finished:
@@ -168,13 +171,15 @@ class LearningLoop:
     async def _next_step(self) -> None:
         """Make the update that is due, or wait for something to arrive; raises what stopped the last checkpoint."""
         self.run.recorder.check_stored()
-        if self.run.recorder.is_good_enough:  # before anything else is learnt: the same update ends every run of a seed
+        if (
+            self.run.recorder.why_good_enough
+        ):  # before anything else is learnt: the same update ends every run of a seed
             self._publish(self.run.policy())
         elif self._requests:
             await self._improve(*self._requests.popleft())
         elif self.intake.is_due:
             await self._learn_from(self.intake.take())
-        elif self.run.is_over():
+        elif self.run.why_over():
             self._publish(self.run.policy())
         else:
             await self._arrived.wait(self.run.seconds_left)

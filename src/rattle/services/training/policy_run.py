@@ -15,7 +15,7 @@ from rattle.rollouts.worlds import policy_spec
 from rattle.runs.checkpoint import Checkpoint
 from rattle.runs.progress import Status
 from rattle.runs.run_clock import RunClock, RunLimits
-from rattle.runs.run_recorder import MissingTicks, RecordedRollout, RunRecorder, checkpoint_mismatch
+from rattle.runs.run_recorder import CallersPart, MissingTicks, RecordedRollout, RunRecorder, checkpoint_mismatch
 from rattle.services.training.rollout_batcher import Origin, Part, RolloutBatcher
 from rattle.services.training.rollout_messages import Contribution, RunRolloutSpec, side_by_side
 from rattle.settings.experiment import ExperimentSettings
@@ -87,7 +87,7 @@ class PolicyRun:
     def start(self, intake: Mapping[str, Any]) -> None:
         """Begin from nothing, with the state of an intake that knows nothing."""
         self.recorder.start()
-        self._checkpoint("running", intake)
+        self.recorder.checkpoint("running", lambda: self._copy(intake))
         self.recorder.stored()
 
     def restore(self, checkpoint: Checkpoint, intake: RolloutBatcher[Contribution]) -> None:
@@ -123,14 +123,14 @@ class PolicyRun:
             return None
         return max(0.0, self._limits.seconds - self._clock.here())
 
-    def is_over(self, more_steps: int = 0) -> bool:
-        """Whether a limit is reached, after `more_steps` that are not counted yet, or the policy is good enough."""
-        if self.recorder.is_good_enough:
-            return True
+    def why_over(self, more_steps: int = 0) -> str | None:
+        """Return which limit is reached after `more_steps` that are not counted yet, or that the policy is good enough.
+
+        None while there is more to learn.
+        """
+        seconds = 0.0 if self._clock is None else self._clock.here()
         steps = self.recorder.counters.env_steps + more_steps
-        if self._clock is not None:
-            return self._clock.is_over(steps)
-        return self._limits.steps is not None and steps >= self._limits.steps
+        return self.recorder.why_good_enough or self._limits.reached(steps, seconds)
 
     def checkpoint_due(self) -> bool:
         """Whether it is time for a checkpoint; raises AnalyticsError when the last one could not be stored."""
@@ -138,7 +138,9 @@ class PolicyRun:
 
     def policy(self) -> PublishedPolicy:
         """Return the policy as it is."""
-        return PublishedPolicy(self.learner.version, self.recorder.policy_file(), self.first_tick, self.is_over())
+        return PublishedPolicy(
+            self.learner.version, self.recorder.policy_file(), self.first_tick, self.why_over() is not None
+        )
 
     def learn(self, parts: Sequence[Part[Contribution]]) -> Update:
         """Improve the policy by one step on some parts; `write_down` must follow.
@@ -155,7 +157,7 @@ class PolicyRun:
         else:
             played = [self._played(part) for part in parts]
         self.first_tick += ticks
-        over = self.is_over(sum(one.env_steps for one in played))
+        over = self.why_over(sum(one.env_steps for one in played)) is not None
         made = PublishedPolicy(metrics.policy_version, self.recorder.policy_file(), self.first_tick, over)
         return Update(parts, played, metrics, made)
 
@@ -168,25 +170,24 @@ class PolicyRun:
         self.recorder.write_down(update.metrics, update.played, update.env_steps / took)
         self.standing = self._stand(update, clock.speed(update.env_steps, took))
         if intake is not None:
-            self._checkpoint("running", intake)
+            self.recorder.checkpoint("running", lambda: self._copy(intake))
         elif clock.second_passed():
             self.recorder.tables.show()
 
     def end(self, status: Status, intake: Mapping[str, Any]) -> None:
         """Store the last checkpoint, and wait for it."""
         self.recorder.counters.seconds = self.seconds
-        self.recorder.tables.log(f"run_{status}", update=self.learner.version)
-        self._checkpoint(status, intake)
-        self.recorder.stored()
+        reason = self.why_over() if status == "finished" else None
+        self.recorder.end(status, reason, lambda: self._copy(intake))
 
     def fail(self, error: Exception) -> None:
         """Write down that the run has ended in an error, as far as the disk takes it."""
         with suppress(AnalyticsError):
             self.recorder.fail(error)
 
-    def _checkpoint(self, status: Status, intake: Mapping[str, Any]) -> None:
-        """Begin to store everything that decides how the run goes on."""
-        self.recorder.checkpoint(status, lambda: ({}, {"first_tick": self.first_tick, "intake": dict(intake)}))
+    def _copy(self, intake: Mapping[str, Any]) -> CallersPart:
+        """Return what decides, besides the recorder, how the run goes on."""
+        return {}, {"first_tick": self.first_tick, "intake": dict(intake)}
 
     def close(self) -> None:
         """Stop the learner's threads and close the files, as far as the disk takes what is left to write."""
