@@ -18,9 +18,10 @@ from rattle.envs.philox import derive_seed
 from rattle.learning.algorithms.algorithm import Algorithm, Batch, LossFunction
 from rattle.learning.errors import LearningError
 from rattle.learning.rollout import Rollout
+from rattle.learning.value_scale import ValueScale
 from rattle.policies.acting import check_parameters
 from rattle.policies.errors import PolicyError
-from rattle.policies.network import Network
+from rattle.policies.network import VALUE_HEAD, Network
 from rattle.policies.spec import PolicySpec
 
 T = TypeVar("T")
@@ -71,10 +72,18 @@ class Learner:
         generator = torch.Generator().manual_seed(seed % 2**63)
         self._network = self._alone(Network, spec, generator).to(self._device)
         self._weights = list(self._network.parameters())
+        self._scale = ValueScale()
+        if algorithm.scale_rewards:
+            self._multiply_values(0.0)  # what was drawn would be large beside small rewards
         self._optimiser = torch.optim.Adam(self._weights, lr=algorithm.learning_rate, eps=1e-5, fused=True)
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
-        """Return copies of the weights by name."""
+        """Return copies of the weights by name, those of the value head so that it predicts rewards as they are."""
+        factor = np.float32(self._scale.factor)
+        weights = self._own_parameters()
+        return {name: array * factor if name in VALUE_HEAD else array for name, array in weights.items()}
+
+    def _own_parameters(self) -> dict[str, NDArray[np.float32]]:
         return {name: _as_array(tensor) for name, tensor in self._network.state_dict().items()}
 
     def begin_with(self, weights: Mapping[str, NDArray[Any]]) -> None:
@@ -84,6 +93,7 @@ class Learner:
         except PolicyError as error:
             raise LearningError(f"the weights do not fit this policy: {error}") from None
         self._network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()})
+        self._scale = ValueScale()
 
     def update(self, rollout: Rollout) -> UpdateMetrics:
         """Improve the policy and raise its version.
@@ -95,17 +105,36 @@ class Learner:
 
     def _update(self, rollout: Rollout) -> UpdateMetrics:
         steps = _Steps(self, derive_seed(self._seed, "update", self.version))
+        scale = self._scale
         try:
+            if self.algorithm.scale_rewards:
+                self._rescale(scale.after(rollout, self.algorithm.discount))
+                rollout = rollout.scaled(1.0 / self._scale.factor)
             values = self.algorithm.update(rollout, steps)
         except BaseException:
             steps.undo()
+            self._rescale(scale)
             raise
         self.version += 1
         return UpdateMetrics(self.version, steps.samples, values)
 
+    def _rescale(self, scale: ValueScale) -> None:
+        """Take another scale; the values that are predicted stay the same (van Hasselt et al., arXiv 1602.07714)."""
+        if scale.factor != self._scale.factor:
+            self._multiply_values(self._scale.factor / scale.factor)
+        self._scale = scale
+
+    def _multiply_values(self, factor: float) -> None:
+        with torch.no_grad():
+            for name, weight in self._network.named_parameters():
+                if name in VALUE_HEAD:
+                    weight.mul_(factor)
+
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return copies of the weights ("policy/NAME"), the moments ("optimiser/NAME/N") and the version."""
-        state: dict[str, NDArray[Any]] = {f"policy/{name}": array for name, array in self.parameters().items()}
+        """Return copies of the weights ("policy/NAME"), the moments ("optimiser/NAME/N"), the scale and the version."""
+        state: dict[str, NDArray[Any]] = {f"policy/{name}": array for name, array in self._own_parameters().items()}
+        if self.algorithm.scale_rewards:
+            state |= {f"value_scale/{name}": array for name, array in self._scale.state().items()}
         for index, moments in self._optimiser.state_dict()["state"].items():
             for name, tensor in moments.items():
                 state[f"optimiser/{name}/{index}"] = _as_array(tensor)
@@ -117,7 +146,7 @@ class Learner:
 
         Raises LearningError, with everything as it was, when it is the state of another network, or none.
         """
-        weights = {key.removeprefix("policy/"): array for key, array in state.items() if key.startswith("policy/")}
+        weights = _part(state, "policy/")
         try:
             check_parameters(self.spec, weights)
             moments = self._stored_moments(state)
@@ -129,6 +158,7 @@ class Learner:
         self._network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()})
         groups = self._optimiser.state_dict()["param_groups"]
         self._optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        self._scale = ValueScale.of(_part(state, "value_scale/"))
         self.version = version
 
     def close(self) -> None:
@@ -251,6 +281,11 @@ def _find(device: Device) -> torch.device:
             raise LearningError("train.device is cuda, but PyTorch finds no GPU here: set train.device=cpu")
         torch.set_float32_matmul_precision("highest")  # an environment variable may have asked for less
     return torch.device(device)
+
+
+def _part(state: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    """Return what has names with a prefix, by the rest of them."""
+    return {key.removeprefix(prefix): array for key, array in state.items() if key.startswith(prefix)}
 
 
 def _as_array(tensor: Tensor) -> NDArray[Any]:

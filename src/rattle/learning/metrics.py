@@ -16,7 +16,9 @@ class Metric(NamedTuple):
 #: What every policy gradient returns.
 COMMON = (
     Metric("policy_loss", "", "What the policy is moved by; its sign and size say little."),
-    Metric("value_loss", "return squared", "Half the squared error of the value head."),
+    Metric(
+        "value_loss", "return squared", "Half the squared error of the value head; with scale_rewards, in its units."
+    ),
     Metric("entropy", "nats an action", "How undecided the policy is."),
     Metric("gradient_norm", "", "Length of the gradient before it is clipped."),
     Metric("learning_rate", "", "Step size of the optimiser."),

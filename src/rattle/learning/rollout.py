@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,3 +33,8 @@ class Rollout:
         """Return the rollout in a device's memory; the very same tensors where they are there already."""
         names = [field.name for field in fields(self) if field.name != "policy_version"]
         return Rollout(self.policy_version, **{name: getattr(self, name).to(place) for name in names})
+
+    def scaled(self, factor: float) -> Rollout:
+        """Return the rollout as it would be with rewards, and values, times a factor."""
+        names = ("reward", "value", "final_value", "last_value")
+        return replace(self, **{name: getattr(self, name) * factor for name in names})

@@ -12,6 +12,9 @@ from rattle.policies.spec import Codes, PolicySpec
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
+#: The parameters that all predicted values are proportional to.
+VALUE_HEAD = ("value.weight", "value.bias")
+
 
 class Network(nn.Module):
     """Observations (N, row) to logits (N, actions) and values (N,); values are zero without a value head."""

@@ -89,6 +89,11 @@ class Algorithm(StrictSettings):
     discount: float = Field(0.99, ge=0, le=1, description="What a reward one tick later is worth (gamma).")
     entropy_weight: float = Field(0.01, ge=0, description="Bonus for undecided policies, per nat.")
     value_weight: float = Field(0.5, ge=0, description="Weight of the value head's squared error.")
+    scale_rewards: bool = Field(
+        False,
+        description="Learn in units of the running size of returns, so that rewards of any size teach alike; the "
+        "values that a policy predicts are in rewards all the same.",
+    )
 
     @property
     def complete_episodes(self) -> bool:
