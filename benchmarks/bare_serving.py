@@ -27,7 +27,7 @@ class Bare:
 
     def __init__(self, path: Path) -> None:
         policy = load_policy(path.read_bytes())
-        self._row = policy.spec.observation.row_size
+        self._row = policy.spec.observation.shape[0]
         self._acting = ActingPolicy(policy.spec, policy.parameters)
 
     def act(self, content: bytes) -> bytes:

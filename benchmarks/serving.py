@@ -28,7 +28,8 @@ from tritonclient.grpc import service_pb2
 
 from rattle.policies.acting import parameter_shapes
 from rattle.policies.file import StoredPolicy, dump_policy
-from rattle.policies.spec import Codes, PolicySpec
+from rattle.policies.spec import PolicySpec
+from rattle.samples.spaces import CodeSpace
 from rattle.settings.experiment import PolicySection
 
 SECONDS = 1.5  # a measurement
@@ -54,7 +55,7 @@ def policy() -> StoredPolicy:
     """Return the default policy, with random weights."""
     default = PolicySection()
     spec = PolicySpec(
-        observation=Codes(cells=CELLS, codes=5),
+        observation=CodeSpace(cells=CELLS, codes=5),
         num_actions=3,
         hidden_sizes=default.hidden_sizes,
         activation=default.activation,

@@ -23,6 +23,7 @@ from rattle.envs.snake import kernel as snake_kernel
 from rattle.learning.algorithms import Batch
 from rattle.rollouts.worlds import build_worlds
 from rattle.runs.run_clock import RunLimits
+from rattle.samples.rollout import as_tensors
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.sources import load_settings
 from rattle.trainer.display import JsonDisplay
@@ -91,8 +92,8 @@ def floor_parts(run: TrainingRun) -> dict[str, float]:
             policy.act(observation, tick=tick, action=action, log_prob=log_prob, value=value)
 
     network, algorithm = run.learner._network, settings.algorithm
-    batch = algorithm.prepare(buffer.rollout(ticks, 0))
-    encoded = network.encode(batch.observation)
+    batch = algorithm.prepare(as_tensors(buffer))
+    encoded = run.learner.spec.observation.encode(batch.observation)
     weights, samples = list(network.parameters()), len(batch)
     optimiser = torch.optim.Adam(weights, lr=1e-6, fused=True)
 
@@ -103,7 +104,8 @@ def floor_parts(run: TrainingRun) -> dict[str, float]:
         hidden = part.observation
         for layer in network.trunk:
             hidden = network.activation(layer(hidden))
-        loss = algorithm.loss(network.policy(hidden), network.value(hidden).squeeze(1), part).total  # type: ignore[misc]
+        policy = run.learner.spec.action.distribution(network.policy(hidden))
+        loss = algorithm.loss(policy, network.value(hidden).squeeze(1), part).total  # type: ignore[misc]
         return torch.autograd.grad(loss / samples, weights)
 
     def learn() -> None:

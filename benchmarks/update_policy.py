@@ -24,7 +24,8 @@ from measure import report, table
 from rattle.envs.philox import derive_seed
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.file import load_policy
-from rattle.services.inference.rollouts import to_rollout
+from rattle.samples.rollout import as_tensors
+from rattle.services.inference.rollouts import to_message
 from rattle.services.utils.grpc_serving import bind, make_server
 from rattle.services.utils.memory import keep_memory
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
@@ -81,10 +82,10 @@ def ways(
     policy = load_policy(first.file)
     collector = build_collector(settings)
     acting = ActingPolicy(policy.spec, policy.parameters, derive_seed(settings.seed, "actions"))
-    ticks = collector.collect(acting, lambda _: False)
-    rollout = collector.buffer.rollout(ticks, policy.version)
+    played = collector.collect(acting, policy.version, lambda _: False)
+    rollout = as_tensors(played)
     learner = build_learner(settings, policy.spec)
-    message = to_rollout(collector.buffer, ticks, 0, policy.spec.num_actions)
+    message = to_message(played, 0, policy.spec.action)
     message.actor, message.life, message.lineage = "benchmark", "1", first.lineage
     own = training_pb2.UpdatePolicyRequest(rollout=message)
     for name in ("metrics", "world_episode"):  # what is learnt from does not need them

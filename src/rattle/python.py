@@ -19,7 +19,6 @@ from rattle.envs.philox import derive_seed
 from rattle.envs.registry import make_worlds
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
-from rattle.policies.spec import Codes
 from rattle.runs.find_policy import FoundPolicy, find_policy
 from rattle.runs.progress import Progress, Summary
 from rattle.trainer.evaluate import MAX_TICKS, Evaluation
@@ -71,10 +70,10 @@ class Policy:
     def _rows(self, observation: Any) -> NDArray[Any]:
         """Return observations as a batch of the dtype that the policy takes, if they lose nothing by it."""
         given = np.atleast_2d(np.asarray(observation))
-        dtype = np.uint8 if isinstance(self._stored.spec.observation, Codes) else np.float32
-        rows = given.astype(dtype, copy=False)
-        if dtype == np.uint8 and not np.array_equal(rows, given):
-            raise PolicyError("this policy takes cell codes, whole numbers from 0 on")
+        space = self._stored.spec.observation
+        rows = given.astype(space.dtype, copy=False)
+        if rows.dtype.kind != "f" and not np.array_equal(rows, given):
+            raise PolicyError(f"this policy takes {space.values}")
         return rows
 
 

@@ -9,12 +9,13 @@ import pytest
 
 from rattle.clients.answers import SlotArrays
 from rattle.envs.errors import EnvironmentFailed
-from rattle.envs.vector import EnvironmentSpec, FloatSpace
+from rattle.envs.vector import EnvironmentSpec
+from rattle.samples.spaces import DiscreteSpace, FloatSpace
 from rattle.wire.arrays import pack
 from rattle.wire.vector import EndedSlots, StepAnswer
 
 #: Two worlds of two agents, of which agent 1 of the second world ends.
-SPEC = EnvironmentSpec("served", {}, FloatSpace(3), num_actions=2, agents_per_world=2)
+SPEC = EnvironmentSpec("served", {}, FloatSpace(size=3), DiscreteSpace(n=2), agents_per_world=2)
 
 
 def step(**changes: Any) -> StepAnswer:

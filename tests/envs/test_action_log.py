@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from rattle.envs.action_log import TOO_LONG, ActionLog
 from rattle.envs.errors import EnvError
+from rattle.samples.spaces import DiscreteSpace
 
 
 def filled(ticks: int, seed: int = 0, worlds: int = 3) -> tuple[ActionLog, list[list[int]]]:
     """Return a log of random actions and ends, and what a list a world says it must hold."""
     random = np.random.default_rng(seed)
-    log, expected = ActionLog(worlds, num_actions=4), [[] for _ in range(worlds)]
+    log, expected = ActionLog(worlds, DiscreteSpace(n=4)), [[] for _ in range(worlds)]
     for _ in range(ticks):
         action = random.integers(0, 4, worlds)
         log.append(action)
@@ -61,7 +62,7 @@ def test_actions_take_little_room() -> None:
     ],
 )
 def test_damaged_logs_are_refused(damage: dict[str, NDArray[Any]]) -> None:
-    log = ActionLog(3, num_actions=4)
+    log = ActionLog(3, DiscreteSpace(n=4))
     log.append(np.zeros(3, np.int64))
     log.append(np.zeros(3, np.int64))
     with pytest.raises(EnvError, match="damaged"):
@@ -70,7 +71,7 @@ def test_damaged_logs_are_refused(damage: dict[str, NDArray[Any]]) -> None:
 
 def test_episodes_that_do_not_end_take_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rattle.envs.action_log._MOST_TICKS", 256)
-    log = ActionLog(2, num_actions=4)
+    log = ActionLog(2, DiscreteSpace(n=4))
 
     def play() -> int:
         since = 0

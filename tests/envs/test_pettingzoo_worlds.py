@@ -20,7 +20,8 @@ from rattle.envs.pettingzoo_worlds import PettingZooWorlds
 from rattle.envs.registry import make_worlds, validate
 from rattle.envs.snake.batch import SnakeWorlds
 from rattle.envs.snake.settings import SnakeSettings
-from rattle.envs.vector import CodeSpace, FloatSpace, VectorWorlds
+from rattle.envs.vector import VectorWorlds
+from rattle.samples.spaces import CodeSpace, FloatSpace
 from tests.envs.parallel_party import Party
 
 PARTY = "tests.envs.parallel_party"
@@ -118,8 +119,8 @@ def test_implements_the_protocol() -> None:
     worlds = PettingZooWorlds(PARTY, {"limit": 5}, num_worlds=2)
     assert isinstance(worlds, VectorWorlds)
     assert (worlds.spec.id, worlds.spec.settings) == (f"pettingzoo:{PARTY}", {"limit": 5})
-    assert worlds.spec.observation_space == FloatSpace(2)
-    assert (worlds.spec.num_actions, worlds.spec.agents_per_world, worlds.spec.metrics) == (3, 3, ())
+    assert worlds.spec.observation_space == FloatSpace(size=2)
+    assert (worlds.spec.action_space.n, worlds.spec.agents_per_world, worlds.spec.metrics) == (3, 3, ())
     assert (worlds.metrics, worlds.final_metrics) == ({}, {})
     assert (worlds.num_worlds, worlds.num_slots) == (2, 6)
     assert worlds.observation.dtype == np.float32
@@ -188,7 +189,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_game_of_pettingzoos_own() -> None:
     shown = assert_plays_like_the_loop(ROCK_PAPER_SCISSORS, {"max_cycles": 6}, ticks=60)
     worlds = PettingZooWorlds(ROCK_PAPER_SCISSORS)
-    assert worlds.spec.observation_space == CodeSpace(1, 4)
+    assert worlds.spec.observation_space == CodeSpace(cells=1, codes=4)
     assert worlds.observation.dtype == np.uint8
     np.testing.assert_array_equal(shown["reward"].reshape(-1, 3, 2).sum(axis=2), 0)  # what one wins the other loses
     assert shown["reward"].any()

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rattle.envs.vector import CodeSpace, EnvironmentSpec, FloatSpace, ObservationSpace
+from rattle.envs.vector import EnvironmentSpec
 from rattle.learning.algorithms import Algorithm
 from rattle.learning.learner import Learner
 from rattle.policies.acting import ActingPolicy
-from rattle.policies.spec import PolicySpec, observation_input
+from rattle.policies.spec import PolicySpec
 from rattle.rollouts.collector import Collector, WorldBatch, WorldsActor
+from rattle.samples.rollout import as_tensors
+from rattle.samples.spaces import CodeSpace, DiscreteSpace, FloatSpace, ObservationSpace
 from tests.policies.building import network_outputs
 
 Floats = NDArray[np.float64]
@@ -63,7 +65,9 @@ class ProblemWorlds:
 
     def __init__(self, problem: Problem, num_worlds: int) -> None:
         self.problem = problem
-        self.spec = EnvironmentSpec("problem", {}, problem.space, problem.reward.shape[1], agents_per_world=1)
+        self.spec = EnvironmentSpec(
+            "problem", {}, problem.space, DiscreteSpace(n=problem.reward.shape[1]), agents_per_world=1
+        )
         self.num_worlds = self.num_slots = num_worlds
         self.observation = np.zeros((num_worlds, problem.observation.shape[1]), problem.observation.dtype)
         self.final_observation = np.zeros_like(self.observation)
@@ -147,7 +151,7 @@ def train(
     """Collect and learn as a training run does, with two actors, and return what was learnt."""
     halves = [ProblemWorlds(problem, worlds // 2), ProblemWorlds(problem, worlds - worlds // 2)]
     spec = PolicySpec(
-        observation=observation_input(problem.space),
+        observation=problem.space,
         num_actions=problem.reward.shape[1],
         hidden_sizes=hidden,
         activation="tanh",
@@ -159,8 +163,7 @@ def train(
     with closing(collector), closing(learner):
         policy = ActingPolicy(spec, learner.parameters(), seed)
         for _ in range(updates):
-            ticks = collector.collect(policy, lambda episode: False)
-            learner.update(collector.buffer.rollout(ticks, learner.version))
+            learner.update(as_tensors(collector.collect(policy, learner.version, lambda episode: False)))
             policy.load(learner.parameters())
     log_probs, value = network_outputs(spec, learner.parameters(), problem.observation)
     return Learnt(np.exp(log_probs.astype(np.float64)), value.astype(np.float64), learner.parameters())

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rattle.learning.rollout import Rollout
-from rattle.policies.spec import Codes, PolicySpec
+from rattle.policies.spec import PolicySpec
+from rattle.samples.rollout import Rollout, as_tensors
 
 
-def random_rollout(spec: PolicySpec, ticks: int, slots: int, seed: int = 0, ends: float = 0.2) -> Rollout:
+def random_rollout(spec: PolicySpec, ticks: int, slots: int, seed: int = 0, ends: float = 0.2) -> Rollout[torch.Tensor]:
     """Return what random agents might have lived through; an episode ends with probability `ends` at each tick.
 
     Rows of dead agents hold an observation of zeros and no reward, but actions, values and log-probabilities, as a
@@ -33,7 +32,7 @@ def random_rollout(spec: PolicySpec, ticks: int, slots: int, seed: int = 0, ends
             dead = max(0, dead - 1)
             if ended[tick, slot] and not cut[tick, slot]:
                 dead = int(rests[tick, slot])
-    observation = _observation(spec, shape, generator) * active[:, :, None].astype(np.uint8)
+    observation = spec.observation.draw(generator, *shape) * active[:, :, None].astype(np.uint8)
     truncated = ended & cut
 
     def normal(*size: int) -> NDArray[np.float32]:
@@ -41,7 +40,7 @@ def random_rollout(spec: PolicySpec, ticks: int, slots: int, seed: int = 0, ends
 
     arrays: dict[str, NDArray[Any]] = {
         "observation": observation,
-        "action": generator.integers(0, spec.num_actions, shape),
+        "action": spec.action.draw(generator, *shape),
         "log_prob": -np.abs(normal(*shape)),
         "value": normal(*shape) if spec.value_head else np.zeros(shape, np.float32),
         "reward": normal(*shape) * active,
@@ -51,19 +50,13 @@ def random_rollout(spec: PolicySpec, ticks: int, slots: int, seed: int = 0, ends
         "final_value": normal(*shape) * truncated,
         "last_value": normal(slots),
     }
-    return Rollout(policy_version=0, **{name: torch.from_numpy(array) for name, array in arrays.items()})
+    return as_tensors(Rollout(arrays))
 
 
-def with_number(rollout: Rollout, name: str, number: float) -> Rollout:
+def with_number(rollout: Rollout[torch.Tensor], name: str, number: float) -> Rollout[torch.Tensor]:
     """Return a copy of a rollout whose array `name` holds `number` at the first tick of the first living slot."""
     array: torch.Tensor = getattr(rollout, name).clone()
     slot = int(rollout.active[0].int().argmax())
     assert rollout.active[0, slot]
     array[0, slot] = number
-    return replace(rollout, **{name: array})
-
-
-def _observation(spec: PolicySpec, shape: tuple[int, int], generator: np.random.Generator) -> NDArray[Any]:
-    if isinstance(spec.observation, Codes):
-        return generator.integers(0, spec.observation.codes, (*shape, spec.observation.cells)).astype(np.uint8)
-    return generator.normal(size=(*shape, spec.observation.size)).astype(np.float32)
+    return rollout.replace(**{name: array})

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.learning.algorithms import A2C, Reinforce
-from rattle.learning.rollout import Rollout
-from rattle.policies.spec import Codes, PolicySpec
+from rattle.policies.spec import PolicySpec
+from rattle.samples.rollout import Rollout
+from rattle.samples.spaces import CodeSpace
 
 Weights = dict[str, NDArray[np.float64]]
 
@@ -111,7 +112,7 @@ def in_first_episode(rollout: Rollout, tick: int, slot: int) -> bool:
 
 def slow_inputs(spec: PolicySpec, observation: list[NDArray[Any]]) -> NDArray[np.float64]:
     """Return the network's inputs (N, inputs)."""
-    if not isinstance(spec.observation, Codes):
+    if not isinstance(spec.observation, CodeSpace):
         return np.array(observation, np.float64)
     inputs = np.zeros((len(observation), spec.observation.inputs))
     for row, cells in enumerate(observation):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from rattle.learning.algorithms import A2C, PPO, Algorithm, AlgorithmSettings, Reinforce
 from rattle.learning.algorithms.algorithm import Batch
-from rattle.policies.spec import Codes, Floats, PolicySpec
+from rattle.policies.spec import PolicySpec
+from rattle.samples.spaces import CodeSpace, FloatSpace
 from tests.learning.rollouts import random_rollout
 from tests.learning.slow import slow_inputs, slow_loss, slow_samples
 from tests.policies.building import network_of, random_parameters
 
-FLOATS = PolicySpec(observation=Floats(size=2), num_actions=3, hidden_sizes=(3,), activation="tanh", value_head=True)
+FLOATS = PolicySpec(
+    observation=FloatSpace(size=2), num_actions=3, hidden_sizes=(3,), activation="tanh", value_head=True
+)
 CODES = PolicySpec(
-    observation=Codes(cells=2, codes=3), num_actions=2, hidden_sizes=(), activation="relu", value_head=True
+    observation=CodeSpace(cells=2, codes=3), num_actions=2, hidden_sizes=(), activation="relu", value_head=True
 )
 
 algorithms = st.builds(
@@ -65,7 +67,8 @@ def test_losses_are_sums_that_parts_of_a_batch_add_up_to(algorithm: A2C | Reinfo
     expected = slow_loss(spec, algorithm, weights, samples, slow_inputs(spec, samples.observation))
 
     def sums(part: Batch) -> torch.Tensor:
-        loss = algorithm.loss(*network(part.observation), part)
+        outputs, value = network(part.observation)
+        loss = algorithm.loss(spec.action.distribution(outputs), value, part)
         return torch.stack([loss.total, *loss.sums.values()]).detach()
 
     whole = sums(batch)
@@ -79,7 +82,7 @@ def test_losses_are_sums_that_parts_of_a_batch_add_up_to(algorithm: A2C | Reinfo
 @pytest.mark.parametrize("algorithm", [A2C(), Reinforce(baseline=True)])
 def test_one_sample_is_not_normalised(algorithm: A2C | Reinforce) -> None:
     rollout = random_rollout(FLOATS, 1, 1, seed=1, ends=1.0)
-    rollout = replace(rollout, active=torch.tensor([[True]]), truncated=torch.tensor([[True]]))
+    rollout = rollout.replace(active=torch.tensor([[True]]), truncated=torch.tensor([[True]]))
     batch = algorithm.prepare(rollout)
     [expected] = slow_samples(algorithm, rollout).advantage
     assert batch.advantage.tolist() == pytest.approx([expected])
@@ -89,8 +92,7 @@ def test_one_sample_is_not_normalised(algorithm: A2C | Reinforce) -> None:
 def test_equal_samples_are_normalised_to_nothing(algorithm: A2C | Reinforce) -> None:
     rollout = random_rollout(FLOATS, 3, 5, ends=1.0)
     everywhere = torch.ones((3, 5), dtype=torch.bool)
-    rollout = replace(
-        rollout,
+    rollout = rollout.replace(
         reward=torch.full((3, 5), 0.1),
         value=torch.zeros((3, 5)),
         final_value=torch.zeros((3, 5)),
@@ -105,7 +107,7 @@ def test_equal_samples_are_normalised_to_nothing(algorithm: A2C | Reinforce) -> 
 
 def test_samples_are_not_copied_when_all_are_learnt_from() -> None:
     rollout = random_rollout(FLOATS, 4, 6)
-    rollout = replace(rollout, active=torch.ones((4, 6), dtype=torch.bool))
+    rollout = rollout.replace(active=torch.ones((4, 6), dtype=torch.bool))
     assert A2C().prepare(rollout).observation.data_ptr() == rollout.observation.data_ptr()
 
 

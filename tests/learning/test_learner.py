@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +14,18 @@ from numpy.typing import NDArray
 from rattle.learning.algorithms import A2C, PPO, Algorithm, Reinforce
 from rattle.learning.errors import LearningError
 from rattle.learning.learner import CHUNK, Learner, UpdateMetrics, tree_sum
-from rattle.learning.rollout import Rollout
-from rattle.policies.spec import Codes, Floats, PolicySpec
+from rattle.policies.spec import PolicySpec
+from rattle.samples.rollout import Rollout
+from rattle.samples.spaces import CodeSpace, FloatSpace
 from tests.learning.rollouts import random_rollout, with_number
 from tests.learning.slow import SlowLearner, norm_of, slow_gradient, slow_inputs, slow_loss, slow_samples
 from tests.policies.building import network_of, random_parameters
 
-FLOATS = PolicySpec(observation=Floats(size=2), num_actions=3, hidden_sizes=(4,), activation="tanh", value_head=True)
+FLOATS = PolicySpec(
+    observation=FloatSpace(size=2), num_actions=3, hidden_sizes=(4,), activation="tanh", value_head=True
+)
 CODES = PolicySpec(
-    observation=Codes(cells=2, codes=3), num_actions=2, hidden_sizes=(3, 3), activation="relu", value_head=True
+    observation=CodeSpace(cells=2, codes=3), num_actions=2, hidden_sizes=(3, 3), activation="relu", value_head=True
 )
 NO_VALUE = FLOATS.model_copy(update={"value_head": False})
 UNCLIPPED = 1e9
@@ -144,7 +146,7 @@ def test_a_long_gradient_is_scaled_to_the_norm_and_a_short_one_is_left() -> None
 def test_one_sample_is_enough() -> None:
     rollout = random_rollout(FLOATS, 1, 1, seed=1, ends=1.0)
     ended = torch.tensor([[True]])
-    rollout = replace(rollout, active=ended, terminated=ended, truncated=~ended)
+    rollout = rollout.replace(active=ended, terminated=ended, truncated=~ended)
     for algorithm in (A2C(), Reinforce(baseline=True)):
         with learning(FLOATS, algorithm) as learner:
             before = learner.parameters()
@@ -199,7 +201,7 @@ def test_the_chunks_of_a_gradient_are_added_up_in_the_tree(threads: int, monkeyp
     monkeypatch.setattr("rattle.learning.learner.CHUNK", 8)
     algorithm = A2C(max_gradient_norm=UNCLIPPED)
     rollout = random_rollout(FLOATS, 5, 8, ends=0.0)
-    rollout = replace(rollout, active=torch.ones((5, 8), dtype=torch.bool))
+    rollout = rollout.replace(active=torch.ones((5, 8), dtype=torch.bool))
     with learning(FLOATS, algorithm, threads=threads) as learner:
         network = network_of(FLOATS, learner.parameters())
         learner.update(rollout)
@@ -214,7 +216,11 @@ def test_the_chunks_of_a_gradient_are_added_up_in_the_tree(threads: int, monkeyp
 def test_pytorch_threads_of_the_caller_do_not_matter() -> None:
     """Factorisations and large sums round differently with PyTorch's own threads: with the cores of the machine."""
     spec = PolicySpec(
-        observation=Codes(cells=30, codes=3), num_actions=3, hidden_sizes=(64, 64), activation="relu", value_head=True
+        observation=CodeSpace(cells=30, codes=3),
+        num_actions=3,
+        hidden_sizes=(64, 64),
+        activation="relu",
+        value_head=True,
     )
     rollout = random_rollout(spec, 101, 1001, ends=0.01)
     own = torch.get_num_threads()
@@ -357,13 +363,13 @@ def test_finite_gradients_leave_finite_weights_and_moments_at_the_limits_of_the_
     algorithm = A2C(learning_rate=1e15, max_gradient_norm=1e15, normalise_advantages=False)
     rollout = rollouts(FLOATS, 1)[0]
     with learning(FLOATS, algorithm) as learner:
-        learner.update(replace(rollout, reward=rollout.reward * number, value=rollout.value * number))
+        learner.update(rollout.replace(reward=rollout.reward * number, value=rollout.value * number))
         assert all(np.isfinite(array).all() for array in learner.state().values())
 
 
 def test_a_rollout_without_samples_says_what_to_do() -> None:
     rollout = random_rollout(FLOATS, 4, 3, ends=0.0)
-    dead = replace(rollout, active=torch.zeros_like(rollout.active))
+    dead = rollout.replace(active=torch.zeros_like(rollout.active))
     for algorithm, given, message in (
         (Reinforce(), rollout, r"no episode ended in it: raise algorithm\.max_episode_ticks"),
         (A2C(), dead, "no agent was alive in it"),
@@ -380,8 +386,7 @@ def test_unused_rows_do_not_matter() -> None:
     for algorithm in (A2C(), Reinforce(baseline=True)):
         rollout = random_rollout(FLOATS, 12, 6, ends=0.3)
         dead = ~rollout.active
-        other = replace(
-            rollout,
+        other = rollout.replace(
             observation=torch.where(dead[:, :, None], 5.0, rollout.observation),
             action=torch.where(dead, 2, rollout.action),
             log_prob=torch.where(dead, -9.0, rollout.log_prob),

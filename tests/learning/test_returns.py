@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rattle.learning.returns import discounted_returns, first_episodes, generalised_advantages
-from rattle.learning.rollout import Rollout
-from rattle.policies.spec import Floats, PolicySpec
+from rattle.policies.spec import PolicySpec
+from rattle.samples.rollout import Rollout
+from rattle.samples.spaces import FloatSpace
 from tests.learning.rollouts import random_rollout
 from tests.learning.slow import in_first_episode, slow_advantage, slow_return
 
-SPEC = PolicySpec(observation=Floats(size=1), num_actions=2, hidden_sizes=(), activation="relu", value_head=True)
+SPEC = PolicySpec(observation=FloatSpace(size=1), num_actions=2, hidden_sizes=(), activation="relu", value_head=True)
 
 rollouts = st.builds(
     random_rollout,
@@ -62,8 +61,7 @@ def test_the_three_kinds_of_end_by_hand() -> None:
     no = torch.zeros((ticks, slots), dtype=torch.bool)
     terminated, truncated = no.clone(), no.clone()
     terminated[1, 1] = truncated[1, 2] = True
-    rollout = replace(
-        random_rollout(SPEC, ticks, slots),
+    rollout = random_rollout(SPEC, ticks, slots).replace(
         reward=torch.ones((ticks, slots)),
         value=torch.tensor([[0.0, 10.0, 20.0]] * ticks),
         terminated=terminated,

@@ -13,12 +13,14 @@ from rattle.learning.algorithms import A2C, PPO, Algorithm, Reinforce
 from rattle.learning.errors import LearningError
 from rattle.learning.learner import Learner
 from rattle.learning.value_scale import ValueScale
-from rattle.policies.spec import Floats, PolicySpec
+from rattle.policies.spec import PolicySpec
+from rattle.samples.rollout import scaled as scaled_rollout
+from rattle.samples.spaces import FloatSpace
 from tests.learning.problems import corridor, train
 from tests.learning.rollouts import random_rollout, with_number
 from tests.policies.building import random_parameters
 
-SPEC = PolicySpec(observation=Floats(size=2), num_actions=3, hidden_sizes=(4,), activation="tanh", value_head=True)
+SPEC = PolicySpec(observation=FloatSpace(size=2), num_actions=3, hidden_sizes=(4,), activation="tanh", value_head=True)
 ALGORITHMS: dict[str, Algorithm] = {
     "a2c": A2C(scale_rewards=True),
     "ppo": PPO(scale_rewards=True, value_clip=0.2),
@@ -38,7 +40,7 @@ def test_rewards_times_a_power_of_two_give_the_same_policy_to_the_bit(name: str,
     with closing(learners[0]) as plain, closing(learners[1]) as scaled:
         for seed in range(5):
             rollout = random_rollout(SPEC, 8, 6, seed)
-            assert plain.update(rollout) == scaled.update(rollout.scaled(times))
+            assert plain.update(rollout) == scaled.update(scaled_rollout(rollout, times))
         other = scaled.parameters()
         for part, array in plain.parameters().items():
             expected = array * np.float32(times) if part.startswith("value") else array
@@ -114,5 +116,5 @@ def test_the_scale_follows_the_returns_and_ignores_dead_agents() -> None:
     assert ValueScale().after(worthless, 0.0) == ValueScale().after(rollout, 0.0)
     scale = ValueScale()
     for _ in range(200):
-        scale = scale.after(rollout.scaled(64.0), 0.9)
+        scale = scale.after(scaled_rollout(rollout, 64.0), 0.9)
     assert scale.factor == pytest.approx(64 * ValueScale().after(rollout, 0.9).factor)

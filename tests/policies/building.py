@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from rattle.policies.acting import ActingPolicy, parameter_shapes
 from rattle.policies.file import StoredPolicy
 from rattle.policies.network import Network
-from rattle.policies.spec import Codes, Floats, PolicySpec
+from rattle.policies.spec import PolicySpec
+from rattle.samples.spaces import CodeSpace, FloatSpace
 
 Parameters = Mapping[str, NDArray[np.float32]]
 
@@ -21,9 +22,9 @@ Parameters = Mapping[str, NDArray[np.float32]]
 @st.composite
 def policy_specs(draw: st.DrawFn) -> PolicySpec:
     """Draw specs whose widths are no multiples of anything that the kernel works in."""
-    codes = st.builds(Codes, cells=st.integers(1, 20), codes=st.sampled_from([2, 3, 5, 256]))
+    codes = st.builds(CodeSpace, cells=st.integers(1, 20), codes=st.sampled_from([2, 3, 5, 256]))
     return PolicySpec(
-        observation=draw(codes | st.builds(Floats, size=st.integers(1, 35))),
+        observation=draw(codes | st.builds(FloatSpace, size=st.integers(1, 35))),
         num_actions=draw(st.integers(1, 6)),
         hidden_sizes=tuple(draw(st.lists(st.integers(1, 35), max_size=3))),
         activation=draw(st.sampled_from(["relu", "tanh"])),
@@ -43,10 +44,7 @@ def random_parameters(spec: PolicySpec, seed: int = 0) -> dict[str, NDArray[np.f
 
 def random_observation(spec: PolicySpec, rows: int, seed: int = 0) -> NDArray[Any]:
     """Draw observations that the spec describes."""
-    generator = np.random.default_rng(seed)
-    if isinstance(spec.observation, Codes):
-        return generator.integers(0, spec.observation.codes, (rows, spec.observation.cells)).astype(np.uint8)
-    return generator.normal(size=(rows, spec.observation.size)).astype(np.float32)
+    return spec.observation.draw(np.random.default_rng(seed), rows)
 
 
 def random_policy(spec: PolicySpec, seed: int = 0) -> StoredPolicy:
@@ -59,7 +57,7 @@ def random_policy(spec: PolicySpec, seed: int = 0) -> StoredPolicy:
 def hand_made_policy() -> StoredPolicy:
     """Return a policy whose every number is written here or counts up: the same on every machine."""
     spec = PolicySpec(
-        observation=Codes(cells=2, codes=3), num_actions=3, hidden_sizes=(4,), activation="relu", value_head=True
+        observation=CodeSpace(cells=2, codes=3), num_actions=3, hidden_sizes=(4,), activation="relu", value_head=True
     )
     parameters: dict[str, NDArray[np.float32]] = {}
     count = 0

@@ -11,13 +11,16 @@ import pytest
 from rattle.policies.acting import ActingPolicy, check_parameters, flatten, parameter_shapes
 from rattle.policies.errors import PolicyError
 from rattle.policies.network import Network
-from rattle.policies.spec import Codes, Floats, PolicySpec
+from rattle.policies.spec import PolicySpec
+from rattle.samples.spaces import CodeSpace, FloatSpace
 from tests.policies.building import Played, play, random_observation, random_parameters
 
 CODES = PolicySpec(
-    observation=Codes(cells=60, codes=3), num_actions=3, hidden_sizes=(64, 31), activation="relu", value_head=True
+    observation=CodeSpace(cells=60, codes=3), num_actions=3, hidden_sizes=(64, 31), activation="relu", value_head=True
 )
-FLOATS = PolicySpec(observation=Floats(size=4), num_actions=2, hidden_sizes=(5,), activation="tanh", value_head=False)
+FLOATS = PolicySpec(
+    observation=FloatSpace(size=4), num_actions=2, hidden_sizes=(5,), activation="tanh", value_head=False
+)
 
 
 def acting(spec: PolicySpec, seed: int = 0) -> ActingPolicy:
@@ -31,7 +34,7 @@ def acting(spec: PolicySpec, seed: int = 0) -> ActingPolicy:
         (CODES, np.zeros((2, 61), np.uint8), r"got uint8 \(2, 61\)"),
         (CODES, np.zeros(60, np.uint8), r"got uint8 \(60,\)"),
         (CODES, np.zeros((2, 60), np.int64), r"got int64"),
-        (CODES, np.full((2, 60), 3, np.uint8), "knows the cell codes 0 to 2, got 3: it was made for another env"),
+        (CODES, np.full((2, 60), 3, np.uint8), "knows cell codes from 0 to 2, got 3: it was made for another env"),
         (FLOATS, np.zeros((2, 4), np.uint8), r"takes observations of float32 \(rows, 4\), got uint8"),
         (FLOATS, np.zeros((2, 4), np.float64), r"got float64"),
         (FLOATS, np.zeros((2, 4), ">f4"), r"got >f4"),
@@ -135,7 +138,9 @@ def test_parameters_are_named_and_shaped_as_the_network_has_them(spec: PolicySpe
 
 
 def test_flat_parameters_are_inputs_by_outputs_then_biases_with_the_heads_side_by_side() -> None:
-    spec = PolicySpec(observation=Floats(size=2), num_actions=2, hidden_sizes=(2,), activation="relu", value_head=True)
+    spec = PolicySpec(
+        observation=FloatSpace(size=2), num_actions=2, hidden_sizes=(2,), activation="relu", value_head=True
+    )
     numbers = iter(range(100))
     parameters = {
         name: np.array([next(numbers) for _ in range(int(np.prod(shape)))], np.float32).reshape(shape)

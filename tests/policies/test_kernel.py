@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from rattle.envs.philox import philox_words, split_seed
 from rattle.policies.acting import ActingPolicy, Groups, draw
 from rattle.policies.errors import PolicyError
-from rattle.policies.spec import Codes, Floats, PolicySpec
+from rattle.policies.spec import PolicySpec
+from rattle.samples.spaces import CodeSpace, FloatSpace
 from tests.policies.building import network_outputs, play, policy_specs, random_observation, random_parameters
 
 
 def biased_policy(logits: list[float], seed: int = 0) -> ActingPolicy:
     """Return a policy that has these logits whatever it sees: a single 0."""
     spec = PolicySpec(
-        observation=Floats(size=1), num_actions=len(logits), hidden_sizes=(), activation="relu", value_head=False
+        observation=FloatSpace(size=1), num_actions=len(logits), hidden_sizes=(), activation="relu", value_head=False
     )
     parameters = {"policy.weight": np.zeros((len(logits), 1), np.float32), "policy.bias": np.array(logits, np.float32)}
     return ActingPolicy(spec, parameters, seed)
@@ -38,7 +39,7 @@ def test_the_kernel_computes_what_the_network_computes(spec: PolicySpec, rows: i
     log_probs, value = network_outputs(spec, parameters, observation)
     played = play(policy, observation, greedy=greedy)
 
-    assert ((played.action >= 0) & (played.action < spec.num_actions)).all()
+    assert ((played.action >= 0) & (played.action < spec.action.n)).all()
     chosen = log_probs[np.arange(rows), played.action]
     np.testing.assert_allclose(played.log_prob, chosen, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(played.value, value, rtol=1e-4, atol=1e-5)
@@ -51,7 +52,11 @@ def test_the_kernel_computes_what_the_network_computes(spec: PolicySpec, rows: i
 def test_every_width_is_summed_up_whole(width: int) -> None:
     """The kernel takes inputs eight at a time; what is left over must be neither lost nor read past."""
     spec = PolicySpec(
-        observation=Floats(size=width), num_actions=2, hidden_sizes=(width, width), activation="tanh", value_head=True
+        observation=FloatSpace(size=width),
+        num_actions=2,
+        hidden_sizes=(width, width),
+        activation="tanh",
+        value_head=True,
     )
     parameters, observation = random_parameters(spec), random_observation(spec, 5)
     np.testing.assert_allclose(
@@ -147,9 +152,13 @@ def test_large_logits_give_finite_numbers(logits: list[float]) -> None:
 
 INVARIANT = [
     PolicySpec(
-        observation=Codes(cells=11, codes=4), num_actions=3, hidden_sizes=(19, 8), activation="relu", value_head=True
+        observation=CodeSpace(cells=11, codes=4),
+        num_actions=3,
+        hidden_sizes=(19, 8),
+        activation="relu",
+        value_head=True,
     ),
-    PolicySpec(observation=Floats(size=13), num_actions=5, hidden_sizes=(33,), activation="tanh", value_head=True),
+    PolicySpec(observation=FloatSpace(size=13), num_actions=5, hidden_sizes=(33,), activation="tanh", value_head=True),
 ]
 
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from rattle.policies.network import Network
-from rattle.policies.spec import Codes, Floats, PolicySpec
+from rattle.policies.spec import PolicySpec
+from rattle.samples.spaces import CodeSpace, FloatSpace
 
 SPEC = PolicySpec(
-    observation=Codes(cells=4, codes=4), num_actions=3, hidden_sizes=(16, 8), activation="tanh", value_head=True
+    observation=CodeSpace(cells=4, codes=4), num_actions=3, hidden_sizes=(16, 8), activation="tanh", value_head=True
 )
 
 
@@ -19,7 +20,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def test_codes_are_encoded_code_by_code_without_zero() -> None:
-    encoded = Network(SPEC).encode(torch.tensor([[0, 1, 3, 1], [2, 0, 0, 2]], dtype=torch.uint8))
+    encoded = SPEC.observation.encode(torch.tensor([[0, 1, 3, 1], [2, 0, 0, 2]], dtype=torch.uint8))
     assert encoded.dtype == torch.float32
     assert encoded.reshape(2, 3, 4).tolist() == [  # observation, code - 1, cell
         [[0, 1, 0, 1], [0, 0, 0, 0], [0, 0, 1, 0]],
@@ -28,9 +29,8 @@ def test_codes_are_encoded_code_by_code_without_zero() -> None:
 
 
 def test_floats_enter_as_they_are() -> None:
-    spec = SPEC.model_copy(update={"observation": Floats(size=2)})
     observation = torch.tensor([[0.5, -3.0]])
-    assert Network(spec).encode(observation) is observation
+    assert FloatSpace(size=2).encode(observation) is observation
 
 
 @pytest.mark.parametrize("value_head", [True, False])

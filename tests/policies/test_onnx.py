@@ -15,13 +15,16 @@ from hypothesis import strategies as st
 from rattle.policies.errors import PolicyError
 from rattle.policies.file import StoredPolicy
 from rattle.policies.onnx import export_onnx
-from rattle.policies.spec import Codes, Floats, PolicySpec
+from rattle.policies.spec import PolicySpec
+from rattle.samples.spaces import CodeSpace, FloatSpace
 from tests.policies.building import network_of, policy_specs, random_observation, random_parameters, random_policy
 
 CODES = PolicySpec(
-    observation=Codes(cells=60, codes=5), num_actions=3, hidden_sizes=(64, 64), activation="relu", value_head=True
+    observation=CodeSpace(cells=60, codes=5), num_actions=3, hidden_sizes=(64, 64), activation="relu", value_head=True
 )
-FLOATS = PolicySpec(observation=Floats(size=4), num_actions=2, hidden_sizes=(31,), activation="tanh", value_head=False)
+FLOATS = PolicySpec(
+    observation=FloatSpace(size=4), num_actions=2, hidden_sizes=(31,), activation="tanh", value_head=False
+)
 
 
 def assert_same_outputs(policy: StoredPolicy, model: bytes, rows: int) -> None:
@@ -31,7 +34,7 @@ def assert_same_outputs(policy: StoredPolicy, model: bytes, rows: int) -> None:
     with torch.no_grad():
         expected_logits, expected_value = network_of(policy.spec, policy.parameters)(torch.from_numpy(observation))
     assert (logits.dtype, value.dtype) == (np.float32, np.float32)
-    assert (logits.shape, value.shape) == ((rows, policy.spec.num_actions), (rows,))
+    assert (logits.shape, value.shape) == ((rows, policy.spec.action.n), (rows,))
     np.testing.assert_allclose(logits, expected_logits, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(value, expected_value, rtol=1e-4, atol=1e-5)
 

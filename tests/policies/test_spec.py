@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from rattle.envs.vector import CodeSpace, FloatSpace
-from rattle.policies.spec import Codes, Floats, PolicySpec, observation_input
+from rattle.policies.spec import PolicySpec
 
 GOOD: dict[str, Any] = {
     "network": "mlp",
@@ -23,17 +22,12 @@ GOOD: dict[str, Any] = {
 def test_layer_sizes_go_from_the_encoded_inputs_to_both_heads() -> None:
     spec = PolicySpec.model_validate(GOOD)
     assert spec.layer_sizes == (60 * 2, 64, 32, 3 + 1)
-    assert (spec.observation.inputs, spec.observation.row_size) == (120, 60)
+    assert (spec.observation.inputs, spec.observation.shape) == (120, (60,))
     plain = PolicySpec.model_validate(
         {**GOOD, "observation": {"kind": "floats", "size": 4}, "hidden_sizes": [], "value_head": False}
     )
     assert plain.layer_sizes == (4, 3)
-    assert (plain.observation.inputs, plain.observation.row_size) == (4, 4)
-
-
-def test_spaces_become_inputs() -> None:
-    assert observation_input(CodeSpace(cells=24, codes=5)) == Codes(cells=24, codes=5)
-    assert observation_input(FloatSpace(size=8)) == Floats(size=8)
+    assert (plain.observation.inputs, plain.observation.shape) == (4, (4,))
 
 
 def test_specs_survive_json() -> None:
@@ -50,7 +44,7 @@ def test_specs_survive_json() -> None:
         ({"hidden_sizes": [4097]}, ("hidden_sizes", 0)),
         ({"hidden_sizes": [1] * 17}, ("hidden_sizes",)),
         ({"activation": "gelu"}, ("activation",)),
-        ({"num_actions": 0}, ("num_actions",)),
+        ({"num_actions": 0}, ("action", "n")),
         ({"observation": {"kind": "pixels"}}, ("observation",)),
         ({"observation": {"kind": "floats", "size": 0}}, ("observation", "floats", "size")),
         ({"observation": {"kind": "codes", "cells": 0, "codes": 3}}, ("observation", "codes", "cells")),

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -9,13 +7,13 @@ import torch
 from rattle.envs.philox import derive_seed
 from rattle.envs.snake.reference import SnakeWorld
 from rattle.envs.snake.settings import SnakeSettings
-from rattle.learning.rollout import Rollout
 from rattle.rollouts.worlds import build_worlds, policy_spec
+from rattle.samples.rollout import Rollout, as_tensors
 from rattle.trainer.build import build_acting_policy, build_collector, build_learner
 from tests.trainer.conftest import small_settings
 
 
-def collect(rollouts: int, *overrides: str) -> list[Rollout]:
+def collect(rollouts: int, *overrides: str) -> list[Rollout[torch.Tensor]]:
     """Collect some rollouts, copied out of the buffer, with a policy that does not learn."""
     settings = small_settings(*overrides)
     collector = build_collector(settings)
@@ -23,18 +21,17 @@ def collect(rollouts: int, *overrides: str) -> list[Rollout]:
     policy = build_acting_policy(settings, learner)
     collected = []
     for _ in range(rollouts):
-        rollout = collector.buffer.rollout(collector.collect(policy, lambda _: False), 0)
-        copies = {f.name: getattr(rollout, f.name) for f in dataclasses.fields(rollout)}
-        collected.append(Rollout(**{n: v.clone() if isinstance(v, torch.Tensor) else v for n, v in copies.items()}))
+        rollout = as_tensors(collector.collect(policy, 0, lambda _: False))
+        collected.append(Rollout({name: tensor.clone() for name, tensor in rollout.arrays.items()}))
     collector.close()
     learner.close()
     return collected
 
 
-def assert_equal(one: list[Rollout], other: list[Rollout]) -> None:
+def assert_equal(one: list[Rollout[torch.Tensor]], other: list[Rollout[torch.Tensor]]) -> None:
     for a, b in zip(one, other, strict=True):
-        for field in dataclasses.fields(a):
-            np.testing.assert_array_equal(getattr(a, field.name), getattr(b, field.name), err_msg=field.name)
+        for name, tensor in a.arrays.items():
+            np.testing.assert_array_equal(tensor, b.arrays[name], err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -97,8 +94,7 @@ def test_episodes_that_do_not_end_in_time_are_cut() -> None:
     settings = small_settings("algorithm.id=reinforce", "algorithm.max_episode_ticks=3", "env.food=150")
     collector = build_collector(settings)
     learner = build_learner(settings, policy_spec(settings, collector.batches[0].spec))
-    ticks = collector.collect(build_acting_policy(settings, learner), lambda _: False)
-    rollout = collector.buffer.rollout(ticks, 0)
+    rollout = as_tensors(collector.collect(build_acting_policy(settings, learner), 0, lambda _: False))
     eaten = rollout.reward.clamp(min=0).sum(dim=0)
     assert eaten.max() > 1
     np.testing.assert_array_equal(collector.buffer.metrics["food"][:3].sum(axis=0), eaten)

@@ -8,14 +8,15 @@ from hypothesis import strategies as st
 
 from rattle.envs.snake.batch import SnakeWorlds
 from rattle.envs.snake.settings import SnakeSettings
-from rattle.rollouts.collector import RolloutBuffer
+from rattle.rollouts.collector import allocate_for
 from rattle.runs.episodes import EpisodeTracker, episode_rows
+from rattle.samples.rollout import Played
 
 
-def random_buffer(ticks: int, worlds: int, agents: int, seed: int) -> RolloutBuffer:
+def random_buffer(ticks: int, worlds: int, agents: int, seed: int) -> Played:
     """Return a buffer whose slots end, die and come back at random."""
     rng = np.random.default_rng(seed)
-    buffer = RolloutBuffer(ticks, SnakeWorlds(SnakeSettings(num_snakes=agents), 1), worlds)
+    buffer = allocate_for(SnakeWorlds(SnakeSettings(num_snakes=agents), 1).spec, ticks, worlds)
     shape = buffer.action.shape
     buffer.active[:] = rng.random(shape) < 0.8
     buffer.reward[:] = rng.integers(-2, 3, shape) * buffer.active
@@ -34,7 +35,7 @@ class PlainTracker:
         self.reward = [0.0] * slots
         self.length = [0] * slots
 
-    def follow(self, buffer: RolloutBuffer, ticks: int) -> list[tuple[Any, ...]]:
+    def follow(self, buffer: Played, ticks: int) -> list[tuple[Any, ...]]:
         finished = []
         agents = buffer.action.shape[1] // buffer.world_episode.shape[1]
         for t in range(ticks):
@@ -60,7 +61,7 @@ def test_returns_and_lengths_equal_a_plain_count(ticks: int, worlds: int, agents
         buffer = random_buffer(ticks, worlds, agents, seed + part)
         expected = plain.follow(buffer, ticks)
         first_id = tracker.ended
-        finished = tracker.follow(buffer, ticks)
+        finished = tracker.follow(buffer)
         tracker.remember([finished])
         rows = list(episode_rows(finished, agents, first_id, {"run_id": "r"}))
         names = ("world", "world_episode", "agent", "return", "length", "terminated", "metrics")
@@ -79,9 +80,9 @@ def test_complete_episodes_start_anew_with_every_rollout() -> None:
     buffer.active[:], buffer.terminated[:], buffer.truncated[:] = True, False, False
     buffer.reward[:] = 1.0
     tracker = EpisodeTracker(1, complete_episodes=True)
-    assert len(tracker.follow(buffer, 4)) == 0
+    assert len(tracker.follow(buffer)) == 0
     buffer.terminated[1] = True
-    assert tracker.follow(buffer, 4).total_reward.tolist() == [2.0]
+    assert tracker.follow(buffer).total_reward.tolist() == [2.0]
 
 
 def test_means_of_complete_episodes_are_over_all_of_a_rollout() -> None:
@@ -93,7 +94,7 @@ def test_means_of_complete_episodes_are_over_all_of_a_rollout() -> None:
     np.fill_diagonal(buffer.terminated, True)
     tracker = EpisodeTracker(slots, complete_episodes=True)
     for _ in range(2):
-        tracker.remember([tracker.follow(buffer, slots)])
+        tracker.remember([tracker.follow(buffer)])
         assert tracker.mean_length == tracker.mean_return == (1 + slots) / 2
 
 
@@ -132,7 +133,7 @@ def test_means_are_over_the_last_hundred_episodes() -> None:
     buffer.active[:], buffer.terminated[:], buffer.truncated[:] = True, True, False
     buffer.reward[:, 0] = np.arange(150)
     tracker = EpisodeTracker(1, complete_episodes=False)
-    tracker.remember([tracker.follow(buffer, 150)])
+    tracker.remember([tracker.follow(buffer)])
     assert tracker.mean_return == np.arange(50, 150).mean()
 
 
@@ -143,7 +144,7 @@ def test_means_of_complete_episodes_are_over_all_parts_of_an_update() -> None:
         buffer = random_buffer(1, 1, 1, 0)
         buffer.active[:], buffer.terminated[:], buffer.truncated[:] = True, True, False
         buffer.reward[:] = reward
-        parts.append(tracker.follow(buffer, 1, slot))
+        parts.append(tracker.follow(buffer, slot))
     tracker.remember(parts)
     assert [part.slot.tolist() for part in parts] == [[0], [1], [2]]
     assert tracker.mean_return == 21.0
@@ -154,11 +155,11 @@ def test_an_episode_with_a_hole_is_not_counted() -> None:
     buffer = random_buffer(3, 2, 1, 0)
     buffer.active[:], buffer.terminated[:], buffer.truncated[:] = True, False, False
     buffer.reward[:] = 1.0
-    tracker.follow(buffer, 3)
+    tracker.follow(buffer)
     tracker.forget(slice(0, 1), go_on=True)
     buffer.terminated[1] = True
     for expected in ({1: 5.0}, {0: 3.0, 1: 3.0}):
-        finished = tracker.follow(buffer, 3)
+        finished = tracker.follow(buffer)
         assert dict(zip(finished.slot.tolist(), finished.total_reward.tolist(), strict=True)) == expected
     tracker.forget(slice(0, 2))
-    assert tracker.follow(buffer, 3).total_reward.tolist() == [2.0, 2.0]
+    assert tracker.follow(buffer).total_reward.tolist() == [2.0, 2.0]

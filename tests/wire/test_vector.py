@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rattle.envs.vector import CodeSpace, EnvironmentSpec, FloatSpace
+from rattle.envs.vector import EnvironmentSpec
+from rattle.samples.spaces import CodeSpace, DiscreteSpace, FloatSpace
 from rattle.wire import encoding
 from rattle.wire.vector import Environment, describe, environment_spec
 
@@ -18,9 +19,9 @@ SPECS = st.builds(
     EnvironmentSpec,
     id=NAMES,
     settings=st.dictionaries(NAMES, st.integers(-9, 9) | NAMES | st.lists(st.booleans(), max_size=3), max_size=4),
-    observation_space=st.builds(CodeSpace, st.integers(1, 10**6), st.integers(1, 256))
-    | st.builds(FloatSpace, st.integers(1, 10**6)),
-    num_actions=st.integers(1, 10**6),
+    observation_space=st.builds(CodeSpace, cells=st.integers(1, 10**6), codes=st.integers(2, 256))
+    | st.builds(FloatSpace, size=st.integers(1, 10**6)),
+    action_space=st.builds(DiscreteSpace, n=st.integers(1, 10**6)),
     agents_per_world=st.integers(1, 10**6),
     metrics=st.lists(NAMES, max_size=3).map(tuple),
 )
@@ -52,7 +53,7 @@ def test_fields_that_a_later_version_adds_are_ignored(spec: EnvironmentSpec) -> 
     ],
 )
 def test_descriptions_of_nothing_are_refused(change: dict[str, Any]) -> None:
-    sound = describe(EnvironmentSpec("x", {}, FloatSpace(4), 2, 1))
-    assert environment_spec(msgspec.convert(sound, Environment)).num_actions == 2
+    sound = describe(EnvironmentSpec("x", {}, FloatSpace(size=4), DiscreteSpace(n=2), 1))
+    assert environment_spec(msgspec.convert(sound, Environment)).action_space.n == 2
     with pytest.raises(ValueError, match=r"observation_space|num_actions"):
         environment_spec(msgspec.convert(sound | change, Environment))

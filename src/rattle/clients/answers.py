@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rattle.clients.errors import ClientError
 from rattle.envs.errors import EnvironmentFailed
-from rattle.envs.vector import CodeSpace, EnvironmentSpec
+from rattle.envs.vector import EnvironmentSpec
 from rattle.wire import encoding
 from rattle.wire.arrays import NAMES, Array, unpack
 from rattle.wire.problems import RequestError
@@ -60,13 +60,11 @@ class SlotArrays:
     def __init__(self, spec: EnvironmentSpec, num_worlds: int) -> None:
         space = spec.observation_space
         slots = num_worlds * spec.agents_per_world
-        coded = isinstance(space, CodeSpace)
         self.spec = spec
         self.num_slots = slots
         self.first_world = 0  # the number of the first world here, for messages
-        shape = (slots, space.cells if isinstance(space, CodeSpace) else space.size)
-        self._codes = space.codes if isinstance(space, CodeSpace) else 0
-        self.observation: NDArray[Any] = np.zeros(shape, np.uint8 if coded else np.float32)
+        self._space = space
+        self.observation: NDArray[Any] = space.zeros(slots)
         self.reward = np.zeros(slots, np.float32)
         self.terminated = np.zeros(slots, np.bool_)
         self.truncated = np.zeros(slots, np.bool_)
@@ -135,11 +133,10 @@ class SlotArrays:
     def _check_observation(
         self, observation: NDArray[Any], field: str, step: int, slots: NDArray[np.int32] | None = None
     ) -> None:
-        if self._codes:
-            if observation.size and observation.max() >= self._codes:
-                _wrong(f"{field} holds codes above {self._codes - 1}")
-        else:
+        if observation.dtype.kind == "f":
             self._check_finite(observation, field, step, slots)
+        elif (place := self._space.find_wrong(observation)) is not None:
+            _wrong(f"{field} must hold {self._space.values}, and {list(place)} is {observation[place]}")
 
     def _check_finite(
         self, numbers: NDArray[Any], field: str, step: int, slots: NDArray[np.int32] | None = None

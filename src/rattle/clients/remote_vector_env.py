@@ -119,7 +119,7 @@ class RemoteVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]):
         if not self._seeded:
             raise EnvError("no episode is in progress: call reset() before step()")
         chosen = whole_numbers(actions)
-        check_actions(chosen, self.num_envs, self._arrays.spec.num_actions)  # of all, before any sets out
+        check_actions(chosen, self.num_envs, self._arrays.spec.action_space)  # of all, before any sets out
         for part, slots in zip(self._parts, self._slots, strict=True):
             part.step_async(chosen[slots])
         self._lost[:] = False

@@ -220,10 +220,10 @@ class RemoteWorlds:
 
     def step_async(self, action: NDArray[np.integer[Any]]) -> None:
         """Send the actions; `step_wait` waits for what comes of them."""
-        check_actions(action, self.num_slots, self.spec.num_actions)
+        check_actions(action, self.num_slots, self.spec.action_space)
         if self._awaits_answer:
             raise EnvError("a step is under way: call step_wait() before the next one begins")
-        small = np.asarray(action, np.uint8 if self.spec.num_actions <= 256 else np.int32)
+        small = np.asarray(action, self.spec.action_space.wire_dtype)
         message: dict[str, Any] = {"step": self._number + 1, "action": small}
         if self._watched and "step_snapshots" in self._features:
             # What was looked at after the last step will probably be looked at after this one too.

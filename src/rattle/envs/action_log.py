@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
+from rattle.samples.spaces import ActionSpace
 
 #: Actions that a stored log may spread to: a stranger's few bytes must not claim all memory.
 _MOST_ACTIONS = 2**30
@@ -24,14 +25,14 @@ _NEVER = 2**62
 
 
 class ActionLog:
-    """Actions of W worlds since each world's episode began, in the smallest integer type that holds them.
+    """Actions of W worlds since each world's episode began, in the fewest bytes.
 
     Memory is bounded: the actions of an episode that becomes too long are dropped until the world's next episode.
     """
 
-    def __init__(self, num_worlds: int, num_actions: int) -> None:
-        self._num_actions = num_actions
-        self._actions = np.zeros((64, num_worlds), np.min_scalar_type(num_actions - 1))  # a row a tick
+    def __init__(self, num_worlds: int, space: ActionSpace) -> None:
+        self._space = space
+        self._actions = np.zeros((64, num_worlds, *space.shape), space.wire_dtype)  # a row a tick
         self._tick = 0  # the next row
         self._start = np.zeros(num_worlds, np.int64)  # the row where each world's episode began
         self._most_rows = max(64, min(_MOST_TICKS, _MOST_KEPT // num_worlds))
@@ -55,19 +56,19 @@ class ActionLog:
     def state(self) -> dict[str, NDArray[Any]]:
         """Return copies: `length` int64 (W,), or TOO_LONG, and `actions`, all worlds' one after the other."""
         length = np.where(self._start == _NEVER, TOO_LONG, self._tick - self._start)
-        return {"length": length, "actions": self._actions[: self._tick].T[self._in_progress()]}
+        return {"length": length, "actions": self._actions[: self._tick].swapaxes(0, 1)[self._in_progress()]}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take over what `state` returned; raises EnvError when its arrays contradict each other."""
         length, actions = state["length"], state["actions"]
-        fits = actions.ndim == 1 and length.min() >= 0 and length.max() <= len(actions)
-        if not fits or length.sum() != len(actions) or (len(actions) and not actions.max() < self._num_actions):
+        fits = actions.shape[1:] == self._space.shape and length.min() >= 0 and length.max() <= len(actions)
+        if not fits or length.sum() != len(actions) or self._space.find_wrong(actions) is not None:
             raise EnvError("the stored worlds are damaged: their actions do not belong to their episodes")
         if int(length.max()) * len(length) > _MOST_ACTIONS:
             raise EnvError(f"the stored worlds' longest episode is too long for {len(length)} worlds side by side")
         self._tick = int(length.max())
         self._start = self._tick - length
-        self._actions = np.zeros((max(64, self._tick), len(length)), self._actions.dtype)
+        self._actions = np.zeros((max(64, self._tick), len(length), *self._space.shape), self._actions.dtype)
         for world, own in enumerate(np.split(actions, np.cumsum(length)[:-1])):
             self._actions[self._start[world] : self._tick, world] = own
 
@@ -82,7 +83,7 @@ class ActionLog:
             oldest = self._give_up_older(len(self._actions) // 2)
         kept = self._actions[oldest:]
         rows = len(self._actions) * (1 if 2 * oldest >= len(self._actions) else 2)
-        self._actions = np.zeros((rows, kept.shape[1]), kept.dtype)
+        self._actions = np.zeros((rows, *kept.shape[1:]), kept.dtype)
         self._actions[: len(kept)] = kept
         self._start[self._start != _NEVER] -= oldest
         self._tick = len(kept)

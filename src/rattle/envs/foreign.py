@@ -14,11 +14,12 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Discrete, Space
+from gymnasium.spaces import Box, Discrete, Space
 from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError, NotImported
 from rattle.extensions import FOREIGN_ERRORS, cannot_import, said, what
+from rattle.samples.spaces import MOST_CODES, CodeSpace, DiscreteSpace, FloatSpace, ObservationSpace
 from rattle.text import one_line
 
 #: Settings by which `gymnasium.make` would take code, or the name of code, to run.
@@ -105,6 +106,33 @@ def failed(environment: str, world: int, doing: str, error: BaseException) -> En
     if isinstance(error, TypeError) and doing == "reset" and "unexpected keyword argument" in str(error):
         advice = ": an environment's reset must take the keywords seed and options"
     return EnvError(f"'{environment}', world {world}: {doing} raised {what(error)}{advice}")
+
+
+def observation_space(name: str, space: Any) -> ObservationSpace:
+    """Return how observations of one of Gymnasium's spaces are handed out; raises EnvError for those that cannot be."""
+    if isinstance(space, Discrete) and 2 <= space.n <= MOST_CODES:
+        return CodeSpace(cells=1, codes=int(space.n))
+    if isinstance(space, Box) and len(space.shape) == 1 and space.shape[0]:
+        return FloatSpace(size=space.shape[0])
+    raise EnvError(
+        f"'{name}' observes {space}, not a one-dimensional Box or a Discrete of 2 to {MOST_CODES} values: wrap the "
+        "environment in one that flattens what it observes"
+    )
+
+
+def action_space(name: str, space: Any) -> DiscreteSpace:
+    """Return the actions of one of Gymnasium's spaces, counted from 0; raises EnvError for those that cannot be had."""
+    if isinstance(space, Discrete):
+        return DiscreteSpace(n=int(space.n))
+    raise EnvError(
+        f"'{name}' takes actions from {space}: only Discrete actions can be trained, so choose an environment that "
+        "has them, or register it wrapped in a gymnasium.ActionWrapper"
+    )
+
+
+def as_observation(value: Any, space: Space[Any]) -> NDArray[Any] | int:
+    """Return an observation as a row of `observation_space`; raises WrongValue."""
+    return as_code(value, space) if isinstance(space, Discrete) else as_row(value, space)
 
 
 def as_row(value: Any, space: Space[Any]) -> NDArray[Any]:

@@ -6,23 +6,17 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete, Space
+from gymnasium.spaces import Discrete, Space
 from numpy.typing import NDArray
 
-from rattle.envs.vector import CodeSpace, EnvironmentSpec
+from rattle.envs.vector import EnvironmentSpec
 
 Infos = dict[str, Any]
 
 
 def spaces_of(spec: EnvironmentSpec) -> tuple[Space[NDArray[Any]], Discrete]:
-    """Return new spaces of one agent: observation, a Box uint8 (cells,) or float32 (size,), and action, Discrete."""
-    space = spec.observation_space
-    observation: Space[Any] = (
-        Box(0, space.codes - 1, (space.cells,), np.uint8)
-        if isinstance(space, CodeSpace)
-        else Box(-np.inf, np.inf, (space.size,), np.float32)
-    )
-    return observation, Discrete(spec.num_actions)
+    """Return new spaces of one agent, for observations and for actions."""
+    return spec.observation_space.to_gymnasium(), spec.action_space.to_gymnasium()
 
 
 def whole_numbers(actions: Any) -> NDArray[Any]:

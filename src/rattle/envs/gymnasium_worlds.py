@@ -1,4 +1,4 @@
-"""Worlds of any Gymnasium environment that has a flat observation and discrete actions."""
+"""Worlds of any Gymnasium environment that has a observation that is flat or one number, and discrete actions."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from rattle.envs.errors import EnvError
 from rattle.envs.foreign import (
+    action_space,
     as_flag,
     as_number,
-    as_row,
+    as_observation,
     cannot_make,
     check_harmless,
     close_all,
     current_folder_last,
     failed,
+    observation_space,
     observed,
     parts_of_step,
 )
 from rattle.envs.gymnasium_ids import find_spec
 from rattle.envs.logged_worlds import LoggedWorlds, check_batch, episode_seed
 from rattle.envs.philox import check_seed
-from rattle.envs.vector import EnvironmentSpec, FloatSpace, check_actions
+from rattle.envs.vector import EnvironmentSpec, check_actions
 from rattle.extensions import FOREIGN_ERRORS
 
 Env = gymnasium.Env[Any, Any]
@@ -37,14 +37,15 @@ class GymnasiumWorlds(LoggedWorlds):
     """W worlds of one Gymnasium id, one agent each; implements `rattle.envs.vector.VectorWorlds`.
 
     World i of a seed plays the same episodes in any batch, because every episode has a seed of its own; `first_world`
-    gives the number of the first world here. Observations are handed out as float32, actions 0 to n - 1 are counted
-    from the action space's start. Where an environment says terminated and truncated at once, it is terminated.
+    gives the number of the first world here. Observations of a Box are handed out as float32, those of a Discrete as
+    codes; codes and actions are counted from their space's start. Where an environment says terminated and truncated
+    at once, it is terminated.
     `state` stores the actions of the episodes in progress, and `restore` plays them again.
 
     With `allow_imports` false the id and the settings may come from a stranger; see `find_spec` and `check_harmless`.
 
     Raises EnvError for an unknown id, settings that `gymnasium.make` does not take, a missing dependency, and spaces
-    other than a one-dimensional Box and Discrete.
+    that have no row in `rattle.samples.spaces`.
     """
 
     def __init__(
@@ -64,15 +65,16 @@ class GymnasiumWorlds(LoggedWorlds):
             check_harmless(f"gym:{gymnasium_id}", settings)
         name = f"gym:{gymnasium_id}"
         self._envs = [_make(name, gymnasium_spec, settings) for _ in range(num_worlds)]
-        self._sight, actions = _spaces(gymnasium_id, self._envs[0])
-        self._first_action = int(actions.start)
+        self._sight: Any = getattr(self._envs[0], "observation_space", None)
+        actions: Any = getattr(self._envs[0], "action_space", None)
         spec = EnvironmentSpec(
             id=name,
             settings=settings,
-            observation_space=FloatSpace(self._sight.shape[0]),
-            num_actions=int(actions.n),
+            observation_space=observation_space(name, self._sight),
+            action_space=action_space(name, actions),
             agents_per_world=1,
         )
+        self._first_action = int(getattr(actions, "start", 0))
         super().__init__(spec, num_worlds, seed, first_world)
         self.reset(seed)
 
@@ -93,8 +95,8 @@ class GymnasiumWorlds(LoggedWorlds):
         self._log.clear()
 
     def step(self, action: NDArray[np.integer[Any]]) -> None:
-        """Advance every world one tick; `action` holds 0 to num_actions - 1 in shape (W,)."""
-        check_actions(action, self.num_slots, self.spec.num_actions)
+        """Advance every world one tick; `action` holds rows of the action space, in shape (W,)."""
+        check_actions(action, self.num_slots, self.spec.action_space)
         self._log.append(action)
         for world, chosen in enumerate(np.add(action, self._first_action, dtype=np.int64)):
             if self._advance(world, chosen):
@@ -115,18 +117,20 @@ class GymnasiumWorlds(LoggedWorlds):
     def _start(self, world: int) -> None:
         """Start episode `self.episode[world]` of one world."""
         seed = episode_seed(self.seed, self.first_world + world, int(self.episode[world]))
-        shape = self._sight.shape
         try:
-            seen = observed(self._envs[world].reset(seed=seed), lambda first: np.shape(first) == shape)
-            self.observation[world] = as_row(seen, self._sight)
+            seen = observed(self._envs[world].reset(seed=seed), self._is_observation)
+            self.observation[world] = as_observation(seen, self._sight)
         except FOREIGN_ERRORS as error:
             raise failed(self.spec.id, self.first_world + world, "reset", error) from error
+
+    def _is_observation(self, first: Any) -> bool:
+        return bool(np.shape(first) == self._sight.shape)
 
     def _advance(self, world: int, action: np.int64) -> bool:
         """Take an action in one world and fill its row; False when its episode is over."""
         try:
             seen, reward, terminated, truncated, _ = parts_of_step(self._envs[world].step(action))
-            self.observation[world] = as_row(seen, self._sight)
+            self.observation[world] = as_observation(seen, self._sight)
             self.reward[world] = as_number(reward, "reward")
             self.terminated[world] = over = as_flag(terminated, "terminated")
             self.truncated[world] = cut = not over and as_flag(truncated, "truncated")
@@ -143,21 +147,3 @@ def _make(name: str, spec: EnvSpec, settings: dict[str, Any]) -> Env:
             return gymnasium.make(spec, **{"disable_env_checker": True, **settings})
     except FOREIGN_ERRORS as error:
         raise cannot_make(name, settings, error) from error
-
-
-def _spaces(gymnasium_id: str, env: Env) -> tuple[Box, Discrete]:
-    """Return the observation and the action space; raises EnvError for spaces of other kinds."""
-    sight, actions = (getattr(env, name, None) for name in ("observation_space", "action_space"))
-    if not isinstance(sight, Box) or len(sight.shape) != 1:
-        raise EnvError(
-            f"'gym:{gymnasium_id}' observes {sight}, not a one-dimensional Box: register it, wrapped "
-            "in gymnasium.wrappers.FlattenObservation, under an id of your own"
-        )
-    if sight.shape[0] == 0:
-        raise EnvError(f"'gym:{gymnasium_id}' observes {sight}: an observation must hold at least one number")
-    if not isinstance(actions, Discrete):
-        raise EnvError(
-            f"'gym:{gymnasium_id}' takes actions from {actions}: only Discrete actions can be trained, so "
-            "choose an environment that has them, or register it wrapped in a gymnasium.ActionWrapper"
-        )
-    return sight, actions

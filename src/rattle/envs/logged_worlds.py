@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rattle.envs.action_log import TOO_LONG, ActionLog
 from rattle.envs.errors import CannotReplay, EnvError
 from rattle.envs.philox import check_seed, derive_seed
-from rattle.envs.vector import EnvironmentSpec, FloatSpace
+from rattle.envs.vector import EnvironmentSpec
 
 
 def check_batch(num_worlds: int, first_world: int) -> None:
@@ -41,9 +41,7 @@ class LoggedWorlds(ABC):
         self.first_world = first_world
         self.seed = check_seed(seed)
         space = spec.observation_space
-        floats = isinstance(space, FloatSpace)
-        width = space.size if isinstance(space, FloatSpace) else space.cells
-        self.observation: NDArray[Any] = np.zeros((slots, width), np.float32 if floats else np.uint8)
+        self.observation: NDArray[Any] = space.zeros(slots)
         self.reward = np.zeros(slots, np.float32)
         self.terminated = np.zeros(slots, np.bool_)
         self.truncated = np.zeros(slots, np.bool_)
@@ -52,7 +50,7 @@ class LoggedWorlds(ABC):
         self.final_metrics: Mapping[str, NDArray[np.int32]] = {}
         self.metrics: Mapping[str, NDArray[np.int32]] = {}
         self.episode = np.zeros(num_worlds, np.uint32)
-        self._log = ActionLog(slots, spec.num_actions)
+        self._log = ActionLog(slots, spec.action_space)
 
     @abstractmethod
     def _replay(self, world: int, actions: NDArray[np.int64]) -> bool:

@@ -6,33 +6,31 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete, Space
+from gymnasium.spaces import Discrete, Space
 from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
 from rattle.envs.foreign import (
     WrongValue,
-    as_code,
+    action_space,
     as_flag,
     as_number,
-    as_row,
+    as_observation,
     cannot_describe,
     cannot_make,
     check_harmless,
     close_all,
     current_folder_last,
     failed,
+    observation_space,
     observed,
     parts_of_step,
 )
 from rattle.envs.logged_worlds import LoggedWorlds, check_batch, episode_seed
 from rattle.envs.pettingzoo_ids import find_parallel_env
 from rattle.envs.philox import check_seed
-from rattle.envs.vector import CodeSpace, EnvironmentSpec, FloatSpace, ObservationSpace, check_actions
+from rattle.envs.vector import EnvironmentSpec, check_actions
 from rattle.extensions import FOREIGN_ERRORS
-
-#: Codes are bytes.
-_MOST_CODES = 256
 
 
 class PettingZooWorlds(LoggedWorlds):
@@ -82,8 +80,8 @@ class PettingZooWorlds(LoggedWorlds):
         spec = EnvironmentSpec(
             id=name,
             settings=settings,
-            observation_space=_observation_space(name, self._sight),
-            num_actions=int(acts.n),
+            observation_space=observation_space(name, self._sight),
+            action_space=action_space(name, acts),
             agents_per_world=len(self._agents),
         )
         super().__init__(spec, num_worlds, seed, first_world)
@@ -102,8 +100,8 @@ class PettingZooWorlds(LoggedWorlds):
         self._log.clear()
 
     def step(self, action: NDArray[np.integer[Any]]) -> None:
-        """Advance every world one tick; `action` holds 0 to num_actions - 1 in shape (W * A,)."""
-        check_actions(action, self.num_slots, self.spec.num_actions)
+        """Advance every world one tick; `action` holds rows of the action space, in shape (W * A,)."""
+        check_actions(action, self.num_slots, self.spec.action_space)
         taken = np.where(self.active, action, 0).astype(np.int64)
         self._log.append(taken)
         self._forget_last_step()
@@ -195,10 +193,7 @@ class PettingZooWorlds(LoggedWorlds):
                 )
 
     def _see(self, slot: int, observation: Any) -> None:
-        if isinstance(self._sight, Discrete):
-            self.observation[slot] = as_code(observation, self._sight)
-        else:
-            self.observation[slot] = as_row(observation, self._sight)
+        self.observation[slot] = as_observation(observation, self._sight)
 
 
 def _make(name: str, parallel_env: Callable[..., Any], settings: dict[str, Any]) -> Any:
@@ -246,14 +241,3 @@ def _shared_actions(name: str, env: Any, agents: list[Any]) -> Discrete:
 
 def _range(space: Any) -> tuple[int, int] | None:
     return (int(space.n), int(space.start)) if isinstance(space, Discrete) else None
-
-
-def _observation_space(name: str, space: Space[Any]) -> ObservationSpace:
-    if isinstance(space, Discrete) and 2 <= space.n <= _MOST_CODES:
-        return CodeSpace(cells=1, codes=int(space.n))
-    if isinstance(space, Box) and len(space.shape) == 1 and space.shape[0]:
-        return FloatSpace(space.shape[0])
-    raise EnvError(
-        f"'{name}' observes {space}, not a one-dimensional Box or a Discrete of 2 to {_MOST_CODES} values: wrap the "
-        "environment in one that flattens what it observes"
-    )

@@ -10,24 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
-
-
-@dataclass(frozen=True)
-class CodeSpace:
-    """An observation of `cells` cell codes (uint8), each from 0 to `codes` - 1."""
-
-    cells: int
-    codes: int
-
-
-@dataclass(frozen=True)
-class FloatSpace:
-    """An observation of `size` float32 numbers."""
-
-    size: int
-
-
-ObservationSpace = CodeSpace | FloatSpace
+from rattle.samples.spaces import ActionSpace, ObservationSpace
 
 
 @dataclass(frozen=True)
@@ -37,7 +20,7 @@ class EnvironmentSpec:
     id: str
     settings: Mapping[str, Any]
     observation_space: ObservationSpace
-    num_actions: int
+    action_space: ActionSpace
     agents_per_world: int
     #: Numbers that an agent's episode ends with besides return and length, such as "food".
     metrics: tuple[str, ...] = ()
@@ -101,12 +84,14 @@ class AsyncVectorWorlds(Protocol):
         """Wait for what came of the last `step_async`."""
 
 
-def check_actions(action: NDArray[Any], num_slots: int, num_actions: int) -> None:
-    """Raise EnvError unless `action` is an integer array (num_slots,) of values from 0 to num_actions - 1."""
-    if not isinstance(action, np.ndarray) or action.dtype.kind not in "iu" or action.shape != (num_slots,):
-        raise EnvError(f"action must be an integer array of shape ({num_slots},), got {_describe(action)}")
-    if num_slots and not (action.min() >= 0 and action.max() < num_actions):
-        raise EnvError(f"action must lie between 0 and {num_actions - 1}, got {action.min()} to {action.max()}")
+def check_actions(action: NDArray[Any], num_slots: int, space: ActionSpace) -> None:
+    """Raise EnvError unless `action` holds a row of the space for each slot; whole numbers in any integer type."""
+    kinds, shape = ("iu" if space.dtype.kind == "i" else space.dtype.kind), (num_slots, *space.shape)
+    if not isinstance(action, np.ndarray) or action.dtype.kind not in kinds or action.shape != shape:
+        wanted = "an integer" if space.dtype.kind == "i" else f"a {space.dtype}"
+        raise EnvError(f"action must be {wanted} array of shape {shape}, got {_describe(action)}")
+    if (place := space.find_wrong(action)) is not None:
+        raise EnvError(f"action must hold {space.values}, and {list(place)} is {action[place]}")
 
 
 def _describe(value: object) -> str:

@@ -17,12 +17,12 @@ from torch import Tensor
 from rattle.envs.philox import derive_seed
 from rattle.learning.algorithms.algorithm import Algorithm, Batch, LossFunction
 from rattle.learning.errors import LearningError
-from rattle.learning.rollout import Rollout
 from rattle.learning.value_scale import ValueScale
 from rattle.policies.acting import check_parameters
 from rattle.policies.errors import PolicyError
 from rattle.policies.network import VALUE_HEAD, Network
 from rattle.policies.spec import PolicySpec
+from rattle.samples.rollout import Rollout, scaled, to_device
 
 T = TypeVar("T")
 Summand = TypeVar("Summand", Tensor, float)
@@ -95,21 +95,21 @@ class Learner:
         self._network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()})
         self._scale = ValueScale()
 
-    def update(self, rollout: Rollout) -> UpdateMetrics:
+    def update(self, rollout: Rollout[Tensor]) -> UpdateMetrics:
         """Improve the policy and raise its version.
 
         Raises LearningError, with weights, moments and version as they were, when the rollout holds nothing to learn
         from or a loss or gradient is not a finite number.
         """
-        return self._alone(self._update, rollout.to(self._device))
+        return self._alone(self._update, to_device(rollout, self._device))
 
-    def _update(self, rollout: Rollout) -> UpdateMetrics:
+    def _update(self, rollout: Rollout[Tensor]) -> UpdateMetrics:
         steps = _Steps(self, derive_seed(self._seed, "update", self.version))
         scale = self._scale
         try:
             if self.algorithm.scale_rewards:
                 self._rescale(scale.after(rollout, self.algorithm.discount))
-                rollout = rollout.scaled(1.0 / self._scale.factor)
+                rollout = scaled(rollout, 1.0 / self._scale.factor)
             values = self.algorithm.update(rollout, steps)
         except BaseException:
             steps.undo()
@@ -175,8 +175,8 @@ class Learner:
         samples = len(batch)
 
         def part(chunk: Batch) -> tuple[tuple[Tensor, ...], dict[str, float]]:
-            logits, value = self._network(chunk.observation)
-            found = loss(logits, value, chunk)
+            outputs, value = self._network(chunk.observation)
+            found = loss(self.spec.action.distribution(outputs), value, chunk)
             gradients = torch.autograd.grad(found.total / samples, self._weights, materialize_grads=True)
             return gradients, {name: each.item() for name, each in found.sums.items()}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rattle.learning.rollout import Rollout
+from rattle.samples.rollout import Rollout
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ def discounted_returns(reward: Tensor, ended: Tensor, discount: float) -> Tensor
     return returns
 
 
-def generalised_advantages(rollout: Rollout, discount: float, trace_decay: float) -> Tensor:
+def generalised_advantages(rollout: Rollout[Tensor], discount: float, trace_decay: float) -> Tensor:
     """Return float32 (T, B): generalised advantage estimates (Schulman et al., arXiv 1506.02438).
 
     Terminated episodes are worth nothing after their end; truncated ones and those in progress at the last tick are

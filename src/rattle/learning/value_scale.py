@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.learning.returns import generalised_advantages
-from rattle.learning.rollout import Rollout
+from rattle.samples.rollout import Rollout
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ class ValueScale:
         nearest = exponent - (mantissa < 0.5**0.5)
         return ldexp(1.0, max(-MOST_DOUBLINGS, min(MOST_DOUBLINGS, nearest)))
 
-    def after(self, rollout: Rollout, discount: float) -> ValueScale:
+    def after(self, rollout: Rollout[Tensor], discount: float) -> ValueScale:
         """Return the scale that follows from one more rollout; the same where its returns are no finite numbers."""
         returns = generalised_advantages(rollout, discount, 1.0) + rollout.value
         square = float(_mean_square(returns[rollout.active]))

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from rattle.envs.philox import split_seed
 from rattle.policies import kernel
 from rattle.policies.errors import PolicyError
-from rattle.policies.spec import Codes, PolicySpec
+from rattle.policies.spec import PolicySpec
+from rattle.samples.spaces import CodeSpace
 
 Parameters = Mapping[str, NDArray[np.float32]]
 
@@ -22,8 +23,7 @@ class ActingPolicy:
     def __init__(self, spec: PolicySpec, parameters: Parameters, seed: int = 0) -> None:
         self.spec = spec
         self._key = np.array(split_seed(seed), np.uint64)
-        self._is_codes = isinstance(spec.observation, Codes)
-        self._dtype = np.dtype(np.uint8 if self._is_codes else np.float32)
+        self._is_codes = isinstance(spec.observation, CodeSpace)  # the kernel never builds their encoding
         self._sizes = np.array(spec.layer_sizes, np.int64)
         self._tanh = spec.activation == "tanh"
         self.load(parameters)
@@ -66,7 +66,7 @@ class ActingPolicy:
             self._sizes,
             self._parameters,
             self._tanh,
-            self.spec.num_actions,
+            self.spec.action.outputs,
             self._key,
             first_slot,
             tick,
@@ -87,7 +87,7 @@ class ActingPolicy:
     def forward(self, observation: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the logits (N, actions) and the value (N,) of every row: the bits that `act` chooses from."""
         observation = self._checked(observation)
-        logits = np.empty((len(observation), self.spec.num_actions), np.float32)
+        logits = np.empty((len(observation), self.spec.action.outputs), np.float32)
         value = np.empty(len(observation), np.float32)
         kernel.forward(
             observation,
@@ -95,24 +95,22 @@ class ActingPolicy:
             self._sizes,
             self._parameters,
             self._tanh,
-            self.spec.num_actions,
+            self.spec.action.outputs,
             logits,
             value,
         )
         return logits, value
 
     def _checked(self, observation: NDArray[Any]) -> NDArray[Any]:
-        row = self.spec.observation.row_size
-        if observation.dtype != self._dtype or observation.ndim != 2 or observation.shape[1] != row:
+        space = self.spec.observation
+        if observation.dtype != space.dtype or observation.ndim < 1 or observation.shape[1:] != space.shape:
             raise PolicyError(
-                f"this policy takes observations of {self._dtype} (rows, {row}), "
+                f"this policy takes observations of {space.dtype} (rows, {', '.join(map(str, space.shape))}), "
                 f"got {observation.dtype} {observation.shape}: it was made for another environment"
             )
-        known = self.spec.observation
-        if isinstance(known, Codes) and observation.size and observation.max() >= known.codes:
+        if self._is_codes and (place := space.find_wrong(observation)) is not None:  # the kernel takes them as indices
             raise PolicyError(
-                f"this policy knows the cell codes 0 to {known.codes - 1}, got {observation.max()}: "
-                "it was made for another environment"
+                f"this policy knows {space.values}, got {observation[place]}: it was made for another environment"
             )
         return np.ascontiguousarray(observation)  # for other layouts, Numba would compile the kernel anew
 
@@ -142,7 +140,7 @@ def parameter_shapes(spec: PolicySpec) -> dict[str, tuple[int, ...]]:
     """Return the name and shape of every parameter: weights (outputs, inputs) and biases (outputs,)."""
     sizes = (spec.observation.inputs, *spec.hidden_sizes)
     layers = {f"trunk.{i}": (sizes[i + 1], sizes[i]) for i in range(len(spec.hidden_sizes))}
-    layers["policy"] = (spec.num_actions, sizes[-1])
+    layers["policy"] = (spec.action.outputs, sizes[-1])
     if spec.value_head:
         layers["value"] = (1, sizes[-1])
     shapes: dict[str, tuple[int, ...]] = {}

@@ -8,7 +8,7 @@ from math import sqrt
 import torch
 from torch import Tensor, nn
 
-from rattle.policies.spec import Codes, PolicySpec
+from rattle.policies.spec import PolicySpec
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -25,7 +25,7 @@ class Network(nn.Module):
         sizes = (spec.observation.inputs, *spec.hidden_sizes)
         self.trunk = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.activation = _ACTIVATIONS[spec.activation]()
-        self.policy = nn.Linear(sizes[-1], spec.num_actions)
+        self.policy = nn.Linear(sizes[-1], spec.action.outputs)
         self.value = nn.Linear(sizes[-1], 1) if spec.value_head else None
         self._initialise(generator)
 
@@ -42,16 +42,9 @@ class Network(nn.Module):
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (N, actions) and values (N,) for observations (N, row)."""
-        hidden = self.encode(observation)
+        hidden = self.spec.observation.encode(observation)
         for layer in self.trunk:
             hidden = self.activation(layer(hidden))
         logits = self.policy(hidden)
         value = self.value(hidden).squeeze(1) if self.value is not None else logits.new_zeros(logits.shape[0])
         return logits, value
-
-    def encode(self, observation: Tensor) -> Tensor:
-        """Return the float32 inputs (N, inputs) of observations (N, row)."""
-        if isinstance(self.spec.observation, Codes):
-            codes = range(1, self.spec.observation.codes)
-            return torch.cat([observation == code for code in codes], dim=1).float()
-        return observation

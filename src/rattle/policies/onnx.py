@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
 from rattle.policies.file import StoredPolicy
-from rattle.policies.spec import Codes, PolicySpec
+from rattle.policies.spec import PolicySpec
+from rattle.samples.spaces import CodeSpace
 
 #: How far an exported model may be from the policy, as a part of its largest output, or of 1.
 TOLERANCE = 1e-4
@@ -35,11 +36,11 @@ def export_onnx(policy: StoredPolicy) -> bytes:
     except ImportError as error:
         raise PolicyError(f"ONNX export needs the package {error.name}: pip install 'rattle[onnx]'") from None
     observation = policy.spec.observation
-    element = onnx.TensorProto.UINT8 if isinstance(observation, Codes) else onnx.TensorProto.FLOAT
+    element = onnx.helper.np_dtype_to_tensor_dtype(observation.dtype)
     describe = onnx.helper.make_tensor_value_info
-    inputs = [describe("observation", element, ["batch", observation.row_size])]
+    inputs = [describe("observation", element, ["batch", *observation.shape])]
     outputs = [
-        describe("logits", onnx.TensorProto.FLOAT, ["batch", policy.spec.num_actions]),
+        describe("logits", onnx.TensorProto.FLOAT, ["batch", policy.spec.action.outputs]),
         describe("value", onnx.TensorProto.FLOAT, ["batch"]),
     ]
     nodes = _nodes(onnx, policy.spec)
@@ -64,7 +65,7 @@ def export_onnx(policy: StoredPolicy) -> bytes:
 def _shape_constants(spec: PolicySpec) -> dict[str, NDArray[Any]]:
     """Return the numbers that nodes take besides the weights."""
     constants: dict[str, NDArray[Any]] = {"axis": np.array([1], np.int64)}
-    if isinstance(spec.observation, Codes):
+    if isinstance(spec.observation, CodeSpace):
         constants["codes"] = np.arange(1, spec.observation.codes, dtype=np.int32).reshape(1, -1, 1)
     return constants
 
@@ -73,7 +74,7 @@ def _nodes(onnx: Any, spec: PolicySpec) -> list[Any]:
     """Return the graph's nodes in the order in which they run."""
     node = onnx.helper.make_node
     nodes, here = [], "observation"
-    if isinstance(spec.observation, Codes):
+    if isinstance(spec.observation, CodeSpace):
         nodes += [
             node("Cast", ["observation"], ["whole"], to=onnx.TensorProto.INT32),  # runtimes compare no uint8
             node("Unsqueeze", ["whole", "axis"], ["rows"]),
@@ -101,7 +102,7 @@ def _nodes(onnx: Any, spec: PolicySpec) -> list[Any]:
 
 def _compare(policy: StoredPolicy, session: Any) -> None:
     """Raise PolicyError unless the model says of random observations what the policy says of them."""
-    observation = _example(policy, rows=64)
+    observation = policy.spec.observation.draw(np.random.default_rng(0), 64)
     action = np.zeros(64, np.int64)
     log_prob, value = np.zeros(64, np.float32), np.zeros(64, np.float32)
     acting = ActingPolicy(policy.spec, policy.parameters)
@@ -121,11 +122,3 @@ def _compare(policy: StoredPolicy, session: Any) -> None:
 
 def _difference(ours: NDArray[Any], theirs: NDArray[Any], outputs: NDArray[Any]) -> float:
     return float(np.abs(ours - theirs).max()) / max(1.0, float(np.abs(outputs).max()))
-
-
-def _example(policy: StoredPolicy, rows: int) -> NDArray[Any]:
-    generator = np.random.default_rng(0)
-    observation = policy.spec.observation
-    if isinstance(observation, Codes):
-        return generator.integers(0, observation.codes, (rows, observation.cells)).astype(np.uint8)
-    return generator.normal(size=(rows, observation.size)).astype(np.float32)

@@ -3,76 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
-from rattle.envs.vector import AsyncVectorWorlds, VectorWorlds
-from rattle.learning.rollout import Rollout
+from rattle.envs.vector import AsyncVectorWorlds, EnvironmentSpec, VectorWorlds
 from rattle.policies.acting import ActingPolicy
-
-if TYPE_CHECKING:  # who only plays needs no PyTorch
-    import torch
+from rattle.samples.rollout import Played, allocate
 
 #: Ticks between two looks at whether all first episodes have ended.
 BLOCK = 32
 
 
-class RolloutBuffer:
-    """Preallocated room for `ticks` ticks of all slots; overwritten by every rollout."""
-
-    def __init__(self, ticks: int, worlds: VectorWorlds, num_worlds: int) -> None:
-        slots = num_worlds * worlds.spec.agents_per_world
-        shape = (ticks, slots)
-        self.observation = np.zeros((*shape, *worlds.observation.shape[1:]), worlds.observation.dtype)
-        self.action = np.zeros(shape, np.int64)
-        self.log_prob = np.zeros(shape, np.float32)
-        self.value = np.zeros(shape, np.float32)
-        self.reward = np.zeros(shape, np.float32)
-        self.terminated = np.zeros(shape, np.bool_)
-        self.truncated = np.zeros(shape, np.bool_)
-        self.active = np.zeros(shape, np.bool_)
-        self.final_value = np.zeros(shape, np.float32)
-        self.last_value = np.zeros(slots, np.float32)
-        self.metrics = {name: np.zeros(shape, np.int32) for name in worlds.spec.metrics}
-        self.world_episode = np.zeros((ticks, num_worlds), np.uint32)
-        #: The first world before each tick as JSON, "" where it is not recorded.
-        self.state = [""] * ticks
-
-    @classmethod
-    def over(
-        cls, arrays: Mapping[str, NDArray[Any]], metrics: Mapping[str, NDArray[np.int32]], state: Sequence[str]
-    ) -> Self:
-        """Return a buffer of arrays that are filled already, by the names of its attributes."""
-        buffer = cls.__new__(cls)
-        vars(buffer).update(arrays, metrics=dict(metrics), state=list(state))
-        return buffer
-
-    def rollout(self, ticks: int, policy_version: int) -> Rollout:
-        """Return the first `ticks` ticks as tensors that share this memory."""
-        import torch
-
-        def view(array: NDArray[Any]) -> torch.Tensor:
-            return torch.from_numpy(array[:ticks])
-
-        return Rollout(
-            policy_version=policy_version,
-            observation=view(self.observation),
-            action=view(self.action),
-            log_prob=view(self.log_prob),
-            value=view(self.value),
-            reward=view(self.reward),
-            terminated=view(self.terminated),
-            truncated=view(self.truncated),
-            active=view(self.active),
-            final_value=view(self.final_value),
-            last_value=torch.from_numpy(self.last_value),
-        )
+def allocate_for(environment: EnvironmentSpec, ticks: int, worlds: int) -> Played:
+    """Return a rollout of zeros with room for so many ticks of so many worlds of an environment."""
+    return allocate(
+        environment.observation_space,
+        environment.action_space,
+        ticks,
+        worlds,
+        environment.agents_per_world,
+        environment.metrics,
+    )
 
 
 @dataclass
@@ -90,9 +46,7 @@ class WorldBatch:
         self._slots = slice(column * agents, column * agents + self.worlds.num_slots)
         self._own_worlds = slice(column, column + self.worlds.num_worlds)
 
-    def begin(
-        self, policy: ActingPolicy, buffer: RolloutBuffer, row: int, tick: int, records: Callable[[int], bool]
-    ) -> None:
+    def begin(self, policy: ActingPolicy, buffer: Played, row: int, tick: int, records: Callable[[int], bool]) -> None:
         """Write down what the slots observe and do in a tick; worlds that are stepped elsewhere set out."""
         worlds, slots = self.worlds, self._slots
         buffer.observation[row, slots] = worlds.observation
@@ -112,7 +66,7 @@ class WorldBatch:
         if isinstance(worlds, AsyncVectorWorlds):
             worlds.step_async(buffer.action[row, slots])
 
-    def finish(self, policy: ActingPolicy, buffer: RolloutBuffer, row: int) -> None:
+    def finish(self, policy: ActingPolicy, buffer: Played, row: int) -> None:
         """Write down what came of it."""
         worlds, slots = self.worlds, self._slots
         if isinstance(worlds, AsyncVectorWorlds):
@@ -129,13 +83,13 @@ class WorldBatch:
             cut = np.flatnonzero(worlds.truncated)
             buffer.final_value[row, self._slots.start + cut] = policy.values(worlds.final_observation[cut])
 
-    def write_metrics_so_far(self, buffer: RolloutBuffer, row: int, cut: NDArray[np.bool_]) -> None:
+    def write_metrics_so_far(self, buffer: Played, row: int, cut: NDArray[np.bool_]) -> None:
         """Write what the episodes cut after a row, (B,) of all slots, have come to."""
         for name, values in self.worlds.metrics.items():
             own, here = buffer.metrics[name][row, self._slots], cut[self._slots]
             own[here] = values[here]
 
-    def predict(self, policy: ActingPolicy, buffer: RolloutBuffer) -> None:
+    def predict(self, policy: ActingPolicy, buffer: Played) -> None:
         """Write the values of what the slots observe now: what comes after the rollout."""
         buffer.last_value[self._slots] = policy.values(self.worlds.observation)
 
@@ -149,7 +103,7 @@ class WorldsActor:
     def play(
         self,
         policy: ActingPolicy,
-        buffer: RolloutBuffer,
+        buffer: Played,
         rows: range,
         first_tick: int,
         records: Callable[[int], bool],
@@ -163,7 +117,7 @@ class WorldsActor:
         for group in self.groups:
             group.finish(policy, buffer, rows.stop - 1)
 
-    def predict(self, policy: ActingPolicy, buffer: RolloutBuffer) -> None:
+    def predict(self, policy: ActingPolicy, buffer: Played) -> None:
         """Write the values of what comes after the rollout."""
         for group in self.groups:
             group.predict(policy, buffer)
@@ -179,11 +133,11 @@ class Collector:
         self.ticks = 0  # since the run began
         self._max_ticks = max_ticks
         self._complete_episodes = complete_episodes
-        self.buffer = RolloutBuffer(max_ticks, self.batches[0], self.num_worlds)
+        self.buffer = allocate_for(self.batches[0].spec, max_ticks, self.num_worlds)
         self._pool = ThreadPoolExecutor(len(actors), "actor")
 
-    def collect(self, policy: ActingPolicy, records: Callable[[int], bool]) -> int:
-        """Play until `buffer` holds a complete rollout and return its ticks; the next call overwrites it.
+    def collect(self, policy: ActingPolicy, version: int, records: Callable[[int], bool]) -> Played:
+        """Play a complete rollout with a version of the policy and return it; the next call overwrites it.
 
         `records` says of the first world's episode numbers whether that episode's states are wanted.
 
@@ -198,7 +152,8 @@ class Collector:
             ticks = self._play_first_episodes(policy, records)
         list(self._pool.map(lambda actor: actor.predict(policy, self.buffer), self.actors))
         self._check_finite(ticks)
-        return ticks
+        self.buffer.policy_version[:] = version
+        return self.buffer.first(ticks)
 
     def play_on(self, policy: ActingPolicy, ticks: int) -> None:
         """Play ticks that nothing is learnt from; raises WorldsLost as `collect` does."""

@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.analytics.steps import StepsWriter
-from rattle.rollouts.collector import RolloutBuffer
+from rattle.samples.rollout import RECORDED, Played
 from rattle.settings.experiment import ExperimentSettings
 
 #: Longer episodes are recorded so far: they would fill memory and every checkpoint.
 MOST_TICKS = 20_000
-
-_PER_AGENT = ("observation", "action", "log_prob", "value", "reward", "terminated", "truncated", "active")
 
 
 def recorded_episodes(settings: ExperimentSettings, policy_version: int) -> Callable[[int], bool]:
@@ -54,20 +52,20 @@ class EpisodeRecorder:
         self._has_hole = False
         self._parts: list[dict[str, NDArray[Any]]] = []
 
-    def follow(self, buffer: RolloutBuffer, ticks: int, policy_version: int) -> None:
-        """Take in the first `ticks` ticks of a buffer, played by one version of the policy.
+    def follow(self, rollout: Played, policy_version: int) -> None:
+        """Take in a rollout, played by one version of the policy.
 
-        What is recorded is what the buffer holds states of: `recorded_episodes` said so when it was played.
+        What is recorded is what the rollout holds states of: `recorded_episodes` said so when it was played.
         """
-        episodes = buffer.world_episode[:ticks, 0]
-        starts = [0, *(np.flatnonzero(np.diff(episodes)) + 1).tolist(), ticks]
+        episodes = rollout.world_episode[:, 0]
+        starts = [0, *(np.flatnonzero(np.diff(episodes)) + 1).tolist(), rollout.ticks]
         for start, stop in pairwise(starts):
             episode = int(episodes[start])
             if episode != self._episode:
                 self._parts.clear()  # the earlier one was cut off by a reset
                 self._episode, self._has_hole = episode, False
-            if buffer.state[start] and not self._has_hole:
-                self._parts.append(self._cut_out(buffer, start, stop, policy_version))
+            if rollout.state[start] and not self._has_hole:
+                self._parts.append(self._cut_out(rollout, start, stop, policy_version))
                 self._store_if_ended()
                 self._cut_if_too_long()
         if self._complete_episodes:
@@ -97,12 +95,12 @@ class EpisodeRecorder:
         self._parts.clear()
         if "state" in state:
             texts = np.array(state["state"].tobytes().decode().split("\n"), np.object_)
-            self._parts.append({**{name: state[name] for name in (*_PER_AGENT, "policy_version")}, "state": texts})
+            self._parts.append({**{name: state[name] for name in (*RECORDED, "policy_version")}, "state": texts})
 
-    def _cut_out(self, buffer: RolloutBuffer, start: int, stop: int, policy_version: int) -> dict[str, NDArray[Any]]:
-        part = {name: getattr(buffer, name)[start:stop, : self._agents].copy() for name in _PER_AGENT}
+    def _cut_out(self, rollout: Played, start: int, stop: int, policy_version: int) -> dict[str, NDArray[Any]]:
+        part = {name: getattr(rollout, name)[start:stop, : self._agents].copy() for name in RECORDED}
         part["policy_version"] = np.full(stop - start, policy_version, np.int64)
-        part["state"] = np.array(buffer.state[start:stop], np.object_)
+        part["state"] = np.array(rollout.state[start:stop], np.object_)
         return part
 
     def _joined(self) -> dict[str, NDArray[Any]]:
@@ -131,7 +129,7 @@ class EpisodeRecorder:
             self._on_cut(self._episode)
 
     def _columns(self, episode: Mapping[str, NDArray[Any]], agent: int, alive: NDArray[np.int64]) -> dict[str, Any]:
-        own = {name: episode[name][alive, agent] for name in _PER_AGENT if name != "active"}
+        own = {name: episode[name][alive, agent] for name in RECORDED if name != "active"}
         return {
             **own,
             "run_id": self._run_id,

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rattle.rollouts.collector import RolloutBuffer
 from rattle.runs.errors import RunError
+from rattle.samples.rollout import Played
 
 #: How many of the last episodes the running means are over; rollouts of whole episodes count whole, so it may be more.
 WINDOW = 100
@@ -60,17 +60,17 @@ class EpisodeTracker:
         """Return the mean length in ticks of the last episodes, None before the first has ended."""
         return sum(self._last_lengths) / len(self._last_lengths) if self._last_lengths else None
 
-    def follow(self, buffer: RolloutBuffer, ticks: int, first_slot: int = 0) -> FinishedEpisodes:
-        """Take in the first `ticks` ticks of a buffer of some slots and return the episodes that ended in them."""
-        own = slice(first_slot, first_slot + buffer.action.shape[1])
+    def follow(self, rollout: Played, first_slot: int = 0) -> FinishedEpisodes:
+        """Take in a rollout of some slots and return the episodes that ended in it."""
+        own = slice(first_slot, first_slot + rollout.slots)
         reward, length = self._reward[own], self._length[own]
         if self._complete_episodes:
             reward[:], length[:] = 0, 0  # every rollout starts anew
-        ended = buffer.terminated[:ticks] | buffer.truncated[:ticks]
+        ended = rollout.terminated | rollout.truncated
         slots, rewards, lengths = [], [], []
-        for tick in range(ticks):
-            reward += buffer.reward[tick]  # 0 where no agent acted
-            length += buffer.active[tick]
+        for tick in range(rollout.ticks):
+            reward += rollout.reward[tick]  # 0 where no agent acted
+            length += rollout.active[tick]
             ending = np.flatnonzero(ended[tick])
             slots.append(ending)
             rewards.append(reward[ending])
@@ -79,15 +79,15 @@ class EpisodeTracker:
         total_reward = np.concatenate(rewards)
         whole = ~np.isnan(total_reward)
         slot = np.concatenate(slots)[whole]
-        tick_of = np.repeat(np.arange(ticks), [len(ending) for ending in slots])[whole]
-        agents = ended.shape[1] // buffer.world_episode.shape[1]
+        tick_of = np.repeat(np.arange(rollout.ticks), [len(ending) for ending in slots])[whole]
+        agents = ended.shape[1] // rollout.world_episode.shape[1]
         finished = FinishedEpisodes(
             slot=first_slot + slot,
-            world_episode=buffer.world_episode[tick_of, slot // agents],
+            world_episode=rollout.world_episode[tick_of, slot // agents],
             total_reward=total_reward[whole],
             length=np.concatenate(lengths)[whole],
-            terminated=buffer.terminated[tick_of, slot],
-            metrics={name: values[tick_of, slot] for name, values in buffer.metrics.items()},
+            terminated=rollout.terminated[tick_of, slot],
+            metrics={name: values[tick_of, slot] for name, values in rollout.metrics.items()},
         )
         self.ended += len(finished)
         return finished

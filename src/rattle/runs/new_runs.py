@@ -87,7 +87,7 @@ def _played(worlds: VectorWorlds, seed: int) -> list[bytes]:
     happened = [worlds.observation[first].tobytes()]
     _check_finite(worlds, "at the start")
     for tick in range(_TICKS_TRIED):
-        actions = random.integers(0, worlds.spec.num_actions, worlds.spec.agents_per_world)
+        actions = worlds.spec.action_space.draw(random, worlds.spec.agents_per_world)
         worlds.step(np.tile(actions, worlds.num_worlds))
         _check_finite(worlds, f"in tick {tick}")
         happened += [array[first].tobytes() for array in (worlds.observation, worlds.reward, worlds.terminated)]

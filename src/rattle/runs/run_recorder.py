@@ -6,7 +6,6 @@ import hashlib
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
-from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +17,6 @@ from rattle.analytics.schema import UPDATES
 from rattle.envs.vector import EnvironmentSpec
 from rattle.learning.learner import Learner, UpdateMetrics
 from rattle.policies.file import StoredPolicy, dump_policy
-from rattle.rollouts.collector import RolloutBuffer
 from rattle.runs.best_policy import BestPolicy
 from rattle.runs.checkpoint import Checkpoint, join_parts
 from rattle.runs.checkpoint_store import CheckpointStore, Snapshot
@@ -30,6 +28,7 @@ from rattle.runs.first_policy import read_first_policy
 from rattle.runs.progress import Status, Summary
 from rattle.runs.run_clock import RunClock
 from rattle.runs.run_tables import NOTHING, RunTables, now, run_row, write_run_row
+from rattle.samples.rollout import Played
 from rattle.settings.experiment import ExperimentSettings
 
 Arrays = Mapping[str, Mapping[str, NDArray[Any]]]  # of a checkpoint, by part and name
@@ -66,18 +65,17 @@ class MissingTicks:
 
 @dataclass(frozen=True)
 class RecordedRollout:
-    """The first `ticks` ticks of a buffer that holds some of a run's worlds, played by one version of the policy."""
+    """A rollout of some of a run's worlds, played by one version of the policy."""
 
-    buffer: RolloutBuffer
-    ticks: int
+    rollout: Played
     policy_version: int
-    first_slot: int = 0  # the number, in the run, of the buffer's first slot
+    first_slot: int = 0  # the number, in the run, of the rollout's first slot
     gaps: tuple[MissingTicks, ...] = ()
 
     @property
     def env_steps(self) -> int:
         """Return the ticks of all its worlds."""
-        return self.ticks * self.buffer.world_episode.shape[1]
+        return int(self.rollout.world_episode.size)
 
 
 class RunRecorder:
@@ -198,10 +196,9 @@ class RunRecorder:
         for gap in part.gaps:
             self.forget(gap.slots, go_on=gap.goes_on)
         first_id = self.tracker.ended
-        buffer = copy(part.buffer)
-        episodes = buffer.world_episode[: part.ticks]
-        buffer.world_episode = self._numbers.number(episodes, part.first_slot // self._agents)
-        finished = self.tracker.follow(buffer, part.ticks, part.first_slot)
+        episodes = self._numbers.number(part.rollout.world_episode, part.first_slot // self._agents)
+        rollout = part.rollout.replace(world_episode=episodes)
+        finished = self.tracker.follow(rollout, part.first_slot)
         common = {
             **self.tables.common(),
             "env_steps": self.counters.env_steps,
@@ -209,7 +206,7 @@ class RunRecorder:
         }
         self.tables.episodes(episode_rows(finished, self._agents, first_id, common))
         if part.first_slot == 0:
-            self.episode_recorder.follow(buffer, part.ticks, part.policy_version)
+            self.episode_recorder.follow(rollout, part.policy_version)
         return finished
 
     def forget(self, slots: slice, *, go_on: bool = False) -> None:

@@ -110,7 +110,7 @@ def _make_worlds(
 
 
 def _check_fit(policy: StoredPolicy, worlds: VectorWorlds) -> None:
-    actions, known = worlds.spec.num_actions, policy.spec.num_actions
+    actions, known = worlds.spec.action_space.n, policy.spec.action.n
     if actions != known:
         raise TrainerError(f"this policy has {known} actions, and {worlds.spec.id} has {actions}")
 

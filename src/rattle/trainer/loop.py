@@ -18,6 +18,7 @@ from rattle.runs.episode_recorder import recorded_episodes
 from rattle.runs.progress import Display, Progress, Summary
 from rattle.runs.run_clock import RunClock, RunLimits, nothing_left
 from rattle.runs.run_recorder import CallersPart, RecordedRollout, RunRecorder, checkpoint_mismatch
+from rattle.samples.rollout import as_tensors
 from rattle.settings.experiment import ExperimentSettings
 from rattle.trainer.build import build_acting_policy, build_collector, build_learner, warm_up
 from rattle.trainer.errors import TrainerError
@@ -150,10 +151,10 @@ class TrainingRun:
         """Collect one rollout and learn from it."""
         version = self.learner.version
         records = recorded_episodes(self.settings, version)
-        ticks = self._despite_loss(lambda: self.collector.collect(self.policy, records))
-        metrics = self.learner.update(self.collector.buffer.rollout(ticks, version))
+        rollout = self._despite_loss(lambda: self.collector.collect(self.policy, version, records))
+        metrics = self.learner.update(as_tensors(rollout))
         self.policy.load(self.learner.parameters())
-        return metrics, RecordedRollout(self.collector.buffer, ticks, version)
+        return metrics, RecordedRollout(rollout, version)
 
     def _despite_loss(self, use_worlds: Callable[[], Result]) -> Result:
         """Return what needs the worlds; as often as they are lost meanwhile, begin anew and try again."""

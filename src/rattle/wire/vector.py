@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from rattle.envs.vector import CodeSpace, EnvironmentSpec, FloatSpace, ObservationSpace
+from rattle.envs.vector import EnvironmentSpec
+from rattle.samples.spaces import DiscreteSpace, read_observation_space
+from rattle.text import one_line
 from rattle.wire.arrays import Array
 
 PROTOCOL = "rattle.vector/1"
@@ -99,21 +100,12 @@ class StepAnswer(msgspec.Struct):
     snapshots: list[dict[str, Any]] = []
 
 
-class Space(msgspec.Struct, omit_defaults=True):
-    """An observation space: codes with `cells` and `codes`, or floats with `size`."""
-
-    kind: str
-    cells: int = 0
-    codes: int = 0
-    size: int = 0
-
-
 class Environment(msgspec.Struct):
     """The environment of a server or a session."""
 
     environment: str
     settings: dict[str, Any]
-    observation_space: Space
+    observation_space: dict[str, Any]
     num_actions: int
     agents_per_world: int
     metrics: list[str]
@@ -147,7 +139,7 @@ class SessionCreated(ResetAnswer, kw_only=True):
     expires_seconds: float
     environment: str
     settings: dict[str, Any]
-    observation_space: Space
+    observation_space: dict[str, Any]
     num_actions: int
     agents_per_world: int
     metrics: list[str]
@@ -158,8 +150,8 @@ def describe(spec: EnvironmentSpec) -> dict[str, Any]:
     return {
         "environment": spec.id,
         "settings": dict(spec.settings),
-        "observation_space": _space(spec.observation_space),
-        "num_actions": spec.num_actions,
+        "observation_space": spec.observation_space.describe(),
+        "num_actions": spec.action_space.n,
         "agents_per_world": spec.agents_per_world,
         "metrics": list(spec.metrics),
     }
@@ -168,22 +160,19 @@ def describe(spec: EnvironmentSpec) -> dict[str, Any]:
 def environment_spec(message: Environment | SessionCreated) -> EnvironmentSpec:
     """Return the environment that a message describes; raises ValueError for a space that is none."""
     space = message.observation_space
-    sizes = (space.cells, space.codes) if space.kind == "codes" else (space.size,)
-    if space.kind not in ("codes", "floats") or min(sizes) < 1 or space.codes > 256:
-        raise ValueError(f"observation_space is neither codes with cells and codes nor floats with a size: {space}")
+    try:
+        observation_space = read_observation_space(space)
+    except ValueError:
+        raise ValueError(
+            f"observation_space is neither codes with cells and codes nor floats with a size: {one_line(space, 200)}"
+        ) from None
     if message.num_actions < 1 or message.agents_per_world < 1:
         raise ValueError("num_actions and agents_per_world must be at least 1")
     return EnvironmentSpec(
         id=message.environment,
         settings=message.settings,
-        observation_space=CodeSpace(space.cells, space.codes) if space.kind == "codes" else FloatSpace(space.size),
-        num_actions=message.num_actions,
+        observation_space=observation_space,
+        action_space=DiscreteSpace(n=message.num_actions),
         agents_per_world=message.agents_per_world,
         metrics=tuple(message.metrics),
     )
-
-
-def _space(space: ObservationSpace) -> Mapping[str, Any]:
-    if isinstance(space, CodeSpace):
-        return {"kind": "codes", "cells": space.cells, "codes": space.codes}
-    return {"kind": "floats", "size": space.size}

@@ -12,11 +12,12 @@ import numpy as np
 
 from rattle.policies.acting import parameter_shapes
 from rattle.policies.file import StoredPolicy, dump_policy
-from rattle.policies.spec import Codes, PolicySpec
+from rattle.policies.spec import PolicySpec
+from rattle.samples.spaces import CodeSpace
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 
 SPEC = PolicySpec(
-    observation=Codes(cells=60, codes=5), num_actions=3, hidden_sizes=(8,), activation="relu", value_head=True
+    observation=CodeSpace(cells=60, codes=5), num_actions=3, hidden_sizes=(8,), activation="relu", value_head=True
 )
 
 

@@ -20,7 +20,7 @@ from rattle.policies.file import load_policy
 from rattle.rollouts.collector import Collector, WorldBatch, WorldsActor
 from rattle.rollouts.worlds import build_worlds
 from rattle.runs.episode_recorder import recorded_episodes
-from rattle.services.inference.rollouts import to_rollout
+from rattle.services.inference.rollouts import to_message
 from rattle.services.training.policy_run import PolicyRun
 from rattle.services.training.service import TrainingService
 from rattle.services.training.servicer import TrainingServicer
@@ -71,8 +71,8 @@ class Player:
         collector.ticks = policy.first_tick
         loaded = load_policy(policy.file)
         self._acting = ActingPolicy(loaded.spec, loaded.parameters, derive_seed(self._settings.seed, "actions"))
-        ticks = collector.collect(self._acting, recorded_episodes(self._settings, policy.version))
-        rollout = to_rollout(collector.buffer, ticks, self._first, loaded.spec.num_actions)
+        played = collector.collect(self._acting, policy.version, recorded_episodes(self._settings, policy.version))
+        rollout = to_message(played, self._first, loaded.spec.action)
         self.sequence += 1
         rollout.actor, rollout.life, rollout.sequence = self.actor, self.life, self.sequence
         rollout.policy_version, rollout.lineage, rollout.policy_id = policy.version, policy.lineage, policy.policy_id

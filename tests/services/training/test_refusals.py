@@ -18,6 +18,7 @@ from rattle.errors import RattleError
 from rattle.learning.learner import Learner
 from rattle.policies.file import StoredPolicy, dump_policy, dump_tensors, load_policy
 from rattle.runs.run_tables import read_run_row
+from rattle.samples.rollout import as_tensors
 from rattle.services.training.learning_loop import MOST_REQUESTS, MOST_UNLEARNT
 from rattle.services.training.policy_run import PolicyRun
 from rattle.services.utils.protos import training_pb2
@@ -240,7 +241,7 @@ class TestGivenPolicies:
         learner = build_learner(settings, given.spec)
         weights = {f"policy/{name}": values for name, values in given.parameters.items()}
         learner.restore({**weights, "version": np.array(41)})
-        metrics = learner.update(player._collector.buffer.rollout(16, 0))
+        metrics = learner.update(as_tensors(player._collector.buffer))
         learner.close()
         answer = answers[0]
         improved = load_policy(answer.policy.file)

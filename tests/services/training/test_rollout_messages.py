@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from rattle.policies.file import dump_policy
 from rattle.rollouts.worlds import build_worlds, policy_spec
 from rattle.runs.run_recorder import as_policy
+from rattle.samples.rollout import as_tensors, join
 from rattle.services.training.rollout_messages import (
     MOST_TICKS,
     Contribution,
     RunRolloutSpec,
     part_of,
     read_contribution,
-    side_by_side,
 )
 from rattle.services.utils.protos import training_pb2
 from rattle.services.utils.tensors import DTYPES, to_message
@@ -135,18 +135,16 @@ def test_rollouts_arrive_as_they_were_played(overrides: tuple[str, ...]) -> None
     player = Player(played.settings)
     message = training_pb2.Rollout.FromString(player.play(played.policy).SerializeToString())
     contribution = played.read(message)
-    buffer = player._collector.buffer
-    for name, values in vars(contribution.buffer).items():
-        expected = getattr(buffer, name)
-        if name == "metrics":
-            assert values.keys() == expected.keys()
-            assert all((values[key] == expected[key][: contribution.ticks]).all() for key in values)
-        elif name == "state":
-            assert values == expected[: contribution.ticks]
-            assert any(values)
-        else:
-            assert values.dtype == expected.dtype
-            assert (values == expected[: len(values)]).all()
+    arrived = contribution.rollout
+    expected = player._collector.buffer.first(arrived.ticks)
+    assert arrived.arrays.keys() == expected.arrays.keys()
+    assert arrived.metrics.keys() == expected.metrics.keys()
+    assert arrived.state == expected.state
+    assert any(arrived.state)
+    for own, values in ((expected.arrays, arrived.arrays), (expected.metrics, arrived.metrics)):
+        for name, found in values.items():
+            assert found.dtype == own[name].dtype
+            assert (found == own[name]).all(), name
     origin = contribution.origin
     assert (origin.actor, origin.life, origin.sequence, origin.first_world) == ("actor", "life", 1, 0)
     assert origin.worlds == played.settings.env.worlds
@@ -249,7 +247,7 @@ def test_slots_are_those_of_whole_worlds(duel: Played) -> None:
 class TestCompleteEpisodes:
     def test_they_may_be_shorter_than_the_longest_but_not_longer(self, episodes: Played) -> None:
         message = episodes.rollout()
-        assert episodes.read(message).ticks == 40
+        assert episodes.read(message).rollout.ticks == 40
         longer = episodes.rollout()
         for name in (*ARRAYS, "world_episode"):
             values = array(getattr(longer, name))
@@ -274,7 +272,11 @@ class TestAgentApi:
     def test_a_rollout_is_one_episode_of_one_snake_of_any_length(self, snakes: Played) -> None:
         for ticks in (1, 7, MOST_TICKS):
             contribution = snakes.read(episode(2, ticks))
-            assert (contribution.ticks, contribution.origin.first_world, contribution.origin.worlds) == (ticks, 2, 1)
+            assert (contribution.rollout.ticks, contribution.origin.first_world, contribution.origin.worlds) == (
+                ticks,
+                2,
+                1,
+            )
 
     def test_more_slots_more_snakes_and_more_ticks_are_refused(self, snakes: Played) -> None:
         assert refused(snakes, episode(3, 5)).field == "first_world"
@@ -303,19 +305,19 @@ def episode(first_world: int, ticks: int, slots: int = 1) -> training_pb2.Rollou
 def test_parts_lie_side_by_side_as_if_one_had_played_them_all(duel: Played) -> None:
     whole = duel.read(duel.rollout())
     parts = [duel.read(duel.rollout(first, worlds)) for first, worlds in ((0, 1), (1, 3), (4, 2))]
-    joined, ticks = side_by_side(parts)
-    assert ticks == 16
+    joined = join([part.rollout for part in parts])
+    assert joined.ticks == 16
     for name in (*ARRAYS, "last_value", "world_episode"):
-        assert (getattr(joined, name) == getattr(whole.buffer, name)).all()
-    assert (joined.metrics["food"] == whole.buffer.metrics["food"]).all()
-    assert joined.state == whole.buffer.state
-    joined.rollout(ticks, 0).reward[:] = 1  # a tensor may be written to, and what arrived stays as it is
-    assert (parts[0].buffer.reward != 1).any()
+        assert (getattr(joined, name) == getattr(whole.rollout, name)).all()
+    assert (joined.metrics["food"] == whole.rollout.metrics["food"]).all()
+    assert joined.state == whole.rollout.state
+    as_tensors(joined).reward[:] = 1  # a tensor may be written to, and what arrived stays as it is
+    assert (parts[0].rollout.reward != 1).any()
 
 
 def test_shorter_parts_are_followed_by_ticks_in_which_nothing_happens(snakes: Played) -> None:
-    joined, ticks = side_by_side([snakes.read(episode(0, 3)), snakes.read(episode(1, 5))])
-    assert ticks == 5
+    joined = join([snakes.read(episode(0, 3)).rollout, snakes.read(episode(1, 5)).rollout])
+    assert joined.ticks == 5
     assert joined.active.sum(axis=0).tolist() == [3, 5]
     assert joined.terminated.sum(axis=0).tolist() == [1, 1]
     assert joined.state == [""] * 5
@@ -393,5 +395,5 @@ def test_bytes_that_are_damaged_on_the_way_are_no_rollout_or_are_checked(
         refusal = str(error.field)
     else:
         refusal = "actor"
-        assert np.isfinite(contribution.buffer.reward).all()
+        assert np.isfinite(contribution.rollout.reward).all()
     assert refusal.partition(".")[0] in message.DESCRIPTOR.fields_by_name

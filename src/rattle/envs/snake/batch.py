@@ -21,7 +21,8 @@ from rattle.envs.snake.geometry import (
 )
 from rattle.envs.snake.settings import MAX_SNAKES, SnakeSettings
 from rattle.envs.snake.stored import check_arrays, check_worlds
-from rattle.envs.vector import CodeSpace, EnvironmentSpec, check_actions
+from rattle.envs.vector import EnvironmentSpec, check_actions
+from rattle.samples.spaces import CodeSpace, DiscreteSpace
 
 
 class SnakeWorlds:
@@ -46,8 +47,8 @@ class SnakeWorlds:
         self.spec = EnvironmentSpec(
             id="snake",
             settings=settings.model_dump(),
-            observation_space=CodeSpace(cells, codes=3 if settings.num_snakes == 1 else len(Cell)),
-            num_actions=3,
+            observation_space=CodeSpace(cells=cells, codes=3 if settings.num_snakes == 1 else len(Cell)),
+            action_space=DiscreteSpace(n=3),
             agents_per_world=settings.num_snakes,
             metrics=("food",),
         )
@@ -104,7 +105,7 @@ class SnakeWorlds:
 
     def step(self, action: NDArray[np.integer[Any]]) -> None:
         """Advance every world one tick; `action` holds 0 forward, 1 right, 2 left in shape (B,)."""
-        check_actions(action, self.num_slots, self.spec.num_actions)
+        check_actions(action, self.num_slots, self.spec.action_space)
         kernel.step(self._worlds, action, self._outputs, self._rules, self._tables)
 
     def state(self) -> dict[str, NDArray[Any]]:

@@ -11,7 +11,8 @@ from pydantic import Field
 
 from rattle.envs.validation import StrictSettings
 from rattle.learning.metrics import COMMON, Metric
-from rattle.learning.rollout import Rollout
+from rattle.samples.rollout import Rollout
+from rattle.samples.spaces import Distribution
 
 if TYPE_CHECKING:  # settings are read where nothing is learnt too, by services that have no PyTorch
     from torch import Tensor
@@ -53,8 +54,8 @@ class Loss(NamedTuple):
     sums: Mapping[str, Tensor]
 
 
-#: From logits (n, actions), values (n,) and the n samples that they belong to.
-LossFunction = Callable[["Tensor", "Tensor", Batch], Loss]
+#: From the distributions of n actions, values (n,) and the n samples that they belong to.
+LossFunction = Callable[[Distribution, "Tensor", Batch], Loss]
 
 
 class Optimisation(Protocol):
@@ -111,7 +112,7 @@ class Algorithm(StrictSettings):
         return True
 
     @abstractmethod
-    def update(self, rollout: Rollout, optimisation: Optimisation) -> dict[str, float]:
+    def update(self, rollout: Rollout[Tensor], optimisation: Optimisation) -> dict[str, float]:
         """Improve the policy by a rollout, and return what the update did by the names in `metrics`."""
 
 
@@ -120,15 +121,15 @@ class OneStep(Algorithm):
 
     several_steps: ClassVar[bool] = False
 
-    def update(self, rollout: Rollout, optimisation: Optimisation) -> dict[str, float]:
+    def update(self, rollout: Rollout[Tensor], optimisation: Optimisation) -> dict[str, float]:
         """Take the step."""
         done = optimisation.step(self.prepare(rollout), self.loss, self.learning_rate)
         return {**done, "learning_rate": self.learning_rate}
 
     @abstractmethod
-    def prepare(self, rollout: Rollout) -> Batch:
+    def prepare(self, rollout: Rollout[Tensor]) -> Batch:
         """Return the samples of a rollout."""
 
     @abstractmethod
-    def loss(self, logits: Tensor, value: Tensor, batch: Batch) -> Loss:
+    def loss(self, policy: Distribution, value: Tensor, batch: Batch) -> Loss:
         """Return the loss over the samples of a batch, or of some rows of one."""

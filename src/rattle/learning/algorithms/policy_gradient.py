@@ -9,7 +9,8 @@ from pydantic import Field
 
 from rattle.learning.algorithms.algorithm import Algorithm, Batch, Loss
 from rattle.learning.returns import generalised_advantages
-from rattle.learning.rollout import Rollout
+from rattle.samples.rollout import Rollout
+from rattle.samples.spaces import Distribution
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,13 +30,13 @@ class ActorCritic(Algorithm):
         """Return the ticks of a rollout."""
         return self.ticks
 
-    def samples(self, rollout: Rollout) -> Batch:
+    def samples(self, rollout: Rollout[Tensor]) -> Batch:
         """Return the samples of a rollout with their advantages; targets are advantage plus predicted value."""
         advantage = generalised_advantages(rollout, self.discount, self.trace_decay)
         return select(rollout, rollout.active, advantage, advantage + rollout.value)
 
 
-def select(rollout: Rollout, chosen: Tensor, advantage: Tensor, target: Tensor) -> Batch:
+def select(rollout: Rollout[Tensor], chosen: Tensor, advantage: Tensor, target: Tensor) -> Batch:
     """Return the chosen ticks (T, B) of a rollout as flat samples, without copying when all are chosen."""
     parts = (rollout.observation, rollout.action, advantage, target, rollout.log_prob, rollout.value)
     if bool(chosen.all()):
@@ -55,19 +56,12 @@ def with_normal_advantage(batch: Batch) -> Batch:
     return replace(batch, advantage=normal.float())
 
 
-def log_probs_and_entropy(logits: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the log-probability of each action, (n,), and the summed entropy of the policy, both in nats."""
-    log_probs = logits.log_softmax(dim=1)
-    taken = log_probs.gather(1, action[:, None]).squeeze(1)
-    return taken, -(log_probs.exp() * log_probs).sum()
-
-
 def policy_gradient_loss(
-    logits: Tensor, value: Tensor, batch: Batch, entropy_weight: float, value_weight: float
+    policy: Distribution, value: Tensor, batch: Batch, entropy_weight: float, value_weight: float
 ) -> Loss:
     """Return the loss whose gradient is the policy gradient, with an entropy bonus and the value head's error."""
-    taken, entropy = log_probs_and_entropy(logits, batch.action)
-    policy = -(taken * batch.advantage).sum()
+    entropy = policy.entropy()
+    policy_loss = -(policy.log_prob(batch.action) * batch.advantage).sum()
     value_error = 0.5 * (value - batch.target).square().sum()
-    total = policy + value_weight * value_error - entropy_weight * entropy
-    return Loss(total, {"policy_loss": policy, "value_loss": value_error, "entropy": entropy})
+    total = policy_loss + value_weight * value_error - entropy_weight * entropy
+    return Loss(total, {"policy_loss": policy_loss, "value_loss": value_error, "entropy": entropy})

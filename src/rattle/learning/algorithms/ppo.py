@@ -9,9 +9,10 @@ from pydantic import Field
 
 from rattle.envs.philox import derive_seed
 from rattle.learning.algorithms.algorithm import Batch, Loss, LossFunction, Optimisation
-from rattle.learning.algorithms.policy_gradient import ActorCritic, log_probs_and_entropy, with_normal_advantage
+from rattle.learning.algorithms.policy_gradient import ActorCritic, with_normal_advantage
 from rattle.learning.metrics import COMMON, Metric
-from rattle.learning.rollout import Rollout
+from rattle.samples.rollout import Rollout
+from rattle.samples.spaces import Distribution
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +45,7 @@ class PPO(ActorCritic):
         description="The learning rate and the entropy bonus fall to a tenth over so many updates; null: they stay.",
     )
 
-    def update(self, rollout: Rollout, optimisation: Optimisation) -> dict[str, float]:
+    def update(self, rollout: Rollout[Tensor], optimisation: Optimisation) -> dict[str, float]:
         """Pass over the rollout several times, in minibatches of samples that are drawn anew for each pass."""
         batch = self.samples(rollout)
         left = self._left(optimisation.version)
@@ -75,16 +76,16 @@ class PPO(ActorCritic):
         return list(order.tensor_split(min(self.minibatches, max(1, len(batch)))))
 
     def _loss(self, entropy_weight: float) -> LossFunction:
-        def loss(logits: Tensor, value: Tensor, batch: Batch) -> Loss:
-            log_prob, entropy = log_probs_and_entropy(logits, batch.action)
-            log_ratio = log_prob - batch.log_prob
+        def loss(policy: Distribution, value: Tensor, batch: Batch) -> Loss:
+            entropy = policy.entropy()
+            log_ratio = policy.log_prob(batch.action) - batch.log_prob
             ratio = log_ratio.exp()
             held = ratio.clamp(1 - self.clip, 1 + self.clip)
-            policy = -(ratio * batch.advantage).minimum(held * batch.advantage).sum()
+            policy_loss = -(ratio * batch.advantage).minimum(held * batch.advantage).sum()
             value_error = 0.5 * self._value_error(value, batch).sum()
-            total = policy + self.value_weight * value_error - entropy_weight * entropy
+            total = policy_loss + self.value_weight * value_error - entropy_weight * entropy
             sums = {
-                "policy_loss": policy,
+                "policy_loss": policy_loss,
                 "value_loss": value_error,
                 "entropy": entropy,
                 "approx_kl": (ratio - 1 - log_ratio).sum(),

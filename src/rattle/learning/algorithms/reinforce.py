@@ -9,7 +9,8 @@ from pydantic import Field
 from rattle.learning.algorithms.algorithm import Batch, Loss, OneStep
 from rattle.learning.algorithms.policy_gradient import policy_gradient_loss, select, with_normal_advantage
 from rattle.learning.returns import discounted_returns, first_episodes
-from rattle.learning.rollout import Rollout
+from rattle.samples.rollout import Rollout
+from rattle.samples.spaces import Distribution
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +39,7 @@ class Reinforce(OneStep):
         """The baseline is the value head."""
         return self.baseline
 
-    def prepare(self, rollout: Rollout) -> Batch:
+    def prepare(self, rollout: Rollout[Tensor]) -> Batch:
         """Return the samples of each slot's first episode with their returns, less the baseline if there is one.
 
         A truncated episode counts as ended: what would have come is not known, and not guessed.
@@ -49,7 +50,7 @@ class Reinforce(OneStep):
         batch = select(rollout, chosen, advantage, returns)
         return with_normal_advantage(batch) if self.normalise_returns else batch
 
-    def loss(self, logits: Tensor, value: Tensor, batch: Batch) -> Loss:
+    def loss(self, policy: Distribution, value: Tensor, batch: Batch) -> Loss:
         """Return the sums of the policy gradient loss, and of the baseline's error where it is learnt."""
         value_weight = self.value_weight if self.baseline else 0.0
-        return policy_gradient_loss(logits, value, batch, self.entropy_weight, value_weight)
+        return policy_gradient_loss(policy, value, batch, self.entropy_weight, value_weight)

@@ -74,7 +74,7 @@ class Session:
             return stored
         worlds = self.worlds
         try:
-            check_actions(action, worlds.num_slots, worlds.spec.num_actions)
+            check_actions(action, worlds.num_slots, worlds.spec.action_space)
         except EnvError as error:
             raise RequestError("bad_value", str(error), "action") from None
         for world in shown:

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from rattle.clients.agent_protocol import MOVES, AgentState, MoveName
 from rattle.clients.errors import BadAnswer
 from rattle.envs.errors import EnvError
-from rattle.envs.snake.geometry import visible_offsets
+from rattle.envs.snake.geometry import Cell, visible_offsets
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.envs.validation import validated
 from rattle.policies.acting import ActingPolicy
-from rattle.policies.spec import Codes
-from rattle.rollouts.collector import RolloutBuffer
+from rattle.samples.rollout import Played, allocate
+from rattle.samples.spaces import CodeSpace, DiscreteSpace
 from rattle.settings.experiment import ExperimentSettings
 
 #: Where an algorithm says nothing of episodes, they are cut after this many ticks.
@@ -32,7 +32,7 @@ class AgentEpisode:
     """
 
     def __init__(
-        self, buffer: RolloutBuffer, policy: ActingPolicy, slot: int = 0, first_tick: int = 0, number: int = 0
+        self, buffer: Played, policy: ActingPolicy, slot: int = 0, first_tick: int = 0, number: int = 0
     ) -> None:
         """Begin an episode.
 
@@ -106,26 +106,18 @@ class AgentEpisode:
         """Return (1, cells): to a policy that has never met other snakes, they are bodies."""
         seen = line.observation()[np.newaxis]
         known = self._policy.spec.observation
-        return np.minimum(seen, known.codes - 1, dtype=np.uint8) if isinstance(known, Codes) else seen
+        return np.minimum(seen, known.codes - 1, dtype=np.uint8) if isinstance(known, CodeSpace) else seen
 
 
-def episode_buffer(settings: ExperimentSettings) -> RolloutBuffer:
+def episode_buffer(settings: ExperimentSettings) -> Played:
     """Return room for the longest episode of one snake of an experiment; raises EnvError where it has no snakes."""
     if settings.env.id != "snake":
         raise EnvError(f"'{settings.env.id}' has no agent API, only 'snake' has: set inference.api=vector")
     algorithm = settings.algorithm
     ticks = algorithm.rollout_ticks if algorithm.complete_episodes else MAX_EPISODE_TICKS
     radius = validated(SnakeSettings, settings.env.own_settings, "snake").vision_radius
-    shape = (ticks, 1)
-    arrays: dict[str, NDArray[Any]] = {
-        "observation": np.zeros((*shape, len(visible_offsets(radius))), np.uint8),
-        "action": np.zeros(shape, np.int64),
-        "world_episode": np.zeros(shape, np.uint32),
-        "last_value": np.zeros(1, np.float32),
-        **{name: np.zeros(shape, np.float32) for name in ("log_prob", "value", "reward", "final_value")},
-        **{name: np.zeros(shape, np.bool_) for name in ("terminated", "truncated", "active")},
-    }
-    return RolloutBuffer.over(arrays, {"food": np.zeros(shape, np.int32)}, [""] * ticks)
+    space = CodeSpace(cells=len(visible_offsets(radius)), codes=len(Cell))
+    return allocate(space, DiscreteSpace(n=len(MOVES)), ticks, 1, metrics=("food",))
 
 
 def _check(line: AgentState) -> None:

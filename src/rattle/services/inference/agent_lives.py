@@ -7,7 +7,7 @@ from rattle.policies.acting import ActingPolicy
 from rattle.services.inference.actors import ActorHandle, Assignment
 from rattle.services.inference.agent_episode import AgentEpisode, episode_buffer
 from rattle.services.inference.rollout_sender import RolloutSender
-from rattle.services.inference.rollouts import to_rollout
+from rattle.services.inference.rollouts import to_message
 from rattle.services.inference.training_link import PolicyName, ReceivedPolicy
 from rattle.settings.experiment import ExperimentSettings
 
@@ -33,7 +33,7 @@ class AgentLives:
 
     def contribute(self, ticks: int, held: ReceivedPolicy, contributions: RolloutSender, control: ActorHandle) -> None:
         """Send the last life, which a policy has played; waits for its receipt."""
-        rollout = to_rollout(self._buffer, ticks, self._snake, held.policy.spec.num_actions)
+        rollout = to_message(self._buffer.first(ticks), self._snake, held.policy.spec.action)
         control.count(rollouts=1, env_steps=ticks)
         self._number += 1
         self.contributed = held

@@ -18,7 +18,7 @@ from rattle.rollouts.worlds import build_worlds
 from rattle.runs.episode_recorder import recorded_episodes
 from rattle.services.inference.actors import ActorHandle, Assignment
 from rattle.services.inference.rollout_sender import RolloutSender
-from rattle.services.inference.rollouts import to_rollout
+from rattle.services.inference.rollouts import to_message
 from rattle.services.inference.training_link import ReceivedPolicy
 from rattle.settings.experiment import ExperimentSettings
 
@@ -131,13 +131,13 @@ class _PlayLoop:
         version = held.policy.version
         control.report("playing", policy_version=version)
         try:
-            ticks = self._collector.collect(acting, recorded_episodes(self._settings, version))
+            rollout = self._collector.collect(acting, version, recorded_episodes(self._settings, version))
         except WorldsLost as loss:
             self._begin_anew(loss)
             return False
-        rollout = to_rollout(self._collector.buffer, ticks, self._assignment.first_world, held.policy.spec.num_actions)
-        control.count(rollouts=1, env_steps=ticks * self._assignment.worlds)
-        contributions.contribute(rollout, held, continues=self._goes_on)
+        message = to_message(rollout, self._assignment.first_world, held.policy.spec.action)
+        control.count(rollouts=1, env_steps=rollout.world_episode.size)
+        contributions.contribute(message, held, continues=self._goes_on)
         self._goes_on = True
         return True
 

@@ -9,7 +9,7 @@ from rattle.learning.learner import Learner, UpdateMetrics
 from rattle.policies.errors import PolicyError
 from rattle.policies.file import StoredPolicy, dump_policy, load_policy
 from rattle.policies.spec import PolicySpec
-from rattle.rollouts.collector import RolloutBuffer
+from rattle.samples.rollout import Rollout, as_tensors
 from rattle.services.training.rollout_messages import RolloutSpec, part_of, read_learnable
 from rattle.services.utils.protos import training_pb2
 from rattle.settings.experiment import ExperimentSettings
@@ -32,9 +32,8 @@ class GivenPolicies:
         policy = self._read(file)
         spec = policy.spec
         with part_of("rollout"):
-            arrays = read_learnable(message, RolloutSpec.of(self._settings, spec.observation, spec.num_actions))
-        own = {name: array.copy() for name, array in arrays.items()}  # the learner takes what can be written to
-        rollout = RolloutBuffer.over(own, {}, []).rollout(len(own["action"]), policy.version)
+            arrays = read_learnable(message, RolloutSpec.of(self._settings, spec.observation, spec.action))
+        rollout = as_tensors(Rollout(arrays))
         learner = self._learner_of(spec)
         weights = {f"policy/{name}": array for name, array in policy.parameters.items()}
         learner.restore({**weights, "version": np.array(policy.version)})

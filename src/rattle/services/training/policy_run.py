@@ -16,8 +16,9 @@ from rattle.runs.checkpoint import Checkpoint
 from rattle.runs.progress import Status
 from rattle.runs.run_clock import RunClock, RunLimits
 from rattle.runs.run_recorder import CallersPart, MissingTicks, RecordedRollout, RunRecorder, checkpoint_mismatch
+from rattle.samples.rollout import as_tensors, join
 from rattle.services.training.rollout_batcher import Origin, Part, RolloutBatcher
-from rattle.services.training.rollout_messages import Contribution, RunRolloutSpec, side_by_side
+from rattle.services.training.rollout_messages import Contribution, RunRolloutSpec
 from rattle.settings.experiment import ExperimentSettings
 from rattle.trainer.build import build_learner
 
@@ -148,15 +149,13 @@ class PolicyRun:
         Raises LearningError, with everything as it was, when they cannot be learnt from.
         """
         version = self.learner.version
-        buffer, ticks = side_by_side([part.content for part in parts])
-        metrics = self.learner.update(buffer.rollout(ticks, version))
+        rollout = join([part.content.rollout for part in parts])
+        metrics = self.learner.update(as_tensors(rollout))
         if self.settings.training.mode == "sync" and not self.form.one_world:
-            played = [
-                RecordedRollout(buffer, ticks, version, gaps=tuple(gap for part in parts for gap in self._gaps(part)))
-            ]
+            played = [RecordedRollout(rollout, version, gaps=tuple(gap for part in parts for gap in self._gaps(part)))]
         else:
             played = [self._played(part) for part in parts]
-        self.first_tick += ticks
+        self.first_tick += rollout.ticks
         over = self.why_over(sum(one.env_steps for one in played)) is not None
         made = PublishedPolicy(metrics.policy_version, self.recorder.policy_file(), self.first_tick, over)
         return Update(parts, played, metrics, made)
@@ -195,11 +194,8 @@ class PolicyRun:
             self.recorder.close()
 
     def _played(self, part: Part[Contribution]) -> RecordedRollout:
-        content = part.content
         first_slot = self._slots(part.origin).start
-        return RecordedRollout(
-            content.buffer, content.ticks, part.origin.policy_version, first_slot, tuple(self._gaps(part))
-        )
+        return RecordedRollout(part.content.rollout, part.origin.policy_version, first_slot, tuple(self._gaps(part)))
 
     def _gaps(self, part: Part[Contribution]) -> list[MissingTicks]:
         """Return what is missing before a part."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.envs.vector import EnvironmentSpec
-from rattle.policies.spec import Codes, Floats, observation_input
-from rattle.rollouts.collector import RolloutBuffer
+from rattle.samples.rollout import TRAVELLING, Played, Rollout, RolloutField
+from rattle.samples.spaces import ActionSpace, ObservationSpace, Space
 from rattle.services.training.rollout_batcher import Origin
 from rattle.services.utils.protos import training_pb2
 from rattle.services.utils.tensors import from_message
@@ -23,9 +23,7 @@ from rattle.wire.problems import RequestError
 #: By the agent API, episodes of algorithms that say nothing of their length may have so many ticks.
 MOST_TICKS = 4096
 _LONGEST_NAME = 200
-
-_FLOATS = ("log_prob", "value", "reward", "final_value")
-_BOOLEANS = ("terminated", "truncated", "active")
+_MOST_VERSION = 2**63 - 1
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -34,18 +32,18 @@ Arrays = dict[str, NDArray[Any]]
 class RolloutSpec:
     """What a rollout must look like for an algorithm to learn a policy from it."""
 
-    observation: Codes | Floats
-    num_actions: int
+    observation: ObservationSpace
+    action: ActionSpace
     most_ticks: int
     complete_episodes: bool  # every slot plays one episode to its end, in up to `most_ticks`; else just so many
 
     @classmethod
-    def of(cls, settings: ExperimentSettings, observation: Codes | Floats, num_actions: int) -> RolloutSpec:
+    def of(cls, settings: ExperimentSettings, observation: ObservationSpace, action: ActionSpace) -> RolloutSpec:
         """Return the form for an experiment's algorithm and a policy that observes and acts so."""
         algorithm, by_agents = settings.algorithm, settings.inference.api == "agent"
         complete = by_agents or algorithm.complete_episodes
         of_any_length = by_agents and not algorithm.complete_episodes
-        return cls(observation, num_actions, MOST_TICKS if of_any_length else algorithm.rollout_ticks, complete)
+        return cls(observation, action, MOST_TICKS if of_any_length else algorithm.rollout_ticks, complete)
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class RunRolloutSpec:
     @classmethod
     def of(cls, settings: ExperimentSettings, environment: EnvironmentSpec) -> RunRolloutSpec:
         """Return the form for an experiment in an environment; by the agent API, a world is a snake."""
-        form = RolloutSpec.of(settings, observation_input(environment.observation_space), environment.num_actions)
+        form = RolloutSpec.of(settings, environment.observation_space, environment.action_space)
         metrics = frozenset(environment.metrics)
         if settings.inference.api == "agent":
             return cls(form, settings.inference.snakes, 1, metrics, one_world=True)
@@ -70,17 +68,16 @@ class RunRolloutSpec:
 
 @dataclass(frozen=True)
 class Contribution:
-    """A rollout of some of a run's worlds, as it arrived: `buffer` lies over the bytes of the message."""
+    """A rollout of some of a run's worlds, as it arrived: its arrays lie over the bytes of the message."""
 
     origin: Origin
-    buffer: RolloutBuffer
-    ticks: int
+    rollout: Played
 
 
 def read_contribution(message: training_pb2.Rollout, run: RunRolloutSpec) -> Contribution:
     """Return a rollout that fits a run; raises RequestError naming the field that does not."""
     arrays = read_learnable(message, run.form)
-    ticks, slots = arrays["action"].shape
+    ticks, slots = arrays["action"].shape[:2]
     if slots % run.agents or (run.one_world and slots != 1):
         wanted = "1 slot" if run.one_world else f"{run.agents} slots for each world"
         raise _wrong("observation", f"must hold {wanted}, got {slots}")
@@ -89,24 +86,24 @@ def read_contribution(message: training_pb2.Rollout, run: RunRolloutSpec) -> Con
         raise _wrong("first_world", f"must be one of the run's {run.worlds} worlds, from which {worlds} follow")
     if (arrays["reward"][~arrays["active"]] != 0).any():
         raise _wrong("reward", "must be 0 where no agent was active")
-    arrays["world_episode"] = from_message(message.world_episode, "world_episode", np.uint32, (ticks, worlds))
+    lengths = {"ticks": ticks, "slots": slots, "worlds": worlds}
+    arrays |= {field.name: _read(message, field, run.form, lengths) for field in TRAVELLING if field.name not in arrays}
     if (arrays["world_episode"][1:] < arrays["world_episode"][:-1]).any():
         raise _wrong("world_episode", "must not fall from one tick to the next")
-    buffer = RolloutBuffer.over(arrays, _metrics(message, run, ticks, slots), _states(message, ticks))
-    return Contribution(_origin(message, worlds), buffer, ticks)
+    rollout = Rollout(arrays, _metrics(message, run, ticks, slots), _states(message, ticks))
+    return Contribution(_origin(message, worlds), rollout)
 
 
 def read_learnable(message: training_pb2.Rollout, form: RolloutSpec) -> Arrays:
     """Return what is learnt from, by the names of the fields; raises RequestError naming the field that is wrong."""
-    observation = _observation(message, form)
-    ticks, slots = observation.shape[:2]
-    shape = (ticks, slots)
-    arrays: Arrays = {"observation": observation, "action": _action(message, form, shape)}
-    for name in _FLOATS:
-        arrays[name] = _finite(name, from_message(getattr(message, name), name, np.float32, shape))
-    for name in _BOOLEANS:
-        arrays[name] = from_message(getattr(message, name), name, np.bool_, shape)
-    arrays["last_value"] = _finite("last_value", from_message(message.last_value, "last_value", np.float32, (slots,)))
+    lengths: dict[str, int | None] = {"ticks": None, "slots": None}
+    arrays: Arrays = {}
+    for field in (field for field in TRAVELLING if field.is_learnt_from):
+        array = arrays[field.name] = _read(message, field, form, lengths)
+        if lengths["ticks"] is None:
+            _check_lengths(array.shape[0], array.shape[1], form)
+            lengths = {"ticks": array.shape[0], "slots": array.shape[1]}
+    arrays["policy_version"] = np.full(lengths["slots"] or 0, min(message.policy_version, _MOST_VERSION), np.int64)
     _check_ends(arrays)
     if form.complete_episodes:
         _check_complete(arrays)
@@ -115,33 +112,34 @@ def read_learnable(message: training_pb2.Rollout, form: RolloutSpec) -> Arrays:
     return arrays
 
 
-def _observation(message: training_pb2.Rollout, form: RolloutSpec) -> NDArray[Any]:
-    known = form.observation
-    dtype: type[np.generic] = np.uint8 if isinstance(known, Codes) else np.float32
-    observation = from_message(message.observation, "observation", dtype, (None, None, known.row_size))
-    ticks, slots = observation.shape[:2]
+def _read(
+    message: training_pb2.Rollout, field: RolloutField, form: RolloutSpec, lengths: Mapping[str, int | None]
+) -> NDArray[Any]:
+    """Return one array of a rollout with the dtype that it has here, and values of its space."""
+    tensor, axes = getattr(message, field.name), [lengths[axis] for axis in field.axes]
+    if isinstance(field.dtype, str):
+        space: Space = form.observation if field.dtype == "observation" else form.action
+        array = from_message(tensor, field.name, space.wire_dtype, (*axes, *space.shape))
+        if (place := space.find_wrong(array)) is not None:
+            raise _wrong(field.name, f"must hold {space.values}, and {list(place)} is {array[place]}")
+        return array.astype(space.dtype, copy=False)
+    array = from_message(tensor, field.name, field.dtype, axes)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        place = tuple(np.argwhere(~np.isfinite(array))[0].tolist())
+        raise _wrong(field.name, f"must hold finite numbers, and {list(place)} is {array[place]}")
+    return array
+
+
+def _check_lengths(ticks: int, slots: int, form: RolloutSpec) -> None:
     if not ticks or not slots:
         raise _wrong("observation", f"must hold at least one tick and slot, got {ticks} and {slots}")
     if ticks > form.most_ticks or (ticks < form.most_ticks and not form.complete_episodes):
         most = "at most " if form.complete_episodes else ""
         raise _wrong("observation", f"must hold {most}{form.most_ticks} ticks, got {ticks}")
-    if isinstance(known, Floats):
-        return _finite("observation", observation)
-    if (highest := observation.max()) >= known.codes:
-        raise _wrong("observation", f"must hold cell codes from 0 to {known.codes - 1}, got {highest}")
-    return observation
-
-
-def _action(message: training_pb2.Rollout, form: RolloutSpec, shape: tuple[int, int]) -> NDArray[np.int64]:
-    dtype: type[np.generic] = np.uint8 if form.num_actions <= 256 else np.int32
-    action = from_message(message.action, "action", dtype, shape)
-    if not (action.min() >= 0 and action.max() < form.num_actions):
-        raise _wrong("action", f"must lie from 0 to {form.num_actions - 1}, got {action.min()} to {action.max()}")
-    return action.astype(np.int64)
 
 
 def _check_ends(arrays: Arrays) -> None:
-    terminated, truncated, active = (arrays[name] for name in _BOOLEANS)
+    terminated, truncated, active = (arrays[name] for name in ("terminated", "truncated", "active"))
     if (terminated & truncated).any():
         raise _wrong("truncated", "must be false where the episode was terminated")
     for name, ends in (("terminated", terminated), ("truncated", truncated)):
@@ -214,39 +212,5 @@ def part_of(field: str) -> Iterator[None]:
         raise
 
 
-def _finite(field: str, numbers: NDArray[np.float32]) -> NDArray[np.float32]:
-    finite = np.isfinite(numbers)
-    if not finite.all():
-        place = ", ".join(str(index) for index in np.argwhere(~finite)[0])
-        raise _wrong(field, f"must hold finite numbers only, and [{place}] is none")
-    return numbers
-
-
 def _wrong(field: str, what: str) -> RequestError:
     return RequestError("bad_value", f"{field}: {what}", field)
-
-
-def side_by_side(contributions: Sequence[Contribution]) -> tuple[RolloutBuffer, int]:
-    """Return contributions as one rollout, in their order, and its ticks: inactive rows follow on shorter ones."""
-    ticks = max(contribution.ticks for contribution in contributions)
-    buffers = [contribution.buffer for contribution in contributions]
-
-    def joined(name: str) -> NDArray[Any]:
-        return np.concatenate([_padded(getattr(buffer, name), ticks) for buffer in buffers], axis=1)
-
-    names = ("observation", "action", *_FLOATS, *_BOOLEANS, "world_episode")
-    arrays = {name: joined(name) for name in names}
-    arrays["last_value"] = np.concatenate([buffer.last_value for buffer in buffers])
-    metrics = {
-        name: np.concatenate([_padded(buffer.metrics[name], ticks) for buffer in buffers], axis=1)
-        for name in buffers[0].metrics
-    }
-    states = buffers[0].state
-    return RolloutBuffer.over(arrays, metrics, [*states, *[""] * (ticks - len(states))]), ticks
-
-
-def _padded(array: NDArray[Any], ticks: int) -> NDArray[Any]:
-    """Return an array with rows of zeros after its own: nobody was active in them, and nothing ended."""
-    if len(array) == ticks:
-        return array
-    return np.concatenate([array, np.zeros((ticks - len(array), *array.shape[1:]), array.dtype)])

@@ -31,22 +31,30 @@ Length = int | None
 
 
 def to_message(array: NDArray[Any] | torch.Tensor) -> training_pb2.Tensor:
-    """Return an array, or a tensor of PyTorch on any device, as a message: one copy, of the array's bytes.
+    """Return an array, or a tensor of PyTorch on any device, as a message.
 
     Raises TypeError for a dtype that messages do not have.
     """
+    message = training_pb2.Tensor()
+    fill_message(message, array)
+    return message
+
+
+def fill_message(message: training_pb2.Tensor, array: NDArray[Any] | torch.Tensor) -> None:
+    """Put an array into a message, in two copies of its bytes; raises TypeError as `to_message` does."""
     values = array if isinstance(array, np.ndarray) else array.detach().cpu().numpy()
     dtype = values.dtype.newbyteorder("<")
     if dtype not in _NUMBERS:
         raise TypeError(f"a message holds no {values.dtype}: convert it to one of {_names(DTYPES.values())}")
-    content = values.astype(dtype, copy=False).tobytes()
-    return training_pb2.Tensor(dtype=_as_enum(_NUMBERS[dtype]), shape=values.shape, data=content)
+    message.dtype = _as_enum(_NUMBERS[dtype])
+    message.shape[:] = values.shape
+    message.data = values.astype(dtype, copy=False).tobytes()
 
 
 def from_message(
     tensor: training_pb2.Tensor,
     field: str,
-    dtypes: type[np.generic] | Sequence[type[np.generic]],
+    dtypes: np.dtype[Any] | type[np.generic] | Sequence[type[np.generic]],
     shape: Sequence[Length],
 ) -> NDArray[Any]:
     """Return a read-only array over the bytes of a message.
@@ -54,7 +62,7 @@ def from_message(
     Raises RequestError naming `field` unless it has one of `dtypes`, the shape (None: any length) and exactly as many
     bytes as these take.
     """
-    wanted = [np.dtype(dtype).newbyteorder("<") for dtype in ([dtypes] if isinstance(dtypes, type) else dtypes)]
+    wanted = [np.dtype(dtype).newbyteorder("<") for dtype in (dtypes if isinstance(dtypes, Sequence) else [dtypes])]
     dtype = DTYPES.get(tensor.dtype)
     if dtype is None or dtype not in wanted:
         found = f"number {tensor.dtype}" if dtype is None else dtype.name

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.file import StoredPolicy
-from rattle.policies.spec import Codes, Floats, PolicySpec
+from rattle.policies.spec import PolicySpec
+from rattle.samples.spaces import CodeSpace, FloatSpace
 from rattle.services.inference.metrics import InferenceMetrics
 from rattle.services.inference.serving.dataplane import DataPlane
 from rattle.services.inference.serving.messages import InferRequest, Parameter
@@ -21,9 +22,11 @@ from rattle.services.inference.serving.tensors import InputTensor, read_bytes
 from tests.policies.building import play, random_observation, random_policy
 
 CODES = PolicySpec(
-    observation=Codes(cells=9, codes=4), num_actions=3, hidden_sizes=(5,), activation="relu", value_head=True
+    observation=CodeSpace(cells=9, codes=4), num_actions=3, hidden_sizes=(5,), activation="relu", value_head=True
 )
-FLOATS = PolicySpec(observation=Floats(size=4), num_actions=2, hidden_sizes=(5,), activation="tanh", value_head=False)
+FLOATS = PolicySpec(
+    observation=FloatSpace(size=4), num_actions=2, hidden_sizes=(5,), activation="tanh", value_head=False
+)
 MAX_ROWS = 64
 DATATYPES = {"uint8": "UINT8", "float32": "FP32", "int64": "INT64"}
 PATIENCE = 60.0  # seconds that something may take on a busy machine

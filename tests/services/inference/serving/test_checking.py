@@ -39,7 +39,7 @@ def reshaped(*shape: int) -> InputTensor:
         (inputs(reshaped(-2, 9)), "a request has 1 to 64 rows, got -2"),
         (inputs(reshaped(0, 9)), "a request has 1 to 64 rows, got 0"),
         (inputs(reshaped(2**62, 9)), "a request has 1 to 64 rows, got 4611686018427387904"),
-        (request(np.array([[0] * 9, [0] * 8 + [4]], np.uint8)), "cells hold codes 0 to 3, row 1 holds 4"),
+        (request(np.array([[0] * 9, [0] * 8 + [4]], np.uint8)), "must hold cell codes from 0 to 3, and .1, 8. is 4"),
         (request(rows(2), outputs=["reward"]), "outputs: 'reward' is none; there are action, log_prob, logits, value"),
         (request(rows(2), outputs=["action", "action"]), "outputs: a name occurs twice"),
         (request(rows(2), greddy=True), "parameters: 'greddy' is none: did you mean greedy?"),
@@ -65,8 +65,8 @@ def test_what_is_wrong_is_named(asked: InferRequest, message: str) -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (request(NOT_A_NUMBER), "observation: row 1 holds a number that is not finite"),
-        (request(np.array([[np.inf, 0, 0, 0]], np.float32)), "row 0 holds a number that is not finite"),
+        (request(NOT_A_NUMBER), "observation: must hold finite numbers, and .1, 1. is nan"),
+        (request(np.array([[np.inf, 0, 0, 0]], np.float32)), "must hold finite numbers, and .0, 0. is inf"),
         (request(rows(1, spec=FLOATS), outputs=["value"]), "outputs: this policy has no value head"),
         (inputs(tensor("observation", rows(1))), "observation: must be FP32, got 'UINT8'"),
     ],

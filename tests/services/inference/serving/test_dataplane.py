@@ -211,7 +211,7 @@ def test_bad_requests_never_meet_good_ones(held: HeldPasses) -> None:
         held.goes_on.release(10)
         answers = await asyncio.gather(*(plane.infer(one, None) for one in asked), return_exceptions=True)
         assert [str(answer) for answer in answers[1:3]] == [
-            "observation: cells hold codes 0 to 3, row 1 holds 4",
+            "observation: must hold cell codes from 0 to 3, and [1, 2] is 4",
             "seed: must be a whole number from 0 to 2**63 - 1, got -1",
         ]
         for answer in (answers[0], answers[3]):

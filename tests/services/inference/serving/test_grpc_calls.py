@@ -111,7 +111,7 @@ def test_floats_as_numbers(tmp_path_factory: pytest.TempPathFactory) -> None:
         assert list(answer.outputs[0].contents.int64_contents) == chosen(policy(FLOATS), observation, greedy=True)[0]
         tensor.contents.fp32_contents[5] = float("nan")
         said = refusal(GRPCInferenceServiceStub(channel), asked)
-        assert said == ("INVALID_ARGUMENT", "observation: row 1 holds a number that is not finite")
+        assert said == ("INVALID_ARGUMENT", "observation: must hold finite numbers, and [1, 1] is nan")
 
 
 def test_metadata_and_readiness(stub: GRPCInferenceServiceStub) -> None:
@@ -158,7 +158,7 @@ def with_parameter(name: str, **value: Any) -> pb.ModelInferRequest:
         (pb.ModelInferRequest(model_name="snakes"), "INVALID_ARGUMENT", "observation: is missing"),
         (numbers(*[0] * 8), "INVALID_ARGUMENT", "observation: must have the shape [1, 9], got [1, 8]"),
         (numbers(*[0] * 8, 300), "INVALID_ARGUMENT", "observation: holds numbers that are no UINT8"),
-        (numbers(*[0] * 8, 4), "INVALID_ARGUMENT", "observation: cells hold codes 0 to 3, row 0 holds 4"),
+        (numbers(*[0] * 8, 4), "INVALID_ARGUMENT", "observation: must hold cell codes from 0 to 3, and [0, 8] is 4"),
         (
             numbers(*[0] * 9, parameters={"shared_memory_region": pb.InferParameter(string_param="x")}),
             "INVALID_ARGUMENT",

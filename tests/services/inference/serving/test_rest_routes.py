@@ -154,7 +154,7 @@ def test_a_bad_row_is_named_and_a_good_one_beside_it_is_answered(server: Inferen
     bad = rows(2)
     bad[1, 4] = 9
     said = problem(server.infer("snakes", bad), 400, "bad_value")
-    assert said["error"] == "observation: cells hold codes 0 to 3, row 1 holds 9"
+    assert said["error"] == "observation: must hold cell codes from 0 to 3, and [1, 4] is 9"
     assert said["field"] == "observation"
     assert server.infer("snakes", rows(2)).status == 200
 

@@ -76,7 +76,11 @@ def check_client(package: Any, client: Any, statuses: tuple[str, str]) -> None:
     not_found, invalid = statuses
     refused(lambda: client.infer("others", given(package, observation)), not_found, "model_name: there is no 'others'")
     refused(lambda: client.infer(MODEL, given(package, observation), "8"), not_found, "model_version: '8'")
-    refused(lambda: client.infer(MODEL, given(package, observation + 4)), invalid, "observation: cells hold codes 0")
+    refused(
+        lambda: client.infer(MODEL, given(package, observation + 4)),
+        invalid,
+        "observation: must hold cell codes from 0",
+    )
     refused(
         lambda: client.infer(MODEL, given(package, observation[:, 1:])), invalid, "observation: must have the shape"
     )

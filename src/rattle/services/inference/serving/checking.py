@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple, TypeGuard
 
-import numpy as np
 from numpy.typing import NDArray
 
-from rattle.policies.spec import Codes, PolicySpec
+from rattle.policies.spec import PolicySpec
 from rattle.services.inference.serving.messages import PARAMETERS, InferRequest, Parameter
 from rattle.services.inference.serving.tensors import (
     InputTensor,
     TensorDescription,
+    datatype_of,
     read_tensor,
     shown,
     wrong,
@@ -46,16 +46,16 @@ class ParsedRequest(NamedTuple):
 
 def describe_inputs(spec: PolicySpec) -> list[TensorDescription]:
     """Return what a policy must be given."""
-    datatype = "UINT8" if isinstance(spec.observation, Codes) else "FP32"
-    return [TensorDescription("observation", datatype, (-1, spec.observation.row_size))]
+    space = spec.observation
+    return [TensorDescription("observation", datatype_of(space.dtype), (-1, *space.shape))]
 
 
 def describe_outputs(spec: PolicySpec) -> list[TensorDescription]:
     """Return what a policy can be asked for."""
     outputs = [
-        TensorDescription("action", "INT64", (-1,)),
+        TensorDescription("action", datatype_of(spec.action.dtype), (-1, *spec.action.shape)),
         TensorDescription("log_prob", "FP32", (-1,)),
-        TensorDescription("logits", "FP32", (-1, spec.num_actions)),
+        TensorDescription("logits", "FP32", (-1, spec.action.outputs)),
     ]
     return [*outputs, TensorDescription("value", "FP32", (-1,))] if spec.value_head else outputs
 
@@ -91,20 +91,12 @@ def _observation(tensors: Mapping[str, InputTensor], spec: PolicySpec, max_rows:
     tensor, known = tensors.get("observation"), spec.observation
     if tensor is None:
         raise wrong("observation", "is missing")
-    rows = tensor.shape[0] if len(tensor.shape) == 2 else 1
+    rows = tensor.shape[0] if len(tensor.shape) == 1 + len(known.shape) else 1
     if not 1 <= rows <= max_rows:
         raise wrong("observation", f"a request has 1 to {max_rows} rows, got {rows}")
-    datatype = "UINT8" if isinstance(known, Codes) else "FP32"
-    observation = read_tensor(tensor, datatype, (rows, known.row_size))
-    if isinstance(known, Codes):
-        if observation.max() >= known.codes:
-            row = int((observation >= known.codes).any(axis=1).argmax())
-            raise wrong(
-                "observation", f"cells hold codes 0 to {known.codes - 1}, row {row} holds {observation[row].max()}"
-            )
-    elif not np.isfinite(observation).all():
-        row = int((~np.isfinite(observation)).any(axis=1).argmax())
-        raise wrong("observation", f"row {row} holds a number that is not finite")
+    observation = read_tensor(tensor, datatype_of(known.dtype), (rows, *known.shape))
+    if (place := known.find_wrong(observation)) is not None:
+        raise wrong("observation", f"must hold {known.values}, and {list(place)} is {observation[place]}")
     return observation
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from rattle.policies.acting import ActingPolicy, Groups, draw
 from rattle.policies.file import StoredPolicy
-from rattle.policies.spec import Codes, PolicySpec
+from rattle.policies.spec import PolicySpec
 from rattle.services.inference.serving.tensors import shown
 from rattle.wire.problems import RequestError
 
@@ -73,11 +73,10 @@ class Models:
 
 def _compile(acting: ActingPolicy) -> None:
     """Compute a row, so that no request waits for a compiler."""
-    spec = acting.spec.observation
-    row = np.zeros((1, spec.row_size), np.uint8 if isinstance(spec, Codes) else np.float32)
+    row = acting.spec.observation.zeros(1)
     draw(acting.forward(row)[0], Groups(np.ones(1, np.int64), np.zeros(1, np.uint64), np.zeros(1, np.bool_)))
 
 
 def _row_work(spec: PolicySpec) -> int:
-    sizes = (spec.observation.row_size, *spec.layer_sizes[1:])  # one-hot inputs are never multiplied
+    sizes = (spec.observation.shape[0], *spec.layer_sizes[1:])  # one-hot inputs are never multiplied
     return sum(inputs * outputs for inputs, outputs in pairwise(sizes))

@@ -17,6 +17,11 @@ _SHOWN = 80  # letters
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
+def datatype_of(dtype: np.dtype[Any]) -> str:
+    """Return what the protocol calls a dtype."""
+    return _NAMES[dtype]
+
+
 class InputTensor(NamedTuple):
     """A tensor of a request; its numbers are read when its name and its form have turned out to be right."""
 
@@ -35,7 +40,7 @@ class OutputTensor(NamedTuple):
     @property
     def datatype(self) -> str:
         """Return what the protocol calls its dtype."""
-        return _NAMES[self.array.dtype]
+        return datatype_of(self.array.dtype)
 
 
 class TensorDescription(NamedTuple):

@@ -1,0 +1,194 @@
+"""Rollouts: T ticks of B slots, the same class wherever they are filled, sent, learnt from and recorded.
+
+`FIELDS` describes every array once. What allocates, slices, joins, sends, checks, learns from or records rollouts goes
+through that table, so a new field is one row of it, and the code that fills it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.samples.spaces import ActionSpace, ObservationSpace, Space
+
+if TYPE_CHECKING:
+    import torch
+
+Axis = Literal["ticks", "slots", "worlds"]
+
+#: NumPy arrays, or tensors of PyTorch.
+A = TypeVar("A")
+
+
+@dataclass(frozen=True)
+class RolloutField:
+    """One array of a rollout: its axes, the rows along them, and what becomes of it."""
+
+    name: str
+    axes: tuple[Axis, ...]
+    dtype: np.dtype[Any] | Literal["observation", "action"]  # a space's name: its dtype and rows
+    travels: bool = True  # in the messages that actors send
+    is_learnt_from: bool = True
+    is_recorded: bool = False  # in the table `steps`
+    is_reward: bool = False  # counts in rewards
+
+
+_TICKS: tuple[Axis, ...] = ("ticks", "slots")
+_FLOAT, _BOOL = np.dtype(np.float32), np.dtype(np.bool_)
+
+#: The arrays of a rollout. Row t of a slot holds what it observed, what it did then, and what came of it.
+FIELDS: tuple[RolloutField, ...] = (
+    RolloutField("observation", _TICKS, "observation", is_recorded=True),
+    RolloutField("action", _TICKS, "action", is_recorded=True),
+    RolloutField("log_prob", _TICKS, _FLOAT, is_recorded=True),
+    RolloutField("value", _TICKS, _FLOAT, is_recorded=True, is_reward=True),
+    RolloutField("reward", _TICKS, _FLOAT, is_recorded=True, is_reward=True),
+    RolloutField("terminated", _TICKS, _BOOL, is_recorded=True),
+    RolloutField("truncated", _TICKS, _BOOL, is_recorded=True),
+    RolloutField("active", _TICKS, _BOOL, is_recorded=True),
+    RolloutField("final_value", _TICKS, _FLOAT, is_reward=True),
+    RolloutField("last_value", ("slots",), _FLOAT, is_reward=True),
+    RolloutField("policy_version", ("slots",), np.dtype(np.int64), travels=False),
+    RolloutField("world_episode", ("ticks", "worlds"), np.dtype(np.uint32), is_learnt_from=False),
+)
+_BY_NAME = {field.name: field for field in FIELDS}
+LEARNT_FROM = tuple(field.name for field in FIELDS if field.is_learnt_from)
+RECORDED = tuple(field.name for field in FIELDS if field.is_recorded)
+TRAVELLING = tuple(field for field in FIELDS if field.travels)
+
+
+class Rollout(Generic[A]):
+    """T ticks of B slots, W worlds of A agents each.
+
+    Rows of slots whose agent was dead (`active` false) end no episode and are never learnt from, whatever else they
+    hold. `metrics` hold, where an episode ended, what it came to by the environment's names, int32 (T, B). `state` has
+    an entry a tick: the first world before it as JSON, "" where that is not recorded.
+    """
+
+    observation: A  # (T, B, ...), of the observation space
+    action: A  # (T, B, ...), of the action space
+    log_prob: A  # (T, B) float32, nats: of the action, when it was chosen
+    value: A  # (T, B) float32: predicted return, 0 without a value head
+    reward: A  # (T, B) float32
+    terminated: A  # (T, B) bool
+    truncated: A  # (T, B) bool, never where terminated
+    active: A  # (T, B) bool
+    final_value: A  # (T, B) float32: where truncated, the value of the last observation; 0 elsewhere
+    last_value: A  # (B,) float32: the value of the observation after the last tick
+    policy_version: A  # (B,) int64: of the policy that played
+    world_episode: A  # (T, W) uint32: the number of each world's episode
+
+    def __init__(
+        self, arrays: Mapping[str, A], metrics: Mapping[str, A] | None = None, state: Iterable[str] = ()
+    ) -> None:
+        """Take arrays by the names of `FIELDS`; raises ValueError for other names."""
+        if unknown := arrays.keys() - _BY_NAME.keys():
+            raise ValueError(f"a rollout has no {', '.join(sorted(unknown))}")
+        vars(self).update(arrays)
+        self.metrics = dict(metrics or {})
+        self.state = list(state)
+
+    @property
+    def arrays(self) -> dict[str, A]:
+        """Return those arrays of `FIELDS` that there are, by name and in that order."""
+        return {name: vars(self)[name] for name in _BY_NAME if name in vars(self)}
+
+    @property
+    def ticks(self) -> int:
+        """Return T."""
+        return int(self.action.shape[0])  # type: ignore[attr-defined]
+
+    @property
+    def slots(self) -> int:
+        """Return B."""
+        return int(self.action.shape[1])  # type: ignore[attr-defined]
+
+    def replace(self, **arrays: A) -> Self:
+        """Return a rollout with some other arrays, which shares the rest."""
+        return type(self)({**self.arrays, **arrays}, self.metrics, self.state)
+
+    def first(self, ticks: int) -> Self:
+        """Return the first ticks, in the same memory."""
+        if ticks == self.ticks:
+            return self
+        return self._each(lambda field, array: array[:ticks] if field.axes[0] == "ticks" else array, self.state[:ticks])
+
+    def _each(self, change: Callable[[RolloutField, Any], Any], state: Iterable[str]) -> Self:
+        arrays = {name: change(_BY_NAME[name], array) for name, array in self.arrays.items()}
+        metrics = {name: change(_BY_NAME["reward"], array) for name, array in self.metrics.items()}
+        return type(self)(arrays, metrics, state)
+
+
+#: A rollout as it is filled, sent and written down.
+Played = Rollout[NDArray[Any]]
+
+
+def allocate(
+    observation: ObservationSpace,
+    action: ActionSpace,
+    ticks: int,
+    worlds: int,
+    agents: int = 1,
+    metrics: Iterable[str] = (),
+) -> Played:
+    """Return a rollout of zeros, with room for so many ticks of so many worlds."""
+    lengths: dict[Axis, int] = {"ticks": ticks, "slots": worlds * agents, "worlds": worlds}
+    spaces: dict[str, Space] = {"observation": observation, "action": action}
+    arrays: dict[str, NDArray[Any]] = {}
+    for field in FIELDS:
+        axes = [lengths[axis] for axis in field.axes]
+        arrays[field.name] = (
+            spaces[field.dtype].zeros(*axes) if isinstance(field.dtype, str) else np.zeros(axes, field.dtype)
+        )
+    own = {name: np.zeros((ticks, worlds * agents), np.int32) for name in metrics}
+    return Rollout(arrays, own, [""] * ticks)
+
+
+def join(parts: Sequence[Played]) -> Played:
+    """Return rollouts side by side, in their order, in memory of their own; shorter ones end in inactive rows."""
+    ticks = max(part.ticks for part in parts)
+
+    def joined(field: RolloutField, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        if field.axes[0] == "ticks":
+            arrays = [_padded(array, ticks) for array in arrays]
+        return np.concatenate(arrays, axis=len(field.axes) - 1)
+
+    first = parts[0]
+    arrays = {name: joined(_BY_NAME[name], [part.arrays[name] for part in parts]) for name in first.arrays}
+    metrics = {name: joined(_BY_NAME["reward"], [part.metrics[name] for part in parts]) for name in first.metrics}
+    return Rollout(arrays, metrics, [*first.state, *[""] * (ticks - len(first.state))])
+
+
+def as_tensors(rollout: Played) -> Rollout[torch.Tensor]:
+    """Return what is learnt from as tensors, which share the memory of arrays that can be written to."""
+    import torch
+
+    arrays = rollout.arrays
+    return Rollout({name: torch.from_numpy(_writable(arrays[name])) for name in LEARNT_FROM if name in arrays})
+
+
+def to_device(rollout: Rollout[torch.Tensor], place: torch.device) -> Rollout[torch.Tensor]:
+    """Return a rollout in a device's memory; the very same tensors where they are there already."""
+    return Rollout({name: tensor.to(place) for name, tensor in rollout.arrays.items()})
+
+
+def scaled(rollout: Rollout[torch.Tensor], factor: float) -> Rollout[torch.Tensor]:
+    """Return a rollout as it would be with rewards, and the values predicted of them, times a factor."""
+    arrays = {field.name: getattr(rollout, field.name) * factor for field in FIELDS if field.is_reward}
+    return rollout.replace(**arrays)
+
+
+def _writable(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array that PyTorch takes: arrays over the bytes of a message cannot be written to."""
+    return array if array.flags.writeable else array.copy()
+
+
+def _padded(array: NDArray[Any], ticks: int) -> NDArray[Any]:
+    """Return an array with rows of zeros after its own: nobody was active in them, and nothing ended."""
+    if len(array) == ticks:
+        return array
+    return np.concatenate([array, np.zeros((ticks - len(array), *array.shape[1:]), array.dtype)])
