@@ -207,7 +207,11 @@ def test_the_chunks_of_a_gradient_are_added_up_in_the_tree(threads: int, monkeyp
         learner.update(rollout)
         found = gradient_of_first_update(learner)
     chunks = [algorithm.prepare(rollout).rows(at, at + 8) for at in range(0, 40, 8)]
-    losses = [algorithm.loss(*network(chunk.observation), chunk).total / 40 for chunk in chunks]
+    outputs = [network(chunk.observation) for chunk in chunks]
+    losses = [
+        algorithm.loss(FLOATS.action.distribution(logits), value, chunk).total / 40
+        for (logits, value), chunk in zip(outputs, chunks, strict=True)
+    ]
     gradients = [torch.autograd.grad(loss, list(network.parameters())) for loss in losses]
     for name, parts in zip(found, zip(*gradients, strict=True), strict=True):
         assert (found[name] == (0.1 * tree_sum(parts)).numpy() * 10).all(), name

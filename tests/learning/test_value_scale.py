@@ -71,7 +71,7 @@ def test_a_new_scale_changes_no_value_that_is_predicted() -> None:
     with closing(Learner(SPEC, A2C(scale_rewards=True, learning_rate=1e-30), seed=1)) as learner:
         learner.begin_with(first)
         for times in (1e6, 1.0, 1e-3):
-            learner.update(random_rollout(SPEC, 8, 6).scaled(times))
+            learner.update(scaled_rollout(random_rollout(SPEC, 8, 6), times))
             for name, array in learner.parameters().items():
                 np.testing.assert_array_equal(array, first[name], err_msg=name)
 
@@ -79,11 +79,11 @@ def test_a_new_scale_changes_no_value_that_is_predicted() -> None:
 def test_a_restored_learner_goes_on_with_the_same_bytes() -> None:
     algorithm = A2C(scale_rewards=True)
     with closing(Learner(SPEC, algorithm, seed=1)) as learner, closing(Learner(SPEC, algorithm, seed=2)) as copy:
-        learner.update(random_rollout(SPEC, 8, 6, 1).scaled(1e4))
+        learner.update(scaled_rollout(random_rollout(SPEC, 8, 6, 1), 1e4))
         copy.update(random_rollout(SPEC, 8, 6, 2))
         copy.restore(learner.state())
         for each in (learner, copy):
-            each.update(random_rollout(SPEC, 8, 6, 3).scaled(1e2))
+            each.update(scaled_rollout(random_rollout(SPEC, 8, 6, 3), 1e2))
         assert bytes_of(copy) == bytes_of(learner)
 
 
@@ -94,7 +94,7 @@ def test_an_update_that_fails_leaves_the_scale_as_it_was(number: float) -> None:
         before = bytes_of(learner)
         for rollout in (
             with_number(random_rollout(SPEC, 8, 6, 2), "reward", number),
-            with_number(random_rollout(SPEC, 8, 6, 2).scaled(1e4), "observation", np.nan),
+            with_number(scaled_rollout(random_rollout(SPEC, 8, 6, 2), 1e4), "observation", np.nan),
         ):
             with pytest.raises(LearningError, match="so the update was not made"):
                 learner.update(rollout)
@@ -111,7 +111,7 @@ def test_the_factor_is_the_power_of_two_next_to_the_root_mean_square(square: flo
 
 def test_the_scale_follows_the_returns_and_ignores_dead_agents() -> None:
     rollout = random_rollout(SPEC, 8, 6)
-    worthless = replace(rollout, reward=torch.where(rollout.active, rollout.reward, 1e9))
+    worthless = rollout.replace(reward=torch.where(rollout.active, rollout.reward, 1e9))
     assert ValueScale().after(worthless, 0.9) != ValueScale()
     assert ValueScale().after(worthless, 0.0) == ValueScale().after(rollout, 0.0)
     scale = ValueScale()

@@ -105,7 +105,7 @@ def test_means_of_complete_episodes_are_over_the_last_rollouts_with_a_hundred() 
     tracker = EpisodeTracker(slots, complete_episodes=True)
     for rollout, mean in enumerate((0.0, 0.5, 1.0, 2.0, 3.0)):
         buffer.reward[:] = rollout
-        tracker.remember([tracker.follow(buffer, 1)])
+        tracker.remember([tracker.follow(buffer)])
         assert tracker.mean_return == mean
         assert tracker.is_representative == (rollout >= 2)
         restored = EpisodeTracker(slots, complete_episodes=True)
@@ -117,14 +117,14 @@ def test_the_means_of_an_earlier_version_are_taken_as_one_rollouts() -> None:
     buffer = random_buffer(1, 40, 1, 0)
     buffer.active[:], buffer.terminated[:], buffer.truncated[:] = True, True, False
     tracker = EpisodeTracker(40, complete_episodes=True)
-    tracker.remember([tracker.follow(buffer, 1)])
+    tracker.remember([tracker.follow(buffer)])
     state = tracker.state()
     del state["last_rollouts"]
     restored = EpisodeTracker(40, complete_episodes=True)
     restored.restore(state)
     buffer.reward[:] = 7.0
     for _ in range(3):
-        restored.remember([restored.follow(buffer, 1)])
+        restored.remember([restored.follow(buffer)])
     assert restored.mean_return == 7.0
 
 
