@@ -20,7 +20,7 @@ import pyarrow.parquet
 import pytest
 
 from rattle.analytics.errors import AnalyticsError
-from rattle.analytics.query import query, rows, save
+from rattle.analytics.query import arrow, query, rows, save
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.schema import DERIVED_COLUMNS, TABLES
 from rattle.analytics.steps import StepsWriter
@@ -295,6 +295,37 @@ def test_csv_has_json_for_maps_and_lists(run: RunDirectory) -> None:
     assert (line["n"], line["s"]) == ("", "b,c")
 
 
+@pytest.fixture
+def configured(tmp_path: Path) -> list[RunDirectory]:
+    """Runs that differ in the type of one setting."""
+    values: list[Any] = ["a, b", 0.5, 3, True, None, [1, "x"], 'say "x"']
+    return [make_run(tmp_path, f"r{n}", config={"env": {"x": value}}) for n, value in enumerate(values)]
+
+
+MIXED = "SELECT config.env.x, [config.env.x] AS l, 'z'::Variant(String, Array(UInt8)) AS v FROM runs ORDER BY run_id"
+
+
+def test_settings_are_what_they_are_in_csv(configured: list[RunDirectory]) -> None:
+    text = query(MIXED, configured, "csv")
+    lines = list(csv.DictReader(io.StringIO(text)))
+    assert [line["config.env.x"] for line in lines] == ["a, b", "0.5", "3", "true", "", '[1,"x"]', 'say "x"']
+    assert json.loads(lines[0]["l"]) == ["a, b"]
+    assert {line["v"] for line in lines} == {"z"}
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_settings_of_several_types_are_text_in_columns_of_one(
+    configured: list[RunDirectory], tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"answer{suffix}"
+    save(MIXED, configured, path)
+    read = pyarrow.parquet.read_table(path) if suffix == ".parquet" else pyarrow.ipc.open_file(path).read_all()
+    column = read.column("config.env.x").to_pylist()
+    assert column == ["a, b", "0.5", "3", "true", None, '[1,"x"]', 'say "x"']
+    assert read.column("l").to_pylist()[:2] == ['["a, b"]', "[0.5]"]
+    assert arrow(MIXED, configured).column("config.env.x").to_pylist() == column
+
+
 def test_arrow_reads_what_csv_says(run: RunDirectory) -> None:
     sql = "SELECT number AS n, if(number = 0, NULL, number / 2) AS half, number = 1 AS one FROM numbers(3)"
     table = pyarrow.csv.read_csv(io.BytesIO(query(sql, [run], "csv").encode()))
@@ -386,3 +417,21 @@ def test_copies_of_a_run_are_counted_once_and_said(tmp_path: Path, caplog: pytes
     runs = [run, RunDirectory(tmp_path / "copy"), run, RunDirectory(tmp_path / "link")]
     assert rows("SELECT count() AS n, (SELECT count() FROM runs) AS runs FROM updates", runs) == [{"n": 2, "runs": 1}]
     assert caplog.text.count("copy is left out: it holds the same run as") == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("Cannot open epoll descriptor: , errno: 24, strerror: Too many open files. (EPOLL_ERROR)", "with 'ulimit -n'"),
+        ("Error initializing EmbeddedServer", "the query fails: Error initializing EmbeddedServer"),
+    ],
+)
+def test_an_engine_that_cannot_start_is_one_line(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, said: str, told: str
+) -> None:
+    def connect(_where: str) -> None:
+        raise RuntimeError(f"Code: 573. DB::Exception: {said}")
+
+    monkeypatch.setattr("chdb.connect", connect)
+    with pytest.raises(AnalyticsError, match=told):
+        query("SELECT 1", [run])

@@ -18,7 +18,7 @@ from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.extras import require
 from rattle.analytics.query_errors import DamagedFile, explain
 from rattle.analytics.query_safety import reading_statement
-from rattle.analytics.query_views import leave_out, link_files, view
+from rattle.analytics.query_views import leave_out, link_files, quoted, view
 from rattle.analytics.run_directory import RunDirectory, Warn
 from rattle.analytics.schema import TABLES
 from rattle.analytics.writer import write_atomically
@@ -42,8 +42,15 @@ FILE_FORMATS: Final[Mapping[str, str]] = MappingProxyType(
         ".feather": "Arrow",
     }
 )
-#: Types whose values CSV has no way to write: they become JSON.
-_COMPOSITE: Final = re.compile(r"^(?:Nullable\()?(?:Map|Array|Tuple|Nested|JSON|Object|Variant|Dynamic)\b")
+#: Types of several values, by the beginnings of their names.
+_COMPOSITE: Final = r"(?:Nullable\()?(?:Map|Array|Tuple|Nested|JSON|Object)\b"
+#: Types of which each value has a type of its own, and what names it.
+_MIXED: Final[Mapping[str, str]] = MappingProxyType({"Dynamic": "dynamicType", "Variant": "variantType"})
+#: Types that formats cannot write.
+_CANNOT_WRITE: Final[Mapping[str, str]] = MappingProxyType(
+    {"CSVWithNames": rf"{_COMPOSITE}|{'|'.join(_MIXED)}"}
+    | dict.fromkeys(("Parquet", "Arrow", "ArrowStream"), rf".*\b(?:{'|'.join(_MIXED)})\b")
+)
 #: A statement that names the format of its answer.
 _WITH_FORMAT: Final = re.compile(r"\bFORMAT\s+\w+\s*;?\s*$", re.IGNORECASE)
 _SETTINGS: Final = {
@@ -109,8 +116,8 @@ def _answer(sql: str, runs: Sequence[RunDirectory], engine_format: str, warn: Wa
         raise AnalyticsError("the query holds bytes that are not UTF-8") from None
     with _engine(runs, warn) as (connection, files):
         statement = reading_statement(connection, sql, files)
-        if engine_format == "CSVWithNames":
-            statement = _with_json_for_csv(connection, statement)
+        if engine_format in _CANNOT_WRITE:
+            statement = _writable(connection, statement, engine_format)
         while True:
             try:
                 return _ask(connection, statement, engine_format)
@@ -124,27 +131,41 @@ def _answer(sql: str, runs: Sequence[RunDirectory], engine_format: str, warn: Wa
             connection.query("SELECT 1")  # takes along what the failed answer has left in the engine's buffer
 
 
-def _with_json_for_csv(connection: Any, statement: str) -> str:
-    """Return the statement with its maps, arrays and the like turned into JSON, where it is one that has any."""
+def _writable(connection: Any, statement: str, engine_format: str) -> str:
+    """Return the statement with its values in types that a format can write, where it is one that has columns."""
     try:
         described = str(connection.query(f"DESCRIBE ({statement})", "JSONEachRow"))
     except RuntimeError:  # SHOW and others, whose columns are plain, and what is wrong: it will say so
         return statement
     columns = [msgspec.json.decode(line, type=_Column) for line in described.splitlines()]
-    composite = {column.name for column in columns if _COMPOSITE.match(column.type)}
-    if not composite or len({column.name for column in columns}) < len(columns):
+    plain = not any(re.match(_CANNOT_WRITE[engine_format], column.type) for column in columns)
+    if plain or len({column.name for column in columns}) < len(columns):
         return statement
-    names = [column.name.replace("\\", "\\\\").replace("`", "\\`") for column in columns]
-    shown = [
-        f"toJSONString(`{name}`) AS `{name}`" if column.name in composite else f"`{name}`"
-        for name, column in zip(names, columns, strict=True)
-    ]
-    return f"SELECT {', '.join(shown)} FROM ({statement})"  # noqa: S608 (names of the answer's own columns, quoted)
+    shown = ", ".join(f"{column.writable(engine_format)} AS {column.quoted}" for column in columns)
+    return f"SELECT {shown} FROM ({statement})"  # noqa: S608 (names of the answer's own columns, quoted)
 
 
 class _Column(msgspec.Struct):
     name: str
     type: str
+
+    @property
+    def quoted(self) -> str:
+        """Return the name as SQL has it."""
+        return "`" + self.name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+    def writable(self, engine_format: str) -> str:
+        """Return the expression whose values a format can write: lists and maps become JSON, all others stay."""
+        if not re.match(_CANNOT_WRITE[engine_format], self.type):
+            return self.quoted
+        as_json = f"toJSONString({self.quoted})"
+        type_of = _MIXED.get(self.type.partition("(")[0])
+        if type_of is None:
+            return as_json
+        is_composite = f"match(toString({type_of}({self.quoted})), {quoted('^' + _COMPOSITE)})"
+        if engine_format == "CSVWithNames":  # which writes each value by its type
+            return f"if({is_composite}, {as_json}::Dynamic, {self.quoted}::Dynamic)"
+        return f"if({is_composite}, {as_json}, {self.quoted}::Nullable(String))"
 
 
 def _ask(connection: Any, statement: str, engine_format: str) -> bytes:
@@ -173,16 +194,13 @@ def rows(sql: str, runs: Sequence[RunDirectory]) -> list[dict[str, Any]]:
 @contextmanager
 def _engine(runs: Sequence[RunDirectory], warn: Warn | None) -> Iterator[tuple[Any, dict[str, Path]]]:
     """Open an engine that has the runs' tables; also give the real file behind each name that the engine knows."""
-    chdb = require("chdb", "analytics", "SQL")
     with TemporaryDirectory(prefix="rattle-query-") as folder:
         files = link_files(Path(folder), runs, warn)
-        connection = chdb.connect(":memory:")
         try:
-            for name, value in _SETTINGS.items():
-                connection.query(f"SET {name} = {value}")
-            for table in TABLES:
-                connection.query(view(table, Path(folder)))
-            connection.query("SET readonly = 2")  # 1 would also forbid SETTINGS in the user's statement
+            connection = _open_engine(Path(folder))
+        except RuntimeError as error:
+            raise explain(str(error), "", files) from None
+        try:
             yield connection, files
         except KeyboardInterrupt:
             raise  # the engine is still busy, and closing would wait for it
@@ -191,3 +209,14 @@ def _engine(runs: Sequence[RunDirectory], warn: Warn | None) -> Iterator[tuple[A
             raise
         else:
             connection.close()
+
+
+def _open_engine(folder: Path) -> Any:
+    """Return a connection to an engine that has views over the links in a folder; raises RuntimeError."""
+    connection = require("chdb", "analytics", "SQL").connect(":memory:")
+    for name, value in _SETTINGS.items():
+        connection.query(f"SET {name} = {value}")
+    for table in TABLES:
+        connection.query(view(table, folder))
+    connection.query("SET readonly = 2")  # 1 would also forbid SETTINGS in the user's statement
+    return connection

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -13,6 +15,7 @@ from rattle.analytics.schema import DERIVED_COLUMNS, TABLES
 
 _FILE: Final = re.compile(r"\(in file/uri (.+?)\)")
 _NAME: Final = re.compile(r"identifier [`'](.+?)[`']")
+_TOO_FEW_FILES: Final = os.strerror(errno.EMFILE)
 #: What follows the sentence that says what is wrong.
 _NOISE: Final = re.compile(r"\s*(?:: )?(?:In scope |While executing |Expected one of: |: ?\(at row |\(in file/uri ).*")
 
@@ -29,6 +32,8 @@ def explain(message: str, sql: str, files: Mapping[str, Path]) -> AnalyticsError
     """Turn the engine's message about a statement into an error; `files` has the real path of each file it names."""
     text, code = _sentence_and_code(message)
     unknown = _NAME.search(text)
+    if _TOO_FEW_FILES in text:
+        return AnalyticsError("the SQL engine needs more open files than it may have: raise the limit with 'ulimit -n'")
     damaged = _FILE.search(text)
     said = _NOISE.sub("", text).rstrip(" .:")
     if damaged:

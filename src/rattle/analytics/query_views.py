@@ -80,7 +80,7 @@ def _source(table: str, folder: Path) -> str:
     suffix = _suffix(table)
     engine_format = "Parquet" if suffix == _PARQUET else "JSONEachRow"
     structure = ", ".join(f"`{name}` {kind}" for name, kind in TABLES[table].items())
-    return f"file({_quoted(f'{folder}/*{suffix}')}, {engine_format}, {_quoted(structure)})"
+    return f"file({quoted(f'{folder}/*{suffix}')}, {engine_format}, {quoted(structure)})"
 
 
 def _suffix(table: str) -> str:
@@ -94,5 +94,6 @@ def _files(folder: Path, suffix: str) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.suffix == suffix and not path.name.startswith("."))
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """Return a text as SQL has it."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
