@@ -27,7 +27,7 @@ class Tool(ABC):
         """Do something."""
 
 
-TOOL = Kind("a tool", "rattle.tools")
+TOOL = Kind("tool", "a")
 SAW = """
     from pydantic import BaseModel, field_validator
     from tests.test_extensions import Tool
@@ -119,8 +119,8 @@ def test_a_module_may_import_its_neighbours_later(user_module: UserModule) -> No
         ("..my_tools:Saw", "cannot import '..my_tools'"),
         ("my_tools:Saw:2", "names no class"),
         ("my_tools:Saw()", "names no class"),
-        ("saw", "there is not a tool 'saw'; a class is named module:Class"),
-        ("hammr", "there is not a tool 'hammr', did you mean 'hammer'?"),
+        ("saw", "there is no tool 'saw'. A class of your own is named module:Class"),
+        ("hammr", "there is no tool 'hammr', did you mean 'hammer'?"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(user_module: UserModule, name: str, said: str) -> None:
@@ -147,7 +147,7 @@ def test_short_names_are_entry_points(user_module: UserModule, monkeypatch: pyte
     monkeypatch.syspath_prepend(folder)
     saw = load("saw", TOOL, Tool)
     assert (saw.name, saw.path, saw.version) == ("saw", "my_tools:Saw", "1.2")
-    with pytest.raises(ExtensionError, match="there is not a tool 'sow', did you mean 'saw'"):
+    with pytest.raises(ExtensionError, match="there is no tool 'sow', did you mean 'saw'"):
         load("sow", TOOL, Tool)
     _install(folder, "others", "[rattle.tools]\nsaw = my_tools:Blunt\n")
     with pytest.raises(ExtensionError, match="is the name of my_tools:Blunt and of my_tools:Saw"):

@@ -7,7 +7,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points, packages_distributions, version
@@ -27,11 +27,25 @@ class ExtensionError(RattleError):
     """A class of a user is missing, is of the wrong kind, or has raised something."""
 
 
+class WrongResult(Exception):
+    """A user's code has handed out something else than it should: says what, after "returned"."""
+
+
 class Kind(NamedTuple):
     """A kind of thing that users write."""
 
-    word: str  # with its article
-    group: str  # of entry points
+    noun: str
+    article: str
+
+    @property
+    def word(self) -> str:
+        """Return the noun with its article."""
+        return f"{self.article} {self.noun}"
+
+    @property
+    def group(self) -> str:
+        """Return the group of entry points."""
+        return f"rattle.{self.noun}s"
 
     def base(self, classes: tuple[type, ...]) -> str:
         """Say what a class of this kind is."""
@@ -39,10 +53,10 @@ class Kind(NamedTuple):
         return f"{self.word} is a subclass of {names}"
 
 
-NETWORK = Kind("a network", "rattle.networks")
-ALGORITHM = Kind("an algorithm", "rattle.algorithms")
-ENVIRONMENT = Kind("an environment", "rattle.environments")
-HOOK = Kind("a hook", "rattle.hooks")
+NETWORK = Kind("network", "a")
+ALGORITHM = Kind("algorithm", "an")
+ENVIRONMENT = Kind("environment", "an")
+HOOK = Kind("hook", "a")
 
 
 @dataclass(frozen=True)
@@ -69,14 +83,33 @@ class Extension(Generic[T]):
 
     @contextmanager
     def calling(self, method: str) -> Iterator[None]:
-        """Turn what the block raises, but errors of Rattle's own, into an ExtensionError that names the method."""
+        """Turn what the block raises, but errors of Rattle's own, into an ExtensionError that names the method.
+
+        Where another method of the class has raised it, that one is named.
+        """
         try:
             yield
         except RattleError:
             raise
+        except WrongResult as wrong:
+            raise ExtensionError(f"{self.path}: {method} returned {wrong}") from wrong
         except FOREIGN_ERRORS as error:
-            where = _where(error, self.cls.__module__)
-            raise ExtensionError(f"{self.path}: {method} raised {what(error)}{where}") from error
+            method, place = self._place(error, method)
+            raise ExtensionError(f"{self.path}: {method} raised {what(error)}{place}") from error
+
+    def _place(self, error: BaseException, method: str) -> tuple[str, str]:
+        """Return the last method of the class that an error passed through, and the line there, for a message."""
+        place = ""
+        for name, file, line in _frames(error, self.cls.__module__):
+            place = f" in {file}, line {line}"
+            if name.startswith(f"{self.cls.__qualname__}."):
+                method = name.split(".")[self.cls.__qualname__.count(".") + 1]
+        return method, place
+
+
+def calling(extension: Extension[Any] | None, method: str) -> AbstractContextManager[None]:
+    """Return `extension.calling(method)`, or nothing for what comes with Rattle."""
+    return nullcontext() if extension is None else extension.calling(method)
 
 
 def load(name: str, kind: Kind, bases: type[T] | tuple[type[T], ...], built_in: Iterable[str] = ()) -> Extension[T]:
@@ -122,7 +155,8 @@ def cannot_import(module: str, role: str, error: BaseException) -> str:
     if isinstance(error, ImportError | TypeError | ValueError):
         advice = "install the package that has it, or start in the folder that holds the module"
         return f"cannot import '{module}', which should {role} ({said(error)}): {advice}"
-    return f"cannot import '{module}', which should {role} ({what(error)}{_where(error, module)})"
+    place = "".join([f" in {file}, line {line}" for _, file, line in _frames(error, module)][-1:])
+    return f"cannot import '{module}', which should {role} ({what(error)}{place})"
 
 
 def entry_point_names(kind: Kind) -> list[str]:
@@ -141,14 +175,14 @@ def what(error: BaseException) -> str:
     return f"{name}: {text}" if text else name
 
 
-def _where(error: BaseException, module: str) -> str:
-    """Return the last line of a module that an error passed through, for a message."""
-    trace, place = error.__traceback__, ""
+def _frames(error: BaseException, module: str) -> Iterator[tuple[str, str, int]]:
+    """Yield function, file and line of what an error passed through in a module, the innermost last."""
+    trace = error.__traceback__
     while trace is not None:
+        code = trace.tb_frame.f_code
         if trace.tb_frame.f_globals.get("__name__") == module:
-            place = f" in {Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno}"
+            yield code.co_qualname, Path(code.co_filename).name, trace.tb_lineno
         trace = trace.tb_next
-    return place
 
 
 def _entry_point(name: str, kind: Kind, built_in: Iterable[str]) -> str:
@@ -158,8 +192,10 @@ def _entry_point(name: str, kind: Kind, built_in: Iterable[str]) -> str:
         raise ExtensionError(f"'{name}' is the name of {' and of '.join(sorted(places))}: write the one that is meant")
     if not places:
         known = [*built_in, *entry_point_names(kind)]
-        hint = nearest(name, known) or (f", there are {', '.join(known)}" if known else "")
-        raise ExtensionError(f"there is not {kind.word} '{one_line(name, 100)}'{hint}; a class is named module:Class")
+        hint = nearest(name, known) or (f": there are {', '.join(known)}." if known else ".")
+        raise ExtensionError(
+            f"there is no {kind.noun} '{one_line(name, 100)}'{hint} A class of your own is named module:Class"
+        )
     return places.pop().replace(" ", "")
 
 

@@ -114,11 +114,15 @@ class Run:
         steps: int | None = None,
         seconds: float | None = None,
         on_progress: Callable[[Progress], object] | None = None,
+        allow_changed_code: bool = False,
     ) -> Run:
-        """Go on from the newest checkpoint up to so many steps in all, or for so many seconds; returns the run."""
+        """Go on from the newest checkpoint up to so many steps in all, or for so many seconds; returns the run.
+
+        Code of yours that has changed since the run began is refused unless that is allowed.
+        """
         from rattle.trainer.train import resume
 
-        resume(str(self.path), steps, seconds, _Callback(on_progress))
+        resume(str(self.path), steps, seconds, _Callback(on_progress), allow_changed_code=allow_changed_code)
         return self
 
 

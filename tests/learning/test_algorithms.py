@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from rattle.extensions import ExtensionError
 from rattle.learning.algorithms import A2C, PPO, Algorithm, AlgorithmSettings, Reinforce
 from rattle.learning.algorithms.algorithm import Batch
 from rattle.policies.spec import PolicySpec
@@ -159,5 +160,5 @@ def test_settings_are_told_apart_by_their_id() -> None:
     ],
 )
 def test_settings_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises((ValidationError, ExtensionError)):
         SETTINGS.validate_python(wrong)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from rattle.cli.options import EXPERIMENT, FOLDER, Range
+from rattle.cli.options import ALLOW_CHANGED_CODE, EXPERIMENT, FOLDER, Range
 from rattle.output import claim_stdout
 
 
@@ -54,6 +54,7 @@ def _prepare(purpose: str) -> None:
 @click.option("--run-dir", type=FOLDER, help="Store the run here instead of in runs/RUN_ID.")
 @click.option("--from", "origin", metavar="RUN|POLICYFILE", help="Begin with what this run, or policy, has learnt.")
 @click.option("--resume", "resume_run", metavar="RUN", help="Go on with a run from its last checkpoint.")
+@ALLOW_CHANGED_CODE
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines; the last is a summary.")
 @click.option(
     "--kill-every", type=_Interval(0, min_open=True), metavar="INTERVAL", help="Kill a random service each 10s, say."
@@ -67,6 +68,7 @@ def up(
     run_dir: Path | None,
     origin: str | None,
     resume_run: str | None,
+    allow_changed_code: bool,
     as_json: bool,
     kill_every: float | None,
     overrides: tuple[str, ...],
@@ -86,10 +88,20 @@ def up(
     if resume_run is not None:
         if experiment or run_dir or origin or overrides or seed is not None:
             raise click.UsageError(
-                "--resume goes on with the run's own settings: only --steps, --seconds, --kill-every and --json fit"
+                "--resume goes on with the run's own settings: only --steps, --seconds, --kill-every, "
+                "--allow-changed-code and --json fit"
             )
-        resume(resume_run, steps, seconds, kill_every=kill_every, as_json=as_json)
+        resume(
+            resume_run,
+            steps,
+            seconds,
+            kill_every=kill_every,
+            as_json=as_json,
+            allow_changed_code=allow_changed_code,
+        )
         return
+    if allow_changed_code:
+        raise click.UsageError("--allow-changed-code goes with --resume: a new run begins with the code as it is")
     flags = {"train.steps": steps, "train.seconds": seconds, "seed": seed}
     settings = load_settings_from(origin, experiment, overrides, os.environ, flags)
     start(settings, run_dir, kill_every=kill_every, as_json=as_json)

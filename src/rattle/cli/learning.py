@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from rattle.cli.options import EXPERIMENT, FILE, FOLDER, Range
+from rattle.cli.options import ALLOW_CHANGED_CODE, EXPERIMENT, FILE, FOLDER, Range
 
 
 @click.command()
@@ -19,6 +19,7 @@ from rattle.cli.options import EXPERIMENT, FILE, FOLDER, Range
 @click.option("--run-dir", type=FOLDER, help="Store the run here instead of in runs/RUN_ID.")
 @click.option("--from", "origin", metavar="RUN|POLICYFILE", help="Begin with what this run, or policy, has learnt.")
 @click.option("--resume", "resume_run", metavar="RUN", help="Go on with a run from its last checkpoint.")
+@ALLOW_CHANGED_CODE
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines; the last is a summary.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
 def train(
@@ -29,6 +30,7 @@ def train(
     run_dir: Path | None,
     origin: str | None,
     resume_run: str | None,
+    allow_changed_code: bool,
     as_json: bool,
     overrides: tuple[str, ...],
 ) -> None:
@@ -46,7 +48,11 @@ def train(
     if as_json:
         claim_stdout()
     if resume_run is not None and (experiment or run_dir or origin or overrides or seed is not None):
-        raise click.UsageError("--resume goes on with the run's own settings: only --steps, --seconds and --json fit")
+        raise click.UsageError(
+            "--resume goes on with the run's own settings: only --steps, --seconds, --allow-changed-code and --json fit"
+        )
+    if allow_changed_code and resume_run is None:
+        raise click.UsageError("--allow-changed-code goes with --resume: a new run begins with the code as it is")
     settings = None
     if resume_run is None:
         flags = {"train.steps": steps, "train.seconds": seconds, "seed": seed}
@@ -61,7 +67,7 @@ def train(
     if settings is not None:
         start(settings, run_dir, display)
     elif resume_run is not None:
-        resume(resume_run, steps, seconds, display)
+        resume(resume_run, steps, seconds, display, allow_changed_code=allow_changed_code)
 
 
 @click.command("eval")

@@ -28,6 +28,9 @@ class _Experiment(click.Path):
 
 
 EXPERIMENT = _Experiment()
+ALLOW_CHANGED_CODE = click.option(
+    "--allow-changed-code", is_flag=True, help="Go on with a run although code of yours has changed since."
+)
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from rattle.cli.options import EXPERIMENT, FILE, FOLDER, Range
+from rattle.cli.options import ALLOW_CHANGED_CODE, EXPERIMENT, FILE, FOLDER, Range
 
 
 @click.command("env")
@@ -163,6 +163,7 @@ def check_env(
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0: any free one.  [default: 50051]")
 @click.option("--mode", type=click.Choice(["sync", "async"]), help="Which rollouts an update waits for.")
+@ALLOW_CHANGED_CODE
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
 def training_service(
     experiment: Path | None,
@@ -170,6 +171,7 @@ def training_service(
     host: str | None,
     port: int | None,
     mode: str | None,
+    allow_changed_code: bool,
     overrides: tuple[str, ...],
 ) -> None:
     """Improve policies from the rollouts that actors send, over gRPC.
@@ -182,11 +184,14 @@ def training_service(
     for module in ("grpc", "grpc_health", "grpc_reflection", "torch", "pyarrow"):
         require(module, "training", "the Training service")
     from rattle.output import claim_stdout
+    from rattle.runs.stored_run import accept_code_of
     from rattle.services.training.serve import run
     from rattle.settings.sources import load_settings
 
     flags = {"training.host": host, "training.port": port, "training.mode": mode}
     claim_stdout()
+    if allow_changed_code:
+        accept_code_of(run_dir)
     run(load_settings(experiment, overrides, os.environ, flags=flags), run_dir)
 
 

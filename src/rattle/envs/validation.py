@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -17,6 +18,13 @@ from rattle.text import nearest
 Model = TypeVar("Model", bound=BaseModel)
 
 _SHOWN_CHARACTERS = 60
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Marks a setting as a section of one of several models, which its key `id` names."""
+
+    find: Callable[[str], type[BaseModel] | None]  # raises RattleError for a name that there is not
 
 
 class StrictSettings(BaseModel):
@@ -85,17 +93,14 @@ def complaint(model: type[BaseModel], details: ErrorDetails, beside: Iterable[st
 def _follow(
     model: type[BaseModel] | None, location: tuple[int | str, ...]
 ) -> tuple[list[str], FieldInfo | None, list[str]]:
-    """Return a location as the user wrote it, the setting there, and the keys that exist beside it.
-
-    Pydantic names the member of a union (the algorithm's id) in its locations; the user does not.
-    """
+    """Return a location as the user wrote it, the setting there, and the keys that exist beside it."""
     place: list[str] = []
     field: FieldInfo | None = None
     choices: list[type[BaseModel]] = [model] if model else []
+    one_of: OneOf | None = None
     for part in location:
-        tagged = [choice for choice in choices if choice.model_fields.get("id", FieldInfo()).default == part]
-        if len(choices) > 1 and tagged:
-            choices = tagged
+        if one_of is not None:  # Pydantic names the member that was chosen; the user does not
+            choices, one_of = [chosen] if (chosen := one_of.find(str(part))) else [], None
             continue
         place.append(str(part))
         fields = {name: info for choice in choices for name, info in choice.model_fields.items()}
@@ -103,6 +108,7 @@ def _follow(
         if isinstance(part, str):
             field = fields.get(part)
             choices = [] if field is None else [t for t in _types_in(field.annotation) if _is_model(t)]
+            one_of = next((each for each in field.metadata if isinstance(each, OneOf)), None) if field else None
     return place, field, known if location and isinstance(location[-1], str) else []
 
 

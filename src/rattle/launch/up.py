@@ -17,7 +17,7 @@ from rattle.launch.view import LaunchView, choose_view
 from rattle.rollouts.remote_env import with_served_environment
 from rattle.runs.new_runs import make_folder, name_run, policy_run_directory, store_beginning
 from rattle.runs.run_clock import RunLimits
-from rattle.runs.stored_run import read_stored_run
+from rattle.runs.stored_run import accept_code, read_stored_run
 from rattle.services.utils.sockets import listen
 from rattle.settings.experiment import ExperimentSettings
 
@@ -57,27 +57,39 @@ def launch(
         return begun.run()
 
 
-def resume(name: str, steps: int | None, seconds: float | None, *, kill_every: float | None, as_json: bool) -> None:
+def resume(
+    name: str,
+    steps: int | None,
+    seconds: float | None,
+    *,
+    kill_every: float | None,
+    as_json: bool,
+    allow_changed_code: bool = False,
+) -> None:
     """Go on with a run from its newest checkpoint; `steps` and `seconds` replace the run's own limits."""
     directory = find_run(name)
     with directory.launching():
+        if allow_changed_code:
+            accept_code(directory)
         run = read_stored_run(directory)
         settings = run.settings
         services = plan(settings, directory.config)
         _check_key(settings)
         _check_ports(services, settings)
-        _check_other_policies(directory, settings)
+        _check_other_policies(directory, settings, allow_changed_code=allow_changed_code)
         _put_aside(directory.history)
         limits = RunLimits(steps or settings.train.steps, seconds or settings.train.seconds)
         view = choose_view(as_json=as_json)
         Launch(settings, directory, services, limits, view, resumed_at=run.updates, kill_every=kill_every).run()
 
 
-def _check_other_policies(first: RunDirectory, settings: ExperimentSettings) -> None:
+def _check_other_policies(first: RunDirectory, settings: ExperimentSettings, *, allow_changed_code: bool) -> None:
     """Raise a RattleError, before a service is started, for a policy's run that cannot go on."""
     for policy_id in settings.training.policies[1:]:
         directory = policy_run_directory(first, policy_id)
         if directory.is_run:
+            if allow_changed_code:
+                accept_code(directory)
             read_stored_run(directory)
 
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rattle.envs.philox import derive_seed
-from rattle.learning.algorithms.algorithm import Algorithm, Batch, LossFunction
+from rattle.extensions import WrongResult, calling
+from rattle.learning.algorithms.algorithm import Algorithm, Batch, Loss, LossFunction
 from rattle.learning.errors import LearningError
 from rattle.learning.value_scale import ValueScale
 from rattle.policies.acting import check_parameters
@@ -23,6 +24,7 @@ from rattle.policies.errors import PolicyError
 from rattle.policies.network import VALUE_HEAD, Network
 from rattle.policies.spec import PolicySpec
 from rattle.samples.rollout import Rollout, scaled, to_device
+from rattle.text import one_line
 
 T = TypeVar("T")
 Summand = TypeVar("Summand", Tensor, float)
@@ -110,7 +112,8 @@ class Learner:
             if self.algorithm.scale_rewards:
                 self._rescale(scale.after(rollout, self.algorithm.discount))
                 rollout = scaled(rollout, 1.0 / self._scale.factor)
-            values = self.algorithm.update(rollout, steps)
+            with calling(self.algorithm.extension, "update"):
+                values = self._checked(self.algorithm.update(rollout, steps))
         except BaseException:
             steps.undo()
             self._rescale(scale)
@@ -129,6 +132,20 @@ class Learner:
             for name, weight in self._network.named_parameters():
                 if name in VALUE_HEAD:
                     weight.mul_(factor)
+
+    def _checked(self, values: Mapping[str, float]) -> Mapping[str, float]:
+        """Return what an update says of itself; raises WrongResult where that is not what the algorithm declares."""
+        if not isinstance(values, Mapping):
+            raise WrongResult(f"{type(values).__name__} instead of numbers by name")
+        declared = sorted(metric.name for metric in self.algorithm.metrics)
+        for name, value in values.items():
+            if name not in declared:
+                raise WrongResult(
+                    f"'{one_line(name, 60)}', which is none of its metrics: {', '.join(sorted(declared))}"
+                )
+            if not isinstance(value, int | float) or not isfinite(value):
+                raise WrongResult(f"{one_line(value, 60)} as {name}, where a finite number is wanted")
+        return values
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return copies of the weights ("policy/NAME"), the moments ("optimiser/NAME/N"), the scale and the version."""
@@ -176,7 +193,7 @@ class Learner:
 
         def part(chunk: Batch) -> tuple[tuple[Tensor, ...], dict[str, float]]:
             outputs, value = self._network(chunk.observation)
-            found = loss(self.spec.action.distribution(outputs), value, chunk)
+            found = _checked_loss(loss(self.spec.action.distribution(outputs), value, chunk))
             gradients = torch.autograd.grad(found.total / samples, self._weights, materialize_grads=True)
             return gradients, {name: each.item() for name, each in found.sums.items()}
 
@@ -247,7 +264,7 @@ class _Steps:
         means = learner.differentiate(batch, loss)
         for name, number in means.items():
             self._check_finite(name, number)
-        if self.samples == 0 and learner.algorithm.several_steps:
+        if self.samples == 0 and (learner.algorithm.several_steps or learner.algorithm.extension is not None):
             self.undo = learner.copy()
         self.samples += len(batch)
         learner.descend(learning_rate)
@@ -255,9 +272,11 @@ class _Steps:
 
     def _check_finite(self, name: str, number: float) -> None:
         if not isfinite(number):
+            own = self._learner.algorithm.extension
+            whose = "" if own is None else f"{own.path}: loss: "
             raise LearningError(
-                f"update {self.version + 1}: the {name.replace('_', ' ')} is {number}, so the update was not made: "
-                "look for rewards or observations that are not finite, or lower algorithm.learning_rate"
+                f"{whose}update {self.version + 1}: the {name.replace('_', ' ')} is {number}, so the update was not "
+                "made: look for rewards or observations that are not finite, or lower algorithm.learning_rate"
             )
 
 
@@ -272,6 +291,19 @@ def tree_sum(parts: Sequence[Summand]) -> Summand:
         left_over = sums[len(sums) // 2 * 2 :]
         sums = [one + other for one, other in zip(sums[::2], sums[1::2], strict=False)] + left_over
     return sums[0]
+
+
+def _checked_loss(loss: Loss) -> Loss:
+    """Return a loss; raises WrongResult unless it is a sum over samples with parts that are sums."""
+    if not isinstance(loss, Loss):
+        raise WrongResult(f"the loss {type(loss).__name__} instead of Loss(total, sums)")
+    for name, part in {**loss.sums, "total": loss.total}.items():
+        if not isinstance(part, Tensor) or part.ndim:
+            got = f"a tensor of shape {tuple(part.shape)}" if isinstance(part, Tensor) else type(part).__name__
+            raise WrongResult(f"the loss with {got} as {name}, where a sum over all samples is wanted, a tensor ()")
+    if not loss.total.requires_grad:
+        raise WrongResult("the loss with a total that does not depend on the policy's outputs")
+    return loss
 
 
 def _find(device: Device) -> torch.device:

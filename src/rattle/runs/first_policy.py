@@ -42,6 +42,7 @@ def load_settings_from(
     run = RunDirectory(found.path.parent)
     if experiment is None and run.is_run:
         experiment = run.config
+        own.append("code=[]")  # a new run begins with the code of users as it is now
     environment = {"env": {"id": policy.environment, **policy.environment_settings}}
     return load_settings(experiment, [*own, *overrides], environ, environment, flags=flags)
 

@@ -6,20 +6,21 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import TABLES, RunDirectory
-from rattle.analytics.writer import last_line, table_file
+from rattle.analytics.writer import last_line, table_file, write_atomically
 from rattle.rollouts.worlds import settings_of_policy
 from rattle.runs.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
 from rattle.runs.errors import RunError
 from rattle.runs.progress import Summary
 from rattle.runs.run_tables import WRITER, check_reach, read_run_row, run_row, write_run_row
 from rattle.settings.experiment import ExperimentSettings
-from rattle.settings.sources import check_settings, read_yaml
+from rattle.settings.sources import check_settings, read_yaml, to_yaml
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +57,28 @@ def read_stored_run(directory: RunDirectory) -> StoredRun:
     if row["updates"] and checkpoint is None:
         raise RunError(f"{directory.checkpoints} is empty, so the run cannot be resumed; its tables are intact")
     return StoredRun(row["run_id"], settings, checkpoint)
+
+
+def accept_code(directory: RunDirectory) -> None:
+    """Have a run go on with the code of users as it is now, and warn of what has changed; raises a RattleError.
+
+    The caller holds the directory's lock. All who read the run's settings afterwards accept that code.
+    """
+    values = read_yaml(directory.config)
+    now = check_settings({**values, "code": []}, str(directory.config))
+    stated = {entry.get("name"): entry.get("sha256") for entry in values.get("code") or []}
+    changed = [entry.name for entry in now.code if stated.get(entry.name, entry.sha256) != entry.sha256]
+    if changed:
+        write_atomically(directory.config, to_yaml(now).encode())
+        _log.warning("the code of %s has changed since the run began: the run goes on with it", ", ".join(changed))
+
+
+def accept_code_of(run_dir: Path | None) -> None:
+    """Do what `accept_code` does where there is a run in `run_dir` to go on with."""
+    directory = None if run_dir is None else RunDirectory(run_dir)
+    if directory is not None and directory.is_run:
+        with directory.locked():
+            accept_code(directory)
 
 
 def read_settings(directory: RunDirectory) -> ExperimentSettings:

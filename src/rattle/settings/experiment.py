@@ -94,6 +94,14 @@ class LogSection(StrictSettings):
     tensorboard: bool = Field(False, description="Write TensorBoard event files into the run directory too.")
 
 
+class CodeSection(StrictSettings):
+    """A class of a user that an experiment is made with."""
+
+    name: str = Field(description="module:Class, where it is defined.")
+    sha256: str = Field(description="Hash of the file that defines it.")
+    version: str | None = Field(None, description="Version of the package that it was installed with; null: none.")
+
+
 class ExperimentSettings(StrictSettings):
     """An experiment."""
 
@@ -117,6 +125,9 @@ class ExperimentSettings(StrictSettings):
     train: TrainSection = Field(default_factory=TrainSection)
     record: RecordSection = Field(default_factory=RecordSection)
     log: LogSection = Field(default_factory=LogSection)
+    code: tuple[CodeSection, ...] = Field(
+        (), description="Written by Rattle: which classes of users a run began with; code that has changed is refused."
+    )
 
     @property
     def experiment(self) -> str:

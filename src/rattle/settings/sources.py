@@ -14,11 +14,13 @@ import yaml
 from pydantic import ValidationError
 
 from rattle.addresses import CREDENTIALS_VARIABLE, hide_credentials
-from rattle.envs.errors import EnvError
 from rattle.envs.registry import validate
 from rattle.envs.validation import complaint
+from rattle.errors import RattleError
+from rattle.extensions import ExtensionError
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import SHORT_FORMS, EnvironmentSection, ExperimentSettings
+from rattle.settings.user_code import with_code
 from rattle.settings.yaml_values import Unclear, dump, read_document, read_value
 from rattle.text import one_line
 
@@ -67,11 +69,21 @@ def check_settings(values: Mapping[str, Any], source: str) -> ExperimentSettings
     except ValidationError as error:
         wrong = complaint(ExperimentSettings, error.errors(include_url=False)[0])
         raise SettingsError(f"{source}: {wrong}") from None
-    if settings.env.url is not None:
-        return settings  # the server knows what its environment can be told
+    except ExtensionError as error:
+        raise SettingsError(f"{source}: {error}") from error
+    if settings.env.url is None:  # a server knows itself what its environment can be told
+        settings = _with_environment(settings, source)
+    try:
+        return with_code(settings)
+    except RattleError as error:
+        raise SettingsError(f"{source}: {error}") from error
+
+
+def _with_environment(settings: ExperimentSettings, source: str) -> ExperimentSettings:
+    """Return settings with all of the environment's own."""
     try:
         own = validate(settings.env.id, settings.env.own_settings, beside=EnvironmentSection.model_fields)
-    except EnvError as error:
+    except RattleError as error:
         raise SettingsError(f"{source}: env: {error}") from None
     section = {**settings.env.model_dump(include=set(EnvironmentSection.model_fields)), **own}
     return ExperimentSettings.model_validate({**settings.model_dump(), "env": section})

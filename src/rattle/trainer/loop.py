@@ -11,6 +11,7 @@ from typing import TypeVar
 from rattle.analytics.run_directory import RunDirectory
 from rattle.envs.errors import CannotReplay, EnvError, WorldsLost
 from rattle.envs.philox import derive_seed
+from rattle.extensions import ExtensionError
 from rattle.learning.learner import UpdateMetrics
 from rattle.rollouts.worlds import policy_spec
 from rattle.runs.checkpoint import Checkpoint
@@ -81,7 +82,7 @@ class TrainingRun:
             )
         lost: EnvError | None = None
         if checkpoint.numbers.get("worlds_failed"):
-            lost = EnvError("the environment failed before the checkpoint was taken: new episodes begin")
+            lost = EnvError("the run failed in the middle of an update: new episodes begin")
         for number, worlds in enumerate(self.collector.batches if lost is None else ()):
             try:
                 worlds.restore(checkpoint.part(f"worlds-{number}"))
@@ -133,11 +134,11 @@ class TrainingRun:
         return arrays, {"ticks": self.collector.ticks}
 
     def fail(self, error: Exception) -> None:
-        """Write down that the run has ended in an error; where the environment failed, what was learnt is kept too.
+        """Write down that the run has ended in an error; where code of users failed, what was learnt is kept too.
 
         What the learner, the tables and the counters hold is then that of the last whole update.
         """
-        if isinstance(error, EnvError):
+        if isinstance(error, EnvError | ExtensionError):
             self.recorder.checkpoint("failed", lambda: ({}, {"ticks": self.collector.ticks, "worlds_failed": True}))
         self.recorder.fail(error)
 

@@ -16,7 +16,7 @@ from rattle.runs.checkpoint import Checkpoint
 from rattle.runs.new_runs import make_folder, name_run, store_beginning
 from rattle.runs.progress import Display, Summary
 from rattle.runs.run_clock import RunLimits
-from rattle.runs.stored_run import read_stored_run
+from rattle.runs.stored_run import accept_code, read_stored_run
 from rattle.settings.experiment import ExperimentSettings
 from rattle.stop_signals import stop_signals
 from rattle.trainer.loop import TrainingRun
@@ -35,10 +35,14 @@ def train(settings: ExperimentSettings, run_dir: Path | None, display: Display) 
         return _train(settings, directory, run_id, limits, display, None)
 
 
-def resume(name: str, steps: int | None, seconds: float | None, display: Display) -> Summary:
+def resume(
+    name: str, steps: int | None, seconds: float | None, display: Display, *, allow_changed_code: bool = False
+) -> Summary:
     """Go on from the newest checkpoint that fits a run's tables; `steps` and `seconds` replace the run's own limits."""
     directory = find_run(name)
     with directory.locked():
+        if allow_changed_code:
+            accept_code(directory)
         run = read_stored_run(directory)
         settings = run.settings
         limits = RunLimits(steps or settings.train.steps, seconds or settings.train.seconds)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import Field
 
 from rattle.envs.validation import StrictSettings
+from rattle.extensions import Extension
 from rattle.learning.metrics import COMMON, Metric
 from rattle.samples.rollout import Rollout
 from rattle.samples.spaces import Distribution
@@ -77,13 +78,16 @@ class Optimisation(Protocol):
 
 
 class Algorithm(StrictSettings):
-    """An algorithm with its settings; a subclass has an `id` of its own and says how it updates a policy."""
+    """An algorithm with its settings, which are the fields of a subclass; it says how it updates a policy."""
 
     #: What `update` returns, by name.
     metrics: ClassVar[tuple[Metric, ...]] = COMMON
+    #: Where a user's algorithm is; None for those that come with Rattle.
+    extension: ClassVar[Extension[Any] | None] = None
     #: Whether an update takes several steps, which are undone together: weights and moments are copied for that.
     several_steps: ClassVar[bool] = True
 
+    id: str = Field("", description="Chooses this algorithm.")
     # Adam multiplies the two and squares the gradient: within these bounds, a finite gradient leaves everything finite.
     learning_rate: float = Field(1e-3, gt=0, le=1e15, description="Step size of Adam.")
     max_gradient_norm: float = Field(0.5, gt=0, le=1e15, description="Longer gradients are scaled down to this norm.")

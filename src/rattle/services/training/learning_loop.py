@@ -239,7 +239,7 @@ class LearningLoop:
     async def _fail(self, error: Exception, text: str) -> None:
         self.status, self.error = "failed", text
         _log.error("policy %s has failed: %s", self.policy_id, text)
-        await self._in_thread(lambda: self.run.fail(error))
+        await self._in_thread(lambda: self.run.fail(error, self.intake.state()))
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         """Do what takes long apart from the event loop, one thing after the other."""

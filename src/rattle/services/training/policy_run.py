@@ -10,6 +10,7 @@ from typing import Any
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory
 from rattle.envs.vector import EnvironmentSpec
+from rattle.extensions import ExtensionError
 from rattle.learning.learner import UpdateMetrics
 from rattle.rollouts.worlds import policy_spec
 from rattle.runs.checkpoint import Checkpoint
@@ -179,9 +180,14 @@ class PolicyRun:
         reason = self.why_over() if status == "finished" else None
         self.recorder.end(status, reason, lambda: self._copy(intake))
 
-    def fail(self, error: Exception) -> None:
-        """Write down that the run has ended in an error, as far as the disk takes it."""
+    def fail(self, error: Exception, intake: Mapping[str, Any]) -> None:
+        """Write down that the run has ended in an error, as far as the disk takes it.
+
+        Where code of users failed, what was learnt up to the last whole update is kept.
+        """
         with suppress(AnalyticsError):
+            if isinstance(error, ExtensionError):
+                self.recorder.checkpoint("failed", lambda: self._copy(intake))
             self.recorder.fail(error)
 
     def _copy(self, intake: Mapping[str, Any]) -> CallersPart:

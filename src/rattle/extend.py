@@ -1,0 +1,55 @@
+"""What code of users builds on: base classes of algorithms, and what they are handed.
+
+A class is named in an experiment as `module:Class`; docs/extending.md shows how. Names are imported when they are
+first used, so a module of users costs little where its classes are only looked at.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rattle.learning.algorithms import A2C, PPO, Algorithm, Reinforce
+    from rattle.learning.algorithms.algorithm import Batch, Loss, OneStep, Optimisation
+    from rattle.learning.algorithms.policy_gradient import ActorCritic
+    from rattle.learning.metrics import COMMON, Metric
+    from rattle.samples.rollout import Rollout
+    from rattle.samples.spaces import Distribution
+
+__all__ = [
+    "A2C",
+    "COMMON",
+    "PPO",
+    "ActorCritic",
+    "Algorithm",
+    "Batch",
+    "Distribution",
+    "Loss",
+    "Metric",
+    "OneStep",
+    "Optimisation",
+    "Reinforce",
+    "Rollout",
+]
+
+_MODULES = {
+    "rattle.learning.algorithms": ("A2C", "PPO", "Algorithm", "Reinforce"),
+    "rattle.learning.algorithms.algorithm": ("Batch", "Loss", "OneStep", "Optimisation"),
+    "rattle.learning.algorithms.policy_gradient": ("ActorCritic",),
+    "rattle.learning.metrics": ("COMMON", "Metric"),
+    "rattle.samples.rollout": ("Rollout",),
+    "rattle.samples.spaces": ("Distribution",),
+}
+_WHERE = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what `__all__` names."""
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'rattle.extend' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,34 @@
+"""The classes of users that an experiment is made with, and whether their code is what the run began with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rattle.extensions import Extension
+from rattle.settings.errors import SettingsError
+from rattle.settings.experiment import CodeSection, ExperimentSettings
+
+
+def used_code(settings: ExperimentSettings) -> list[Extension[Any]]:
+    """Return the classes of users that settings name."""
+    used: list[Extension[Any] | None] = [settings.algorithm.extension]
+    return [extension for extension in used if extension is not None]
+
+
+def with_code(settings: ExperimentSettings) -> ExperimentSettings:
+    """Return settings whose section `code` says of all classes of users what they are.
+
+    Raises SettingsError where it says already that one of them was another.
+    """
+    before = {section.name: section for section in settings.code}
+    found = []
+    for used in used_code(settings):
+        one = CodeSection(name=used.path, sha256=used.sha256, version=used.version)
+        said = before.get(used.path, one)
+        if said.sha256 != one.sha256:
+            raise SettingsError(
+                f"the code of '{used.path}' has changed since the run began (sha256 {said.sha256[:12]}…, now "
+                f"{one.sha256[:12]}…): put it back, or resume with --allow-changed-code"
+            )
+        found.append(one)
+    return settings.model_copy(update={"code": tuple(dict.fromkeys(found))})
