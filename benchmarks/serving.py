@@ -26,9 +26,9 @@ from load_clients import Client, GrpcClient, HttpClient, latencies
 from measure import report, table
 from tritonclient.grpc import service_pb2
 
-from rattle.policies.acting import parameter_shapes
 from rattle.policies.file import StoredPolicy, dump_policy
-from rattle.policies.spec import PolicySpec
+from rattle.policies.kinds import kind_of
+from rattle.policies.mlp.spec import MlpSpec
 from rattle.samples.spaces import CodeSpace
 from rattle.settings.experiment import PolicySection
 
@@ -54,7 +54,7 @@ class Way(NamedTuple):
 def policy() -> StoredPolicy:
     """Return the default policy, with random weights."""
     default = PolicySection()
-    spec = PolicySpec(
+    spec = MlpSpec(
         observation=CodeSpace(cells=CELLS, codes=5),
         num_actions=3,
         hidden_sizes=default.hidden_sizes,
@@ -64,7 +64,7 @@ def policy() -> StoredPolicy:
     draw = np.random.default_rng(0)
     weights = {
         name: (draw.normal(size=shape) / np.sqrt(shape[-1])).astype(np.float32)
-        for name, shape in parameter_shapes(spec).items()
+        for name, shape in kind_of(spec).parameter_shapes(spec).items()
     }
     return StoredPolicy(spec, weights, 1, "snake", {})
 

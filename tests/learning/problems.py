@@ -14,7 +14,7 @@ from rattle.envs.vector import EnvironmentSpec
 from rattle.learning.algorithms import Algorithm
 from rattle.learning.learner import Learner
 from rattle.policies.acting import ActingPolicy
-from rattle.policies.spec import PolicySpec
+from rattle.policies.mlp.spec import MlpSpec
 from rattle.rollouts.collector import Collector, WorldBatch, WorldsActor
 from rattle.samples.rollout import as_tensors
 from rattle.samples.spaces import CodeSpace, DiscreteSpace, FloatSpace, ObservationSpace
@@ -150,7 +150,7 @@ def train(
 ) -> Learnt:
     """Collect and learn as a training run does, with two actors, and return what was learnt."""
     halves = [ProblemWorlds(problem, worlds // 2), ProblemWorlds(problem, worlds - worlds // 2)]
-    spec = PolicySpec(
+    spec = MlpSpec(
         observation=problem.space,
         num_actions=problem.reward.shape[1],
         hidden_sizes=hidden,

@@ -14,16 +14,15 @@ from pydantic import TypeAdapter, ValidationError
 from rattle.extensions import ExtensionError
 from rattle.learning.algorithms import A2C, PPO, Algorithm, AlgorithmSettings, Reinforce
 from rattle.learning.algorithms.algorithm import Batch
+from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.spec import PolicySpec
 from rattle.samples.spaces import CodeSpace, FloatSpace
 from tests.learning.rollouts import random_rollout
 from tests.learning.slow import slow_inputs, slow_loss, slow_samples
 from tests.policies.building import network_of, random_parameters
 
-FLOATS = PolicySpec(
-    observation=FloatSpace(size=2), num_actions=3, hidden_sizes=(3,), activation="tanh", value_head=True
-)
-CODES = PolicySpec(
+FLOATS = MlpSpec(observation=FloatSpace(size=2), num_actions=3, hidden_sizes=(3,), activation="tanh", value_head=True)
+CODES = MlpSpec(
     observation=CodeSpace(cells=2, codes=3), num_actions=2, hidden_sizes=(), activation="relu", value_head=True
 )
 

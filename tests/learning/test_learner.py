@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rattle.learning.algorithms import A2C, PPO, Algorithm, Reinforce
 from rattle.learning.errors import LearningError
 from rattle.learning.learner import CHUNK, Learner, UpdateMetrics, tree_sum
+from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.spec import PolicySpec
 from rattle.samples.rollout import Rollout
 from rattle.samples.spaces import CodeSpace, FloatSpace
@@ -21,10 +22,8 @@ from tests.learning.rollouts import random_rollout, with_number
 from tests.learning.slow import SlowLearner, norm_of, slow_gradient, slow_inputs, slow_loss, slow_samples
 from tests.policies.building import network_of, random_parameters
 
-FLOATS = PolicySpec(
-    observation=FloatSpace(size=2), num_actions=3, hidden_sizes=(4,), activation="tanh", value_head=True
-)
-CODES = PolicySpec(
+FLOATS = MlpSpec(observation=FloatSpace(size=2), num_actions=3, hidden_sizes=(4,), activation="tanh", value_head=True)
+CODES = MlpSpec(
     observation=CodeSpace(cells=2, codes=3), num_actions=2, hidden_sizes=(3, 3), activation="relu", value_head=True
 )
 NO_VALUE = FLOATS.model_copy(update={"value_head": False})
@@ -219,7 +218,7 @@ def test_the_chunks_of_a_gradient_are_added_up_in_the_tree(threads: int, monkeyp
 
 def test_pytorch_threads_of_the_caller_do_not_matter() -> None:
     """Factorisations and large sums round differently with PyTorch's own threads: with the cores of the machine."""
-    spec = PolicySpec(
+    spec = MlpSpec(
         observation=CodeSpace(cells=30, codes=3),
         num_actions=3,
         hidden_sizes=(64, 64),

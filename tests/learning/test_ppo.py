@@ -13,6 +13,7 @@ from rattle.envs.philox import derive_seed
 from rattle.learning.algorithms import A2C, PPO
 from rattle.learning.errors import LearningError
 from rattle.learning.learner import Learner
+from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.spec import PolicySpec
 from rattle.samples.rollout import Rollout
 from rattle.samples.spaces import FloatSpace
@@ -20,7 +21,7 @@ from tests.learning.rollouts import random_rollout
 from tests.learning.slow import Samples, Weights, norm_of, slow_inputs, slow_samples
 from tests.policies.building import random_parameters
 
-SPEC = PolicySpec(observation=FloatSpace(size=2), num_actions=3, hidden_sizes=(3,), activation="tanh", value_head=True)
+SPEC = MlpSpec(observation=FloatSpace(size=2), num_actions=3, hidden_sizes=(3,), activation="tanh", value_head=True)
 SEED = 11
 CASES = {
     "plain": PPO(passes=3, minibatches=3, learning_rate=0.01),

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rattle.learning.returns import discounted_returns, first_episodes, generalised_advantages
-from rattle.policies.spec import PolicySpec
+from rattle.policies.mlp.spec import MlpSpec
 from rattle.samples.rollout import Rollout
 from rattle.samples.spaces import FloatSpace
 from tests.learning.rollouts import random_rollout
 from tests.learning.slow import in_first_episode, slow_advantage, slow_return
 
-SPEC = PolicySpec(observation=FloatSpace(size=1), num_actions=2, hidden_sizes=(), activation="relu", value_head=True)
+SPEC = MlpSpec(observation=FloatSpace(size=1), num_actions=2, hidden_sizes=(), activation="relu", value_head=True)
 
 rollouts = st.builds(
     random_rollout,

@@ -13,14 +13,14 @@ from rattle.learning.algorithms import A2C, PPO, Algorithm, Reinforce
 from rattle.learning.errors import LearningError
 from rattle.learning.learner import Learner
 from rattle.learning.value_scale import ValueScale
-from rattle.policies.spec import PolicySpec
+from rattle.policies.mlp.spec import MlpSpec
 from rattle.samples.rollout import scaled as scaled_rollout
 from rattle.samples.spaces import FloatSpace
 from tests.learning.problems import corridor, train
 from tests.learning.rollouts import random_rollout, with_number
 from tests.policies.building import random_parameters
 
-SPEC = PolicySpec(observation=FloatSpace(size=2), num_actions=3, hidden_sizes=(4,), activation="tanh", value_head=True)
+SPEC = MlpSpec(observation=FloatSpace(size=2), num_actions=3, hidden_sizes=(4,), activation="tanh", value_head=True)
 ALGORITHMS: dict[str, Algorithm] = {
     "a2c": A2C(scale_rewards=True),
     "ppo": PPO(scale_rewards=True, value_clip=0.2),

@@ -10,9 +10,11 @@ import torch
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rattle.policies.acting import ActingPolicy, parameter_shapes
+from rattle.policies.acting import ActingPolicy
 from rattle.policies.file import StoredPolicy
-from rattle.policies.network import Network
+from rattle.policies.kinds import kind_of
+from rattle.policies.mlp.network import Network
+from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.spec import PolicySpec
 from rattle.samples.spaces import CodeSpace, FloatSpace
 
@@ -23,7 +25,7 @@ Parameters = Mapping[str, NDArray[np.float32]]
 def policy_specs(draw: st.DrawFn) -> PolicySpec:
     """Draw specs whose widths are no multiples of anything that the kernel works in."""
     codes = st.builds(CodeSpace, cells=st.integers(1, 20), codes=st.sampled_from([2, 3, 5, 256]))
-    return PolicySpec(
+    return MlpSpec(
         observation=draw(codes | st.builds(FloatSpace, size=st.integers(1, 35))),
         num_actions=draw(st.integers(1, 6)),
         hidden_sizes=tuple(draw(st.lists(st.integers(1, 35), max_size=3))),
@@ -35,10 +37,10 @@ def policy_specs(draw: st.DrawFn) -> PolicySpec:
 def random_parameters(spec: PolicySpec, seed: int = 0) -> dict[str, NDArray[np.float32]]:
     """Draw weights that keep the numbers in every layer near 1."""
     generator = np.random.default_rng(seed)
-    scale = {name: 1 / np.sqrt(shape[-1]) for name, shape in parameter_shapes(spec).items()}
+    scale = {name: 1 / np.sqrt(shape[-1]) for name, shape in kind_of(spec).parameter_shapes(spec).items()}
     return {
         name: (scale[name] * generator.normal(size=shape)).astype(np.float32)
-        for name, shape in parameter_shapes(spec).items()
+        for name, shape in kind_of(spec).parameter_shapes(spec).items()
     }
 
 
@@ -56,12 +58,12 @@ def random_policy(spec: PolicySpec, seed: int = 0) -> StoredPolicy:
 
 def hand_made_policy() -> StoredPolicy:
     """Return a policy whose every number is written here or counts up: the same on every machine."""
-    spec = PolicySpec(
+    spec = MlpSpec(
         observation=CodeSpace(cells=2, codes=3), num_actions=3, hidden_sizes=(4,), activation="relu", value_head=True
     )
     parameters: dict[str, NDArray[np.float32]] = {}
     count = 0
-    for name, shape in parameter_shapes(spec).items():
+    for name, shape in kind_of(spec).parameter_shapes(spec).items():
         size = int(np.prod(shape))
         parameters[name] = (np.arange(count, count + size, dtype=np.float32) / 64 - 0.5).reshape(shape)
         count += size

@@ -8,19 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rattle.policies.acting import ActingPolicy, check_parameters, flatten, parameter_shapes
+from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
-from rattle.policies.network import Network
+from rattle.policies.kinds import check_parameters, kind_of
+from rattle.policies.mlp.network import Network
+from rattle.policies.mlp.program import flatten
+from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.spec import PolicySpec
 from rattle.samples.spaces import CodeSpace, FloatSpace
 from tests.policies.building import Played, play, random_observation, random_parameters
 
-CODES = PolicySpec(
+CODES = MlpSpec(
     observation=CodeSpace(cells=60, codes=3), num_actions=3, hidden_sizes=(64, 31), activation="relu", value_head=True
 )
-FLOATS = PolicySpec(
-    observation=FloatSpace(size=4), num_actions=2, hidden_sizes=(5,), activation="tanh", value_head=False
-)
+FLOATS = MlpSpec(observation=FloatSpace(size=4), num_actions=2, hidden_sizes=(5,), activation="tanh", value_head=False)
 
 
 def acting(spec: PolicySpec, seed: int = 0) -> ActingPolicy:
@@ -134,17 +135,15 @@ def test_loading_copies_the_weights() -> None:
 @pytest.mark.parametrize("spec", [CODES, FLOATS], ids=["codes", "floats"])
 def test_parameters_are_named_and_shaped_as_the_network_has_them(spec: PolicySpec) -> None:
     network = {name: tuple(tensor.shape) for name, tensor in Network(spec).state_dict().items()}
-    assert parameter_shapes(spec) == network
+    assert kind_of(spec).parameter_shapes(spec) == network
 
 
 def test_flat_parameters_are_inputs_by_outputs_then_biases_with_the_heads_side_by_side() -> None:
-    spec = PolicySpec(
-        observation=FloatSpace(size=2), num_actions=2, hidden_sizes=(2,), activation="relu", value_head=True
-    )
+    spec = MlpSpec(observation=FloatSpace(size=2), num_actions=2, hidden_sizes=(2,), activation="relu", value_head=True)
     numbers = iter(range(100))
     parameters = {
         name: np.array([next(numbers) for _ in range(int(np.prod(shape)))], np.float32).reshape(shape)
-        for name, shape in parameter_shapes(spec).items()
+        for name, shape in kind_of(spec).parameter_shapes(spec).items()
     }
     # trunk: weight [[0, 1], [2, 3]], bias [4, 5]; policy: [[6, 7], [8, 9]], [10, 11]; value: [[12, 13]], [14].
     assert flatten(spec, parameters).tolist() == [0, 2, 1, 3, 4, 5, 6, 8, 12, 7, 9, 13, 10, 11, 14]
@@ -162,6 +161,6 @@ def test_flat_parameters_are_inputs_by_outputs_then_biases_with_the_heads_side_b
 def test_parameters_that_do_not_fit_the_spec_are_refused(change: dict[str, Any], message: str) -> None:
     parameters = {**random_parameters(FLOATS), **change}
     fitting = {name: array for name, array in parameters.items() if array is not None}
-    for use in (check_parameters, ActingPolicy, flatten):
+    for use in (check_parameters, ActingPolicy):
         with pytest.raises(PolicyError, match=message):
             use(FLOATS, fitting)

@@ -17,9 +17,11 @@ import safetensors.numpy
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rattle.policies.acting import ActingPolicy, check_parameters
+from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
 from rattle.policies.file import StoredPolicy, dump_policy, dump_tensors, load_policy, load_tensors
+from rattle.policies.kinds import check_parameters
+from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.spec import PolicySpec
 from tests.policies.building import hand_made_policy, policy_specs, random_parameters, random_policy
 
@@ -307,7 +309,7 @@ def test_any_spec_is_refused_or_leaves_a_policy(spec: dict[str, Any]) -> None:
 
 
 def test_big_policies_keep_their_bytes() -> None:
-    spec = PolicySpec.model_validate({**hand_made_policy().spec.model_dump(), "hidden_sizes": (512, 512)})
+    spec = MlpSpec.model_validate({**hand_made_policy().spec.model_dump(), "hidden_sizes": (512, 512)})
     data = dump_policy(random_policy(spec))
     assert len(data) > 4 * 512 * 512
     assert dump_policy(load_policy(data)) == data

@@ -14,17 +14,16 @@ from hypothesis import strategies as st
 
 from rattle.policies.errors import PolicyError
 from rattle.policies.file import StoredPolicy
+from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.onnx import export_onnx
 from rattle.policies.spec import PolicySpec
 from rattle.samples.spaces import CodeSpace, FloatSpace
 from tests.policies.building import network_of, policy_specs, random_observation, random_parameters, random_policy
 
-CODES = PolicySpec(
+CODES = MlpSpec(
     observation=CodeSpace(cells=60, codes=5), num_actions=3, hidden_sizes=(64, 64), activation="relu", value_head=True
 )
-FLOATS = PolicySpec(
-    observation=FloatSpace(size=4), num_actions=2, hidden_sizes=(31,), activation="tanh", value_head=False
-)
+FLOATS = MlpSpec(observation=FloatSpace(size=4), num_actions=2, hidden_sizes=(31,), activation="tanh", value_head=False)
 
 
 def assert_same_outputs(policy: StoredPolicy, model: bytes, rows: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from rattle.policies.spec import PolicySpec
+from rattle.policies.mlp.spec import MlpSpec
 
 GOOD: dict[str, Any] = {
     "network": "mlp",
@@ -20,10 +20,10 @@ GOOD: dict[str, Any] = {
 
 
 def test_layer_sizes_go_from_the_encoded_inputs_to_both_heads() -> None:
-    spec = PolicySpec.model_validate(GOOD)
+    spec = MlpSpec.model_validate(GOOD)
     assert spec.layer_sizes == (60 * 2, 64, 32, 3 + 1)
     assert (spec.observation.inputs, spec.observation.shape) == (120, (60,))
-    plain = PolicySpec.model_validate(
+    plain = MlpSpec.model_validate(
         {**GOOD, "observation": {"kind": "floats", "size": 4}, "hidden_sizes": [], "value_head": False}
     )
     assert plain.layer_sizes == (4, 3)
@@ -31,8 +31,8 @@ def test_layer_sizes_go_from_the_encoded_inputs_to_both_heads() -> None:
 
 
 def test_specs_survive_json() -> None:
-    spec = PolicySpec.model_validate(GOOD)
-    assert PolicySpec.model_validate_json(spec.model_dump_json()) == spec
+    spec = MlpSpec.model_validate(GOOD)
+    assert MlpSpec.model_validate_json(spec.model_dump_json()) == spec
 
 
 @pytest.mark.parametrize(
@@ -55,5 +55,5 @@ def test_specs_survive_json() -> None:
 )
 def test_what_is_no_spec_is_refused_by_field(change: dict[str, Any], where: tuple[str | int, ...]) -> None:
     with pytest.raises(ValidationError) as caught:
-        PolicySpec.model_validate({**GOOD, **change})
+        MlpSpec.model_validate({**GOOD, **change})
     assert [error["loc"] for error in caught.value.errors()] == [where]

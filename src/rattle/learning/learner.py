@@ -19,9 +19,9 @@ from rattle.extensions import WrongResult, calling
 from rattle.learning.algorithms.algorithm import Algorithm, Batch, Loss, LossFunction
 from rattle.learning.errors import LearningError
 from rattle.learning.value_scale import ValueScale
-from rattle.policies.acting import check_parameters
 from rattle.policies.errors import PolicyError
-from rattle.policies.network import VALUE_HEAD, Network
+from rattle.policies.kinds import check_parameters, kind_of
+from rattle.policies.mlp.network import VALUE_HEAD
 from rattle.policies.spec import PolicySpec
 from rattle.samples.rollout import Rollout, scaled, to_device
 from rattle.text import one_line
@@ -72,7 +72,7 @@ class Learner:
         self.algorithm = algorithm
         self.version = 0
         generator = torch.Generator().manual_seed(seed % 2**63)
-        self._network = self._alone(Network, spec, generator).to(self._device)
+        self._network = self._alone(kind_of(spec).make_network, spec, generator).to(self._device)
         self._weights = list(self._network.parameters())
         self._scale = ValueScale()
         if algorithm.scale_rewards:

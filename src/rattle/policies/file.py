@@ -20,8 +20,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, Json, ValidationError
 
-from rattle.policies.acting import check_parameters
 from rattle.policies.errors import PolicyError
+from rattle.policies.kinds import AnySpec, check_parameters
 from rattle.policies.spec import PolicySpec
 from rattle.text import one_line
 
@@ -50,7 +50,7 @@ class _Description(BaseModel):
     """What the metadata says of a policy, besides the format."""
 
     policy_version: int = Field(ge=0, lt=2**63)
-    spec: Json[PolicySpec]
+    spec: Json[AnySpec]
     environment: Json[_Environment]
 
 

@@ -1,7 +1,6 @@
 """Export of a policy to ONNX, for runtimes that know nothing of Rattle.
 
-The graph is written by hand: a multilayer perceptron is a few nodes, the same policy gives the same bytes, and
-neither PyTorch nor its exporter is needed.
+The graph is written by hand: the same policy gives the same bytes, and neither PyTorch nor its exporter is needed.
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ from numpy.typing import NDArray
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
 from rattle.policies.file import StoredPolicy
-from rattle.policies.spec import PolicySpec
-from rattle.samples.spaces import CodeSpace
+from rattle.policies.kinds import kind_of
 
 #: How far an exported model may be from the policy, as a part of its largest output, or of 1.
 TOLERANCE = 1e-4
@@ -43,9 +41,8 @@ def export_onnx(policy: StoredPolicy) -> bytes:
         describe("logits", onnx.TensorProto.FLOAT, ["batch", policy.spec.action.outputs]),
         describe("value", onnx.TensorProto.FLOAT, ["batch"]),
     ]
-    nodes = _nodes(onnx, policy.spec)
+    nodes, constants = kind_of(policy.spec).onnx_graph(onnx, policy.spec, policy.parameters)
     used = {name for node in nodes for name in node.input}
-    constants = {**policy.parameters, **_shape_constants(policy.spec)}
     initialisers = [
         onnx.numpy_helper.from_array(np.asarray(constants[name]), name) for name in sorted(used & set(constants))
     ]
@@ -60,44 +57,6 @@ def export_onnx(policy: StoredPolicy) -> bytes:
     data: bytes = model.SerializeToString(deterministic=True)
     _compare(policy, onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]))
     return data
-
-
-def _shape_constants(spec: PolicySpec) -> dict[str, NDArray[Any]]:
-    """Return the numbers that nodes take besides the weights."""
-    constants: dict[str, NDArray[Any]] = {"axis": np.array([1], np.int64)}
-    if isinstance(spec.observation, CodeSpace):
-        constants["codes"] = np.arange(1, spec.observation.codes, dtype=np.int32).reshape(1, -1, 1)
-    return constants
-
-
-def _nodes(onnx: Any, spec: PolicySpec) -> list[Any]:
-    """Return the graph's nodes in the order in which they run."""
-    node = onnx.helper.make_node
-    nodes, here = [], "observation"
-    if isinstance(spec.observation, CodeSpace):
-        nodes += [
-            node("Cast", ["observation"], ["whole"], to=onnx.TensorProto.INT32),  # runtimes compare no uint8
-            node("Unsqueeze", ["whole", "axis"], ["rows"]),
-            node("Equal", ["rows", "codes"], ["holds"]),
-            node("Cast", ["holds"], ["planes"], to=onnx.TensorProto.FLOAT),
-            node("Flatten", ["planes"], ["inputs"], axis=1),
-        ]
-        here = "inputs"
-    activation = {"relu": "Relu", "tanh": "Tanh"}[spec.activation]
-    for layer in (f"trunk.{i}" for i in range(len(spec.hidden_sizes))):
-        nodes += [
-            node("Gemm", [here, f"{layer}.weight", f"{layer}.bias"], [f"{layer}.sum"], transB=1),
-            node(activation, [f"{layer}.sum"], [f"{layer}.out"]),
-        ]
-        here = f"{layer}.out"
-    nodes.append(node("Gemm", [here, "policy.weight", "policy.bias"], ["logits"], transB=1))
-    if spec.value_head:
-        nodes.append(node("Gemm", [here, "value.weight", "value.bias"], ["values"], transB=1))
-        nodes.append(node("Squeeze", ["values", "axis"], ["value"]))
-    else:
-        nodes.append(node("Shape", ["observation"], ["batch_size"], start=0, end=1))
-        nodes.append(node("ConstantOfShape", ["batch_size"], ["value"]))
-    return nodes
 
 
 def _compare(policy: StoredPolicy, session: Any) -> None:

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from rattle.samples.spaces import ActionSpace, ObservationSpace
 
-Activation = Literal["relu", "tanh"]
-
 
 class PolicySpec(BaseModel):
-    """A multilayer perceptron with a policy head and, for algorithms that learn a baseline, a value head."""
+    """What all policies have; a kind of network has a subclass with what it needs besides."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    network: Literal["mlp"] = "mlp"
+    network: str
     observation: ObservationSpace
     action: ActionSpace
-    hidden_sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(max_length=16)
-    activation: Activation
     value_head: bool
 
     @model_serializer(mode="wrap")
     def _write(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Write discrete actions as their number, as policy files have always done."""
+        """Write discrete actions as their number, and the order of fields, as policy files have always had them."""
         values: dict[str, Any] = serialise(self)
-        return {("num_actions" if name == "action" else name): value for name, value in values.items()} | {
-            "num_actions": self.action.n
-        }
+        if "action" in values:
+            values = {("num_actions" if name == "action" else name): value for name, value in values.items()}
+            values["num_actions"] = self.action.n
+        if "value_head" in values:
+            values["value_head"] = values.pop("value_head")
+        return values
 
     @model_validator(mode="before")
     @classmethod
@@ -38,8 +43,3 @@ class PolicySpec(BaseModel):
             others = {name: value for name, value in values.items() if name != "num_actions"}
             return {**others, "action": {"n": values["num_actions"]}}
         return values
-
-    @property
-    def layer_sizes(self) -> tuple[int, ...]:
-        """Return the widths of all layers, from the inputs to the two heads side by side."""
-        return (self.observation.inputs, *self.hidden_sizes, self.action.outputs + self.value_head)

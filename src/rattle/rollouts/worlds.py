@@ -7,6 +7,7 @@ import threading
 from rattle.envs.philox import derive_seed
 from rattle.envs.registry import make_worlds
 from rattle.envs.vector import EnvironmentSpec, VectorWorlds
+from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.spec import PolicySpec
 from rattle.rollouts.remote_env import open_remote_worlds
 from rattle.settings.experiment import ExperimentSettings
@@ -38,7 +39,7 @@ def settings_of_policy(settings: ExperimentSettings, policy_id: str) -> Experime
 
 def policy_spec(settings: ExperimentSettings, environment: EnvironmentSpec) -> PolicySpec:
     """Return the spec of the policy that an experiment trains."""
-    return PolicySpec(
+    return MlpSpec(
         observation=environment.observation_space,
         action=environment.action_space,
         hidden_sizes=settings.policy.hidden_sizes,

@@ -33,11 +33,8 @@ def load_settings_from(
         return load_settings(experiment, overrides, environ, flags=flags)
     found = find_policy(origin)
     policy = found.policy
-    network = {
-        "weights": str(found.path.absolute()),
-        "hidden_sizes": list(policy.spec.hidden_sizes),
-        "activation": policy.spec.activation,
-    }
+    described = policy.spec.model_dump(mode="json", exclude={*PolicySpec.model_fields})
+    network = {"weights": str(found.path.absolute()), **{n: v for n, v in described.items() if n != "num_actions"}}
     own = [f"policy.{name}={json.dumps(value)}" for name, value in network.items()]
     run = RunDirectory(found.path.parent)
     if experiment is None and run.is_run:

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from rattle.envs.validation import StrictSettings
 from rattle.learning.algorithms import A2C, AlgorithmSettings
-from rattle.policies.spec import Activation
+from rattle.policies.mlp.spec import Activation
 from rattle.settings.services import (
     EnvServiceSection,
     InferenceSection,

@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 
-from rattle.policies.acting import parameter_shapes
 from rattle.policies.file import StoredPolicy, dump_policy
-from rattle.policies.spec import PolicySpec
+from rattle.policies.kinds import kind_of
+from rattle.policies.mlp.spec import MlpSpec
 from rattle.samples.spaces import CodeSpace
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 
-SPEC = PolicySpec(
+SPEC = MlpSpec(
     observation=CodeSpace(cells=60, codes=5), num_actions=3, hidden_sizes=(8,), activation="relu", value_head=True
 )
 
@@ -25,7 +25,7 @@ def policy_message(
     version: int, lineage: str = "first", first_tick: int = 0, finished: bool = False
 ) -> training_pb2.Policy:
     """Return a policy of zeros as the service sends it."""
-    zeros = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(SPEC).items()}
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in kind_of(SPEC).parameter_shapes(SPEC).items()}
     file = dump_policy(StoredPolicy(SPEC, zeros, version, "snake", {}))
     return training_pb2.Policy(
         policy_id="main", version=version, lineage=lineage, file=file, first_tick=first_tick, finished=finished

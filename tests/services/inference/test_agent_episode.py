@@ -16,6 +16,7 @@ from rattle.envs.errors import EnvError
 from rattle.envs.snake.geometry import Cell, visible_offsets
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
+from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.spec import PolicySpec
 from rattle.samples.spaces import CodeSpace
 from rattle.services.inference.agent_episode import MAX_EPISODE_TICKS, AgentEpisode, episode_buffer
@@ -23,7 +24,7 @@ from rattle.settings.experiment import ExperimentSettings
 from tests.policies.building import random_parameters
 
 RADIUS, CELLS, MOST_TICKS = 1, 4, 6
-SPEC = PolicySpec(
+SPEC = MlpSpec(
     observation=CodeSpace(cells=CELLS, codes=5), num_actions=3, hidden_sizes=(5,), activation="tanh", value_head=True
 )
 SETTINGS = ExperimentSettings.model_validate(
@@ -105,7 +106,7 @@ def test_the_buffer_has_room_for_what_the_algorithm_says_and_for_one_snake() -> 
 
 
 def test_to_a_policy_that_has_always_been_alone_others_are_bodies() -> None:
-    alone = PolicySpec(
+    alone = MlpSpec(
         observation=CodeSpace(cells=CELLS, codes=3), num_actions=3, hidden_sizes=(), activation="tanh", value_head=False
     )
     AgentEpisode(BUFFER, policy(alone)).take(state(0, [Cell.OTHER_HEAD, Cell.OTHER_BODY, Cell.FOOD, Cell.EMPTY]))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.file import StoredPolicy
+from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.spec import PolicySpec
 from rattle.samples.spaces import CodeSpace, FloatSpace
 from rattle.services.inference.metrics import InferenceMetrics
@@ -21,12 +22,10 @@ from rattle.services.inference.serving.models import Models
 from rattle.services.inference.serving.tensors import InputTensor, read_bytes
 from tests.policies.building import play, random_observation, random_policy
 
-CODES = PolicySpec(
+CODES = MlpSpec(
     observation=CodeSpace(cells=9, codes=4), num_actions=3, hidden_sizes=(5,), activation="relu", value_head=True
 )
-FLOATS = PolicySpec(
-    observation=FloatSpace(size=4), num_actions=2, hidden_sizes=(5,), activation="tanh", value_head=False
-)
+FLOATS = MlpSpec(observation=FloatSpace(size=4), num_actions=2, hidden_sizes=(5,), activation="tanh", value_head=False)
 MAX_ROWS = 64
 DATATYPES = {"uint8": "UINT8", "float32": "FP32", "int64": "INT64"}
 PATIENCE = 60.0  # seconds that something may take on a busy machine

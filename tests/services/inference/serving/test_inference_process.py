@@ -18,7 +18,7 @@ import grpc
 import numpy as np
 import pytest
 
-from rattle.policies.spec import PolicySpec
+from rattle.policies.mlp.spec import MlpSpec
 from rattle.samples.spaces import FloatSpace
 from rattle.services.utils.protos import open_inference_pb2 as pb
 from rattle.services.utils.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
@@ -30,7 +30,7 @@ from tests.trainer.conftest import RATTLE, Silence, small_settings
 pytestmark = pytest.mark.integration
 
 #: A policy whose passes take so long that much can happen meanwhile: about a second for SLOW_ROWS.
-SLOW = PolicySpec(
+SLOW = MlpSpec(
     observation=FloatSpace(size=64), num_actions=2, hidden_sizes=(2048, 2048), activation="relu", value_head=False
 )
 SLOW_ROWS = 4000

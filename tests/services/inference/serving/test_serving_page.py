@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rattle.policies.spec import PolicySpec
+from rattle.policies.mlp.spec import MlpSpec
 from rattle.samples.spaces import CodeSpace
 from rattle.services.utils.grpc_serving import STATUS as GRPC_STATUS
 from rattle.wire.problems import STATUS
@@ -21,7 +21,7 @@ from tests.services.inference.serving.inference_process import InferenceProcess,
 
 PAGE = (Path(__file__).parents[4] / "docs" / "serving.md").read_text()
 #: What a snake sees by default.
-SNAKE = PolicySpec(
+SNAKE = MlpSpec(
     observation=CodeSpace(cells=60, codes=5), num_actions=3, hidden_sizes=(8,), activation="relu", value_head=True
 )
 

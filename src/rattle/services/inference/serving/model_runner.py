@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rattle.policies.acting import Groups, draw
+from rattle.policies.sampling import Groups, draw
 from rattle.services.inference.metrics import InferenceMetrics
 from rattle.services.inference.serving.batching import DynamicBatcher
 from rattle.services.inference.serving.checking import Sampling

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
-from rattle.policies.acting import ActingPolicy, Groups, draw
+from rattle.policies.acting import ActingPolicy
 from rattle.policies.file import StoredPolicy
+from rattle.policies.kinds import kind_of
+from rattle.policies.sampling import Groups, draw
 from rattle.policies.spec import PolicySpec
 from rattle.services.inference.serving.tensors import shown
 from rattle.wire.problems import RequestError
@@ -47,7 +48,7 @@ class Models:
         """
         acting = ActingPolicy(policy.spec, policy.parameters)
         _compile(acting)
-        self._served[name] = Served(name, policy, acting, _row_work(policy.spec))
+        self._served[name] = Served(name, policy, acting, kind_of(policy.spec).row_work(policy.spec))
 
     def get(self, name: str, version: str = "") -> Served:
         """Return what a name stands for now; raises RequestError for an unknown name, and any version but this one."""
@@ -75,8 +76,3 @@ def _compile(acting: ActingPolicy) -> None:
     """Compute a row, so that no request waits for a compiler."""
     row = acting.spec.observation.zeros(1)
     draw(acting.forward(row)[0], Groups(np.ones(1, np.int64), np.zeros(1, np.uint64), np.zeros(1, np.bool_)))
-
-
-def _row_work(spec: PolicySpec) -> int:
-    sizes = (spec.observation.shape[0], *spec.layer_sizes[1:])  # one-hot inputs are never multiplied
-    return sum(inputs * outputs for inputs, outputs in pairwise(sizes))

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rattle.envs.philox import philox_words, split_seed
-from rattle.policies.acting import ActingPolicy, Groups, draw
+from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
+from rattle.policies.mlp.spec import MlpSpec
+from rattle.policies.sampling import Groups, draw
 from rattle.policies.spec import PolicySpec
 from rattle.samples.spaces import CodeSpace, FloatSpace
 from tests.policies.building import network_outputs, play, policy_specs, random_observation, random_parameters
@@ -18,7 +20,7 @@ from tests.policies.building import network_outputs, play, policy_specs, random_
 
 def biased_policy(logits: list[float], seed: int = 0) -> ActingPolicy:
     """Return a policy that has these logits whatever it sees: a single 0."""
-    spec = PolicySpec(
+    spec = MlpSpec(
         observation=FloatSpace(size=1), num_actions=len(logits), hidden_sizes=(), activation="relu", value_head=False
     )
     parameters = {"policy.weight": np.zeros((len(logits), 1), np.float32), "policy.bias": np.array(logits, np.float32)}
@@ -51,7 +53,7 @@ def test_the_kernel_computes_what_the_network_computes(spec: PolicySpec, rows: i
 @pytest.mark.parametrize("width", range(1, 26))
 def test_every_width_is_summed_up_whole(width: int) -> None:
     """The kernel takes inputs eight at a time; what is left over must be neither lost nor read past."""
-    spec = PolicySpec(
+    spec = MlpSpec(
         observation=FloatSpace(size=width),
         num_actions=2,
         hidden_sizes=(width, width),
@@ -151,14 +153,14 @@ def test_large_logits_give_finite_numbers(logits: list[float]) -> None:
 
 
 INVARIANT = [
-    PolicySpec(
+    MlpSpec(
         observation=CodeSpace(cells=11, codes=4),
         num_actions=3,
         hidden_sizes=(19, 8),
         activation="relu",
         value_head=True,
     ),
-    PolicySpec(observation=FloatSpace(size=13), num_actions=5, hidden_sizes=(33,), activation="tanh", value_head=True),
+    MlpSpec(observation=FloatSpace(size=13), num_actions=5, hidden_sizes=(33,), activation="tanh", value_head=True),
 ]
 
 

@@ -8,7 +8,7 @@ from math import sqrt
 import torch
 from torch import Tensor, nn
 
-from rattle.policies.spec import PolicySpec
+from rattle.policies.mlp.spec import MlpSpec
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -19,7 +19,7 @@ VALUE_HEAD = ("value.weight", "value.bias")
 class Network(nn.Module):
     """Observations (N, row) to logits (N, actions) and values (N,); values are zero without a value head."""
 
-    def __init__(self, spec: PolicySpec, generator: torch.Generator | None = None) -> None:
+    def __init__(self, spec: MlpSpec, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.spec = spec
         sizes = (spec.observation.inputs, *spec.hidden_sizes)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from rattle.policies.network import Network
-from rattle.policies.spec import PolicySpec
+from rattle.policies.mlp.network import Network
+from rattle.policies.mlp.spec import MlpSpec
 from rattle.samples.spaces import CodeSpace, FloatSpace
 
-SPEC = PolicySpec(
+SPEC = MlpSpec(
     observation=CodeSpace(cells=4, codes=4), num_actions=3, hidden_sizes=(16, 8), activation="tanh", value_head=True
 )
 
@@ -43,7 +43,7 @@ def test_logits_and_values_have_one_row_an_observation(value_head: bool) -> None
 
 @pytest.mark.parametrize(("activation", "expected"), [("relu", 0.0), ("tanh", float(np.tanh(-2.0)))])
 def test_the_activation_follows_every_hidden_layer_and_no_head(activation: str, expected: float) -> None:
-    spec = PolicySpec.model_validate(
+    spec = MlpSpec.model_validate(
         {
             "observation": {"kind": "floats", "size": 1},
             "num_actions": 1,

@@ -1,0 +1,57 @@
+"""The multilayer perceptron, the kind of network that is used where no other is named."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from rattle.policies.kind import NetworkKind, Parameters
+from rattle.policies.mlp.spec import MlpSpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from rattle.policies.kind import Program
+
+
+class Mlp(NetworkKind[MlpSpec]):
+    """Its parts; what imports PyTorch, Numba or ONNX is imported when it is asked for."""
+
+    spec = MlpSpec
+
+    def parameter_shapes(self, spec: MlpSpec) -> dict[str, tuple[int, ...]]:
+        """Return the name and shape of every parameter: weights (outputs, inputs) and biases (outputs,)."""
+        sizes = (spec.observation.inputs, *spec.hidden_sizes)
+        layers = {f"trunk.{i}": (sizes[i + 1], sizes[i]) for i in range(len(spec.hidden_sizes))}
+        layers["policy"] = (spec.action.outputs, sizes[-1])
+        if spec.value_head:
+            layers["value"] = (1, sizes[-1])
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, shape in layers.items():
+            shapes[f"{name}.weight"] = shape
+            shapes[f"{name}.bias"] = shape[:1]
+        return shapes
+
+    def make_network(self, spec: MlpSpec, generator: torch.Generator | None = None) -> nn.Module:
+        """Return the network in PyTorch, with weights that the generator draws."""
+        from rattle.policies.mlp.network import Network
+
+        return Network(spec, generator)
+
+    def make_program(self, spec: MlpSpec, parameters: Parameters) -> Program:
+        """Return the forward pass in compiled code."""
+        from rattle.policies.mlp.program import MlpProgram
+
+        return MlpProgram(spec, parameters)
+
+    def onnx_graph(self, onnx: Any, spec: MlpSpec, parameters: Parameters) -> tuple[list[Any], dict[str, Any]]:
+        """Return the nodes of an ONNX graph, and its constants by name."""
+        from rattle.policies.mlp.onnx_graph import graph
+
+        return graph(onnx, spec, parameters)
+
+    def row_work(self, spec: MlpSpec) -> int:
+        """Return how many multiplications a row takes at most; one-hot inputs are never multiplied."""
+        sizes = (spec.observation.shape[0], *spec.layer_sizes[1:])
+        return sum(inputs * outputs for inputs, outputs in pairwise(sizes))

@@ -1,0 +1,55 @@
+"""The multilayer perceptron as an ONNX graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.policies.kind import Parameters
+from rattle.policies.mlp.spec import MlpSpec
+from rattle.samples.spaces import CodeSpace
+
+
+def graph(onnx: Any, spec: MlpSpec, parameters: Parameters) -> tuple[list[Any], dict[str, NDArray[Any]]]:
+    """Return the nodes in the order in which they run, and the constants that they take by name."""
+    return _nodes(onnx, spec), {**parameters, **_shape_constants(spec)}
+
+
+def _shape_constants(spec: MlpSpec) -> dict[str, NDArray[Any]]:
+    """Return the numbers that nodes take besides the weights."""
+    constants: dict[str, NDArray[Any]] = {"axis": np.array([1], np.int64)}
+    if isinstance(spec.observation, CodeSpace):
+        constants["codes"] = np.arange(1, spec.observation.codes, dtype=np.int32).reshape(1, -1, 1)
+    return constants
+
+
+def _nodes(onnx: Any, spec: MlpSpec) -> list[Any]:
+    """Return the graph's nodes in the order in which they run."""
+    node = onnx.helper.make_node
+    nodes, here = [], "observation"
+    if isinstance(spec.observation, CodeSpace):
+        nodes += [
+            node("Cast", ["observation"], ["whole"], to=onnx.TensorProto.INT32),  # runtimes compare no uint8
+            node("Unsqueeze", ["whole", "axis"], ["rows"]),
+            node("Equal", ["rows", "codes"], ["holds"]),
+            node("Cast", ["holds"], ["planes"], to=onnx.TensorProto.FLOAT),
+            node("Flatten", ["planes"], ["inputs"], axis=1),
+        ]
+        here = "inputs"
+    activation = {"relu": "Relu", "tanh": "Tanh"}[spec.activation]
+    for layer in (f"trunk.{i}" for i in range(len(spec.hidden_sizes))):
+        nodes += [
+            node("Gemm", [here, f"{layer}.weight", f"{layer}.bias"], [f"{layer}.sum"], transB=1),
+            node(activation, [f"{layer}.sum"], [f"{layer}.out"]),
+        ]
+        here = f"{layer}.out"
+    nodes.append(node("Gemm", [here, "policy.weight", "policy.bias"], ["logits"], transB=1))
+    if spec.value_head:
+        nodes.append(node("Gemm", [here, "value.weight", "value.bias"], ["values"], transB=1))
+        nodes.append(node("Squeeze", ["values", "axis"], ["value"]))
+    else:
+        nodes.append(node("Shape", ["observation"], ["batch_size"], start=0, end=1))
+        nodes.append(node("ConstantOfShape", ["batch_size"], ["value"]))
+    return nodes

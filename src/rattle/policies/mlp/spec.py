@@ -1,0 +1,24 @@
+"""What a multilayer perceptron is, apart from its weights."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rattle.policies.spec import PolicySpec
+
+Activation = Literal["relu", "tanh"]
+
+
+class MlpSpec(PolicySpec):
+    """A multilayer perceptron with a policy head and, for algorithms that learn a baseline, a value head."""
+
+    network: Literal["mlp"] = "mlp"
+    hidden_sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(max_length=16)
+    activation: Activation
+
+    @property
+    def layer_sizes(self) -> tuple[int, ...]:
+        """Return the widths of all layers, from the inputs to the two heads side by side."""
+        return (self.observation.inputs, *self.hidden_sizes, self.action.outputs + self.value_head)
