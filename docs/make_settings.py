@@ -10,6 +10,8 @@ from pydantic_core import PydanticUndefined
 
 from rattle.envs.snake.settings import Rewards, SnakeSettings
 from rattle.learning.algorithms import A2C, PPO, Algorithm, Reinforce
+from rattle.settings.defaults import ALGORITHMS
+from rattle.settings.defaults import SECTIONS as DEFAULTS
 from rattle.settings.experiment import (
     EnvironmentSection,
     ExperimentSettings,
@@ -54,9 +56,9 @@ these in quotes. An empty variable, or a key of the file without a value, says n
 A Gymnasium environment (`gym:ID`) takes the keyword arguments of `gymnasium.make` beside `id` and `worlds`, a
 PettingZoo module (`pettingzoo:MODULE`) those of its `parallel_env`.
 
-The defaults are tuned for `snake`. For other environments, such as CartPole, begin with `env.worlds=32`,
-`algorithm.value_weight=0.05` and `policy.activation=tanh`: fewer worlds make more updates of the same steps, and large
-returns would otherwise let the value head's error drown the policy's gradient.
+What is not given follows from the environment. The tables of the sections have the defaults for cell codes, as `snake`
+observes. Where agents observe numbers, as in most environments of Gymnasium, those of the next table take their place;
+`algorithm.id` without more takes them too. The run's `config.yaml` holds what was chosen, and a resume keeps it.
 """
 
 
@@ -70,6 +72,18 @@ def rows(prefix: str, model: type[BaseModel]) -> list[str]:
         shown = "-" if default is PydanticUndefined else f"`{_plain(default)}`"
         lines.append(f"| `{prefix}{name}` | {shown} | {field.description or 'Chooses this algorithm.'} |")
     return lines
+
+
+def of_numbers() -> str:
+    """Return the table of the defaults that follow from observations of numbers."""
+    named = [(f"{name}.{key}", value) for name, part in DEFAULTS["floats"].items() for key, value in part.items()]
+    named += [
+        (f"algorithm.{key}` of `{algorithm}", value)
+        for algorithm, part in ALGORITHMS["floats"].items()
+        for key, value in part.items()
+    ]
+    lines = [f"| `{key}` | `{_plain(value)}` |" for key, value in named]
+    return "\n".join(["## Defaults where numbers are observed", "", "| key | default |", "|---|---|", *lines, ""])
 
 
 def metrics(model: type[BaseModel]) -> list[str]:
@@ -90,7 +104,7 @@ def _plain(value: Any) -> str:
 
 def page() -> str:
     """Return the whole page."""
-    parts = [INTRODUCTION]
+    parts = [INTRODUCTION, of_numbers()]
     for prefix, title, model in SECTIONS:
         table = ["| key | default | meaning |", "|---|---|---|", *rows(prefix, model), *metrics(model)]
         parts.append("\n".join([f"## {title}", "", *table, ""]))

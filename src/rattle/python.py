@@ -146,7 +146,7 @@ def train(
     """
     for module in ("torch", "pyarrow"):
         require(module, "train", "training")
-    from rattle.rollouts.remote_env import with_served_environment
+    from rattle.rollouts.complete import complete
     from rattle.runs.first_policy import load_settings_from
     from rattle.settings.experiment_files import find_experiment
     from rattle.trainer.train import train as start
@@ -154,7 +154,7 @@ def train(
     path = None if experiment is None else find_experiment(str(experiment))
     flags = {**deepcopy(dict(settings or {})), "train.steps": steps, "train.seconds": seconds, "seed": seed}
     origin = None if begin_with is None else str(begin_with)
-    chosen = with_served_environment(load_settings_from(origin, path, (), os.environ, flags))
+    chosen = complete(load_settings_from(origin, path, (), os.environ, flags))
     summary = start(chosen, None if run_dir is None else Path(run_dir), _Callback(on_progress))
     return Run(Path(summary.run_dir))
 

@@ -13,7 +13,7 @@ import pytest
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.errors import RattleError
-from rattle.rollouts.remote_env import with_served_environment
+from rattle.rollouts.complete import complete
 from rattle.runs.checkpoint import list_checkpoints
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.sources import SettingsError, load_settings
@@ -24,7 +24,7 @@ from tests.trainer.conftest import Silence, last_json, rattle, read_rows, small_
 
 
 def served_settings(*overrides: str) -> ExperimentSettings:
-    return with_served_environment(small_settings(*overrides))
+    return complete(small_settings(*overrides))
 
 
 TIMES = ("time", "seconds", "env_steps_per_second", "run_id")

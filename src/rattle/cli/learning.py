@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import click
@@ -41,7 +42,7 @@ def train(
     """
     from rattle.analytics.extras import require
     from rattle.output import claim_stdout
-    from rattle.rollouts.remote_env import with_served_environment
+    from rattle.rollouts.complete import complete
     from rattle.runs.first_policy import load_settings_from
     from rattle.trainer.display import choose_display
 
@@ -56,7 +57,8 @@ def train(
     settings = None
     if resume_run is None:
         flags = {"train.steps": steps, "train.seconds": seconds, "seed": seed}
-        settings = with_served_environment(load_settings_from(origin, experiment, overrides, os.environ, flags))
+        given = load_settings_from(origin, experiment, overrides, os.environ, flags)
+        settings = complete(given, say=partial(click.echo, err=True))
     # Importing PyTorch takes seconds: what is wrong with the settings, or their server, has been said before.
     for module in ("torch", "pyarrow"):
         require(module, "train", "training")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from rattle.launch.launched_run import Launch, RunOutcome
 from rattle.launch.plan import check_topology, plan
 from rattle.launch.service import LaunchedService
 from rattle.launch.view import LaunchView, choose_view
-from rattle.rollouts.remote_env import with_served_environment
+from rattle.rollouts.complete import complete
 from rattle.runs.new_runs import make_folder, name_run, policy_run_directory, store_beginning
 from rattle.runs.run_clock import RunLimits
 from rattle.runs.stored_run import accept_code, read_stored_run
@@ -28,7 +30,12 @@ def up(settings: ExperimentSettings, run_dir: Path | None, *, kill_every: float 
     Raises RattleError with one line when it cannot start, when a service cannot be kept running, or when training
     fails.
     """
-    launch(settings, run_dir, choose_view(as_json=as_json), kill_every=kill_every)
+    launch(settings, run_dir, choose_view(as_json=as_json), kill_every=kill_every, say=_say)
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # nobody reads any more
+        sys.stderr.write(line + "\n")
 
 
 def launch(
@@ -38,14 +45,16 @@ def launch(
     *,
     kill_every: float | None = None,
     patience: float | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> RunOutcome:
     """Do what `up` does, for any view, and return what came of it.
 
-    `patience` is how many seconds may pass without a tick before the run has failed; None: any number.
+    `patience` is how many seconds may pass without a tick before the run has failed; None: any number. `say` is told
+    what was chosen for settings that are not given.
     """
     check_topology(settings)  # before a server elsewhere is waited for
     _check_key(settings)
-    settings = with_served_environment(settings)
+    settings = complete(settings, say=say)
     directory, run_id = name_run(settings, run_dir)
     services = plan(settings, directory.config)
     _check_ports(services, settings)

@@ -9,26 +9,34 @@ from rattle.analytics.extras import require
 from rattle.envs.vector import VectorWorlds
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import EnvironmentSection, ExperimentSettings
+from rattle.settings.sources import validated_experiment
 
 if TYPE_CHECKING:
     from rattle.clients.remote_worlds import Patience
     from rattle.wire.vector import ServerSpec
 
 
-def with_served_environment(settings: ExperimentSettings) -> ExperimentSettings:
-    """Return the settings with what the server at `env.url` serves filled in; unchanged where there is no server.
+def with_served_environment(settings: ExperimentSettings) -> tuple[ExperimentSettings, str]:
+    """Return the settings with what the server at `env.url` serves filled in, and what kind of observations it has.
 
     Raises SettingsError when it serves another environment than the experiment asks for, or cannot be told the
     environment's settings, and ClientError when it cannot be reached.
     """
-    env = settings.env
-    if env.url is None:
-        return settings
-    server = _ask(env)
+    env, server = settings.env, _ask(settings.env)
     _options(env, server)
     served = {key: value for key, value in server.settings.items() if key not in EnvironmentSection.model_fields}
-    section = {**env.model_dump(), "id": server.environment, **served, **env.own_settings}
-    return ExperimentSettings.model_validate({**settings.model_dump(), "env": section})
+    section = {**env.model_dump(exclude_unset=True), "id": server.environment, **served, **env.own_settings}
+    given = {**settings.model_dump(exclude_unset=True), "env": section}
+    return validated_experiment(given, "settings"), _kind(server)
+
+
+def served_kind(env: EnvironmentSection) -> str:
+    """Return the kind of observations of the server at `env.url`; raises as `with_served_environment` does."""
+    return _kind(_ask(env))
+
+
+def _kind(server: ServerSpec) -> str:
+    return str(server.observation_space.get("kind"))  # of any description: who makes worlds judges it
 
 
 def open_remote_worlds(

@@ -18,6 +18,7 @@ from rattle.envs.registry import validate
 from rattle.envs.validation import complaint
 from rattle.errors import RattleError
 from rattle.extensions import ExtensionError
+from rattle.learning.algorithms import BUILT_IN
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import SHORT_FORMS, EnvironmentSection, ExperimentSettings
 from rattle.settings.user_code import with_code
@@ -63,14 +64,7 @@ def load_settings(
 
 def check_settings(values: Mapping[str, Any], source: str) -> ExperimentSettings:
     """Return typed settings for plain values; raises SettingsError that names the first wrong key and the right one."""
-    values = _with_algorithm_id(values)
-    try:
-        settings = ExperimentSettings.model_validate(values)
-    except ValidationError as error:
-        wrong = complaint(ExperimentSettings, error.errors(include_url=False)[0])
-        raise SettingsError(f"{source}: {wrong}") from None
-    except ExtensionError as error:
-        raise SettingsError(f"{source}: {error}") from error
+    settings = validated_experiment(values, source)
     if settings.env.url is None:  # a server knows itself what its environment can be told
         settings = _with_environment(settings, source)
     try:
@@ -85,8 +79,27 @@ def _with_environment(settings: ExperimentSettings, source: str) -> ExperimentSe
         own = validate(settings.env.id, settings.env.own_settings, beside=EnvironmentSection.model_fields)
     except RattleError as error:
         raise SettingsError(f"{source}: env: {error}") from None
-    section = {**settings.env.model_dump(include=set(EnvironmentSection.model_fields)), **own}
-    return ExperimentSettings.model_validate({**settings.model_dump(), "env": section})
+    given = settings.model_dump(exclude_unset=True)
+    return validated_experiment({**given, "env": {**given.get("env", {}), **own}}, source)
+
+
+def validated_experiment(values: Mapping[str, Any], source: str) -> ExperimentSettings:
+    """Return typed settings for plain values, without a look at the environment's own; raises SettingsError.
+
+    Their `model_fields_set` say what was given: not the algorithm's id where other settings of it alone were.
+    """
+    algorithm = values.get("algorithm")
+    named = isinstance(algorithm, dict) and "id" not in algorithm
+    try:
+        settings = ExperimentSettings.model_validate(_with_algorithm_id(values))
+    except ValidationError as error:
+        wrong = complaint(ExperimentSettings, error.errors(include_url=False)[0])
+        raise SettingsError(f"{source}: {wrong}") from None
+    except ExtensionError as error:
+        raise SettingsError(f"{source}: {error}") from error
+    if named:
+        settings.algorithm.model_fields_set.discard("id")
+    return settings
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -114,12 +127,13 @@ def to_yaml(settings: ExperimentSettings) -> str:
 
 
 def _with_algorithm_id(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Let `algorithm.learning_rate=…` alone mean the default algorithm."""
+    """Let `algorithm.learning_rate=…` alone mean the first algorithm that has all these settings, or else the first."""
     algorithm = values.get("algorithm")
     if isinstance(algorithm, str):
         return {**values, "algorithm": {"id": algorithm}}
     if isinstance(algorithm, dict) and "id" not in algorithm:
-        return {**values, "algorithm": {"id": "a2c", **algorithm}}
+        fitting = (name for name, kind in BUILT_IN.items() if algorithm.keys() <= set(kind.model_fields))
+        return {**values, "algorithm": {"id": next(fitting, "a2c"), **algorithm}}
     return dict(values)
 
 

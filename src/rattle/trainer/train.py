@@ -25,7 +25,7 @@ from rattle.trainer.loop import TrainingRun
 def train(settings: ExperimentSettings, run_dir: Path | None, display: Display) -> Summary:
     """Start a run in `run_dir`, or in a new directory below runs/, and train it until a limit or a signal.
 
-    `settings` hold what the environment server serves, if there is one: see `with_served_environment`.
+    `settings` hold what follows from the environment: see `complete`.
     """
     directory, run_id = name_run(settings, run_dir)
     make_folder(directory)

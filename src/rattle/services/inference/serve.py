@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rattle.rollouts.complete import complete_for_actors
 from rattle.services.inference.actor_metrics import ActorMetrics
 from rattle.services.inference.actor_pool import ActorPool
 from rattle.services.inference.app import InferenceService
@@ -23,6 +24,8 @@ def run(settings: ExperimentSettings, policy: str | None) -> None:
     """
     own, models = settings.inference, Models()
     if policy is None:
+        if own.api == "vector":
+            settings = complete_for_actors(settings, own.envs[0])
         kind = LockstepPlayers if settings.sync.mode == "lockstep" else ActorPool
         players = kind(settings, models.publish)
         service = InferenceService(own, models, players, ControlRoutes(players, own.max_body_bytes))

@@ -10,7 +10,7 @@ from typing import Any
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.envs.vector import EnvironmentSpec
-from rattle.rollouts.remote_env import with_served_environment
+from rattle.rollouts.complete import complete
 from rattle.rollouts.worlds import build_worlds, settings_of_policy
 from rattle.runs.errors import RunError
 from rattle.runs.new_runs import make_folder, name_run, policy_run_directory, store_beginning
@@ -39,7 +39,8 @@ def open_loops(
 
     `stack` keeps other processes from the run directories until it is closed. Raises RattleError.
     """
-    settings = with_served_environment(settings)
+    begun = None if run_dir is None else RunDirectory(run_dir)
+    settings = complete(settings, read_settings(begun) if begun is not None and begun.is_run else None)
     worlds = build_worlds(settings, 1, 0)
     worlds.close()
     loops = {}

@@ -1,0 +1,57 @@
+"""Settings that an environment decides: what its server plays, and what follows from what its agents observe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+
+from rattle.rollouts.remote_env import served_kind, with_served_environment
+from rattle.rollouts.worlds import build_worlds
+from rattle.settings.defaults import SECTIONS, are_complete, completed, not_given, of_run
+from rattle.settings.experiment import ExperimentSettings
+
+
+def complete(
+    settings: ExperimentSettings,
+    run: ExperimentSettings | None = None,
+    say: Callable[[str], object] | None = None,
+) -> ExperimentSettings:
+    """Return the settings with which an experiment is trained: what was not given follows from its environment.
+
+    Where a `run` goes on, it follows from that run's settings. `say` is told in a line what was chosen, if it is not
+    what docs/settings.md has as the defaults of all experiments. Raises a RattleError for an environment, or a server,
+    that cannot be had, and SettingsError for settings that do not go together.
+    """
+    kind: str | None = None
+    if settings.env.url is not None:
+        settings, kind = with_served_environment(settings)
+    if run is not None:
+        return completed(settings, of_run(settings, run))
+    return _with_defaults(settings, kind or _kind_here(settings), say)
+
+
+def complete_for_actors(settings: ExperimentSettings, url: str) -> ExperimentSettings:
+    """Do the same for those who play an experiment at a server, and leave the settings of its environment alone."""
+    if are_complete(settings) or settings.env.id == "snake":
+        return _with_defaults(settings, "codes", None)
+    return _with_defaults(settings, served_kind(settings.env.model_copy(update={"url": url})), None)
+
+
+def _kind_here(settings: ExperimentSettings) -> str:
+    """Return the kind of observations in this process; a world is made where it is not known otherwise."""
+    if are_complete(settings) or settings.env.id == "snake":
+        return "codes"  # and if it is another, nothing is left that it decides
+    with closing(build_worlds(settings, 1, 0)) as worlds:
+        return worlds.spec.observation_space.kind
+
+
+def _with_defaults(settings: ExperimentSettings, kind: str, say: Callable[[str], object] | None) -> ExperimentSettings:
+    if kind not in SECTIONS:
+        return settings  # of no environment that can be played: who makes worlds is told
+    defaults = not_given(settings, kind)
+    chosen = completed(settings, defaults)
+    if say is not None and kind != "codes" and defaults:
+        pairs = (f"{name}.{key}={json.dumps(value)}" for name, part in defaults.items() for key, value in part.items())
+        say(f"'{settings.env.id}' observes numbers, so what is not set is {', '.join(pairs)}")
+    return chosen

@@ -1,0 +1,71 @@
+"""Settings that are not given: they follow from what agents observe. The models' own defaults are those of codes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.sources import validated_experiment
+
+Sections = Mapping[str, Mapping[str, Any]]
+
+#: By the kind of observations, section and key; what one algorithm has besides is in `ALGORITHMS`.
+SECTIONS: Mapping[str, Sections] = {
+    "codes": {"algorithm": {"id": "a2c"}},
+    "floats": {
+        "env": {"worlds": 16},
+        "policy": {"activation": "tanh"},
+        "algorithm": {"id": "ppo", "scale_rewards": True},
+        "train": {"actors": 1},  # such worlds are mostly stepped in Python, where threads take turns
+    },
+}
+#: By the kind of observations, and the algorithm's id.
+ALGORITHMS: Mapping[str, Sections] = {
+    "codes": {},
+    "floats": {
+        "a2c": {"entropy_weight": 0.001},
+        "ppo": {"ticks": 64, "passes": 8, "learning_rate": 0.002, "entropy_weight": 0.0},
+        "reinforce": {"entropy_weight": 0.001},
+    },
+}
+
+
+def not_given(settings: ExperimentSettings, kind: str) -> dict[str, dict[str, Any]]:
+    """Return the defaults of a kind of observations, by section and key, for settings that nobody has given."""
+    given = settings.model_dump(exclude_unset=True)
+    algorithm = given.get("algorithm", {}).get("id", SECTIONS[kind]["algorithm"]["id"])
+    own = ALGORITHMS[kind].get(algorithm, {})
+    sections = {**SECTIONS[kind], "algorithm": {**SECTIONS[kind]["algorithm"], "id": algorithm, **own}}
+    left = {
+        name: {key: value for key, value in section.items() if key not in given.get(name, {})}
+        for name, section in sections.items()
+    }
+    return {name: section for name, section in left.items() if section}
+
+
+def are_complete(settings: ExperimentSettings) -> bool:
+    """Whether the kind of observations changes nothing: all that it decides is given."""
+    return not any(not_given(settings, kind) for kind in SECTIONS)
+
+
+def completed(settings: ExperimentSettings, defaults: Sections) -> ExperimentSettings:
+    """Return the settings with `defaults` where nothing was given; raises SettingsError where both do not go together.
+
+    An algorithm's other settings may have been given without its id, and fit another one only.
+    """
+    given = settings.model_dump(exclude_unset=True)
+    merged = {name: {**section, **given.get(name, {})} for name, section in defaults.items()}
+    return validated_experiment({**given, **merged}, "settings")
+
+
+def of_run(settings: ExperimentSettings, run: ExperimentSettings) -> Sections:
+    """Return as defaults what a run has begun with, so that it goes on so: see `completed`."""
+    begun = run.model_dump()
+    defaults = {
+        name: {key: begun[name][key] for key in section}
+        for name, section in SECTIONS["floats"].items()
+        if name != "algorithm"
+    }
+    same = settings.algorithm.id == run.algorithm.id or "id" not in settings.algorithm.model_fields_set
+    return {**defaults, "algorithm": begun["algorithm"]} if same else defaults

@@ -1,0 +1,116 @@
+"""What is not given follows from what an environment's agents observe, or from the run that goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rattle.learning.algorithms import A2C, PPO, Reinforce
+from rattle.rollouts.complete import complete, complete_for_actors
+from rattle.settings.defaults import ALGORITHMS, SECTIONS, are_complete
+from rattle.settings.errors import SettingsError
+from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.sources import check_settings, load_settings, to_yaml
+from tests.processes import ServiceProcess
+
+POLE = "env.id=gym:CartPole-v1"
+SNAKE = ("env.id=snake", "env.worlds=1024", "policy.activation=relu", "algorithm.id=a2c", "train.actors=2")
+
+
+@pytest.fixture(scope="module")
+def pole_server() -> Iterator[str]:
+    with ServiceProcess("env", settings=(POLE,)) as server:
+        yield server.url
+
+
+def floats(*overrides: str) -> ExperimentSettings:
+    """Return the settings in which floats have their defaults, as if a user had given them all."""
+    settings = load_settings(None, overrides)
+    algorithm = settings.algorithm.id if "id" in settings.algorithm.model_fields_set else "ppo"
+    own = {"algorithm": {"id": algorithm, "scale_rewards": True, **ALGORITHMS["floats"][algorithm]}}
+    said = [
+        f"{name}.{key}={value if isinstance(value, str) else yaml.safe_dump(value).split()[0]}"
+        for name, section in {**SECTIONS["floats"], **own}.items()
+        for key, value in section.items()
+    ]
+    return load_settings(None, [*said, *overrides])
+
+
+def test_snake_keeps_the_defaults_of_the_sections() -> None:
+    assert complete(load_settings(None)) == load_settings(None) == load_settings(None, SNAKE)
+
+
+@pytest.mark.parametrize("overrides", [(), ("algorithm.id=a2c",), ("algorithm.id=reinforce",), ("algorithm.clip=0.1",)])
+def test_where_numbers_are_observed_what_is_not_given_follows_from_that(overrides: tuple[str, ...]) -> None:
+    said: list[str] = []
+    settings = complete(load_settings(None, [POLE, *overrides]), say=said.append)
+    assert settings == floats(POLE, *overrides) != load_settings(None, [POLE, *overrides])
+    [line] = said
+    assert line.startswith("'gym:CartPole-v1' observes numbers, so what is not set is env.worlds=16, ")
+    assert ("algorithm.id" in line) == (overrides in ((), ("algorithm.clip=0.1",)))
+
+
+@pytest.mark.parametrize(
+    "given", ["env.worlds=7", "policy.activation=relu", "algorithm.scale_rewards=false", "train.actors=2"]
+)
+def test_what_a_user_sets_wins_also_where_it_is_what_another_kind_has(given: str) -> None:
+    key, _, value = given.partition("=")
+    section, name = key.split(".")
+    settings = complete(load_settings(None, [POLE, given]))
+    assert str(getattr(getattr(settings, section), name)).lower() == value
+    assert settings == floats(POLE, given)
+
+
+def test_what_was_chosen_survives_being_written_down_and_is_asked_for_no_more(tmp_path: Path) -> None:
+    said: list[str] = []
+    settings = complete(load_settings(None, [POLE]))
+    (tmp_path / "config.yaml").write_text(to_yaml(settings))
+    again = load_settings(tmp_path / "config.yaml")
+    assert are_complete(again)
+    assert complete(again, say=said.append) == again == settings
+    assert not said
+
+
+def test_settings_of_an_algorithm_without_its_id_are_of_the_one_that_the_environment_has_by_default() -> None:
+    assert isinstance(complete(load_settings(None, [POLE, "algorithm.clip=0.1"])).algorithm, PPO)
+    assert isinstance(complete(load_settings(None, [POLE, "algorithm.learning_rate=0.1"])).algorithm, PPO)
+    assert isinstance(complete(load_settings(None, ["algorithm.learning_rate=0.1"])).algorithm, A2C)
+    for overrides in (["algorithm.clip=0.1"], [POLE, "algorithm.max_episode_ticks=10"]):
+        settings = load_settings(None, overrides)
+        with pytest.raises(SettingsError, match=f"unknown key '{overrides[-1].partition('=')[0]}'"):
+            complete(settings)
+    assert isinstance(load_settings(None, [POLE, "algorithm.baseline=true"]).algorithm, Reinforce)
+
+
+def test_a_server_decides_as_the_environment_in_this_process_does(pole_server: str) -> None:
+    here = complete(load_settings(None, [POLE]))
+    there = complete(load_settings(None, [f"env.url={pole_server}"]))
+    for section in ("policy", "algorithm", "train"):
+        assert getattr(there, section) == getattr(here, section)
+    assert (there.env.id, there.env.worlds) == (here.env.id, here.env.worlds)
+    given = load_settings(None, [POLE, f"env.url={pole_server}", "env.worlds=7", "algorithm.id=a2c"])
+    assert complete(given).model_copy(update={"env": given.env}) == floats(
+        POLE, f"env.url={pole_server}", "env.worlds=7", "algorithm.id=a2c"
+    )
+
+
+def test_who_plays_at_a_server_has_the_settings_of_who_learns(pole_server: str) -> None:
+    given = load_settings(None, [POLE])
+    assert complete_for_actors(given, pole_server) == complete(given)
+    whole = complete(given)
+    assert complete_for_actors(whole, "http://127.0.0.1:9") == whole  # nobody is asked for what is known
+    assert complete_for_actors(load_settings(None), "http://127.0.0.1:9") == load_settings(None)
+
+
+def test_a_run_that_goes_on_keeps_what_it_has_begun_with() -> None:
+    """Also one of a version that knew of no other defaults, or had other ones."""
+    earlier = yaml.safe_load(to_yaml(load_settings(None, [POLE, "algorithm.learning_rate=0.5"])))
+    del earlier["algorithm"]["scale_rewards"]
+    run = check_settings(earlier, "config.yaml")
+    again = complete(load_settings(None, [POLE]), run)
+    assert (again.algorithm, again.policy, again.env) == (run.algorithm, run.policy, run.env)
+    other = complete(load_settings(None, [POLE, "env.worlds=7", "algorithm.id=ppo"]), run)
+    assert (other.env.worlds, other.algorithm) == (7, PPO())
