@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rattle.analytics.run_directory import RunDirectory
+from tests.processes import ServiceProcess
 from tests.trainer.conftest import last_json, rattle, read_rows
 
 SNAKE = "pettingzoo:rattle.envs.snake.pettingzoo_env"
@@ -130,8 +131,9 @@ from gymnasium.spaces import Box, Discrete
 class Loud(gymnasium.Env):
     observation_space, action_space = Box(-1, 1, (1,), np.float32), Discrete(2)
 
-    def __init__(self, draws=False, counts=False, reseeds=False):
+    def __init__(self, draws=False, counts=False, reseeds=False, hardens_after=0):
         self.draws, self.counts, self.reseeds, self.resets = draws, counts, reseeds, 0
+        self.hardens_after = hardens_after
         print("made")
 
     def reset(self, *, seed=None, options=None):
@@ -148,7 +150,8 @@ class Loud(gymnasium.Env):
     def step(self, action):
         self.ticks += 1
         seen = np.full(1, np.random.rand() if self.reseeds else 0, np.float32)
-        return seen, 1.0, self.ticks >= 10, False, {}
+        reward = 0.5 if 0 < self.hardens_after < self.resets else 1.0
+        return seen, reward, self.ticks >= 10, False, {}
 
 gymnasium.register("Loud-v0", Loud)
 """
@@ -173,11 +176,34 @@ def test_what_environments_print_is_not_among_json_lines(tmp_path: Path) -> None
     assert json.loads(evaluated.stdout)["mean_length"] == 10
 
 
-@pytest.mark.parametrize("way", ["draws", "counts", "reseeds"])
+WAYS = ["draws=true", "counts=true", "reseeds=true", "hardens_after=6"]
+
+
+def warnings_in(err: str) -> int:
+    return sum("does not repeat itself" in line for line in err.splitlines())
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_an_environment_that_does_not_repeat_itself_is_told_at_once(tmp_path: Path, way: str) -> None:
-    _, err = loud(tmp_path, "--json", "--set", f"env.{way}=true")
-    warnings = [line for line in err.splitlines() if "does not repeat itself" in line]
-    assert len(warnings) == 1
+    _, err = loud(tmp_path, "--json", "--set", f"env.{way}")
+    assert warnings_in(err) == 1
+
+
+def test_one_that_repeats_itself_is_not_suspected(tmp_path: Path) -> None:
+    assert warnings_in(loud(tmp_path, "--json")[1]) == 0
+
+
+def test_a_server_whose_worlds_do_not_repeat_themselves_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loud.py").write_text(LOUD)
+    monkeypatch.chdir(tmp_path)
+    for way, warnings in (("env.draws=true", 1), ("env.hardens_after=6", 1), ("env.draws=false", 0)):
+        with ServiceProcess("env", settings=("env.id=gym:loud:Loud-v0", way)) as server:
+            at = ["--set", f"env.url={server.url}", "--set", "env.worlds=4", "--steps", 200]
+            ended = rattle("train", *at, "--run-dir", way, cwd=tmp_path)
+        assert ended.returncode == 0, ended.stderr
+        assert warnings_in(ended.stderr) == warnings
 
 
 @pytest.mark.parametrize(("what", "at"), [("reward", 100), ("observation", 100), ("observation", 7 * 20)])

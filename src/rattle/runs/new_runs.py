@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import secrets
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +30,10 @@ from rattle.text import one_line
 
 #: Ticks that an environment is played before its run begins, so that its mistakes leave no run behind.
 _TICKS_TRIED = 32
+#: A slow one plays fewer of them in these seconds.
+_TRIED_SECONDS = 5.0
+#: A quick one plays more, to see whether it repeats itself: so many episodes, ticks or seconds, whichever come first.
+_EPISODES, _MOST_TICKS, _MOST_SECONDS = 10, 1024, 0.2
 _log = logging.getLogger(__name__)
 
 
@@ -60,38 +67,64 @@ def check_unused(directory: RunDirectory) -> None:
 
 
 def _try_out(settings: ExperimentSettings) -> None:
-    """Play the first ticks of a world, twice, and once beside another; raises RattleError where it cannot be played.
+    """Play the first episodes of a world, twice, and once beside another; raises RattleError where it cannot be played.
 
     Warns of one that does not repeat itself: a resume cannot play its episodes again to where they were.
     """
     with closing(build_worlds(settings, 1, 0)) as worlds:
         if settings.policy.weights is not None:
             read_first_policy(Path(settings.policy.weights), policy_spec(settings, worlds.spec))
-        if settings.env.url is not None:
-            return
-        first = _played(worlds, settings.seed)
-        worlds.reset(derive_seed(settings.seed, "worlds"))
-        repeated = first == _played(worlds, settings.seed)
-    with closing(build_worlds(settings, 2, 0)) as two:  # a generator that worlds share shows where they take turns
-        if not repeated or first != _played(two, settings.seed):
-            _log.warning(
-                "'%s' does not repeat itself when an episode is played again from its seed: two runs of one seed will "
-                "differ, and a resume begins new episodes. Draw from self.np_random only, and keep nothing over resets",
-                settings.env.id,
-            )
+        first = _first_ticks(worlds, settings.seed)
+        repeats = _repeats(worlds, settings.seed, first)
+    if repeats and settings.env.url is None and settings.env.worlds > 1:
+        with closing(build_worlds(settings, 2, 0)) as two:  # a generator that worlds share shows where they take turns
+            repeats = _repeats(two, settings.seed, first)
+    if not repeats:
+        _log.warning(
+            "'%s' does not repeat itself when an episode is played again from its seed: two runs of one seed will "
+            "differ, and a resume begins new episodes. Draw from self.np_random only, and keep nothing over resets",
+            settings.env.id,
+        )
 
 
-def _played(worlds: VectorWorlds, seed: int) -> list[bytes]:
-    """Return what happens to the first world in the first ticks, with actions that depend on the seed alone."""
+def _first_ticks(worlds: VectorWorlds, seed: int) -> list[bytes]:
+    """Return what happens in each of the first ticks: of a few episodes, as far as they take no time.
+
+    Raises RattleError for what goes wrong at once. What goes wrong later is left to the run, which keeps its traceback.
+    """
+    began, ticks = time.monotonic(), list[bytes]()
+    try:
+        for happened in _ticks(worlds, seed):
+            if len(ticks) < _TICKS_TRIED:
+                _check_finite(worlds, f"in tick {len(ticks) - 1}" if ticks else "at the start")
+            ticks.append(happened)
+            seconds = time.monotonic() - began
+            more = len(ticks) < _MOST_TICKS and worlds.episode[0] < _EPISODES and seconds < _MOST_SECONDS
+            if not more and (len(ticks) > _TICKS_TRIED or seconds >= _TRIED_SECONDS):
+                break
+    except EnvError:
+        if len(ticks) <= _TICKS_TRIED:
+            raise
+    return ticks
+
+
+def _repeats(worlds: VectorWorlds, seed: int, first: Sequence[bytes]) -> bool:
+    """Whether the first world's ticks are the `first` ones once more; so they are where it cannot be played again."""
+    try:
+        worlds.reset(derive_seed(seed, "worlds"))
+        return all(before == now for before, now in zip(first, _ticks(worlds, seed), strict=False))
+    except EnvError:
+        return True
+
+
+def _ticks(worlds: VectorWorlds, seed: int) -> Iterator[bytes]:
+    """Play on, with actions that depend on the seed alone, and yield a hash of what happens to the first world."""
     random, first = np.random.default_rng(seed), slice(worlds.spec.agents_per_world)
-    happened = [worlds.observation[first].tobytes()]
-    _check_finite(worlds, "at the start")
-    for tick in range(_TICKS_TRIED):
+    while True:
+        arrays = (worlds.observation, worlds.reward, worlds.terminated, worlds.truncated)
+        yield hashlib.blake2b(b"".join(array[first].tobytes() for array in arrays), digest_size=16).digest()
         actions = worlds.spec.action_space.draw(random, worlds.spec.agents_per_world)
         worlds.step(np.tile(actions, worlds.num_worlds))
-        _check_finite(worlds, f"in tick {tick}")
-        happened += [array[first].tobytes() for array in (worlds.observation, worlds.reward, worlds.terminated)]
-    return happened
 
 
 def _check_finite(worlds: VectorWorlds, when: str) -> None:
