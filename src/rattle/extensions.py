@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points, packages_distributions, version
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from rattle.errors import RattleError
@@ -136,7 +137,7 @@ def load(name: str, kind: Kind, bases: type[T] | tuple[type[T], ...], built_in: 
     return extension
 
 
-def import_module(module: str, role: str) -> Any:
+def import_module(module: str, role: str) -> ModuleType:
     """Import a module "which should" play its `role`, from the current folder too; raises ExtensionError.
 
     The current folder stays at the end of the path: what the module imports later is found there as well.

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +15,7 @@ from gymnasium.spaces import Box, Discrete, Space
 from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError, NotImported
-from rattle.extensions import FOREIGN_ERRORS, cannot_import, said, what
+from rattle.extensions import FOREIGN_ERRORS, ExtensionError, import_module, said, what
 from rattle.samples.spaces import MOST_CODES, CodeSpace, DiscreteSpace, FloatSpace, ObservationSpace
 from rattle.text import one_line
 
@@ -42,26 +39,14 @@ def import_named(environment: str, module: str, role: str, *, allow_imports: boo
     Raises EnvError when it cannot be imported, and with `allow_imports` false NotImported unless this process has
     imported it.
     """
-    if not allow_imports and module not in sys.modules:
+    if allow_imports:
+        try:
+            return import_module(module, role)
+        except ExtensionError as error:
+            raise EnvError(str(error)) from error.__cause__
+    if module not in sys.modules:
         raise NotImported(f"'{environment}' names the module '{module}', which is not imported because a file says so")
-    try:
-        with current_folder_last():
-            return importlib.import_module(module)
-    except FOREIGN_ERRORS as error:  # TypeError: a relative name; ValueError: an empty one
-        raise EnvError(cannot_import(module, role, error)) from error
-
-
-@contextmanager
-def current_folder_last() -> Iterator[None]:
-    """Let imports find modules in the current folder, after all others, for names that the user gave."""
-    folder = str(Path.cwd())
-    sys.path.append(folder)
-    try:
-        yield
-    finally:
-        # The last one: the folder may have been on the path before.
-        last = len(sys.path) - 1 - sys.path[::-1].index(folder)
-        del sys.path[last]
+    return sys.modules[module]
 
 
 def check_harmless(environment: str, settings: Mapping[str, Any]) -> None:

@@ -18,7 +18,6 @@ from rattle.envs.foreign import (
     cannot_make,
     check_harmless,
     close_all,
-    current_folder_last,
     failed,
     observation_space,
     observed,
@@ -143,7 +142,6 @@ def _make(name: str, spec: EnvSpec, settings: dict[str, Any]) -> Env:
     """Make one environment; raises EnvError for settings that it does not take and packages that it misses."""
     try:
         # Gymnasium's passive checker looks at the first steps only, and costs a call in all of them.
-        with current_folder_last():
-            return gymnasium.make(spec, **{"disable_env_checker": True, **settings})
+        return gymnasium.make(spec, **{"disable_env_checker": True, **settings})
     except FOREIGN_ERRORS as error:
         raise cannot_make(name, settings, error) from error

@@ -20,7 +20,6 @@ from rattle.envs.foreign import (
     cannot_make,
     check_harmless,
     close_all,
-    current_folder_last,
     failed,
     observation_space,
     observed,
@@ -198,8 +197,7 @@ class PettingZooWorlds(LoggedWorlds):
 
 def _make(name: str, parallel_env: Callable[..., Any], settings: dict[str, Any]) -> Any:
     try:
-        with current_folder_last():
-            return parallel_env(**settings)
+        return parallel_env(**settings)
     except FOREIGN_ERRORS as error:
         raise cannot_make(name, settings, error) from error
 
