@@ -14,6 +14,7 @@ from rattle.settings.defaults import ALGORITHMS
 from rattle.settings.defaults import SECTIONS as DEFAULTS
 from rattle.settings.experiment import (
     EnvironmentSection,
+    EvaluationSection,
     ExperimentSettings,
     LogSection,
     PolicySection,
@@ -39,6 +40,7 @@ SECTIONS: list[tuple[str, str, type[BaseModel]]] = [
     ("algorithm.", "Algorithm `ppo`", PPO),
     ("algorithm.", "Algorithm `reinforce`", Reinforce),
     ("train.", "Training", TrainSection),
+    ("evaluation.", "Evaluation in fresh games", EvaluationSection),
     ("record.", "Recording", RecordSection),
     ("log.", "Logging", LogSection),
 ]

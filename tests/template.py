@@ -26,7 +26,7 @@ from typing import IO, Self
 IMPORTS = (
     "torch",
     "rattle.cli",
-    "rattle.trainer.evaluate",
+    "rattle.rollouts.evaluate",
     "rattle.runs.new_runs",
     "rattle.trainer.train",
     "rattle.learning.learner",

@@ -19,10 +19,10 @@ from rattle.envs.philox import derive_seed
 from rattle.envs.registry import make_worlds
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
+from rattle.rollouts.evaluate import MAX_TICKS, Evaluation
+from rattle.rollouts.evaluate import evaluate as evaluate_policy
 from rattle.runs.find_policy import FoundPolicy, find_policy
 from rattle.runs.progress import Progress, Summary
-from rattle.trainer.evaluate import MAX_TICKS, Evaluation
-from rattle.trainer.evaluate import evaluate as evaluate_policy
 
 if TYPE_CHECKING:
     import pyarrow
@@ -99,7 +99,7 @@ class Run:
         return Policy(find_policy(str(self.path), best=best), seed)
 
     def table(self, name: str) -> pyarrow.Table:
-        """Return one of its tables: `runs`, `updates`, `episodes`, `steps` or `logs`. A DataFrame: `.to_pandas()`."""
+        """Return one of its tables: such as `updates` or `evaluations`. A DataFrame: `.to_pandas()`."""
         return self.query(f"SELECT * FROM {name}")  # noqa: S608 (a query can only read)
 
     def query(self, sql: str) -> pyarrow.Table:

@@ -98,6 +98,15 @@ def episode_row(run: RunDirectory, episode_id: int, **known: Any) -> dict[str, A
     }
 
 
+def evaluation_row(run: RunDirectory, version: int, **known: Any) -> dict[str, Any]:
+    """Return a row of `evaluations`."""
+    numbers = {"seed": version, "greedy": False, "episodes": 100, "cut_episodes": 0}
+    trained = {"policy_version": version, "env_steps": version * 8192, "seconds": version / 5}
+    returns = {"mean_return": version / 3, "std_return": 2.0, "min_return": 0.0, "max_return": 50.0}
+    means = {"mean_episode_length": 40.0, "metrics": {"food": version / 3 + 1}}
+    return {"time": START, "run_id": run.path.name, **trained, **numbers, **returns, **means, **known}
+
+
 def write_rows(run: RunDirectory, table: str, rows: list[dict[str, Any]]) -> Path:
     """Append rows to a table and return its file."""
     writer = TableWriter(run.table(table), WRITER)

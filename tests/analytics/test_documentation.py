@@ -11,7 +11,7 @@ from rattle.analytics.query import query, rows
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.schema import DERIVED_COLUMNS, TABLES
 from rattle.envs.snake.settings import SnakeSettings
-from tests.analytics.build import episode_row, make_run, record_snake, update_row, write_rows
+from tests.analytics.build import episode_row, evaluation_row, make_run, record_snake, update_row, write_rows
 
 PAGE = (Path(__file__).parents[2] / "docs" / "analytics.md").read_text()
 EXAMPLES = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
@@ -23,6 +23,7 @@ def used_run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     run = make_run(tmp_path_factory.mktemp("used") / "runs")
     write_rows(run, "updates", [update_row(run, version) for version in range(1, 101)])
     write_rows(run, "episodes", [episode_row(run, number) for number in range(200)])
+    write_rows(run, "evaluations", [evaluation_row(run, version) for version in (20, 40)])
     write_rows(run, "logs", [{"time": "2026-01-02T03:04:05Z", "level": "ERROR", "event": "run_failed", "fields": "{}"}])
     record_snake(run, SnakeSettings(max_steps=30))
     return run

@@ -16,9 +16,9 @@ from PIL import Image
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.plot import _style, plot_learning_curves, smoothed
 from rattle.analytics.run_directory import RunDirectory
-from rattle.analytics.updates import NUMBERS, read_updates
+from rattle.analytics.updates import NUMBERS, read_evaluations, read_updates
 from rattle.analytics.writer import storing
-from tests.analytics.build import make_run, update_row, write_rows
+from tests.analytics.build import evaluation_row, make_run, update_row, write_rows
 
 
 def trained(root: Path, name: str, updates: int) -> RunDirectory:
@@ -64,6 +64,29 @@ def test_text_says_which_run_is_which(tmp_path: Path) -> None:
     assert "<!-- long: mean return " in output.read_text()
     assert "<!-- new: no updates yet -->" in output.read_text()
     assert "<!-- seconds of training -->" in output.read_text()
+
+
+@pytest.mark.parametrize("group_by", [(), ("seed",)])
+def test_evaluations_are_dots_beside_the_learning_curve(tmp_path: Path, group_by: tuple[str, ...]) -> None:
+    run, output = trained(tmp_path, "run", 30), tmp_path / "curves.svg"
+    write_rows(run, "evaluations", [evaluation_row(run, version) for version in (20, 10, 30)])
+    assert read_evaluations(run)["policy_version"].tolist() == [10, 20, 30]
+    plot_learning_curves([run], output, group_by=group_by)
+    drawn = output.read_text()
+    assert "<!-- mean return of the last 100 episodes (dots: of evaluations) -->" in drawn
+    without = tmp_path / "without.svg"
+    plot_learning_curves([trained(tmp_path, "other", 30)], without, group_by=group_by)
+    dot = "fill: #3465c0; stroke: #2b2f36"
+    assert (drawn.count(dot), without.read_text().count(dot)) == (3, 0)
+    assert "<!-- mean return of the last 100 episodes -->" in without.read_text()
+
+
+@pytest.mark.parametrize("kind", ["updates", "evaluations"])
+def test_a_damaged_table_is_named(tmp_path: Path, kind: str) -> None:
+    run = trained(tmp_path, "run", 3)
+    write_rows(run, kind, [{"policy_version": "x"}])
+    with pytest.raises(AnalyticsError, match=rf"{kind}/train\.jsonl is damaged"):
+        plot_learning_curves([run], tmp_path / "curves.png")
 
 
 def test_a_run_before_its_first_finished_episode(run: RunDirectory, tmp_path: Path) -> None:

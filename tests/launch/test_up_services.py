@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
-from itertools import cycle
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -156,12 +156,17 @@ def test_seconds_end_it_even_where_training_dies(tmp_path: Path) -> None:
     assert run.summary["seconds"] < 8 + 1
 
 
+def _stage(update: dict[str, Any]) -> int:
+    return int(update["env_steps"] // 100_000)
+
+
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_ten_deaths_and_it_goes_on_by_itself_to_its_last_step(tmp_path: Path, mode: str) -> None:
     deaths = 10
     names = cycle(("env-0", "inference-0", "training-0"))
     mode_setting = ("--set", f"training.mode={mode}")
-    with running(tmp_path, "--run-dir", "run", "--steps", "1500000", *SMALL, *mode_setting) as run:
+    evaluated = ("--set", "evaluation={every_steps: 100000, episodes: 20}")
+    with running(tmp_path, "--run-dir", "run", "--steps", "1500000", *SMALL, *mode_setting, *evaluated) as run:
         reached = 0
         for steps in run.progress():
             # Only when what the last death cost has been learnt again.
@@ -177,6 +182,11 @@ def test_ten_deaths_and_it_goes_on_by_itself_to_its_last_step(tmp_path: Path, mo
     updates = read_rows(run.directory, "updates")
     assert [update["policy_version"] for update in updates] == list(range(1, len(updates) + 1))
     assert updates[-1]["env_steps"] == run.summary["env_steps"]
+    # None was lost, and none doubled: one for each 100,000 steps, of the update in which they were reached.
+    due = [made for before, made in pairwise([{"env_steps": 0}, *updates]) if _stage(before) < _stage(made)]
+    versions = [update["policy_version"] for update in due]
+    assert [row["policy_version"] for row in read_rows(run.directory, "evaluations")] == versions
+    assert len(versions) >= 14
     ids = [episode["episode_id"] for episode in read_rows(run.directory, "episodes")]
     assert len(ids) == len(set(ids)) == run.summary["episodes"]
 

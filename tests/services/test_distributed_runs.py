@@ -17,6 +17,7 @@ REINFORCE = ("algorithm.id=reinforce", "algorithm.max_episode_ticks=100", "train
 PPO = ("algorithm={id: ppo, ticks: 16, max_kl: 0.02}",)
 GOOD_ENOUGH = ("train.steps=100000", "train.stop_at_return=-0.9")
 DUEL = ("env.num_snakes=3", "env.food=2")
+EVALUATED = ("evaluation={every_steps: 1000, episodes: 9}",)
 
 pytestmark = pytest.mark.integration
 
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.integration
         ((), 2, 1, None),
         ((), 4, 1, None),
         (DUEL, 2, 2, 3),
+        (EVALUATED, 2, 1, None),
         (GOOD_ENOUGH, 1, 1, None),
         (GOOD_ENOUGH, 2, 2, None),
         (PPO, 1, 1, None),
@@ -46,7 +48,7 @@ def test_services_in_mode_sync_change_nothing(
     assert status.policy_sha256 == here.policy_sha256
     assert (status.policy_version, status.env_steps, status.episodes) == (here.updates, here.env_steps, here.episodes)
     one, other = RunDirectory(tmp_path / "here"), RunDirectory(tmp_path / "there")
-    for table in ("episodes", "updates"):
+    for table in ("episodes", "updates", "evaluations"):
         assert read_rows(other, table, *TIMES) == read_rows(one, table, *TIMES)
     assert other.policy.read_bytes() == one.policy.read_bytes()
     assert other.best_policy.exists() == one.best_policy.exists()

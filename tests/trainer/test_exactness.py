@@ -26,6 +26,7 @@ EXPERIMENTS = {
     "a2c": [],
     "reinforce": ["algorithm.id=reinforce", "algorithm.max_episode_ticks=64", "train.steps=6000"],
     "ppo": ["algorithm={id: ppo, ticks: 16, passes: 2}"],
+    "evaluated": ["evaluation={every_steps: 1000, episodes: 5}"],
     "duel": ["env.num_snakes=3", "env.food=2"],
     "cartpole": ["env={id: 'gym:CartPole-v1', worlds: 6}", "train.steps=3000"],
     "party": ["env={id: 'pettingzoo:tests.envs.parallel_party', worlds: 6, limit: 25}", "train.steps=3000"],
@@ -52,7 +53,7 @@ def test_a_run_in_pieces_equals_a_run_in_one(train_small: TrainSmall, overrides:
     assert pieces.policy_sha256 == whole.policy_sha256
     assert pieces.updates == whole.updates
     clocks = ("time", "run_id", "seconds", "env_steps_per_second")
-    for table in ("episodes", "updates"):
+    for table in ("episodes", "updates", "evaluations"):
         assert read_rows(directory, table, *clocks) == read_rows(whole_directory, table, *clocks)
     assert (pieces.mean_return, pieces.episodes) == (whole.mean_return, whole.episodes)
 
@@ -88,6 +89,7 @@ def test_the_display_changes_nothing(train_small: TrainSmall, tmp_path: Path, di
 
 
 KILL_SETTINGS = ["--set", "env.worlds=64", "--set", "train.checkpoint_seconds=0.1"]
+KILL_SETTINGS += ["--set", "evaluation={every_steps: 10000, episodes: 50}"]
 
 
 def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path) -> None:
@@ -115,7 +117,7 @@ def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path) -> None:
     assert {name: found[name] for name in same} == {name: expected[name] for name in same}
     clocks = ("time", "run_id", "seconds", "env_steps_per_second")
     one, other = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "killed")
-    for table in ("episodes", "updates"):
+    for table in ("episodes", "updates", "evaluations"):
         assert read_rows(other, table, *clocks) == read_rows(one, table, *clocks)
     assert recorded(other) == recorded(one)
 

@@ -37,10 +37,17 @@ def server() -> Iterator[ServiceProcess]:
 
 
 def rows(directory: RunDirectory) -> list[list[dict[str, Any]]]:
-    return [read_rows(directory, table, *TIMES) for table in ("episodes", "updates")]
+    return [read_rows(directory, table, *TIMES) for table in ("episodes", "updates", "evaluations")]
 
 
-@pytest.mark.parametrize("choice", [(), ("algorithm.id=reinforce", "algorithm.max_episode_ticks=100")])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        (),
+        ("algorithm.id=reinforce", "algorithm.max_episode_ticks=100"),
+        ("evaluation={every_steps: 1000, episodes: 7, greedy: true}",),
+    ],
+)
 def test_a_server_changes_nothing(tmp_path: Path, server: ServiceProcess, choice: tuple[str, ...]) -> None:
     here = train(small_settings("env.num_snakes=2", *choice), tmp_path / "here", Silence())
     there = train(served_settings(f"env.url={server.url}", *choice), tmp_path / "there", Silence())
@@ -52,6 +59,7 @@ def test_a_server_changes_nothing(tmp_path: Path, server: ServiceProcess, choice
 
 def test_a_run_that_was_killed_goes_on_exactly_in_a_server_that_was_restarted(tmp_path: Path) -> None:
     settings = ["--set", "env.worlds=24", "--set", "policy.hidden_sizes=[16]", "--set", "train.checkpoint_seconds=0.1"]
+    settings += ["--set", "evaluation={every_steps: 5000, episodes: 20}"]
     steps = 80_000
     whole = rattle("train", *settings, "--steps", steps, "--run-dir", "whole", "--json", cwd=tmp_path)
     with ServiceProcess("env") as server:

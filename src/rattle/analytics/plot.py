@@ -15,7 +15,7 @@ from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.extras import require
 from rattle.analytics.run_directory import RunDirectory, without_copies
 from rattle.analytics.run_settings import described
-from rattle.analytics.updates import NUMBERS, Curve, read_updates
+from rattle.analytics.updates import NUMBERS, Curve, read_evaluations, read_updates
 from rattle.analytics.writer import or_elsewhere, write_atomically
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class _Curve(NamedTuple):
     name: str
     curve: Mapping[str, Curve]
     deviation: Mapping[str, Curve] | None = None
+    evaluations: Mapping[str, Curve] | None = None  # of a run, or their means of a group
 
 
 class _Panel(NamedTuple):
@@ -50,6 +51,7 @@ class _Panel(NamedTuple):
 
 
 _MAIN: Final = _Panel("mean return of the last 100 episodes", "mean_return", smooth=False)
+_WITH_DOTS: Final = "mean return of the last 100 episodes (dots: of evaluations)"
 _SIDE: Final = (
     _Panel("mean episode length (ticks)", "mean_episode_length", smooth=False),
     _Panel("entropy (nats an action)", "entropy", smooth=True),
@@ -80,8 +82,9 @@ def plot_learning_curves(
 
     Runs that agree in the settings `group_by` become one line, their mean as far as half of them go, in a band of one
     standard deviation. Without groups each run has a line, named by the settings `label_by`, or by its directory.
-    Losses, entropy and speed are smoothed; a run's are also drawn faintly as they were measured. A run without updates
-    is named in the legend, and one that is there several times, under other names or as a copy, is drawn once.
+    Losses, entropy and speed are smoothed; a run's are also drawn faintly as they were measured. Mean returns of
+    evaluations are dots beside the learning curve. A run without updates is named in the legend, and one that is there
+    several times, under other names or as a copy, is drawn once.
 
     Raises AnalyticsError when no run has updates, and for a setting that no run has.
     """
@@ -91,13 +94,15 @@ def plot_learning_curves(
     require("matplotlib", "analytics", "a plot")
     runs = without_copies(runs)
     curves = [read_updates(run) for run in runs]
+    evaluations = [read_evaluations(run) for run in runs]
     if not any(len(curve["env_steps"]) for curve in curves):
         names = ", ".join(run.path.name for run in runs) or "no run"
         raise AnalyticsError(f"nothing to plot: {names} has no updates yet; plot again when it has trained for a while")
     if group_by:
-        lines = list(_groups(described(runs, group_by), curves, x))
+        lines = list(_groups(described(runs, group_by), curves, evaluations, x))
     else:
-        lines = [_Curve(name, curve) for name, curve in zip(_names(runs, label_by), curves, strict=True)]
+        named = zip(_names(runs, label_by), curves, evaluations, strict=True)
+        lines = [_Curve(name, curve, evaluations=evaluated) for name, curve, evaluated in named]
     figure = _figure(lines, x)
     picture = io.BytesIO()
     figure.savefig(picture, format=form, dpi=120)
@@ -114,21 +119,29 @@ def _names(runs: Sequence[RunDirectory], label_by: Sequence[str]) -> list[str]:
     return [label if labels.count(label) == 1 else f"{label} ({name})" for label, name in zip(labels, own, strict=True)]
 
 
-def _groups(keys: Sequence[str], curves: Sequence[Mapping[str, Curve]], x: X) -> Iterator[_Curve]:
+def _groups(
+    keys: Sequence[str], curves: Sequence[Mapping[str, Curve]], evaluations: Sequence[Mapping[str, Curve]], x: X
+) -> Iterator[_Curve]:
     """Give a line for each different key, in the order in which they come."""
     for key in dict.fromkeys(keys):
         members = [curve for own, curve in zip(keys, curves, strict=True) if own == key and len(curve[x])]
+        evaluated = [curve for own, curve in zip(keys, evaluations, strict=True) if own == key and len(curve[x])]
         name = f"{key} ({len(members)} run{'s' * (len(members) != 1)})"
-        yield _averaged(name, members, x) if members else _Curve(name, {column: np.array([]) for column in NUMBERS})
+        if not members:
+            yield _Curve(name, {column: np.array([]) for column in NUMBERS})
+            continue
+        points = max((len(curve[x]) for curve in evaluated), default=0)
+        means = _averaged(name, evaluated, x, points).curve if evaluated else None
+        yield _averaged(name, members, x)._replace(evaluations=means)
 
 
-def _averaged(name: str, members: Sequence[Mapping[str, Curve]], x: X) -> _Curve:
-    """Return the mean of several runs' curves where at least half of them are known.
+def _averaged(name: str, members: Sequence[Mapping[str, Curve]], x: X, points: int = _GROUP_POINTS) -> _Curve:
+    """Return the mean of several runs' curves, at so many points, where at least half of them are known.
 
     Further on it would follow which runs have ended, not how they learn.
     """
     ends = [float(curve[x][-1]) for curve in members]
-    at = np.linspace(min(float(curve[x][0]) for curve in members), max(ends), _GROUP_POINTS)
+    at = np.linspace(min(float(curve[x][0]) for curve in members), max(ends), points)
     mean: dict[str, Curve] = {x: at}
     deviation: dict[str, Curve] = {}
     for column in sorted(set().union(*members) - {x}):
@@ -177,7 +190,8 @@ def _figure(lines: Sequence[_Curve], x: X) -> Figure:
     figure = Figure(figsize=(_INCHES[0], height + legend), layout="constrained", facecolor="white")
     grid = figure.add_gridspec(rows, 4)
     main = figure.add_subplot(grid[:, :2])
-    _draw(main, _MAIN, lines, x)
+    evaluated = [line.evaluations is not None and len(line.evaluations[x]) > 0 for line in lines]
+    _draw(main, _MAIN._replace(title=_WITH_DOTS) if any(evaluated) else _MAIN, lines, x)
     main.set_xlabel(_X_LABELS[x], color=_INK)
     main.title.set_fontsize(13)
     for place, panel in enumerate(panels):
@@ -193,7 +207,11 @@ def _draw(axes: Axes, panel: _Panel, lines: Sequence[_Curve], x: X) -> None:
     from matplotlib.ticker import EngFormatter
 
     for number, line in enumerate(lines):
-        _draw_line(axes, panel, line, x, _style(number, 1.8 if len(lines) <= 8 else 1.2))
+        style = _style(number, 1.8 if len(lines) <= 8 else 1.2)
+        _draw_line(axes, panel, line, x, style)
+        if panel.column == _MAIN.column and line.evaluations is not None:
+            dots: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 5, "markeredgecolor": _INK}
+            axes.plot(line.evaluations[x], line.evaluations[panel.column], color=style["color"], **dots)
     axes.set_title(panel.title, loc="left", color=_INK)
     axes.grid(color="#e4e7eb", linewidth=0.8)
     axes.tick_params(colors=_INK, length=0)

@@ -70,7 +70,7 @@ _SETTINGS: Final = {
 
 
 def query(sql: str, runs: Sequence[RunDirectory], output: Output = "pretty", warn: Warn | None = None) -> str:
-    """Answer one SQL statement over the tables `runs`, `updates`, `episodes`, `steps` and `logs` of these runs.
+    """Answer one SQL statement over the tables of these runs: `runs`, `updates`, `episodes` and so on.
 
     The answer is a text table, CSV with a heading, or one JSON object a line. The statement can only read, and only
     from the runs and other files on this machine. Runs may be in progress: their rows so far are seen. With `warn`, a

@@ -10,6 +10,7 @@ from shutil import copyfile
 import msgspec
 
 from rattle.analytics.errors import AnalyticsError, reading
+from rattle.analytics.run_directory import TABLES as FOLDERS
 from rattle.analytics.run_directory import RunDirectory, Warn, without_copies
 from rattle.analytics.runs import row
 from rattle.analytics.schema import DERIVED_COLUMNS, TABLES
@@ -34,7 +35,7 @@ def link_files(folder: Path, runs: Sequence[RunDirectory], warn: Warn | None = N
         (folder / table).mkdir()
     (folder / "runs" / "runs.jsonl").write_bytes(msgspec.json.Encoder().encode_lines([row(run) for run in runs]))
     for run in runs:
-        for table in ("updates", "episodes", "steps", "logs"):
+        for table in FOLDERS:
             try:
                 paths = _files(run.table(table), _suffix(table))
             except AnalyticsError as error:

@@ -3,12 +3,12 @@
 <run directory>/
     config.yaml                     the effective configuration
     run.json                        this run's row of the table `runs`
-    logs|updates|episodes/WRITER.jsonl   append-only tables, a file a writing process
+    logs|updates|episodes|evaluations/WRITER.jsonl   append-only tables, a file a writing process
     steps/WRITER-NNNNNN.parquet     recorded episodes, each file complete when it appears
     checkpoints/update-NNNNNNNNNN.safetensors
     policy.safetensors              the newest checkpointed policy
     policy-first.safetensors        the policy that the run began with, if its weights were not drawn
-    policy-best.safetensors         the policy whose last 100 episodes had the highest mean return so far
+    policy-best.safetensors         the policy with the highest mean return so far, in evaluations or in training
     service-logs/SERVICE.log        what the processes of `rattle up` wrote to stdout and stderr
     history.jsonl                   hashes of what happened in every tick of a lockstep run
 """
@@ -26,6 +26,7 @@ from typing import Any
 
 import msgspec
 
+from rattle.analytics import schema
 from rattle.analytics.errors import AnalyticsError, reading
 from rattle.analytics.writer import storing
 from rattle.text import one_line
@@ -37,7 +38,7 @@ Warn = Callable[[str], None]
 
 RUNS_ROOT = Path("runs")
 #: The folders of a run's tables; the table `runs` is run.json.
-TABLES = ("updates", "episodes", "steps", "logs")
+TABLES = tuple(name for name in schema.TABLES if name != "runs")
 LATEST = "latest"
 
 

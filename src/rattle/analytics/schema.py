@@ -30,7 +30,7 @@ RUNS: Final = Columns(
         "mean_return": "Nullable(Float64)",  # of the last 100 episodes; null before the first has ended
         "mean_episode_length": "Nullable(Float64)",
         "policy_sha256": "String",
-        "best_mean_return": "Nullable(Float64)",  # highest mean_return so far; null before 100 episodes
+        "best_mean_return": "Nullable(Float64)",  # the highest so far: of evaluations, if there are any
         "best_policy_version": "Nullable(UInt64)",  # the policy that reached it, kept as policy-best.safetensors
         "rattle_version": "String",
         "config": "JSON",  # the effective settings, as in config.yaml
@@ -79,6 +79,27 @@ EPISODES: Final = Columns(
     }
 )
 
+#: One row an evaluation of a policy in fresh games, where `evaluation.every_steps` is set.
+EVALUATIONS: Final = Columns(
+    {
+        "time": "DateTime64(6, 'UTC')",
+        "run_id": "String",
+        "policy_version": "UInt64",
+        "env_steps": "UInt64",  # ticks of all worlds that the policy has been trained for
+        "seconds": "Float64",  # that it has been trained for
+        "seed": "UInt64",  # decides the games
+        "greedy": "Bool",
+        "episodes": "UInt64",  # games; the numbers below are over the episodes of all their agents
+        "cut_episodes": "UInt64",  # of agents: had not ended after evaluation.max_ticks
+        "mean_return": "Float64",
+        "std_return": "Float64",  # standard deviation of the episodes, not of the mean
+        "min_return": "Float64",
+        "max_return": "Float64",
+        "mean_episode_length": "Float64",  # ticks
+        "metrics": "Map(String, Float64)",  # means of what the environment counts, such as food
+    }
+)
+
 #: One row a tick of a recorded episode and agent (Parquet).
 STEPS: Final = Columns(
     {
@@ -114,7 +135,16 @@ LOGS: Final = Columns(
     }
 )
 
-TABLES: Final = MappingProxyType({"runs": RUNS, "updates": UPDATES, "episodes": EPISODES, "steps": STEPS, "logs": LOGS})
+TABLES: Final = MappingProxyType(
+    {
+        "runs": RUNS,
+        "updates": UPDATES,
+        "episodes": EPISODES,
+        "evaluations": EVALUATIONS,
+        "steps": STEPS,
+        "logs": LOGS,
+    }
+)
 
 #: Columns that queries see beside the stored ones, as SQL.
 DERIVED_COLUMNS: Final = MappingProxyType(

@@ -1,10 +1,10 @@
-"""TensorBoard event files, as a second way to look at the table `updates`."""
+"""TensorBoard event files, as a second way to look at the tables `updates` and `evaluations`."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -27,13 +27,18 @@ TAGS: Final[Mapping[str, str]] = MappingProxyType(
         "env_steps_per_second": "speed/env_steps_per_second",
     }
 )
-
+#: The same of `evaluations`.
+EVALUATION_TAGS: Final[Mapping[str, str]] = MappingProxyType(
+    {"mean_return": "evaluations/mean_return", "mean_episode_length": "evaluations/mean_length"}
+)
 
 _FLUSH_AFTER: Final = 5.0  # seconds
 
+_Event = tuple[Mapping[str, Any], Mapping[str, float | None]]  # a row, and what is shown of it by tag
+
 
 class TensorBoardWriter:
-    """Writes rows of `updates` as scalars; raises AnalyticsError when tensorboardX is missing or the disk is full.
+    """Writes rows of tables as scalars; raises AnalyticsError when tensorboardX is missing or the disk is full.
 
     It writes events itself: the library's own summary writer does that in a thread which a full disk ends, and then
     waits for it forever.
@@ -45,16 +50,30 @@ class TensorBoardWriter:
         self._folder = folder
         self._writer: Any = None
         self._flushed = 0.0
+        self._waiting: list[_Event] = []
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Add one row with its metrics; columns that are null or missing are left out."""
+        """Add one row of `updates` with its metrics; columns that are null or missing are left out."""
+        shown = {tag: row.get(column) for column, tag in TAGS.items()}
+        shown |= {f"learning/{name}": value for name, value in row.get("metrics", {}).items()}
+        self._write(row, shown, self._waiting)
+        self._waiting = []
+
+    def write_evaluation(self, row: Mapping[str, Any]) -> None:
+        """Add one row of `evaluations` with its metrics, after the next update if that is the first."""
+        shown = {tag: row[column] for column, tag in EVALUATION_TAGS.items()}
+        shown |= {f"evaluations/mean_{name}": value for name, value in row["metrics"].items()}
+        if self._writer is None:  # a file begins with an update: TensorBoard drops what others say of later steps
+            self._waiting.append((row, shown))
+        else:
+            self._write(row, shown)
+
+    def _write(self, row: Mapping[str, Any], shown: Mapping[str, float | None], then: Sequence[_Event] = ()) -> None:
         when, step = _seconds(row["time"]), int(row["env_steps"])
         with storing(self._folder):
             if self._writer is None:
                 self._open(when, step)
             event = self._events.Event(wall_time=when, step=step)
-            shown = {tag: row.get(column) for column, tag in TAGS.items()}
-            shown |= {f"learning/{name}": value for name, value in row.get("metrics", {}).items()}
             for tag, value in shown.items():
                 if value is not None:
                     event.summary.value.add(tag=tag, simple_value=float(value))
@@ -62,6 +81,8 @@ class TensorBoardWriter:
             if time.monotonic() > self._flushed + _FLUSH_AFTER:
                 self._writer.flush()
                 self._flushed = time.monotonic()
+        for waiting in then:
+            self._write(*waiting)
 
     def close(self) -> None:
         """Flush and close the event file."""

@@ -1,6 +1,8 @@
-"""The table `updates` of a run, read as arrays without the SQL engine."""
+"""The tables `updates` and `evaluations` of a run, read as arrays without the SQL engine."""
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -33,6 +35,18 @@ class _Update(msgspec.Struct):
     metrics: dict[str, float] = {}
 
 
+class _Evaluation(msgspec.Struct):
+    """The numbers of a row that are drawn."""
+
+    policy_version: float
+    env_steps: float
+    seconds: float
+    mean_return: float
+    std_return: float
+
+
+Row = TypeVar("Row", _Update, _Evaluation)
+
 NUMBERS = tuple(name for name in UPDATES if name in _Update.__struct_fields__ and name != "metrics")
 
 
@@ -43,10 +57,24 @@ def read_updates(run: RunDirectory) -> dict[str, Curve]:
     a run in progress or a killed one leaves it, is left out. Raises AnalyticsError when a file is damaged or cannot be
     read.
     """
-    decoder = msgspec.json.Decoder(_Update)
-    rows: list[_Update] = []
-    with reading(run.table("updates")):
-        paths = sorted(run.table("updates").glob("*.jsonl"))
+    rows = _read(run, "updates", _Update)
+    columns = {name: [getattr(row, name) for row in rows] for name in NUMBERS}
+    for name in sorted({name for row in rows for name in row.metrics}):
+        columns[name] = [row.metrics.get(name) for row in rows]
+    return {name: np.array(values, np.float64) for name, values in columns.items()}
+
+
+def read_evaluations(run: RunDirectory) -> dict[str, Curve]:
+    """Return numbers of the evaluations as float64 (evaluations,), by column; as `read_updates` in all else."""
+    rows = _read(run, "evaluations", _Evaluation)
+    return {name: np.array([getattr(row, name) for row in rows]) for name in _Evaluation.__struct_fields__}
+
+
+def _read(run: RunDirectory, table: str, kind: type[Row]) -> list[Row]:
+    decoder = msgspec.json.Decoder(kind)
+    rows: list[Row] = []
+    with reading(run.table(table)):
+        paths = sorted(run.table(table).glob("*.jsonl"))
     for path in paths:
         with reading(path):
             content = path.read_bytes()
@@ -54,8 +82,4 @@ def read_updates(run: RunDirectory) -> dict[str, Curve]:
             rows += decoder.decode_lines(content[: content.rfind(b"\n") + 1])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise AnalyticsError(f"{path} is damaged: {error}") from None
-    rows.sort(key=lambda row: row.policy_version)
-    columns = {name: [getattr(row, name) for row in rows] for name in NUMBERS}
-    for name in sorted({name for row in rows for name in row.metrics}):
-        columns[name] = [row.metrics.get(name) for row in rows]
-    return {name: np.array(values, np.float64) for name, values in columns.items()}
+    return sorted(rows, key=lambda row: row.policy_version)

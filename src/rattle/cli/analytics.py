@@ -41,7 +41,7 @@ def runs(root: Path, as_json: bool) -> None:
     "--output", "-o", "file", type=FILE, help="Write the answer to this .csv, .jsonl, .parquet or .arrow file instead."
 )
 def query(sql: str, names: tuple[str, ...], output: Literal["pretty", "csv", "json"], file: Path | None) -> None:
-    """Query runs with SQL: the tables are runs, updates, episodes, steps and logs.
+    """Query runs with SQL: the tables are runs, updates, episodes, evaluations, steps and logs.
 
     With - the statement is read from standard input.
 

@@ -108,9 +108,9 @@ def evaluate(
     A policy file of others has no module imported for its environment, unless --env names it.
     """
     from rattle.output import claim_stdout, write_line
+    from rattle.rollouts.evaluate import evaluate as play
     from rattle.runs.find_policy import find_policy
     from rattle.trainer.display import eval_progress
-    from rattle.trainer.evaluate import evaluate as play
 
     if as_json:
         claim_stdout()

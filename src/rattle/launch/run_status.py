@@ -83,6 +83,7 @@ class RunStatus:
             episodes=status.episodes,
             mean_return=status.mean_return if status.HasField("mean_return") else None,
             mean_episode_length=status.mean_episode_length if status.HasField("mean_episode_length") else None,
+            evaluation_return=status.evaluation_return if status.HasField("evaluation_return") else None,
             metrics=dict(sorted(status.metrics.items())),
             fraction=fraction,
             seconds_left=left,

@@ -19,12 +19,14 @@ def build_worlds(
     first_world: int,
     stop: threading.Event | None = None,
     owner: tuple[str, str] | None = None,
+    seed: int | None = None,
 ) -> VectorWorlds:
     """Make some of an experiment's worlds, numbered from `first_world`, here or in its environment server.
 
     Once `stop` is set a server that is away is no longer waited for. `owner` is a name and its life, for the server.
+    With another `seed` they are none of those that the experiment is trained in.
     """
-    seed = derive_seed(settings.seed, "worlds")
+    seed = derive_seed(settings.seed, "worlds") if seed is None else seed
     if settings.env.url is not None:
         return open_remote_worlds(settings.env, worlds, seed, first_world, stop, owner)
     return make_worlds(settings.env.id, settings.env.own_settings, worlds, seed, first_world)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ Weights = Mapping[str, NDArray[np.float32]]
 
 
 class BestPolicy:
-    """Remembers the weights of the version whose episodes had the highest mean return so far."""
+    """Remembers the weights of the version whose episodes, or evaluation, had the highest mean return so far."""
 
     def __init__(self, weights: Weights) -> None:
         """`weights` are those that play first."""
@@ -29,10 +28,14 @@ class BestPolicy:
     def remember(self, version: int, tracker: EpisodeTracker, next_weights: Weights) -> None:
         """Look at the episodes that `version` has ended; `next_weights` play from now on."""
         reached = tracker.mean_return
-        so_far = -inf if self.mean_return is None else self.mean_return
-        if reached is not None and reached > so_far and tracker.is_representative:
-            self.mean_return, self.version, self._weights = reached, version, self._played
+        if reached is not None and tracker.is_representative:
+            self.judge(version, reached, self._played)
         self._played = next_weights
+
+    def judge(self, version: int, mean_return: float, weights: Weights) -> None:
+        """Keep the weights of a version if its mean return is the highest so far."""
+        if self.mean_return is None or mean_return > self.mean_return:
+            self.mean_return, self.version, self._weights = mean_return, version, weights
 
     def new(self) -> tuple[int, Weights] | None:
         """Return the best version and its weights, None where there is none or they were returned before."""

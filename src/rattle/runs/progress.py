@@ -23,6 +23,7 @@ class Progress:
     metrics: Mapping[str, float]  # what the algorithm says of the update, by name
     fraction: float | None  # of the work done, None when nothing limits the run
     seconds_left: float | None
+    evaluation_return: float | None = None  # mean return of the newest evaluation, None before the first
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from rattle.runs.episode_numbers import EpisodeNumbers
 from rattle.runs.episode_recorder import MOST_TICKS, EpisodeRecorder
 from rattle.runs.episodes import EpisodeTracker, FinishedEpisodes, episode_rows
 from rattle.runs.errors import RunError
+from rattle.runs.evaluations import Evaluated, Evaluations, Weights
 from rattle.runs.first_policy import read_first_policy
 from rattle.runs.progress import Status, Summary
 from rattle.runs.run_clock import RunClock
@@ -99,6 +100,8 @@ class RunRecorder:
         self.environment = environment
         self.counters = Counters()
         self._learner = learner
+        self.evaluations = Evaluations(settings, learner.spec, environment, self._write_evaluation)
+        self.evaluation_return: float | None = None  # mean return of the newest evaluation
         self.tables = RunTables(directory, run_id, settings.experiment, tensorboard=settings.log.tensorboard)
         self._best = BestPolicy(self._learner.parameters())
         self._store = CheckpointStore(directory, settings, run_id)
@@ -133,7 +136,11 @@ class RunRecorder:
         self.episode_recorder.restore(checkpoint.part("recorder"))
         self._numbers.restore(checkpoint.part("episode_numbers"))
         numbers = checkpoint.numbers
-        self._best.restore(checkpoint, self._learner.parameters())
+        if numbers.get("best_is_evaluated", False) == self.evaluations.are_made:
+            self._best.restore(checkpoint, self._learner.parameters())
+        else:  # judged by other games, whose returns compare with none of those that follow
+            self._best = BestPolicy(self._learner.parameters())
+        self.evaluation_return = numbers.get("evaluation_return")
         self.counters = Counters(numbers["env_steps"], numbers["seconds"], numbers["started"])
         self._store.stored = self.summary("running", hashlib.sha256(self.policy_file()).hexdigest())
 
@@ -146,6 +153,7 @@ class RunRecorder:
         cut = self.tables.seconds_trained() - self.counters.seconds
         kept = cut > MOST_SECONDS_CUT
         self.tables.cut_back(checkpoint.numbers["tables"], keep=kept)
+        self.evaluations.restore(checkpoint)
         if kept:
             self.tables.log("rows_put_aside", level="WARNING", seconds=round(cut, 3), update=self._learner.version)
         self.tables.log("run_resumed", update=self._learner.version)
@@ -156,7 +164,9 @@ class RunRecorder:
         `speed` is in environment steps a second. The counter of seconds must be up to date.
         """
         self.tracker.remember([self._write_episodes(part) for part in played])
-        self._best.remember(metrics.policy_version - 1, self.tracker, self._learner.parameters())
+        if not self.evaluations.are_made:
+            self._best.remember(metrics.policy_version - 1, self.tracker, self._learner.parameters())
+        steps_before = self.counters.env_steps
         self.counters.env_steps += sum(part.env_steps for part in played)
         ages = [metrics.policy_version - 1 - part.policy_version for part in played]
         self.tables.update(
@@ -174,6 +184,13 @@ class RunRecorder:
                 "metrics": {name: value for name, value in metrics.values.items() if name not in UPDATES},
             }
         )
+        made = Evaluated(metrics.policy_version, self.counters.env_steps, self.counters.seconds)
+        self.evaluations.follow(made, steps_before, self._learner.parameters)
+
+    def _write_evaluation(self, of: Evaluated, weights: Weights, row: Mapping[str, Any]) -> None:
+        self.tables.evaluation(row)
+        self.evaluation_return = row["mean_return"]
+        self._best.judge(of.policy_version, row["mean_return"], weights)
 
     def _say_recording_cut(self, world_episode: int) -> None:
         self.tables.log("recording_cut", level="WARNING", world_episode=world_episode, ticks=MOST_TICKS)
@@ -237,7 +254,10 @@ class RunRecorder:
         """Begin to store everything that decides how the run goes on: the recorder's own, and the caller's part.
 
         Waits for the checkpoint before, and raises AnalyticsError when that one failed; then only until all is copied.
+        A run that has finished waits for its evaluations too, and raises what stopped them.
         """
+        if status == "finished":
+            self.evaluations.finish()
         self._store.begin(lambda: self._snapshot(status, *copy_rest()))
 
     def stored(self) -> Summary:
@@ -252,7 +272,9 @@ class RunRecorder:
 
     def _snapshot(self, status: Status, parts: Arrays, numbers: Mapping[str, Any]) -> Snapshot:
         reach, sync_tables = self.tables.flush()
+        evaluated, pending = self.evaluations.state()
         own: Arrays = {
+            **evaluated,
             "learner": self._learner.state(),
             "tracker": self.tracker.state(),
             "recorder": self.episode_recorder.state(),
@@ -265,6 +287,9 @@ class RunRecorder:
             "started": self.counters.started,
             "tables": reach,
             "config": self.settings.model_dump(mode="json"),
+            "evaluations": pending,
+            "evaluation_return": self.evaluation_return,
+            "best_is_evaluated": self.evaluations.are_made,
             **self._best.numbers(),
         }
         best = self._best.new()
@@ -310,8 +335,8 @@ class RunRecorder:
         )
 
     def close(self) -> None:
-        """Wait for the last checkpoint and close the files; raises AnalyticsError."""
-        with closing(self.tables):
+        """Stop evaluations, wait for the last checkpoint and close the files; raises AnalyticsError."""
+        with closing(self.tables), closing(self.evaluations):
             self._store.close()
 
 

@@ -21,6 +21,9 @@ from rattle.settings.experiment import ExperimentSettings
 
 WRITER = "train"
 
+#: Tables of JSON lines whose rows a resume makes again from its checkpoint on.
+REPLAYED = ("updates", "episodes", "evaluations")
+
 
 class _Timed(msgspec.Struct):
     seconds: float = 0.0
@@ -33,9 +36,7 @@ class RunTables:
         self._directory = directory
         self._run_id = run_id
         self._experiment = experiment
-        self._updates = TableWriter(directory.table("updates"), WRITER)
-        self._episodes = TableWriter(directory.table("episodes"), WRITER)
-        self._logs = TableWriter(directory.table("logs"), WRITER)
+        self._lines = {name: TableWriter(directory.table(name), WRITER) for name in (*REPLAYED, "logs")}
         self.steps = StepsWriter(directory.table("steps"), WRITER)
         self._tensorboard: Any = None
         if tensorboard:
@@ -50,17 +51,24 @@ class RunTables:
     def update(self, row: Mapping[str, Any]) -> None:
         """Append a row of `updates`, less what `common` gives."""
         full = {**self.common(), **row}
-        self._updates.write([full])
+        self._lines["updates"].write([full])
         if self._tensorboard is not None:
             self._tensorboard.write(full)
 
     def episodes(self, rows: Any) -> None:
         """Append rows of `episodes`."""
-        self._episodes.write(rows)
+        self._lines["episodes"].write(rows)
+
+    def evaluation(self, row: Mapping[str, Any]) -> None:
+        """Append a row of `evaluations`, less what `common` gives."""
+        full = {**self.common(), **row}
+        self._lines["evaluations"].write([full])
+        if self._tensorboard is not None:
+            self._tensorboard.write_evaluation(full)
 
     def log(self, event: str, level: str = "INFO", **fields: Any) -> None:
         """Append an event to `logs`."""
-        self._logs.write([log_row(self._run_id, self._experiment, "train", event, level, fields)])
+        self._lines["logs"].write([log_row(self._run_id, self._experiment, "train", event, level, fields)])
 
     def flush(self) -> tuple[dict[str, int], Callable[[], None]]:
         """Return how far the tables reach, for `cut_back`, and what brings them to the disk so far.
@@ -68,18 +76,13 @@ class RunTables:
         Another thread may call that while this one writes on.
         """
         steps, store_steps = self.steps.begin_flush()
-        reach = {
-            "updates": self._updates.flush(),
-            "episodes": self._episodes.flush(),
-            "logs": self._logs.flush(),
-            "steps": steps,
-        }
-        works = (self._updates.sync, self._episodes.sync, self._logs.sync, store_steps)
-        return reach, lambda: side_by_side(works)
+        reach = {name: table.flush() for name, table in self._lines.items()}
+        works = (*(table.sync for table in self._lines.values()), store_steps)
+        return {**reach, "steps": steps}, lambda: side_by_side(works)
 
     def show(self) -> None:
         """Hand the rows so far to the operating system, so that queries see them."""
-        for table in (self._updates, self._episodes, self._logs):
+        for table in self._lines.values():
             table.flush()
 
     def cut_back(self, reach: Mapping[str, int], *, keep: bool = False) -> None:
@@ -89,8 +92,8 @@ class RunTables:
         touched, when a table does not reach so far, or `reach` lies within a row.
         """
         check_reach(self._directory, reach)
-        self._updates.truncate(reach["updates"], keep=keep)
-        self._episodes.truncate(reach["episodes"], keep=keep)
+        for name in REPLAYED:
+            self._lines[name].truncate(reach.get(name, 0), keep=keep)
         self.steps.discard_after(reach["steps"], self._run_id, keep=keep)
 
     def seconds_trained(self) -> float:
@@ -103,7 +106,7 @@ class RunTables:
 
     def close(self) -> None:
         """Flush and close the files."""
-        for table in (self._updates, self._episodes, self._logs):
+        for table in self._lines.values():
             table.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
@@ -111,7 +114,7 @@ class RunTables:
 
 def check_reach(directory: RunDirectory, reach: Mapping[str, int]) -> None:
     """Raise AnalyticsError when a table of a run has not the rows that it had when `RunTables.flush` gave `reach`."""
-    for name in ("updates", "episodes"):
+    for name in REPLAYED:
         check_cut(table_file(directory.table(name), WRITER), reach.get(name, 0))
 
 
@@ -133,7 +136,7 @@ def log_row(
 
 
 #: How far the tables reach before anything has been written.
-NOTHING = {"updates": 0, "episodes": 0, "steps": 0}
+NOTHING = {**dict.fromkeys(REPLAYED, 0), "steps": 0}
 
 
 _OF_THE_POLICY = ("mean_return", "mean_episode_length", "policy_sha256", "best_mean_return", "best_policy_version")

@@ -80,6 +80,24 @@ class TrainSection(StrictSettings):
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where the learner computes: cpu, or cuda for a GPU.")
 
 
+class EvaluationSection(StrictSettings):
+    """Fresh games that newer policies of a run are judged by; nothing is learnt from them."""
+
+    every_steps: int | None = Field(
+        None,
+        ge=1,
+        description="Evaluate the policy after each so many environment steps, and keep as the best the one with the "
+        "highest mean return of an evaluation; null: never.",
+    )
+    episodes: int = Field(100, ge=1, le=100_000, description="Games of an evaluation, each in a world of its own.")
+    greedy: bool = Field(
+        False, description="Take the likeliest action instead of drawing one: poor for policies that must search."
+    )
+    max_ticks: int = Field(
+        100_000, ge=1, description="Cut games of an evaluation that go on for longer; they count as they stand."
+    )
+
+
 class RecordSection(StrictSettings):
     """What is kept of the games besides their results."""
 
@@ -123,6 +141,7 @@ class ExperimentSettings(StrictSettings):
     policy: PolicySection = Field(default_factory=PolicySection)
     algorithm: AlgorithmSettings = Field(default_factory=A2C)
     train: TrainSection = Field(default_factory=TrainSection)
+    evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
     record: RecordSection = Field(default_factory=RecordSection)
     log: LogSection = Field(default_factory=LogSection)
     code: tuple[CodeSection, ...] = Field(

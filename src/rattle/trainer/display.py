@@ -208,6 +208,7 @@ def figures(progress: Progress) -> list[tuple[str, str]]:
         ("left", "-" if progress.seconds_left is None else clock(progress.seconds_left)),
         ("mean return", number(progress.mean_return)),
         ("mean length", number(progress.mean_episode_length)),
+        *([] if progress.evaluation_return is None else [("evaluation", number(progress.evaluation_return))]),
         *((name.replace("_", " "), short(value)) for name, value in progress.metrics.items()),
     ]
 

@@ -104,6 +104,7 @@ class TrainingRun:
         last good checkpoint then stays the newest.
         """
         warm_up(self.settings, self.policy)
+        self.recorder.evaluations.wants_stop = wants_stop
         counters = self.recorder.counters
         clock = RunClock(counters.seconds, limits, self.settings.train.checkpoint_seconds)
         if reason := self._why_over(clock):
@@ -184,6 +185,7 @@ class TrainingRun:
             episodes=tracker.ended,
             mean_return=tracker.mean_return,
             mean_episode_length=tracker.mean_length,
+            evaluation_return=self.recorder.evaluation_return,
             metrics=metrics.values,
             fraction=fraction,
             seconds_left=left,

@@ -70,6 +70,7 @@ class LearningLoop:
         self.status: Status = "running"
         self.error = ""
         self._stopping = False
+        run.recorder.evaluations.wants_stop = lambda: self._stopping
         self._unlearnt = 0  # updates in a row that could not be made
         self._requests: deque[tuple[Contribution, asyncio.Future[Update]]] = deque()
         self._arrived = News()

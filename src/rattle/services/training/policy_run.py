@@ -80,6 +80,7 @@ class PolicyRun:
         slots = self.form.worlds * self.form.agents
         self.learner = build_learner(settings, policy_spec(settings, alike))
         self.recorder = RunRecorder(settings, directory, run_id, alike, slots, self.learner)
+        self.recorder.evaluations.waits_for_ever = True
         self.first_tick = 0
         self._limits = RunLimits(settings.train.steps, settings.train.seconds)
         self._clock: RunClock | None = None

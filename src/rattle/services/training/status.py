@@ -33,6 +33,7 @@ def policy_status(loop: LearningLoop) -> training_pb2.PolicyStatus:
         env_steps_per_second=standing.env_steps_per_second,
         mean_return=standing.mean_return,
         mean_episode_length=standing.mean_episode_length,
+        evaluation_return=run.recorder.evaluation_return,
         metrics=standing.metrics,
         policy_age=standing.policy_age,
         max_policy_age=standing.max_policy_age,

@@ -569,6 +569,7 @@ class PolicyStatus(_message.Message):
     POLICY_SHA256_FIELD_NUMBER: _builtins.int
     CHECKPOINT_VERSION_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    EVALUATION_RETURN_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
     run_id: _builtins.str
     run_dir: _builtins.str
@@ -598,6 +599,8 @@ class PolicyStatus(_message.Message):
     """of the policy file, once there is a checkpoint"""
     checkpoint_version: _builtins.int
     """of the newest checkpoint"""
+    evaluation_return: _builtins.float
+    """mean return of the newest evaluation in fresh games"""
     @_builtins.property
     def actors(self) -> _containers.MessageMap[_builtins.str, Global___ActorStatus]: ...
     @_builtins.property
@@ -629,15 +632,20 @@ class PolicyStatus(_message.Message):
         policy_sha256: _builtins.str = ...,
         checkpoint_version: _builtins.int = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        evaluation_return: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_mean_episode_length", b"_mean_episode_length", "_mean_return", b"_mean_return", "mean_episode_length", b"mean_episode_length", "mean_return", b"mean_return"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_evaluation_return", b"_evaluation_return", "_mean_episode_length", b"_mean_episode_length", "_mean_return", b"_mean_return", "evaluation_return", b"evaluation_return", "mean_episode_length", b"mean_episode_length", "mean_return", b"mean_return"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean_episode_length", b"_mean_episode_length", "_mean_return", b"_mean_return", "actors", b"actors", "checkpoint_version", b"checkpoint_version", "env_steps", b"env_steps", "env_steps_per_second", b"env_steps_per_second", "episodes", b"episodes", "error", b"error", "max_policy_age", b"max_policy_age", "mean_episode_length", b"mean_episode_length", "mean_return", b"mean_return", "metrics", b"metrics", "policy_age", b"policy_age", "policy_id", b"policy_id", "policy_sha256", b"policy_sha256", "policy_version", b"policy_version", "rollouts_accepted", b"rollouts_accepted", "rollouts_repeated", b"rollouts_repeated", "rollouts_stale", b"rollouts_stale", "rollouts_waiting", b"rollouts_waiting", "run_dir", b"run_dir", "run_id", b"run_id", "seconds", b"seconds", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_evaluation_return", b"_evaluation_return", "_mean_episode_length", b"_mean_episode_length", "_mean_return", b"_mean_return", "actors", b"actors", "checkpoint_version", b"checkpoint_version", "env_steps", b"env_steps", "env_steps_per_second", b"env_steps_per_second", "episodes", b"episodes", "error", b"error", "evaluation_return", b"evaluation_return", "max_policy_age", b"max_policy_age", "mean_episode_length", b"mean_episode_length", "mean_return", b"mean_return", "metrics", b"metrics", "policy_age", b"policy_age", "policy_id", b"policy_id", "policy_sha256", b"policy_sha256", "policy_version", b"policy_version", "rollouts_accepted", b"rollouts_accepted", "rollouts_repeated", b"rollouts_repeated", "rollouts_stale", b"rollouts_stale", "rollouts_waiting", b"rollouts_waiting", "run_dir", b"run_dir", "run_id", b"run_id", "seconds", b"seconds", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__evaluation_return: _TypeAlias = _typing.Literal["evaluation_return"]  # noqa: Y015
+    _WhichOneofArgType__evaluation_return: _TypeAlias = _typing.Literal["_evaluation_return", b"_evaluation_return"]  # noqa: Y015
     _WhichOneofReturnType__mean_episode_length: _TypeAlias = _typing.Literal["mean_episode_length"]  # noqa: Y015
     _WhichOneofArgType__mean_episode_length: _TypeAlias = _typing.Literal["_mean_episode_length", b"_mean_episode_length"]  # noqa: Y015
     _WhichOneofReturnType__mean_return: _TypeAlias = _typing.Literal["mean_return"]  # noqa: Y015
     _WhichOneofArgType__mean_return: _TypeAlias = _typing.Literal["_mean_return", b"_mean_return"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__evaluation_return) -> _WhichOneofReturnType__evaluation_return | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_episode_length) -> _WhichOneofReturnType__mean_episode_length | None: ...
     @_typing.overload

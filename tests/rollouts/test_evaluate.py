@@ -12,10 +12,11 @@ from rattle.envs.philox import derive_seed
 from rattle.envs.snake.reference import SnakeWorld
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.policies.acting import ActingPolicy
+from rattle.policies.errors import PolicyError
 from rattle.policies.file import StoredPolicy, load_policy
+from rattle.rollouts.evaluate import evaluate
 from rattle.runs.progress import Summary
-from rattle.trainer.errors import TrainerError
-from rattle.trainer.evaluate import evaluate
+from rattle.settings.errors import SettingsError
 
 TrainSmall = Callable[..., tuple[Summary, RunDirectory]]
 
@@ -77,14 +78,14 @@ def test_an_environment_without_metrics_has_none(train_small: TrainSmall) -> Non
 
 def test_a_policy_from_a_stranger_names_no_module_to_import(train_small: TrainSmall) -> None:
     policy = trained(train_small, "env={id: 'gym:CartPole-v1', worlds: 4}", "train.steps=500")
-    with pytest.raises(TrainerError, match=r"the module 'this', .*: trust it with --env gym:this:CartPole-v1"):
+    with pytest.raises(SettingsError, match=r"the module 'this', .*: trust it with --env gym:this:CartPole-v1"):
         evaluate(replace(policy, environment="gym:this:CartPole-v1"), 2, seed=0, greedy=False)
     assert "this" not in sys.modules
 
 
 def test_an_environment_that_only_a_server_knows_is_asked_for_there(train_small: TrainSmall) -> None:
     policy = replace(trained(train_small), environment="tower-of-tests")
-    with pytest.raises(TrainerError, match=r"unknown environment 'tower-of-tests'.* give its address with --url"):
+    with pytest.raises(SettingsError, match=r"unknown environment 'tower-of-tests'.* give its address with --url"):
         evaluate(policy, 2, seed=0, greedy=False)
 
 
@@ -93,7 +94,7 @@ def test_a_policy_is_played_in_the_environment_that_is_named_if_it_fits(train_sm
     found = evaluate(policy, 3, seed=1, greedy=False, environment="gym:CartPole-v0")
     assert found.environment == "gym:CartPole-v0"
     assert found.length.max() <= 200
-    with pytest.raises(TrainerError, match=r"has 2 actions, and gym:MountainCar-v0 has 3"):
+    with pytest.raises(PolicyError, match=r"has 2 actions, and gym:MountainCar-v0 has 3"):
         evaluate(policy, 3, seed=1, greedy=False, environment="gym:MountainCar-v0")
 
 
@@ -111,6 +112,6 @@ def test_episodes_that_go_on_for_too_long_are_cut_and_counted(train_small: Train
 @pytest.mark.parametrize("url", ["http://anna:hidden@host:port", "ftp://anna:hidden@host", "anna:hidden@host"])
 def test_a_wrong_address_of_a_server_shows_no_password(train_small: TrainSmall, url: str) -> None:
     policy = trained(train_small)
-    with pytest.raises(TrainerError, match="host") as caught:
+    with pytest.raises(SettingsError, match="host") as caught:
         evaluate(policy, 1, seed=0, greedy=False, url=url)
     assert "hidden" not in str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,11 @@ from rattle.envs.philox import derive_seed
 from rattle.envs.registry import make_worlds
 from rattle.envs.vector import VectorWorlds
 from rattle.policies.acting import ActingPolicy
+from rattle.policies.errors import PolicyError
 from rattle.policies.file import StoredPolicy
 from rattle.rollouts.remote_env import open_remote_worlds
+from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import EnvironmentSection
-from rattle.trainer.errors import TrainerError
 
 #: Episodes that go on for longer are counted as they stand: an environment need not ever end one.
 MAX_TICKS = 100_000
@@ -76,25 +78,25 @@ def evaluate(
 
     Raises a RattleError for an environment that cannot be had, or that the policy does not fit.
     """
-    world_seed = derive_seed(seed, "evaluation worlds")
     played = environment or policy.environment
     own = policy.environment_settings if played == policy.environment else {}
     if url is not None:
         try:
             url = keep_credentials(url)
         except ValueError as error:
-            raise TrainerError(str(error)) from None
+            raise SettingsError(str(error)) from None
         env = EnvironmentSection.model_validate({**own, "id": played, "url": url})
-        worlds = open_remote_worlds(env, episodes, world_seed, 0)
+        worlds = open_remote_worlds(env, episodes, world_seed(seed), 0)
     else:
-        worlds = _make_worlds(played, own, episodes, world_seed, allow_imports=allow_imports or environment is not None)
-    acting = ActingPolicy(policy.spec, policy.parameters, derive_seed(seed, "evaluation actions"))
-    try:
-        _check_fit(policy, worlds)
-        total, length, metrics, cut = _play_first_episodes(worlds, acting, max_ticks, watch, greedy=greedy)
-    finally:
-        worlds.close()
-    return Evaluation(policy.version, played, episodes, total, length, metrics, cut)
+        allowed = allow_imports or environment is not None
+        worlds = _make_worlds(played, own, episodes, world_seed(seed), allow_imports=allowed)
+    with closing(worlds):
+        return play_first_episodes(policy, worlds, seed=seed, greedy=greedy, max_ticks=max_ticks, watch=watch)
+
+
+def world_seed(seed: int) -> int:
+    """Return the seed of the worlds in which an evaluation of a seed is played."""
+    return derive_seed(seed, "evaluation worlds")
 
 
 def _make_worlds(
@@ -104,20 +106,28 @@ def _make_worlds(
     try:
         return make_worlds(environment, settings, episodes, seed, allow_imports=allow_imports)
     except NotImported as error:
-        raise TrainerError(f"{error}: trust it with --env {environment}") from None
+        raise SettingsError(f"{error}: trust it with --env {environment}") from None
     except UnknownEnvironment as error:
-        raise TrainerError(f"{error}. If a server plays it, give its address with --url") from None
+        raise SettingsError(f"{error}. If a server plays it, give its address with --url") from None
 
 
-def _check_fit(policy: StoredPolicy, worlds: VectorWorlds) -> None:
+def play_first_episodes(
+    policy: StoredPolicy,
+    worlds: VectorWorlds,
+    *,
+    seed: int,
+    greedy: bool,
+    max_ticks: int = MAX_TICKS,
+    watch: Watch | None = None,
+) -> Evaluation:
+    """Play on until each world's episode in progress has ended, and return what came of it.
+
+    The worlds are at the start of episode 0 of `world_seed(seed)`. Raises PolicyError where the policy does not fit.
+    """
     actions, known = worlds.spec.action_space.n, policy.spec.action.n
     if actions != known:
-        raise TrainerError(f"this policy has {known} actions, and {worlds.spec.id} has {actions}")
-
-
-def _play_first_episodes(
-    worlds: VectorWorlds, acting: ActingPolicy, max_ticks: int, watch: Watch | None, *, greedy: bool
-) -> tuple[NDArray[np.float64], NDArray[np.int64], dict[str, NDArray[np.int32]], int]:
+        raise PolicyError(f"this policy has {known} actions, and {worlds.spec.id} has {actions}")
+    acting = ActingPolicy(policy.spec, policy.parameters, derive_seed(seed, "evaluation actions"))
     slots = worlds.num_slots
     action, log_prob = np.zeros(slots, np.int64), np.zeros(slots, np.float32)
     value = np.zeros(slots, np.float32)
@@ -139,4 +149,5 @@ def _play_first_episodes(
             break
     for name, values in worlds.metrics.items():
         metrics[name][playing] = values[playing]
-    return total, length, metrics, int(np.count_nonzero(playing))
+    cut = int(np.count_nonzero(playing))
+    return Evaluation(policy.version, worlds.spec.id, worlds.num_worlds, total, length, metrics, cut)
