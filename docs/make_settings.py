@@ -13,9 +13,11 @@ from rattle.learning.algorithms import A2C, PPO, Algorithm, Reinforce
 from rattle.settings.defaults import ALGORITHMS
 from rattle.settings.defaults import SECTIONS as DEFAULTS
 from rattle.settings.experiment import (
+    CodeSection,
     EnvironmentSection,
     EvaluationSection,
     ExperimentSettings,
+    HookSection,
     LogSection,
     PolicySection,
     RecordSection,
@@ -43,6 +45,8 @@ SECTIONS: list[tuple[str, str, type[BaseModel]]] = [
     ("evaluation.", "Evaluation in fresh games", EvaluationSection),
     ("record.", "Recording", RecordSection),
     ("log.", "Logging", LogSection),
+    ("hooks.N.", "Hooks", HookSection),
+    ("code.N.", "Code of users", CodeSection),
 ]
 
 INTRODUCTION = """# Settings

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rattle.learning.metrics import COMMON, Metric
     from rattle.samples.rollout import Rollout
     from rattle.samples.spaces import Distribution
+    from rattle.settings.hook import Hook, RunInfo
 
 __all__ = [
     "A2C",
@@ -25,12 +26,14 @@ __all__ = [
     "Algorithm",
     "Batch",
     "Distribution",
+    "Hook",
     "Loss",
     "Metric",
     "OneStep",
     "Optimisation",
     "Reinforce",
     "Rollout",
+    "RunInfo",
 ]
 
 _MODULES = {
@@ -40,6 +43,7 @@ _MODULES = {
     "rattle.learning.metrics": ("COMMON", "Metric"),
     "rattle.samples.rollout": ("Rollout",),
     "rattle.samples.spaces": ("Distribution",),
+    "rattle.settings.hook": ("Hook", "RunInfo"),
 }
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 

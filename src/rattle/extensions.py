@@ -99,12 +99,17 @@ class Extension(Generic[T]):
             raise ExtensionError(f"{self.path}: {method} raised {what(error)}{place}") from error
 
     def _place(self, error: BaseException, method: str) -> tuple[str, str]:
-        """Return the last method of the class that an error passed through, and the line there, for a message."""
-        place = ""
+        """Return the last method of the class that an error passed through, and the line there, for a message.
+
+        Methods that the class has for itself alone are not counted: the one that called them is known to more readers.
+        """
+        place, prefix = "", f"{self.cls.__qualname__}."
+        known = {name for base in self.cls.__mro__ if base.__module__ != self.cls.__module__ for name in vars(base)}
         for name, file, line in _frames(error, self.cls.__module__):
             place = f" in {file}, line {line}"
-            if name.startswith(f"{self.cls.__qualname__}."):
-                method = name.split(".")[self.cls.__qualname__.count(".") + 1]
+            own = name.removeprefix(prefix).partition(".")[0]
+            if name.startswith(prefix) and own in known:
+                method = own
         return method, place
 
 

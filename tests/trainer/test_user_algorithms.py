@@ -187,7 +187,7 @@ def test_a_run_that_failed_goes_on_when_the_code_is_mended(user_module: UserModu
     [
         ("metrics = ('loss',)", "faulty:Mine: metrics must be a tuple of rattle.extend.Metric"),
         ("metrics = (Metric('env_steps', '', ''),)", "faulty:Mine: metrics: 'env_steps' is taken"),
-        ("metrics = (Metric('Own loss', '', ''),)", "faulty:Mine: metrics: 'Own loss' is taken, or no name"),
+        ("metrics = (Metric('Own loss', '', ''),)", "faulty:Mine: metrics: 'Own loss' must be of small letters"),
         ("ticks: str = 'x'\n    def loss(self): ...", "faulty:Mine: its settings returned 'x' as rollout_ticks"),
         ("width: int", "algorithm.width: a value is wanted"),
     ],

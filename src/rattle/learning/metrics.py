@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from rattle.analytics.schema import UPDATES
+from rattle.extensions import Extension, ExtensionError
 
 
 class Metric(NamedTuple):
-    """A number that an algorithm returns of each update, a mean over the samples or the steps of it."""
+    """A number that an algorithm returns of each update, a mean over its samples or steps, or that a hook reports."""
 
     name: str
     unit: str
@@ -23,3 +28,22 @@ COMMON = (
     Metric("gradient_norm", "", "Length of the gradient before it is clipped."),
     Metric("learning_rate", "", "Step size of the optimiser."),
 )
+
+
+def check_metrics(extension: Extension[Any], taken: Iterable[str]) -> None:
+    """Raise ExtensionError unless a user's class declares `metrics` with names that can stand in tables.
+
+    `taken` are the names of metrics that others report beside it.
+    """
+    metrics = extension.cls.metrics
+    if not isinstance(metrics, tuple) or not all(isinstance(metric, Metric) for metric in metrics):
+        raise ExtensionError(f"{extension.path}: metrics must be a tuple of rattle.extend.Metric")
+    for name in (str(metric.name) for metric in metrics):
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise ExtensionError(f"{extension.path}: metrics: '{name}' must be of small letters, digits and _")
+        if name in taken:
+            raise ExtensionError(f"{extension.path}: metrics: '{name}' is taken: choose another name")
+
+
+#: Names that no metric may have: columns of the table `updates` that are none.
+COLUMNS = frozenset(UPDATES) - {metric.name for metric in COMMON}

@@ -22,6 +22,7 @@ from rattle.envs.vector import VectorWorlds
 from rattle.rollouts.worlds import build_worlds, policy_spec
 from rattle.runs.errors import RunError
 from rattle.runs.first_policy import first_policy_file, read_first_policy
+from rattle.runs.hooks import Hooks
 from rattle.runs.progress import Summary
 from rattle.runs.run_tables import dump_run_row, now, run_row
 from rattle.settings.experiment import ExperimentSettings
@@ -71,6 +72,7 @@ def _try_out(settings: ExperimentSettings) -> None:
 
     Warns of one that does not repeat itself: a resume cannot play its episodes again to where they were.
     """
+    Hooks(settings.hooks).state()
     with closing(build_worlds(settings, 1, 0)) as worlds:
         if settings.policy.weights is not None:
             read_first_policy(Path(settings.policy.weights), policy_spec(settings, worlds.spec))

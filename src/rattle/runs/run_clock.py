@@ -84,7 +84,7 @@ class RunClock:
 
 def nothing_left(reason: str) -> str:
     """Return what to say of a run that is resumed although it has ended."""
-    return f"the run has nothing left to do: {reason}: raise that to go on"
+    return f"the run has nothing left to do: {reason}: change that to go on"
 
 
 def fraction_done(limits: RunLimits, env_steps: int, speed: float, seconds: float) -> tuple[float | None, float | None]:

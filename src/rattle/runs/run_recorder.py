@@ -18,7 +18,7 @@ from rattle.envs.vector import EnvironmentSpec
 from rattle.learning.learner import Learner, UpdateMetrics
 from rattle.policies.file import StoredPolicy, dump_policy
 from rattle.runs.best_policy import BestPolicy
-from rattle.runs.checkpoint import Checkpoint, join_parts
+from rattle.runs.checkpoint import Checkpoint, checkpoint_file, join_parts
 from rattle.runs.checkpoint_store import CheckpointStore, Snapshot
 from rattle.runs.episode_numbers import EpisodeNumbers
 from rattle.runs.episode_recorder import MOST_TICKS, EpisodeRecorder
@@ -26,11 +26,13 @@ from rattle.runs.episodes import EpisodeTracker, FinishedEpisodes, episode_rows
 from rattle.runs.errors import RunError
 from rattle.runs.evaluations import Evaluated, Evaluations, Weights
 from rattle.runs.first_policy import read_first_policy
+from rattle.runs.hooks import Hooks
 from rattle.runs.progress import Status, Summary
 from rattle.runs.run_clock import RunClock
 from rattle.runs.run_tables import NOTHING, RunTables, now, run_row, write_run_row
 from rattle.samples.rollout import Played
 from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.hook import RunInfo
 
 Arrays = Mapping[str, Mapping[str, NDArray[Any]]]  # of a checkpoint, by part and name
 CallersPart = tuple[Arrays, Mapping[str, Any]]  # of a checkpoint: arrays and plain numbers
@@ -113,6 +115,9 @@ class RunRecorder:
         self.episode_recorder = EpisodeRecorder(
             self.tables.steps, run_id, agents, complete_episodes=complete_episodes, on_cut=self._say_recording_cut
         )
+        self.hooks = Hooks(settings.hooks)
+        self.metrics: Mapping[str, float] = {}  # what the algorithm and hooks say of the last update, by name
+        self._told_of: Summary | None = None  # the checkpoint that hooks were told of last
 
     def start(self) -> None:
         """Begin from nothing: drop what an attempt that never reached its first checkpoint may have left.
@@ -126,6 +131,13 @@ class RunRecorder:
         self.tables.cut_back(NOTHING)
         self.tables.log("run_started", seed=self.settings.seed)
 
+    def begin(self) -> None:
+        """Tell hooks that a command begins, or goes on with, the run; raises ExtensionError."""
+        if self.hooks:
+            own = self.settings.model_dump(mode="json")
+            run = RunInfo(self.run_id, self.directory.path, self.settings.seed, self._learner.version, own)
+            self.hooks.start(run)
+
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on where a checkpoint was taken; `cut_back` must follow when all else is restored too.
 
@@ -135,6 +147,7 @@ class RunRecorder:
         self.tracker.restore(checkpoint.part("tracker"))
         self.episode_recorder.restore(checkpoint.part("recorder"))
         self._numbers.restore(checkpoint.part("episode_numbers"))
+        self.hooks.restore(checkpoint)
         numbers = checkpoint.numbers
         if numbers.get("best_is_evaluated", False) == self.evaluations.are_made:
             self._best.restore(checkpoint, self._learner.parameters())
@@ -161,31 +174,48 @@ class RunRecorder:
     def write_down(self, metrics: UpdateMetrics, played: Sequence[RecordedRollout], speed: float) -> None:
         """Put an update, and the episodes that ended in what was learnt from, into the tables.
 
-        `speed` is in environment steps a second. The counter of seconds must be up to date.
+        `speed` is in environment steps a second. The counter of seconds must be up to date. Raises ExtensionError for
+        what a hook raises, when all is written down.
         """
-        self.tracker.remember([self._write_episodes(part) for part in played])
+        rows: list[Mapping[str, Any]] = []
+        self.tracker.remember([self._write_episodes(part, rows) for part in played])
         if not self.evaluations.are_made:
             self._best.remember(metrics.policy_version - 1, self.tracker, self._learner.parameters())
         steps_before = self.counters.env_steps
         self.counters.env_steps += sum(part.env_steps for part in played)
         ages = [metrics.policy_version - 1 - part.policy_version for part in played]
-        self.tables.update(
-            {
-                "policy_version": metrics.policy_version,
-                "env_steps": self.counters.env_steps,
-                "seconds": self.counters.seconds,
-                "env_steps_per_second": speed,
-                "episodes": self.tracker.ended,
-                "mean_return": self.tracker.mean_return,
-                "mean_episode_length": self.tracker.mean_length,
-                **{name: value for name, value in metrics.values.items() if name in UPDATES},
-                "policy_age": sum(ages) / len(ages),
-                "max_policy_age": max(ages),
-                "metrics": {name: value for name, value in metrics.values.items() if name not in UPDATES},
-            }
-        )
-        made = Evaluated(metrics.policy_version, self.counters.env_steps, self.counters.seconds)
-        self.evaluations.follow(made, steps_before, self._learner.parameters)
+        self.metrics = metrics.values
+        more = {name: value for name, value in metrics.values.items() if name not in UPDATES}
+        row = {
+            "policy_version": metrics.policy_version,
+            "env_steps": self.counters.env_steps,
+            "seconds": self.counters.seconds,
+            "env_steps_per_second": speed,
+            "episodes": self.tracker.ended,
+            "mean_return": self.tracker.mean_return,
+            "mean_episode_length": self.tracker.mean_length,
+            **{name: value for name, value in metrics.values.items() if name in UPDATES},
+            "policy_age": sum(ages) / len(ages),
+            "max_policy_age": max(ages),
+            "metrics": more,
+        }
+        try:
+            if self.hooks:
+                self._tell_of_checkpoint()
+                reported = self.hooks.update(row, rows)
+                more |= reported
+                self.metrics = {**self.metrics, **reported}
+        finally:
+            self.tables.update(row)
+            made = Evaluated(metrics.policy_version, self.counters.env_steps, self.counters.seconds)
+            self.evaluations.follow(made, steps_before, self._learner.parameters)
+
+    def _tell_of_checkpoint(self) -> None:
+        """Tell hooks of the newest checkpoint that is stored, once."""
+        newest = self.newest
+        if self.hooks and newest is not self._told_of and newest.policy_sha256:
+            self._told_of = newest
+            self.hooks.checkpoint(checkpoint_file(self.directory, newest.updates))
 
     def _write_evaluation(self, of: Evaluated, weights: Weights, row: Mapping[str, Any]) -> None:
         self.tables.evaluation(row)
@@ -197,7 +227,12 @@ class RunRecorder:
 
     @property
     def why_good_enough(self) -> str | None:
-        """Return that the mean return has reached what the run is to stop at, as the end of a sentence; None before."""
+        """Return that the mean return has reached what the run is to stop at, or that a hook has asked for its end.
+
+        It is the end of a sentence; None while neither is so.
+        """
+        if self.hooks and (asked := self.hooks.why_stop):
+            return asked
         wanted, reached = self.settings.train.stop_at_return, self.tracker.mean_return
         if wanted is None or reached is None or not self.tracker.is_representative or reached < wanted:
             return None
@@ -205,11 +240,13 @@ class RunRecorder:
 
     def end(self, status: Status, reason: str | None, copy_rest: Callable[[], CallersPart]) -> Summary:
         """Write down that the run has ended and why, store the last checkpoint, and return what it holds."""
+        self.hooks.end(status)
         self.tables.log(f"run_{status}", update=self._learner.version, **({"reason": reason} if reason else {}))
         self.checkpoint(status, copy_rest)
         return self.stored()
 
-    def _write_episodes(self, part: RecordedRollout) -> FinishedEpisodes:
+    def _write_episodes(self, part: RecordedRollout, rows: list[Mapping[str, Any]]) -> FinishedEpisodes:
+        """Write down the episodes that ended in a rollout; append them to `rows` where hooks are to see them."""
         for gap in part.gaps:
             self.forget(gap.slots, go_on=gap.goes_on)
         first_id = self.tracker.ended
@@ -221,7 +258,11 @@ class RunRecorder:
             "env_steps": self.counters.env_steps,
             "policy_version": part.policy_version,
         }
-        self.tables.episodes(episode_rows(finished, self._agents, first_id, common))
+        ended = episode_rows(finished, self._agents, first_id, common)
+        if self.hooks:
+            rows += (own := list(ended))
+            ended = iter(own)
+        self.tables.episodes(ended)
         if part.first_slot == 0:
             self.episode_recorder.follow(rollout, part.policy_version)
         return finished
@@ -258,11 +299,15 @@ class RunRecorder:
         """
         if status == "finished":
             self.evaluations.finish()
+        if self.hooks:
+            self._store.wait()
+            self._tell_of_checkpoint()
         self._store.begin(lambda: self._snapshot(status, *copy_rest()))
 
     def stored(self) -> Summary:
         """Wait until the last checkpoint is stored, and return what it holds; raises AnalyticsError."""
         self._store.wait()
+        self._tell_of_checkpoint()
         return self.newest
 
     @property
@@ -271,10 +316,12 @@ class RunRecorder:
         return self._store.stored
 
     def _snapshot(self, status: Status, parts: Arrays, numbers: Mapping[str, Any]) -> Snapshot:
+        hooks, of_hooks = self.hooks.state()
         reach, sync_tables = self.tables.flush()
         evaluated, pending = self.evaluations.state()
         own: Arrays = {
             **evaluated,
+            "hooks": hooks,
             "learner": self._learner.state(),
             "tracker": self.tracker.state(),
             "recorder": self.episode_recorder.state(),
@@ -291,6 +338,7 @@ class RunRecorder:
             "evaluation_return": self.evaluation_return,
             "best_is_evaluated": self.evaluations.are_made,
             **self._best.numbers(),
+            **of_hooks,
         }
         best = self._best.new()
         return Snapshot(
@@ -307,7 +355,9 @@ class RunRecorder:
 
     def fail(self, error: Exception) -> None:
         """Write down that the run has ended in an error, keeping the last checkpoint and policy as they are."""
-        with suppress(Exception):  # whatever became of the last checkpoint must not hide the error
+        with suppress(Exception):  # whatever becomes of hooks and the last checkpoint must not hide the error
+            self.hooks.end("failed")
+        with suppress(Exception):
             self._store.wait()
         cause = "".join(traceback.format_exception(error))
         self.tables.log("run_failed", level="ERROR", error=str(error), traceback=cause)

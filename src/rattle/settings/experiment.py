@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from rattle.envs.validation import StrictSettings
+from rattle.extensions import HOOK, Extension, load
 from rattle.learning.algorithms import A2C, AlgorithmSettings
 from rattle.policies.mlp.spec import Activation
+from rattle.settings.hook import Hook
 from rattle.settings.services import (
     EnvServiceSection,
     InferenceSection,
@@ -112,6 +114,24 @@ class LogSection(StrictSettings):
     tensorboard: bool = Field(False, description="Write TensorBoard event files into the run directory too.")
 
 
+class HookSection(StrictSettings):
+    """A hook, and its own settings beside `use`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    use: str = Field(description="module:Class, or the name that an installed package gives it.")
+
+    @property
+    def own_settings(self) -> dict[str, Any]:
+        """Return what the hook itself is told."""
+        return dict(self.model_extra or {})
+
+    @property
+    def extension(self) -> Extension[Hook]:
+        """Return its class; raises ExtensionError."""
+        return load(self.use, HOOK, Hook)
+
+
 class CodeSection(StrictSettings):
     """A class of a user that an experiment is made with."""
 
@@ -144,6 +164,9 @@ class ExperimentSettings(StrictSettings):
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
     record: RecordSection = Field(default_factory=RecordSection)
     log: LogSection = Field(default_factory=LogSection)
+    hooks: tuple[HookSection, ...] = Field(
+        (), max_length=64, description="Classes of yours that see the run go on, such as [{use: my_hooks:Mine}]."
+    )
     code: tuple[CodeSection, ...] = Field(
         (), description="Written by Rattle: which classes of users a run began with; code that has changed is refused."
     )

@@ -21,7 +21,7 @@ from rattle.extensions import ExtensionError
 from rattle.learning.algorithms import BUILT_IN
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import SHORT_FORMS, EnvironmentSection, ExperimentSettings
-from rattle.settings.user_code import with_code
+from rattle.settings.user_code import with_code, with_hooks
 from rattle.settings.yaml_values import Unclear, dump, read_document, read_value
 from rattle.text import one_line
 
@@ -68,7 +68,7 @@ def check_settings(values: Mapping[str, Any], source: str) -> ExperimentSettings
     if settings.env.url is None:  # a server knows itself what its environment can be told
         settings = _with_environment(settings, source)
     try:
-        return with_code(settings)
+        return with_code(with_hooks(settings))
     except RattleError as error:
         raise SettingsError(f"{source}: {error}") from error
 

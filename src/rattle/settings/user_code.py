@@ -4,15 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
+from rattle.envs.validation import settings_of
+from rattle.errors import RattleError
 from rattle.extensions import Extension
+from rattle.learning.metrics import COLUMNS, check_metrics
 from rattle.settings.errors import SettingsError
-from rattle.settings.experiment import CodeSection, ExperimentSettings
+from rattle.settings.experiment import CodeSection, ExperimentSettings, HookSection
 
 
 def used_code(settings: ExperimentSettings) -> list[Extension[Any]]:
     """Return the classes of users that settings name."""
-    used: list[Extension[Any] | None] = [settings.algorithm.extension]
+    used: list[Extension[Any] | None] = [settings.algorithm.extension, *(hook.extension for hook in settings.hooks)]
     return [extension for extension in used if extension is not None]
+
+
+def with_hooks(settings: ExperimentSettings) -> ExperimentSettings:
+    """Return settings with all of the hooks' own; raises a RattleError that names the hook."""
+    taken = [*COLUMNS, *(metric.name for metric in settings.algorithm.metrics)]
+    full = []
+    for number, hook in enumerate(settings.hooks):
+        try:
+            extension = hook.extension
+            check_metrics(extension, taken)
+            own = settings_of(extension, hook.own_settings, beside=("use",))
+        except RattleError as error:
+            raise SettingsError(f"hooks.{number}: {error}") from error
+        taken += [metric.name for metric in extension.cls.metrics]
+        full.append(HookSection.model_validate({"use": hook.use, **own.model_dump(mode="json")}))
+    return settings.model_copy(update={"hooks": tuple(full)})
 
 
 def with_code(settings: ExperimentSettings) -> ExperimentSettings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TypeVar
 
 from rattle.analytics.run_directory import RunDirectory
@@ -43,6 +43,7 @@ class TrainingRun:
         self.learner = build_learner(settings, policy_spec(settings, environment))
         self.recorder = RunRecorder(settings, directory, run_id, environment, slots, self.learner)
         self.policy = build_acting_policy(settings, self.learner)
+        self._is_between = True  # two updates: what the worlds and the tables hold belongs together
 
     def start(self) -> None:
         """Begin from nothing."""
@@ -105,18 +106,21 @@ class TrainingRun:
         """
         warm_up(self.settings, self.policy)
         self.recorder.evaluations.wants_stop = wants_stop
+        self.recorder.begin()
         counters = self.recorder.counters
         clock = RunClock(counters.seconds, limits, self.settings.train.checkpoint_seconds)
         if reason := self._why_over(clock):
             _log.warning("%s", nothing_left(reason))
         while not self._why_over(clock) and not wants_stop():
             began = time.perf_counter()
+            self._is_between = False
             metrics, played = self._update()
             counters.seconds = clock.total()
             took = time.perf_counter() - began
             speed = clock.speed(played.env_steps, took)
+            self._is_between = True
             self.recorder.write_down(metrics, [played], played.env_steps / took)
-            display.update(self._progress(metrics, speed, clock))
+            display.update(self._progress(speed, clock))
             if self.recorder.checkpoint_due(clock):
                 self.recorder.checkpoint("running", self._copy_worlds)
             elif clock.second_passed():
@@ -134,13 +138,17 @@ class TrainingRun:
         arrays = {f"worlds-{number}": state for number, state in enumerate(worlds)}
         return arrays, {"ticks": self.collector.ticks}
 
+    def _copy_no_worlds(self) -> CallersPart:
+        return {}, {"ticks": self.collector.ticks, "worlds_failed": True}
+
     def fail(self, error: Exception) -> None:
         """Write down that the run has ended in an error; where code of users failed, what was learnt is kept too.
 
         What the learner, the tables and the counters hold is then that of the last whole update.
         """
         if isinstance(error, EnvError | ExtensionError):
-            self.recorder.checkpoint("failed", lambda: ({}, {"ticks": self.collector.ticks, "worlds_failed": True}))
+            with suppress(ExtensionError):  # a hook that cannot be stored
+                self.recorder.checkpoint("failed", self._copy_worlds if self._is_between else self._copy_no_worlds)
         self.recorder.fail(error)
 
     def close(self) -> None:
@@ -173,7 +181,7 @@ class TrainingRun:
         self.collector.restart()
         self.recorder.forget(slice(0, None))
 
-    def _progress(self, metrics: UpdateMetrics, speed: float, clock: RunClock) -> Progress:
+    def _progress(self, speed: float, clock: RunClock) -> Progress:
         env_steps = self.recorder.counters.env_steps
         fraction, left = clock.fraction(env_steps, speed)
         tracker = self.recorder.tracker
@@ -186,7 +194,7 @@ class TrainingRun:
             mean_return=tracker.mean_return,
             mean_episode_length=tracker.mean_length,
             evaluation_return=self.recorder.evaluation_return,
-            metrics=metrics.values,
+            metrics=self.recorder.metrics,
             fraction=fraction,
             seconds_left=left,
         )

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import Field, TypeAdapter, ValidationError, create_model
 
-from rattle.analytics.schema import UPDATES
 from rattle.extensions import ALGORITHM, Extension, ExtensionError, WrongResult, load
 from rattle.learning.algorithms.a2c import A2C
 from rattle.learning.algorithms.algorithm import Algorithm
 from rattle.learning.algorithms.ppo import PPO
 from rattle.learning.algorithms.reinforce import Reinforce
-from rattle.learning.metrics import COMMON, Metric
+from rattle.learning.metrics import COLUMNS, check_metrics
 
 _ID = Algorithm.model_fields["id"].description
 #: By id: the algorithms that come with Rattle.
@@ -55,7 +53,7 @@ def find(name: str) -> type[Algorithm] | None:
 @cache
 def _user_class(extension: Extension[Algorithm]) -> type[Algorithm]:
     """Return a user's class with an `id`, knowing where it comes from."""
-    _check_metrics(extension)
+    check_metrics(extension, COLUMNS)
     fields: dict[str, Any] = {"id": (Literal[extension.name], Field(extension.name, description=_ID))}
     cls = extension.cls
     create: Any = create_model  # made at run time, which type checkers cannot follow
@@ -70,18 +68,6 @@ def _sections(more: type[Algorithm] | None = None) -> TypeAdapter[Algorithm]:
     kinds = [*BUILT_IN.values(), *([more] if more else [])]
     one_of: Any = Annotated[Union[tuple(kinds)], Field(discriminator="id")]  # noqa: UP007  # made of a list
     return TypeAdapter(one_of)
-
-
-def _check_metrics(extension: Extension[Algorithm]) -> None:
-    metrics = extension.cls.metrics
-    if not isinstance(metrics, tuple) or not all(isinstance(metric, Metric) for metric in metrics):
-        raise ExtensionError(f"{extension.path}: metrics must be a tuple of rattle.extend.Metric")
-    taken = set(UPDATES) - {metric.name for metric in COMMON}
-    for metric in metrics:
-        if metric.name in taken or not re.fullmatch(r"[a-z][a-z0-9_]*", str(metric.name)):
-            raise ExtensionError(
-                f"{extension.path}: metrics: '{metric.name}' is taken, or no name of small letters, digits and _"
-            )
 
 
 def _check_answers(algorithm: Algorithm) -> None:

@@ -82,6 +82,7 @@ class LearningLoop:
         loop = asyncio.get_running_loop()
         self.run.recorder.on_idle(lambda: loop.call_soon_threadsafe(self._arrived.tell))
         try:
+            await self._in_thread(self.run.recorder.begin)
             if reason := self.run.why_over():
                 _log.warning("policy %s: %s", self.policy_id, nothing_left(reason))
             while not self.newest.finished and not self._stopping:

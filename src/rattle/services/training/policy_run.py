@@ -188,7 +188,8 @@ class PolicyRun:
         """
         with suppress(AnalyticsError):
             if isinstance(error, ExtensionError):
-                self.recorder.checkpoint("failed", lambda: self._copy(intake))
+                with suppress(ExtensionError):  # a hook that cannot be stored
+                    self.recorder.checkpoint("failed", lambda: self._copy(intake))
             self.recorder.fail(error)
 
     def _copy(self, intake: Mapping[str, Any]) -> CallersPart:
@@ -228,7 +229,7 @@ class PolicyRun:
             return standing
         return replace(
             standing,
-            metrics=update.metrics.values,
+            metrics=self.recorder.metrics,
             policy_age=sum(update.ages) / len(update.ages),
             max_policy_age=max(update.ages),
         )
