@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rattle.learning.algorithms.algorithm import Batch, Loss, OneStep, Optimisation
     from rattle.learning.algorithms.policy_gradient import ActorCritic
     from rattle.learning.metrics import COMMON, Metric
+    from rattle.policies.graph.network import Network, Spaces
     from rattle.samples.rollout import Rollout
     from rattle.samples.spaces import Distribution
     from rattle.settings.hook import Hook, RunInfo
@@ -29,11 +30,13 @@ __all__ = [
     "Hook",
     "Loss",
     "Metric",
+    "Network",
     "OneStep",
     "Optimisation",
     "Reinforce",
     "Rollout",
     "RunInfo",
+    "Spaces",
 ]
 
 _MODULES = {
@@ -41,6 +44,7 @@ _MODULES = {
     "rattle.learning.algorithms.algorithm": ("Batch", "Loss", "OneStep", "Optimisation"),
     "rattle.learning.algorithms.policy_gradient": ("ActorCritic",),
     "rattle.learning.metrics": ("COMMON", "Metric"),
+    "rattle.policies.graph.network": ("Network", "Spaces"),
     "rattle.samples.rollout": ("Rollout",),
     "rattle.samples.spaces": ("Distribution",),
     "rattle.settings.hook": ("Hook", "RunInfo"),

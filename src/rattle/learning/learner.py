@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from rattle.envs.philox import derive_seed
 from rattle.extensions import WrongResult, calling
@@ -21,7 +21,6 @@ from rattle.learning.errors import LearningError
 from rattle.learning.value_scale import ValueScale
 from rattle.policies.errors import PolicyError
 from rattle.policies.kinds import check_parameters, kind_of
-from rattle.policies.mlp.network import VALUE_HEAD
 from rattle.policies.spec import PolicySpec
 from rattle.samples.rollout import Rollout, scaled, to_device
 from rattle.text import one_line
@@ -55,8 +54,15 @@ class Learner:
     """
 
     def __init__(
-        self, spec: PolicySpec, algorithm: Algorithm, seed: int, threads: int = 1, device: Device = "cpu"
+        self,
+        spec: PolicySpec,
+        algorithm: Algorithm,
+        seed: int,
+        threads: int = 1,
+        device: Device = "cpu",
+        network: nn.Module | None = None,
     ) -> None:
+        """`network` is one of a user's; others are made of the spec. Raises PolicyError where that cannot be done."""
         self._seed = seed
         self._device = _find(device)
         self._chunk = CHUNK if device == "cpu" else GPU_CHUNK
@@ -72,7 +78,9 @@ class Learner:
         self.algorithm = algorithm
         self.version = 0
         generator = torch.Generator().manual_seed(seed % 2**63)
-        self._network = self._alone(kind_of(spec).make_network, spec, generator).to(self._device)
+        made = network or self._alone(kind_of(spec).make_network, spec, generator)
+        self._network = made.to(self._device)
+        self._value_head = kind_of(spec).value_head
         self._weights = list(self._network.parameters())
         self._scale = ValueScale()
         if algorithm.scale_rewards:
@@ -83,7 +91,7 @@ class Learner:
         """Return copies of the weights by name, those of the value head so that it predicts rewards as they are."""
         factor = np.float32(self._scale.factor)
         weights = self._own_parameters()
-        return {name: array * factor if name in VALUE_HEAD else array for name, array in weights.items()}
+        return {name: array * factor if name in self._value_head else array for name, array in weights.items()}
 
     def _own_parameters(self) -> dict[str, NDArray[np.float32]]:
         return {name: _as_array(tensor) for name, tensor in self._network.state_dict().items()}
@@ -130,7 +138,7 @@ class Learner:
     def _multiply_values(self, factor: float) -> None:
         with torch.no_grad():
             for name, weight in self._network.named_parameters():
-                if name in VALUE_HEAD:
+                if name in self._value_head:
                     weight.mul_(factor)
 
     def _checked(self, values: Mapping[str, float]) -> Mapping[str, float]:

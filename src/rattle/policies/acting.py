@@ -39,12 +39,14 @@ class ActingPolicy:
         action: NDArray[np.int64],
         log_prob: NDArray[np.float32],
         value: NDArray[np.float32],
+        state: NDArray[np.float32] | None = None,
     ) -> None:
         """Write an action, its log-probability and a value (0 without a value head) for every row of observations.
 
-        observation: (N, ...) of the observation space; the three outputs: (N,). What a slot draws depends on the
-        policy's seed, the slot (`first_slot` + row) and the tick only. Raises PolicyError, with nothing written, when
-        an array is not what it should be.
+        observation: (N, ...) of the observation space; the three outputs: (N,). `state` float32 (N, memory_size) is
+        what each slot remembers, and is overwritten: zeros where an episode begins, None without memory. What a slot
+        draws depends on the policy's seed, the slot (`first_slot` + row) and the tick only. Raises PolicyError, with
+        nothing written, when an array is not what it should be.
         """
         observation = self._checked(observation)
         rows = len(observation)
@@ -57,15 +59,28 @@ class ActingPolicy:
                 raise PolicyError(
                     f"{name} must be {np.dtype(dtype)} ({rows},) for {rows} rows, got {output.dtype} {output.shape}"
                 )
-        self._program.act(observation, self._key, first_slot, tick, greedy, action, log_prob, value)
+        remembered = self._remembered(rows, state)
+        self._program.act(observation, self._key, first_slot, tick, greedy, action, log_prob, value, remembered)
 
-    def values(self, observation: NDArray[Any]) -> NDArray[np.float32]:
-        """Return float32 (N,): the predicted value of every row, 0 without a value head."""
-        return self._program.values(self._checked(observation))
+    def values(self, observation: NDArray[Any], state: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Return float32 (N,): the predicted value of every row, 0 without a value head; `state` stays as it is."""
+        observation = self._checked(observation)
+        return self._program.values(observation, self._remembered(len(observation), state))
 
-    def forward(self, observation: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def forward(
+        self, observation: NDArray[Any], state: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the head's outputs (N, outputs) and the value (N,) of every row: the bits that `act` chooses from."""
-        return self._program.forward(self._checked(observation))
+        observation = self._checked(observation)
+        return self._program.forward(observation, self._remembered(len(observation), state))
+
+    def _remembered(self, rows: int, state: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+        size = self.spec.memory_size
+        if not size or state is None:
+            return None
+        if state.dtype != np.float32 or state.shape != (rows, size):
+            raise PolicyError(f"state must be float32 ({rows}, {size}), got {state.dtype} {state.shape}")
+        return state
 
     def _checked(self, observation: NDArray[Any]) -> NDArray[Any]:
         space = self.spec.observation

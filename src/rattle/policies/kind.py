@@ -26,6 +26,9 @@ Spec = TypeVar("Spec", bound=PolicySpec)
 class Program(Protocol):
     """A forward pass without the framework that learns; each row gives the same bits in any batch.
 
+    `state` (N, state_size) is what each slot remembers, which `act` overwrites; None where a policy has no memory, or
+    where nothing is remembered yet.
+
     Its callers have checked what they give. Calls may run in several threads.
     """
 
@@ -42,13 +45,16 @@ class Program(Protocol):
         action: NDArray[np.int64],
         log_prob: NDArray[np.float32],
         value: NDArray[np.float32],
+        state: NDArray[np.float32] | None = None,
     ) -> None:
         """Write an action, its log-probability and a value for every row; row r draws as slot `first_slot` + r."""
 
-    def forward(self, observation: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def forward(
+        self, observation: NDArray[Any], state: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the head's outputs (N, outputs) and the values (N,)."""
 
-    def values(self, observation: NDArray[Any]) -> NDArray[np.float32]:
+    def values(self, observation: NDArray[Any], state: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Return the values (N,)."""
 
 
@@ -56,6 +62,8 @@ class NetworkKind(ABC, Generic[Spec]):
     """A kind of network."""
 
     spec: ClassVar[type[PolicySpec]]
+    #: The parameters that all predicted values are proportional to.
+    value_head: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def parameter_shapes(self, spec: Spec) -> dict[str, tuple[int, ...]]:
@@ -71,7 +79,10 @@ class NetworkKind(ABC, Generic[Spec]):
 
     @abstractmethod
     def onnx_graph(self, onnx: Any, spec: Spec, parameters: Parameters) -> tuple[list[Any], dict[str, Any]]:
-        """Return the nodes from `observation` to `logits` and `value`, and the constants that they take by name."""
+        """Return the nodes from `observation` to `logits` and `value`, and the constants that they take by name.
+
+        Where the network has memory, they take `state` too, and give `next_state`.
+        """
 
     @abstractmethod
     def row_work(self, spec: Spec) -> int:

@@ -7,15 +7,17 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from rattle.policies.errors import PolicyError
+from rattle.policies.graph import Graph
+from rattle.policies.graph.spec import GraphSpec
 from rattle.policies.kind import NetworkKind, Parameters
 from rattle.policies.mlp import Mlp
 from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.spec import PolicySpec
 
-KINDS: dict[str, NetworkKind[Any]] = {"mlp": Mlp()}
+KINDS: dict[str, NetworkKind[Any]] = {"mlp": Mlp(), "graph": Graph()}
 
 #: The spec of a policy of any kind.
-AnySpec = Annotated[MlpSpec, Field()]
+AnySpec = Annotated[MlpSpec | GraphSpec, Field(discriminator="network")]
 
 
 def kind_of(spec: PolicySpec) -> NetworkKind[Any]:

@@ -23,7 +23,9 @@ _OPSET, _IR_VERSION = 17, 8
 
 
 def export_onnx(policy: StoredPolicy) -> bytes:
-    """Return an ONNX model: `observation` (batch, row) in, `logits` (batch, actions) and `value` (batch,) out.
+    """Return an ONNX model: `observation` (batch, ...) in, `logits` (batch, outputs) and `value` (batch,) out.
+
+    A network with memory takes `state` (batch, memory_size) too, zeros where an episode begins, and gives `next_state`.
 
     The encoding of cell codes is part of the model. The model has been run beside the policy before it is returned; a
     difference above `TOLERANCE` raises PolicyError, as does a missing package.
@@ -41,6 +43,9 @@ def export_onnx(policy: StoredPolicy) -> bytes:
         describe("logits", onnx.TensorProto.FLOAT, ["batch", policy.spec.action.outputs]),
         describe("value", onnx.TensorProto.FLOAT, ["batch"]),
     ]
+    if size := policy.spec.memory_size:
+        inputs.append(describe("state", onnx.TensorProto.FLOAT, ["batch", size]))
+        outputs.append(describe("next_state", onnx.TensorProto.FLOAT, ["batch", size]))
     nodes, constants = kind_of(policy.spec).onnx_graph(onnx, policy.spec, policy.parameters)
     used = {name for node in nodes for name in node.input}
     initialisers = [
@@ -66,7 +71,8 @@ def _compare(policy: StoredPolicy, session: Any) -> None:
     log_prob, value = np.zeros(64, np.float32), np.zeros(64, np.float32)
     acting = ActingPolicy(policy.spec, policy.parameters)
     acting.act(observation, tick=0, action=action, log_prob=log_prob, value=value)
-    logits, exported_value = session.run(["logits", "value"], {"observation": observation})
+    memory = {"state": np.zeros((64, policy.spec.memory_size), np.float32)} if policy.spec.memory_size else {}
+    logits, exported_value = session.run(["logits", "value"], {"observation": observation, **memory})
     with np.errstate(all="ignore"):  # weights that overflow are reported below
         below = logits - logits.max(axis=1, keepdims=True)
         log_probs = below - np.log(np.exp(below).sum(axis=1, keepdims=True))

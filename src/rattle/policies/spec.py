@@ -25,6 +25,11 @@ class PolicySpec(BaseModel):
     action: ActionSpace
     value_head: bool
 
+    @property
+    def memory_size(self) -> int:
+        """Return how many numbers a slot remembers from one tick to the next; 0 without memory."""
+        return 0
+
     @model_serializer(mode="wrap")
     def _write(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Write discrete actions as their number, and the order of fields, as policy files have always had them."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 from rattle.envs.philox import derive_seed
 from rattle.envs.registry import make_worlds
+from rattle.envs.validation import settings_of
 from rattle.envs.vector import EnvironmentSpec, VectorWorlds
 from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.spec import PolicySpec
 from rattle.rollouts.remote_env import open_remote_worlds
-from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.experiment import ExperimentSettings, PolicySection, UserNetworkSection
+
+if TYPE_CHECKING:
+    from rattle.policies.graph.network import LearningNetwork, Spaces
 
 
 def build_worlds(
@@ -40,11 +45,27 @@ def settings_of_policy(settings: ExperimentSettings, policy_id: str) -> Experime
 
 
 def policy_spec(settings: ExperimentSettings, environment: EnvironmentSpec) -> PolicySpec:
-    """Return the spec of the policy that an experiment trains."""
-    return MlpSpec(
-        observation=environment.observation_space,
-        action=environment.action_space,
-        hidden_sizes=settings.policy.hidden_sizes,
-        activation=settings.policy.activation,
-        value_head=settings.algorithm.needs_value,
-    )
+    """Return the spec of the policy that an experiment trains; raises ExtensionError for a user's network."""
+    observation, action = environment.observation_space, environment.action_space
+    value_head = settings.algorithm.needs_value
+    if isinstance(settings.policy, PolicySection):
+        sizes, activation = settings.policy.hidden_sizes, settings.policy.activation
+        return MlpSpec(
+            observation=observation,
+            action=action,
+            hidden_sizes=sizes,
+            activation=activation,
+            value_head=value_head,
+        )
+    from rattle.policies.graph.network import Spaces, describe
+
+    spaces = Spaces(observation, action)
+    return describe(own_network(settings.policy, spaces, settings.seed), spaces, value_head=value_head)
+
+
+def own_network(section: UserNetworkSection, spaces: Spaces, seed: int) -> LearningNetwork:
+    """Return a user's network with the weights that it begins with; raises ExtensionError."""
+    from rattle.policies.graph.network import make
+
+    own = settings_of(section.extension, section.own_settings, UserNetworkSection.model_fields)
+    return make(section.extension, spaces, own, derive_seed(seed, "weights"))

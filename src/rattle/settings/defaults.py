@@ -41,6 +41,8 @@ def not_given(settings: ExperimentSettings, kind: str) -> dict[str, dict[str, An
         name: {key: value for key, value in section.items() if key not in given.get(name, {})}
         for name, section in sections.items()
     }
+    if given.get("policy", {}).get("network", "mlp") != "mlp":
+        left["policy"] = {}  # they are those of the multilayer perceptron
     return {name: section for name, section in left.items() if section}
 
 
@@ -63,7 +65,7 @@ def of_run(settings: ExperimentSettings, run: ExperimentSettings) -> Sections:
     """Return as defaults what a run has begun with, so that it goes on so: see `completed`."""
     begun = run.model_dump()
     defaults = {
-        name: {key: begun[name][key] for key in section}
+        name: {key: begun[name][key] for key in section if key in begun[name]}
         for name, section in SECTIONS["floats"].items()
         if name != "algorithm"
     }

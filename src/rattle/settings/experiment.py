@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, PlainValidator, SerializeAsAny, model_validator
 
-from rattle.envs.validation import StrictSettings
-from rattle.extensions import HOOK, Extension, load
+from rattle.analytics.extras import require
+from rattle.envs.validation import StrictSettings, settings_of
+from rattle.extensions import HOOK, NETWORK, Extension, ExtensionError, load
 from rattle.learning.algorithms import A2C, AlgorithmSettings
 from rattle.policies.mlp.spec import Activation
 from rattle.settings.hook import Hook
@@ -53,6 +55,9 @@ class EnvironmentSection(StrictSettings):
 class PolicySection(StrictSettings):
     """The network that acts."""
 
+    network: Literal["mlp"] = Field(
+        "mlp", description="mlp, a multilayer perceptron, or module:Class, a network of your own (docs/extending.md)."
+    )
     hidden_sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
         (64, 64), max_length=16, description="Widths of the hidden layers."
     )
@@ -60,6 +65,52 @@ class PolicySection(StrictSettings):
     weights: str | None = Field(
         None, description="A policy file of this network, with whose weights a run begins; null: they are drawn."
     )
+
+
+class UserNetworkSection(StrictSettings):
+    """A network of a user's, and its own settings beside these."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    network: str
+    weights: str | None = None
+
+    @property
+    def extension(self) -> Extension[Any]:
+        """Return the class; raises ExtensionError."""
+        return find_network(self.network)
+
+    @property
+    def own_settings(self) -> dict[str, Any]:
+        """Return what the network itself is told."""
+        return dict(self.model_extra or {})
+
+
+def find_network(name: str) -> Extension[Any]:
+    """Return a user's network by `module:Class` or the name of an entry point; raises ExtensionError."""
+    require("torch", "train", "a network of your own")
+    from rattle.policies.graph.network import Network
+
+    try:
+        return load(name, NETWORK, Network, ("mlp",))
+    except ExtensionError as error:
+        raise ExtensionError(f"policy.network: {error}") from error
+
+
+def _choose_network(section: Any) -> PolicySection | UserNetworkSection:
+    """Return the section of a network; raises ValidationError, EnvError or ExtensionError, which name what is wrong."""
+    if isinstance(section, PolicySection | UserNetworkSection):
+        return section
+    name = section.get("network", "mlp") if isinstance(section, Mapping) else None
+    if name == "mlp" or not isinstance(name, str):
+        return PolicySection.model_validate(section)
+    chosen = UserNetworkSection.model_validate(section)
+    settings_of(chosen.extension, chosen.own_settings, UserNetworkSection.model_fields)
+    return chosen
+
+
+#: The section of any network.
+AnyPolicySection = Annotated[PolicySection | UserNetworkSection, PlainValidator(_choose_network), SerializeAsAny()]
 
 
 class TrainSection(StrictSettings):
@@ -158,7 +209,7 @@ class ExperimentSettings(StrictSettings):
     inference: InferenceSection = Field(default_factory=InferenceSection)
     sync: SyncSection = Field(default_factory=SyncSection)
     topology: TopologySection = Field(default_factory=TopologySection)
-    policy: PolicySection = Field(default_factory=PolicySection)
+    policy: AnyPolicySection = Field(default_factory=PolicySection)
     algorithm: AlgorithmSettings = Field(default_factory=A2C)
     train: TrainSection = Field(default_factory=TrainSection)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)

@@ -9,12 +9,17 @@ from rattle.errors import RattleError
 from rattle.extensions import Extension
 from rattle.learning.metrics import COLUMNS, check_metrics
 from rattle.settings.errors import SettingsError
-from rattle.settings.experiment import CodeSection, ExperimentSettings, HookSection
+from rattle.settings.experiment import CodeSection, ExperimentSettings, HookSection, UserNetworkSection
 
 
 def used_code(settings: ExperimentSettings) -> list[Extension[Any]]:
     """Return the classes of users that settings name."""
-    used: list[Extension[Any] | None] = [settings.algorithm.extension, *(hook.extension for hook in settings.hooks)]
+    own = settings.policy.extension if isinstance(settings.policy, UserNetworkSection) else None
+    used: list[Extension[Any] | None] = [
+        settings.algorithm.extension,
+        own,
+        *(hook.extension for hook in settings.hooks),
+    ]
     return [extension for extension in used if extension is not None]
 
 

@@ -11,8 +11,8 @@ from rattle.learning.learner import Learner
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.spec import PolicySpec
 from rattle.rollouts.collector import Collector, WorldBatch, WorldsActor
-from rattle.rollouts.worlds import build_worlds
-from rattle.settings.experiment import ExperimentSettings
+from rattle.rollouts.worlds import build_worlds, own_network
+from rattle.settings.experiment import ExperimentSettings, UserNetworkSection
 
 
 def build_collector(settings: ExperimentSettings) -> Collector:
@@ -33,7 +33,13 @@ def build_collector(settings: ExperimentSettings) -> Collector:
 def build_learner(settings: ExperimentSettings, spec: PolicySpec) -> Learner:
     """Make the learner with its first weights."""
     train = settings.train
-    return Learner(spec, settings.algorithm, derive_seed(settings.seed, "weights"), train.actors, train.device)
+    network = None
+    if isinstance(settings.policy, UserNetworkSection):
+        from rattle.policies.graph.network import Spaces
+
+        network = own_network(settings.policy, Spaces(spec.observation, spec.action), settings.seed)
+    seed = derive_seed(settings.seed, "weights")
+    return Learner(spec, settings.algorithm, seed, train.actors, train.device, network)
 
 
 def build_acting_policy(settings: ExperimentSettings, learner: Learner) -> ActingPolicy:

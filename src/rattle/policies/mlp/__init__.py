@@ -19,6 +19,7 @@ class Mlp(NetworkKind[MlpSpec]):
     """Its parts; what imports PyTorch, Numba or ONNX is imported when it is asked for."""
 
     spec = MlpSpec
+    value_head = ("value.weight", "value.bias")
 
     def parameter_shapes(self, spec: MlpSpec) -> dict[str, tuple[int, ...]]:
         """Return the name and shape of every parameter: weights (outputs, inputs) and biases (outputs,)."""

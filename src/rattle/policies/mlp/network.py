@@ -12,9 +12,6 @@ from rattle.policies.mlp.spec import MlpSpec
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
-#: The parameters that all predicted values are proportional to.
-VALUE_HEAD = ("value.weight", "value.bias")
-
 
 class Network(nn.Module):
     """Observations (N, row) to logits (N, actions) and values (N,); values are zero without a value head."""

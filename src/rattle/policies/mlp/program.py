@@ -37,13 +37,16 @@ class MlpProgram:
         action: NDArray[np.int64],
         log_prob: NDArray[np.float32],
         value: NDArray[np.float32],
+        state: NDArray[np.float32] | None = None,
     ) -> None:
         """Write an action, its log-probability and a value for every row."""
         outputs = self._spec.action.outputs
         network = (self._is_codes, self._sizes, self._parameters, self._tanh, outputs)
         kernel.act(observation, *network, key, first_slot, tick, greedy, action, log_prob, value)
 
-    def forward(self, observation: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def forward(
+        self, observation: NDArray[Any], state: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the logits (N, actions) and the values (N,)."""
         outputs = self._spec.action.outputs
         logits = np.empty((len(observation), outputs), np.float32)
@@ -52,7 +55,7 @@ class MlpProgram:
         kernel.forward(observation, *network, logits, value)
         return logits, value
 
-    def values(self, observation: NDArray[Any]) -> NDArray[np.float32]:
+    def values(self, observation: NDArray[Any], state: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Return the values (N,), 0 without a value head."""
         value = np.zeros(len(observation), np.float32)
         if self._spec.value_head:

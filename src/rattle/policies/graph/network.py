@@ -1,0 +1,231 @@
+"""The base class of users' networks, and how one becomes a graph that acts without their code."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from rattle.analytics.extras import require
+from rattle.envs.validation import StrictSettings
+from rattle.extensions import Extension, WrongResult
+from rattle.policies.graph.spec import GraphSpec
+from rattle.samples.spaces import ActionSpace, ObservationSpace
+
+_OPSET, _IR_VERSION = 17, 8
+
+
+class Spaces(NamedTuple):
+    """What a network observes and decides."""
+
+    observation: ObservationSpace
+    action: ActionSpace
+
+
+class Network(nn.Module):
+    """A network of a user's: a PyTorch module that says what it makes of an observation in one tick.
+
+    Its weights must be parameters, float32. It computes as in evaluation (`eval()`), when it learns too, since what
+    acts and what learns must agree: no dropout, and no batch statistics.
+    """
+
+    #: The network's settings, which stand in the section `policy`.
+    Settings: ClassVar[type[BaseModel]] = StrictSettings
+    #: How many numbers it remembers from one tick to the next; 0: it has no memory. Set it in the constructor.
+    state_size: int = 0
+
+    def __init__(self, spaces: Spaces, settings: Any) -> None:
+        """Make layers; weights may be drawn by PyTorch as usual: its generator is seeded by the experiment."""
+        super().__init__()
+        self.spaces = spaces
+        self.settings = settings
+
+    def encode(self, observation: Tensor) -> Tensor:
+        """Return observations (N, ...) as float32 inputs (N, inputs), codes one-hot."""
+        return self.spaces.observation.encode(observation)
+
+    def step(self, observation: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return outputs (N, spaces.action.outputs), values (N,) and the next state (N, state_size), all float32.
+
+        observation: (N, ...) of the observation space; state: (N, state_size), zeros where an episode begins. A row's
+        results may depend on that row only.
+        """
+        raise NotImplementedError
+
+    def sequence(self, observation: Tensor, state: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return outputs (T, N, outputs) and values (T, N) for T ticks; override it with something quicker.
+
+        starts: bool (T, N), where an episode begins: its state is zero. What it returns must be what `step` returns.
+        """
+        outputs, values = [], []
+        for tick in range(observation.shape[0]):
+            state = state * (~starts[tick]).unsqueeze(1)
+            found, value, state = self.step(observation[tick], state)
+            outputs.append(found)
+            values.append(value)
+        return torch.stack(outputs), torch.stack(values)
+
+
+class LearningNetwork(nn.Module):
+    """A user's network as the learner takes it; what the user's code raises or returns wrong names that code."""
+
+    def __init__(self, extension: Extension[Network], network: Network) -> None:
+        super().__init__()
+        self.own = network
+        self.value_scale: Tensor
+        self.register_buffer("value_scale", torch.ones(1))
+        self._extension = extension
+        self.eval()
+
+    @property
+    def state_size(self) -> int:
+        """Return how many numbers the network remembers."""
+        return self.own.state_size
+
+    def train(self, mode: bool = True) -> LearningNetwork:
+        """Stay as in evaluation: what learns must compute what acts."""
+        return super().train(False)
+
+    def forward(self, observation: Tensor, state: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return outputs and values of one tick, and the next state where one was given."""
+        given = observation.new_zeros((len(observation), 0), dtype=torch.float32) if state is None else state
+        with self._extension.calling("step"):
+            outputs, value, after = self._checked(self.own.step(observation, given), len(observation))
+        value = value * self.value_scale
+        return (outputs, value) if state is None else (outputs, value, after)
+
+    def sequence(self, observation: Tensor, state: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return outputs (T, N, outputs) and values (T, N)."""
+        with self._extension.calling("sequence"):
+            found = self.own.sequence(observation, state, starts)
+            shape = tuple(starts.shape)
+            if not isinstance(found, tuple) or len(found) != 2:
+                raise WrongResult("something other than outputs and values")
+            outputs, value = found
+            _check("the outputs", outputs, (*shape, self.own.spaces.action.outputs))
+            _check("the values", value, shape)
+        return outputs, value * self.value_scale
+
+    def _checked(self, found: Any, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        if not isinstance(found, tuple) or len(found) != 3:
+            raise WrongResult("something other than outputs, values and the next state")
+        outputs, value, state = found
+        _check("the outputs", outputs, (rows, self.own.spaces.action.outputs))
+        _check("the values", value, (rows,))
+        _check("the next state", state, (rows, self.own.state_size))
+        return outputs, value, state
+
+
+class _OneTick(nn.Module):
+    """What is exported: a function of everything that changes, so that the graph holds no weights."""
+
+    def __init__(self, network: LearningNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, observation: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        return self.network(observation, *state)  # type: ignore[no-any-return]
+
+
+def make(extension: Extension[Network], spaces: Spaces, settings: Any, seed: int) -> LearningNetwork:
+    """Return a new network whose weights are drawn from a seed; raises ExtensionError for what is wrong with it."""
+    with torch.random.fork_rng(devices=[]), extension.calling("__init__"):
+        torch.manual_seed(seed % 2**63)
+        network = extension.cls(spaces, settings)
+        if not isinstance(network.state_size, int) or network.state_size < 0:
+            raise WrongResult(f"{network.state_size!r} as state_size, where a whole number is wanted")
+        for name, tensor in network.state_dict().items():
+            if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+                raise WrongResult(f"a network with {name} as {tensor.dtype} on {tensor.device}, not float32 on cpu")
+        if not any(True for _ in network.parameters()):
+            raise WrongResult("a network without parameters: there is nothing to learn")
+    made = LearningNetwork(extension, network)
+    _try_out(made, spaces)
+    return made
+
+
+def describe(network: LearningNetwork, spaces: Spaces, *, value_head: bool) -> GraphSpec:
+    """Return the spec of a network, with the graph that computes what it computes."""
+    for module in ("onnx", "onnxruntime"):
+        require(module, "onnx", "a network of your own")
+    parameters = tuple((name, tuple(tensor.shape)) for name, tensor in network.state_dict().items())
+    return GraphSpec(
+        observation=spaces.observation,
+        action=spaces.action,
+        value_head=value_head,
+        parameters=parameters,
+        state_size=network.state_size,
+        graph=_encoded(_export(network, spaces, set(dict(parameters)))),
+    )
+
+
+def _export(network: LearningNetwork, spaces: Spaces, parameters: set[str]) -> bytes:
+    """Return the ONNX graph of one tick, which takes the parameters as inputs."""
+    import onnx
+
+    state = [torch.zeros((2, network.state_size))] if network.state_size else []
+    inputs = ["observation", *(["state"] if state else [])]
+    outputs = ["outputs", "value", *(["next_state"] if state else [])]
+    buffer = io.BytesIO()
+    with network._extension.calling("step"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _OneTick(network),
+            (torch.from_numpy(spaces.observation.zeros(2)), *state),
+            buffer,  # type: ignore[arg-type]
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_axes={name: {0: "batch"} for name in (*inputs, *outputs)},
+            opset_version=_OPSET,
+            do_constant_folding=False,
+            dynamo=False,
+        )
+    model = onnx.load_model_from_string(buffer.getvalue())
+    kept = []
+    for tensor in model.graph.initializer:
+        name = tensor.name.removeprefix("network.")
+        if name not in parameters:
+            kept.append(tensor)
+            continue
+        for node in model.graph.node:
+            node.input[:] = [name if own == tensor.name else own for own in node.input]
+        model.graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims)))
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    for node in model.graph.node:
+        node.ClearField("doc_string")
+    del model.graph.value_info[:]
+    model.producer_version = ""
+    model.ir_version = _IR_VERSION
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def _try_out(network: LearningNetwork, spaces: Spaces) -> None:
+    """Run a network once, so that what is wrong with it shows before anything is learnt."""
+    observation = torch.from_numpy(spaces.observation.zeros(3))
+    state = torch.zeros((3, network.state_size))
+    with torch.no_grad():
+        outputs, value, _ = network(observation, state)
+        with network._extension.calling("step"):
+            if not (outputs.isfinite().all() and value.isfinite().all()):
+                raise WrongResult("numbers that are not finite for an observation of zeros")
+        network.sequence(observation.unsqueeze(0), state, torch.zeros((1, 3), dtype=torch.bool))
+
+
+def _check(what: str, tensor: Any, shape: tuple[int, ...]) -> None:
+    if not isinstance(tensor, Tensor):
+        raise WrongResult(f"{what} as {type(tensor).__name__}, not as a tensor")
+    if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
+        raise WrongResult(f"{what} as {tensor.dtype} {tuple(tensor.shape)}, where torch.float32 {shape} is wanted")
+
+
+def _encoded(graph: bytes) -> bytes:
+    """Return bytes as Pydantic reads them: in base 64."""
+    import base64
+
+    return base64.b64encode(graph)

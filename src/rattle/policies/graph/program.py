@@ -1,0 +1,168 @@
+"""A graph as ONNX Runtime runs it: in blocks of a fixed number of rows, so that a row's result depends on no other.
+
+Matrix libraries choose how they compute by the number of rows, and a row may round differently in another batch. In a
+block of always the same size it cannot, as long as its place in the block does not matter; that is tried out when a
+graph is loaded. Where it does matter, rows are computed one by one, which is exact and slow.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.policies.errors import PolicyError
+from rattle.policies.graph.spec import GraphSpec
+from rattle.policies.kind import Parameters
+from rattle.policies.sampling import choose
+from rattle.text import one_line
+
+#: Rows of a block: enough for efficient matrix products, few enough for small batches.
+BLOCK = 64
+#: A reference to a file beside the model, as it stands in the bytes of a model: none is ever followed.
+_EXTERNAL = b"\n\x08location"
+
+
+class GraphProgram:
+    """A forward pass that releases the interpreter lock; implements `rattle.policies.kind.Program`."""
+
+    def __init__(self, spec: GraphSpec, parameters: Parameters) -> None:
+        self._spec = spec
+        self._session, self._block = _session(spec)
+        self.load(parameters)
+
+    def load(self, parameters: Parameters) -> None:
+        """Swap in new weights."""
+        used = {value.name for value in self._session.get_inputs()}
+        self._parameters = {name: np.ascontiguousarray(array) for name, array in parameters.items() if name in used}
+
+    def act(
+        self,
+        observation: NDArray[Any],
+        key: NDArray[np.uint64],
+        first_slot: int,
+        tick: int,
+        greedy: bool,
+        action: NDArray[np.int64],
+        log_prob: NDArray[np.float32],
+        value: NDArray[np.float32],
+        state: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Write an action, its log-probability and a value for every row, and what each slot remembers from now on."""
+        outputs, value[:], after = self._run(observation, state)
+        choose(outputs, key, first_slot, tick, greedy, action, log_prob)
+        if state is not None:
+            state[:] = after
+
+    def forward(
+        self, observation: NDArray[Any], state: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the head's outputs (N, outputs) and the values (N,)."""
+        return self._run(observation, state)[:2]
+
+    def values(self, observation: NDArray[Any], state: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Return the values (N,)."""
+        return self._run(observation, state)[1]
+
+    def _run(
+        self, observation: NDArray[Any], state: NDArray[np.float32] | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        rows, parameters = len(observation), self._parameters
+        if state is None:
+            state = np.zeros((rows, self._spec.state_size), np.float32)
+        outputs = np.empty((rows, self._spec.action.outputs), np.float32)
+        value, after = np.empty(rows, np.float32), np.empty_like(state)
+        for start in range(0, rows, self._block):
+            here = slice(start, min(start + self._block, rows))
+            given = _inputs(self._spec, observation[here], state[here], self._block)
+            found = _call(self._session, self._spec, {**given, **parameters})
+            length = here.stop - here.start
+            for target, block in zip((outputs, value, after), found, strict=False):
+                target[here] = block[:length]
+        if not self._spec.value_head:
+            value[:] = 0.0
+        return outputs, value, after
+
+
+def _inputs(
+    spec: GraphSpec, observation: NDArray[Any], state: NDArray[np.float32], rows: int
+) -> dict[str, NDArray[Any]]:
+    """Return the inputs of one block; rows of zeros follow on fewer rows than it has."""
+    given = {"observation": observation, "state": state} if spec.state_size else {"observation": observation}
+    if len(observation) == rows:
+        return given
+    padded = {name: np.zeros((rows, *array.shape[1:]), array.dtype) for name, array in given.items()}
+    for name, array in given.items():
+        padded[name][: len(array)] = array
+    return padded
+
+
+def _call(session: Any, spec: GraphSpec, given: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+    names = ["outputs", "value", *(["next_state"] if spec.state_size else [])]
+    try:
+        found: list[NDArray[np.float32]] = session.run(names, given)
+    except Exception as error:  # the runtime has no class for all of its own
+        raise PolicyError(f"the policy's graph cannot be run: {one_line(error, 200)}") from None
+    rows = len(given["observation"])
+    wanted = [(rows, spec.action.outputs), (rows,), (rows, spec.state_size)]
+    for name, array, shape in zip(names, found, wanted, strict=False):
+        if array.shape != shape or array.dtype != np.float32:
+            raise PolicyError(f"the policy's graph gives {name} as {array.dtype} {array.shape}, not float32 {shape}")
+    return found
+
+
+@lru_cache(maxsize=16)
+def _loaded(graph: bytes) -> Any:
+    """Return a session of one thread for a graph."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise PolicyError(
+            "this policy has a network of a user, which acts in ONNX Runtime: pip install 'rattle[onnx]'"
+        ) from None
+    if _EXTERNAL in graph:
+        raise PolicyError("the policy's graph refers to another file, which is never read")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime has no class for all of its own
+        raise PolicyError(f"the policy's graph is refused by ONNX Runtime: {one_line(error, 200)}") from None
+
+
+def _session(spec: GraphSpec) -> tuple[Any, int]:
+    """Return the session of a graph, and how many rows it may compute together."""
+    session = _loaded(spec.graph)
+    given = {value.name for value in session.get_inputs()}
+    wanted = {"observation", *dict(spec.parameters), *(["state"] if spec.state_size else [])}
+    if unknown := given - wanted:
+        raise PolicyError(f"the policy's graph takes {', '.join(sorted(unknown))}, which its spec does not describe")
+    return session, BLOCK if _places_are_alike(spec) else 1
+
+
+@lru_cache(maxsize=16)
+def _places_are_alike(spec: GraphSpec) -> bool:
+    """Whether a row has the same result at every place of a block, beside whatever rows."""
+    session, random = _loaded(spec.graph), np.random.default_rng(0)
+    names = {value.name for value in session.get_inputs()}
+    parameters = {
+        name: (random.normal(size=shape) / np.sqrt(max(1, shape[-1] if shape else 1))).astype(np.float32)
+        for name, shape in spec.parameters
+        if name in names
+    }
+    observation = spec.observation.draw(random, 2 * BLOCK)
+    state = random.normal(size=(2 * BLOCK, spec.state_size)).astype(np.float32)
+
+    def run(rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+        return _call(session, spec, {**_inputs(spec, observation[rows], state[rows], BLOCK), **parameters})
+
+    expected = [run(np.arange(BLOCK)), run(np.arange(BLOCK, 2 * BLOCK))]
+    every = [np.concatenate(parts) for parts in zip(*expected, strict=True)]
+    for shift in range(1, BLOCK):
+        rows = np.roll(np.arange(2 * BLOCK), shift)[:BLOCK]
+        if not all(np.array_equal(found, own[rows]) for found, own in zip(run(rows), every, strict=True)):
+            return False
+    return True
