@@ -10,13 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rattle.envs.worlds import Worlds
     from rattle.learning.algorithms import A2C, PPO, Algorithm, Reinforce
     from rattle.learning.algorithms.algorithm import Batch, Loss, OneStep, Optimisation
     from rattle.learning.algorithms.policy_gradient import ActorCritic
     from rattle.learning.metrics import COMMON, Metric
     from rattle.policies.graph.network import Network, Spaces
     from rattle.samples.rollout import Rollout
-    from rattle.samples.spaces import Distribution
+    from rattle.samples.spaces import CodeSpace, DiscreteSpace, Distribution, FloatSpace
     from rattle.settings.hook import Hook, RunInfo
 
 __all__ = [
@@ -26,7 +27,10 @@ __all__ = [
     "ActorCritic",
     "Algorithm",
     "Batch",
+    "CodeSpace",
+    "DiscreteSpace",
     "Distribution",
+    "FloatSpace",
     "Hook",
     "Loss",
     "Metric",
@@ -37,16 +41,18 @@ __all__ = [
     "Rollout",
     "RunInfo",
     "Spaces",
+    "Worlds",
 ]
 
 _MODULES = {
+    "rattle.envs.worlds": ("Worlds",),
     "rattle.learning.algorithms": ("A2C", "PPO", "Algorithm", "Reinforce"),
     "rattle.learning.algorithms.algorithm": ("Batch", "Loss", "OneStep", "Optimisation"),
     "rattle.learning.algorithms.policy_gradient": ("ActorCritic",),
     "rattle.learning.metrics": ("COMMON", "Metric"),
     "rattle.policies.graph.network": ("Network", "Spaces"),
     "rattle.samples.rollout": ("Rollout",),
-    "rattle.samples.spaces": ("Distribution",),
+    "rattle.samples.spaces": ("CodeSpace", "DiscreteSpace", "Distribution", "FloatSpace"),
     "rattle.settings.hook": ("Hook", "RunInfo"),
 }
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -56,14 +57,19 @@ class GymnasiumWorlds(LoggedWorlds):
         first_world: int = 0,
         *,
         allow_imports: bool = True,
+        made_by: Callable[..., Env] | None = None,
     ) -> None:
+        """`made_by` is a class of a user, called with the settings, in place of `gymnasium.make` and what it takes.
+
+        `gymnasium_id` is then the name of the class, and the settings are checked.
+        """
         check_batch(num_worlds, first_world)
         settings = dict(settings or {})
-        gymnasium_spec = find_spec(gymnasium_id, allow_imports=allow_imports)
+        name = f"gym:{gymnasium_id}" if made_by is None else gymnasium_id
         if not allow_imports:
-            check_harmless(f"gym:{gymnasium_id}", settings)
-        name = f"gym:{gymnasium_id}"
-        self._envs = [_make(name, gymnasium_spec, settings) for _ in range(num_worlds)]
+            check_harmless(name, settings)
+        make = made_by or _maker(find_spec(gymnasium_id, allow_imports=allow_imports))
+        self._envs = [_make(name, make, settings) for _ in range(num_worlds)]
         self._sight: Any = getattr(self._envs[0], "observation_space", None)
         actions: Any = getattr(self._envs[0], "action_space", None)
         spec = EnvironmentSpec(
@@ -138,10 +144,14 @@ class GymnasiumWorlds(LoggedWorlds):
         return not (over or cut)
 
 
-def _make(name: str, spec: EnvSpec, settings: dict[str, Any]) -> Env:
+def _maker(spec: EnvSpec) -> Callable[..., Env]:
+    # Gymnasium's passive checker looks at the first steps only, and costs a call in all of them.
+    return partial(gymnasium.make, spec, disable_env_checker=True)
+
+
+def _make(name: str, make: Callable[..., Env], settings: dict[str, Any]) -> Env:
     """Make one environment; raises EnvError for settings that it does not take and packages that it misses."""
     try:
-        # Gymnasium's passive checker looks at the first steps only, and costs a call in all of them.
-        return gymnasium.make(spec, **{"disable_env_checker": True, **settings})
+        return make(**settings)
     except FOREIGN_ERRORS as error:
         raise cannot_make(name, settings, error) from error

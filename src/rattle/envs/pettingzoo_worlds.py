@@ -58,11 +58,13 @@ class PettingZooWorlds(LoggedWorlds):
         first_world: int = 0,
         *,
         allow_imports: bool = True,
+        made_by: Callable[..., Any] | None = None,
     ) -> None:
+        """`made_by` is a class of a user in place of the module's `parallel_env`; `module` is then its name."""
         check_batch(num_worlds, first_world)
         settings = dict(settings or {})
-        name = f"pettingzoo:{module}"
-        parallel_env = find_parallel_env(module, allow_imports=allow_imports)
+        name = f"pettingzoo:{module}" if made_by is None else module
+        parallel_env = made_by or find_parallel_env(module, allow_imports=allow_imports)
         if not allow_imports:
             check_harmless(name, settings)
         self._envs = [_make(name, parallel_env, settings) for _ in range(num_worlds)]

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rattle.envs import user_worlds
 from rattle.envs.errors import UnknownEnvironment
+from rattle.envs.user_worlds import GYM_PREFIX, PETTINGZOO_PREFIX, find_class
 from rattle.envs.validation import validated
 from rattle.envs.vector import VectorWorlds
 from rattle.text import nearest
 
 # What an environment needs is imported only when it is asked for: compiled code alone takes longer than `--help` may.
-
-GYM_PREFIX = "gym:"
-PETTINGZOO_PREFIX = "pettingzoo:"
 
 
 def make_worlds(
@@ -29,8 +28,9 @@ def make_worlds(
 
     `environment` is `snake`, whose settings are those of SnakeSettings, or `gym:ID` for a Gymnasium id, whose
     settings are handed to `gymnasium.make`, or `pettingzoo:MODULE` for the module's `parallel_env(**settings)`. The ids
-    `gym:MODULE:ID` and `pettingzoo:MODULE` import their module; with `allow_imports` false, for names and settings
-    that come from a stranger's file, that is refused, and so are settings that name code.
+    `gym:MODULE:ID` and `pettingzoo:MODULE` import their module; `MODULE:CLASS` is a class of a user. With
+    `allow_imports` false, for names and settings that come from a stranger's file, to import is refused, and so are
+    settings that name code.
 
     Raises EnvError with one clear line for an unknown environment, a bad
     setting, or an environment that the vector protocol cannot hold.
@@ -50,6 +50,8 @@ def make_worlds(
         from rattle.envs.snake.settings import SnakeSettings
 
         return SnakeWorlds(validated(SnakeSettings, settings, environment), num_worlds, seed, first_world)
+    if (own := find_class(environment, allow_imports=allow_imports)) is not None:
+        return user_worlds.make(own, settings, num_worlds, seed, first_world)
     raise _unknown(environment)
 
 
@@ -76,6 +78,8 @@ def validate(
         from rattle.envs.snake.settings import SnakeSettings
 
         return validated(SnakeSettings, settings, environment, beside).model_dump()
+    if (own := find_class(environment, allow_imports=allow_imports)) is not None:
+        return user_worlds.validate(own, settings, beside)
     raise _unknown(environment)
 
 
@@ -95,5 +99,6 @@ def _unknown(environment: str) -> UnknownEnvironment:
     return UnknownEnvironment(
         f"unknown environment '{environment}'{hint or '.'} There are 'snake', "
         f"'{GYM_PREFIX}ID' for every Gymnasium id, such as '{GYM_PREFIX}CartPole-v1', and "
-        f"'{PETTINGZOO_PREFIX}MODULE' for every PettingZoo module with a parallel_env"
+        f"'{PETTINGZOO_PREFIX}MODULE' for every PettingZoo module with a parallel_env; "
+        "'MODULE:CLASS' is one of your own"
     )

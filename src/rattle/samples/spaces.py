@@ -64,7 +64,7 @@ class Space(BaseModel):
         return np.zeros((*axes, *self.shape), self.dtype)
 
 
-class _Observations(Space):
+class Observations(Space):
     """What observation spaces have besides: an encoding, which is what a network takes in."""
 
     @property
@@ -81,7 +81,7 @@ class _Observations(Space):
         return self.model_dump(exclude={"encoding"})
 
 
-class CodeSpace(_Observations):
+class CodeSpace(Observations):
     """Cell codes (uint8) from 0 to `codes` - 1, one-hot encoded.
 
     Code 0 (nothing there) is encoded as all zeros. Input (c - 1) * cells + k is 1 where cell k holds code c.
@@ -133,7 +133,7 @@ class CodeSpace(_Observations):
         return Box(0, self.codes - 1, self.shape, np.uint8)
 
 
-class FloatSpace(_Observations):
+class FloatSpace(Observations):
     """Plain float32 numbers, taken as they are."""
 
     kind: Literal["floats"] = "floats"

@@ -34,8 +34,8 @@ class EnvironmentSection(StrictSettings):
 
     id: str = Field(
         "snake",
-        description="snake, gym:ID for any Gymnasium environment, such as gym:CartPole-v1, or pettingzoo:MODULE for "
-        "any PettingZoo module with a parallel_env.",
+        description="snake, gym:ID for any Gymnasium environment, such as gym:CartPole-v1, pettingzoo:MODULE for "
+        "any PettingZoo module with a parallel_env, or module:Class for one of your own.",
     )
     worlds: int = Field(1024, ge=1, le=2**20, description="Worlds that are played side by side.")
     url: ServerUrl | None = Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rattle.envs.user_worlds import find_class
 from rattle.envs.validation import settings_of
 from rattle.errors import RattleError
 from rattle.extensions import Extension
@@ -14,10 +15,12 @@ from rattle.settings.experiment import CodeSection, ExperimentSettings, HookSect
 
 def used_code(settings: ExperimentSettings) -> list[Extension[Any]]:
     """Return the classes of users that settings name."""
-    own = settings.policy.extension if isinstance(settings.policy, UserNetworkSection) else None
+    environment = find_class(settings.env.id) if settings.env.url is None else None
+    network = settings.policy.extension if isinstance(settings.policy, UserNetworkSection) else None
     used: list[Extension[Any] | None] = [
+        environment,
+        network,
         settings.algorithm.extension,
-        own,
         *(hook.extension for hook in settings.hooks),
     ]
     return [extension for extension in used if extension is not None]

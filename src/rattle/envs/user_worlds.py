@@ -1,0 +1,110 @@
+"""Environments that are classes of users: of Gymnasium, of PettingZoo, or of `Worlds`, which step many at once."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any, get_type_hints
+
+import gymnasium
+from pydantic import BaseModel, ConfigDict, create_model
+
+from rattle.envs.errors import NotImported, UnknownEnvironment
+from rattle.envs.validation import settings_of, strict, validated
+from rattle.envs.vector import VectorWorlds
+from rattle.extensions import ENVIRONMENT, Extension, ExtensionError, entry_point_names, load
+
+# `Worlds`, which needs compiled code, is imported only when a user's class is asked for.
+
+GYM_PREFIX = "gym:"
+PETTINGZOO_PREFIX = "pettingzoo:"
+
+
+def find_class(environment: str, *, allow_imports: bool = True) -> Extension[Any] | None:
+    """Return the class of a user that an environment's name names, None where it names something else.
+
+    With `allow_imports` false only classes of modules that this process has imported are found.
+
+    Raises UnknownEnvironment when there is no such class, and NotImported.
+    """
+    if environment == "snake" or environment.startswith((GYM_PREFIX, PETTINGZOO_PREFIX)):
+        return None
+    if ":" not in environment and environment not in entry_point_names(ENVIRONMENT):
+        return None
+    module = environment.partition(":")[0]
+    if not allow_imports and (":" not in environment or module not in sys.modules):
+        raise NotImported(f"'{environment}' is code of somebody, which is not imported because a file says so")
+    try:
+        extension: Extension[Any] = load(environment, ENVIRONMENT, object)
+        kinds = _kinds()
+        if not issubclass(extension.cls, kinds):
+            raise ExtensionError(f"'{environment}' is not {ENVIRONMENT.word}: {ENVIRONMENT.base(kinds)}")
+    except ExtensionError as error:
+        raise UnknownEnvironment(str(error)) from error.__cause__
+    return extension
+
+
+def make(
+    extension: Extension[Any], settings: Mapping[str, Any], num_worlds: int, seed: int, first_world: int
+) -> VectorWorlds:
+    """Build worlds of a user's class; raises EnvError and ExtensionError."""
+    name, cls = extension.name, extension.cls
+    if _steps_many(cls):
+        own = settings_of(extension, settings)
+        with extension.calling("__init__"):
+            worlds: VectorWorlds = cls(name, own, num_worlds, seed, first_world)
+            return worlds
+    given = validated(settings_model(extension), settings, extension.path).model_dump(exclude_unset=True)
+    if issubclass(cls, gymnasium.Env):
+        from rattle.envs.gymnasium_worlds import GymnasiumWorlds
+
+        return GymnasiumWorlds(name, given, num_worlds, seed, first_world, made_by=cls)
+    from rattle.envs.pettingzoo_worlds import PettingZooWorlds
+
+    return PettingZooWorlds(name, given, num_worlds, seed, first_world, made_by=cls)
+
+
+def validate(extension: Extension[Any], settings: Mapping[str, Any], beside: Iterable[str]) -> dict[str, Any]:
+    """Return the settings of a user's class as plain values, with all defaults where its `Settings` have them."""
+    if _steps_many(extension.cls):
+        return settings_of(extension, settings, beside).model_dump(mode="json")
+    found = validated(settings_model(extension), settings, extension.path, beside)
+    return found.model_dump(mode="json", exclude_unset=True)
+
+
+def settings_model(extension: Extension[Any]) -> type[BaseModel]:
+    """Return the settings of a class: its `Settings`, or what its constructor takes by name; raises ExtensionError."""
+    cls = extension.cls
+    if _steps_many(cls):
+        return strict(cls.Settings)
+    with extension.calling("__init__"):
+        parameters = inspect.signature(cls).parameters.values()
+    try:
+        hints = get_type_hints(cls.__init__)
+    except Exception:  # names that only type checkers know
+        hints = {}
+    named = [one for one in parameters if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    more = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    fields: dict[str, Any] = {
+        one.name: (hints.get(one.name, Any), ... if one.default is one.empty else one.default) for one in named
+    }
+    config = ConfigDict(extra="allow" if more else "forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    with warnings.catch_warnings(), extension.calling("__init__"):
+        warnings.simplefilter("ignore")  # a parameter may be called as a method of models is
+        return create_model(cls.__name__, __config__=config, __doc__=cls.__doc__, **fields)
+
+
+def _steps_many(cls: type) -> bool:
+    from rattle.envs.worlds import Worlds
+
+    return issubclass(cls, Worlds)
+
+
+def _kinds() -> tuple[type, ...]:
+    """Return the classes that environments are subclasses of; PettingZoo's where anybody has imported it."""
+    from rattle.envs.worlds import Worlds
+
+    parallel = getattr(sys.modules.get("pettingzoo"), "ParallelEnv", None)
+    return (Worlds, gymnasium.Env, *([parallel] if parallel else []))

@@ -1,0 +1,206 @@
+"""What users build vector environments on: a class that steps many worlds at once, in a few lines of NumPy."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.envs.errors import EnvError
+from rattle.envs.logged_worlds import check_batch
+from rattle.envs.philox import check_seed, derive_seed, philox, split_seed
+from rattle.envs.validation import StrictSettings
+from rattle.envs.vector import EnvironmentSpec, check_actions
+from rattle.extensions import Extension, WrongResult
+from rattle.samples.spaces import ActionSpace, Observations, ObservationSpace
+
+#: What a step makes anew, and what is known without a state.
+_OUTCOME = ("reward", "terminated", "truncated")
+_NOT_STORED = frozenset({*_OUTCOME, "final_observation", "num_worlds", "num_slots", "first_world"})
+
+#: Begins the names of metrics in a state.
+_METRIC = "metrics/"
+
+
+class Worlds(ABC):
+    """W worlds of A agents that are stepped together; a subclass says how one begins and how a tick goes.
+
+    Slot w * A + a is agent a of world w. `start` and `advance` fill rows of `observation`, `reward`, `terminated` and
+    `truncated`; worlds whose agents have all ended begin anew by themselves. All that decides what follows must be
+    attributes that are NumPy arrays or numbers: checkpoints store those. What is drawn by `random` is the same for a
+    world of a seed in any batch.
+    """
+
+    class Settings(StrictSettings):
+        """What stands beside `id` in the experiment; a subclass may have its own, a pydantic.BaseModel."""
+
+    agents_per_world: int = 1
+    #: Names of whole numbers that an agent's episode ends with, such as "food": arrays (B,) in `metrics`.
+    metric_names: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, name: str, settings: Any, num_worlds: int, seed: int = 0, first_world: int = 0) -> None:
+        check_batch(num_worlds, first_world)
+        self._extension = Extension(name, type(self))
+        self.settings = settings
+        with self._extension.calling("spaces"):
+            observation, action = self.spaces()
+            if not isinstance(observation, Observations) or not isinstance(action, ActionSpace):
+                raise WrongResult("something else than a space of observations and one of actions of rattle.extend")
+        own = settings.model_dump(mode="json")
+        self.spec = EnvironmentSpec(name, own, observation, action, int(self.agents_per_world), self.metric_names)
+        self.num_worlds, self.first_world = num_worlds, first_world
+        self.num_slots = slots = num_worlds * self.spec.agents_per_world
+        self.observation: NDArray[Any] = observation.zeros(slots)
+        self.final_observation = np.zeros_like(self.observation)
+        self.reward = np.zeros(slots, np.float32)
+        self.terminated, self.truncated = np.zeros((2, slots), np.bool_)
+        self.active = np.ones(slots, np.bool_)
+        self.metrics: Mapping[str, NDArray[np.int32]] = {one: np.zeros(slots, np.int32) for one in self.metric_names}
+        self.final_metrics = {one: np.zeros(slots, np.int32) for one in self.metric_names}
+        self.episode = np.zeros(num_worlds, np.uint32)
+        self.drawn = np.zeros(num_worlds, np.uint32)  # numbers of the episode in progress
+        self._own = {name: getattr(self, name) for name in ("observation", *_OUTCOME)}
+        self.seed = check_seed(seed)
+        with self._extension.calling("allocate"):
+            self.allocate()
+        self.reset(seed)
+
+    @abstractmethod
+    def spaces(self) -> tuple[ObservationSpace, ActionSpace]:
+        """Return what an agent observes and does, as the settings have it."""
+
+    def allocate(self) -> None:  # noqa: B027
+        """Make the arrays that worlds are kept in, as attributes; called once, before anything begins."""
+
+    @abstractmethod
+    def start(self, worlds: NDArray[np.int64]) -> None:
+        """Begin the next episode of some worlds: fill their rows of `observation`, and of arrays of your own."""
+
+    @abstractmethod
+    def advance(self, action: NDArray[np.int64]) -> None:
+        """Make a tick in all worlds with actions (B,): fill `observation`, and what differs from 0 of the outcome.
+
+        Rows of agents that are not `active` count for nothing.
+        """
+
+    def random(self, worlds: NDArray[np.int64], count: int = 1) -> NDArray[np.float64]:
+        """Return `count` numbers from 0 to 1 for each of some worlds, (len(worlds), count): the next of its episode."""
+        draw = self.drawn[worlds][:, None].astype(np.uint64) + np.arange(count, dtype=np.uint64)
+        self.drawn[worlds] += np.uint32(count)
+        world = (worlds + self.first_world).astype(np.uint64)[:, None]
+        counter = (draw, self.episode[worlds].astype(np.uint64)[:, None], world, np.zeros_like(world))
+        key = (np.uint64(part) for part in split_seed(derive_seed(self.seed, "random")))
+        words: Any = philox.py_func  # uncompiled it takes whole arrays
+        high, low, _, _ = words(*np.broadcast_arrays(*counter), *key)
+        numbers: NDArray[np.float64] = ((high >> 5) * 2.0**26 + (low >> 6)) / 2.0**53
+        return numbers
+
+    def reset(self, seed: int | None = None) -> None:
+        """Start episode 0 of `seed` in every world, or with None the next episode of the current seed."""
+        if seed is None:
+            self.episode += np.uint32(1)
+        else:
+            self.seed = check_seed(seed)
+            self.episode[:] = 0
+        self._forget_outcome()
+        self._begin(np.arange(self.num_worlds))
+
+    def step(self, action: NDArray[np.integer[Any]]) -> None:
+        """Advance every world one tick; `action` holds rows of the action space, in shape (B,)."""
+        check_actions(action, self.num_slots, self.spec.action_space)
+        self._forget_outcome()
+        with self._extension.calling("advance"):
+            self.advance(action.astype(np.int64, copy=False))
+            self._take_in()
+        self.truncated &= ~self.terminated
+        if self.spec.agents_per_world > 1:
+            for name in _OUTCOME:
+                self._own[name][~self.active] = 0
+        ended = self.terminated | self.truncated
+        if ended.any():
+            self._end(ended)
+        if self.spec.agents_per_world > 1:
+            self.observation[~self.active] = 0
+
+    def _end(self, ended: NDArray[np.bool_]) -> None:
+        """Put aside what slots that ended saw last, and begin the next episodes of worlds without active agents."""
+        self.final_observation[ended] = self.observation[ended]
+        for name, values in self.metrics.items():
+            self.final_metrics[name][ended] = values[ended]
+        self.active[ended] = False
+        over = np.flatnonzero(~self.active.reshape(self.num_worlds, -1).any(axis=1))
+        self.episode[over] += np.uint32(1)
+        if over.size:
+            self._begin(over)
+
+    def _begin(self, worlds: NDArray[np.int64]) -> None:
+        slots = self.slots(worlds)
+        self.active[slots] = True
+        self.drawn[worlds] = 0
+        for values in self.metrics.values():
+            values[slots] = 0
+        with self._extension.calling("start"):
+            self.start(worlds)
+            self._take_in()
+
+    def slots(self, worlds: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the slots of some worlds, agent by agent of each."""
+        agents = self.spec.agents_per_world
+        return (worlds[:, None] * agents + np.arange(agents)).reshape(-1)
+
+    def _take_in(self) -> None:
+        """Check what a method has filled; where it put arrays of its own in place, copy them."""
+        for name, own in self._own.items():
+            given = getattr(self, name)
+            if given is not own:
+                array = np.asarray(given)
+                if array.shape != own.shape or not np.can_cast(array.dtype, own.dtype, "same_kind"):
+                    raise WrongResult(f"{name} {array.dtype} {array.shape}, where {own.dtype} {own.shape} is wanted")
+                own[...] = array
+                setattr(self, name, own)
+        space = self.spec.observation_space
+        if (index := space.find_wrong(self.observation)) is not None:
+            wrong = self.observation[index]
+            raise WrongResult(f"the observation {wrong} in slot {index[0]}, which is none of {space.values}")
+        if not np.isfinite(self.reward).all():
+            slot = int(np.flatnonzero(~np.isfinite(self.reward))[0])
+            raise WrongResult(f"the reward {self.reward[slot]} in slot {slot}")
+
+    def _forget_outcome(self) -> None:
+        for name in _OUTCOME:
+            self._own[name][:] = 0
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return copies of all that decides what follows: attributes that are arrays or numbers."""
+        kept = {name: value for name, value in vars(self).items() if name not in _NOT_STORED}
+        arrays = {name: np.array(each) for name, each in kept.items() if isinstance(each, np.ndarray | int | float)}
+        numbers = {name: array for name, array in arrays.items() if array.dtype.kind in "biuf"}
+        metrics = {f"{_METRIC}{name}": values.copy() for name, values in self.metrics.items()}
+        return {**numbers, **metrics, "seed": np.array(self.seed, np.uint64)}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Continue exactly where `state` was taken; raises EnvError when it does not fit."""
+        own = self.state()
+        for name in {**own, **state}:
+            stored, now = state.get(name), own.get(name, np.array(getattr(self, name, None)))
+            wrong = stored is None or stored.shape != now.shape or (now.ndim and stored.dtype != now.dtype)
+            if wrong or now.dtype.hasobject:
+                raise EnvError(f"the stored worlds do not fit '{self.spec.id}': '{name}' is missing or another array")
+        for name, stored in state.items():
+            kept: Any = self.metrics[name.removeprefix(_METRIC)] if name.startswith(_METRIC) else getattr(self, name)
+            if isinstance(kept, np.ndarray):
+                kept[...] = stored
+            else:
+                setattr(self, name, stored.item())
+        self._forget_outcome()
+
+    def snapshot(self, world: int) -> dict[str, Any]:
+        """Return one world as it stands, in plain values: its agents' observations, unless a subclass says more."""
+        rows = self.observation[self.slots(np.array([world]))]
+        return {"observation": (rows[0] if self.spec.agents_per_world == 1 else rows).tolist()}
+
+    def close(self) -> None:  # noqa: B027
+        """Free what the worlds hold; a subclass may have something."""
