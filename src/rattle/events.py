@@ -28,28 +28,36 @@ PORT_TAKEN = "port_taken"
 ENDS = frozenset({ERROR, PORT_TAKEN})
 
 
+#: Characters of a traceback that an event tells.
+_MOST_OF_A_TRACEBACK = 10_000
+
+
 class Event(NamedTuple):
     """What has happened, by name and in words."""
 
     name: str
     text: str
+    traceback: str = ""
 
 
 class EventFormatter(logging.Formatter):
-    """Writes a log record as an event of one line, and its traceback, if it has one, below.
+    """Writes a log record, with its traceback if it has one, as an event of one line.
 
     `extra={"event": NAME}` names the event.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, or lines."""
-        line = event_line(getattr(record, "event", WARNING), record.getMessage())
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        """Return the line."""
+        traceback = self.formatException(record.exc_info) if record.exc_info else ""
+        return event_line(getattr(record, "event", WARNING), record.getMessage(), traceback)
 
 
-def event_line(name: str, text: str) -> str:
-    """Return an event as the line that `read_event` reads."""
-    return json.dumps({"event": name, "text": text})
+def event_line(name: str, text: str, traceback: str = "") -> str:
+    """Return an event as the line that `read_event` reads; of a long traceback it has the beginning and the end."""
+    half = _MOST_OF_A_TRACEBACK // 2
+    if len(traceback) > 2 * half:
+        traceback = f"{traceback[:half]}\n[...]\n{traceback[-half:]}"
+    return json.dumps({"event": name, "text": text} | ({"traceback": traceback} if traceback else {}))
 
 
 def read_event(line: str) -> Event | None:
@@ -58,6 +66,6 @@ def read_event(line: str) -> Event | None:
         return None
     try:
         content = json.loads(line)
-        return Event(str(content["event"]), str(content["text"]))
+        return Event(str(content["event"]), str(content["text"]), str(content.get("traceback", "")))
     except (ValueError, LookupError, TypeError):
         return None

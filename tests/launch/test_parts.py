@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,26 @@ def test_events_are_read_as_they_were_written() -> None:
     record.event = "histories_disagree"
     (line,) = EventFormatter().format(record).splitlines()
     assert Messages().take(line) == Event("histories_disagree", "who [31m said")
+
+
+def test_a_traceback_comes_with_its_event() -> None:
+    def fail(depth: int) -> None:
+        if depth:
+            fail(depth - 1)
+        raise ValueError("x" * 9000)
+
+    for depth in (0, 1):
+        try:
+            fail(depth)
+        except ValueError:
+            record = logging.LogRecord("x", logging.ERROR, "", 0, "a step failed", None, sys.exc_info())
+        (line,) = EventFormatter().format(record).splitlines()
+        event = Messages().take(line)
+        assert event is not None
+        assert (event.name, event.text) == ("warning", "a step failed")
+        assert event.traceback.startswith("Traceback (most recent call last)")
+        assert event.traceback.endswith("xxx")
+        assert len(event.traceback) < 11_000
 
 
 @pytest.mark.parametrize("line", ['{"event": 1', '{"event": "x"}', '{"text": "x"}', "[]", "plain \x07 text"])

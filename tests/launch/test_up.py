@@ -133,11 +133,12 @@ def test_a_run_that_fails_is_one_line_and_exit_status_1(tmp_path: Path) -> None:
 def test_an_environment_that_fails_ends_the_run_as_failed(tmp_path: Path) -> None:
     status, out, err = run("--json", "--run-dir", "run", cwd=tmp_path, inference=["lament"])
     said = "main-0: 'line', world 3: step raised ValueError: the arm broke"
-    assert (status, err) == (1, f"Error: {said} (its traceback is in run/service-logs)\n")
+    assert (status, err) == (1, f"Error: {said}\n")
     assert "summary" not in out
     assert row(RunDirectory(tmp_path / "run"))["status"] == "failed"
     (failed,) = [entry for entry in logs(tmp_path / "run") if entry["event"] == "environment_failed"]
-    assert (failed["service"], failed["error"]) == ("inference-0", said)
+    assert failed == {"event": "environment_failed", "service": "inference-0", "error": said}
+    assert logs(tmp_path / "run")[-1] == {"event": "run_failed", "error": said}
 
 
 def test_a_service_that_cannot_start_is_one_line_and_exit_status_1(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from rattle.analytics.query import rows as query_rows
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.runs import row
 from rattle.runs.progress import Summary
@@ -233,14 +234,17 @@ def test_an_environment_that_fails_ends_the_run_and_what_was_learnt_is_kept(tmp_
     last = done.stderr.splitlines()[-1]
     assert re.fullmatch(
         r"Error: main-0: 'gym:fragile:Fragile-v0', world \d+: step raised ValueError: the arm broke "
-        r"\(its traceback is in run/service-logs\)",
+        r"\(its traceback is in the table logs\)",
         last,
     )
     run = row(RunDirectory(tmp_path / "run"))
     assert run["status"] == "failed"
     assert run["updates"] > 0
-    log = (tmp_path / "run" / "service-logs" / "env-0.log").read_text()
-    assert 'raise ValueError("the arm broke")' in log
+    logged = "SELECT event, fields FROM logs WHERE level = 'ERROR' OR event LIKE 'run_%' ORDER BY time"
+    rows = query_rows(logged, [RunDirectory(tmp_path / "run")])
+    assert [entry["event"] for entry in rows] == ["run_started", "environment_failed", "run_failed"]
+    for entry in rows[1:]:
+        assert 'raise ValueError("the arm broke")' in json.loads(entry["fields"])["traceback"]
     assert rattle("eval", "run", "--episodes", "2", cwd=tmp_path).returncode == 0
 
 

@@ -7,9 +7,11 @@ import os
 import secrets
 import signal
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory
@@ -32,6 +34,8 @@ from rattle.stop_signals import stop_signals
 
 WRITER = "up"
 _POLL_SECONDS = 0.25
+#: Of the errors that services report, so many of the last are kept with their tracebacks.
+_MOST_TRACEBACKS = 20
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ class Launch:
         self._ticking = Ticking()
         self._view = view
         self._stillness = Stillness(time.monotonic())
+        self._tracebacks: deque[tuple[str, str]] = deque(maxlen=_MOST_TRACEBACKS)  # with what services said
         self._broken_off: str | None = None  # why the run is ended before its time
         self._stopped_by: signal.Signals | None = None
         self._killed_by: signal.Signals | None = None
@@ -223,20 +228,35 @@ class Launch:
 
     def _note(self, note: Note) -> None:
         """Show what has happened to a service; warnings of its own are in its log already."""
+        if traceback := note.fields.get("traceback"):
+            self._tracebacks.append((note.fields["text"], traceback))
         if note.fields.get("name") == ENVIRONMENT_FAILED:
-            own = self._settings.env.url is None
-            where = f" (its traceback is in {self._directory.service_logs})" if own else ""
-            self._broken_off = self._broken_off or f"{note.fields['text']}{where}"
-            note = Note("ERROR", ENVIRONMENT_FAILED, note.name, {"error": note.fields["text"]})
+            error = note.fields["text"]
+            self._broken_off = self._broken_off or error
+            note = Note("ERROR", ENVIRONMENT_FAILED, note.name, {"error": error, **self._traceback_of(error)})
         if note.event == "service_warning" and self._is_natural(note):
             return
         if note.event != "service_warning":
-            fields = {"service": note.name, **note.fields}
-            row = log_row(self._run_id, self._settings.experiment, WRITER, note.event, note.level, fields)
-            with suppress(AnalyticsError):  # a full disk is Training's to report
-                self._logs.write([row])
-                self._logs.flush()
+            self._log(note.event, note.level, service=note.name, **note.fields)
         self._view.note(note)
+
+    def _log(self, event: str, level: str, **fields: Any) -> None:
+        """Append an event to the table `logs`."""
+        row = log_row(self._run_id, self._settings.experiment, WRITER, event, level, fields)
+        with suppress(AnalyticsError):  # a full disk is Training's to report
+            self._logs.write([row])
+            self._logs.flush()
+
+    def _traceback_of(self, error: str) -> dict[str, str]:
+        """Return, for a row of `logs`, the traceback of what a service has said of an error; nothing if there is none.
+
+        Services put what they were doing before the words of an error.
+        """
+        for text, traceback in self._tracebacks:
+            said = text.partition(": ")[2]
+            if said and said in error:
+                return {"traceback": traceback}
+        return {}
 
     def _is_natural(self, note: Note) -> bool:
         """Whether a service warns of what is as it should be.
@@ -261,12 +281,17 @@ class Launch:
         if failure:
             for directory in self._directories() if of_all else [self._directory]:
                 self._write_status("failed", directory)
-            raise LaunchError(failure)
+            traceback = self._traceback_of(failure)
+            if failure != self._standing.failure:  # else Training has said so
+                self._log("run_failed", "ERROR", error=failure, **traceback)
+            raise LaunchError(f"{failure} (its traceback is in the table logs)" if traceback else failure)
         if self._ticking.finished:  # Training was told to stop, and cannot know why
             for directory in self._directories():
                 self._write_status("finished", directory)
-        elif read_run_row(self._directory)["status"] == "running":
+            self._log("run_finished", "INFO")
+        elif read_run_row(self._directory)["status"] in ("running", "interrupted"):
             self._write_status("interrupted", self._directory)
+            self._log("run_interrupted", "INFO")
         return self._summary() if self._killed_by is None else None
 
     def _why_in_vain(self) -> str | None:

@@ -23,7 +23,7 @@ from rattle.settings.sources import ENVIRONMENT_PREFIX
 #: The `rattle` command, in a process that ends with this one. With -P the working directory is not put before the
 #: standard library, as it is not for the installed command: a file queue.py in it must not break a service, or run.
 RATTLE = (sys.executable, "-P", "-m", "rattle.cli", "--leash")
-_LONGEST_LINE = 2**13
+_LONGEST_LINE = 2**16
 #: Replaces control characters, which would forge lines or steer the terminal of whoever reads a log.
 _PRINTABLE = bytes(ord("?") if (byte < 32 and byte not in b"\t\n") or byte == 127 else byte for byte in range(256))
 #: How long the output of a process that has ended is read on, where another has the pipe too, in seconds.
@@ -150,7 +150,7 @@ class Processes:
         async for line in _lines(process.stderr, log):
             message = messages.take(line)
             if message is not None and not self._supervisor.stopping:
-                self._show(Note("WARNING", "service_warning", name, {"text": message.text, "name": message.name}))
+                self._show(Note("WARNING", "service_warning", name, message._asdict()))
 
 
 async def _lines(stream: asyncio.StreamReader | None, log: TextLog) -> AsyncIterator[str]:

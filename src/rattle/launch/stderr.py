@@ -27,6 +27,6 @@ class Messages:
         """
         if not line.strip() or line[0].isspace() or line.startswith(_BETWEEN):
             return None
-        name, text = read_event(line) or (WARNING, line)
-        self.last = Event(name, one_line(text, _LONGEST_TEXT))
-        return None if name in ENDS else self.last
+        event = read_event(line) or Event(WARNING, line)
+        self.last = event._replace(text=one_line(event.text, _LONGEST_TEXT))
+        return None if event.name in ENDS else self.last

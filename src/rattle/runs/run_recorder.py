@@ -238,10 +238,16 @@ class RunRecorder:
             return None
         return f"its mean return, {reached:.6g}, has reached train.stop_at_return, {wanted:g}"
 
-    def end(self, status: Status, reason: str | None, copy_rest: Callable[[], CallersPart]) -> Summary:
-        """Write down that the run has ended and why, store the last checkpoint, and return what it holds."""
+    def end(
+        self, status: Status, reason: str | None, copy_rest: Callable[[], CallersPart], event: str | None = None
+    ) -> Summary:
+        """Write down that the run has ended and why, store the last checkpoint, and return what it holds.
+
+        `event` is what has happened, where the caller does not know what became of the run.
+        """
         self.hooks.end(status)
-        self.tables.log(f"run_{status}", update=self._learner.version, **({"reason": reason} if reason else {}))
+        fields: dict[str, Any] = {"update": self._learner.version} | ({"reason": reason} if reason else {})
+        self.tables.log(event or f"run_{status}", **fields)
         self.checkpoint(status, copy_rest)
         return self.stored()
 

@@ -128,9 +128,9 @@ def test_a_service_that_is_started_again_goes_on_where_it_was_stopped(train_smal
         assert read_rows(directory, table, *CLOCKS) == read_rows(expected, table, *CLOCKS)
     assert [row["event"] for row in read_rows(directory, "logs")] == [
         "run_started",
-        "run_interrupted",
+        "training_stopped",
         "run_resumed",
-        "run_interrupted",
+        "training_stopped",
         "run_resumed",
         "run_finished",
     ]

@@ -179,7 +179,8 @@ class PolicyRun:
         """Store the last checkpoint, and wait for it."""
         self.recorder.counters.seconds = self.seconds
         reason = self.why_over() if status == "finished" else None
-        self.recorder.end(status, reason, lambda: self._copy(intake))
+        stopped = None if reason else "training_stopped"  # who told it to stop knows what became of the run
+        self.recorder.end(status, reason, lambda: self._copy(intake), stopped)
 
     def fail(self, error: Exception, intake: Mapping[str, Any]) -> None:
         """Write down that the run has ended in an error, as far as the disk takes it.
