@@ -103,6 +103,8 @@ def test_who_plays_at_a_server_has_the_settings_of_who_learns(pole_server: str) 
     whole = complete(given)
     assert complete_for_actors(whole, "http://127.0.0.1:9") == whole  # nobody is asked for what is known
     assert complete_for_actors(load_settings(None), "http://127.0.0.1:9") == load_settings(None)
+    unnamed = complete_for_actors(load_settings(None, [f"env.url={pole_server}"]), pole_server)
+    assert unnamed.algorithm == whole.algorithm  # the id that is not given is not that of snake
 
 
 def test_a_run_that_goes_on_keeps_what_it_has_begun_with() -> None:

@@ -19,6 +19,7 @@ from rattle.envs.errors import EnvError, WorldsLost
 from rattle.envs.gymnasium_batch import activity_infos, final_infos, spaces_of, whole_numbers
 from rattle.envs.philox import check_seed
 from rattle.envs.vector import EnvironmentSpec, check_actions
+from rattle.wire.vector import ServerSpec
 
 Infos = dict[str, Any]
 
@@ -54,7 +55,8 @@ class RemoteVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]):
         patience: Patience | None = None,
         websocket: bool = True,
     ) -> None:
-        agents = _agents_per_world(url, options, patience)
+        server = ask_spec(url, patience)
+        agents = _agents_per_world(server, url, options, patience)
         if num_envs < 1 or num_envs % agents:
             raise EnvError(
                 f"num_envs counts agents: with {agents} a world it must be a multiple of {agents}, got {num_envs}"
@@ -84,6 +86,7 @@ class RemoteVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]):
                     patience=patience,
                     websocket=websocket,
                     make_arrays=make_arrays,
+                    server=server,
                 )
                 self._parts.append(part)
         except ClientError:
@@ -154,9 +157,11 @@ class RemoteVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]):
         return array.copy() if self.copy else array
 
 
-def _agents_per_world(url: str, options: Mapping[str, Any] | None, patience: Patience | None) -> int:
+def _agents_per_world(
+    server: ServerSpec, url: str, options: Mapping[str, Any] | None, patience: Patience | None
+) -> int:
     """Return how many agents share a world; where options may change that, a session of one world says so."""
     if not options:
-        return read_spec(ask_spec(url, patience)).agents_per_world
-    with closing(RemoteWorlds(url, 1, options=options, patience=patience, websocket=False)) as one:
+        return read_spec(server).agents_per_world
+    with closing(RemoteWorlds(url, 1, options=options, patience=patience, websocket=False, server=server)) as one:
         return one.spec.agents_per_world

@@ -136,7 +136,7 @@ class RemoteWorlds:
     was restarted for example, a new one begins and `step` raises WorldsLost: the action was not answered, and the
     arrays hold the first observations of new episodes, with the lost ones truncated where they stood. `owner` is
     a name and one of its lives: the server ends what an earlier life of the same owner has left. `make_arrays` lets
-    several sessions fill one batch.
+    several sessions fill one batch. `server` is what the server says of itself, if it was asked already.
 
     Raises ClientError when the server cannot be reached in time, refuses a request or answers nonsense, and
     EnvironmentFailed when it answers that it failed (status 500).
@@ -154,9 +154,10 @@ class RemoteWorlds:
         websocket: bool = True,
         owner: tuple[str, str] | None = None,
         make_arrays: Callable[[EnvironmentSpec], SlotArrays] | None = None,
+        server: ServerSpec | None = None,
     ) -> None:
         self._patience = patience or Patience()
-        server = ask_spec(url, self._patience)
+        server = server or ask_spec(url, self._patience)
         self._features = frozenset(server.features)
         self._websocket = websocket and "websocket" in self._features
         self._url = url

@@ -33,7 +33,8 @@ def complete(
 
 def complete_for_actors(settings: ExperimentSettings, url: str) -> ExperimentSettings:
     """Do the same for those who play an experiment at a server, and leave the settings of its environment alone."""
-    if are_complete(settings) or settings.env.id == "snake":
+    is_known = settings.env.url is None or "id" in settings.env.model_fields_set  # else Training asks its server too
+    if are_complete(settings) or (is_known and settings.env.id == "snake"):
         return _with_defaults(settings, "codes", None)
     return _with_defaults(settings, served_kind(settings.env.model_copy(update={"url": url})), None)
 

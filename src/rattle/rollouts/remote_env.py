@@ -6,7 +6,9 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from rattle.analytics.extras import require
-from rattle.envs.vector import VectorWorlds
+from rattle.clients.errors import ConnectionBroken
+from rattle.envs.vector import EnvironmentSpec, VectorWorlds
+from rattle.errors import RattleError
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import EnvironmentSection, ExperimentSettings
 from rattle.settings.sources import validated_experiment
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from rattle.clients.remote_worlds import Patience
     from rattle.wire.vector import ServerSpec
 
+#: What servers have said of themselves, by URL: a process asks each once, unless what it said proves to be out of date.
+_known: dict[str, ServerSpec] = {}
+
 
 def with_served_environment(settings: ExperimentSettings) -> tuple[ExperimentSettings, str]:
     """Return the settings with what the server at `env.url` serves filled in, and what kind of observations it has.
@@ -22,7 +27,7 @@ def with_served_environment(settings: ExperimentSettings) -> tuple[ExperimentSet
     Raises SettingsError when it serves another environment than the experiment asks for, or cannot be told the
     environment's settings, and ClientError when it cannot be reached.
     """
-    env, server = settings.env, _ask(settings.env)
+    env, server = settings.env, _ask_anew(settings.env)
     _options(env, server)
     served = {key: value for key, value in server.settings.items() if key not in EnvironmentSection.model_fields}
     section = {**env.model_dump(exclude_unset=True), "id": server.environment, **served, **env.own_settings}
@@ -32,7 +37,7 @@ def with_served_environment(settings: ExperimentSettings) -> tuple[ExperimentSet
 
 def served_kind(env: EnvironmentSection) -> str:
     """Return the kind of observations of the server at `env.url`; raises as `with_served_environment` does."""
-    return _kind(_ask(env))
+    return _kind(_ask_anew(env))
 
 
 def _kind(server: ServerSpec) -> str:
@@ -51,10 +56,47 @@ def open_remote_worlds(
 
     Once `stop` is set a server that is away is no longer waited for.
     """
+    url, known = str(env.url), _remembered(env)
+    server = known or _ask_anew(env, stop)
+    try:
+        made = _open(env, server, worlds, seed, first_world, stop, owner)
+    except RattleError as error:
+        _known.pop(url, None)
+        if known is None or isinstance(error, ConnectionBroken):
+            raise
+    else:
+        if known is None or made.spec.settings == {**server.settings, **_options(env, server)}:
+            return made
+        made.close()
+        del _known[url]
+    # The server was replaced since it was asked: its answer of then is no ground to refuse, or to play, anything.
+    return _open(env, _ask_anew(env, stop), worlds, seed, first_world, stop, owner)
+
+
+def described_environment(env: EnvironmentSection) -> EnvironmentSpec | None:
+    """Return what the server at `env.url` says that it plays; None where it is to play with other settings.
+
+    Raises as `with_served_environment` does.
+    """
+    from rattle.clients.answers import read_spec
+
+    server = _remembered(env) or _ask_anew(env)
+    return None if _options(env, server) else read_spec(server)
+
+
+def _open(
+    env: EnvironmentSection,
+    server: ServerSpec,
+    worlds: int,
+    seed: int,
+    first_world: int,
+    stop: threading.Event | None,
+    owner: tuple[str, str] | None,
+) -> VectorWorlds:
     from rattle.clients.remote_worlds import RemoteWorlds
 
-    options = _options(env, _ask(env, stop))
-    return RemoteWorlds(str(env.url), worlds, seed, first_world, options, patience=_patience(env, stop), owner=owner)
+    options, patience = _options(env, server), _patience(env, stop)
+    return RemoteWorlds(str(env.url), worlds, seed, first_world, options, patience=patience, owner=owner, server=server)
 
 
 def _options(env: EnvironmentSection, server: ServerSpec) -> dict[str, Any]:
@@ -66,14 +108,25 @@ def _options(env: EnvironmentSection, server: ServerSpec) -> dict[str, Any]:
     return changes
 
 
-def _ask(env: EnvironmentSection, stop: threading.Event | None = None) -> ServerSpec:
+def _remembered(env: EnvironmentSection) -> ServerSpec | None:
+    """Return what the server at `env.url` has said of itself before, if it was the environment that is wanted."""
+    known = _known.get(str(env.url))
+    return known if known is not None and _is_wanted(env, known) else None
+
+
+def _is_wanted(env: EnvironmentSection, server: ServerSpec) -> bool:
+    return "id" not in env.model_fields_set or env.id == server.environment
+
+
+def _ask_anew(env: EnvironmentSection, stop: threading.Event | None = None) -> ServerSpec:
     for module in ("tenacity", "websockets"):
         require(module, "clients", "env.url")
     from rattle.clients.remote_worlds import ask_spec
 
     server = ask_spec(str(env.url), _patience(env, stop))
-    if "id" in env.model_fields_set and env.id != server.environment:
+    if not _is_wanted(env, server):
         raise SettingsError(f"env.id is '{env.id}', but {env.url} serves '{server.environment}': leave env.id out")
+    _known[str(env.url)] = server
     return server
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from rattle.envs.philox import derive_seed
@@ -11,7 +12,7 @@ from rattle.envs.validation import settings_of
 from rattle.envs.vector import EnvironmentSpec, VectorWorlds
 from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.spec import PolicySpec
-from rattle.rollouts.remote_env import open_remote_worlds
+from rattle.rollouts.remote_env import described_environment, open_remote_worlds
 from rattle.settings.experiment import ExperimentSettings, PolicySection, UserNetworkSection
 
 if TYPE_CHECKING:
@@ -35,6 +36,15 @@ def build_worlds(
     if settings.env.url is not None:
         return open_remote_worlds(settings.env, worlds, seed, first_world, stop, owner)
     return make_worlds(settings.env.id, settings.env.own_settings, worlds, seed, first_world)
+
+
+def environment_of(settings: ExperimentSettings) -> EnvironmentSpec:
+    """Return what the environment of an experiment is; no world is made where its server says so."""
+    served = None if settings.env.url is None else described_environment(settings.env)
+    if served is not None:
+        return served
+    with closing(build_worlds(settings, 1, 0)) as worlds:
+        return worlds.spec
 
 
 def settings_of_policy(settings: ExperimentSettings, policy_id: str) -> ExperimentSettings:

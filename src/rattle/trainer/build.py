@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from itertools import pairwise
 
 import numpy as np
 
 from rattle.envs.philox import derive_seed
+from rattle.envs.vector import VectorWorlds
 from rattle.learning.learner import Learner
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.spec import PolicySpec
@@ -47,13 +49,17 @@ def build_acting_policy(settings: ExperimentSettings, learner: Learner) -> Actin
     return ActingPolicy(learner.spec, learner.parameters(), derive_seed(settings.seed, "actions"))
 
 
-def warm_up(settings: ExperimentSettings, policy: ActingPolicy) -> None:
-    """Compile, or load, what stepping, acting and the first checkpoint need, so that the clock starts at work."""
+def warm_up(settings: ExperimentSettings, policy: ActingPolicy, worlds: VectorWorlds) -> None:
+    """Compile, or load, what stepping, acting and the first checkpoint need, so that the clock starts at work.
+
+    `worlds` are some that the policy plays, and stay as they are.
+    """
     import pyarrow.parquet  # noqa: F401
 
-    worlds = build_worlds(settings, 1, 0)
-    action, log_prob = np.zeros(worlds.num_slots, np.int64), np.zeros(worlds.num_slots, np.float32)
-    policy.act(worlds.observation, tick=0, action=action, log_prob=log_prob, value=log_prob.copy())
-    policy.values(worlds.observation)
-    worlds.step(action)
-    worlds.close()
+    observation = worlds.observation[: worlds.spec.agents_per_world]
+    action, log_prob = np.zeros(len(observation), np.int64), np.zeros(len(observation), np.float32)
+    policy.act(observation, tick=0, action=action, log_prob=log_prob, value=log_prob.copy())
+    policy.values(observation)
+    if settings.env.url is None:
+        with closing(build_worlds(settings, 1, 0)) as another:
+            another.step(action)

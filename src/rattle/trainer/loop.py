@@ -104,7 +104,7 @@ class TrainingRun:
         Raises LearningError for numbers that are not finite and AnalyticsError for a disk that takes no more; the
         last good checkpoint then stays the newest.
         """
-        warm_up(self.settings, self.policy)
+        warm_up(self.settings, self.policy, self.collector.batches[0])
         self.recorder.evaluations.wants_stop = wants_stop
         self.recorder.begin()
         counters = self.recorder.counters

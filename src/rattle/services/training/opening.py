@@ -11,7 +11,7 @@ from typing import Any
 from rattle.analytics.run_directory import RunDirectory
 from rattle.envs.vector import EnvironmentSpec
 from rattle.rollouts.complete import complete
-from rattle.rollouts.worlds import build_worlds, settings_of_policy
+from rattle.rollouts.worlds import environment_of, settings_of_policy
 from rattle.runs.errors import RunError
 from rattle.runs.new_runs import make_folder, name_run, policy_run_directory, store_beginning
 from rattle.runs.stored_run import read_or_mend_row, read_settings, read_stored_run
@@ -41,13 +41,12 @@ def open_loops(
     """
     begun = None if run_dir is None else RunDirectory(run_dir)
     settings = complete(settings, read_settings(begun) if begun is not None and begun.is_run else None)
-    worlds = build_worlds(settings, 1, 0)
-    worlds.close()
+    environment = environment_of(settings)
     loops = {}
     for place in _places(settings, run_dir):
         make_folder(place.directory)
         stack.enter_context(place.directory.locked())
-        loop = _open(settings, place, worlds.spec, lineage)
+        loop = _open(settings, place, environment, lineage)
         loops[place.policy_id] = loop
     return loops
 
