@@ -49,18 +49,31 @@ class Policy:
         """Return the id of the environment that it was trained in."""
         return self._stored.environment
 
-    def act(self, observation: Any, *, greedy: bool = False) -> Any:
+    @property
+    def memory_size(self) -> int:
+        """Return how many numbers it remembers from one tick to the next; 0 where it has no memory."""
+        return self._stored.spec.memory_size
+
+    def act(self, observation: Any, *, greedy: bool = False, state: Any = None) -> Any:
         """Return an action for an observation (row,), or actions int64 (N,) for a batch (N, row).
 
-        Actions are drawn, another one at each call; with `greedy` they are the most probable ones. Raises PolicyError
-        for observations of another environment.
+        Actions are drawn, another one at each call; with `greedy` they are the most probable ones. A policy with memory
+        returns the action and its next state, float32 (memory_size,) or (N, memory_size): hand that to the next call,
+        and None where an episode begins. Raises PolicyError for observations of another environment.
         """
         rows = self._rows(observation)
         action = np.zeros(len(rows), np.int64)
         log_prob, value = np.zeros((2, len(rows)), np.float32)
-        self._acting.act(rows, tick=self._tick, greedy=greedy, action=action, log_prob=log_prob, value=value)
+        memory = np.zeros((len(rows), self.memory_size), np.float32)
+        if state is not None:
+            memory[:] = state
+        self._acting.act(
+            rows, tick=self._tick, greedy=greedy, action=action, log_prob=log_prob, value=value, state=memory
+        )
         self._tick += 1
-        return action if np.ndim(observation) == 2 else int(action[0])
+        is_batch = np.ndim(observation) == 2
+        actions = action if is_batch else int(action[0])
+        return actions if not self.memory_size else (actions, memory if is_batch else memory[0])
 
     def value(self, observation: Any) -> Any:
         """Return the predicted return of an observation (row,), or float32 (N,) of a batch; 0 without a value head."""

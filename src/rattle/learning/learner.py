@@ -78,7 +78,7 @@ class Learner:
         self.algorithm = algorithm
         self.version = 0
         generator = torch.Generator().manual_seed(seed % 2**63)
-        made = network or self._alone(kind_of(spec).make_network, spec, generator)
+        made: Any = network or self._alone(kind_of(spec).make_network, spec, generator)
         self._network = made.to(self._device)
         self._value_head = kind_of(spec).value_head
         self._weights = list(self._network.parameters())
@@ -197,21 +197,30 @@ class Learner:
 
     def differentiate(self, batch: Batch, loss: LossFunction) -> dict[str, float]:
         """Leave the clipped gradient of the mean loss with the weights; return the means of its sums, and the norm."""
-        samples = len(batch)
+        samples, size = batch.samples, max(1, self._chunk // batch.row_samples)
 
         def part(chunk: Batch) -> tuple[tuple[Tensor, ...], dict[str, float]]:
-            outputs, value = self._network(chunk.observation)
-            found = _checked_loss(loss(self.spec.action.distribution(outputs), value, chunk))
+            outputs, value = self._forward(chunk)
+            found = _checked_loss(loss(self.spec.action.distribution(outputs), value, chunk.flat()))
             gradients = torch.autograd.grad(found.total / samples, self._weights, materialize_grads=True)
             return gradients, {name: each.item() for name, each in found.sums.items()}
 
-        chunks = [batch.rows(start, min(start + self._chunk, samples)) for start in range(0, samples, self._chunk)]
+        chunks = [batch.rows(start, min(start + size, len(batch))) for start in range(0, len(batch), size)]
         gradients, sums = zip(*self._share(part, chunks), strict=True)
         for weight, parts in zip(self._weights, zip(*gradients, strict=True), strict=True):
             weight.grad = tree_sum(parts)
         norm = torch.nn.utils.clip_grad_norm_(self._weights, self.algorithm.max_gradient_norm)
         means = {name: tree_sum([one[name] for one in sums]) / samples for name in sums[0]}
         return {**means, "gradient_norm": float(norm)}
+
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return outputs (n, outputs) and values (n,) of the samples that are learnt from."""
+        if batch.sequences is None:
+            outputs, value = self._network(batch.observation)
+            return outputs, value
+        memory, starts, chosen = batch.sequences.memory, batch.sequences.starts, batch.sequences.chosen
+        outputs, value = self._network.sequence(batch.observation.transpose(0, 1), memory, starts.transpose(0, 1))
+        return outputs.transpose(0, 1)[chosen], value.transpose(0, 1)[chosen]
 
     def descend(self, learning_rate: float) -> None:
         """Take a step of the optimiser along that gradient."""
@@ -262,7 +271,7 @@ class _Steps:
     def step(self, batch: Batch, loss: LossFunction, learning_rate: float) -> dict[str, float]:
         """Take a step along the gradient of the mean loss; return the means of its sums, and the gradient's norm."""
         learner = self._learner
-        if len(batch) == 0:
+        if batch.samples == 0:
             what = (
                 "no episode ended in it: raise algorithm.max_episode_ticks"
                 if learner.algorithm.complete_episodes
@@ -274,7 +283,7 @@ class _Steps:
             self._check_finite(name, number)
         if self.samples == 0 and (learner.algorithm.several_steps or learner.algorithm.extension is not None):
             self.undo = learner.copy()
-        self.samples += len(batch)
+        self.samples += batch.samples
         learner.descend(learning_rate)
         return means
 

@@ -44,6 +44,16 @@ def generalised_advantages(rollout: Rollout[Tensor], discount: float, trace_deca
     return advantage
 
 
+def episode_starts(rollout: Rollout[Tensor]) -> Tensor:
+    """Return bool (T, B): where a slot's episode has just begun, so that it remembers nothing; never in row 0.
+
+    What a slot remembers before row 0 is stored with the rollout, and is zero where an episode begins there.
+    """
+    starts = rollout.active.new_zeros(rollout.active.shape)
+    starts[1:] = rollout.terminated[:-1] | rollout.truncated[:-1] | ~rollout.active[:-1]
+    return starts
+
+
 def first_episodes(terminated: Tensor, truncated: Tensor, active: Tensor) -> Tensor:
     """Return bool (T, B): the ticks of each slot's first episode, for slots whose first episode ends in the rollout."""
     ended = terminated | truncated

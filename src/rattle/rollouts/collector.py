@@ -19,7 +19,7 @@ from rattle.samples.rollout import Played, allocate
 BLOCK = 32
 
 
-def allocate_for(environment: EnvironmentSpec, ticks: int, worlds: int) -> Played:
+def allocate_for(environment: EnvironmentSpec, ticks: int, worlds: int, memory_size: int = 0) -> Played:
     """Return a rollout of zeros with room for so many ticks of so many worlds of an environment."""
     return allocate(
         environment.observation_space,
@@ -28,6 +28,7 @@ def allocate_for(environment: EnvironmentSpec, ticks: int, worlds: int) -> Playe
         worlds,
         environment.agents_per_world,
         environment.metrics,
+        memory_size,
     )
 
 
@@ -39,6 +40,7 @@ class WorldBatch:
     first_world: int
     buffer_world: int = 0
     first_slot: int = field(init=False)
+    memory: NDArray[np.float32] | None = field(init=False, default=None)  # (slots, S): what each slot remembers now
 
     def __post_init__(self) -> None:
         agents, column = self.worlds.spec.agents_per_world, self.first_world - self.buffer_world
@@ -55,6 +57,8 @@ class WorldBatch:
         if self.first_world == 0:
             wanted = records(int(worlds.episode[0]))
             buffer.state[row] = json.dumps(worlds.snapshot(0), separators=(",", ":")) if wanted else ""
+        if self.memory is not None and row == 0:
+            buffer.memory[slots] = self.memory
         policy.act(
             worlds.observation,
             tick=tick,
@@ -62,6 +66,7 @@ class WorldBatch:
             action=buffer.action[row, slots],
             log_prob=buffer.log_prob[row, slots],
             value=buffer.value[row, slots],
+            state=self.memory,
         )
         if isinstance(worlds, AsyncVectorWorlds):
             worlds.step_async(buffer.action[row, slots])
@@ -81,7 +86,11 @@ class WorldBatch:
             buffer.metrics[name][row, slots] = values
         if worlds.truncated.any():
             cut = np.flatnonzero(worlds.truncated)
-            buffer.final_value[row, self._slots.start + cut] = policy.values(worlds.final_observation[cut])
+            remembered = None if self.memory is None else self.memory[cut]
+            buffer.final_value[row, self._slots.start + cut] = policy.values(worlds.final_observation[cut], remembered)
+        if self.memory is not None:
+            began = worlds.episode != buffer.world_episode[row, self._own_worlds]
+            self.memory.reshape(worlds.num_worlds, -1)[began] = 0.0
 
     def write_metrics_so_far(self, buffer: Played, row: int, cut: NDArray[np.bool_]) -> None:
         """Write what the episodes cut after a row, (B,) of all slots, have come to."""
@@ -89,9 +98,13 @@ class WorldBatch:
             own, here = buffer.metrics[name][row, self._slots], cut[self._slots]
             own[here] = values[here]
 
+    def remember(self, size: int) -> None:
+        """Begin with nothing that is remembered, in so many numbers a slot."""
+        self.memory = np.zeros((self.worlds.num_slots, size), np.float32) if size else None
+
     def predict(self, policy: ActingPolicy, buffer: Played) -> None:
         """Write the values of what the slots observe now: what comes after the rollout."""
-        buffer.last_value[self._slots] = policy.values(self.worlds.observation)
+        buffer.last_value[self._slots] = policy.values(self.worlds.observation, self.memory)
 
 
 @dataclass
@@ -128,11 +141,12 @@ class Collector:
 
     def __init__(self, actors: list[WorldsActor], max_ticks: int, *, complete_episodes: bool) -> None:
         self.actors = actors
-        self.batches = [group.worlds for actor in actors for group in actor.groups]
+        self.batches = [group.worlds for group in self.groups]
         self.num_worlds = sum(worlds.num_worlds for worlds in self.batches)
         self.ticks = 0  # since the run began
         self._max_ticks = max_ticks
         self._complete_episodes = complete_episodes
+        self.memory_size = 0
         self.buffer = allocate_for(self.batches[0].spec, max_ticks, self.num_worlds)
         self._pool = ThreadPoolExecutor(len(actors), "actor")
 
@@ -162,10 +176,24 @@ class Collector:
             self._play(policy, block, lambda _episode: False)
             ticks -= len(block)
 
+    def remember(self, size: int) -> None:
+        """Make room for policies that remember `size` numbers a slot, all of them 0 now."""
+        if size != self.memory_size:
+            self.memory_size = size
+            self.buffer = allocate_for(self.batches[0].spec, self._max_ticks, self.num_worlds, size)
+        for group in self.groups:
+            group.remember(size)
+
+    @property
+    def groups(self) -> list[WorldBatch]:
+        """Return all parts of the worlds."""
+        return [group for actor in self.actors for group in actor.groups]
+
     def restart(self) -> None:
         """Start every world's next episode."""
         for worlds in self.batches:
             worlds.reset()
+        self.remember(self.memory_size)
 
     def close(self) -> None:
         """Close the worlds and stop the threads."""
@@ -225,6 +253,6 @@ class Collector:
             ticks = block.stop
         cut = ~ended & buffer.active[ticks - 1]
         buffer.truncated[ticks - 1] |= cut
-        for group in (group for actor in self.actors for group in actor.groups):
+        for group in self.groups:
             group.write_metrics_so_far(buffer, ticks - 1, cut)
         return ticks

@@ -134,8 +134,12 @@ def play_first_episodes(
     total, length = np.zeros(slots, np.float64), np.zeros(slots, np.int64)
     metrics = {name: np.zeros(slots, np.int32) for name in worlds.spec.metrics}
     playing = np.ones(slots, np.bool_)
+    size = acting.spec.memory_size
+    memory = np.zeros((slots, size), np.float32) if size else None
     for tick in range(max_ticks):
-        acting.act(worlds.observation, tick=tick, greedy=greedy, action=action, log_prob=log_prob, value=value)
+        acting.act(
+            worlds.observation, tick=tick, greedy=greedy, action=action, log_prob=log_prob, value=value, state=memory
+        )
         worlds.step(action)
         total[playing] += worlds.reward[playing]
         length[playing] += 1

@@ -30,7 +30,7 @@ class RolloutField:
 
     name: str
     axes: tuple[Axis, ...]
-    dtype: np.dtype[Any] | Literal["observation", "action"]  # a space's name: its dtype and rows
+    dtype: np.dtype[Any] | Literal["observation", "action", "memory"]  # a name: dtype and rows depend on the policy
     travels: bool = True  # in the messages that actors send
     is_learnt_from: bool = True
     is_recorded: bool = False  # in the table `steps`
@@ -52,6 +52,7 @@ FIELDS: tuple[RolloutField, ...] = (
     RolloutField("active", _TICKS, _BOOL, is_recorded=True),
     RolloutField("final_value", _TICKS, _FLOAT, is_reward=True),
     RolloutField("last_value", ("slots",), _FLOAT, is_reward=True),
+    RolloutField("memory", ("slots",), "memory"),  # only where the policy has some
     RolloutField("policy_version", ("slots",), np.dtype(np.int64), travels=False),
     RolloutField("world_episode", ("ticks", "worlds"), np.dtype(np.uint32), is_learnt_from=False),
 )
@@ -79,6 +80,7 @@ class Rollout(Generic[A]):
     active: A  # (T, B) bool
     final_value: A  # (T, B) float32: where truncated, the value of the last observation; 0 elsewhere
     last_value: A  # (B,) float32: the value of the observation after the last tick
+    memory: A  # (B, S) float32: what each slot remembered before the first tick; missing without memory
     policy_version: A  # (B,) int64: of the policy that played
     world_episode: A  # (T, W) uint32: the number of each world's episode
 
@@ -134,6 +136,7 @@ def allocate(
     worlds: int,
     agents: int = 1,
     metrics: Iterable[str] = (),
+    memory_size: int = 0,
 ) -> Played:
     """Return a rollout of zeros, with room for so many ticks of so many worlds."""
     lengths: dict[Axis, int] = {"ticks": ticks, "slots": worlds * agents, "worlds": worlds}
@@ -141,9 +144,13 @@ def allocate(
     arrays: dict[str, NDArray[Any]] = {}
     for field in FIELDS:
         axes = [lengths[axis] for axis in field.axes]
-        arrays[field.name] = (
-            spaces[field.dtype].zeros(*axes) if isinstance(field.dtype, str) else np.zeros(axes, field.dtype)
-        )
+        if field.dtype == "memory":
+            if memory_size:
+                arrays[field.name] = np.zeros((*axes, memory_size), np.float32)
+        elif isinstance(field.dtype, str):
+            arrays[field.name] = spaces[field.dtype].zeros(*axes)
+        else:
+            arrays[field.name] = np.zeros(axes, field.dtype)
     own = {name: np.zeros((ticks, worlds * agents), np.int32) for name in metrics}
     return Rollout(arrays, own, [""] * ticks)
 

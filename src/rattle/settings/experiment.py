@@ -72,8 +72,10 @@ class UserNetworkSection(StrictSettings):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    network: str
-    weights: str | None = None
+    network: str = Field(description="module:Class, or the name that an installed package gives to one.")
+    weights: str | None = Field(
+        None, description="A policy file of this network, with whose weights a run begins; null: they are drawn."
+    )
 
     @property
     def extension(self) -> Extension[Any]:

@@ -11,6 +11,8 @@ from rattle.envs.philox import derive_seed
 from rattle.envs.vector import VectorWorlds
 from rattle.learning.learner import Learner
 from rattle.policies.acting import ActingPolicy
+from rattle.policies.errors import PolicyError
+from rattle.policies.kinds import kind_of
 from rattle.policies.spec import PolicySpec
 from rattle.rollouts.collector import Collector, WorldBatch, WorldsActor
 from rattle.rollouts.worlds import build_worlds, own_network
@@ -40,6 +42,9 @@ def build_learner(settings: ExperimentSettings, spec: PolicySpec) -> Learner:
         from rattle.policies.graph.network import Spaces
 
         network = own_network(settings.policy, Spaces(spec.observation, spec.action), settings.seed)
+        shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        if shapes != kind_of(spec).parameter_shapes(spec):
+            raise PolicyError(f"this policy has another network than {settings.policy.network}")
     seed = derive_seed(settings.seed, "weights")
     return Learner(spec, settings.algorithm, seed, train.actors, train.device, network)
 

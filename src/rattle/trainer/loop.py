@@ -43,6 +43,7 @@ class TrainingRun:
         self.learner = build_learner(settings, policy_spec(settings, environment))
         self.recorder = RunRecorder(settings, directory, run_id, environment, slots, self.learner)
         self.policy = build_acting_policy(settings, self.learner)
+        self.collector.remember(self.learner.spec.memory_size)
         self._is_between = True  # two updates: what the worlds and the tables hold belongs together
 
     def start(self) -> None:
@@ -68,6 +69,10 @@ class TrainingRun:
         lost = self._restore_worlds(checkpoint)
         if lost is not None:
             self._begin_anew(lost)
+        else:
+            for number, group in enumerate(self.collector.groups):
+                if group.memory is not None:
+                    group.memory[:] = checkpoint.part(f"memory-{number}")["state"]
         self.collector.ticks = checkpoint.numbers["ticks"]
 
     def _restore_worlds(self, checkpoint: Checkpoint) -> EnvError | None:
@@ -136,6 +141,9 @@ class TrainingRun:
         """Return copies of what decides, besides the recorder, how the run goes on."""
         worlds = self._despite_loss(lambda: [batch.state() for batch in self.collector.batches])
         arrays = {f"worlds-{number}": state for number, state in enumerate(worlds)}
+        for number, group in enumerate(self.collector.groups):
+            if group.memory is not None:
+                arrays[f"memory-{number}"] = {"state": group.memory.copy()}
         return arrays, {"ticks": self.collector.ticks}
 
     def _copy_no_worlds(self) -> CallersPart:

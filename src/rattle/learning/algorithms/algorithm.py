@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import Field
@@ -20,10 +20,20 @@ if TYPE_CHECKING:  # settings are read where nothing is learnt too, by services 
 
 
 @dataclass(frozen=True)
+class Sequences:
+    """What whole sequences of slots have besides, for policies with memory."""
+
+    memory: Tensor  # (N, S) float32: what each slot remembered before the first tick
+    starts: Tensor  # (N, T) bool: where an episode begins, and nothing is remembered
+    chosen: Tensor  # (N, T) bool: the samples that are learnt from
+
+
+@dataclass(frozen=True)
 class Batch:
     """N samples to learn from; `target` is what the value head should say.
 
-    `log_prob` and `value` are those of the policy that played.
+    `log_prob` and `value` are those of the policy that played. For policies with memory, a row is a slot with all its T
+    ticks, and the arrays are (N, T, ...), until a loss is computed: that gets flat samples in any case.
     """
 
     observation: Tensor  # (N, row)
@@ -32,20 +42,43 @@ class Batch:
     target: Tensor  # (N,) float32
     log_prob: Tensor  # (N,) float32
     value: Tensor  # (N,) float32
+    sequences: Sequences | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return self.action.shape[0]
 
+    @property
+    def samples(self) -> int:
+        """Return how many samples there are to learn from."""
+        return len(self) if self.sequences is None else int(self.sequences.chosen.sum())
+
+    @property
+    def row_samples(self) -> int:
+        """Return how many samples a row has at most: 1, or its ticks."""
+        return 1 if self.sequences is None else self.action.shape[1]
+
     def rows(self, start: int, stop: int) -> Batch:
-        """Return a view of some of the samples."""
+        """Return a view of some of the rows."""
         return self._each(lambda tensor: tensor[start:stop])
 
-    def pick(self, samples: Tensor) -> Batch:
-        """Return a copy of the samples with these numbers, (n,) int64."""
-        return self._each(lambda tensor: tensor.index_select(0, samples))
+    def pick(self, rows: Tensor) -> Batch:
+        """Return a copy of the rows with these numbers, (n,) int64."""
+        return self._each(lambda tensor: tensor.index_select(0, rows))
+
+    def flat(self) -> Batch:
+        """Return the samples that are learnt from one by one."""
+        if self.sequences is None:
+            return self
+        chosen = self.sequences.chosen
+        return Batch(*(getattr(self, name)[chosen] for name in _SAMPLE))
 
     def _each(self, part: Callable[[Tensor], Tensor]) -> Batch:
-        return Batch(*(part(getattr(self, field.name)) for field in fields(self)))
+        own = self.sequences
+        sequences = None if own is None else Sequences(part(own.memory), part(own.starts), part(own.chosen))
+        return Batch(*(part(getattr(self, name)) for name in _SAMPLE), sequences=sequences)
+
+
+_SAMPLE = tuple(each.name for each in fields(Batch) if each.name != "sequences")
 
 
 class Loss(NamedTuple):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from rattle.learning.algorithms.algorithm import Algorithm, Batch, Loss
-from rattle.learning.returns import generalised_advantages
+from rattle.learning.algorithms.algorithm import Algorithm, Batch, Loss, Sequences
+from rattle.learning.returns import episode_starts, generalised_advantages
 from rattle.samples.rollout import Rollout
 from rattle.samples.spaces import Distribution
 
@@ -37,8 +37,14 @@ class ActorCritic(Algorithm):
 
 
 def select(rollout: Rollout[Tensor], chosen: Tensor, advantage: Tensor, target: Tensor) -> Batch:
-    """Return the chosen ticks (T, B) of a rollout as flat samples, without copying when all are chosen."""
+    """Return the chosen ticks (T, B) of a rollout as flat samples, without copying when all are chosen.
+
+    Where the policy that played has memory, they are whole sequences, a row a slot.
+    """
     parts = (rollout.observation, rollout.action, advantage, target, rollout.log_prob, rollout.value)
+    if "memory" in rollout.arrays:
+        sequences = Sequences(rollout.memory, episode_starts(rollout).transpose(0, 1), chosen.transpose(0, 1))
+        return Batch(*(part.transpose(0, 1) for part in parts), sequences=sequences)
     if bool(chosen.all()):
         return Batch(*(part.flatten(0, 1) for part in parts))
     return Batch(*(part[chosen] for part in parts))
@@ -49,10 +55,10 @@ def with_normal_advantage(batch: Batch) -> Batch:
 
     In 64 bits: the 32-bit mean of equal numbers differs from them by rounding, which the scaling would blow up to 1.
     """
-    if len(batch) < 2:
+    if batch.samples < 2:
         return batch
-    advantage = batch.advantage.double()
-    normal = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    samples, advantage = batch.flat().advantage.double(), batch.advantage.double()
+    normal = (advantage - samples.mean()) / (samples.std() + 1e-8)
     return replace(batch, advantage=normal.float())
 
 

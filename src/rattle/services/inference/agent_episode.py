@@ -44,6 +44,8 @@ class AgentEpisode:
         self._buffer, self._policy = buffer, policy
         self._slot, self._first_tick, self._number = slot, first_tick, number
         self._acted = False
+        size = policy.spec.memory_size
+        self._memory = np.zeros((1, size), np.float32) if size else None
         self._first_length = 0
 
     def take(self, line: AgentState) -> MoveName | None:
@@ -85,7 +87,9 @@ class AgentEpisode:
     def _cut(self, line: AgentState) -> None:
         self.over = True
         self._buffer.truncated[self.ticks - 1] = True
-        self._buffer.final_value[self.ticks - 1] = self._buffer.last_value[:] = self._policy.values(self._see(line))
+        self._buffer.final_value[self.ticks - 1] = self._buffer.last_value[:] = self._policy.values(
+            self._see(line), self._memory
+        )
 
     def _act(self, line: AgentState) -> MoveName:
         row, buffer = self.ticks, self._buffer
@@ -97,6 +101,7 @@ class AgentEpisode:
             action=buffer.action[row],
             log_prob=buffer.log_prob[row],
             value=buffer.value[row],
+            state=self._memory,
         )
         buffer.observation[row] = observation
         self._acted = True
@@ -109,7 +114,7 @@ class AgentEpisode:
         return np.minimum(seen, known.codes - 1, dtype=np.uint8) if isinstance(known, CodeSpace) else seen
 
 
-def episode_buffer(settings: ExperimentSettings) -> Played:
+def episode_buffer(settings: ExperimentSettings, memory_size: int = 0) -> Played:
     """Return room for the longest episode of one snake of an experiment; raises EnvError where it has no snakes."""
     if settings.env.id != "snake":
         raise EnvError(f"'{settings.env.id}' has no agent API, only 'snake' has: set inference.api=vector")
@@ -117,7 +122,7 @@ def episode_buffer(settings: ExperimentSettings) -> Played:
     ticks = algorithm.rollout_ticks if algorithm.complete_episodes else MAX_EPISODE_TICKS
     radius = validated(SnakeSettings, settings.env.own_settings, "snake").vision_radius
     space = CodeSpace(cells=len(visible_offsets(radius)), codes=len(Cell))
-    return allocate(space, DiscreteSpace(n=len(MOVES)), ticks, 1, metrics=("food",))
+    return allocate(space, DiscreteSpace(n=len(MOVES)), ticks, 1, metrics=("food",), memory_size=memory_size)
 
 
 def _check(line: AgentState) -> None:

@@ -18,6 +18,7 @@ class AgentLives:
     def __init__(self, settings: ExperimentSettings, assignment: Assignment) -> None:
         self.contributed: ReceivedPolicy | None = None  # with which the last contributed life was played
         self._snake = assignment.first_world
+        self._settings = settings
         self._buffer = episode_buffer(settings)
         self._seed = derive_seed(settings.seed, "actions")
         self._number = 0
@@ -29,6 +30,8 @@ class AgentLives:
         if self._acting is None or self._acting_with != held.name:
             self._acting = ActingPolicy(held.policy.spec, held.policy.parameters, self._seed)
             self._acting_with = held.name
+            if "memory" not in self._buffer.arrays and held.policy.spec.memory_size:
+                self._buffer = episode_buffer(self._settings, held.policy.spec.memory_size)
         return AgentEpisode(self._buffer, self._acting, slot=self._snake, first_tick=first_tick, number=self._number)
 
     def contribute(self, ticks: int, held: ReceivedPolicy, contributions: RolloutSender, control: ActorHandle) -> None:

@@ -14,7 +14,7 @@ def to_message(rollout: Played, first_world: int, space: ActionSpace) -> trainin
     The bytes are copied: the rollout may be overwritten at once.
     """
     message = training_pb2.Rollout(first_world=first_world, state=rollout.state if any(rollout.state) else [])
-    for field in TRAVELLING:
+    for field in (field for field in TRAVELLING if field.name in rollout.arrays):
         array = rollout.arrays[field.name]
         small = array.astype(space.wire_dtype) if field.dtype == "action" else array
         fill_message(getattr(message, field.name), small)

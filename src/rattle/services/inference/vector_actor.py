@@ -92,6 +92,7 @@ class VectorActor:
             [WorldsActor(groups)], algorithm.rollout_ticks, complete_episodes=algorithm.complete_episodes
         )
         collector.ticks = held.first_tick
+        collector.remember(held.policy.spec.memory_size)
         return collector
 
 

@@ -32,7 +32,7 @@ class GivenPolicies:
         policy = self._read(file)
         spec = policy.spec
         with part_of("rollout"):
-            arrays = read_learnable(message, RolloutSpec.of(self._settings, spec.observation, spec.action))
+            arrays = read_learnable(message, RolloutSpec.of(self._settings, spec))
         rollout = as_tensors(Rollout(arrays))
         learner = self._learner_of(spec)
         weights = {f"policy/{name}": array for name, array in policy.parameters.items()}
@@ -64,5 +64,8 @@ class GivenPolicies:
     def _learner_of(self, spec: PolicySpec) -> Learner:
         if self._learner is None or self._learner.spec != spec:
             self.close()
-            self._learner = build_learner(self._settings, spec)
+            try:
+                self._learner = build_learner(self._settings, spec)
+            except PolicyError as error:
+                raise RequestError("bad_value", f"policy: {error}", "policy") from None
         return self._learner

@@ -75,10 +75,11 @@ class PolicyRun:
         self, settings: ExperimentSettings, directory: RunDirectory, run_id: str, environment: EnvironmentSpec
     ) -> None:
         self.settings = settings
-        self.form = RunRolloutSpec.of(settings, environment)
+        spec = policy_spec(settings, environment)
+        self.form = RunRolloutSpec.of(settings, environment, spec)
         alike = replace(environment, agents_per_world=self.form.agents)
         slots = self.form.worlds * self.form.agents
-        self.learner = build_learner(settings, policy_spec(settings, alike))
+        self.learner = build_learner(settings, spec)
         self.recorder = RunRecorder(settings, directory, run_id, alike, slots, self.learner)
         self.recorder.evaluations.waits_for_ever = True
         self.first_tick = 0

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.envs.vector import EnvironmentSpec
+from rattle.policies.spec import PolicySpec
 from rattle.samples.rollout import TRAVELLING, Played, Rollout, RolloutField
 from rattle.samples.spaces import ActionSpace, ObservationSpace, Space
 from rattle.services.training.rollout_batcher import Origin
@@ -35,15 +36,17 @@ class RolloutSpec:
     observation: ObservationSpace
     action: ActionSpace
     most_ticks: int
+    memory_size: int  # numbers that a slot remembers
     complete_episodes: bool  # every slot plays one episode to its end, in up to `most_ticks`; else just so many
 
     @classmethod
-    def of(cls, settings: ExperimentSettings, observation: ObservationSpace, action: ActionSpace) -> RolloutSpec:
+    def of(cls, settings: ExperimentSettings, spec: PolicySpec) -> RolloutSpec:
         """Return the form for an experiment's algorithm and a policy that observes and acts so."""
         algorithm, by_agents = settings.algorithm, settings.inference.api == "agent"
         complete = by_agents or algorithm.complete_episodes
         of_any_length = by_agents and not algorithm.complete_episodes
-        return cls(observation, action, MOST_TICKS if of_any_length else algorithm.rollout_ticks, complete)
+        most_ticks = MOST_TICKS if of_any_length else algorithm.rollout_ticks
+        return cls(spec.observation, spec.action, most_ticks, spec.memory_size, complete)
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,9 @@ class RunRolloutSpec:
     one_world: bool  # a rollout is of one world, as by the agent API
 
     @classmethod
-    def of(cls, settings: ExperimentSettings, environment: EnvironmentSpec) -> RunRolloutSpec:
+    def of(cls, settings: ExperimentSettings, environment: EnvironmentSpec, spec: PolicySpec) -> RunRolloutSpec:
         """Return the form for an experiment in an environment; by the agent API, a world is a snake."""
-        form = RolloutSpec.of(settings, environment.observation_space, environment.action_space)
+        form = RolloutSpec.of(settings, spec)
         metrics = frozenset(environment.metrics)
         if settings.inference.api == "agent":
             return cls(form, settings.inference.snakes, 1, metrics, one_world=True)
@@ -87,7 +90,9 @@ def read_contribution(message: training_pb2.Rollout, run: RunRolloutSpec) -> Con
     if (arrays["reward"][~arrays["active"]] != 0).any():
         raise _wrong("reward", "must be 0 where no agent was active")
     lengths = {"ticks": ticks, "slots": slots, "worlds": worlds}
-    arrays |= {field.name: _read(message, field, run.form, lengths) for field in TRAVELLING if field.name not in arrays}
+    for field in TRAVELLING:
+        if field.name not in arrays and _is_there(field, run.form):
+            arrays[field.name] = _read(message, field, run.form, lengths)
     if (arrays["world_episode"][1:] < arrays["world_episode"][:-1]).any():
         raise _wrong("world_episode", "must not fall from one tick to the next")
     rollout = Rollout(arrays, _metrics(message, run, ticks, slots), _states(message, ticks))
@@ -98,7 +103,7 @@ def read_learnable(message: training_pb2.Rollout, form: RolloutSpec) -> Arrays:
     """Return what is learnt from, by the names of the fields; raises RequestError naming the field that is wrong."""
     lengths: dict[str, int | None] = {"ticks": None, "slots": None}
     arrays: Arrays = {}
-    for field in (field for field in TRAVELLING if field.is_learnt_from):
+    for field in (field for field in TRAVELLING if field.is_learnt_from and _is_there(field, form)):
         array = arrays[field.name] = _read(message, field, form, lengths)
         if lengths["ticks"] is None:
             _check_lengths(array.shape[0], array.shape[1], form)
@@ -117,17 +122,24 @@ def _read(
 ) -> NDArray[Any]:
     """Return one array of a rollout with the dtype that it has here, and values of its space."""
     tensor, axes = getattr(message, field.name), [lengths[axis] for axis in field.axes]
-    if isinstance(field.dtype, str):
+    if field.dtype == "memory":
+        array = from_message(tensor, field.name, np.float32, (*axes, form.memory_size))
+    elif isinstance(field.dtype, str):
         space: Space = form.observation if field.dtype == "observation" else form.action
         array = from_message(tensor, field.name, space.wire_dtype, (*axes, *space.shape))
         if (place := space.find_wrong(array)) is not None:
             raise _wrong(field.name, f"must hold {space.values}, and {list(place)} is {array[place]}")
         return array.astype(space.dtype, copy=False)
-    array = from_message(tensor, field.name, field.dtype, axes)
+    else:
+        array = from_message(tensor, field.name, field.dtype, axes)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         place = tuple(np.argwhere(~np.isfinite(array))[0].tolist())
         raise _wrong(field.name, f"must hold finite numbers, and {list(place)} is {array[place]}")
     return array
+
+
+def _is_there(field: RolloutField, form: RolloutSpec) -> bool:
+    return field.dtype != "memory" or form.memory_size > 0
 
 
 def _check_lengths(ticks: int, slots: int, form: RolloutSpec) -> None:

@@ -116,6 +116,7 @@ class Rollout(_message.Message):
     ACTIVE_FIELD_NUMBER: _builtins.int
     FINAL_VALUE_FIELD_NUMBER: _builtins.int
     LAST_VALUE_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     WORLD_EPISODE_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -177,6 +178,10 @@ class Rollout(_message.Message):
         """(B,) float32"""
 
     @_builtins.property
+    def memory(self) -> Global___Tensor:
+        """(B, S) float32: what each slot remembered before the first tick; missing without memory"""
+
+    @_builtins.property
     def metrics(self) -> _containers.MessageMap[_builtins.str, Global___Tensor]:
         """What is written down besides.
         (T, B) int32 by name: where an episode ended, what it came to
@@ -211,13 +216,14 @@ class Rollout(_message.Message):
         active: Global___Tensor | None = ...,
         final_value: Global___Tensor | None = ...,
         last_value: Global___Tensor | None = ...,
+        memory: Global___Tensor | None = ...,
         metrics: _abc.Mapping[_builtins.str, Global___Tensor] | None = ...,
         world_episode: Global___Tensor | None = ...,
         state: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "active", b"active", "final_value", b"final_value", "last_value", b"last_value", "log_prob", b"log_prob", "observation", b"observation", "reward", b"reward", "terminated", b"terminated", "truncated", b"truncated", "value", b"value", "world_episode", b"world_episode"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "active", b"active", "final_value", b"final_value", "last_value", b"last_value", "log_prob", b"log_prob", "memory", b"memory", "observation", b"observation", "reward", b"reward", "terminated", b"terminated", "truncated", b"truncated", "value", b"value", "world_episode", b"world_episode"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "active", b"active", "actor", b"actor", "continues", b"continues", "final_value", b"final_value", "first_world", b"first_world", "last_value", b"last_value", "life", b"life", "lineage", b"lineage", "log_prob", b"log_prob", "metrics", b"metrics", "observation", b"observation", "policy_id", b"policy_id", "policy_version", b"policy_version", "reward", b"reward", "sequence", b"sequence", "state", b"state", "terminated", b"terminated", "truncated", b"truncated", "value", b"value", "world_episode", b"world_episode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "active", b"active", "actor", b"actor", "continues", b"continues", "final_value", b"final_value", "first_world", b"first_world", "last_value", b"last_value", "life", b"life", "lineage", b"lineage", "log_prob", b"log_prob", "memory", b"memory", "metrics", b"metrics", "observation", b"observation", "policy_id", b"policy_id", "policy_version", b"policy_version", "reward", b"reward", "sequence", b"sequence", "state", b"state", "terminated", b"terminated", "truncated", b"truncated", "value", b"value", "world_episode", b"world_episode"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,152 @@
+"""Policies with memory: what acts remembers what learns computes, across rollouts, episodes, kills and services."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rattle import python as rattle
+from rattle.analytics.run_directory import RunDirectory
+from rattle.policies.file import load_policy
+from rattle.rollouts.worlds import policy_spec
+from rattle.samples.rollout import allocate, as_tensors, join
+from rattle.samples.spaces import CodeSpace, DiscreteSpace
+from rattle.trainer.build import build_acting_policy, build_collector, build_learner
+from rattle.trainer.train import resume, train
+from tests.services.cluster import Cluster
+from tests.trainer.conftest import REPOSITORY, Silence, small_settings
+from tests.user_code import UserModule, user_module
+
+__all__ = ["user_module"]
+
+EXAMPLE = (REPOSITORY / "examples" / "extend" / "my_network.py").read_text()
+GRU = ("policy={network: 'my_network:Remembers', width: 7}",)
+SMALL = ("env.worlds=24", "train.steps=4608", "record.every_episodes=2")
+DUEL = ("env.num_snakes=3", "env.max_steps=20")
+
+#: An environment that shows one of three things once, and pays for naming it some ticks later.
+RECALL = """
+    import gymnasium
+    import numpy as np
+
+    class Recall(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-1, 1, (4,), np.float32)
+        action_space = gymnasium.spaces.Discrete(3)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            self.shown, self.tick = int(self.np_random.integers(3)), 0
+            return self.see(), {}
+
+        def see(self):
+            seen = np.zeros(4, np.float32)
+            if self.tick == 0:
+                seen[self.shown] = 1
+            seen[3] = self.tick == 3
+            return seen
+
+        def step(self, action):
+            over = self.tick == 3
+            reward = float(over and action == self.shown)
+            self.tick += 1
+            return self.see(), reward, over, False, {}
+
+    gymnasium.register("Recall-v0", entry_point=Recall)
+"""
+
+
+def settings(*overrides: str) -> list[str]:
+    return [*GRU, *overrides]
+
+
+@pytest.mark.parametrize("overrides", [("env.max_steps=9",), DUEL], ids=["one agent", "three agents"])
+def test_what_learns_computes_what_acted_and_remembered(user_module: UserModule, overrides: tuple[str, ...]) -> None:
+    user_module("my_network", EXAMPLE)
+    chosen = small_settings("policy={}", *settings(*overrides))
+    with closing(build_collector(chosen)) as collector:
+        learner = build_learner(chosen, policy_spec(chosen, collector.batches[0].spec))
+        with closing(learner):
+            policy = build_acting_policy(chosen, learner)
+            collector.remember(learner.spec.memory_size)
+            for turn in range(4):
+                rollout = collector.collect(policy, 0, lambda _: False)
+                assert rollout.memory.any() == (turn > 0)
+                batch = chosen.algorithm.samples(as_tensors(rollout))  # type: ignore[attr-defined]
+                with torch.no_grad():
+                    outputs, value = learner._forward(batch)
+                flat = batch.flat()
+                found = learner.spec.action.distribution(outputs).log_prob(flat.action)
+                np.testing.assert_allclose(found, flat.log_prob, rtol=1e-3, atol=1e-4)
+                np.testing.assert_allclose(value, flat.value, rtol=1e-3, atol=1e-4)
+            ended = rollout.truncated.any(axis=0)
+            assert ended.any()
+            assert rollout.active.all() == (chosen.env.own_settings.get("num_snakes", 1) == 1)
+
+
+@pytest.mark.parametrize("algorithm", ["a2c", "ppo", "reinforce"])
+def test_a_run_that_was_interrupted_goes_on_with_the_same_bytes(
+    user_module: UserModule, tmp_path: Path, algorithm: str
+) -> None:
+    user_module("my_network", EXAMPLE)
+    own = settings(
+        f"algorithm.id={algorithm}", *(["algorithm.max_episode_ticks=40"] if algorithm == "reinforce" else [])
+    )
+    whole = train(small_settings("policy={}", *own), tmp_path / "whole", Silence())
+    train(small_settings("policy={}", *own, "train.steps=2000"), tmp_path / "parts", Silence())
+    parts = resume(str(tmp_path / "parts"), 4608, None, Silence())
+    assert parts.policy_sha256 == whole.policy_sha256
+    assert parts.updates == whole.updates
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("overrides", [(), DUEL], ids=["one agent", "three agents"])
+def test_services_in_mode_sync_change_nothing(
+    user_module: UserModule, tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    user_module("my_network", EXAMPLE)
+    here = train(small_settings("policy={}", *settings(*overrides)), tmp_path / "here", Silence())
+    with Cluster(tmp_path / "there", *SMALL, *settings(*overrides), envs=2) as cluster:
+        status = cluster.wait_for(lambda status: status.status == "finished")
+    assert status.policy_sha256 == here.policy_sha256
+
+
+def test_it_learns_what_cannot_be_learnt_without(user_module: UserModule, tmp_path: Path) -> None:
+    user_module("my_network", EXAMPLE)
+    user_module("recall", RECALL)
+    common = ("env.id=gym:recall:Recall-v0", "train.actors=1", "train.steps=25000", "env.worlds=32")
+    learning = "algorithm={id: ppo, ticks: 16, passes: 4, minibatches: 1, learning_rate: 0.01}"
+    own = small_settings("policy={}", *settings(*common, learning, "train.stop_at_return=0.9"))
+    with_memory = train(own, tmp_path / "with", Silence())
+    without = train(small_settings(*common, learning), tmp_path / "without", Silence())
+    assert with_memory.mean_return is not None
+    assert without.mean_return is not None
+    assert with_memory.mean_return > 0.85
+    assert without.mean_return < 0.6
+
+
+def test_a_policy_is_handed_its_state(user_module: UserModule, tmp_path: Path) -> None:
+    user_module("my_network", EXAMPLE)
+    train(small_settings("policy={}", *settings("train.steps=800")), tmp_path / "run", Silence())
+    policy = rattle.load_policy(tmp_path / "run")
+    seen = np.ones(60, np.uint8)
+    action, state = policy.act(seen, greedy=True)
+    assert (action in range(3), state.shape, policy.memory_size) == (True, (7,), 7)
+    _, again = policy.act(np.stack([seen, seen]), state=np.stack([state, np.zeros(7)]))
+    assert (again[1] == state).all()
+    assert (again[0] != state).any()
+    assert rattle.evaluate(policy, 3).total_reward.shape == (3,)
+    assert load_policy(RunDirectory(tmp_path / "run").policy.read_bytes()).spec.memory_size == 7
+
+
+def test_rollouts_with_memory_are_joined_side_by_side() -> None:
+    spaces = CodeSpace(cells=2, codes=3), DiscreteSpace(n=2)
+    one, other = (allocate(*spaces, ticks, 2, memory_size=3) for ticks in (4, 2))
+    other.memory[:] = 5.0
+    joined = join([one, other])
+    assert joined.memory.shape == (4, 3)
+    assert joined.memory[2:].all()
+    assert "memory" not in allocate(*spaces, 4, 2).arrays
