@@ -18,11 +18,11 @@ from rattle.envs.philox import derive_seed
 from rattle.extensions import WrongResult, calling
 from rattle.learning.algorithms.algorithm import Algorithm, Batch, Loss, LossFunction
 from rattle.learning.errors import LearningError
-from rattle.learning.value_scale import ValueScale
+from rattle.learning.units import Units
 from rattle.policies.errors import PolicyError
 from rattle.policies.kinds import check_parameters, kind_of
 from rattle.policies.spec import PolicySpec
-from rattle.samples.rollout import Rollout, scaled, to_device
+from rattle.samples.rollout import Rollout, to_device
 from rattle.text import one_line
 
 T = TypeVar("T")
@@ -80,18 +80,14 @@ class Learner:
         generator = torch.Generator().manual_seed(seed % 2**63)
         made: Any = network or self._alone(kind_of(spec).make_network, spec, generator)
         self._network = made.to(self._device)
-        self._value_head = kind_of(spec).value_head
         self._weights = list(self._network.parameters())
-        self._scale = ValueScale()
-        if algorithm.scale_rewards:
-            self._multiply_values(0.0)  # what was drawn would be large beside small rewards
+        self._units = Units(self._network, kind_of(spec), spec, algorithm)
+        self._units.draw()
         self._optimiser = torch.optim.Adam(self._weights, lr=algorithm.learning_rate, eps=1e-5, fused=True)
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
-        """Return copies of the weights by name, those of the value head so that it predicts rewards as they are."""
-        factor = np.float32(self._scale.factor)
-        weights = self._own_parameters()
-        return {name: array * factor if name in self._value_head else array for name, array in weights.items()}
+        """Return copies of the weights by name, as a policy has them."""
+        return self._units.raw(self._own_parameters())
 
     def _own_parameters(self) -> dict[str, NDArray[np.float32]]:
         return {name: _as_array(tensor) for name, tensor in self._network.state_dict().items()}
@@ -103,7 +99,7 @@ class Learner:
         except PolicyError as error:
             raise LearningError(f"the weights do not fit this policy: {error}") from None
         self._network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()})
-        self._scale = ValueScale()
+        self._units.take_raw()
 
     def update(self, rollout: Rollout[Tensor]) -> UpdateMetrics:
         """Improve the policy and raise its version.
@@ -115,31 +111,17 @@ class Learner:
 
     def _update(self, rollout: Rollout[Tensor]) -> UpdateMetrics:
         steps = _Steps(self, derive_seed(self._seed, "update", self.version))
-        scale = self._scale
+        put_back = self._units.keep()
         try:
-            if self.algorithm.scale_rewards:
-                self._rescale(scale.after(rollout, self.algorithm.discount))
-                rollout = scaled(rollout, 1.0 / self._scale.factor)
+            rollout = self._units.follow(rollout)
             with calling(self.algorithm.extension, "update"):
                 values = self._checked(self.algorithm.update(rollout, steps))
         except BaseException:
             steps.undo()
-            self._rescale(scale)
+            put_back()
             raise
         self.version += 1
         return UpdateMetrics(self.version, steps.samples, values)
-
-    def _rescale(self, scale: ValueScale) -> None:
-        """Take another scale; the values that are predicted stay the same (van Hasselt et al., arXiv 1602.07714)."""
-        if scale.factor != self._scale.factor:
-            self._multiply_values(self._scale.factor / scale.factor)
-        self._scale = scale
-
-    def _multiply_values(self, factor: float) -> None:
-        with torch.no_grad():
-            for name, weight in self._network.named_parameters():
-                if name in self._value_head:
-                    weight.mul_(factor)
 
     def _checked(self, values: Mapping[str, float]) -> Mapping[str, float]:
         """Return what an update says of itself; raises WrongResult where that is not what the algorithm declares."""
@@ -156,10 +138,9 @@ class Learner:
         return values
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return copies of the weights ("policy/NAME"), the moments ("optimiser/NAME/N"), the scale and the version."""
+        """Return copies of the weights ("policy/NAME"), the moments ("optimiser/NAME/N"), scales and version."""
         state: dict[str, NDArray[Any]] = {f"policy/{name}": array for name, array in self._own_parameters().items()}
-        if self.algorithm.scale_rewards:
-            state |= {f"value_scale/{name}": array for name, array in self._scale.state().items()}
+        state |= self._units.state()
         for index, moments in self._optimiser.state_dict()["state"].items():
             for name, tensor in moments.items():
                 state[f"optimiser/{name}/{index}"] = _as_array(tensor)
@@ -183,7 +164,7 @@ class Learner:
         self._network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()})
         groups = self._optimiser.state_dict()["param_groups"]
         self._optimiser.load_state_dict({"state": moments, "param_groups": groups})
-        self._scale = ValueScale.of(_part(state, "value_scale/"))
+        self._units.restore(state)
         self.version = version
 
     def close(self) -> None:

@@ -64,10 +64,19 @@ class NetworkKind(ABC, Generic[Spec]):
     spec: ClassVar[type[PolicySpec]]
     #: The parameters that all predicted values are proportional to.
     value_head: ClassVar[tuple[str, ...]]
+    #: The parameters of the last layer of the policy itself.
+    policy_head: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def parameter_shapes(self, spec: Spec) -> dict[str, tuple[int, ...]]:
         """Return the name and shape of every parameter, all of which are float32."""
+
+    def input_layers(self, spec: Spec) -> tuple[str, ...]:
+        """Return the linear layers that take a network's inputs; none where others than such layers take them.
+
+        A layer NAME has parameters NAME.weight (outputs, inputs) and NAME.bias (outputs,).
+        """
+        return ()
 
     @abstractmethod
     def make_network(self, spec: Spec, generator: torch.Generator | None = None) -> nn.Module:

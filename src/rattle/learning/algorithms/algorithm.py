@@ -132,6 +132,11 @@ class Algorithm(StrictSettings):
         description="Learn in units of the running size of returns, so that rewards of any size teach alike; the "
         "values that a policy predicts are in rewards all the same.",
     )
+    scale_observations: bool = Field(
+        False,
+        description="Learn with observations shifted and scaled by their running moments, which go into the weights "
+        "of policies; for numbers, and networks whose first layer is linear.",
+    )
 
     @property
     def complete_episodes(self) -> bool:

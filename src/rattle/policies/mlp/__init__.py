@@ -20,6 +20,11 @@ class Mlp(NetworkKind[MlpSpec]):
 
     spec = MlpSpec
     value_head = ("value.weight", "value.bias")
+    policy_head = ("policy.weight", "policy.bias")
+
+    def input_layers(self, spec: MlpSpec) -> tuple[str, ...]:
+        """Return the first hidden layer, or the heads where there is none."""
+        return ("trunk.0",) if spec.hidden_sizes else ("policy", "value")[: 1 + spec.value_head]
 
     def parameter_shapes(self, spec: MlpSpec) -> dict[str, tuple[int, ...]]:
         """Return the name and shape of every parameter: weights (outputs, inputs) and biases (outputs,)."""
