@@ -3,51 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
-
-from rattle.envs.snake.settings import Rewards, SnakeSettings
-from rattle.learning.algorithms import A2C, PPO, Algorithm, Reinforce
 from rattle.settings.defaults import ALGORITHMS
 from rattle.settings.defaults import SECTIONS as DEFAULTS
-from rattle.settings.experiment import (
-    CodeSection,
-    EnvironmentSection,
-    EvaluationSection,
-    ExperimentSettings,
-    HookSection,
-    LogSection,
-    PolicySection,
-    RecordSection,
-    TrainSection,
-)
-from rattle.settings.services import EnvServiceSection, InferenceSection, SyncSection, TopologySection, TrainingSection
+from rattle.settings.reference import SECTIONS, Table, metrics_of, plain, settings_of_section
 
 PAGE = Path(__file__).with_name("settings.md")
-
-SECTIONS: list[tuple[str, str, type[BaseModel]]] = [
-    ("", "An experiment", ExperimentSettings),
-    ("env.", "Environment", EnvironmentSection),
-    ("env.", "Environment `snake`", SnakeSettings),
-    ("env.rewards.", "What a tick pays in `snake`", Rewards),
-    ("env_service.", "The Env service", EnvServiceSection),
-    ("training.", "The Training service", TrainingSection),
-    ("inference.", "The Inference service", InferenceSection),
-    ("sync.", "The Sync service and its members", SyncSection),
-    ("topology.", "What `rattle up` starts", TopologySection),
-    ("policy.", "Policy", PolicySection),
-    ("algorithm.", "Algorithm `a2c`", A2C),
-    ("algorithm.", "Algorithm `ppo`", PPO),
-    ("algorithm.", "Algorithm `reinforce`", Reinforce),
-    ("train.", "Training", TrainSection),
-    ("evaluation.", "Evaluation in fresh games", EvaluationSection),
-    ("record.", "Recording", RecordSection),
-    ("log.", "Logging", LogSection),
-    ("hooks.N.", "Hooks", HookSection),
-    ("code.N.", "Code of users", CodeSection),
-]
 
 INTRODUCTION = """# Settings
 
@@ -68,18 +29,6 @@ observes. Where agents observe numbers, as in most environments of Gymnasium, th
 """
 
 
-def rows(prefix: str, model: type[BaseModel]) -> list[str]:
-    """Return a table row for each setting of a section; sections have tables of their own."""
-    lines = []
-    for name, field in model.model_fields.items():
-        default: Any = field.get_default(call_default_factory=True)
-        if isinstance(default, BaseModel):
-            continue
-        shown = "-" if default is PydanticUndefined else f"`{_plain(default)}`"
-        lines.append(f"| `{prefix}{name}` | {shown} | {field.description or 'Chooses this algorithm.'} |")
-    return lines
-
-
 def of_numbers() -> str:
     """Return the table of the defaults that follow from observations of numbers."""
     named = [(f"{name}.{key}", value) for name, part in DEFAULTS["floats"].items() for key, value in part.items()]
@@ -88,32 +37,27 @@ def of_numbers() -> str:
         for algorithm, part in ALGORITHMS["floats"].items()
         for key, value in part.items()
     ]
-    lines = [f"| `{key}` | `{_plain(value)}` |" for key, value in named]
+    lines = [f"| `{key}` | `{plain(value)}` |" for key, value in named]
     return "\n".join(["## Defaults where numbers are observed", "", "| key | default |", "|---|---|", *lines, ""])
 
 
-def metrics(model: type[BaseModel]) -> list[str]:
-    """Return a table of what an algorithm reports of an update; nothing for other sections."""
-    if not issubclass(model, Algorithm):
-        return []
-    head = ["", "It reports of each update:", "", "| metric | unit | meaning |", "|---|---|---|"]
-    return [*head, *(f"| `{name}` | {unit or '-'} | {meaning} |" for name, unit, meaning in model.metrics)]
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(list(value)) if isinstance(value, tuple) else str(value)
+def markdown(table: Table) -> list[str]:
+    """Return a table as lines; keys and defaults are code."""
+    head, *_ = table.head
+    lines = [f"| {' | '.join(table.head)} |", "|---" * len(table.head) + "|"]
+    for first, second, third in table.rows:
+        code = f"`{second}`" if head == "key" and second != "-" else second
+        lines.append(f"| `{first}` | {code} | {third} |")
+    return lines
 
 
 def page() -> str:
     """Return the whole page."""
     parts = [INTRODUCTION, of_numbers()]
     for prefix, title, model in SECTIONS:
-        table = ["| key | default | meaning |", "|---|---|---|", *rows(prefix, model), *metrics(model)]
-        parts.append("\n".join([f"## {title}", "", *table, ""]))
+        reported = metrics_of(model)
+        more = ["", "It reports of each update:", "", *markdown(reported)] if reported else []
+        parts.append("\n".join([f"## {title}", "", *markdown(settings_of_section(prefix, model)), *more, ""]))
     return "\n".join(parts)
 
 

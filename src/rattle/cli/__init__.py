@@ -15,6 +15,7 @@ from rattle.cli.launch import up, verify_determinism
 from rattle.cli.learning import evaluate, export, train
 from rattle.cli.leash import LastWords, hold
 from rattle.cli.services import check_env, env_service, inference_service, mock_env, sync_service, training_service
+from rattle.cli.settings import settings
 from rattle.errors import RattleError
 from rattle.text import one_line
 
@@ -77,7 +78,7 @@ def main(leash: bool) -> None:
         hold()
 
 
-for command in (train, evaluate, export, up, verify_determinism, runs, query, plot, replay):
+for command in (train, evaluate, export, up, verify_determinism, runs, query, plot, replay, settings):
     main.add_command(command)
 for command in (env_service, training_service, inference_service, sync_service, mock_env, check_env):
     main.add_command(command)
