@@ -94,16 +94,35 @@ def test_every_nth_rollout_of_whole_episodes_is_recorded(train_small: TrainSmall
 class Endless(gymnasium.Env[np.ndarray[Any, Any], int]):
     """Never ends an episode."""
 
-    observation_space = gymnasium.spaces.Box(0.0, 1e9, (1,), np.float32)
     action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, size: int = 1) -> None:
+        self.observation_space = gymnasium.spaces.Box(0.0, 1e9, (size,), np.float32)
+        self.size = size
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         self.ticks = 0
-        return np.zeros(1, np.float32), {}
+        return np.zeros(self.size, np.float32), {}
 
     def step(self, action: int) -> Any:
         self.ticks += 1
-        return np.full(1, self.ticks, np.float32), 1.0, False, False, {}
+        return np.full(self.size, self.ticks, np.float32), 1.0, False, False, {}
+
+
+def test_the_recording_of_an_episode_with_large_observations_is_cut(
+    train_small: TrainSmall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rattle.runs.episode_recorder.MOST_BYTES", 200_000)
+    monkeypatch.setitem(gymnasium.registry, "Endless-v0", gymnasium.envs.registration.EnvSpec("Endless-v0", Endless))
+    own = "env={id: 'gym:Endless-v0', worlds: 2, size: 500}"
+    _, directory = train_small(own, "algorithm.ticks=16", "train.steps=1000")
+    ticks = len(list(recorded(directory)))
+    least, most = 500 * 4, 500 * (4 + len("1000.0,"))  # bytes of a tick: the observation, and again as text
+    assert 200_000 / most * 0.8 < ticks < 200_000 / least
+    (cut,) = (row for row in read_rows(directory, "logs") if row["event"] == "recording_cut")
+    assert json.loads(cut["fields"]) == {"world_episode": 0, "ticks": ticks}
+    newest = load_checkpoint(list_checkpoints(directory)[-1], read_run_row(directory)["run_id"])
+    assert "recorder/observation" not in newest.tensors
 
 
 def test_the_recording_of_an_endless_episode_is_cut(

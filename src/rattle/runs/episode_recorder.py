@@ -13,8 +13,8 @@ from rattle.analytics.steps import StepsWriter
 from rattle.samples.rollout import RECORDED, Played
 from rattle.settings.experiment import ExperimentSettings
 
-#: Longer episodes are recorded so far: they would fill memory and every checkpoint.
-MOST_TICKS = 20_000
+#: Longer or larger episodes are recorded so far: they would fill memory and every checkpoint.
+MOST_TICKS, MOST_BYTES = 20_000, 2**26
 
 
 def recorded_episodes(settings: ExperimentSettings, policy_version: int) -> Callable[[int], bool]:
@@ -40,9 +40,9 @@ class EpisodeRecorder:
         agents: int,
         *,
         complete_episodes: bool,
-        on_cut: Callable[[int], None] = lambda _episode: None,
+        on_cut: Callable[[int, int], None] = lambda _episode, _ticks: None,
     ) -> None:
-        """`on_cut` is told the number of an episode whose recording ends before it does."""
+        """`on_cut` is told the number of an episode whose recording ends before it does, and after how many ticks."""
         self._on_cut = on_cut
         self._writer = writer
         self._run_id = run_id
@@ -51,6 +51,7 @@ class EpisodeRecorder:
         self._episode = 0
         self._has_hole = False
         self._parts: list[dict[str, NDArray[Any]]] = []
+        self._ticks = self._bytes = 0  # of all parts
 
     def follow(self, rollout: Played, policy_version: int) -> None:
         """Take in a rollout, played by one version of the policy.
@@ -62,18 +63,18 @@ class EpisodeRecorder:
         for start, stop in pairwise(starts):
             episode = int(episodes[start])
             if episode != self._episode:
-                self._parts.clear()  # the earlier one was cut off by a reset
+                self._drop()  # the earlier one was cut off by a reset
                 self._episode, self._has_hole = episode, False
             if rollout.state[start] and not self._has_hole:
-                self._parts.append(self._cut_out(rollout, start, stop, policy_version))
+                self._add(self._cut_out(rollout, start, stop, policy_version))
                 self._store_if_ended()
                 self._cut_if_too_long()
         if self._complete_episodes:
-            self._parts.clear()  # what was played after the first episode
+            self._drop()  # what was played after the first episode
 
     def forget(self, *, go_on: bool = False) -> None:
         """Drop the episode in progress: it will not end or, if it goes on, has a hole."""
-        self._parts.clear()
+        self._drop()
         self._has_hole = go_on
 
     def state(self) -> dict[str, NDArray[Any]]:
@@ -92,16 +93,25 @@ class EpisodeRecorder:
         """Continue the episode that was in progress when `state` was taken."""
         self._episode = int(state["episode"])
         self._has_hole = bool(state["has_hole"])
-        self._parts.clear()
+        self._drop()
         if "state" in state:
             texts = np.array(state["state"].tobytes().decode().split("\n"), np.object_)
-            self._parts.append({**{name: state[name] for name in (*RECORDED, "policy_version")}, "state": texts})
+            self._add({**{name: state[name] for name in (*RECORDED, "policy_version")}, "state": texts})
 
     def _cut_out(self, rollout: Played, start: int, stop: int, policy_version: int) -> dict[str, NDArray[Any]]:
         part = {name: getattr(rollout, name)[start:stop, : self._agents].copy() for name in RECORDED}
         part["policy_version"] = np.full(stop - start, policy_version, np.int64)
         part["state"] = np.array(rollout.state[start:stop], np.object_)
         return part
+
+    def _add(self, part: dict[str, NDArray[Any]]) -> None:
+        self._parts.append(part)
+        self._ticks += len(part["active"])
+        self._bytes += sum(array.nbytes for array in part.values()) + sum(map(len, part["state"]))
+
+    def _drop(self) -> None:
+        self._parts.clear()
+        self._ticks = self._bytes = 0
 
     def _joined(self) -> dict[str, NDArray[Any]]:
         return {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
@@ -119,14 +129,15 @@ class EpisodeRecorder:
             alive = np.flatnonzero(episode["active"][:, agent])
             if len(alive):
                 self._writer.add(self._columns(episode, agent, alive))
-        self._parts.clear()
+        self._drop()
 
     def _cut_if_too_long(self) -> None:
         """Store what there is of an episode that goes on for very long, and record no more of it."""
-        if sum(len(part["active"]) for part in self._parts) >= MOST_TICKS:
-            self._store({name: values[:MOST_TICKS] for name, values in self._joined().items()})
+        if self._ticks >= MOST_TICKS or self._bytes >= MOST_BYTES:
+            most = max(1, min(MOST_TICKS, self._ticks, MOST_BYTES * self._ticks // self._bytes))
+            self._store({name: values[:most] for name, values in self._joined().items()})
             self._has_hole = True
-            self._on_cut(self._episode)
+            self._on_cut(self._episode, most)
 
     def _columns(self, episode: Mapping[str, NDArray[Any]], agent: int, alive: NDArray[np.int64]) -> dict[str, Any]:
         own = {name: episode[name][alive, agent] for name in RECORDED if name != "active"}

@@ -21,7 +21,7 @@ from rattle.runs.best_policy import BestPolicy
 from rattle.runs.checkpoint import Checkpoint, checkpoint_file, join_parts
 from rattle.runs.checkpoint_store import CheckpointStore, Snapshot
 from rattle.runs.episode_numbers import EpisodeNumbers
-from rattle.runs.episode_recorder import MOST_TICKS, EpisodeRecorder
+from rattle.runs.episode_recorder import EpisodeRecorder
 from rattle.runs.episodes import EpisodeTracker, FinishedEpisodes, episode_rows
 from rattle.runs.errors import RunError
 from rattle.runs.evaluations import Evaluated, Evaluations, Weights
@@ -222,8 +222,8 @@ class RunRecorder:
         self.evaluation_return = row["mean_return"]
         self._best.judge(of.policy_version, row["mean_return"], weights)
 
-    def _say_recording_cut(self, world_episode: int) -> None:
-        self.tables.log("recording_cut", level="WARNING", world_episode=world_episode, ticks=MOST_TICKS)
+    def _say_recording_cut(self, world_episode: int, ticks: int) -> None:
+        self.tables.log("recording_cut", level="WARNING", world_episode=world_episode, ticks=ticks)
 
     @property
     def why_good_enough(self) -> str | None:
