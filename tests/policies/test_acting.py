@@ -120,6 +120,18 @@ def test_a_call_uses_the_old_weights_or_the_new_ones_but_never_both() -> None:
         assert {call.result().bits() for call in calls} == allowed
 
 
+@pytest.mark.parametrize("other", [CODES, FLOATS], ids=["the same spec", "another"])
+def test_a_policy_that_follows_another_leaves_that_as_it_is(other: PolicySpec) -> None:
+    before = ActingPolicy(CODES, random_parameters(CODES, 1), 7)
+    observation, theirs = random_observation(CODES, 50), random_observation(other, 50)
+    bits = play(before, observation).bits()
+    after = ActingPolicy.after(before, other, random_parameters(other, 2), 7)
+    assert play(after, theirs).bits() == play(ActingPolicy(other, random_parameters(other, 2), 7), theirs).bits()
+    assert play(before, observation).bits() == bits
+    with pytest.raises(PolicyError, match="parameter"):
+        ActingPolicy.after(before, other, {**random_parameters(other, 2), "more": np.zeros(1, np.float32)})
+
+
 def test_loading_copies_the_weights() -> None:
     parameters = random_parameters(CODES)
     policy = ActingPolicy(CODES, parameters)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,19 @@ class ActingPolicy:
         """Swap in new weights; a call that is under way finishes with the old ones. Raises PolicyError."""
         check_parameters(self.spec, parameters)
         self._program.load(parameters)
+
+    @classmethod
+    def after(cls, before: Self | None, spec: PolicySpec, parameters: Parameters, seed: int = 0) -> Self:
+        """Return the policy that follows one of the same seed, which stays as it is; one spec is made ready once.
+
+        Raises PolicyError when the parameters do not fit the spec.
+        """
+        if before is None or before.spec != spec:
+            return cls(spec, parameters, seed)
+        following = copy(before)
+        following._program = copy(before._program)
+        following.load(parameters)
+        return following
 
     def act(
         self,

@@ -22,7 +22,7 @@ class Snapshot:
     """All that one checkpoint stores, in copies: training changes none of it."""
 
     checkpoint: Checkpoint
-    policy: StoredPolicy
+    policy: Callable[[], bytes]  # makes the policy file, or has it
     best: StoredPolicy | None  # None where there is none, or it is stored already
     summary: Summary  # without the hash of the policy file
     sync_tables: Callable[[], None]
@@ -83,8 +83,8 @@ class CheckpointStore:
     def _store(self, snapshot: Snapshot, copied: float) -> None:
         began, worked = time.perf_counter(), time.thread_time()
         snapshot.sync_tables()  # before the checkpoint that counts on them
-        directory, update = self._directory, snapshot.policy.version
-        policy = dump_policy(snapshot.policy)
+        directory, update = self._directory, snapshot.checkpoint.update
+        policy = snapshot.policy()
         summary = replace(snapshot.summary, policy_sha256=hashlib.sha256(policy).hexdigest())
         row = run_row(self._settings, summary, snapshot.checkpoint.numbers["started"])
         best = {} if snapshot.best is None else {directory.best_policy: dump_policy(snapshot.best)}

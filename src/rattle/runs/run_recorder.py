@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,7 @@ class RunRecorder:
         self.environment = environment
         self.counters = Counters()
         self._learner = learner
+        self._file: tuple[int, bytes] | None = None  # the newest policy file that was made, and its version
         self.evaluations = Evaluations(settings, learner.spec, environment, self._write_evaluation)
         self.evaluation_return: float | None = None  # mean return of the newest evaluation
         self.tables = RunTables(directory, run_id, settings.experiment, tensorboard=settings.log.tensorboard)
@@ -349,15 +351,24 @@ class RunRecorder:
         best = self._best.new()
         return Snapshot(
             checkpoint=Checkpoint(join_parts({**own, **parts}), {**numbers, **own_numbers}),
-            policy=as_policy(self._learner, self.environment),
+            policy=self._policy_maker(),
             best=None if best is None else as_policy(self._learner, self.environment, best),
             summary=self.summary(status, ""),
             sync_tables=sync_tables,
         )
 
+    def _policy_maker(self) -> Callable[[], bytes]:
+        """Return what gives the newest policy file: at once where it is made, else when the disk has time for it."""
+        if self._file is not None and self._file[0] == self._learner.version:
+            file = self._file[1]
+            return lambda: file
+        return partial(dump_policy, as_policy(self._learner, self.environment))
+
     def policy_file(self) -> bytes:
-        """Return the learner's policy as a policy file."""
-        return dump_policy(as_policy(self._learner, self.environment))
+        """Return the learner's policy as a policy file, which is made once a version."""
+        if self._file is None or self._file[0] != self._learner.version:
+            self._file = self._learner.version, dump_policy(as_policy(self._learner, self.environment))
+        return self._file[1]
 
     def fail(self, error: Exception) -> None:
         """Write down that the run has ended in an error, keeping the last checkpoint and policy as they are."""

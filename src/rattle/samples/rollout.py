@@ -156,7 +156,9 @@ def allocate(
 
 
 def join(parts: Sequence[Played]) -> Played:
-    """Return rollouts side by side, in their order, in memory of their own; shorter ones end in inactive rows."""
+    """Return rollouts side by side, in their order; shorter ones end in inactive rows. One alone stays as it is."""
+    if len(parts) == 1:
+        return parts[0]
     ticks = max(part.ticks for part in parts)
 
     def joined(field: RolloutField, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -306,6 +306,7 @@ def test_parts_lie_side_by_side_as_if_one_had_played_them_all(duel: Played) -> N
     whole = duel.read(duel.rollout())
     parts = [duel.read(duel.rollout(first, worlds)) for first, worlds in ((0, 1), (1, 3), (4, 2))]
     joined = join([part.rollout for part in parts])
+    assert join([parts[0].rollout]) is parts[0].rollout
     assert joined.ticks == 16
     for name in (*ARRAYS, "last_value", "world_episode"):
         assert (getattr(joined, name) == getattr(whole.rollout, name)).all()

@@ -28,7 +28,7 @@ class AgentLives:
     def begin(self, held: ReceivedPolicy, first_tick: int) -> AgentEpisode:
         """Return a life that a policy plays; `first_tick`, the number of its first tick, numbers its draws."""
         if self._acting is None or self._acting_with != held.name:
-            self._acting = ActingPolicy(held.policy.spec, held.policy.parameters, self._seed)
+            self._acting = ActingPolicy.after(self._acting, held.policy.spec, held.policy.parameters, self._seed)
             self._acting_with = held.name
             if "memory" not in self._buffer.arrays and held.policy.spec.memory_size:
                 self._buffer = episode_buffer(self._settings, held.policy.spec.memory_size)

@@ -122,7 +122,7 @@ class _PlayLoop:
                 return
             if following.name != held.name:
                 self._catch_up(acting, held, following)
-                acting = ActingPolicy(following.policy.spec, following.policy.parameters, seed)
+                acting = ActingPolicy.after(acting, following.policy.spec, following.policy.parameters, seed)
                 held = following
 
     def _play_rollout(

@@ -24,6 +24,17 @@ def test_a_name_stands_for_the_last_policy_that_was_published() -> None:
     assert [served.name for served in models.all()] == ["another", "main"]
 
 
+def test_requests_that_have_begun_with_a_version_end_with_it() -> None:
+    models = Models()
+    models.publish("main", policy(version=1))
+    earlier, row = models.get("main"), CODES.observation.zeros(1)
+    before = earlier.acting.forward(row)[0].tobytes()
+    other = {name: array + 1 for name, array in policy().parameters.items()}
+    models.publish("main", StoredPolicy(CODES, other, 2, "snake", {}))
+    assert earlier.acting.forward(row)[0].tobytes() == before
+    assert models.get("main").acting.forward(row)[0].tobytes() != before
+
+
 @pytest.mark.parametrize(
     ("name", "version", "message", "field"),
     [

@@ -46,8 +46,11 @@ class Models:
 
         Raises PolicyError when the parameters do not fit the spec.
         """
-        acting = ActingPolicy(policy.spec, policy.parameters)
-        _compile(acting)
+        earlier = self._served.get(name)
+        before = None if earlier is None else earlier.acting
+        acting = ActingPolicy.after(before, policy.spec, policy.parameters)
+        if earlier is None or earlier.spec != policy.spec:
+            _compile(acting)
         self._served[name] = Served(name, policy, acting, kind_of(policy.spec).row_work(policy.spec))
 
     def get(self, name: str, version: str = "") -> Served:
