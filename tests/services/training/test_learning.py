@@ -15,10 +15,12 @@ import pytest
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.policies.file import load_policy
+from rattle.rollouts.complete import complete
 from rattle.rollouts.worlds import settings_of_policy
 from rattle.runs.progress import Summary
 from rattle.runs.run_tables import read_run_row
 from rattle.services.utils.protos import training_pb2
+from rattle.trainer.train import train
 from tests.services.training.playing import (
     ACCEPTED,
     DUPLICATE,
@@ -33,7 +35,7 @@ from tests.services.training.playing import (
     train_to_the_end,
 )
 from tests.services.training.test_rollout_messages import episode
-from tests.trainer.conftest import read_rows, small_settings
+from tests.trainer.conftest import Silence, read_rows, small_settings
 
 TrainSmall = Callable[..., tuple[Summary, RunDirectory]]
 
@@ -54,10 +56,10 @@ def steps_of(directory: RunDirectory) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("overrides", EXPERIMENTS.values(), ids=EXPERIMENTS)
-def test_a_run_equals_that_of_rattle_train(train_small: TrainSmall, tmp_path: Path, overrides: tuple[str, ...]) -> None:
-    summary, expected = train_small(*overrides)
-    settings = small_settings(*overrides)
-    directory = RunDirectory(tmp_path / "served")
+def test_a_run_equals_that_of_rattle_train(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    settings = complete(small_settings(*overrides))
+    expected, directory = RunDirectory(tmp_path / "here"), RunDirectory(tmp_path / "served")
+    summary = train(settings, expected.path, Silence())
     with Server(settings, directory.path) as server, server.client() as client:
         last = train_to_the_end(client, Player(settings))
         assert client.contribute(Player(settings, life="late").play(client.policy())) == FINISHED
