@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,8 +136,12 @@ def test_the_example_of_the_readme_runs(
         block.partition("```")[0] for block in readme.split("```python\n") if block.startswith("import rattle\n")
     ]
     assert "200_000" in example
-    exec(example.replace("200_000", "2_000"), {})  # noqa: S102
+    example = example.replace("200_000", "2_000").replace("50_000", "1_000")
+    shown: dict[str, Any] = {}
+    exec(example, shown)  # noqa: S102
     assert "mean_return" in capsys.readouterr().out
+    evaluations = shown["run"].table("evaluations").to_pylist()
+    assert {row["episodes"] for row in evaluations} == {100}
 
 
 @pytest.mark.parametrize(
