@@ -104,7 +104,7 @@ def test_a_policy_file_acts_as_the_network_does_without_its_code(
     state = np.random.default_rng(1).normal(size=(150, read.spec.memory_size)).astype(np.float32)
     with torch.no_grad():
         outputs, value, after = network(torch.from_numpy(seen), torch.from_numpy(state))
-    found, predicted = policy.forward(seen, state)
+    found, predicted = policy.forward(seen, state.copy())
     np.testing.assert_allclose(found, outputs.numpy(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(predicted, value.numpy(), rtol=1e-4, atol=1e-5)
     played(policy, seen, state)
@@ -118,9 +118,9 @@ def test_a_row_has_the_same_bits_in_any_batch(user_module: UserModule, name: str
     assert acting._program._block == BLOCK  # type: ignore[attr-defined]
     seen = SPACES.observation.draw(np.random.default_rng(0), 200)
     state = np.random.default_rng(1).normal(size=(200, policy.spec.memory_size)).astype(np.float32)
-    whole, whole_value = acting.forward(seen, state)
+    whole, whole_value = acting.forward(seen, state.copy())
     for rows in (slice(0, 1), slice(3, 4), slice(60, 70), slice(1, 200), slice(199, 200)):
-        part, value = acting.forward(seen[rows], state[rows])
+        part, value = acting.forward(seen[rows], state[rows].copy())
         assert (part == whole[rows]).all()
         assert (value == whole_value[rows]).all()
 

@@ -84,7 +84,10 @@ class ActingPolicy:
     def forward(
         self, observation: NDArray[Any], state: NDArray[np.float32] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the head's outputs (N, outputs) and the value (N,) of every row: the bits that `act` chooses from."""
+        """Return the head's outputs (N, outputs) and the value (N,) of every row: the bits that `act` chooses from.
+
+        `state` is overwritten, as by `act`.
+        """
         observation = self._checked(observation)
         return self._program.forward(observation, self._remembered(len(observation), state))
 

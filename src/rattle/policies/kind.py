@@ -26,8 +26,8 @@ Spec = TypeVar("Spec", bound=PolicySpec)
 class Program(Protocol):
     """A forward pass without the framework that learns; each row gives the same bits in any batch.
 
-    `state` (N, state_size) is what each slot remembers, which `act` overwrites; None where a policy has no memory, or
-    where nothing is remembered yet.
+    `state` (N, state_size) is what each slot remembers, which `act` and `forward` overwrite; None where a policy has no
+    memory, or where nothing is remembered yet.
 
     Its callers have checked what they give. Calls may run in several threads.
     """

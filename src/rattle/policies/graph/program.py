@@ -60,7 +60,10 @@ class GraphProgram:
         self, observation: NDArray[Any], state: NDArray[np.float32] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the head's outputs (N, outputs) and the values (N,)."""
-        return self._run(observation, state)[:2]
+        outputs, value, after = self._run(observation, state)
+        if state is not None:
+            state[:] = after
+        return outputs, value
 
     def values(self, observation: NDArray[Any], state: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Return the values (N,)."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rattle.policies.graph.spec import GraphSpec
 from rattle.services.inference.serving.checking import Sampling, check, describe_inputs, describe_outputs
 from rattle.services.inference.serving.messages import InferRequest
 from rattle.services.inference.serving.tensors import InputTensor, TensorDescription
@@ -130,3 +131,24 @@ def test_policies_describe_what_they_take_and_give() -> None:
         TensorDescription("logits", "FP32", (-1, 3)),
         TensorDescription("value", "FP32", (-1,)),
     ]
+
+
+def test_a_policy_with_memory_takes_what_its_rows_remember() -> None:
+    memory = GraphSpec(
+        observation=CODES.observation, action=CODES.action, value_head=True, parameters=(), state_size=3, graph=b"eA=="
+    )
+    assert [(one.name, one.shape) for one in describe_inputs(memory)][1:] == [("state", (-1, 3))]
+    assert describe_outputs(memory)[-1].name == "next_state"
+    given = request(rows(2))
+    assert check(given, memory, MAX_ROWS).state is None
+    state = np.arange(6, dtype=np.float32).reshape(2, 3)
+    remembered = tensor("state", state)
+    found = check(given._replace(inputs=[*given.inputs, remembered]), memory, MAX_ROWS).state
+    assert found is not None
+    assert (found == state).all()
+    for wrong in (state[:1], state[:, :2], np.full((2, 3), np.nan, np.float32)):
+        bad = tensor("state", wrong)
+        with pytest.raises(RequestError, match=r"^state: must"):
+            check(given._replace(inputs=[*given.inputs, bad]), memory, MAX_ROWS)
+    with pytest.raises(RequestError, match="'state' is none; there are observation and seed"):
+        check(given._replace(inputs=[*given.inputs, remembered]), CODES, MAX_ROWS)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple, TypeGuard
 
+import numpy as np
 from numpy.typing import NDArray
 
 from rattle.policies.spec import PolicySpec
@@ -38,6 +39,7 @@ class ParsedRequest(NamedTuple):
     """What a valid request comes to."""
 
     observation: NDArray[Any]
+    state: NDArray[np.float32] | None  # what each row remembers; None: nothing, or no memory
     outputs: Sequence[str]
     drawing: Sampling | None  # None: nothing is drawn
     fresh_seed: int | None  # where the request brought none, and needs one
@@ -47,7 +49,9 @@ class ParsedRequest(NamedTuple):
 def describe_inputs(spec: PolicySpec) -> list[TensorDescription]:
     """Return what a policy must be given."""
     space = spec.observation
-    return [TensorDescription("observation", datatype_of(space.dtype), (-1, *space.shape))]
+    observation = TensorDescription("observation", datatype_of(space.dtype), (-1, *space.shape))
+    memory = [TensorDescription("state", "FP32", (-1, spec.memory_size))] if spec.memory_size else []
+    return [observation, *memory]
 
 
 def describe_outputs(spec: PolicySpec) -> list[TensorDescription]:
@@ -57,31 +61,37 @@ def describe_outputs(spec: PolicySpec) -> list[TensorDescription]:
         TensorDescription("log_prob", "FP32", (-1,)),
         TensorDescription("logits", "FP32", (-1, spec.action.outputs)),
     ]
-    return [*outputs, TensorDescription("value", "FP32", (-1,))] if spec.value_head else outputs
+    if spec.value_head:
+        outputs.append(TensorDescription("value", "FP32", (-1,)))
+    if spec.memory_size:
+        outputs.append(TensorDescription("next_state", "FP32", (-1, spec.memory_size)))
+    return outputs
 
 
 def check(request: InferRequest, spec: PolicySpec, max_rows: int) -> ParsedRequest:
     """Return what a request asks of a policy; raises RequestError that names the field which is wrong."""
-    tensors = _by_name(request.inputs)
+    tensors = _by_name(request.inputs, spec)
     observation = _observation(tensors, spec, max_rows)
+    rows = observation, _state(tensors.get("state"), spec, len(observation))
     outputs = _outputs(request.outputs, spec)
     greedy, seed, seconds = _parameters(request.parameters)
     seeds = _seeds(tensors.get("seed"), seed, len(observation))
     if _DRAWN_OUTPUTS.isdisjoint(outputs):
-        return ParsedRequest(observation, outputs, None, None, seconds)
+        return ParsedRequest(*rows, outputs, None, None, seconds)
     if greedy:
-        return ParsedRequest(observation, outputs, Sampling((0,), greedy=True), None, seconds)
+        return ParsedRequest(*rows, outputs, Sampling((0,), greedy=True), None, seconds)
     if seeds is not None:
-        return ParsedRequest(observation, outputs, Sampling(seeds, greedy=False), None, seconds)
+        return ParsedRequest(*rows, outputs, Sampling(seeds, greedy=False), None, seconds)
     fresh = random.getrandbits(_SEED_BITS)
-    return ParsedRequest(observation, outputs, Sampling((fresh,), greedy=False), fresh, seconds)
+    return ParsedRequest(*rows, outputs, Sampling((fresh,), greedy=False), fresh, seconds)
 
 
-def _by_name(inputs: Sequence[InputTensor]) -> dict[str, InputTensor]:
+def _by_name(inputs: Sequence[InputTensor], spec: PolicySpec) -> dict[str, InputTensor]:
     tensors = {tensor.name: tensor for tensor in inputs}
+    known = [*(description.name for description in describe_inputs(spec)), "seed"]
     for name in tensors:
-        if name not in ("observation", "seed"):
-            raise wrong("inputs", f"{shown(name)} is none; there are observation and seed")
+        if name not in known:
+            raise wrong("inputs", f"{shown(name)} is none; there are {', '.join(known[:-1])} and {known[-1]}")
     if len(tensors) < len(inputs):
         raise wrong("inputs", "a name occurs twice")
     return tensors
@@ -98,6 +108,15 @@ def _observation(tensors: Mapping[str, InputTensor], spec: PolicySpec, max_rows:
     if (place := known.find_wrong(observation)) is not None:
         raise wrong("observation", f"must hold {known.values}, and {list(place)} is {observation[place]}")
     return observation
+
+
+def _state(tensor: InputTensor | None, spec: PolicySpec, rows: int) -> NDArray[np.float32] | None:
+    if tensor is None:
+        return None
+    state = read_tensor(tensor, "FP32", (rows, spec.memory_size))
+    if not np.isfinite(state).all():
+        raise wrong("state", "must hold finite numbers")
+    return state
 
 
 def _outputs(names: Sequence[str], spec: PolicySpec) -> Sequence[str]:

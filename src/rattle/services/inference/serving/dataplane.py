@@ -75,6 +75,7 @@ class DataPlane:
             served,
             bool(request.version),
             asked.observation,
+            asked.state,
             asked.drawing,
             asyncio.get_running_loop().time() + min(limits, default=math.inf),
             is_given_up,

@@ -39,6 +39,7 @@ class PendingRequest:
     served: Served  # what it was checked against
     is_pinned: bool  # to just this version
     observation: NDArray[Any]
+    state: NDArray[np.float32] | None  # what each row remembers; None: nothing, or no memory
     drawing: Sampling | None  # None: no actions are wanted
     deadline: float  # by the clock of the event loop
     is_given_up: Callable[[], bool]
@@ -58,6 +59,7 @@ class ModelOutputs(NamedTuple):
     value: NDArray[np.float32]
     action: NDArray[np.int64] | None
     log_prob: NDArray[np.float32] | None
+    next_state: NDArray[np.float32]  # of no columns without memory
 
 
 class Computed(NamedTuple):
@@ -73,7 +75,8 @@ def compute(served: Served, questions: Sequence[PendingRequest]) -> Computed:
     if not questions:
         return Computed([], 0.0)
     observation = np.concatenate([question.observation for question in questions])
-    logits, value = served.acting.forward(observation)
+    state = _remembered(served, questions)
+    logits, value = served.acting.forward(observation, state)
     action = log_prob = None
     if any(question.drawing is not None for question in questions):
         action, log_prob = draw(logits, _groups(questions))
@@ -81,9 +84,24 @@ def compute(served: Served, questions: Sequence[PendingRequest]) -> Computed:
     for question in questions:
         here = slice(last, last + question.rows)
         last = here.stop
-        drawn = (None, None) if action is None or log_prob is None else (action[here], log_prob[here])
-        answers.append(ModelOutputs(served, logits[here], value[here], *drawn))
+        answers.append(
+            ModelOutputs(
+                served,
+                logits[here],
+                value[here],
+                None if action is None else action[here],
+                None if log_prob is None else log_prob[here],
+                state[here],
+            )
+        )
     return Computed(answers, time.perf_counter() - began)
+
+
+def _remembered(served: Served, questions: Sequence[PendingRequest]) -> NDArray[np.float32]:
+    """Return what the rows of all requests remember, zeros where a request brings nothing."""
+    size = served.spec.memory_size
+    states = [np.zeros((each.rows, size), np.float32) if each.state is None else each.state for each in questions]
+    return np.concatenate(states)
 
 
 def _groups(questions: Sequence[PendingRequest]) -> Groups:
