@@ -15,7 +15,7 @@ from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
 from rattle.policies.file import StoredPolicy, dump_policy, load_policy
 from rattle.policies.graph.network import LearningNetwork, Network, Spaces, describe, make
-from rattle.policies.graph.program import BLOCK
+from rattle.policies.graph.program import BLOCKS
 from rattle.policies.onnx import export_onnx
 from rattle.samples.spaces import CodeSpace, DiscreteSpace, FloatSpace
 from tests.user_code import UserModule, user_module
@@ -115,11 +115,11 @@ def test_a_policy_file_acts_as_the_network_does_without_its_code(
 def test_a_row_has_the_same_bits_in_any_batch(user_module: UserModule, name: str) -> None:
     policy = stored(own(user_module, NETWORKS[name]))
     acting = ActingPolicy(policy.spec, policy.parameters)
-    assert acting._program._block == BLOCK  # type: ignore[attr-defined]
-    seen = SPACES.observation.draw(np.random.default_rng(0), 200)
-    state = np.random.default_rng(1).normal(size=(200, policy.spec.memory_size)).astype(np.float32)
+    assert acting._program._blocks == tuple(sorted(BLOCKS, reverse=True))  # type: ignore[attr-defined]
+    seen = SPACES.observation.draw(np.random.default_rng(0), 700)
+    state = np.random.default_rng(1).normal(size=(700, policy.spec.memory_size)).astype(np.float32)
     whole, whole_value = acting.forward(seen, state.copy())
-    for rows in (slice(0, 1), slice(3, 4), slice(60, 70), slice(1, 200), slice(199, 200)):
+    for rows in (slice(0, 1), slice(3, 4), slice(60, 70), slice(1, 700), slice(300, 657), slice(699, 700)):
         part, value = acting.forward(seen[rows], state[rows].copy())
         assert (part == whole[rows]).all()
         assert (value == whole_value[rows]).all()

@@ -1,8 +1,9 @@
-"""A graph as ONNX Runtime runs it: in blocks of a fixed number of rows, so that a row's result depends on no other.
+"""A graph as ONNX Runtime runs it: in blocks of a few fixed sizes, so that a row's result depends on no other.
 
 Matrix libraries choose how they compute by the number of rows, and a row may round differently in another batch. In a
-block of always the same size it cannot, as long as its place in the block does not matter; that is tried out when a
-graph is loaded. Where it does matter, rows are computed one by one, which is exact and slow.
+block of always the same size it cannot, as long as its place in the block does not matter. When a graph is loaded, rows
+are tried at all places of blocks of all sizes; only sizes that give the same bits everywhere are used. Where a place
+matters even in one size, rows are computed one by one, which is exact and slow.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from rattle.policies.kind import Parameters
 from rattle.policies.sampling import choose
 from rattle.text import one_line
 
-#: Rows of a block: enough for efficient matrix products, few enough for small batches.
-BLOCK = 64
+#: Rows of a block: many for efficient matrix products, few for small batches. The first decides what is right.
+BLOCKS = (64, 256, 16)
 #: A reference to a file beside the model, as it stands in the bytes of a model: none is ever followed.
 _EXTERNAL = b"\n\x08location"
 
@@ -30,7 +31,7 @@ class GraphProgram:
 
     def __init__(self, spec: GraphSpec, parameters: Parameters) -> None:
         self._spec = spec
-        self._session, self._block = _session(spec)
+        self._session, self._blocks = _session(spec)
         self.load(parameters)
 
     def load(self, parameters: Parameters) -> None:
@@ -77,13 +78,15 @@ class GraphProgram:
             state = np.zeros((rows, self._spec.state_size), np.float32)
         outputs = np.empty((rows, self._spec.action.outputs), np.float32)
         value, after = np.empty(rows, np.float32), np.empty_like(state)
-        for start in range(0, rows, self._block):
-            here = slice(start, min(start + self._block, rows))
-            given = _inputs(self._spec, observation[here], state[here], self._block)
+        start = 0
+        while start < rows:
+            size = next((size for size in self._blocks if size <= rows - start), self._blocks[-1])
+            here = slice(start, min(start + size, rows))
+            given = _inputs(self._spec, observation[here], state[here], size)
             found = _call(self._session, self._spec, {**given, **parameters})
-            length = here.stop - here.start
             for target, block in zip((outputs, value, after), found, strict=False):
-                target[here] = block[:length]
+                target[here] = block[: here.stop - start]
+            start = here.stop
         if not self._spec.value_head:
             value[:] = 0.0
         return outputs, value, after
@@ -136,36 +139,40 @@ def _loaded(graph: bytes) -> Any:
         raise PolicyError(f"the policy's graph is refused by ONNX Runtime: {one_line(error, 200)}") from None
 
 
-def _session(spec: GraphSpec) -> tuple[Any, int]:
-    """Return the session of a graph, and how many rows it may compute together."""
+def _session(spec: GraphSpec) -> tuple[Any, tuple[int, ...]]:
+    """Return the session of a graph, and how many rows it may compute together, the most first."""
     session = _loaded(spec.graph)
     given = {value.name for value in session.get_inputs()}
     wanted = {"observation", *dict(spec.parameters), *(["state"] if spec.state_size else [])}
     if unknown := given - wanted:
         raise PolicyError(f"the policy's graph takes {', '.join(sorted(unknown))}, which its spec does not describe")
-    return session, BLOCK if _places_are_alike(spec) else 1
+    return session, _exact_blocks(spec)
 
 
 @lru_cache(maxsize=16)
-def _places_are_alike(spec: GraphSpec) -> bool:
-    """Whether a row has the same result at every place of a block, beside whatever rows."""
-    session, random = _loaded(spec.graph), np.random.default_rng(0)
+def _exact_blocks(spec: GraphSpec) -> tuple[int, ...]:
+    """Return the sizes of blocks in which a row has the same result at every place, beside whatever rows."""
+    session, random, most = _loaded(spec.graph), np.random.default_rng(0), 2 * max(BLOCKS)
     names = {value.name for value in session.get_inputs()}
     parameters = {
         name: (random.normal(size=shape) / np.sqrt(max(1, shape[-1] if shape else 1))).astype(np.float32)
         for name, shape in spec.parameters
         if name in names
     }
-    observation = spec.observation.draw(random, 2 * BLOCK)
-    state = random.normal(size=(2 * BLOCK, spec.state_size)).astype(np.float32)
+    observation = spec.observation.draw(random, most)
+    state = random.normal(size=(most, spec.state_size)).astype(np.float32)
 
     def run(rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
-        return _call(session, spec, {**_inputs(spec, observation[rows], state[rows], BLOCK), **parameters})
+        return _call(session, spec, {**_inputs(spec, observation[rows], state[rows], len(rows)), **parameters})
 
-    expected = [run(np.arange(BLOCK)), run(np.arange(BLOCK, 2 * BLOCK))]
-    every = [np.concatenate(parts) for parts in zip(*expected, strict=True)]
-    for shift in range(1, BLOCK):
-        rows = np.roll(np.arange(2 * BLOCK), shift)[:BLOCK]
-        if not all(np.array_equal(found, own[rows]) for found, own in zip(run(rows), every, strict=True)):
-            return False
-    return True
+    parts = [run(rows) for rows in np.split(np.arange(most), most // BLOCKS[0])]
+    expected = [np.concatenate(each) for each in zip(*parts, strict=True)]
+
+    def is_exact(size: int) -> bool:
+        for shift in range(size):
+            rows = np.roll(np.arange(most), shift)[:size]
+            if not all(np.array_equal(found, own[rows]) for found, own in zip(run(rows), expected, strict=True)):
+                return False
+        return True
+
+    return tuple(sorted(filter(is_exact, BLOCKS), reverse=True)) if is_exact(BLOCKS[0]) else (1,)
