@@ -1,6 +1,6 @@
 import pytest
 
-from rattle.text import one_line
+from rattle.text import one_line, with_article
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,11 @@ def test_texts_become_one_printable_line(text: str, line: str) -> None:
 def test_long_texts_are_cut() -> None:
     assert one_line("x" * 50, limit=10) == "xxxxxxxxx…"
     assert one_line("x" * 10, limit=10) == "x" * 10
+
+
+def test_nouns_have_their_article() -> None:
+    assert [with_article(noun) for noun in ("reward", "observation", "last observation")] == [
+        "a reward",
+        "an observation",
+        "a last observation",
+    ]

@@ -52,6 +52,10 @@ class ServerAddress:
         same = (self.tls, self.host, self.port) == (other.tls, other.host, other.port)
         return same and (self.prefix + "/").startswith(other.prefix + "/")
 
+    def is_same(self, other: ServerAddress) -> bool:
+        """Whether this is the address of the same place, however it is written."""
+        return self.is_below(other) and other.is_below(self)
+
 
 def parse_address(url: str) -> ServerAddress:
     """Return the parts of a URL such as http://HOST:PORT/PREFIX; its credentials are those in it, or the known ones.

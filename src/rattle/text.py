@@ -21,6 +21,11 @@ def one_line(text: object, limit: int | None = None) -> str:
     return line if limit is None or len(line) <= limit else f"{line[: limit - 1]}…"
 
 
+def with_article(noun: str) -> str:
+    """Return a noun after "a" or "an", by its first letter."""
+    return f"{'an' if noun[:1].lower() in set('aeiou') else 'a'} {noun}"
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return ', did you mean ...?' with the names nearest to `name`, or nothing when none is near."""
     close = difflib.get_close_matches(name, list(names), n=3)

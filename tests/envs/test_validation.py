@@ -45,7 +45,7 @@ def test_good_values_become_the_model() -> None:
         ({"front": {"radios": 3}}, "bad settings of cart: unknown key 'front.radios', did you mean 'radius'?"),
         ({"zzz": 3}, "bad settings of cart: unknown key 'zzz', known are wheels, front, length"),
         ({"front": {"radius": -1}}, "bad settings of cart: front.radius: more than 0.0 is wanted, got -1"),
-        ({"wheels": [{"radios": 1}]}, "bad settings of cart: unknown key 'wheels.0.radios', did you mean 'radius'?"),
+        ({"wheels": [{"radios": 1}]}, "bad settings of cart: unknown key 'wheels[0].radios', did you mean 'radius'?"),
         ({"length": 11}, "bad settings of cart: a cart that long does not turn"),
         (
             {"length": "long", "front": 1},

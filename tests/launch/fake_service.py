@@ -38,6 +38,9 @@ def main() -> None:
             "no answer: trying again\nTraceback (most recent call last):\n  File somewhere\nOSError: gone\n"
         )
         sys.stderr.flush()
+    if "steer" in ways:
+        sys.stderr.buffer.write("é\t\x1b[2J \x9b2J \r\x07".encode() + b" \x9b2J \x85 \xc3")
+        sys.stderr.flush()
     if "lament" in ways:
         say_event("environment_failed", "main-0: 'line', world 3: step raised ValueError: the arm broke")
     if "flee" in ways:

@@ -195,6 +195,19 @@ def test_settings_in_environment_variables_are_not_applied_twice(
     assert [hello["variables"] for hello in fleet.core.hellos.values()] == [[], [], []]
 
 
+def test_a_log_steers_no_terminal(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, env=["steer", "flee"])
+
+    async def story() -> None:
+        await fleet.until(lambda: "service_died" in fleet.events("env-0"))
+        fleet.stop()
+
+    play(fleet, story)
+    log = (tmp_path / "service-logs" / "env-0.log").read_text()
+    assert "é\t?[2J ?2J ?? \ufffd2J \ufffd \ufffd" in log
+    assert all(letter.isprintable() or letter in "\t\n" for letter in log)
+
+
 def test_warnings_are_shown_in_a_line_each_and_all_of_it_is_in_the_log(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, env=["warn"])
 

@@ -92,7 +92,14 @@ def test_the_algorithm_is_chosen_by_id() -> None:
         ("train=5", "train: a section with keys of its own is wanted, such as train.steps=40000000, got 5"),
         ("algorithm=a3c", "algorithm.id: there is no algorithm 'a3c', did you mean 'a2c'?"),
         ("policy.hidden_sizes=64,64", "a list is wanted, such as [64, 64], got '64,64': write [64,64]"),
-        ("policy.hidden_sizes=[64,true]", "policy.hidden_sizes.1: a whole number is wanted"),
+        ("policy.hidden_sizes=[64,true]", "policy.hidden_sizes[1]: a whole number is wanted"),
+        ("algorithm.id=null", "algorithm.id: choose one of 'a2c', 'ppo', 'reinforce', got null"),
+        ("algorithm.id=7", "algorithm.id: choose one of 'a2c', 'ppo', 'reinforce', got 7"),
+        ("training.policies=[1]", 'training.policies[0]: text is wanted, got 1, which is text in quotes only: "1"'),
+        (
+            "training.policies=[]",
+            "training.policies: a list with at least 1 is wanted, such as [main], got an empty list",
+        ),
         ("env.urll=3", "unknown key 'urll', did you mean 'url'?"),
         (
             "env.url=ftp://user:secret@host",

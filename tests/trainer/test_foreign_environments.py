@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rattle.analytics.run_directory import RunDirectory
+from rattle.text import with_article
 from tests.processes import ServiceProcess
 from tests.trainer.conftest import last_json, rattle, read_rows
 
@@ -218,7 +219,7 @@ def test_what_is_not_finite_is_named_with_its_world_and_tick(
     tick = at if what == "observation" and not last else at - 1  # what a tick leads to is observed in the next
     episode = at // 7 - (1 if last else 0)
     assert said == (
-        f"Error: 'gym:own:Own-v0', world 0: a {last}{what} that is not finite, or too large for float32, "
+        f"Error: 'gym:own:Own-v0', world 0: {with_article(last + what)} that is not finite, or too large for float32, "
         f"in tick {tick} of the run (episode {episode} of that world)"
     )
     assert json.loads((tmp_path / "run" / "run.json").read_bytes())["status"] == "failed"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rattle.envs.errors import EnvError, NotImported
 from rattle.extensions import FOREIGN_ERRORS, ExtensionError, import_module, said, what
 from rattle.samples.spaces import MOST_CODES, CodeSpace, DiscreteSpace, FloatSpace, ObservationSpace
-from rattle.text import one_line
+from rattle.text import one_line, with_article
 
 #: Settings by which `gymnasium.make` would take code, or the name of code, to run.
 _NAMES_OF_CODE = frozenset({"entry_point", "vector_kwargs", "vectorization_mode", "wrappers"})
@@ -100,9 +100,35 @@ def observation_space(name: str, space: Any) -> ObservationSpace:
     if isinstance(space, Box) and len(space.shape) == 1 and space.shape[0]:
         return FloatSpace(size=space.shape[0])
     raise EnvError(
-        f"'{name}' observes {space}, not a one-dimensional Box or a Discrete of 2 to {MOST_CODES} values: wrap the "
-        "environment in one that flattens what it observes"
+        f"'{name}' observes {one_line(space, 300)}, not a one-dimensional Box or a Discrete of 2 to {MOST_CODES} "
+        f"values: {_how_to_flatten(space, is_gymnasium=name.startswith('gym:'))}"
     )
+
+
+def _how_to_flatten(space: Any, *, is_gymnasium: bool) -> str:
+    """Return what makes a one-dimensional Box of a space, if anything does."""
+    if not isinstance(space, Space):
+        return "its observation_space must be one of gymnasium.spaces"
+    parts = space.spaces if isinstance(space, gymnasium.spaces.Dict) else {}
+    flat = [key for key, part in parts.items() if _is_flat(part)]
+    if not flat and not _is_flat(space):
+        return (
+            "an observation must hold at least one number, and always as many: write a wrapper that makes a Box of it"
+        )
+    stiff = ", ".join(repr(key) for key in parts if key not in flat)
+    if not is_gymnasium:
+        return "wrap the environment in one that flattens what it observes" + (f", less {stiff}" if stiff else "")
+    how = "register it, wrapped in gymnasium.wrappers.FlattenObservation, under an id of your own"
+    return f"{how}, and FilterObservation with {flat} before that: {stiff} cannot be flattened" if stiff else how
+
+
+def _is_flat(space: Space[Any]) -> bool:
+    """Whether what is observed can be flattened to a fixed number of numbers, at least one."""
+    try:
+        flat = gymnasium.spaces.flatten_space(space)
+    except FOREIGN_ERRORS:  # a space of the environment's own
+        return False
+    return isinstance(flat, Box) and flat.shape != (0,)
 
 
 def action_space(name: str, space: Any) -> DiscreteSpace:
@@ -146,7 +172,7 @@ def as_number(value: Any, what: str) -> float:
         return value
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in _NUMBERS:
-        raise WrongValue(f"a {what} that is not one number: {one_line(repr(value), 80)}")
+        raise WrongValue(f"{with_article(what)} that is not one number: {one_line(repr(value), 80)}")
     return float(array.reshape(-1)[0])
 
 

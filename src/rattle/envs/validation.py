@@ -86,7 +86,9 @@ def complaint(model: type[BaseModel], details: ErrorDetails, beside: Iterable[st
     if details["type"] == "value_error":
         message = details["msg"].removeprefix("Value error, ")
         return f"{key}: {message}" if key else message
-    found = details["ctx"]["tag"] if details["type"] == "union_tag_invalid" else details["input"]
+    found = details["input"]
+    if details["type"] == "union_tag_invalid":
+        key, found = f"{key}.id", found.get("id") if isinstance(found, Mapping) else details["ctx"]["tag"]
     return f"{key}: {_wanted(details, field, key)}, got {_shown(found)}{_advice(details['type'], found, key)}"
 
 
@@ -102,7 +104,10 @@ def _follow(
         if one_of is not None:  # Pydantic names the member that was chosen; the user does not
             choices, one_of = [chosen] if (chosen := one_of.find(str(part))) else [], None
             continue
-        place.append(str(part))
+        if isinstance(part, str):
+            place.append(part)
+        else:
+            place[-1:] = [f"{''.join(place[-1:])}[{part}]"]  # the entry of a list
         fields = {name: info for choice in choices for name, info in choice.model_fields.items()}
         known = list(fields)
         if isinstance(part, str):
@@ -139,14 +144,14 @@ _WANTED = {
     "string_pattern": "the text must match {pattern}{like}",
     "string_too_short": "text of at least {min_length} is wanted",
     "string_too_long": "text of at most {max_length} characters is wanted",
-    "too_short": "a list of at least {min_length} is wanted",
-    "too_long": "a list of at most {max_length} is wanted",
+    "too_short": "a list with at least {min_length} is wanted, such as {list}",
+    "too_long": "a list with at most {max_length} is wanted",
     "tuple_": "a list is wanted, such as {list}",
     "list_": "a list is wanted, such as {list}",
     "model_": "a section with keys of its own is wanted{inner}",
     "dict_": "a section with keys of its own is wanted",
     "union_tag_not_found": "say in {key}.id which one is meant",
-    "union_tag_invalid": "choose one of {expected_tags} for {key}.id",
+    "union_tag_invalid": "choose one of {expected_tags}",
     "literal_error": "choose {expected}",
     "missing": "a value is wanted",
     "greater_than_equal": "at least {ge} is wanted",
@@ -194,7 +199,7 @@ def _shown(found: Any) -> str:
     if isinstance(found, Mapping):
         return "a section"
     if isinstance(found, (list, tuple)):
-        return "a list"
+        return f"a list of {len(found)}" if found else "an empty list"
     if found is None or isinstance(found, bool):
         return {None: "null", True: "true", False: "false"}[found]
     text = hide_credentials(f"'{found}'" if isinstance(found, str) else str(found))
@@ -204,7 +209,8 @@ def _shown(found: Any) -> str:
 def _advice(kind: str, found: Any, key: str) -> str:
     """Return how to write what was probably meant, or nothing."""
     if kind == "string_type" and isinstance(found, (bool, int, float)):
-        return f', which is text in quotes only: "{_shown(found)}", or --set {key}=\'"{_shown(found)}"\''
+        on_command_line = "" if key.endswith("]") else f", or --set {key}='\"{_shown(found)}\"'"
+        return f', which is text in quotes only: "{_shown(found)}"{on_command_line}'
     if kind in ("tuple_type", "list_type") and isinstance(found, str):
         return f": write [{_shown(found).strip(chr(39))}]"
     if isinstance(found, str) and found.lower() == "none":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import os
+import re
 import signal
 import sys
 import time
@@ -24,8 +26,8 @@ from rattle.settings.sources import ENVIRONMENT_PREFIX
 #: standard library, as it is not for the installed command: a file queue.py in it must not break a service, or run.
 RATTLE = (sys.executable, "-P", "-m", "rattle.cli", "--leash")
 _LONGEST_LINE = 2**16
-#: Replaces control characters, which would forge lines or steer the terminal of whoever reads a log.
-_PRINTABLE = bytes(ord("?") if (byte < 32 and byte not in b"\t\n") or byte == 127 else byte for byte in range(256))
+#: Control characters, which would forge lines or steer the terminal of whoever reads a log.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 #: How long the output of a process that has ended is read on, where another has the pipe too, in seconds.
 _LAST_WORDS_SECONDS = 1.0
 
@@ -158,11 +160,13 @@ async def _lines(stream: asyncio.StreamReader | None, log: TextLog) -> AsyncIter
     if stream is None:
         return
     rest = b""
+    text = codecs.getincrementaldecoder("utf-8")(errors="replace")  # bytes of no letter may be control characters too
     while chunk := await stream.read(2**16):
-        log.write(chunk.translate(_PRINTABLE))
+        log.write(_CONTROL.sub("?", text.decode(chunk)).encode())
         *lines, rest = (rest + chunk).split(b"\n")
         rest = rest[:_LONGEST_LINE]
         for line in lines:
             yield line[:_LONGEST_LINE].decode(errors="replace")
+    log.write(text.decode(b"", final=True).encode())
     if rest:
         yield rest.decode(errors="replace")

@@ -14,6 +14,7 @@ from rattle.envs.errors import EnvError
 from rattle.envs.vector import AsyncVectorWorlds, EnvironmentSpec, VectorWorlds
 from rattle.policies.acting import ActingPolicy
 from rattle.samples.rollout import Played, allocate
+from rattle.text import with_article
 
 #: Ticks between two looks at whether all first episodes have ended.
 BLOCK = 32
@@ -220,8 +221,8 @@ class Collector:
         whose = f", agent {agent}" if spec.agents_per_world > 1 else ""
         episode = self.buffer.world_episode[min(row, ticks - 1), world]
         return (
-            f"'{spec.id}', world {first + world}{whose}: a {what} that is not finite, or too large for float32, in "
-            f"tick {self.ticks - ticks + row} of the run (episode {episode} of that world)"
+            f"'{spec.id}', world {first + world}{whose}: {with_article(what)} that is not finite, or too large "
+            f"for float32, in tick {self.ticks - ticks + row} of the run (episode {episode} of that world)"
         )
 
     def _play(self, policy: ActingPolicy, rows: range, records: Callable[[int], bool]) -> None:

@@ -27,7 +27,7 @@ from rattle.runs.progress import Summary
 from rattle.runs.run_tables import dump_run_row, now, run_row
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.sources import to_yaml
-from rattle.text import one_line
+from rattle.text import one_line, with_article
 
 #: Ticks that an environment is played before its run begins, so that its mistakes leave no run behind.
 _TICKS_TRIED = 32
@@ -136,8 +136,8 @@ def _check_finite(worlds: VectorWorlds, when: str) -> None:
             if not np.isfinite(row).all():
                 whose = f" of agent {agent}" if worlds.spec.agents_per_world > 1 else ""
                 raise EnvError(
-                    f"'{worlds.spec.id}' hands out a {what}{whose} that is not finite, or too large for float32, "
-                    f"{when} of its first episodes: {one_line(row, 80)}"
+                    f"'{worlds.spec.id}' hands out {with_article(what)}{whose} that is not finite, or too large "
+                    f"for float32, {when} of its first episodes: {one_line(row, 80)}"
                 )
 
 

@@ -159,6 +159,11 @@ def test_what_cannot_be_is_named(api: str, wanted: dict[str, Any], field: str) -
     assert str(caught.value).startswith(f"{field}: ")
 
 
+@pytest.mark.parametrize("url", ["http://one", "http://one/", "http://ONE:80", "HTTP://one:80//"])
+def test_an_environment_server_is_known_however_its_address_is_written(url: str) -> None:
+    assert add(experiment(), [], env_url=url).env_url == "http://one"
+
+
 def test_any_environment_server_may_be_named_where_a_setting_allows_it() -> None:
     settings = experiment(any_env=True)
     assert add(settings, [], env_url="http://u:hidden@three:5000").env_url == "http://three:5000"

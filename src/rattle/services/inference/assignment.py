@@ -13,7 +13,7 @@ from itertools import count, groupby
 
 import msgspec
 
-from rattle.addresses import keep_credentials
+from rattle.addresses import keep_credentials, parse_address, without_credentials
 from rattle.services.inference.actors import Assignment
 from rattle.settings.experiment import ExperimentSettings
 from rattle.text import one_line
@@ -68,16 +68,17 @@ def assign(
 
 def _known_url(settings: ExperimentSettings, url: str) -> str:
     """Return the URL, as it may be shown, of a server that actors may be sent to: what it answers is learnt from."""
-    if settings.inference.any_env:
-        try:
+    try:
+        wanted = parse_address(url)
+        for known in settings.inference.envs:
+            if wanted.is_same(parse_address(known)) and url == without_credentials(url):
+                return known
+        if settings.inference.any_env:
             return keep_credentials(url)
-        except ValueError as error:
-            raise _bad("env_url", str(error)) from None
-    known = settings.inference.envs
-    if url not in known:
-        some = one_line(", ".join(known), 200)
-        raise _bad("env_url", f"must be one of inference.envs ({some}); inference.any_env=true allows others too")
-    return url
+    except ValueError as error:
+        raise _bad("env_url", str(error)) from None
+    some = one_line(", ".join(settings.inference.envs), 200)
+    raise _bad("env_url", f"must be one of inference.envs ({some}); inference.any_env=true allows others too")
 
 
 def _worlds(
