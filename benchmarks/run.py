@@ -22,6 +22,7 @@ BENCHMARKS = (
     "pace",
     "lockstep",
     "learning",
+    "defaults",
 )
 
 

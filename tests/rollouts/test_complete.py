@@ -30,7 +30,7 @@ def floats(*overrides: str) -> ExperimentSettings:
     """Return the settings in which floats have their defaults, as if a user had given them all."""
     settings = load_settings(None, overrides)
     algorithm = settings.algorithm.id if "id" in settings.algorithm.model_fields_set else "ppo"
-    own = {"algorithm": {"id": algorithm, "scale_rewards": True, **ALGORITHMS["floats"][algorithm]}}
+    own = {"algorithm": {**SECTIONS["floats"]["algorithm"], "id": algorithm, **ALGORITHMS["floats"][algorithm]}}
     said = [
         f"{name}.{key}={value if isinstance(value, str) else yaml.safe_dump(value).split()[0]}"
         for name, section in {**SECTIONS["floats"], **own}.items()

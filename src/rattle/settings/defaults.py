@@ -16,7 +16,7 @@ SECTIONS: Mapping[str, Sections] = {
     "floats": {
         "env": {"worlds": 16},
         "policy": {"activation": "tanh"},
-        "algorithm": {"id": "ppo", "scale_rewards": True},
+        "algorithm": {"id": "ppo", "scale_rewards": True, "scale_observations": True},
         "train": {"actors": 1},  # such worlds are mostly stepped in Python, where threads take turns
     },
 }
@@ -25,7 +25,7 @@ ALGORITHMS: Mapping[str, Sections] = {
     "codes": {},
     "floats": {
         "a2c": {"entropy_weight": 0.001},
-        "ppo": {"ticks": 64, "passes": 8, "learning_rate": 0.002, "entropy_weight": 0.0},
+        "ppo": {"ticks": 128, "minibatches": 8, "learning_rate": 0.003, "entropy_weight": 0.0},
         "reinforce": {"entropy_weight": 0.001},
     },
 }
