@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rattle.conformance.arrays import JSON, MSGPACK, read_array, read_state_array
-from rattle.conformance.checks import Failed
+from rattle.conformance.judging import Failed
 from rattle.conformance.target import decode
 
 DTYPES = ("bool", "uint8", "int32", "int64", "uint32", "float32")

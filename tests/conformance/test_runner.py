@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from rattle.conformance.checks import Check, Result, expect, fail, skip
+from rattle.conformance.checks import Check, Result
+from rattle.conformance.judging import expect, fail, skip
 from rattle.conformance.runner import choose, run
 from rattle.conformance.table import CHECKS
 from rattle.conformance.target import Target

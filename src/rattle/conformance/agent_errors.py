@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from rattle.conformance.agent_play import READY, capacity, health
-from rattle.conformance.checks import CheckGroup, expect, fail, skip
+from rattle.conformance.checks import CheckGroup
+from rattle.conformance.judging import expect, fail, skip
 from rattle.conformance.problems import check_problem
 from rattle.conformance.raw import first_line, request_bytes, send_and_leave
 from rattle.conformance.streams import LineReader, joined

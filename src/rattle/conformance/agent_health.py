@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from rattle.conformance.agent_play import READY, capacity, health, several
-from rattle.conformance.checks import CheckGroup, expect, kind, skip
+from rattle.conformance.checks import CheckGroup
+from rattle.conformance.judging import expect, kind, skip
 from rattle.conformance.streams import joined
 from rattle.conformance.target import JSON_TYPE, Target
 

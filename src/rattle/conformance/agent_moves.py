@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from rattle.conformance.agent_play import READY, expect_ticks, play_lives, state
-from rattle.conformance.checks import CheckGroup, Failed, expect, fail, skip
+from rattle.conformance.checks import CheckGroup
+from rattle.conformance.judging import Failed, expect, fail, skip
 from rattle.conformance.streams import joined
 from rattle.conformance.target import HttpAnswer, Target
 

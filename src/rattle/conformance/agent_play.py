@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from rattle.conformance.checks import Failed, skip
+from rattle.conformance.judging import Failed, skip
 from rattle.conformance.steering import steer
 from rattle.conformance.streams import LineReader, Mover, post_move
 from rattle.conformance.target import HttpAnswer, Target

@@ -7,7 +7,8 @@ from itertools import cycle, islice, pairwise
 from typing import Any
 
 from rattle.conformance.agent_play import READY, capacity, clock, expect_ticks, several, state
-from rattle.conformance.checks import CheckGroup, Failed, expect, skip
+from rattle.conformance.checks import CheckGroup
+from rattle.conformance.judging import Failed, expect, skip
 from rattle.conformance.streams import LineReader, Mover, StreamLine, joined
 from rattle.conformance.target import Target
 

@@ -6,7 +6,8 @@ from collections import Counter
 
 from rattle.conformance.agent_health import expect_fields
 from rattle.conformance.agent_play import READY, play_lives, several, state
-from rattle.conformance.checks import CheckGroup, Failed, an_object, expect, fail, kind, skip
+from rattle.conformance.checks import CheckGroup
+from rattle.conformance.judging import Failed, an_object, expect, fail, kind, skip
 from rattle.conformance.streams import joined
 from rattle.conformance.target import Target
 

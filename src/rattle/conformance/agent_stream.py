@@ -10,7 +10,8 @@ from itertools import pairwise
 from typing import Any
 
 from rattle.conformance.agent_play import READY, Lives, expect_ticks, health, play_lives, several
-from rattle.conformance.checks import CheckGroup, expect, kind, skip
+from rattle.conformance.checks import CheckGroup
+from rattle.conformance.judging import expect, kind, skip
 from rattle.conformance.raw import open_socket
 from rattle.conformance.streams import PACE_SECONDS, LineReader, Mover, StreamLine, joined
 from rattle.conformance.target import Target

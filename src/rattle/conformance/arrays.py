@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rattle.conformance.checks import expect, fail, kind
+from rattle.conformance.judging import expect, fail, kind
 from rattle.conformance.target import JSON_TYPE, MSGPACK_TYPE
 
 Array = NDArray[Any]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rattle.conformance.checks import expect
+from rattle.conformance.judging import expect
 from rattle.conformance.target import HttpAnswer
 
 _FIELDS = ("type", "title", "status", "detail", "error", "code")

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from rattle.conformance.checks import Check, Failed, Outcome, Result, Skipped
+from rattle.conformance.checks import Check, Outcome, Result
+from rattle.conformance.judging import Failed, Skipped
 from rattle.conformance.target import Target
 
 

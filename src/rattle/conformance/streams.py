@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from rattle.conformance.checks import Failed, fail, shorten
+from rattle.conformance.judging import Failed, fail, shorten
 from rattle.conformance.raw import open_socket
 from rattle.conformance.target import HttpAnswer, Target
 

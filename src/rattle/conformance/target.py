@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from rattle.addresses import parse_address
-from rattle.conformance.checks import Failed, expect, fail, kind, shorten
 from rattle.conformance.errors import ConformanceError
+from rattle.conformance.judging import Failed, expect, fail, kind, shorten
 
 if TYPE_CHECKING:
     import httpx

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from rattle.conformance.arrays import JSON, MSGPACK, Array
-from rattle.conformance.checks import CheckGroup, expect
+from rattle.conformance.checks import CheckGroup
+from rattle.conformance.judging import expect
 from rattle.conformance.target import Target
 from rattle.conformance.vector_play import CheckedSession, expect_same, session
 

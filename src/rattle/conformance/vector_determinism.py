@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from rattle.conformance.arrays import Array
-from rattle.conformance.checks import CheckGroup, expect, fail, skip
+from rattle.conformance.checks import CheckGroup
+from rattle.conformance.judging import expect, fail, skip
 from rattle.conformance.target import Target
 from rattle.conformance.vector_play import GAME_SEED, Stepped, actions_for, encodings, expect_same, play_game, session
 

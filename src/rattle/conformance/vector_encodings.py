@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from rattle.conformance.arrays import JSON, MSGPACK
-from rattle.conformance.checks import CheckGroup, expect, skip
+from rattle.conformance.checks import CheckGroup
+from rattle.conformance.judging import expect, skip
 from rattle.conformance.target import JSON_TYPE, MSGPACK_TYPE, Target
 from rattle.conformance.vector_play import actions_for, encodings, expect_same, read_step, session
 

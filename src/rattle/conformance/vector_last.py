@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from rattle.conformance.arrays import Array
-from rattle.conformance.checks import CheckGroup, expect, fail, skip
+from rattle.conformance.checks import CheckGroup
+from rattle.conformance.judging import expect, fail, skip
 from rattle.conformance.target import Target
 from rattle.conformance.vector_play import PlayedGame, ResetOutcome, Stepped, actions_for, encodings, play_game, session
 from rattle.conformance.vector_spec import spec

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rattle.conformance.checks import CheckGroup, expect, fail
+from rattle.conformance.checks import CheckGroup
+from rattle.conformance.judging import expect, fail
 from rattle.conformance.problems import check_problem
 from rattle.conformance.raw import first_line, request_bytes, send_and_leave
 from rattle.conformance.target import JSON_TYPE, Target

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from rattle.conformance.arrays import JSON
-from rattle.conformance.checks import CheckGroup, expect
+from rattle.conformance.checks import CheckGroup
+from rattle.conformance.judging import expect
 from rattle.conformance.raw import request_bytes, send_and_leave
 from rattle.conformance.target import HttpAnswer, Target
 from rattle.conformance.vector_play import CheckedSession, actions_for, expect_same, pack, read_step, session

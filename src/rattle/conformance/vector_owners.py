@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from rattle.conformance.checks import CheckGroup, expect, skip
+from rattle.conformance.checks import CheckGroup
+from rattle.conformance.judging import expect, skip
 from rattle.conformance.target import Target
 from rattle.conformance.vector_play import CheckedSession, session
 from rattle.conformance.vector_spec import spec

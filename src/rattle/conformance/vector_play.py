@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from rattle.conformance.arrays import JSON, MSGPACK, Array, ArrayEncoding, read_array
-from rattle.conformance.checks import Failed, expect, fail, kind
+from rattle.conformance.judging import Failed, expect, fail, kind
 from rattle.conformance.target import HttpAnswer, Target
 
 _GAME_STEPS = 600

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from rattle.conformance.arrays import read_array
-from rattle.conformance.checks import CheckGroup, an_object, expect, skip
+from rattle.conformance.checks import CheckGroup
+from rattle.conformance.judging import an_object, expect, skip
 from rattle.conformance.target import HttpAnswer, Target
 from rattle.conformance.vector_play import session
 from rattle.conformance.vector_spec import spec

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from rattle.conformance.arrays import MSGPACK
-from rattle.conformance.checks import CheckGroup, expect, fail, kind
+from rattle.conformance.checks import CheckGroup
+from rattle.conformance.judging import expect, fail, kind
 from rattle.conformance.target import JSON_TYPE, MSGPACK_TYPE, Target, decode
 
 CHECKS = CheckGroup()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from rattle.conformance.arrays import MSGPACK, read_state_array
-from rattle.conformance.checks import CheckGroup, an_object, expect, skip
+from rattle.conformance.checks import CheckGroup
+from rattle.conformance.judging import an_object, expect, skip
 from rattle.conformance.target import MSGPACK_TYPE, Target
 from rattle.conformance.vector_play import actions_for, expect_same, read_reset, session
 from rattle.conformance.vector_spec import spec

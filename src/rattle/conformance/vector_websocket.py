@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from rattle.conformance.arrays import JSON, MSGPACK, ArrayEncoding
-from rattle.conformance.checks import CheckGroup, an_object, expect, fail, kind, shorten, skip
+from rattle.conformance.checks import CheckGroup
+from rattle.conformance.judging import an_object, expect, fail, kind, shorten, skip
 from rattle.conformance.target import Target, decode, readable
 from rattle.conformance.vector_play import (
     CheckedSession,

@@ -16,23 +16,14 @@ from numpy.typing import NDArray
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.replay import palette
 from rattle.analytics.replay.episodes import Episode
+from rattle.analytics.replay.snake_pixels import BoardPainter, SnakeState
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from rattle.analytics.replay.snake_pixels import BoardPainter
-
 #: What a configuration that leaves these out means.
 DEFAULTS: Final[Mapping[str, int]] = MappingProxyType({"width": 15, "height": 15, "vision_radius": 5})
 _HEADS: Final = "^>v<"  # by heading: north, east, south, west
-
-
-class SnakeState(msgspec.Struct):
-    """A stored state of a snake world; bodies have their head first and are empty for the dead."""
-
-    bodies: list[list[tuple[int, int]]]
-    headings: list[int]
-    food: list[tuple[int, int]]
 
 
 class _Cell(NamedTuple):
@@ -156,6 +147,4 @@ class SnakeView:
 
     @cached_property
     def _painter(self) -> BoardPainter:
-        from rattle.analytics.replay.snake_pixels import BoardPainter
-
         return BoardPainter(self.width, self.height)

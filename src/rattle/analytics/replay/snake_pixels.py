@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from rattle.analytics.replay import palette
 from rattle.analytics.replay.writing import write_heading
-
-if TYPE_CHECKING:
-    from rattle.analytics.replay.snake import SnakeView
 
 _BOARD_PIXELS: Final = 390  # about: a board's longer side
 _CELL_PIXELS: Final = (3, 26)  # the least and the most for a cell's side
@@ -19,6 +17,34 @@ _MARGIN: Final = 10
 _HEADING_PIXELS: Final = 50
 _LEAST_WIDTH: Final = 400  # so that the writing has room
 _STEPS: Final = ((0, -1), (1, 0), (0, 1), (-1, 0))  # by heading: north, east, south, west
+
+
+class SnakeState(msgspec.Struct):
+    """A stored state of a snake world; bodies have their head first and are empty for the dead."""
+
+    bodies: list[list[tuple[int, int]]]
+    headings: list[int]
+    food: list[tuple[int, int]]
+
+
+class BoardView(Protocol):
+    """What a painter asks of boards that are to be shown frame by frame."""
+
+    @property
+    def title(self) -> str:
+        """What is shown."""
+
+    def status(self, frame: int) -> list[str]:
+        """Return how the game stands, in a few words each."""
+
+    def state(self, frame: int) -> SnakeState:
+        """Return what is on the board."""
+
+    def visible(self, frame: int) -> NDArray[np.bool_]:
+        """Return bool (height, width): the cells that are in sight."""
+
+    def colour(self, snake: int, frame: int, *, head: bool, lit: bool) -> int:
+        """Return the palette index of a part of a snake."""
 
 
 class BoardPainter:
@@ -34,7 +60,7 @@ class BoardPainter:
         self.size = max(board[0] + 2 * _MARGIN, _LEAST_WIDTH), board[1] + _HEADING_PIXELS + _MARGIN
         self.left = (self.size[0] - board[0]) // 2
 
-    def paint(self, view: SnakeView, frame: int) -> NDArray[np.uint8]:
+    def paint(self, view: BoardView, frame: int) -> NDArray[np.uint8]:
         """Return a frame as palette indices, uint8 (height, width)."""
         pixels = np.full((self.size[1] + self.size[1] % 2, self.size[0] + self.size[0] % 2), palette.PAGE, np.uint8)
         write_heading(pixels, view.status(frame), view.title)
