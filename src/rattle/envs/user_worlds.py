@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 import gymnasium
 from pydantic import BaseModel, ConfigDict, create_model
 
-from rattle.envs.errors import NotImported, UnknownEnvironment
+from rattle.envs.errors import EnvError, NotImported, UnknownEnvironment
 from rattle.envs.validation import settings_of, strict, validated
 from rattle.envs.vector import VectorWorlds
 from rattle.extensions import ENVIRONMENT, Extension, ExtensionError, entry_point_names, load
@@ -49,13 +49,15 @@ def find_class(environment: str, *, allow_imports: bool = True) -> Extension[Any
 def make(
     extension: Extension[Any], settings: Mapping[str, Any], num_worlds: int, seed: int, first_world: int
 ) -> VectorWorlds:
-    """Build worlds of a user's class; raises EnvError and ExtensionError."""
+    """Build worlds of a user's class; raises EnvError."""
     name, cls = extension.name, extension.cls
     if _steps_many(cls):
-        own = settings_of(extension, settings)
-        with extension.calling("__init__"):
-            worlds: VectorWorlds = cls(name, own, num_worlds, seed, first_world)
-            return worlds
+        try:
+            with extension.calling("__init__"):
+                worlds: VectorWorlds = cls(name, settings_of(extension, settings), num_worlds, seed, first_world)
+                return worlds
+        except ExtensionError as error:
+            raise EnvError(str(error)) from error.__cause__
     given = validated(settings_model(extension), settings, extension.path).model_dump(exclude_unset=True)
     if issubclass(cls, gymnasium.Env):
         from rattle.envs.gymnasium_worlds import GymnasiumWorlds

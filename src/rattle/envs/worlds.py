@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from rattle.envs.logged_worlds import check_batch
 from rattle.envs.philox import check_seed, derive_seed, philox, split_seed
 from rattle.envs.validation import StrictSettings
 from rattle.envs.vector import EnvironmentSpec, check_actions
-from rattle.extensions import Extension, WrongResult
+from rattle.extensions import Extension, ExtensionError, WrongResult
 from rattle.samples.spaces import ActionSpace, Observations, ObservationSpace
 
 #: What a step makes anew, and what is known without a state.
@@ -45,7 +46,7 @@ class Worlds(ABC):
         check_batch(num_worlds, first_world)
         self._extension = Extension(name, type(self))
         self.settings = settings
-        with self._extension.calling("spaces"):
+        with self._calling("spaces"):
             observation, action = self.spaces()
             if not isinstance(observation, Observations) or not isinstance(action, ActionSpace):
                 raise WrongResult("something else than a space of observations and one of actions of rattle.extend")
@@ -64,9 +65,18 @@ class Worlds(ABC):
         self.drawn = np.zeros(num_worlds, np.uint32)  # numbers of the episode in progress
         self._own = {name: getattr(self, name) for name in ("observation", *_OUTCOME)}
         self.seed = check_seed(seed)
-        with self._extension.calling("allocate"):
+        with self._calling("allocate"):
             self.allocate()
         self.reset(seed)
+
+    @contextmanager
+    def _calling(self, method: str) -> Iterator[None]:
+        """Turn what a method of the subclass raises into an EnvError that names it."""
+        try:
+            with self._extension.calling(method):
+                yield
+        except ExtensionError as error:
+            raise EnvError(str(error)) from error.__cause__
 
     @abstractmethod
     def spaces(self) -> tuple[ObservationSpace, ActionSpace]:
@@ -112,7 +122,7 @@ class Worlds(ABC):
         """Advance every world one tick; `action` holds rows of the action space, in shape (B,)."""
         check_actions(action, self.num_slots, self.spec.action_space)
         self._forget_outcome()
-        with self._extension.calling("advance"):
+        with self._calling("advance"):
             self.advance(action.astype(np.int64, copy=False))
             self._take_in()
         self.truncated &= ~self.terminated
@@ -142,7 +152,7 @@ class Worlds(ABC):
         self.drawn[worlds] = 0
         for values in self.metrics.values():
             values[slots] = 0
-        with self._extension.calling("start"):
+        with self._calling("start"):
             self.start(worlds)
             self._take_in()
 
