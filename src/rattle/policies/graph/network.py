@@ -108,6 +108,7 @@ class LearningNetwork(nn.Module):
             outputs, value = found
             _check("the outputs", outputs, (*shape, self.own.spaces.action.outputs))
             _check("the values", value, shape)
+            _check_finite(outputs, value)
         return outputs, value * self.value_scale
 
     def _checked(self, found: Any, rows: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -117,6 +118,7 @@ class LearningNetwork(nn.Module):
         _check("the outputs", outputs, (rows, self.own.spaces.action.outputs))
         _check("the values", value, (rows,))
         _check("the next state", state, (rows, self.own.state_size))
+        _check_finite(outputs, value)
         return outputs, value, state
 
 
@@ -210,11 +212,14 @@ def _try_out(network: LearningNetwork, spaces: Spaces) -> None:
     observation = torch.from_numpy(spaces.observation.zeros(3))
     state = torch.zeros((3, network.state_size))
     with torch.no_grad():
-        outputs, value, _ = network(observation, state)
-        with network._extension.calling("step"):
-            if not (outputs.isfinite().all() and value.isfinite().all()):
-                raise WrongResult("numbers that are not finite for an observation of zeros")
+        network(observation, state)
         network.sequence(observation.unsqueeze(0), state, torch.zeros((1, 3), dtype=torch.bool))
+
+
+def _check_finite(*tensors: Tensor) -> None:
+    if torch.onnx.is_in_onnx_export() or all(bool(tensor.isfinite().all()) for tensor in tensors):
+        return
+    raise WrongResult("numbers that are not finite: look for divisions and logarithms, or lower the learning rate")
 
 
 def _check(what: str, tensor: Any, shape: tuple[int, ...]) -> None:
