@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rattle.learning.algorithms import A2C, PPO, Algorithm, Reinforce
     from rattle.learning.algorithms.algorithm import Batch, Loss, OneStep, Optimisation
     from rattle.learning.algorithms.policy_gradient import ActorCritic
+    from rattle.learning.algorithms.v_trace import CorrectedActorCritic
     from rattle.learning.metrics import COMMON, Metric
     from rattle.policies.graph.network import Network, Spaces
     from rattle.samples.rollout import Rollout
@@ -28,6 +29,7 @@ __all__ = [
     "Algorithm",
     "Batch",
     "CodeSpace",
+    "CorrectedActorCritic",
     "DiscreteSpace",
     "Distribution",
     "FloatSpace",
@@ -49,6 +51,7 @@ _MODULES = {
     "rattle.learning.algorithms": ("A2C", "PPO", "Algorithm", "Reinforce"),
     "rattle.learning.algorithms.algorithm": ("Batch", "Loss", "OneStep", "Optimisation"),
     "rattle.learning.algorithms.policy_gradient": ("ActorCritic",),
+    "rattle.learning.algorithms.v_trace": ("CorrectedActorCritic",),
     "rattle.learning.metrics": ("COMMON", "Metric"),
     "rattle.policies.graph.network": ("Network", "Spaces"),
     "rattle.samples.rollout": ("Rollout",),

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from rattle.policies.spec import PolicySpec
 from rattle.samples.rollout import Rollout, as_tensors
 
+#: A policy version that no learner has left behind.
+NEWEST = 2**62
+
 
 def random_rollout(spec: PolicySpec, ticks: int, slots: int, seed: int = 0, ends: float = 0.2) -> Rollout[torch.Tensor]:
     """Return what random agents might have lived through; an episode ends with probability `ends` at each tick.
@@ -49,6 +52,7 @@ def random_rollout(spec: PolicySpec, ticks: int, slots: int, seed: int = 0, ends
         "active": active,
         "final_value": normal(*shape) * truncated,
         "last_value": normal(slots),
+        "policy_version": np.full(slots, NEWEST),
     }
     return as_tensors(Rollout(arrays))
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rattle.learning.algorithms import A2C, Reinforce
+from rattle.learning.algorithms import A2C, PPO, Reinforce
 from rattle.policies.spec import PolicySpec
 from rattle.samples.rollout import Rollout
 from rattle.samples.spaces import CodeSpace
@@ -58,21 +59,68 @@ def slow_return(rollout: Rollout, tick: int, slot: int, discount: float) -> floa
 
 def slow_advantage(rollout: Rollout, tick: int, slot: int, discount: float, trace_decay: float) -> float:
     """Return the generalised advantage estimate as its paper defines it: a weighted sum of one-step errors."""
-
-    def worth_after(t: int) -> float:
-        if rollout.terminated[t, slot]:
-            return 0.0
-        if rollout.truncated[t, slot]:
-            return float(rollout.final_value[t, slot])
-        if t == rollout.reward.shape[0] - 1:
-            return float(rollout.last_value[slot])
-        return float(rollout.value[t + 1, slot])
+    value = rollout.value.double().numpy()
 
     def error(t: int) -> float:
-        return float(rollout.reward[t, slot]) + discount * worth_after(t) - float(rollout.value[t, slot])
+        following = worth_after(rollout, t, slot, value[:, slot])
+        return float(rollout.reward[t, slot] + discount * following - value[t, slot])
 
     last = episode_end(rollout, tick, slot)
     return sum((discount * trace_decay) ** (t - tick) * error(t) for t in range(tick, last + 1))
+
+
+def worth_after(rollout: Rollout, tick: int, slot: int, worth: NDArray[np.float64]) -> float:
+    """Return what follows after a tick of a slot is worth, if observations at its ticks are worth so much, (T,)."""
+    if rollout.terminated[tick, slot]:
+        return 0.0
+    if rollout.truncated[tick, slot]:
+        return float(rollout.final_value[tick, slot])
+    return float(rollout.last_value[slot] if tick == rollout.ticks - 1 else worth[tick + 1])
+
+
+@dataclass(frozen=True)
+class SlowVTrace:
+    """V-trace as its paper (arXiv 1802.01561) defines it, for one slot; all (T,).
+
+    `value` and `ratio` are V(x_t) and pi(a_t | x_t) / mu(a_t | x_t).
+    """
+
+    rollout: Rollout
+    slot: int
+    value: NDArray[np.float64]
+    ratio: NDArray[np.float64]
+    algorithm: A2C | PPO
+
+    def rho(self, t: int) -> float:
+        """Return rho_t."""
+        return min(self.algorithm.rho_clip, float(self.ratio[t]))
+
+    def c(self, t: int) -> float:
+        """Return c_t, as in remark 2."""
+        return self.algorithm.trace_decay * min(self.algorithm.c_clip, float(self.ratio[t]))
+
+    def target(self, s: int) -> float:
+        """Return v_s, equation 1."""
+        discount, total = self.algorithm.discount, float(self.value[s])
+        for t in range(s, episode_end(self.rollout, s, self.slot) + 1):
+            following = worth_after(self.rollout, t, self.slot, self.value)
+            error = float(self.rollout.reward[t, self.slot]) + discount * following - float(self.value[t])
+            traces = prod(self.c(i) for i in range(s, t))
+            total += discount ** (t - s) * traces * self.rho(t) * error
+        return total
+
+    def advantage(self, s: int) -> float:
+        """Return what rho_s weighs in the policy gradient: r_s + discount v_{s+1} - V(x_s) where lambda is 1.
+
+        With another lambda so much of v_{s+1} counts, and V(x_{s+1}) in its place: without that, no lambda but 1 would
+        give the generalised advantage where nothing is corrected.
+        """
+        ticks, share = range(self.rollout.ticks), self.algorithm.trace_decay
+        targets = np.array([self.target(t) if t == s + 1 else 0.0 for t in ticks])
+        v_next = worth_after(self.rollout, s, self.slot, targets)
+        value_next = worth_after(self.rollout, s, self.slot, self.value)
+        following = share * v_next + (1 - share) * value_next
+        return float(self.rollout.reward[s, self.slot]) + self.algorithm.discount * following - float(self.value[s])
 
 
 def slow_samples(algorithm: A2C | Reinforce, rollout: Rollout) -> Samples:
@@ -103,6 +151,37 @@ def slow_samples(algorithm: A2C | Reinforce, rollout: Rollout) -> Samples:
     return samples
 
 
+def slow_corrected(
+    algorithm: A2C | PPO, spec: PolicySpec, weights: Weights, rollout: Rollout, version: int
+) -> tuple[Samples, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return what is learnt from where older policies played, and of each sample rho, log-probability and value.
+
+    The log-probabilities and values, (N,), are those of the policy with these weights for what policies before
+    `version` played, and of the policy that played for the rest, whose rho is 1.
+    """
+    ticks, slots = rollout.ticks, rollout.slots
+    inputs = slow_inputs(spec, [row.numpy() for row in rollout.observation.flatten(0, 1)])
+    log_probs, values = slow_outputs(spec, weights, inputs)
+    log_prob, value = rollout.log_prob.double().numpy(), rollout.value.double().numpy()
+    ratio = np.ones((ticks, slots))
+    for tick, slot in np.ndindex(ticks, slots):
+        if rollout.active[tick, slot] and rollout.policy_version[slot] < version:
+            now = log_probs[tick * slots + slot, int(rollout.action[tick, slot])]
+            ratio[tick, slot] = np.exp(now - log_prob[tick, slot])
+            log_prob[tick, slot], value[tick, slot] = now, values[tick * slots + slot]
+    samples, rho = Samples(), []
+    for tick, slot in np.ndindex(ticks, slots):
+        if rollout.active[tick, slot]:
+            traced = SlowVTrace(rollout, slot, value[:, slot], ratio[:, slot], algorithm)
+            samples.observation.append(rollout.observation[tick, slot].numpy())
+            samples.action.append(int(rollout.action[tick, slot]))
+            samples.advantage.append(traced.advantage(tick))
+            samples.target.append(traced.target(tick))
+            rho.append(traced.rho(tick))
+    active = rollout.active.numpy()
+    return samples, np.array(rho), log_prob[active], value[active]
+
+
 def in_first_episode(rollout: Rollout, tick: int, slot: int) -> bool:
     """Whether a tick belongs to the first episode of its slot, and that episode ends in the rollout."""
     first_end = episode_end(rollout, 0, slot)
@@ -126,22 +205,29 @@ def slow_loss(
     spec: PolicySpec, algorithm: A2C | Reinforce, weights: Weights, samples: Samples, inputs: NDArray[np.float64]
 ) -> Loss:
     """Return the mean losses of a policy over samples."""
+    log_probs, value = slow_outputs(spec, weights, inputs)
+    taken = log_probs[np.arange(len(inputs)), samples.action]
+    policy = -float(np.mean(np.array(samples.advantage) * taken))
+    entropy = -float(np.mean((np.exp(log_probs) * log_probs).sum(axis=1)))
+    value_loss = float(np.mean((value - np.array(samples.target)) ** 2)) / 2
+    learns_value = isinstance(algorithm, A2C) or algorithm.baseline
+    total = policy - algorithm.entropy_weight * entropy + algorithm.value_weight * value_loss * learns_value
+    return Loss(total, policy, value_loss, entropy)
+
+
+def slow_outputs(
+    spec: PolicySpec, weights: Weights, inputs: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the log-probabilities of all actions, (N, actions), and the values, (N,)."""
     hidden = inputs
     for layer in range(len(spec.hidden_sizes)):
         hidden = hidden @ weights[f"trunk.{layer}.weight"].T + weights[f"trunk.{layer}.bias"]
         hidden = np.tanh(hidden) if spec.activation == "tanh" else np.maximum(hidden, 0)
     logits = hidden @ weights["policy.weight"].T + weights["policy.bias"]
-    log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    taken = log_probs[np.arange(len(logits)), samples.action]
-    policy = -float(np.mean(np.array(samples.advantage) * taken))
-    entropy = -float(np.mean((np.exp(log_probs) * log_probs).sum(axis=1)))
     value = np.zeros(len(logits))
     if spec.value_head:
         value = (hidden @ weights["value.weight"].T + weights["value.bias"])[:, 0]
-    value_loss = float(np.mean((value - np.array(samples.target)) ** 2)) / 2
-    learns_value = isinstance(algorithm, A2C) or algorithm.baseline
-    total = policy - algorithm.entropy_weight * entropy + algorithm.value_weight * value_loss * learns_value
-    return Loss(total, policy, value_loss, entropy)
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), value
 
 
 def slow_gradient(spec: PolicySpec, algorithm: A2C | Reinforce, weights: Weights, samples: Samples) -> Weights:

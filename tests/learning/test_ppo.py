@@ -7,10 +7,11 @@ from contextlib import closing, contextmanager
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from rattle.envs.philox import derive_seed
-from rattle.learning.algorithms import A2C, PPO
+from rattle.learning.algorithms import PPO
 from rattle.learning.errors import LearningError
 from rattle.learning.learner import Learner
 from rattle.policies.mlp.spec import MlpSpec
@@ -18,7 +19,7 @@ from rattle.policies.spec import PolicySpec
 from rattle.samples.rollout import Rollout
 from rattle.samples.spaces import FloatSpace
 from tests.learning.rollouts import random_rollout
-from tests.learning.slow import Samples, Weights, norm_of, slow_inputs, slow_samples
+from tests.learning.slow import Samples, Weights, norm_of, slow_corrected, slow_inputs
 from tests.policies.building import random_parameters
 
 SPEC = MlpSpec(observation=FloatSpace(size=2), num_actions=3, hidden_sizes=(3,), activation="tanh", value_head=True)
@@ -30,15 +31,16 @@ CASES = {
     "values are clipped": PPO(passes=3, minibatches=2, value_clip=0.05, learning_rate=0.02),
     "not normalised": PPO(passes=2, minibatches=2, normalise_advantages=False, max_gradient_norm=1e9),
     "annealed": PPO(passes=1, minibatches=2, anneal_updates=2, entropy_weight=0.5, learning_rate=0.02),
+    "rho and c are clipped elsewhere": PPO(passes=2, minibatches=2, rho_clip=2.5, c_clip=1.2, trace_decay=0.8),
     "more minibatches than samples": PPO(passes=1, minibatches=1000, normalise_advantages=False),
 }
 
 
 @contextmanager
-def learning(algorithm: PPO, spec: PolicySpec = SPEC) -> Iterator[Learner]:
+def learning(algorithm: PPO, spec: PolicySpec = SPEC, version: int = 0) -> Iterator[Learner]:
     with closing(Learner(spec, algorithm, SEED)) as learner:
         start = {f"policy/{name}": array for name, array in random_parameters(spec).items()}
-        learner.restore({**start, "version": np.array(0)})
+        learner.restore({**start, "version": np.array(version)})
         yield learner
 
 
@@ -92,8 +94,8 @@ def slow_gradient(weights: Weights, loss: Callable[[], float]) -> Weights:
 class SlowPPO:
     """PPO (arXiv 1707.06347, algorithm 1) with Adam (arXiv 1412.6980, algorithm 1)."""
 
-    def __init__(self, algorithm: PPO, weights: Weights) -> None:
-        self.algorithm, self.weights, self.steps, self.version = algorithm, weights, 0, 0
+    def __init__(self, algorithm: PPO, weights: Weights, version: int = 0) -> None:
+        self.algorithm, self.weights, self.steps, self.version = algorithm, weights, 0, version
         self.first = {name: np.zeros_like(array) for name, array in weights.items()}
         self.second = {name: np.zeros_like(array) for name, array in weights.items()}
 
@@ -103,10 +105,7 @@ class SlowPPO:
         left = 1.0
         if algorithm.anneal_updates is not None:
             left = 1 - 0.9 * min(1.0, self.version / algorithm.anneal_updates)
-        like = A2C(discount=algorithm.discount, trace_decay=algorithm.trace_decay, normalise_advantages=False)
-        whole = slow_samples(like, rollout)
-        active = rollout.active.numpy()
-        log_prob, value = (array.numpy()[active].astype(np.float64) for array in (rollout.log_prob, rollout.value))
+        whole, rho, log_prob, value = slow_corrected(algorithm, SPEC, self.weights, rollout, self.version)
         seed = derive_seed(SEED, "update", self.version)
         reports: list[dict[str, float]] = []
         for number in range(1, algorithm.passes + 1):
@@ -116,6 +115,7 @@ class SlowPPO:
                 advantage = np.array(whole.advantage)[chosen]
                 if algorithm.normalise_advantages:
                     advantage = (advantage - advantage.mean()) / (advantage.std(ddof=1) + 1e-8)
+                advantage = rho[chosen] * advantage
                 part = Samples(
                     [whole.observation[i] for i in chosen],
                     [whole.action[i] for i in chosen],
@@ -129,7 +129,8 @@ class SlowPPO:
                 reports.append({**report, "gradient_norm": norm_of(gradient)})
                 self._step(gradient, algorithm.learning_rate * left)
         self.version += 1
-        return {name: float(np.mean([report[name] for report in reports])) for name in reports[0]}
+        means = {name: float(np.mean([report[name] for report in reports])) for name in reports[0]}
+        return {**means, "mean_rho": float(rho.mean())}
 
     def _step(self, gradient: Weights, learning_rate: float) -> None:
         scale = min(1.0, self.algorithm.max_gradient_norm / norm_of(gradient))
@@ -141,20 +142,23 @@ class SlowPPO:
             weight -= learning_rate * mean / (np.sqrt(square) + 1e-5)
 
 
+@pytest.mark.parametrize("ages", [(0, 0, 0, 0), (1, 8, 2, 1), (0, 3, 0, 1)], ids=["newest", "older", "mixed"])
 @pytest.mark.parametrize("case", CASES)
-def test_updates_are_those_of_the_slow_computation(case: str) -> None:
-    algorithm = CASES[case]
-    with learning(algorithm) as learner:
-        slow = SlowPPO(algorithm, {name: array.astype(np.float64) for name, array in learner.parameters().items()})
+def test_updates_are_those_of_the_slow_computation(case: str, ages: tuple[int, ...]) -> None:
+    algorithm, first = CASES[case], 8 if any(ages) else 0
+    with learning(algorithm, version=first) as learner:
+        weights = {name: array.astype(np.float64) for name, array in learner.parameters().items()}
+        slow = SlowPPO(algorithm, weights, version=first)
         for number in range(2):
-            rollout = random_rollout(SPEC, 6, 4, seed=number)
+            versions = learner.version - torch.tensor(ages)
+            rollout = random_rollout(SPEC, 6, 4, seed=10 + number).replace(policy_version=versions)
             found = learner.update(rollout).values
             expected = slow.update(rollout)
             assert set(found) == {metric.name for metric in algorithm.metrics}
             assert {name: found[name] for name in expected} == pytest.approx(expected, rel=2e-3, abs=2e-5)
             for name, array in learner.parameters().items():
                 np.testing.assert_allclose(array, slow.weights[name], atol=1e-4, rtol=0, err_msg=name)
-        if case == "annealed":
+        if case == "annealed" and first == 0:
             assert found["learning_rate"] == pytest.approx(0.02 * 0.55)
 
 

@@ -87,6 +87,39 @@ def test_what_learns_computes_what_acted_and_remembered(user_module: UserModule,
             assert rollout.active.all() == (chosen.env.own_settings.get("num_snakes", 1) == 1)
 
 
+@pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
+def test_a_policy_that_has_not_changed_corrects_nothing_of_what_it_played_earlier(
+    user_module: UserModule, algorithm: str
+) -> None:
+    """Corrections begin with what the network says and remembers: in the wrong order, ratios would not be 1."""
+    user_module("my_network", EXAMPLE)
+    chosen = small_settings("policy={}", *settings(*DUEL, f"algorithm.id={algorithm}"))
+    reports, weights = [], []
+    with (
+        closing(build_collector(chosen)) as collector,
+        closing(build_learner(chosen, policy_spec(chosen, collector.batches[0].spec))) as learner,
+    ):
+        undecided = learner.parameters()
+        learner.begin_with({name: 3 * array for name, array in undecided.items()})
+        policy = build_acting_policy(chosen, learner)
+        collector.remember(learner.spec.memory_size)
+        for _ in range(2):
+            rollout = as_tensors(collector.collect(policy, 0, lambda _: False))
+        assert rollout.memory.any()
+        assert not rollout.active.all()
+        begun = {**learner.state(), "version": np.array(5)}
+        slots = torch.arange(rollout.slots)
+        for versions in (torch.full_like(slots, 5), slots % 3 + 3, torch.zeros_like(slots)):
+            learner.restore(begun)
+            reports.append(learner.update(rollout.replace(policy_version=versions)).values)
+            weights.append(learner.parameters())
+    for report, found in zip(reports[1:], weights[1:], strict=True):
+        assert report == pytest.approx(reports[0], rel=1e-3, abs=1e-3)
+        assert any((array != weights[0][name]).any() for name, array in found.items())  # it was corrected, by rounding
+        for name, array in found.items():
+            np.testing.assert_allclose(array, weights[0][name], atol=2e-4, err_msg=name)
+
+
 @pytest.mark.parametrize("algorithm", ["a2c", "ppo", "reinforce"])
 def test_a_run_that_was_interrupted_goes_on_with_the_same_bytes(
     user_module: UserModule, tmp_path: Path, algorithm: str

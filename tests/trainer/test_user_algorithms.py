@@ -26,10 +26,10 @@ CLIPPED = ("algorithm={id: 'my_algorithm:Clipped', clip: 0.1, ticks: 8}",)
 #: A class that goes wrong in the way that a test asks for; in its update, in the second one.
 FAULTY = """
     import torch
-    from rattle.extend import A2C, COMMON, Loss, Metric
+    from rattle.extend import A2C, Loss, Metric
 
     class Mine(A2C):
-        metrics = (*COMMON, Metric("own", "", "Anything."))
+        metrics = (*A2C.metrics, Metric("own", "", "Anything."))
         fault: str = ""
 
         def update(self, rollout, optimisation):

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from rattle.envs.philox import derive_seed
 from rattle.extensions import WrongResult, calling
-from rattle.learning.algorithms.algorithm import Algorithm, Batch, Loss, LossFunction
+from rattle.learning.algorithms.algorithm import Algorithm, Batch, Loss, LossFunction, S
 from rattle.learning.errors import LearningError
 from rattle.learning.units import Units
 from rattle.policies.errors import PolicyError
 from rattle.policies.kinds import check_parameters, kind_of
 from rattle.policies.spec import PolicySpec
 from rattle.samples.rollout import Rollout, to_device
+from rattle.samples.spaces import Distribution
 from rattle.text import one_line
 
 T = TypeVar("T")
@@ -176,22 +177,31 @@ class Learner:
         """Call a function in the leading thread."""
         return self._lead.submit(function, *arguments).result()
 
-    def differentiate(self, batch: Batch, loss: LossFunction) -> dict[str, float]:
-        """Leave the clipped gradient of the mean loss with the weights; return the means of its sums, and the norm."""
-        samples, size = batch.samples, max(1, self._chunk // batch.row_samples)
+    def predict(self, batch: Batch) -> tuple[Distribution, Tensor]:
+        """Return the distributions of actions and the values, (n,), for n samples, without a gradient."""
 
-        def part(chunk: Batch) -> tuple[tuple[Tensor, ...], dict[str, float]]:
-            outputs, value = self._forward(chunk)
+        def part(chunk: Batch) -> tuple[Tensor, Tensor]:
+            with torch.no_grad():  # which holds in one thread only
+                return self._forward(chunk)
+
+        outputs, values = zip(*self._share(part, batch.chunks(self._chunk)), strict=True)
+        return self.spec.action.distribution(torch.cat(outputs)), torch.cat(values)
+
+    def differentiate(self, samples: S, loss: LossFunction[S]) -> dict[str, float]:
+        """Leave the clipped gradient of the mean loss with the weights; return the means of its sums, and the norm."""
+        number = samples.samples
+
+        def part(chunk: S) -> tuple[tuple[Tensor, ...], dict[str, float]]:
+            outputs, value = self._forward(chunk.shown)
             found = _checked_loss(loss(self.spec.action.distribution(outputs), value, chunk.flat()))
-            gradients = torch.autograd.grad(found.total / samples, self._weights, materialize_grads=True)
+            gradients = torch.autograd.grad(found.total / number, self._weights, materialize_grads=True)
             return gradients, {name: each.item() for name, each in found.sums.items()}
 
-        chunks = [batch.rows(start, min(start + size, len(batch))) for start in range(0, len(batch), size)]
-        gradients, sums = zip(*self._share(part, chunks), strict=True)
+        gradients, sums = zip(*self._share(part, samples.chunks(self._chunk)), strict=True)
         for weight, parts in zip(self._weights, zip(*gradients, strict=True), strict=True):
             weight.grad = tree_sum(parts)
         norm = torch.nn.utils.clip_grad_norm_(self._weights, self.algorithm.max_gradient_norm)
-        means = {name: tree_sum([one[name] for one in sums]) / samples for name in sums[0]}
+        means = {name: tree_sum([one[name] for one in sums]) / number for name in sums[0]}
         return {**means, "gradient_norm": float(norm)}
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -249,22 +259,26 @@ class _Steps:
         self.samples = 0
         self.undo: Callable[[], None] = lambda: None
 
-    def step(self, batch: Batch, loss: LossFunction, learning_rate: float) -> dict[str, float]:
+    def predict(self, batch: Batch) -> tuple[Distribution, Tensor]:
+        """Return the distributions of actions and the values that the policy gives now."""
+        return self._learner.predict(batch)
+
+    def step(self, samples: S, loss: LossFunction[S], learning_rate: float) -> dict[str, float]:
         """Take a step along the gradient of the mean loss; return the means of its sums, and the gradient's norm."""
         learner = self._learner
-        if batch.samples == 0:
+        if samples.samples == 0:
             what = (
                 "no episode ended in it: raise algorithm.max_episode_ticks"
                 if learner.algorithm.complete_episodes
                 else "no agent was alive in it"
             )
             raise LearningError(f"update {self.version + 1}: the rollout holds nothing to learn from: {what}")
-        means = learner.differentiate(batch, loss)
+        means = learner.differentiate(samples, loss)
         for name, number in means.items():
             self._check_finite(name, number)
         if self.samples == 0 and (learner.algorithm.several_steps or learner.algorithm.extension is not None):
             self.undo = learner.copy()
-        self.samples += batch.samples
+        self.samples += samples.samples
         learner.descend(learning_rate)
         return means
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rattle.samples.rollout import Rollout
 
@@ -15,13 +15,7 @@ def discounted_returns(reward: Tensor, ended: Tensor, discount: float) -> Tensor
 
     reward: (T, B) float32; ended: (T, B) bool, terminated or truncated. Nothing is added after the last tick.
     """
-    returns = reward.new_empty(reward.shape)
-    following = reward.new_zeros(reward.shape[1:])
-    carried = discount * (~ended).float()
-    for t in range(reward.shape[0] - 1, -1, -1):
-        following = reward[t] + carried[t] * following
-        returns[t] = following
-    return returns
+    return _carried_back(reward, discount * (~ended).float())
 
 
 def generalised_advantages(rollout: Rollout[Tensor], discount: float, trace_decay: float) -> Tensor:
@@ -30,18 +24,43 @@ def generalised_advantages(rollout: Rollout[Tensor], discount: float, trace_deca
     Terminated episodes are worth nothing after their end; truncated ones and those in progress at the last tick are
     worth what the behaviour policy predicted. `trace_decay` is the paper's lambda.
     """
-    advantage = rollout.reward.new_empty(rollout.reward.shape)
-    following = rollout.reward.new_zeros(rollout.reward.shape[1:])
-    goes_on = (~(rollout.terminated | rollout.truncated)).float()
-    next_value = rollout.value.roll(-1, 0)
-    next_value[-1] = rollout.last_value
-    next_value = next_value * goes_on + rollout.final_value
-    error = rollout.reward + discount * next_value - rollout.value
+    error, goes_on = _one_step_errors(rollout, rollout.value, discount)
+    return _carried_back(error, discount * trace_decay * goes_on)
+
+
+class VTrace(NamedTuple):
+    """What V-trace makes of a rollout: each float32 (T, B)."""
+
+    advantage: Tensor
+    target: Tensor  # of the value head
+    rho: Tensor  # clipped ratio: how much an action counts in the policy gradient
+
+
+def v_trace(
+    rollout: Rollout[Tensor],
+    log_prob: Tensor,
+    value: Tensor,
+    discount: float,
+    trace_decay: float,
+    rho_clip: float,
+    c_clip: float,
+) -> VTrace:
+    """Return advantages and targets for the policy as it is now, from what an older one played.
+
+    V-trace (Espeholt et al., arXiv 1802.01561, section 4). `log_prob` and `value`, (T, B), are those of the policy now:
+    of the actions that were played, and of the observations. What follows after the rollout or a truncation is worth
+    what the policy that played predicted: its observations are not part of a rollout. `trace_decay` is lambda, in the
+    targets as in the paper's remark 2, and in the advantages too, which are then those of `generalised_advantages`,
+    bit for bit, where log-probabilities and values are those of the policy that played.
+    """
+    ratio = (log_prob - rollout.log_prob).exp()
+    rho, c = ratio.clamp(max=rho_clip), ratio.clamp(max=c_clip)
+    error, goes_on = _one_step_errors(rollout, value, discount)
     carried = discount * trace_decay * goes_on
-    for t in range(rollout.reward.shape[0] - 1, -1, -1):
-        following = error[t] + carried[t] * following
-        advantage[t] = following
-    return advantage
+    above_value = _carried_back(rho * error, carried * c)
+    following = above_value.roll(-1, 0)
+    following[-1] = 0
+    return VTrace(error + carried * following, value + above_value, rho)
 
 
 def episode_starts(rollout: Rollout[Tensor]) -> Tensor:
@@ -59,3 +78,22 @@ def first_episodes(terminated: Tensor, truncated: Tensor, active: Tensor) -> Ten
     ended = terminated | truncated
     ends_before = ended.int().cumsum(dim=0) - ended.int()
     return (ends_before == 0) & ended.any(dim=0) & active
+
+
+def _one_step_errors(rollout: Rollout[Tensor], value: Tensor, discount: float) -> tuple[Tensor, Tensor]:
+    """Return float32 (T, B): how far each value is from reward plus discounted next value; and 1 where nothing ends."""
+    goes_on = (~(rollout.terminated | rollout.truncated)).float()
+    next_value = value.roll(-1, 0)
+    next_value[-1] = rollout.last_value
+    next_value = next_value * goes_on + rollout.final_value
+    return rollout.reward + discount * next_value - value, goes_on
+
+
+def _carried_back(terms: Tensor, carried: Tensor) -> Tensor:
+    """Return (T, B): the term of each tick plus `carried` times the sum at the next tick; 0 follows on the last."""
+    sums = terms.new_empty(terms.shape)
+    following = terms.new_zeros(terms.shape[1:])
+    for t in range(terms.shape[0] - 1, -1, -1):
+        following = terms[t] + carried[t] * following
+        sums[t] = following
+    return sums

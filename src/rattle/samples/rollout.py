@@ -119,6 +119,15 @@ class Rollout(Generic[A]):
             return self
         return self._each(lambda field, array: array[:ticks] if field.axes[0] == "ticks" else array, self.state[:ticks])
 
+    def of_slots(self, first: int, last: int) -> Self:
+        """Return the arrays of some neighbouring slots, `last` left out, in the same memory."""
+        arrays = {}
+        for name, array in self.arrays.items():
+            if "slots" in _BY_NAME[name].axes:
+                at = (slice(None),) * _BY_NAME[name].axes.index("slots")
+                arrays[name] = array[(*at, slice(first, last))]  # type: ignore[index]
+        return type(self)(arrays)
+
     def _each(self, change: Callable[[RolloutField, Any], Any], state: Iterable[str]) -> Self:
         arrays = {name: change(_BY_NAME[name], array) for name, array in self.arrays.items()}
         metrics = {name: change(_BY_NAME["reward"], array) for name, array in self.metrics.items()}

@@ -50,7 +50,10 @@ class TrainingSection(StrictSettings):
         ("main",), min_length=1, max_length=64, description="Names of the policies that are trained, each by itself."
     )
     max_policy_age: int = Field(
-        4, ge=0, description="Mode async: rollouts of policies that are older, in updates, are not learnt from."
+        4,
+        ge=0,
+        description="Mode async: rollouts of policies that are older, in updates, are not learnt from; "
+        "algorithm.correction says how the others are.",
     )
     max_waiting: int = Field(
         1, ge=1, description="Rollouts of one actor that may wait: its receipts are held back until there are fewer."

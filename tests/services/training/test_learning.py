@@ -6,20 +6,25 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.policies.file import load_policy
 from rattle.rollouts.complete import complete
-from rattle.rollouts.worlds import settings_of_policy
+from rattle.rollouts.worlds import build_worlds, settings_of_policy
 from rattle.runs.progress import Summary
 from rattle.runs.run_tables import read_run_row
+from rattle.samples.rollout import as_tensors, join
+from rattle.services.training.rollout_messages import RunRolloutSpec, read_contribution
 from rattle.services.utils.protos import training_pb2
+from rattle.trainer.build import build_learner
 from rattle.trainer.train import train
 from tests.services.training.playing import (
     ACCEPTED,
@@ -218,9 +223,38 @@ class TestAsItComes:
                 time.sleep(0.01)
             assert (status.rollouts_accepted, status.rollouts_stale) == (8, 2)
             assert (status.policy_age, status.max_policy_age) == (0, 0)
+            assert status.metrics["mean_rho"] == 1
         rows = read_rows(directory, "updates")
+        assert [row["metrics"]["mean_rho"] < 1 for row in rows] == [False, True, True, False]
         assert [(row["policy_age"], row["max_policy_age"]) for row in rows] == [(0, 0), (1, 1), (2, 2), (0, 0)]
         assert [row["env_steps"] for row in rows] == [16 * 24 * count for count in (1, 2, 3, 4)]
+
+    def test_each_slot_is_corrected_by_the_age_of_the_policy_that_played_it(self, tmp_path: Path) -> None:
+        """An update of two halves, of which one was played an update ago, beside a learner that is told which."""
+        settings = small_settings(*self.ASYNC, "algorithm.learning_rate=0.1")
+        halves = [Player(settings, first, 12, actor=f"actor {first}") for first in (0, 12)]
+        with Server(settings, tmp_path / "run") as server, server.client() as client, server.client() as other:
+            first = client.policy()
+            played = [halves[0].play(first), halves[1].play(first)]
+            assert [client.contribute(played[0]), other.contribute(played[1])] == [ACCEPTED] * 2
+            _until(client, "running", version=1)
+            played += [halves[0].play(first), halves[1].play(client.policy())]
+            assert [client.contribute(played[2]), other.contribute(played[3])] == [ACCEPTED] * 2
+            _until(client, "running", version=2)
+            found = load_policy(client.policy().file).parameters
+        spec = load_policy(first.file).spec
+        environment = build_worlds(settings, 24, 0).spec
+        form = RunRolloutSpec.of(settings, environment, spec)
+        parts = [read_contribution(message, form).rollout for message in played]
+        states = []
+        for ages in ((1, 0), (0, 0)):
+            with closing(build_learner(settings, spec)) as learner:
+                learner.update(as_tensors(join(parts[:2])))
+                second = as_tensors(join(parts[2:]))
+                learner.update(second.replace(policy_version=1 - torch.tensor(ages).repeat_interleave(12)))
+                states.append(learner.parameters())
+        assert all((found[name] == array).all() for name, array in states[0].items())
+        assert any((found[name] != array).any() for name, array in states[1].items())
 
     def test_a_fast_actor_is_held_back_while_the_learner_is_busy(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

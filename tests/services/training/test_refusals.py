@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+import torch
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.errors import RattleError
@@ -241,7 +242,8 @@ class TestGivenPolicies:
         learner = build_learner(settings, given.spec)
         weights = {f"policy/{name}": values for name, values in given.parameters.items()}
         learner.restore({**weights, "version": np.array(41)})
-        metrics = learner.update(as_tensors(player._collector.buffer))
+        rollout = as_tensors(player._collector.buffer)
+        metrics = learner.update(rollout.replace(policy_version=torch.full((rollout.slots,), 41)))
         learner.close()
         answer = answers[0]
         improved = load_policy(answer.policy.file)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
 
 from pydantic import Field
 
@@ -32,8 +32,9 @@ class Sequences:
 class Batch:
     """N samples to learn from; `target` is what the value head should say.
 
-    `log_prob` and `value` are those of the policy that played. For policies with memory, a row is a slot with all its T
-    ticks, and the arrays are (N, T, ...), until a loss is computed: that gets flat samples in any case.
+    `log_prob` and `value` are those of the policy that played; where it was an older one and that is corrected, they
+    are those of the policy that the update began with. For policies with memory, a row is a slot with all its T ticks,
+    and the arrays are (N, T, ...), until a loss is computed: that gets flat samples in any case.
     """
 
     observation: Tensor  # (N, row)
@@ -42,6 +43,7 @@ class Batch:
     target: Tensor  # (N,) float32
     log_prob: Tensor  # (N,) float32
     value: Tensor  # (N,) float32
+    weight: Tensor  # (N,) float32: how much an advantage counts, once it is shifted and scaled
     sequences: Sequences | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
@@ -56,6 +58,16 @@ class Batch:
     def row_samples(self) -> int:
         """Return how many samples a row has at most: 1, or its ticks."""
         return 1 if self.sequences is None else self.action.shape[1]
+
+    @property
+    def shown(self) -> Batch:
+        """Return what the network is shown: the batch itself."""
+        return self
+
+    def chunks(self, size: int) -> list[Batch]:
+        """Return views of as many rows as hold up to `size` samples, or of one."""
+        step = max(1, size // self.row_samples)
+        return [self.rows(start, min(start + step, len(self))) for start in range(0, len(self), step)]
 
     def rows(self, start: int, stop: int) -> Batch:
         """Return a view of some of the rows."""
@@ -81,6 +93,24 @@ class Batch:
 _SAMPLE = tuple(each.name for each in fields(Batch) if each.name != "sequences")
 
 
+class Samples(Protocol):
+    """What a step is taken on: a batch, or something that makes one when the policy has said what it says now."""
+
+    @property
+    def samples(self) -> int:
+        """How many samples there are to learn from."""
+
+    @property
+    def shown(self) -> Batch:
+        """What the network is shown."""
+
+    def chunks(self, size: int) -> Sequence[Self]:
+        """Return parts of about `size` samples, which are worked on one by one or side by side."""
+
+    def flat(self) -> Self:
+        """Return what a loss is computed of."""
+
+
 class Loss(NamedTuple):
     """A loss, summed over samples: `total` is what is minimised; `sums` are reported, as means, by metric name."""
 
@@ -88,8 +118,9 @@ class Loss(NamedTuple):
     sums: Mapping[str, Tensor]
 
 
+S = TypeVar("S", bound=Samples)
 #: From the distributions of n actions, values (n,) and the n samples that they belong to.
-LossFunction = Callable[[Distribution, "Tensor", Batch], Loss]
+LossFunction = Callable[[Distribution, "Tensor", S], Loss]
 
 
 class Optimisation(Protocol):
@@ -103,7 +134,10 @@ class Optimisation(Protocol):
     def version(self) -> int:
         """The version of the policy before the update."""
 
-    def step(self, batch: Batch, loss: LossFunction, learning_rate: float) -> dict[str, float]:
+    def predict(self, batch: Batch) -> tuple[Distribution, Tensor]:
+        """Return the distributions of actions and the values, (n,), that the policy gives now for n samples."""
+
+    def step(self, samples: S, loss: LossFunction[S], learning_rate: float) -> dict[str, float]:
         """Take a step along the gradient of the mean loss; return the means of its sums, and the gradient's norm.
 
         Raises LearningError, and the whole update is undone, where a number is not finite or there are no samples.

@@ -36,12 +36,15 @@ class ActorCritic(Algorithm):
         return select(rollout, rollout.active, advantage, advantage + rollout.value)
 
 
-def select(rollout: Rollout[Tensor], chosen: Tensor, advantage: Tensor, target: Tensor) -> Batch:
+def select(
+    rollout: Rollout[Tensor], chosen: Tensor, advantage: Tensor, target: Tensor, weight: Tensor | None = None
+) -> Batch:
     """Return the chosen ticks (T, B) of a rollout as flat samples, without copying when all are chosen.
 
-    Where the policy that played has memory, they are whole sequences, a row a slot.
+    Where the policy that played has memory, they are whole sequences, a row a slot. Without a `weight` all count 1.
     """
-    parts = (rollout.observation, rollout.action, advantage, target, rollout.log_prob, rollout.value)
+    weight = advantage.new_ones(advantage.shape) if weight is None else weight
+    parts = (rollout.observation, rollout.action, advantage, target, rollout.log_prob, rollout.value, weight)
     if "memory" in rollout.arrays:
         sequences = Sequences(rollout.memory, episode_starts(rollout).transpose(0, 1), chosen.transpose(0, 1))
         return Batch(*(part.transpose(0, 1) for part in parts), sequences=sequences)
@@ -51,15 +54,24 @@ def select(rollout: Rollout[Tensor], chosen: Tensor, advantage: Tensor, target: 
 
 
 def with_normal_advantage(batch: Batch) -> Batch:
-    """Return a batch with its advantages shifted and scaled; a single one stays as it is.
+    """Return a batch with its advantages shifted and scaled to mean 0, deviation 1; a single one stays as it is."""
+    return replace(batch, advantage=scaled(batch.advantage, *moments(batch.flat().advantage)))
+
+
+def moments(advantage: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean of advantages (N,), and their deviation plus a bit; 0 and 1 of fewer than two.
 
     In 64 bits: the 32-bit mean of equal numbers differs from them by rounding, which the scaling would blow up to 1.
     """
-    if batch.samples < 2:
-        return batch
-    samples, advantage = batch.flat().advantage.double(), batch.advantage.double()
-    normal = (advantage - samples.mean()) / (samples.std() + 1e-8)
-    return replace(batch, advantage=normal.float())
+    exact = advantage.double()
+    if len(exact) < 2:
+        return exact.new_zeros(()), exact.new_ones(())
+    return exact.mean(), exact.std() + 1e-8
+
+
+def scaled(advantage: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """Return advantages, float32, less a mean and in units of a deviation."""
+    return ((advantage.double() - mean) / deviation).float()
 
 
 def policy_gradient_loss(

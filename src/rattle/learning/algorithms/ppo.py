@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -9,8 +10,9 @@ from pydantic import Field
 
 from rattle.envs.philox import derive_seed
 from rattle.learning.algorithms.algorithm import Batch, Loss, LossFunction, Optimisation
-from rattle.learning.algorithms.policy_gradient import ActorCritic, with_normal_advantage
-from rattle.learning.metrics import COMMON, Metric
+from rattle.learning.algorithms.policy_gradient import with_normal_advantage
+from rattle.learning.algorithms.v_trace import CorrectedActorCritic
+from rattle.learning.metrics import Metric
 from rattle.samples.rollout import Rollout
 from rattle.samples.spaces import Distribution
 
@@ -18,11 +20,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class PPO(ActorCritic):
+class PPO(CorrectedActorCritic):
     """Proximal policy optimisation (Schulman et al., arXiv 1707.06347) with GAE."""
 
     metrics: ClassVar[tuple[Metric, ...]] = (
-        *COMMON,
+        *CorrectedActorCritic.metrics,
         Metric("approx_kl", "nats", "How far the update has moved the policy: the mean of ratio - 1 - log ratio."),
         Metric("clip_fraction", "", "Share of the samples whose ratio the clipping held."),
         Metric("passes", "", "Passes over the rollout that were made."),
@@ -47,7 +49,7 @@ class PPO(ActorCritic):
 
     def update(self, rollout: Rollout[Tensor], optimisation: Optimisation) -> dict[str, float]:
         """Pass over the rollout several times, in minibatches of samples that are drawn anew for each pass."""
-        batch = self.samples(rollout)
+        batch = self.corrected_samples(rollout, optimisation)
         left = self._left(optimisation.version)
         learning_rate, loss = self.learning_rate * left, self._loss(self.entropy_weight * left)
         steps: list[dict[str, float]] = []
@@ -57,11 +59,13 @@ class PPO(ActorCritic):
             for samples in self._minibatches(batch, derive_seed(optimisation.seed, "pass", passes)):
                 part = batch.pick(samples)
                 part = with_normal_advantage(part) if self.normalise_advantages else part
+                part = replace(part, advantage=part.weight * part.advantage)
                 steps.append(optimisation.step(part, loss, learning_rate))
             if self.max_kl is not None and _mean(steps[first:], "approx_kl") > self.max_kl:
                 break
         means = {name: _mean(steps, name) for name in steps[0]}
-        return {**means, "learning_rate": learning_rate, "passes": passes}
+        mean_rho = float(batch.flat().weight.mean())
+        return {**means, "learning_rate": learning_rate, "mean_rho": mean_rho, "passes": passes}
 
     def _left(self, version: int) -> float:
         """Return what is left of learning rate and entropy bonus after so many updates."""
@@ -75,7 +79,7 @@ class PPO(ActorCritic):
         order = torch.from_numpy(np.argsort(draws, kind="stable")).to(batch.action.device)
         return list(order.tensor_split(min(self.minibatches, max(1, len(batch)))))
 
-    def _loss(self, entropy_weight: float) -> LossFunction:
+    def _loss(self, entropy_weight: float) -> LossFunction[Batch]:
         def loss(policy: Distribution, value: Tensor, batch: Batch) -> Loss:
             entropy = policy.entropy()
             log_ratio = policy.log_prob(batch.action) - batch.log_prob

@@ -33,6 +33,7 @@ class GivenPolicies:
         spec = policy.spec
         with part_of("rollout"):
             arrays = read_learnable(message, RolloutSpec.of(self._settings, spec))
+        arrays["policy_version"] = np.full_like(arrays["policy_version"], policy.version)
         rollout = as_tensors(Rollout(arrays))
         learner = self._learner_of(spec)
         weights = {f"policy/{name}": array for name, array in policy.parameters.items()}
