@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from rattle.errors import RattleError
-from rattle.text import nearest, one_line
+from rattle.text import nearest, one_line, with_article
 
 T = TypeVar("T")
 
@@ -131,7 +131,7 @@ def load(name: str, kind: Kind, bases: type[T] | tuple[type[T], ...], built_in: 
     found = _find(_import(module, qualified, kind), qualified, kind)
     bases = bases if isinstance(bases, tuple) else (bases,)
     if not isinstance(found, type):
-        raise ExtensionError(f"'{place}' is no class, but a {type(found).__name__}: {kind.base(bases)}")
+        raise ExtensionError(f"'{place}' is no class, but {with_article(type(found).__name__)}: {kind.base(bases)}")
     if not issubclass(found, bases) or found in bases:
         raise ExtensionError(f"'{place}' is not {kind.word}: {kind.base(bases)}")
     if inspect.isabstract(found):

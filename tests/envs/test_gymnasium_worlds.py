@@ -71,6 +71,9 @@ class Odd(gymnasium.Env[Any, Any]):
         self.buffer[:] = -1
         if self.what == "reset":
             raise RuntimeError("the simulator\ndid not start")
+        self.resets = getattr(self, "resets", 0) + 1
+        if self.what == "actions" and self.resets > 2:
+            self.action_space = Discrete(3)
         return self.buffer if self.what == "no infos" else (self.buffer, {})
 
     def step(self, action: Any) -> Any:
@@ -395,3 +398,12 @@ def test_what_an_environment_does_wrong_is_said_in_one_line(what: str, message: 
 def test_an_environment_that_takes_no_seed_is_told_so() -> None:
     with pytest.raises(EnvError, match=r"reset raised TypeError: .*'seed': .*must take the keywords seed and options"):
         GymnasiumWorlds("Unseeded-v0")
+
+
+def test_actions_that_change_later_are_told() -> None:
+    worlds = GymnasiumWorlds("Odd-v0", {"what": "actions"}, num_worlds=2)
+    for _ in range(9):
+        worlds.step(np.zeros(2, np.int64))
+    said = r"world 0: reset handed out the action space Discrete\(3\), but it was Discrete\(2\) at the start$"
+    with pytest.raises(EnvError, match=said):
+        worlds.step(np.zeros(2, np.int64))

@@ -12,6 +12,7 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
@@ -391,3 +392,12 @@ def test_games_in_turns_are_played_where_agents_act_at_the_same_time() -> None:
             np.testing.assert_array_equal(getattr(turns, name), getattr(party, name), err_msg=name)
     with pytest.raises(EnvError, match=r"agents take turns, and it does not say is_parallelizable"):
         PettingZooWorlds("tests.envs.turn_based_party", {"in_turns": True}, 1, 0)
+
+
+def test_actions_that_change_later_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    worlds = PettingZooWorlds(PARTY, num_worlds=2)
+    worlds.reset()
+    monkeypatch.setattr(Party, "action_space", lambda self, agent: Discrete(3 if agent == "ann" else 2, start=5))
+    said = r"world 0: reset handed out the action space Discrete\(2, start=5\), but it was Discrete\(3, start=5\) at"
+    with pytest.raises(EnvError, match=said):
+        worlds.reset()

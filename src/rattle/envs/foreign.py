@@ -141,6 +141,12 @@ def action_space(name: str, space: Any) -> DiscreteSpace:
     )
 
 
+def check_same_actions(space: Any, first: Any) -> None:
+    """Raise WrongValue when an episode takes other actions than those that the first world took at the start."""
+    if space != first:
+        raise WrongValue(f"the action space {one_line(space, 100)}, but it was {one_line(first, 100)} at the start")
+
+
 def as_observation(value: Any, space: Space[Any]) -> NDArray[Any] | int:
     """Return an observation as a row of `observation_space`; raises WrongValue."""
     return as_code(value, space) if isinstance(space, Discrete) else as_row(value, space)

@@ -18,6 +18,7 @@ from rattle.envs.foreign import (
     as_observation,
     cannot_make,
     check_harmless,
+    check_same_actions,
     close_all,
     failed,
     observation_space,
@@ -71,15 +72,15 @@ class GymnasiumWorlds(LoggedWorlds):
         make = made_by or _maker(find_spec(gymnasium_id, allow_imports=allow_imports))
         self._envs = [_make(name, make, settings) for _ in range(num_worlds)]
         self._sight: Any = getattr(self._envs[0], "observation_space", None)
-        actions: Any = getattr(self._envs[0], "action_space", None)
+        self._actions: Any = getattr(self._envs[0], "action_space", None)
         spec = EnvironmentSpec(
             id=name,
             settings=settings,
             observation_space=observation_space(name, self._sight),
-            action_space=action_space(name, actions),
+            action_space=action_space(name, self._actions),
             agents_per_world=1,
         )
-        self._first_action = int(getattr(actions, "start", 0))
+        self._first_action = int(getattr(self._actions, "start", 0))
         super().__init__(spec, num_worlds, seed, first_world)
         self.reset(seed)
 
@@ -125,6 +126,7 @@ class GymnasiumWorlds(LoggedWorlds):
         try:
             seen = observed(self._envs[world].reset(seed=seed), self._is_observation)
             self.observation[world] = as_observation(seen, self._sight)
+            check_same_actions(self._envs[world].action_space, self._actions)
         except FOREIGN_ERRORS as error:
             raise failed(self.spec.id, self.first_world + world, "reset", error) from error
 

@@ -19,6 +19,7 @@ from rattle.envs.foreign import (
     cannot_describe,
     cannot_make,
     check_harmless,
+    check_same_actions,
     close_all,
     failed,
     observation_space,
@@ -72,6 +73,7 @@ class PettingZooWorlds(LoggedWorlds):
             self._agents = _agents_of(name, self._envs[0])
             self._sight = _shared_sight(name, self._envs[0], self._agents)
             acts = _shared_actions(name, self._envs[0], self._agents)
+            self._actions = {agent: self._envs[0].action_space(agent) for agent in self._agents}
         except EnvError:
             raise
         except FOREIGN_ERRORS as error:
@@ -137,6 +139,7 @@ class PettingZooWorlds(LoggedWorlds):
             for slot, agent in zip(self._slots_of(world), self._agents, strict=True):
                 self._see(slot, seen[agent])
                 self.active[slot] = True
+                check_same_actions(self._envs[world].action_space(agent), self._actions[agent])
         except EnvError:
             raise
         except FOREIGN_ERRORS as error:
