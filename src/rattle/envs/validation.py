@@ -190,7 +190,7 @@ def _a_key(example: Any, key: str) -> str:
     """Return an example of a key in the section `key`."""
     if not isinstance(example, BaseModel):
         return ""
-    name, value = next(iter(example.model_dump().items()))
+    name, value = next(pair for pair in example.model_dump().items() if pair[1] is not None)
     return f", such as {key}.{name}={value}"
 
 

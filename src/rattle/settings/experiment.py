@@ -141,6 +141,7 @@ class EvaluationSection(StrictSettings):
     every_steps: int | None = Field(
         None,
         ge=1,
+        examples=[1_000_000],
         description="Evaluate the policy after each so many environment steps, and keep as the best the one with the "
         "highest mean return of an evaluation; null: never.",
     )
