@@ -46,6 +46,18 @@ def test_commands_on_pages_have_the_flags_that_they_use(page: Path) -> None:
             assert re.search(rf"{flag}\b", known.output), f"{command}: no {flag}"
 
 
+def test_files_that_changes_belong_to_exist() -> None:
+    _, _, table = (REPOSITORY / "docs" / "architecture.md").read_text().partition("\n## Where a change belongs\n")
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= 10
+    for row in rows:
+        paths = re.findall(r"(?<!\*)`([\w./-]+(?:\.\w+|/))`", row)  # what would be new is in italics
+        assert paths, row
+        for path in paths:
+            folder = REPOSITORY if path.startswith(("docs/", "examples/")) else REPOSITORY / "src" / "rattle"
+            assert (folder / path).exists(), f"{path} has gone: {row}"
+
+
 def test_the_readme_begins_with_the_two_commands() -> None:
     start = (REPOSITORY / "README.md").read_text()[:1200]
     assert start.index("make train") < start.index("make test")
