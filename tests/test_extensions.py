@@ -118,6 +118,8 @@ def test_a_module_may_import_its_neighbours_later(user_module: UserModule) -> No
         (":Saw", "names no class"),
         ("..my_tools:Saw", "cannot import '..my_tools'"),
         ("my_tools:Saw:2", "names no class"),
+        ("my_tools.py:Saw", "names a file: write the module as it is imported, without .py"),
+        ("string:Saw", "so call your own file something else"),
         ("my_tools:Saw()", "names no class"),
         ("saw", "there is no tool 'saw'. A class of your own is named module:Class"),
         ("hammr", "there is no tool 'hammr', did you mean 'hammer'?"),
@@ -128,6 +130,7 @@ def test_what_is_wrong_is_said_in_one_line(user_module: UserModule, name: str, s
     user_module("broken", "\n1 / 0\n")
     user_module("leaves", "\nraise SystemExit(3)\n")
     user_module("garbled", "class Saw(:")
+    user_module("string", SAW)
     with pytest.raises(ExtensionError) as error:
         load(name, TOOL, Tool, ["hammer"] if name == "hammr" else [])
     assert said in str(error.value)

@@ -29,7 +29,11 @@ class ExtensionError(RattleError):
 
 
 class WrongResult(Exception):
-    """A user's code has handed out something else than it should: says what, after "returned"."""
+    """A user's code has handed out something else than it should: says what, after "METHOD returned"."""
+
+    def __init__(self, text: str, method: str | None = None) -> None:
+        super().__init__(text)
+        self.method = method
 
 
 class Kind(NamedTuple):
@@ -93,7 +97,7 @@ class Extension(Generic[T]):
         except RattleError:
             raise
         except WrongResult as wrong:
-            raise ExtensionError(f"{self.path}: {method} returned {wrong}") from wrong
+            raise ExtensionError(f"{self.path}: {wrong.method or method} returned {wrong}") from wrong
         except FOREIGN_ERRORS as error:
             method, place = self._place(error, method)
             raise ExtensionError(f"{self.path}: {method} raised {what(error)}{place}") from error
@@ -126,6 +130,8 @@ def load(name: str, kind: Kind, bases: type[T] | tuple[type[T], ...], built_in: 
     """
     place = name if ":" in name else _entry_point(name, kind, built_in)
     module, _, qualified = place.partition(":")
+    if module.endswith(".py") or "/" in module:
+        raise ExtensionError(f"'{one_line(name, 100)}' names a file: write the module as it is imported, without .py")
     if not module or not qualified or not all(part.isidentifier() for part in qualified.split(".")):
         raise ExtensionError(f"'{one_line(name, 100)}' names no class: write it as module:Class")
     found = _find(_import(module, qualified, kind), qualified, kind)
@@ -215,9 +221,17 @@ def _find(module: Any, qualified: str, kind: Kind) -> Any:
         if not hasattr(found, part):
             names = [name for name, value in vars(module).items() if isinstance(value, type)]
             hint = nearest(qualified, names)
-            raise ExtensionError(f"'{module.__name__}' has no class '{qualified}'{hint or f' that is {kind.word}'}")
+            hint = hint or _shadowed(module) or f" that is {kind.word}"
+            raise ExtensionError(f"'{module.__name__}' has no class '{qualified}'{hint}")
         found = getattr(found, part)
     return found
+
+
+def _shadowed(module: Any) -> str:
+    """Say where a module is from, if a file of that name lies in the current folder and is not it."""
+    here, file = Path.cwd() / f"{module.__name__}.py", getattr(module, "__file__", None)
+    is_other = here.exists() and (file is None or not here.samefile(file))
+    return f": it is {file or 'built in'}, so call your own file something else" if is_other else ""
 
 
 def _public(cls: type) -> str:

@@ -12,6 +12,7 @@ from rattle.envs.registry import make_worlds, validate
 from rattle.envs.vector import VectorWorlds
 from rattle.errors import RattleError
 from rattle.settings.sources import load_settings
+from rattle.wire.arrays import DTYPES
 from tests.user_code import UserModule, user_module
 
 __all__ = ["user_module"]
@@ -136,6 +137,7 @@ def test_worlds_go_on_exactly_where_they_were_stored(user_module: UserModule, en
     play(again, 3)
     again.restore(stored)
     assert play(again, 30) == after
+    assert not {array.dtype.name for array in stored.values()} - set(DTYPES)  # so that services can send it
     with pytest.raises(EnvError, match="do not fit"):
         make_worlds(environment, {}, 5, 1).restore(stored)
     with pytest.raises(EnvError):

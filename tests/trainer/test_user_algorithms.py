@@ -26,6 +26,7 @@ CLIPPED = ("algorithm={id: 'my_algorithm:Clipped', clip: 0.1, ticks: 8}",)
 #: A class that goes wrong in the way that a test asks for; in its update, in the second one.
 FAULTY = """
     import torch
+    from dataclasses import replace
     from rattle.extend import A2C, Loss, Metric
 
     class Mine(A2C):
@@ -50,6 +51,17 @@ FAULTY = """
                 case "text":
                     return {**done, "own": "much"}
             return done
+
+        def prepare(self, rollout):
+            batch = super().prepare(rollout)
+            match self.fault:
+                case "no batch":
+                    return None
+                case "short batch":
+                    return replace(batch, advantage=batch.advantage[1:])
+                case "not finite batch":
+                    return replace(batch, advantage=batch.advantage * float("inf"))
+            return batch
 
         def loss(self, policy, value, batch):
             total, sums = super().loss(policy, value, batch)
@@ -123,7 +135,7 @@ def test_a_module_that_is_gone_is_said(
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ("raises", "faulty:Mine: update raised KeyError: 'lost' in faulty.py, line 15"),
+        ("raises", "faulty:Mine: update raised KeyError: 'lost' in faulty.py, line 16"),
         ("leaves", "faulty:Mine: update raised SystemExit: 0"),
         ("nothing", "faulty:Mine: update returned NoneType instead of numbers by name"),
         ("unknown", "faulty:Mine: update returned 'other', which is none of its metrics: entropy, gradient_norm, "),
@@ -151,12 +163,15 @@ def test_faults_of_an_update_are_named_and_what_was_learnt_is_kept(
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ("a loss for each", r"faulty:Mine: .*the loss with a tensor of shape \(384,\) as total"),
-        ("no gradient", "faulty:Mine: .*a total that does not depend on the policy"),
-        ("a number", "faulty:Mine: .*the loss with float as total"),
-        ("no loss", r"faulty:Mine: .*the loss Tensor instead of Loss\(total, sums\)"),
+        ("a loss for each", r"faulty:Mine: loss returned a tensor of shape \(384,\) as total"),
+        ("no gradient", "faulty:Mine: loss returned a total that does not depend on the policy"),
+        ("a number", "faulty:Mine: loss returned float as total"),
+        ("no batch", "faulty:Mine: prepare returned NoneType instead of a Batch"),
+        ("short batch", r"faulty:Mine: prepare raised ValueError: advantage has the shape \(383,\), and there are 384"),
+        ("not finite batch", "faulty:Mine: loss: update 1: the policy loss is"),
+        ("no loss", r"faulty:Mine: loss returned Tensor instead of Loss\(total, sums\)"),
         ("not finite", "faulty:Mine: loss: update 1: the gradient norm is nan"),
-        ("wrong shape", r"faulty:Mine: loss raised RuntimeError: The size of tensor .* in faulty.py, line 4\d"),
+        ("wrong shape", r"faulty:Mine: loss raised RuntimeError: The size of tensor .* in faulty.py, line 5\d"),
     ],
 )
 def test_faults_of_a_loss_are_named(user_module: UserModule, tmp_path: Path, fault: str, said: str) -> None:

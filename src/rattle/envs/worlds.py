@@ -22,8 +22,22 @@ from rattle.samples.spaces import ActionSpace, Observations, ObservationSpace
 _OUTCOME = ("reward", "terminated", "truncated")
 _NOT_STORED = frozenset({*_OUTCOME, "final_observation", "num_worlds", "num_slots", "first_world"})
 
-#: Begins the names of metrics in a state.
-_METRIC = "metrics/"
+#: Begins the names of metrics in a state, and of arrays that are bytes there.
+_METRIC, _BYTES = "metrics/", "bytes/"
+#: Types that messages have; numbers that need not be finite go as bytes.
+_IN_MESSAGES = frozenset(map(np.dtype, ("bool", "uint8", "int32", "int64", "uint32", "uint64")))
+_STORED_KINDS = frozenset("biuf")
+
+
+def _unpacked(name: str, array: NDArray[Any]) -> tuple[str, NDArray[Any]]:
+    """Return an array of a state under the name of its attribute."""
+    if not name.startswith(_BYTES):
+        return name, array
+    dtype, _, own = name.removeprefix(_BYTES).partition("/")
+    try:
+        return own, array.view(np.dtype(dtype))
+    except (TypeError, ValueError):
+        raise EnvError(f"the stored worlds are damaged: '{name[:60]}' does not hold what it says") from None
 
 
 class Worlds(ABC):
@@ -184,27 +198,45 @@ class Worlds(ABC):
             self._own[name][:] = 0
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return copies of all that decides what follows: attributes that are arrays or numbers."""
-        kept = {name: value for name, value in vars(self).items() if name not in _NOT_STORED}
-        arrays = {name: np.array(each) for name, each in kept.items() if isinstance(each, np.ndarray | int | float)}
-        numbers = {name: array for name, array in arrays.items() if array.dtype.kind in "biuf"}
-        metrics = {f"{_METRIC}{name}": values.copy() for name, values in self.metrics.items()}
-        return {**numbers, **metrics, "seed": np.array(self.seed, np.uint64)}
+        """Return copies of all that decides what follows: attributes that are arrays or numbers.
+
+        Arrays of types that messages do not have are handed out as bytes, under a name that says the type.
+        """
+        state: dict[str, NDArray[Any]] = {}
+        for name, array in self._kept().items():
+            if name == "observation" or array.dtype in _IN_MESSAGES:
+                state[name] = array.copy()
+            else:
+                state[f"{_BYTES}{array.dtype.name}/{name}"] = np.frombuffer(array.tobytes(), np.uint8).copy()
+        return {**state, "seed": np.array([self.seed], np.uint64)}
+
+    def _kept(self) -> dict[str, NDArray[Any]]:
+        """Return what a state holds, by the names of attributes, and metrics; numbers as arrays (1,)."""
+        own = {name: value for name, value in vars(self).items() if name not in _NOT_STORED}
+        numbers = {name: np.array([value]) for name, value in own.items() if isinstance(value, int | float)}
+        arrays = {name: value for name, value in own.items() if isinstance(value, np.ndarray)}
+        metrics = {f"{_METRIC}{name}": values for name, values in self.metrics.items()}
+        return {
+            name: array for name, array in {**numbers, **arrays, **metrics}.items() if array.dtype.kind in _STORED_KINDS
+        }
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Continue exactly where `state` was taken; raises EnvError when it does not fit."""
-        own = self.state()
-        for name in {**own, **state}:
-            stored, now = state.get(name), own.get(name, np.array(getattr(self, name, None)))
-            wrong = stored is None or stored.shape != now.shape or (now.ndim and stored.dtype != now.dtype)
+        stored = dict(_unpacked(name, array) for name, array in state.items())
+        kept = self._kept()
+        for name in {**kept, **stored}:
+            found, now = stored.get(name), kept.get(name, np.array([getattr(self, name, None)]))
+            is_array = isinstance(getattr(self, name, None), np.ndarray) or name.startswith(_METRIC)
+            wrong = found is None or found.size != now.size or (is_array and found.dtype != now.dtype)
             if wrong or now.dtype.hasobject:
                 raise EnvError(f"the stored worlds do not fit '{self.spec.id}': '{name}' is missing or another array")
-        for name, stored in state.items():
-            kept: Any = self.metrics[name.removeprefix(_METRIC)] if name.startswith(_METRIC) else getattr(self, name)
-            if isinstance(kept, np.ndarray):
-                kept[...] = stored
+        for name, found in stored.items():
+            if name.startswith(_METRIC):
+                self.metrics[name.removeprefix(_METRIC)][:] = found
+            elif isinstance(now := getattr(self, name), np.ndarray):
+                now[...] = found.reshape(now.shape)
             else:
-                setattr(self, name, stored.item())
+                setattr(self, name, found.item())
         self._forget_outcome()
 
     def snapshot(self, world: int) -> dict[str, Any]:

@@ -308,13 +308,13 @@ def tree_sum(parts: Sequence[Summand]) -> Summand:
 def _checked_loss(loss: Loss) -> Loss:
     """Return a loss; raises WrongResult unless it is a sum over samples with parts that are sums."""
     if not isinstance(loss, Loss):
-        raise WrongResult(f"the loss {type(loss).__name__} instead of Loss(total, sums)")
+        raise WrongResult(f"{type(loss).__name__} instead of Loss(total, sums)", "loss")
     for name, part in {**loss.sums, "total": loss.total}.items():
         if not isinstance(part, Tensor) or part.ndim:
             got = f"a tensor of shape {tuple(part.shape)}" if isinstance(part, Tensor) else type(part).__name__
-            raise WrongResult(f"the loss with {got} as {name}, where a sum over all samples is wanted, a tensor ()")
+            raise WrongResult(f"{got} as {name}, where a sum over all samples is wanted, a tensor ()", "loss")
     if not loss.total.requires_grad:
-        raise WrongResult("the loss with a total that does not depend on the policy's outputs")
+        raise WrongResult("a total that does not depend on the policy's outputs", "loss")
     return loss
 
 

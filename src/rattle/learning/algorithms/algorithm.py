@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, Typ
 from pydantic import Field
 
 from rattle.envs.validation import StrictSettings
-from rattle.extensions import Extension
+from rattle.extensions import Extension, WrongResult
 from rattle.learning.metrics import COMMON, Metric
 from rattle.samples.rollout import Rollout
 from rattle.samples.spaces import Distribution
@@ -45,6 +45,12 @@ class Batch:
     value: Tensor  # (N,) float32
     weight: Tensor  # (N,) float32: how much an advantage counts, once it is shifted and scaled
     sequences: Sequences | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name in _SAMPLE:  # what users make wrong is found where they make it
+            array = getattr(self, name)
+            if array.shape[:1] != self.action.shape[:1]:
+                raise ValueError(f"{name} has the shape {tuple(array.shape)}, and there are {len(self)} actions")
 
     def __len__(self) -> int:
         return self.action.shape[0]
@@ -199,7 +205,10 @@ class OneStep(Algorithm):
 
     def update(self, rollout: Rollout[Tensor], optimisation: Optimisation) -> dict[str, float]:
         """Take the step."""
-        done = optimisation.step(self.prepare(rollout), self.loss, self.learning_rate)
+        batch = self.prepare(rollout)
+        if not isinstance(batch, Batch):
+            raise WrongResult(f"{type(batch).__name__} instead of a Batch", "prepare")
+        done = optimisation.step(batch, self.loss, self.learning_rate)
         return {**done, "learning_rate": self.learning_rate}
 
     @abstractmethod
