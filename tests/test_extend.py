@@ -14,7 +14,7 @@ import rattle.extend
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples" / "extend").glob("*.py"))
 
 NAMES = {
-    "algorithms": {"A2C", "ActorCritic", "Algorithm", "OneStep", "PPO", "Reinforce"},
+    "algorithms": {"A2C", "ActorCritic", "Algorithm", "CorrectedActorCritic", "OneStep", "PPO", "Reinforce"},
     "what an update is made of": {"Batch", "Distribution", "Loss", "Optimisation", "Rollout"},
     "numbers that are reported": {"COMMON", "Metric"},
     "environments": {"CodeSpace", "DiscreteSpace", "FloatSpace", "Worlds"},
