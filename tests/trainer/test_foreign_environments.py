@@ -226,11 +226,13 @@ def test_what_is_not_finite_is_named_with_its_world_and_tick(
 
 
 def test_what_is_not_finite_at_once_leaves_no_run_behind(tmp_path: Path, own: list[str]) -> None:
-    odd = ("--set", "env.odd=reward", "--set", "env.odd_at=9")
-    trained = rattle("train", *own, *odd, "--steps", 800, "--run-dir", "run", cwd=tmp_path)
-    assert trained.returncode == 1
-    assert "hands out a reward that is not finite, or too large for float32, in tick 8" in trained.stderr
-    assert not (tmp_path / "run").exists()
+    for at in (9, 32):
+        odd = ("--set", "env.odd=reward", "--set", f"env.odd_at={at}")
+        trained = rattle("train", *own, *odd, "--steps", 800, "--run-dir", "run", cwd=tmp_path)
+        assert trained.returncode == 1
+        said = f"hands out a reward that is not finite, or too large for float32, in tick {at - 1}"
+        assert said in trained.stderr
+        assert not (tmp_path / "run").exists()
 
 
 def test_a_resume_with_another_number_of_worlds_names_the_setting(tmp_path: Path, own: list[str]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from rattle.analytics.extras import require
 from rattle.analytics.run_directory import RUNS_ROOT, RunDirectory
 from rattle.analytics.writer import storing, write_together
-from rattle.envs.errors import EnvError
+from rattle.envs.errors import EnvError, WorldsLost
 from rattle.envs.philox import derive_seed
 from rattle.envs.vector import VectorWorlds
 from rattle.rollouts.worlds import build_worlds, policy_spec
@@ -97,13 +97,15 @@ def _first_ticks(worlds: VectorWorlds, seed: int) -> list[bytes]:
     began, ticks = time.monotonic(), list[bytes]()
     try:
         for happened in _ticks(worlds, seed):
-            if len(ticks) < _TICKS_TRIED:
+            if len(ticks) <= _TICKS_TRIED:
                 _check_finite(worlds, f"in tick {len(ticks) - 1}" if ticks else "at the start")
             ticks.append(happened)
             seconds = time.monotonic() - began
             more = len(ticks) < _MOST_TICKS and worlds.episode[0] < _EPISODES and seconds < _MOST_SECONDS
             if not more and (len(ticks) > _TICKS_TRIED or seconds >= _TRIED_SECONDS):
                 break
+    except WorldsLost:  # by a server that was started again just now
+        pass
     except EnvError:
         if len(ticks) <= _TICKS_TRIED:
             raise
