@@ -15,6 +15,7 @@ BENCHMARKS = (
     "training",
     "served_training",
     "up",
+    "older_policies",
     "own_networks",
     "update_policy",
     "policy_latency",
