@@ -25,7 +25,7 @@ ALGORITHMS: Mapping[str, Sections] = {
     "codes": {},
     "floats": {
         "a2c": {"entropy_weight": 0.001},
-        "ppo": {"ticks": 128, "minibatches": 8, "learning_rate": 0.003, "entropy_weight": 0.0},
+        "ppo": {"ticks": 128, "passes": 8, "minibatches": 8, "learning_rate": 0.002, "entropy_weight": 0.0},
         "reinforce": {"entropy_weight": 0.001},
     },
 }
