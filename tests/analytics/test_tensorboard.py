@@ -1,4 +1,4 @@
-"""TensorBoard files hold the numbers of the table `updates`."""
+"""TensorBoard files hold the numbers of the tables `updates` and `evaluations`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory
-from rattle.analytics.schema import UPDATES
-from rattle.analytics.tensorboard import TAGS, TensorBoardWriter
-from tests.analytics.build import START, update_row
+from rattle.analytics.schema import EVALUATIONS, UPDATES
+from rattle.analytics.tensorboard import EVALUATION_TAGS, TAGS, TensorBoardWriter
+from tests.analytics.build import START, evaluation_row, update_row
 
 
 def read_events(path: Path) -> list[Any]:
@@ -55,8 +55,26 @@ def test_a_resume_tells_tensorboard_what_is_replaced(run: RunDirectory) -> None:
     assert sorted(events[1].step for events in files) == [8192, 4 * 8192]
 
 
+def test_evaluations_are_scalars_too_and_replace_nothing(run: RunDirectory) -> None:
+    """One that a resume plays first is of an earlier step than the updates that follow it."""
+    writer = TensorBoardWriter(run.path / "tensorboard")
+    for row in (evaluation_row(run, 2), evaluation_row(run, 4)):
+        writer.write_evaluation({**row, "time": START.isoformat()})
+    writer.write(update_row(run, 5))
+    writer.write_evaluation(evaluation_row(run, 5))
+    writer.close()
+    (path,) = (run.path / "tensorboard").iterdir()
+    _, start, *events = read_events(path)
+    assert start.step == 5 * 8192
+    assert [event.step for event in events] == [number * 8192 for number in (5, 2, 4, 5)]
+    shown = {value.tag: value.simple_value for value in events[2].summary.value}
+    expected = {"evaluations/mean_return": 4 / 3, "evaluations/mean_length": 40.0, "evaluations/mean_food": 7 / 3}
+    assert shown == pytest.approx(expected)
+
+
 def test_tags_name_columns() -> None:
     assert set(TAGS) <= set(UPDATES)
+    assert set(EVALUATION_TAGS) <= set(EVALUATIONS)
 
 
 def test_nothing_written_leaves_nothing(run: RunDirectory) -> None:

@@ -146,3 +146,4 @@ def test_training_needs_no_package_of_an_environment_that_a_server_plays(tmp_pat
     here = rattle("training", "--set", "env.id=pettingzoo:only_there", cwd=tmp_path / "run")
     assert here.returncode == 1
     assert "cannot import 'only_there'" in here.stderr
+    assert here.stderr.rstrip().endswith("a server that plays it needs no package here: name it in env.url")

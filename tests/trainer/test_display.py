@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -11,6 +12,11 @@ from rattle.trainer.display import LiveDisplay, PlainDisplay, choose_display, fi
 
 METRICS = {"policy_loss": -0.01, "value_loss": 0.2, "entropy": 0.9}
 PROGRESS = Progress(123_456, 5.0, 24_000.0, 12, 340, 1.5, 12.25, METRICS, 0.5, 5.0)
+
+
+def test_the_newest_evaluation_is_a_figure_once_there_is_one() -> None:
+    assert "evaluation" not in dict(figures(PROGRESS))
+    assert dict(figures(replace(PROGRESS, evaluation_return=1.25)))["evaluation"] == "1.25"
 
 
 class Terminal(io.StringIO):

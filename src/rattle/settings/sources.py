@@ -78,7 +78,9 @@ def _with_environment(settings: ExperimentSettings, source: str) -> ExperimentSe
     try:
         own = validate(settings.env.id, settings.env.own_settings, beside=EnvironmentSection.model_fields)
     except RattleError as error:
-        raise SettingsError(f"{source}: env: {error}") from None
+        is_missing = isinstance(error.__cause__, ModuleNotFoundError)
+        advice = "; a server that plays it needs no package here: name it in env.url" if is_missing else ""
+        raise SettingsError(f"{source}: env: {error}{advice}") from None
     given = settings.model_dump(exclude_unset=True)
     return validated_experiment({**given, "env": {**given.get("env", {}), **own}}, source)
 
