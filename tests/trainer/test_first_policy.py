@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rattle.analytics.run_directory import RunDirectory
-from rattle.policies.file import load_policy
+from rattle.errors import RattleError
+from rattle.policies.file import dump_policy, load_policy
 from rattle.runs.errors import RunError
 from rattle.runs.first_policy import load_settings_from
 from rattle.settings.experiment import ExperimentSettings
 from rattle.trainer.train import resume, train
 from tests.trainer.conftest import Silence, last_json, rattle, small_settings
+from tests.user_code import UserModule, user_module
+
+__all__ = ["user_module"]
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +98,22 @@ def test_damaged_files_and_resumes_are_refused(tmp_path: Path, learnt: RunDirect
     both = rattle("train", "--from", learnt.path, "--resume", learnt.path, cwd=tmp_path)
     assert both.returncode == 2
     assert "--resume goes on with the run's own settings" in both.stderr
+
+
+def test_a_policy_file_by_itself_imports_nothing_unless_it_is_trusted(
+    user_module: UserModule, tmp_path: Path, learnt: RunDirectory
+) -> None:
+    marker = tmp_path / "imported"
+    user_module("my_trap", f"open({str(marker)!r}, 'w').close()\n")
+    lone = tmp_path / "lone.safetensors"
+    own = load_policy(learnt.policy.read_bytes())
+    for environment in ("my_trap:Pond", "gym:my_trap:Pond-v0", "pettingzoo:my_trap"):
+        lone.write_bytes(dump_policy(replace(own, environment=environment)))
+        with pytest.raises(RunError, match=f"not imported because a file says so: trust it with .*{environment}"):
+            settings_from(lone)
+        assert not marker.exists()
+        with pytest.raises(RattleError, match=r"Pond|parallel_env"):
+            settings_from(lone, f"env.id={environment}")
+        assert marker.exists()
+        marker.unlink()
+        del sys.modules["my_trap"]

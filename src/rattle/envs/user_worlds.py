@@ -35,7 +35,7 @@ def find_class(environment: str, *, allow_imports: bool = True) -> Extension[Any
         return None
     module = environment.partition(":")[0]
     if not allow_imports and (":" not in environment or module not in sys.modules):
-        raise NotImported(f"'{environment}' is code of somebody, which is not imported because a file says so")
+        raise NotImported(f"'{environment}' names code, which is not imported because a file says so")
     try:
         extension: Extension[Any] = load(environment, ENVIRONMENT, object)
         kinds = _kinds()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rattle.analytics.run_directory import RunDirectory
+from rattle.envs.errors import NotImported, UnknownEnvironment
+from rattle.envs.registry import validate
 from rattle.policies.errors import PolicyError
 from rattle.policies.file import StoredPolicy, load_policy
 from rattle.policies.spec import PolicySpec
@@ -40,8 +43,26 @@ def load_settings_from(
     if experiment is None and run.is_run:
         experiment = run.config
         own.append("code=[]")  # a new run begins with the code of users as it is now
+    elif experiment is None:
+        overrides = list(overrides)
+        _check_names_no_code(policy, [*overrides, *flags, *environ])
     environment = {"env": {"id": policy.environment, **policy.environment_settings}}
     return load_settings(experiment, [*own, *overrides], environ, environment, flags=flags)
+
+
+def _check_names_no_code(policy: StoredPolicy, given: Iterable[str]) -> None:
+    """Raise a RattleError where a policy file would have a module imported; the user may name its environment.
+
+    `given` begin with the keys, or variables, of settings that the user has given.
+    """
+    if any(re.match(r"(env(\.id|\.url)?(=|$))|RATTLE_ENV(__ID|__URL)?$", one) for one in given):
+        return
+    try:
+        validate(policy.environment, policy.environment_settings, allow_imports=False)
+    except NotImported as error:
+        raise RunError(f"{error}: trust it with --set env.id={policy.environment}") from None
+    except UnknownEnvironment:
+        return  # who reads the settings says so
 
 
 def read_first_policy(path: Path, spec: PolicySpec) -> StoredPolicy:
