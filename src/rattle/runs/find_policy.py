@@ -39,7 +39,8 @@ def find_policy(name: str, *, best: bool = False) -> FoundPolicy:
         run = find_run(name, RUNS_ROOT)
         path, own, url = run.best_policy if best else run.policy, True, _url_of(run)
         if best and not path.exists():
-            raise RunError(f"{run.path} has no best policy yet: the first checkpoint after 100 episodes stores one")
+            judged = "100 episodes, or the first evaluation where evaluation.every_steps is set,"
+            raise RunError(f"{run.path} has no best policy yet: the first checkpoint after {judged} stores one")
     elif best:
         raise RunError(f"{path} is a policy file: --best wants the run that it belongs to")
     try:
