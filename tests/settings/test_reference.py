@@ -23,7 +23,7 @@ def listed(*arguments: str) -> str:
 
 def test_all_settings_are_listed() -> None:
     text = listed()
-    for line in ("  train.steps  ", "  env.width  ", "  hooks.N.use  ", "  algorithm.clip  ", "  approx_kl  "):
+    for line in ("  train.steps  ", "  env.width  ", "  hooks[N].use  ", "  algorithm.clip  ", "  approx_kl  "):
         assert line in text
     assert "Algorithm ppo" in text
 
@@ -47,7 +47,7 @@ def test_a_section_or_what_comes_with_rattle_is_listed_alone() -> None:
             ],
         ),
         ("my_world:Pond", ["Environment my_world:Pond: A frog", "  env.ticks  20       Ticks of an episode."]),
-        ("my_hook:StopAtFood", ["Hook my_hook:StopAtFood: Ends a run", "  hooks.N.food      60 ", "mean_food  food"]),
+        ("my_hook:StopAtFood", ["Hook my_hook:StopAtFood: Ends a run", "  hooks[N].food      60 ", "mean_food  food"]),
         ("others:Lake", ["  env.depth  3 ", "  env.name   lake "]),
     ],
 )

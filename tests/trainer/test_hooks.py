@@ -214,14 +214,23 @@ def test_what_a_hook_raises_is_one_line_and_what_was_learnt_is_kept(
         ("{use: 'watcher:Watcher', value: objects}", r"watcher:Watcher: state returned array\(\[<object .* as 'a'"),
         (
             "{use: 'watcher:Watcher', fil: x}",
-            "hooks.0: bad settings of watcher:Watcher: unknown key 'fil', did you",
+            r"hooks\[0\]: bad settings of watcher:Watcher: unknown key 'fil', did you",
         ),
-        ("{use: 'watcher:Watcher', file: 3}", "hooks.0: bad settings of watcher:Watcher: file: text is wanted, got 3"),
-        ("{use: 'watcher:Wacher'}", "hooks.0: 'watcher' has no class 'Wacher', did you mean 'Watcher'"),
-        ("{use: 'watcher:BaseModel'}", "hooks.0: 'watcher:BaseModel' is not a hook: .* subclass of rattle.extend.Hook"),
-        ("{use: watcher}", "hooks.0: there is no hook 'watcher'"),
-        ("{uses: 'watcher:Watcher'}", "hooks.0.use: a value is wanted"),
-        ("{use: 'watcher:Watcher'}, {use: 'watcher:Watcher'}", "hooks.1: watcher:Watcher: metrics: 'seen' is taken"),
+        (
+            "{use: 'watcher:Watcher', file: 3}",
+            r"hooks\[0\]: bad settings of watcher:Watcher: file: text is wanted, got 3",
+        ),
+        ("{use: 'watcher:Wacher'}", r"hooks\[0\]: 'watcher' has no class 'Wacher', did you mean 'Watcher'"),
+        (
+            "{use: 'watcher:BaseModel'}",
+            r"hooks\[0\]: 'watcher:BaseModel' is not a hook: .* subclass of rattle.extend.Hook",
+        ),
+        ("{use: watcher}", r"hooks\[0\]: there is no hook 'watcher'"),
+        ("{uses: 'watcher:Watcher'}", r"hooks\[0\].use: a value is wanted"),
+        (
+            "{use: 'watcher:Watcher'}, {use: 'watcher:Watcher'}",
+            r"hooks\[1\]: watcher:Watcher: metrics: 'seen' is taken",
+        ),
     ],
 )
 def test_hooks_that_cannot_be_had_leave_no_run(user_module: UserModule, tmp_path: Path, hook: str, said: str) -> None:
@@ -240,6 +249,12 @@ def test_a_hook_that_cannot_go_on_leaves_the_run_as_it_was(user_module: UserModu
     with pytest.raises(RattleError, match=r"^watcher:Watcher: restore raised RuntimeError: broken on purpose"):
         resume(str(tmp_path / "run"), 4608, None, Silence())
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_a_hook_without_settings_is_a_name(user_module: UserModule) -> None:
+    user_module("watcher", WATCHER)
+    [hook] = small_settings("hooks=['watcher:Watcher']").hooks
+    assert (hook.use, hook.own_settings) == ("watcher:Watcher", {"file": "", "fault": "", "value": ""})
 
 
 def test_hooks_may_be_added_and_taken_away(user_module: UserModule, tmp_path: Path) -> None:

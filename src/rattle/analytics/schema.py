@@ -57,7 +57,7 @@ UPDATES: Final = Columns(
         "learning_rate": "Nullable(Float64)",
         "policy_age": "Nullable(Float64)",  # updates between playing and learning: mean over the rollouts learnt from
         "max_policy_age": "Nullable(UInt64)",  # the largest of them; null in runs older than these columns
-        "metrics": "Map(String, Float64)",  # what else the algorithm says of the update, such as approx_kl
+        "metrics": "Map(String, Float64)",  # what else the algorithm, and hooks, say of the update, such as approx_kl
     }
 )
 

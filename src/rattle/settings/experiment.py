@@ -175,6 +175,12 @@ class HookSection(StrictSettings):
 
     use: str = Field(description="module:Class, or the name that an installed package gives it.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_name(cls, values: Any) -> Any:
+        """Take a name alone for a hook without settings of its own."""
+        return {"use": values} if isinstance(values, str) else values
+
     @property
     def own_settings(self) -> dict[str, Any]:
         """Return what the hook itself is told."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any, NamedTuple
 
@@ -75,12 +76,12 @@ SECTIONS = [
     Section("evaluation.", "Evaluation in fresh games", EvaluationSection),
     Section("record.", "Recording", RecordSection),
     Section("log.", "Logging", LogSection),
-    Section("hooks.N.", "Hooks", HookSection),
-    Section("code.N.", "Code of users", CodeSection),
+    Section("hooks[N].", "Hooks", HookSection),
+    Section("code[N].", "Code of users", CodeSection),
 ]
 
 #: Where the settings of a user's class stand, by kind.
-_PREFIXES = {ALGORITHM: "algorithm.", ENVIRONMENT: "env.", HOOK: "hooks.N.", NETWORK: "policy."}
+_PREFIXES = {ALGORITHM: "algorithm.", ENVIRONMENT: "env.", HOOK: "hooks[N].", NETWORK: "policy."}
 
 
 def settings_of_section(prefix: str, model: type[BaseModel]) -> Table:
@@ -123,7 +124,7 @@ def describe(name: str) -> list[tuple[Section, Table | None]]:
 
 def _names(section: Section) -> set[str]:
     """Return the names of a section: its key, and what it is of where that has a name, as in "Algorithm `ppo`"."""
-    return {section.prefix.split(".")[0], *section.title.split("`")[1:2]} - {""}
+    return {re.split(r"[.\[]", section.prefix)[0], *section.title.split("`")[1:2]} - {""}
 
 
 def _kinds(name: str) -> list[Kind]:

@@ -36,7 +36,7 @@ def with_hooks(settings: ExperimentSettings) -> ExperimentSettings:
             check_metrics(extension, taken)
             own = settings_of(extension, hook.own_settings, beside=("use",))
         except RattleError as error:
-            raise SettingsError(f"hooks.{number}: {error}") from error
+            raise SettingsError(f"hooks[{number}]: {error}") from error
         taken += [metric.name for metric in extension.cls.metrics]
         full.append(HookSection.model_validate({"use": hook.use, **own.model_dump(mode="json")}))
     return settings.model_copy(update={"hooks": tuple(full)})
@@ -55,7 +55,7 @@ def with_code(settings: ExperimentSettings) -> ExperimentSettings:
         if said.sha256 != one.sha256:
             raise SettingsError(
                 f"the code of '{used.path}' has changed since the run began (sha256 {said.sha256[:12]}…, now "
-                f"{one.sha256[:12]}…): put it back, or resume with --allow-changed-code"
+                f"{one.sha256[:12]}…): put it back, or resume with --allow-changed-code; a new run needs --set code=[]"
             )
         found.append(one)
     return settings.model_copy(update={"code": tuple(dict.fromkeys(found))})
