@@ -15,6 +15,9 @@ from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.sources import check_settings, load_settings, to_yaml
 from tests.processes import ServiceProcess
+from tests.user_code import UserModule, user_module
+
+__all__ = ["user_module"]
 
 POLE = "env.id=gym:CartPole-v1"
 SNAKE = ("env.id=snake", "env.worlds=1024", "policy.activation=relu", "algorithm.id=a2c", "train.actors=2")
@@ -116,3 +119,22 @@ def test_a_run_that_goes_on_keeps_what_it_has_begun_with() -> None:
     assert (again.algorithm, again.policy, again.env) == (run.algorithm, run.policy, run.env)
     other = complete(load_settings(None, [POLE, "env.worlds=7", "algorithm.id=ppo"]), run)
     assert (other.env.worlds, other.algorithm) == (7, PPO())
+
+
+def test_a_network_of_a_user_is_not_told_what_it_does_not_know(user_module: UserModule) -> None:
+    user_module(
+        "own_network",
+        """
+        from rattle.extend import Network
+
+        class Own(Network):
+            def step(self, observation, state):
+                raise NotImplementedError
+        """,
+    )
+    given = load_settings(None, [POLE, "policy={network: 'own_network:Own'}"])
+    settings = complete(given)
+    assert settings.policy == given.policy
+    assert isinstance(settings.algorithm, PPO)
+    assert are_complete(settings)
+    assert complete(given, settings).policy == given.policy

@@ -38,7 +38,9 @@ def not_given(settings: ExperimentSettings, kind: str) -> dict[str, dict[str, An
     own = ALGORITHMS[kind].get(algorithm, {})
     sections = {**SECTIONS[kind], "algorithm": {**SECTIONS[kind]["algorithm"], "id": algorithm, **own}}
     left = {
-        name: {key: value for key, value in section.items() if key not in given.get(name, {})}
+        name: {
+            key: value for key, value in section.items() if _has(settings, name, key) and key not in given.get(name, {})
+        }
         for name, section in sections.items()
     }
     if given.get("policy", {}).get("network", "mlp") != "mlp":
@@ -71,3 +73,8 @@ def of_run(settings: ExperimentSettings, run: ExperimentSettings) -> Sections:
     }
     same = settings.algorithm.id == run.algorithm.id or "id" not in settings.algorithm.model_fields_set
     return {**defaults, "algorithm": begun["algorithm"]} if same else defaults
+
+
+def _has(settings: ExperimentSettings, section: str, key: str) -> bool:
+    """Whether a section has a setting: a network of a user has its own ones, and which algorithm it is may change."""
+    return section == "algorithm" or key in type(getattr(settings, section)).model_fields
