@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rattle.analytics.run_directory import RunDirectory
-from rattle.trainer.train import train
+from rattle.trainer.train import resume, train
 from tests.services.cluster import Cluster
 from tests.trainer.conftest import Silence, read_rows, small_settings
 
@@ -54,3 +54,17 @@ def test_services_in_mode_sync_change_nothing(
     assert other.best_policy.exists() == one.best_policy.exists()
     if one.best_policy.exists():
         assert other.best_policy.read_bytes() == one.best_policy.read_bytes()
+
+
+def test_a_run_may_move_from_one_process_to_services_and_back(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(small_settings("train.steps=2000"), folder, Silence())
+    with Cluster(folder, *SMALL, "train.steps=3500") as cluster:
+        status = cluster.wait_for(lambda status: status.status == "finished")
+    assert status.env_steps >= 3500
+    moved = resume(str(folder), 4608, None, Silence())
+    assert (moved.status, moved.env_steps) == ("finished", 4608)
+    directory = RunDirectory(folder)
+    assert [row["policy_version"] for row in read_rows(directory, "updates")] == list(range(1, moved.updates + 1))
+    numbers = [row["episode_id"] for row in read_rows(directory, "episodes")]
+    assert numbers == list(range(moved.episodes))

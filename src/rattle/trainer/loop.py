@@ -73,7 +73,8 @@ class TrainingRun:
             for number, group in enumerate(self.collector.groups):
                 if group.memory is not None:
                     group.memory[:] = checkpoint.part(f"memory-{number}")["state"]
-        self.collector.ticks = checkpoint.numbers["ticks"]
+        numbers = checkpoint.numbers
+        self.collector.ticks = numbers["ticks"] if "ticks" in numbers else numbers["first_tick"]
 
     def _restore_worlds(self, checkpoint: Checkpoint) -> EnvError | None:
         """Restore all worlds, and return why where new episodes have to begin.
@@ -89,6 +90,8 @@ class TrainingRun:
         lost: EnvError | None = None
         if checkpoint.numbers.get("worlds_failed"):
             lost = EnvError("the run failed in the middle of an update: new episodes begin")
+        elif not stored:
+            lost = EnvError("the run was made by services, which store no worlds: new episodes begin")
         for number, worlds in enumerate(self.collector.batches if lost is None else ()):
             try:
                 worlds.restore(checkpoint.part(f"worlds-{number}"))

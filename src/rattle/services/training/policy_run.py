@@ -101,8 +101,9 @@ class PolicyRun:
         """
         try:
             self.recorder.restore(checkpoint)
-            self.first_tick = int(checkpoint.numbers["first_tick"])
-            intake.restore(checkpoint.numbers["intake"], self.learner.version)
+            numbers = checkpoint.numbers  # of a service or, with ticks and no intake, of one process
+            self.first_tick = int(numbers["first_tick"] if "first_tick" in numbers else numbers["ticks"])
+            intake.restore(numbers.get("intake", {"lives": (), "followed": ()}), self.learner.version)
         except (KeyError, ValueError, TypeError) as error:
             raise checkpoint_mismatch(error) from None
         self.recorder.cut_back(checkpoint)
