@@ -149,7 +149,7 @@ def test_the_example_of_the_readme_runs(
     [
         ({"experiment": "snaek"}, "no file 'snaek'"),
         ({"settings": {"env.widht": 3}}, "did you mean 'width'"),
-        ({"settings": {"algorithm": "a3c"}}, "'ppo'"),
+        ({"settings": {"algorithm": "a3c"}}, "did you mean 'a2c'"),
     ],
 )
 def test_mistakes_are_one_line(arguments: dict[str, object], message: str) -> None:
