@@ -26,7 +26,7 @@ def test_an_installation_that_cannot_be_written_is_imported(tmp_path: Path) -> N
     for folder in (package, *(path for path in package.rglob("*") if path.is_dir())):
         (folder / "__pycache__").touch()
     program = (
-        "from rattle.envs.snake import kernel; from rattle.policies import kernel as acting;"
+        "from rattle.envs.snake import kernel; from rattle.policies.mlp import kernel as acting;"
         "print(kernel.__file__, kernel.step.stats.cache_path, acting.act.stats.cache_path)"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("NUMBA_", "XDG_"))}
@@ -38,11 +38,11 @@ def test_an_installation_that_cannot_be_written_is_imported(tmp_path: Path) -> N
 def test_a_cache_that_takes_no_more_stops_nothing(tmp_path: Path) -> None:
     program = (
         "import resource, numpy as np\n"
-        "from rattle.policies import kernel\n"
+        "from rattle.policies import sampling\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
         "logits, rows = np.zeros((1, 3), np.float32), np.ones(1, np.int64)\n"
         "action, log_prob = np.zeros(1, np.int64), np.zeros(1, np.float32)\n"
-        "print(kernel.draw(logits, rows, np.zeros(1, np.uint64), np.zeros(1, np.bool_), action, log_prob))\n"
+        "print(sampling._draw(logits, rows, np.zeros(1, np.uint64), np.zeros(1, np.bool_), action, log_prob))\n"
     )
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)

@@ -103,7 +103,7 @@ def test_the_example_ends_a_run_and_its_numbers_are_in_the_tables(user_module: U
     summary = train(small_settings("train.steps=null", "env.food=20", hooks), directory.path, Silence())
     assert summary.status == "finished"
     rows = read_rows(directory, "updates")
-    assert all(list(row["metrics"]) in ([], ["mean_food"]) for row in rows)
+    assert all(set(row["metrics"]) in ({"mean_rho"}, {"mean_rho", "mean_food"}) for row in rows)
     assert rows[-1]["metrics"]["mean_food"] >= 0.01
     [ended] = [row for row in read_rows(directory, "logs") if row["event"] == "run_finished"]
     assert "my_hook:StopAtFood has asked it to stop: the last 20 episodes ate" in ended["fields"]
@@ -264,6 +264,6 @@ def test_hooks_may_be_added_and_taken_away(user_module: UserModule, tmp_path: Pa
     config = directory.config.read_text()
     directory.config.write_text(config.replace("hooks: []", "hooks: [{use: 'watcher:Watcher'}]"))
     resume(str(directory.path), 3000, None, Silence())
-    assert read_rows(directory, "updates")[-1]["metrics"] == {"seen": 2.0}
+    assert read_rows(directory, "updates")[-1]["metrics"] == {"mean_rho": 1.0, "seen": 2.0}
     directory.config.write_text(config)
     assert resume(str(directory.path), 4608, None, Silence()).status == "finished"

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import PlainValidator, SerializeAsAny
 
 from rattle.policies.errors import PolicyError
 from rattle.policies.graph import Graph
-from rattle.policies.graph.spec import GraphSpec
 from rattle.policies.kind import NetworkKind, Parameters
 from rattle.policies.mlp import Mlp
-from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.spec import PolicySpec
 
 KINDS: dict[str, NetworkKind[Any]] = {"mlp": Mlp(), "graph": Graph()}
 
+
+def _read_spec(values: Any) -> PolicySpec:
+    """Return the spec of the kind that its `network` names; raises ValidationError."""
+    if isinstance(values, PolicySpec):
+        return values
+    named = values.get("network") if isinstance(values, dict) else None
+    kind = KINDS.get(named, KINDS["mlp"]) if isinstance(named, str) else KINDS["mlp"]
+    return kind.spec.model_validate(values)
+
+
 #: The spec of a policy of any kind.
-AnySpec = Annotated[MlpSpec | GraphSpec, Field(discriminator="network")]
+AnySpec = Annotated[PolicySpec, PlainValidator(_read_spec), SerializeAsAny()]
 
 
 def kind_of(spec: PolicySpec) -> NetworkKind[Any]:

@@ -40,8 +40,9 @@ class Played:
     def __init__(self, *overrides: str) -> None:
         self.settings = small_settings(*overrides)
         worlds = build_worlds(self.settings, 1, 0)
-        self.form = RunRolloutSpec.of(self.settings, worlds.spec)
-        learner = build_learner(self.settings, policy_spec(self.settings, worlds.spec))
+        spec = policy_spec(self.settings, worlds.spec)
+        self.form = RunRolloutSpec.of(self.settings, worlds.spec, spec)
+        learner = build_learner(self.settings, spec)
         file = dump_policy(as_policy(learner, worlds.spec))
         self.policy = training_pb2.Policy(file=file, lineage="here")
         self._one: training_pb2.Rollout | None = None
