@@ -91,8 +91,10 @@ def test_others_go_on_without_a_silent_member_which_comes_back(tmp_path: Path, s
         assert run.pids()["inference-1"] == stopped
         run.signal(signal.SIGINT)
         status, err = run.end()
-    assert status == 0
-    assert f"inference-1 has not been heard for 1 s: {said}" in err
+    assert (status, err.count("Error")) == (0, 0)
+    # Alike lines of a busy time are shown once: another member may have been silent before.
+    log = (run.directory.path / "service-logs" / "sync-0.log").read_text()
+    assert f"inference-1 has not been heard for 1 s: {said}" in log
 
 
 def test_two_worlds_and_two_policies_in_lockstep(tmp_path: Path) -> None:
