@@ -179,3 +179,38 @@ def test_graphs_that_lie_are_refused(user_module: UserModule) -> None:
         spec = policy.spec.model_copy(update=change)
         with pytest.raises(PolicyError, match=said):
             ActingPolicy(spec, policy.parameters if "parameters" not in change else {})
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "seen = seen * (2.0 if bool(seen.sum() == 0) else 1.0)",
+        "seen = seen + torch.rand(len(seen), 1)",
+        "seen = seen - seen.mean(dim=0, keepdim=True)",
+        "seen = torch.cat([seen[: len(seen) // 2], seen[len(seen) // 2 :].flip(0)])",
+    ],
+    ids=["a branch", "random draws", "a mean over rows", "other rows"],
+)
+def test_a_step_that_a_graph_cannot_compute_is_refused(user_module: UserModule, step: str) -> None:
+    source = NETWORKS["norm"].replace(
+        "hidden = self.body(self.encode(observation))",
+        f"""seen = self.encode(observation)
+                {step}
+                hidden = self.body(seen)""",
+    )
+    network = own(user_module, source)
+    with pytest.raises(ExtensionError, match=r"^own_networks:Own: step (becomes a graph that|cannot act without)"):
+        describe(network, SPACES, value_head=True)
+
+
+def test_a_sequence_must_return_what_step_returns(user_module: UserModule) -> None:
+    source = (
+        NETWORKS["memory"]
+        + """
+            def sequence(self, observation, state, starts):
+                return super().sequence(observation, state, {starts})
+    """
+    )
+    assert own(user_module, source.format(starts="starts")).state_size == 9
+    with pytest.raises(ExtensionError, match=r"^own_networks:Own: sequence returned something else than step"):
+        own(user_module, source.format(starts="starts & False"))

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import io
 import warnings
+from base64 import b64encode
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
 from rattle.analytics.extras import require
 from rattle.envs.validation import StrictSettings
-from rattle.extensions import Extension, WrongResult
+from rattle.extensions import Extension, ExtensionError, WrongResult
+from rattle.policies.errors import PolicyError
 from rattle.policies.graph.spec import GraphSpec
 from rattle.samples.spaces import ActionSpace, ObservationSpace
 
 _OPSET, _IR_VERSION = 17, 8
+#: Rows on which graph and network are compared: more than a block, and no whole number of blocks.
+_ROWS_TRIED = 81
+_TOLERANCE = 1e-4
 
 
 class Spaces(NamedTuple):
@@ -151,18 +157,50 @@ def make(extension: Extension[Network], spaces: Spaces, settings: Any, seed: int
 
 
 def describe(network: LearningNetwork, spaces: Spaces, *, value_head: bool) -> GraphSpec:
-    """Return the spec of a network, with the graph that computes what it computes."""
+    """Return the spec of a network, with the graph that computes what it computes.
+
+    Raises ExtensionError where it does not: tracing sees no branches of Python, and takes sizes for constants.
+    """
     for module in ("onnx", "onnxruntime"):
         require(module, "onnx", "a network of your own")
     parameters = tuple((name, tuple(tensor.shape)) for name, tensor in network.state_dict().items())
-    return GraphSpec(
+    spec = GraphSpec(
         observation=spaces.observation,
         action=spaces.action,
         value_head=value_head,
         parameters=parameters,
         state_size=network.state_size,
-        graph=_encoded(_export(network, spaces, set(dict(parameters)))),
+        graph=b64encode(_export(network, spaces, set(dict(parameters)))),  # as Pydantic reads bytes
     )
+    _compare(network, spec)
+    return spec
+
+
+def _compare(network: LearningNetwork, spec: GraphSpec) -> None:
+    """Raise ExtensionError unless the graph says of random rows what the network says of them."""
+    from rattle.policies.graph.program import GraphProgram
+
+    random = np.random.default_rng(0)
+    observation = spec.observation.draw(random, _ROWS_TRIED)
+    state = random.normal(size=(_ROWS_TRIED, spec.state_size)).astype(np.float32)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(observation), torch.from_numpy(state.copy()))
+    path = network._extension.path
+    try:
+        program = GraphProgram(spec, {name: tensor.numpy() for name, tensor in network.state_dict().items()})
+        outputs, value = program.forward(observation, state)
+    except PolicyError as error:
+        raise ExtensionError(f"{path}: step cannot act without its code: {error}") from error
+    found = (outputs, value if spec.value_head else expected[1].numpy(), state)
+    if not all(_alike(one, other.numpy()) for one, other in zip(found, expected, strict=True)):
+        raise ExtensionError(
+            f"{path}: step becomes a graph that computes something else: it may hold no branches, loops or sizes that "
+            "depend on the rows, no random draws, and nothing that one row takes from others"
+        )
+
+
+def _alike(one: Any, other: Any) -> bool:
+    return bool(np.allclose(one, other, rtol=_TOLERANCE, atol=_TOLERANCE))
 
 
 def _export(network: LearningNetwork, spaces: Spaces, parameters: set[str]) -> bytes:
@@ -214,6 +252,24 @@ def _try_out(network: LearningNetwork, spaces: Spaces) -> None:
     with torch.no_grad():
         network(observation, state)
         network.sequence(observation.unsqueeze(0), state, torch.zeros((1, 3), dtype=torch.bool))
+    if type(network.own).sequence is not Network.sequence:
+        _compare_sequence(network, spaces)
+
+
+def _compare_sequence(network: LearningNetwork, spaces: Spaces) -> None:
+    """Raise ExtensionError unless a network's own `sequence` returns what its `step` returns, tick by tick."""
+    random = np.random.default_rng(0)
+    observation = torch.from_numpy(spaces.observation.draw(random, 4, 3))
+    state = torch.from_numpy(random.normal(size=(3, network.state_size)).astype(np.float32))
+    starts = torch.zeros((4, 3), dtype=torch.bool)
+    starts[2, 1] = True
+    with torch.no_grad(), network._extension.calling("sequence"):
+        found, expected = (
+            network.own.sequence(observation, state, starts),
+            Network.sequence(network.own, observation, state, starts),
+        )
+        if not all(_alike(one.numpy(), other.numpy()) for one, other in zip(found, expected, strict=True)):
+            raise WrongResult("something else than step, tick by tick, where the state is zero at starts")
 
 
 def _check_finite(*tensors: Tensor) -> None:
@@ -227,10 +283,3 @@ def _check(what: str, tensor: Any, shape: tuple[int, ...]) -> None:
         raise WrongResult(f"{what} as {type(tensor).__name__}, not as a tensor")
     if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
         raise WrongResult(f"{what} as {tensor.dtype} {tuple(tensor.shape)}, where torch.float32 {shape} is wanted")
-
-
-def _encoded(graph: bytes) -> bytes:
-    """Return bytes as Pydantic reads them: in base 64."""
-    import base64
-
-    return base64.b64encode(graph)
