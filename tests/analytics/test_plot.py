@@ -13,8 +13,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from rattle.analytics.curves import smoothed
 from rattle.analytics.errors import AnalyticsError
-from rattle.analytics.plot import _style, plot_learning_curves, smoothed
+from rattle.analytics.plot import _style, plot_learning_curves
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.updates import NUMBERS, read_evaluations, read_updates
 from rattle.analytics.writer import storing

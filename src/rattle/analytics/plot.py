@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import numpy as np
 
+from rattle.analytics.curves import averaged, smoothed
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.extras import require
 from rattle.analytics.run_directory import RunDirectory, without_copies
@@ -31,7 +32,6 @@ _COLOURS: Final = ("#3465c0", "#d1495b", "#2a9d8f", "#e9a23b", "#7b4fa6", "#6c75
 #: Each round through the colours has a dash of its own, so that 40 lines can be told apart.
 _DASHES: Final = ("solid", "dashed", "dotted", "dashdot", (0, (8, 2, 1, 2, 1, 2)))
 _INK: Final = "#2b2f36"
-_GROUP_POINTS: Final = 400  # at which the curves of a group are averaged
 _INCHES: Final = (13.0, 7.0)  # without the legend
 
 
@@ -131,50 +131,8 @@ def _groups(
             yield _Curve(name, {column: np.array([]) for column in NUMBERS})
             continue
         points = max((len(curve[x]) for curve in evaluated), default=0)
-        means = _averaged(name, evaluated, x, points).curve if evaluated else None
-        yield _averaged(name, members, x)._replace(evaluations=means)
-
-
-def _averaged(name: str, members: Sequence[Mapping[str, Curve]], x: X, points: int = _GROUP_POINTS) -> _Curve:
-    """Return the mean of several runs' curves, at so many points, where at least half of them are known.
-
-    Further on it would follow which runs have ended, not how they learn.
-    """
-    ends = [float(curve[x][-1]) for curve in members]
-    at = np.linspace(min(float(curve[x][0]) for curve in members), max(ends), points)
-    mean: dict[str, Curve] = {x: at}
-    deviation: dict[str, Curve] = {}
-    for column in sorted(set().union(*members) - {x}):
-        nothing = np.full(0, np.nan)
-        values = np.array([_resampled(curve[x], curve.get(column, nothing), at) for curve in members])
-        known = np.isfinite(values)
-        count = known.sum(axis=0)
-        count = np.where(2 * count >= len(members), count, 0)  # no mean of nothing: NaN
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean[column] = np.where(known, values, 0.0).sum(axis=0) / count
-            squares = np.where(known, (values - mean[column]) ** 2, 0.0).sum(axis=0)
-            deviation[column] = np.sqrt(squares / count)
-    return _Curve(name, mean, deviation)
-
-
-def _resampled(x: Curve, values: Curve, at: Curve) -> Curve:
-    """Return a curve at other places: linear in between, NaN outside of what is known."""
-    known = np.isfinite(values)
-    if not known.any():  # or the run lacks the column
-        return np.full_like(at, np.nan)
-    return np.interp(at, x[known], values[known], left=np.nan, right=np.nan)
-
-
-def smoothed(values: Curve, span: float) -> Curve:
-    """Return the exponential moving average with a centre of mass of about `span` / 2 entries; NaN entries pass."""
-    weight, average, total = 2 / (span + 1), 0.0, 0.0
-    result = np.full_like(values, np.nan)
-    for i, value in enumerate(values):
-        if np.isfinite(value):
-            average += weight * (value - average)
-            total += weight * (1 - total)
-            result[i] = average / total  # without a pull towards 0 at the beginning
-    return result
+        means = averaged(evaluated, x, points).mean if evaluated else None
+        yield _Curve(name, *averaged(members, x), evaluations=means)
 
 
 def _figure(lines: Sequence[_Curve], x: X) -> Figure:

@@ -11,8 +11,10 @@ import pytest
 from starlette.applications import Starlette
 
 from rattle.services.env.watch_routes import watch_routes
+from rattle.services.utils.pages import board_files
 
-FILES = sorted(entry.name for entry in (resources.files("rattle.services.env") / "watch").iterdir())
+SOURCES = {file.name: file for file in [*(resources.files("rattle.services.env") / "watch").iterdir(), *board_files()]}
+FILES = sorted(SOURCES)
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 
@@ -40,7 +42,7 @@ def test_every_file_has_a_route_and_every_route_a_file() -> None:
 def test_a_file_is_served_as_it_is(name: str) -> None:
     answer = ask(address(name))
     assert answer.status_code == 200
-    assert answer.content == (resources.files("rattle.services.env") / "watch" / name).read_bytes()
+    assert answer.content == SOURCES[name].read_bytes()
     assert answer.headers["content-type"].split(";")[0] == TYPES[name.rpartition(".")[2]]
 
 
