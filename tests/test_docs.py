@@ -40,7 +40,9 @@ def test_commands_on_pages_have_the_flags_that_they_use(page: Path) -> None:
         name, *arguments = shlex.split(command)[1:] or ["--help"]
         if name.startswith("-"):
             continue
-        known = CliRunner().invoke(main, [name, "--help"])
+        below = getattr(main.commands.get(name), "commands", {})
+        words = [name, *(word for word in arguments[:1] if word in below)]
+        known = CliRunner().invoke(main, [*words, "--help"])
         assert known.exit_code == 0, command
         for flag in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
             assert re.search(rf"{flag}\b", known.output), f"{command}: no {flag}"

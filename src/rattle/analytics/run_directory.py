@@ -11,6 +11,7 @@
     policy-best.safetensors         the policy with the highest mean return so far, in evaluations or in training
     service-logs/SERVICE.log        what the processes of `rattle up` wrote to stdout and stderr
     history.jsonl                   hashes of what happened in every tick of a lockstep run
+    annotations.json                tags and a note, from `rattle runs tag` and `rattle runs note`
 """
 
 from __future__ import annotations
@@ -41,6 +42,23 @@ RUNS_ROOT = Path("runs")
 TABLES = tuple(name for name in schema.TABLES if name != "runs")
 LATEST = "latest"
 
+#: Patterns of what else lies in a run's directory, beside its tables and config.yaml.
+_PARTS = (
+    "run.json",
+    "annotations.json",
+    "checkpoints",
+    "policy*.safetensors",
+    "history*.jsonl",
+    "service-logs",
+    "outbox",
+    "tensorboard",
+    "wandb",
+    "learning_curve.png",
+    "replay.gif",
+    ".[0-9]*.*",  # begun by a process that was killed
+)
+_MOST_SECONDS_OF_A_CHANGE = 5.0
+
 
 class RunDirectory:
     """The paths of one run."""
@@ -55,8 +73,10 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.service_logs = path / "service-logs"
         self.history = path / "history.jsonl"
+        self.annotations = path / "annotations.json"
         self._lock = path / ".lock"
         self._launch_lock = path / ".launch.lock"
+        self._annotations_lock = path / ".annotations.lock"
 
     def table(self, name: str) -> Path:
         """Return the folder that holds the files of a table."""
@@ -77,6 +97,16 @@ class RunDirectory:
         found = [path for path in files if path.exists()]
         found += [path for path in folders if path.exists() and not _is_empty_folder(path)]
         return sorted(path.name + "/" * path.is_dir() for path in found)
+
+    def parts(self) -> list[Path]:
+        """List what lies here of what a run, and commands that are asked about it, write; config.yaml comes last."""
+        found = {path for name in (*_PARTS, *TABLES) for path in self.path.glob(name)}
+        return [*sorted(found), *([self.config] if self.config.exists() else [])]
+
+    @property
+    def locks(self) -> tuple[Path, ...]:
+        """Return the files whose locks say that somebody writes here."""
+        return self._lock, self._launch_lock, self._annotations_lock
 
     @property
     def in_use(self) -> bool:
@@ -107,15 +137,20 @@ class RunDirectory:
             yield
 
     @contextmanager
-    def _hold(self, lock: Path) -> Iterator[None]:
+    def annotating(self) -> Iterator[None]:
+        """Keep other processes from changing what people say of this run; waits for one that does so just now."""
+        with self._hold(self._annotations_lock, patience=_MOST_SECONDS_OF_A_CHANGE):
+            yield
+
+    @contextmanager
+    def _hold(self, lock: Path, patience: float = 0.05) -> Iterator[None]:
         with storing(lock):
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            if not _lock(descriptor, fcntl.LOCK_EX):
-                time.sleep(
-                    0.05
-                )  # `in_use` holds the lock for microseconds: it must not stop a run that begins just then
-                if not _lock(descriptor, fcntl.LOCK_EX):
+            until = time.monotonic() + patience  # `in_use` holds it for microseconds, which must not stop a run
+            while not _lock(descriptor, fcntl.LOCK_EX):
+                time.sleep(0.05)
+                if time.monotonic() > until and not _lock(descriptor, fcntl.LOCK_EX):
                     raise AnalyticsError(
                         f"run directory {self.path} is in use by another process: "
                         "wait for it, stop it, or choose another"
@@ -177,9 +212,9 @@ def find_run(name: str, root: Path = RUNS_ROOT) -> RunDirectory:
         if runs:
             return max(runs, key=_started)
         raise AnalyticsError(f"there is no run in {root}/ yet: start one with 'rattle train'")
-    if exact := _distinct([run for run in runs if _run_id(run) == name]):
+    if exact := distinct([run for run in runs if _run_id(run) == name]):
         return _only(exact, f"{len(exact)} directories hold the run '{name}'", "give the path of one")
-    matching = _distinct([run for run in runs if run.path.name.startswith(name) or _run_id(run).startswith(name)])
+    matching = distinct([run for run in runs if run.path.name.startswith(name) or _run_id(run).startswith(name)])
     if matching:
         return _only(matching, f"'{name}' is the beginning of {len(matching)} runs in {root}/", "type more of the name")
     raise AnalyticsError(
@@ -194,7 +229,7 @@ def without_copies(runs: Iterable[RunDirectory], warn: Warn | None = None) -> li
     same run_id, the one that is called by its run_id counts, else the first.
     """
     chosen: dict[str, RunDirectory] = {}
-    for run in _distinct(runs):
+    for run in distinct(runs):
         run_id = _run_id(run) or run.path.resolve().name
         first = chosen.setdefault(run_id, run)
         if first is run:
@@ -205,7 +240,7 @@ def without_copies(runs: Iterable[RunDirectory], warn: Warn | None = None) -> li
     return list(chosen.values())
 
 
-def _distinct(runs: Iterable[RunDirectory]) -> list[RunDirectory]:
+def distinct(runs: Iterable[RunDirectory]) -> list[RunDirectory]:
     """Return one of the runs for each real directory, the first."""
     found: dict[Path, RunDirectory] = {}
     for run in runs:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from rattle.analytics.annotations import annotations_of
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.run_settings import read_config
 from rattle.analytics.schema import NULLABLE, RUNS
@@ -19,7 +20,16 @@ INTERRUPTED: Final = "interrupted"  # also where the process died before it coul
 DAMAGED: Final = "damaged"  # run.json cannot be read
 
 _PYTHON_TYPES: Final = MappingProxyType(
-    {"String": str, "UInt64": int, "Float64": float, "DateTime64(6, 'UTC')": datetime, "JSON": dict[str, Any]}
+    {
+        "String": str,
+        "UInt64": int,
+        "Float64": float,
+        "Bool": bool,
+        "DateTime64(6, 'UTC')": datetime,
+        "JSON": dict[str, Any],
+        "Array(String)": list[str],
+        "Map(String, String)": dict[str, str],
+    }
 )
 #: A row that may lack columns, as in a run.json of an earlier version; it has no others.
 _Row: Final = msgspec.defstruct(
@@ -44,7 +54,8 @@ def row(run: RunDirectory) -> dict[str, Any]:
         found["config"] = read_config(run)
     if found["status"] == RUNNING and not run.in_use:
         found["status"] = INTERRUPTED
-    return {**found, "run_id": found["run_id"] or printable(run.path.resolve().name)}
+    said = msgspec.structs.asdict(annotations_of(run))
+    return {**found, **said, "run_id": found["run_id"] or printable(run.path.resolve().name)}
 
 
 def json_lines(runs: Iterable[RunDirectory]) -> str:
@@ -55,7 +66,9 @@ def json_lines(runs: Iterable[RunDirectory]) -> str:
 
 
 def table(runs: Iterable[RunDirectory]) -> str:
-    """Return the runs as an aligned text table with a heading, one line a run."""
+    """Return the runs as an aligned text table with a heading, one line a run; with their tags if any has one."""
+    known = [(row(run), run) for run in runs]
+    with_tags = any(_said(found) for found, _ in known)
     lines = [
         (
             "run_id",
@@ -66,9 +79,10 @@ def table(runs: Iterable[RunDirectory]) -> str:
             "steps/s",
             "mean return",
             "started (UTC)",
+            *(("tags",) if with_tags else ()),
             "directory",
         ),
-        *((*_shown(row(run)), one_line(run.path)) for run in runs),
+        *((*_shown(found), *((_said(found),) if with_tags else ()), one_line(run.path)) for found, run in known),
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(_aligned(line, widths) for line in lines)
@@ -86,6 +100,11 @@ def _shown(known: dict[str, Any]) -> tuple[str, ...]:
         _number(known["mean_return"], ",.2f"),
         started.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if started else "-",
     )
+
+
+def _said(known: dict[str, Any]) -> str:
+    """Return the tags of a run, and that it is archived."""
+    return one_line(", ".join([*known["tags"], *(["(archived)"] if known["archived"] else [])]))
 
 
 def _number(value: float | None, form: str) -> str:

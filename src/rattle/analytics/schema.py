@@ -34,6 +34,16 @@ RUNS: Final = Columns(
         "best_policy_version": "Nullable(UInt64)",  # the policy that reached it, kept as policy-best.safetensors
         "rattle_version": "String",
         "config": "JSON",  # the effective settings, as in config.yaml
+        # Where the run began.
+        "host": "String",
+        "command": "String",  # less secrets
+        "git_commit": "String",  # of the repository around the folder that it began in; empty where there is none
+        "git_dirty": "Nullable(Bool)",  # files that Git tracks differed from that
+        "packages": "Map(String, String)",  # versions that decide results, by name
+        # What people say of it.
+        "tags": "Array(String)",
+        "note": "String",
+        "archived": "Bool",  # 'rattle runs' leaves it out
     }
 )
 

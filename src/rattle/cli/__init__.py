@@ -10,10 +10,11 @@ from typing import Any
 
 import click
 
-from rattle.cli.analytics import plot, query, replay, runs
+from rattle.cli.analytics import plot, query, replay
 from rattle.cli.launch import up, verify_determinism
 from rattle.cli.learning import evaluate, export, train
 from rattle.cli.leash import LastWords, hold
+from rattle.cli.runs import runs
 from rattle.cli.services import check_env, env_service, inference_service, mock_env, sync_service, training_service
 from rattle.cli.settings import settings
 from rattle.errors import RattleError

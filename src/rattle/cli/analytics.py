@@ -9,26 +9,8 @@ from typing import Literal
 
 import click
 
-from rattle.cli.options import FILE, FOLDER, Range
-
-
-def _warn(line: str) -> None:
-    click.echo(f"Warning: {line}", err=True)
-
-
-@click.command()
-@click.argument("root", type=FOLDER, default=Path("runs"))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a run.")
-def runs(root: Path, as_json: bool) -> None:
-    """List the runs in ROOT (default: runs)."""
-    from rattle.analytics.run_directory import list_runs, without_copies
-    from rattle.analytics.runs import json_lines, table
-
-    found = without_copies(list_runs(root, _warn), _warn)
-    if as_json:
-        click.echo(json_lines(found), nl=False)
-    else:
-        click.echo(table(found) if found else f"no runs in {root}/ yet: start one with 'rattle train'")
+from rattle.cli.options import FILE, Range
+from rattle.cli.runs import warn
 
 
 @click.command()
@@ -54,8 +36,8 @@ def query(sql: str, names: tuple[str, ...], output: Literal["pretty", "csv", "js
     from rattle.analytics.run_directory import find_run, list_runs, without_copies
 
     statement = sys.stdin.buffer.read().decode(errors="surrogateescape") if sql == "-" else sql
-    chosen = without_copies([find_run(name) for name in names] or list_runs(warn=_warn), _warn)
-    lenient = None if names else _warn  # what was asked for by name is an error where it cannot be read
+    chosen = without_copies([find_run(name) for name in names] or list_runs(warn=warn), warn)
+    lenient = None if names else warn  # what was asked for by name is an error where it cannot be read
     try:
         if file is None:
             click.echo(ask(statement, chosen, output, lenient), nl=False)
@@ -95,7 +77,7 @@ def plot(
     from rattle.analytics.plot import plot_learning_curves
     from rattle.analytics.run_directory import find_run, without_copies
 
-    found = without_copies([find_run(name) for name in names], _warn)
+    found = without_copies([find_run(name) for name in names], warn)
     if output is None and len(found) > 1:
         raise click.UsageError("several runs belong to no run's directory: name the picture with --output")
     path = output or found[0].path / "learning_curve.png"

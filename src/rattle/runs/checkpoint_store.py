@@ -86,7 +86,8 @@ class CheckpointStore:
         directory, update = self._directory, snapshot.checkpoint.update
         policy = snapshot.policy()
         summary = replace(snapshot.summary, policy_sha256=hashlib.sha256(policy).hexdigest())
-        row = run_row(self._settings, summary, snapshot.checkpoint.numbers["started"])
+        numbers = snapshot.checkpoint.numbers
+        row = run_row(self._settings, summary, numbers["started"], numbers["origin"])
         best = {} if snapshot.best is None else {directory.best_policy: dump_policy(snapshot.best)}
         with storing(directory.checkpoints):
             directory.checkpoints.mkdir(exist_ok=True)

@@ -23,6 +23,7 @@ from rattle.rollouts.worlds import build_worlds, policy_spec
 from rattle.runs.errors import RunError
 from rattle.runs.first_policy import first_policy_file, read_first_policy
 from rattle.runs.hooks import Hooks
+from rattle.runs.origin import origin
 from rattle.runs.progress import Summary
 from rattle.runs.run_tables import dump_run_row, now, run_row
 from rattle.settings.experiment import ExperimentSettings
@@ -161,7 +162,7 @@ def store_beginning(directory: RunDirectory, run_id: str, settings: ExperimentSe
     """
     check_unused(directory)
     nothing = Summary.of_nothing_yet(run_id, str(directory.path))
-    row = dump_run_row(run_row(settings, nothing, now()))
+    row = dump_run_row(run_row(settings, nothing, now(), origin()))
     first = first_policy_file(settings)
     policies = {} if first is None else {directory.first_policy: first}
     write_together({**policies, directory.run: row, directory.config: to_yaml(settings).encode()})

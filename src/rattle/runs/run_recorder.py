@@ -28,6 +28,7 @@ from rattle.runs.errors import RunError
 from rattle.runs.evaluations import Evaluated, Evaluations, Weights
 from rattle.runs.first_policy import read_first_policy
 from rattle.runs.hooks import Hooks
+from rattle.runs.origin import known_origin
 from rattle.runs.progress import Status, Summary
 from rattle.runs.run_clock import RunClock
 from rattle.runs.run_tables import NOTHING, RunTables, now, run_row, write_run_row
@@ -57,6 +58,7 @@ class Counters:
     env_steps: int = 0
     seconds: float = 0.0  # of training, over all resumes
     started: str = field(default_factory=now)
+    origin: Mapping[str, Any] = field(default_factory=dict)  # columns of its row that say where it began
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class RunRecorder:
         self.directory = directory
         self.run_id = run_id
         self.environment = environment
-        self.counters = Counters()
+        self.counters = Counters(origin=known_origin(directory))
         self._learner = learner
         self._file: tuple[int, bytes] | None = None  # the newest policy file that was made, and its version
         self.evaluations = Evaluations(settings, learner.spec, environment, self._write_evaluation)
@@ -156,7 +158,8 @@ class RunRecorder:
         else:  # judged by other games, whose returns compare with none of those that follow
             self._best = BestPolicy(self._learner.parameters())
         self.evaluation_return = numbers.get("evaluation_return")
-        self.counters = Counters(numbers["env_steps"], numbers["seconds"], numbers["started"])
+        origin = numbers.get("origin") or self.counters.origin
+        self.counters = Counters(numbers["env_steps"], numbers["seconds"], numbers["started"], origin)
         self._store.stored = self.summary("running", hashlib.sha256(self.policy_file()).hexdigest())
 
     def cut_back(self, checkpoint: Checkpoint) -> None:
@@ -340,6 +343,7 @@ class RunRecorder:
             "env_steps": self.counters.env_steps,
             "seconds": self.counters.seconds,
             "started": self.counters.started,
+            "origin": self.counters.origin,
             "tables": reach,
             "config": self.settings.model_dump(mode="json"),
             "evaluations": pending,
@@ -380,7 +384,8 @@ class RunRecorder:
         self.tables.log("run_failed", level="ERROR", error=str(error), traceback=cause)
         policy = self.directory.policy
         digest = hashlib.sha256(policy.read_bytes()).hexdigest() if policy.exists() else ""
-        write_run_row(self.directory, run_row(self.settings, self.summary("failed", digest), self.counters.started))
+        counters, summary = self.counters, self.summary("failed", digest)
+        write_run_row(self.directory, run_row(self.settings, summary, counters.started, counters.origin))
 
     def summary(self, status: Status, policy_sha256: str) -> Summary:
         """Return what has come of the run so far."""

@@ -142,8 +142,8 @@ NOTHING = {**dict.fromkeys(REPLAYED, 0), "steps": 0}
 _OF_THE_POLICY = ("mean_return", "mean_episode_length", "policy_sha256", "best_mean_return", "best_policy_version")
 
 
-def run_row(settings: ExperimentSettings, summary: Summary, started: str) -> dict[str, Any]:
-    """Return a run's row of the table `runs`."""
+def run_row(settings: ExperimentSettings, summary: Summary, started: str, origin: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's row of the table `runs`; `origin` are its columns that say where it began."""
     shared = ("run_id", "status", "seconds", "env_steps", "updates", "episodes", "env_steps_per_second")
     content = summary.as_dict()
     return {
@@ -156,6 +156,7 @@ def run_row(settings: ExperimentSettings, summary: Summary, started: str) -> dic
         "ended": None if summary.status == "running" else now(),
         "rattle_version": __version__,
         "config": settings.model_dump(mode="json"),
+        **origin,
     }
 
 

@@ -97,7 +97,8 @@ def read_or_mend_row(directory: RunDirectory) -> dict[str, Any]:
             raise RunError(f"{error}, and there is no checkpoint to make it anew from: start a new run") from None
         settings, summary = read_settings(directory), _summary(directory, run_id, checkpoint)
         _check_settings(directory, settings, _began_with(checkpoint))
-        write_run_row(directory, run_row(settings, summary, checkpoint.numbers["started"]))
+        numbers = checkpoint.numbers
+        write_run_row(directory, run_row(settings, summary, numbers["started"], numbers.get("origin", {})))
         _log.warning("%s: it is made anew from the newest checkpoint", error)
         return read_run_row(directory)
 

@@ -1,0 +1,150 @@
+"""The command `rattle runs`: lists runs, and keeps what people say of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rattle.cli.options import FOLDER
+from rattle.text import nearest, one_line
+
+if TYPE_CHECKING:
+    from rattle.analytics.run_directory import RunDirectory
+
+
+def warn(line: str) -> None:
+    """Print a warning of what is left out of an answer."""
+    click.echo(f"Warning: {line}", err=True)
+
+
+class _Runs(click.Group):
+    """Lists runs where the first argument is no command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage(ctx.command_path, "[OPTIONS] [ROOT] | COMMAND RUN...")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        click.Command.format_options(self.commands["list"], ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+@click.group(cls=_Runs)
+def runs() -> None:
+    """List the runs in ROOT (default: runs), or tag, note, archive or delete some."""
+
+
+@runs.command("list")
+@click.argument("root", type=FOLDER, default=Path("runs"))
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="List runs with this tag only; may be repeated.")
+@click.option("--all", "with_archived", is_flag=True, help="List archived runs too.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a run.")
+def list_all(root: Path, tags: tuple[str, ...], with_archived: bool, as_json: bool) -> None:
+    """List the runs in ROOT (default: runs)."""
+    from rattle.analytics.annotations import select
+    from rattle.analytics.run_directory import list_runs, without_copies
+    from rattle.analytics.runs import json_lines, table
+
+    if not root.exists() and (near := nearest(str(root), runs.commands)):
+        raise click.UsageError(f"there is no folder {root}{near}")
+    found = without_copies(list_runs(root, warn), warn)
+    chosen = select(found, tags, archived=with_archived)
+    if as_json:
+        click.echo(json_lines(chosen), nl=False)
+        return
+    if chosen:
+        click.echo(table(chosen))
+    elif not found:
+        click.echo(f"no runs in {root}/ yet: start one with 'rattle train'")
+    if hidden := len(select(found, tags, archived=True)) - len(chosen):
+        click.echo(f"{hidden} archived: --all lists them too", err=True)
+    elif found and not chosen:
+        click.echo(f"none of the {len(found)} runs in {root}/ has the tags {', '.join(tags)}", err=True)
+
+
+_NAMES = click.argument("names", metavar="RUN...", nargs=-1, required=True)
+
+
+def _find(names: Sequence[str]) -> list[RunDirectory]:
+    """Return the runs of these names, each once."""
+    from rattle.analytics.run_directory import distinct, find_run
+
+    return distinct(find_run(name) for name in names)
+
+
+@runs.command()
+@_NAMES
+@click.option("--add", "-a", multiple=True, metavar="TAG", help="Give the runs this tag; may be repeated.")
+@click.option("--remove", "-r", multiple=True, metavar="TAG", help="Take this tag from the runs; may be repeated.")
+def tag(names: tuple[str, ...], add: tuple[str, ...], remove: tuple[str, ...]) -> None:
+    """Add or remove tags of runs, and print what tags they have.
+
+    \b
+    rattle runs tag latest --add baseline --remove draft
+    rattle runs --tag baseline
+    """  # noqa: D301  # \b is click's mark for lines that stay as they are
+    from rattle.analytics.annotations import Annotations, annotate, read_annotations
+
+    Annotations().with_tags(add)  # wrong ones change no run
+    for run in _find(names):
+        tagged = annotate(run, lambda known: known.with_tags(add, remove)) if add or remove else read_annotations(run)
+        click.echo(f"{one_line(run.path)}: {', '.join(tagged.tags) or 'no tags'}")
+
+
+@runs.command()
+@click.argument("name", metavar="RUN")
+@click.argument("text", metavar="[TEXT|-]", required=False)
+def note(name: str, text: str | None) -> None:
+    """Write a note on a run, or print the one it has; "" deletes it, and - reads it from standard input."""
+    from rattle.analytics.annotations import annotate, read_annotations
+
+    (run,) = _find([name])
+    if text is None:
+        click.echo(read_annotations(run).note)
+        return
+    written = sys.stdin.buffer.read().decode(errors="replace") if text == "-" else text
+    annotate(run, lambda known: known.with_note(written.strip()))
+
+
+@runs.command()
+@_NAMES
+@click.option("--undo", is_flag=True, help="List them again.")
+def archive(names: tuple[str, ...], undo: bool) -> None:
+    """Have 'rattle runs' leave runs out; nothing is deleted, and other commands find them."""
+    from rattle.analytics.annotations import annotate
+
+    for run in _find(names):
+        annotate(run, lambda known: known.with_archived(not undo))
+
+
+@runs.command()
+@_NAMES
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+def delete(names: tuple[str, ...], yes: bool) -> None:
+    """Delete runs, with their tables, checkpoints and policies.
+
+    Files that are none of a run's own stay. A run in progress is refused.
+    """
+    from rattle.analytics.delete_run import check_deletable, delete_run, size_of
+    from rattle.analytics.runs import table
+
+    found = _find(names)
+    for run in found:
+        check_deletable(run)
+    if not yes:
+        click.echo(table(found))
+        megabytes = sum(map(size_of, found)) / 1e6
+        which = "this run" if len(found) == 1 else f"these {len(found)} runs"
+        click.confirm(f"Delete {which}, {megabytes:,.1f} MB, for ever?", abort=True)
+    for run in found:
+        left = delete_run(run)
+        kept = f"; kept what is not the run's: {', '.join(left)}" if left else ""
+        click.echo(f"deleted {one_line(run.path)}{kept}")

@@ -1,0 +1,34 @@
+"""Secrets of users, taken out of what is stored, shown or sent: passwords in URLs, and values whose names say so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+#: What stands in place of a secret.
+HIDDEN = "…"
+
+#: A name that says that its value is a secret: `db_password`, `api-key`, `auth.token`; but `key_file` is a path.
+_NAME = r"[\w.-]*(?:password|passwd|passphrase|secret|token|credentials?|authorization|(?<![a-z])key)"
+_IS_SECRET = re.compile(rf"{_NAME}", re.IGNORECASE)
+_WITH_VALUE = re.compile(rf"(?<![\w.-])({_NAME}[\"']?\s*[:=]\s*)(\"[^\"]*\"|'[^']*'|[^\s,;}}\])]+)", re.IGNORECASE)
+_IN_URL = re.compile(r"(?<=://)\S*@")
+
+
+def is_secret(name: str) -> bool:
+    """Whether the value of a setting, field or variable of this name must not be shown."""
+    return _IS_SECRET.fullmatch(name) is not None
+
+
+def redact(text: str) -> str:
+    """Return a text without the credentials of URLs in it, and without values that it names as secrets."""
+    return _WITH_VALUE.sub(rf"\1{HIDDEN}", _IN_URL.sub(f"{HIDDEN}@", text))
+
+
+def redact_arguments(arguments: Iterable[str]) -> list[str]:
+    """Return the arguments of a command, less secrets: in them, or after a flag such as --token."""
+    shown, hide = list[str](), False
+    for argument in arguments:
+        shown.append(HIDDEN if hide else redact(argument))
+        hide = argument.startswith("-") and is_secret(argument.lstrip("-"))
+    return shown
