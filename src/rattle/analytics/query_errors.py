@@ -15,6 +15,9 @@ from rattle.analytics.schema import DERIVED_COLUMNS, TABLES
 
 _FILE: Final = re.compile(r"\(in file/uri (.+?)\)")
 _NAME: Final = re.compile(r"identifier [`'](.+?)[`']")
+#: Servers end their messages with it.
+_VERSION: Final = re.compile(r" \(version [^()]*(?:\([^()]*\)[^()]*)?\)\.?")
+_CODE: Final = re.compile(r"(?: \(([A-Z][A-Z0-9_]+)\))+$")
 _TOO_FEW_FILES: Final = os.strerror(errno.EMFILE)
 #: What follows the sentence that says what is wrong.
 _NOISE: Final = re.compile(r"\s*(?:: )?(?:In scope |While executing |Expected one of: |: ?\(at row |\(in file/uri ).*")
@@ -30,12 +33,12 @@ class DamagedFile(AnalyticsError):
 
 def explain(message: str, sql: str, files: Mapping[str, Path]) -> AnalyticsError:
     """Turn the engine's message about a statement into an error; `files` has the real path of each file it names."""
-    text, code = _sentence_and_code(message)
+    text, code = sentence_and_code(message)
     unknown = _NAME.search(text)
     if _TOO_FEW_FILES in text:
         return AnalyticsError("the SQL engine needs more open files than it may have: raise the limit with 'ulimit -n'")
     damaged = _FILE.search(text)
-    said = _NOISE.sub("", text).rstrip(" .:")
+    said = without_noise(text)
     if damaged:
         path = files.get(damaged[1], Path(damaged[1]))
         row = re.search(r"at row (\d+)", text)
@@ -51,10 +54,16 @@ def explain(message: str, sql: str, files: Mapping[str, Path]) -> AnalyticsError
     return AnalyticsError(f"the query fails: {said}")
 
 
-def _sentence_and_code(message: str) -> tuple[str, str]:
-    text = re.sub(r"\s+", " ", message).strip()
-    text = re.sub(r"^Code: \d+\. (?:DB::Exception: )?", "", text)
-    code = re.search(r" \(([A-Z][A-Z0-9_]+)\)$", text)
+def without_noise(sentence: str) -> str:
+    """Return the part of the engine's sentence that says what is wrong."""
+    return _NOISE.sub("", sentence).rstrip(" .:")
+
+
+def sentence_and_code(message: str) -> tuple[str, str]:
+    """Return the sentence in the engine's message and the name of its code, "" where it has none."""
+    text = _VERSION.sub("", re.sub(r"\s+", " ", message).strip())
+    text = re.sub(r"^(?:Code: \d+\. (?:DB::Exception: )?)+", "", text)
+    code = _CODE.search(text)
     return (text[: code.start()], code[1]) if code else (text, "")
 
 

@@ -114,7 +114,7 @@ class RunDirectory:
 
         A lock that this user may not look at counts as held: someone else's run may well be in progress.
         """
-        return _is_held(self._lock) or _is_held(self._launch_lock)
+        return is_held(self._lock) or is_held(self._launch_lock)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -164,7 +164,8 @@ def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
 
-def _is_held(lock: Path) -> bool:
+def is_held(lock: Path) -> bool:
+    """Whether a process holds the lock on a file; one that this user may not look at counts as held."""
     try:
         descriptor = os.open(lock, os.O_RDONLY)
     except FileNotFoundError:

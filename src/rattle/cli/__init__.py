@@ -17,6 +17,7 @@ from rattle.cli.leash import LastWords, hold
 from rattle.cli.runs import runs
 from rattle.cli.services import check_env, env_service, inference_service, mock_env, sync_service, training_service
 from rattle.cli.settings import settings
+from rattle.cli.store import create_tables
 from rattle.errors import RattleError
 from rattle.text import one_line
 
@@ -81,5 +82,5 @@ def main(leash: bool) -> None:
 
 for command in (train, evaluate, export, up, verify_determinism, runs, query, plot, replay, settings):
     main.add_command(command)
-for command in (env_service, training_service, inference_service, sync_service, mock_env, check_env):
+for command in (env_service, training_service, inference_service, sync_service, create_tables, mock_env, check_env):
     main.add_command(command)

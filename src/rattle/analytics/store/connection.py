@@ -1,0 +1,209 @@
+"""An open store: one client library speaks to a ClickHouse server and opens a folder with chDB."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from rattle.addresses import ServerAddress, parse_address, without_credentials
+from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.extras import require
+from rattle.analytics.query_errors import sentence_and_code, without_noise
+from rattle.analytics.run_directory import is_held
+from rattle.text import one_line
+
+_FOLDER: Final = "chdb://"
+_WRONG: Final = "write it as http://USER:PASSWORD@HOST:8123/DATABASE, or chdb:///FOLDER for a folder on this machine"
+#: Codes of the engine where it does not take this user, or has not this database.
+_CREDENTIALS: Final = frozenset({192, 193, 194, 516})
+_UNKNOWN_DATABASE: Final = 81
+_FOR_URL: Final = re.compile(r" \(for url [^)]*\)\s*$")
+_CONNECT_SECONDS: Final = 10
+
+
+class StoreError(AnalyticsError):
+    """A store has not done what it was asked; `code` is the engine's number for the reason, None where it gave none."""
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class StoreAway(StoreError):
+    """Nobody answers at the store's address, or not as a store does: it may be better later."""
+
+
+class StoreRefused(StoreError):
+    """The store does not let this user in, or has not this database: somebody has to mend that."""
+
+
+class Store:
+    """An open store; methods raise StoreError. One thread at a time may use it."""
+
+    def __init__(self, url: str, client: Any) -> None:
+        self.url = url
+        self._client = client
+
+    def command(self, statement: str) -> None:
+        """Run a statement that answers with no rows."""
+        with self.answering():
+            self._client.command(statement)
+
+    def read(self, statement: str, engine_format: str = "JSONEachRow") -> bytes:
+        """Return the answer to a statement in one of the engine's formats."""
+        with self.answering():
+            return bytes(self._client.raw_query(statement, fmt=engine_format))
+
+    def insert(self, table: str, rows: bytes, engine_format: str, settings: Mapping[str, Any]) -> None:
+        """Append rows that are in one of the engine's formats to a table."""
+        with self.answering():
+            self._client.raw_insert(table, insert_block=rows, fmt=engine_format, settings=self._known(settings))
+
+    def only_read(self, settings: Mapping[str, Any]) -> None:
+        """Have all later statements run under these settings, and change nothing."""
+        with self.answering():
+            for name, value in {**self._known(settings), "readonly": 2}.items():  # 1 would forbid SETTINGS too
+                self._client.set_client_setting(name, value)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Turn what the client raises in the block into a StoreError."""
+        with _answering(self.url):
+            yield
+
+    def close(self) -> None:
+        """End the connection; a folder may then be opened by other processes."""
+        self._client.close()
+
+    def _known(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those settings that the store has: older servers lack some."""
+        return {name: value for name, value in settings.items() if name in self._client.server_settings}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_store(url: str, *, create: bool = False, seconds: float = 300.0) -> Store:
+    """Open the store at http[s]://HOST:PORT/DATABASE, or in the folder of chdb:///FOLDER; raises StoreError.
+
+    Credentials are those in the URL, or those that `rattle.addresses` keeps. `create` makes a folder that is not there;
+    `seconds` is how long one statement may take.
+    """
+    driver = require("clickhouse_connect", "store", "a store")
+    logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)  # what it warns of is raised too
+    if url.startswith(_FOLDER):
+        return _open_folder(driver, url, create=create)
+    address = _address(url)
+    database = address.prefix.strip("/") or None
+    shown = address.url
+    options: dict[str, Any] = {"headers": address.headers, "ca_cert": os.environ.get("SSL_CERT_FILE")}
+    with _answering(shown):
+        client = driver.get_client(
+            interface="https" if address.tls else "http",
+            host=address.host,
+            port=address.port,
+            database=database,
+            connect_timeout=_CONNECT_SECONDS,
+            send_receive_timeout=max(1, int(seconds)),
+            autogenerate_session_id=False,
+            dedicated_pool=True,
+            **options,
+        )
+    return Store(shown, client)
+
+
+def check_store_url(url: str) -> str:
+    """Return what is a store's URL; raises ValueError for what is none."""
+    if url.startswith(_FOLDER):
+        _folder(url)
+    else:
+        _address(url)
+    return url
+
+
+def _open_folder(driver: Any, url: str, *, create: bool) -> Store:
+    require("chdb", "analytics", "a store in a folder")
+    folder = _folder(url)
+    status = folder / "status"  # which the engine locks, as long as it has the folder open
+    if not create and not (status.exists() or (folder / "metadata").exists()):
+        raise StoreRefused(f"there is no store in {folder}: make one with 'rattle create-tables {url}'")
+    if is_held(status):
+        raise StoreAway(f"{url} is open in another process, and a folder belongs to one at a time: stop that one first")
+    with _answering(url):
+        return Store(url, driver.get_client(dsn=url))
+
+
+def _folder(url: str) -> Path:
+    path = url.removeprefix(_FOLDER)
+    if not path.startswith("/") or "?" in path or not path.isprintable():
+        raise StoreRefused(f"'{one_line(url, 200)}' is no store's address: {_WRONG}")
+    return Path(path)
+
+
+def _address(url: str) -> ServerAddress:
+    try:
+        return parse_address(url)
+    except ValueError:
+        raise StoreRefused(f"'{without_credentials(url)}' is no store's address: {_WRONG}") from None
+
+
+@contextmanager
+def _answering(url: str) -> Iterator[None]:
+    from clickhouse_connect.driver.exceptions import ClickHouseError
+
+    try:
+        yield
+    except ClickHouseError as error:
+        raise _error(url, error) from error
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # what answers is no store
+        raise StoreAway(f"{url} does not answer as a store does: {one_line(error, 200)}") from error
+
+
+def _error(url: str, error: Any) -> StoreError:
+    """Return the error for what the client raised, as one line."""
+    said = _FOR_URL.sub("", str(error))
+    code = error.code
+    where = re.search(r"Code: \d+\.", said)
+    if code is None and not where:
+        return StoreAway(_away(url, said))
+    whole, _ = sentence_and_code(said[where.start() :] if where else said)
+    row = re.search(r"at row (\d+)", whole)
+    sentence = without_noise(whole) + (f" (row {row[1]})" if row else "")
+    if code in _CREDENTIALS:
+        return StoreRefused(f"{url} does not take these credentials: {_short(sentence)}", code)
+    if code == _UNKNOWN_DATABASE:
+        return StoreRefused(f"{url}: {_short(sentence)}: create it there with CREATE DATABASE, or name another", code)
+    return StoreError(f"{url}: {_short(sentence)}", code)
+
+
+def _away(url: str, said: str) -> str:
+    for text, words in _WORDS:
+        if text in said:
+            return f"{url} does not answer: {words}"
+    return f"{url} does not answer as a store does: {_short(said)}"
+
+
+_WORDS: Final[Iterable[tuple[str, str]]] = (
+    ("Connection refused", "connection refused; is it running, and is this its HTTP port?"),
+    ("Name or service not known", "no such host"),
+    ("Failed to resolve", "no such host"),
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is not accepted; name the authority's file in SSL_CERT_FILE"),
+    ("timed out", "it took too long"),
+    ("Connection aborted", "it closed the connection"),
+    ("Max retries", "no connection"),
+)
+
+
+def _short(text: str) -> str:
+    return one_line(text.rstrip(" ."), 400)

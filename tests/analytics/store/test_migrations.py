@@ -1,0 +1,72 @@
+"""The schema of a store: made, made again, brought up to date, and refused where it is newer."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from rattle.analytics.derived_views import VIEWS
+from rattle.analytics.schema import DERIVED_COLUMNS, TABLES
+from rattle.analytics.store import SCHEMA_VERSION, Store, StoreError, check_tables, create_tables, open_store
+from rattle.analytics.store.tables import STORED, create_table
+from rattle.cli import main
+
+
+def described(store: Store, table: str) -> dict[str, str]:
+    rows = msgspec.json.Decoder(dict[str, str]).decode_lines(store.read(f"DESCRIBE {table}"))
+    return {row["name"]: row["type"] for row in rows}
+
+
+def test_views_have_the_columns_of_run_directories(store: Store) -> None:
+    for table, columns in TABLES.items():
+        seen = described(store, table)
+        derived = {name: seen.pop(name) for name in DERIVED_COLUMNS.get(table, {})}
+        assert list(seen.items()) == list(columns.items())
+        assert derived == ({"food": "Nullable(Float64)"} if table == "episodes" else {})
+    for view in (*VIEWS, "lives", "run_lives"):
+        assert store.read(f"SELECT * FROM {view}") == b""
+
+
+def test_tables_are_made_once(database: str) -> None:
+    with open_store(database) as store:
+        with pytest.raises(StoreError, match=r"has no tables yet: run 'rattle create-tables' with its address"):
+            check_tables(store)
+        assert create_tables(store) == [SCHEMA_VERSION]
+        store.insert("stored_updates", b'{"run_id":"r","policy_version":1}', "JSONEachRow", {})
+        assert create_tables(store) == []
+        check_tables(store)
+        assert store.read("SELECT run_id FROM updates") == b'{"run_id":"r"}\n'
+
+
+def test_a_table_that_lacks_columns_gets_them(store: Store) -> None:
+    for column in ("tags", "config"):
+        store.command(f"ALTER TABLE stored_runs DROP COLUMN IF EXISTS `{column}`")
+    store.command("INSERT INTO stored_runs (run_id) VALUES ('old')")
+    create_tables(store)
+    assert described(store, "runs") == dict(TABLES["runs"])
+    assert store.read("SELECT run_id, config FROM runs") == b'{"run_id":"old","config":{}}\n'
+
+
+def test_a_store_of_a_newer_schema_is_refused(store: Store) -> None:
+    store.command(f"INSERT INTO schema_migrations (version) VALUES ({SCHEMA_VERSION + 1})")
+    for refusing in (check_tables, create_tables):
+        with pytest.raises(StoreError, match=rf"schema {SCHEMA_VERSION + 1}, and this .* knows {SCHEMA_VERSION}"):
+            refusing(store)
+
+
+def test_a_change_of_the_tables_has_a_number() -> None:
+    """Where this fails, add an empty step with the next number to MIGRATIONS, and its fingerprint here."""
+    fingerprints = {1: "a8ea0c8b05c74044"}
+    assert list(fingerprints) == list(range(1, SCHEMA_VERSION + 1))
+    assert sha256("\n".join(map(create_table, STORED)).encode()).hexdigest()[:16] == fingerprints[SCHEMA_VERSION]
+
+
+def test_the_command(folder_url: str) -> None:
+    said = [CliRunner().invoke(main, ["create-tables", folder_url], catch_exceptions=False).output for _ in range(2)]
+    assert said == [
+        f"{folder_url} brought to schema {SCHEMA_VERSION}\n",
+        f"{folder_url} has schema {SCHEMA_VERSION} already\n",
+    ]
