@@ -53,6 +53,11 @@ class Hooks:
     def __bool__(self) -> bool:
         return bool(self._all)
 
+    @property
+    def see_episodes(self) -> bool:
+        """Whether one of them does something with episodes."""
+        return any(type(running.hook).on_episodes is not Hook.on_episodes for running in self._all)
+
     def start(self, run: RunInfo) -> None:
         """Say that a command begins, or goes on with, a run."""
         self._tell("on_start", run)
@@ -62,12 +67,17 @@ class Hooks:
         ended = tuple(MappingProxyType(dict(episode)) for episode in episodes)
         if ended:
             self._tell("on_episodes", ended)
-        self._tell("on_update", MappingProxyType({**row, "metrics": MappingProxyType(dict(row["metrics"]))}))
         reported: dict[str, float] = {}
         for running in self._all:
+            metrics = MappingProxyType({**row["metrics"], **reported})
+            running.call("on_update", MappingProxyType({**row, "metrics": metrics}))
             reported |= running.hook._reported
             running.hook._reported = {}
         return reported
+
+    def evaluation(self, row: Mapping[str, Any]) -> None:
+        """Tell of an evaluation."""
+        self._tell("on_evaluation", MappingProxyType({**row, "metrics": MappingProxyType(dict(row["metrics"]))}))
 
     def checkpoint(self, path: Path) -> None:
         """Tell of a checkpoint that is stored in a file."""

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from rattle.analytics.extras import require
 from rattle.analytics.run_directory import RUNS_ROOT, RunDirectory
 from rattle.analytics.writer import storing, write_together
 from rattle.envs.errors import EnvError, WorldsLost
@@ -49,8 +48,6 @@ def name_run(settings: ExperimentSettings, run_dir: Path | None) -> tuple[RunDir
     directory = RunDirectory(run_dir or RUNS_ROOT / run_id)
     check_unused(directory)
     _try_out(settings)
-    if settings.log.tensorboard:
-        require("tensorboardX", "tensorboard", "log.tensorboard")
     return directory, run_id
 
 
@@ -73,7 +70,7 @@ def _try_out(settings: ExperimentSettings) -> None:
 
     Warns of one that does not repeat itself: a resume cannot play its episodes again to where they were.
     """
-    Hooks(settings.hooks).state()
+    Hooks(settings.all_hooks).state()
     with closing(build_worlds(settings, 1, 0)) as worlds:
         if settings.policy.weights is not None:
             read_first_policy(Path(settings.policy.weights), policy_spec(settings, worlds.spec))

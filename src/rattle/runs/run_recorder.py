@@ -108,7 +108,7 @@ class RunRecorder:
         self._file: tuple[int, bytes] | None = None  # the newest policy file that was made, and its version
         self.evaluations = Evaluations(settings, learner.spec, environment, self._write_evaluation)
         self.evaluation_return: float | None = None  # mean return of the newest evaluation
-        self.tables = RunTables(directory, run_id, settings.experiment, tensorboard=settings.log.tensorboard)
+        self.tables = RunTables(directory, run_id, settings.experiment)
         self._best = BestPolicy(self._learner.parameters())
         self._store = CheckpointStore(directory, settings, run_id)
         complete_episodes = settings.algorithm.complete_episodes
@@ -119,7 +119,7 @@ class RunRecorder:
         self.episode_recorder = EpisodeRecorder(
             self.tables.steps, run_id, agents, complete_episodes=complete_episodes, on_cut=self._say_recording_cut
         )
-        self.hooks = Hooks(settings.hooks)
+        self.hooks = Hooks(settings.all_hooks)
         self.metrics: Mapping[str, float] = {}  # what the algorithm and hooks say of the last update, by name
         self._told_of: Summary | None = None  # the checkpoint that hooks were told of last
 
@@ -192,6 +192,7 @@ class RunRecorder:
         self.metrics = metrics.values
         more = {name: value for name, value in metrics.values.items() if name not in UPDATES}
         row = {
+            **self.tables.common(),
             "policy_version": metrics.policy_version,
             "env_steps": self.counters.env_steps,
             "seconds": self.counters.seconds,
@@ -223,7 +224,9 @@ class RunRecorder:
             self.hooks.checkpoint(checkpoint_file(self.directory, newest.updates))
 
     def _write_evaluation(self, of: Evaluated, weights: Weights, row: Mapping[str, Any]) -> None:
+        row = {**self.tables.common(), **row}
         self.tables.evaluation(row)
+        self.hooks.evaluation(row)
         self.evaluation_return = row["mean_return"]
         self._best.judge(of.policy_version, row["mean_return"], weights)
 
@@ -270,7 +273,7 @@ class RunRecorder:
             "policy_version": part.policy_version,
         }
         ended = episode_rows(finished, self._agents, first_id, common)
-        if self.hooks:
+        if self.hooks.see_episodes:
             rows += (own := list(ended))
             ended = iter(own)
         self.tables.episodes(ended)

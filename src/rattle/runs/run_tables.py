@@ -1,4 +1,4 @@
-"""What a training run writes besides checkpoints: its tables, its row of `runs`, and TensorBoard files if asked."""
+"""What a training run writes besides checkpoints: its tables, and its row of `runs`."""
 
 from __future__ import annotations
 
@@ -32,39 +32,28 @@ class _Timed(msgspec.Struct):
 class RunTables:
     """The append-only tables of one run, stored together and cut back together."""
 
-    def __init__(self, directory: RunDirectory, run_id: str, experiment: str, *, tensorboard: bool) -> None:
+    def __init__(self, directory: RunDirectory, run_id: str, experiment: str) -> None:
         self._directory = directory
         self._run_id = run_id
         self._experiment = experiment
         self._lines = {name: TableWriter(directory.table(name), WRITER) for name in (*REPLAYED, "logs")}
         self.steps = StepsWriter(directory.table("steps"), WRITER)
-        self._tensorboard: Any = None
-        if tensorboard:
-            from rattle.analytics.tensorboard import TensorBoardWriter
-
-            self._tensorboard = TensorBoardWriter(directory.path / "tensorboard")
 
     def common(self) -> dict[str, Any]:
         """Return the columns that all rows written now share."""
         return {"time": now(), "run_id": self._run_id}
 
     def update(self, row: Mapping[str, Any]) -> None:
-        """Append a row of `updates`, less what `common` gives."""
-        full = {**self.common(), **row}
-        self._lines["updates"].write([full])
-        if self._tensorboard is not None:
-            self._tensorboard.write(full)
+        """Append a row of `updates`."""
+        self._lines["updates"].write([row])
 
     def episodes(self, rows: Any) -> None:
         """Append rows of `episodes`."""
         self._lines["episodes"].write(rows)
 
     def evaluation(self, row: Mapping[str, Any]) -> None:
-        """Append a row of `evaluations`, less what `common` gives."""
-        full = {**self.common(), **row}
-        self._lines["evaluations"].write([full])
-        if self._tensorboard is not None:
-            self._tensorboard.write_evaluation(full)
+        """Append a row of `evaluations`."""
+        self._lines["evaluations"].write([row])
 
     def log(self, event: str, level: str = "INFO", **fields: Any) -> None:
         """Append an event to `logs`."""
@@ -108,8 +97,6 @@ class RunTables:
         """Flush and close the files."""
         for table in self._lines.values():
             table.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
 
 
 def check_reach(directory: RunDirectory, reach: Mapping[str, int]) -> None:

@@ -165,7 +165,15 @@ class RecordSection(StrictSettings):
 class LogSection(StrictSettings):
     """Where else numbers go."""
 
-    tensorboard: bool = Field(False, description="Write TensorBoard event files into the run directory too.")
+    tensorboard: bool = Field(False, description="Short for the hook tensorboard, after all others.")
+
+
+#: Hooks that come with Rattle.
+HOOKS = {
+    "tensorboard": "rattle.hooks.tensorboard:TensorBoard",
+    "wandb": "rattle.hooks.wandb:WandB",
+    "mlflow": "rattle.hooks.mlflow:MLflow",
+}
 
 
 class HookSection(StrictSettings):
@@ -173,7 +181,7 @@ class HookSection(StrictSettings):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    use: str = Field(description="module:Class, or the name that an installed package gives it.")
+    use: str = Field(description=f"{', '.join(HOOKS)}, module:Class, or the name that an installed package gives it.")
 
     @model_validator(mode="before")
     @classmethod
@@ -189,7 +197,12 @@ class HookSection(StrictSettings):
     @property
     def extension(self) -> Extension[Hook]:
         """Return its class; raises ExtensionError."""
-        return load(self.use, HOOK, Hook)
+        return load(HOOKS.get(self.use, self.use), HOOK, Hook, HOOKS)
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether it comes with Rattle."""
+        return self.use in HOOKS
 
 
 class CodeSection(StrictSettings):
@@ -230,6 +243,12 @@ class ExperimentSettings(StrictSettings):
     code: tuple[CodeSection, ...] = Field(
         (), description="Written by Rattle: which classes of users a run began with; code that has changed is refused."
     )
+
+    @property
+    def all_hooks(self) -> tuple[HookSection, ...]:
+        """Return the hooks, with that of `log.tensorboard`."""
+        implied = self.log.tensorboard and not any(hook.use == "tensorboard" for hook in self.hooks)
+        return (*self.hooks, HookSection(use="tensorboard")) if implied else self.hooks
 
     @property
     def experiment(self) -> str:

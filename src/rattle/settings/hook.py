@@ -8,6 +8,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from pydantic import BaseModel
+
 from rattle.envs.validation import StrictSettings
 from rattle.learning.metrics import Metric
 
@@ -30,8 +32,8 @@ class Hook:
     two updates, so it should return soon. What it raises ends the run as failed, with what has been learnt.
     """
 
-    class Settings(StrictSettings):
-        """What stands beside `use` in the experiment; a subclass may have its own, a pydantic.BaseModel."""
+    #: What stands beside `use` in the experiment; a subclass may have a class of its own here.
+    Settings: ClassVar[type[BaseModel]] = StrictSettings
 
     #: What it reports, by name.
     metrics: ClassVar[tuple[Metric, ...]] = ()
@@ -47,7 +49,10 @@ class Hook:
         """Take the episodes that ended in an update, as rows of the table `episodes`, before its `on_update`."""
 
     def on_update(self, row: Mapping[str, Any]) -> None:
-        """Take an update, as a row of the table `updates`."""
+        """Take an update, as a row of the table `updates`; its metrics hold what hooks before this one report."""
+
+    def on_evaluation(self, row: Mapping[str, Any]) -> None:
+        """Take an evaluation, as a row of the table `evaluations`; it may be of an earlier update than the last."""
 
     def on_checkpoint(self, path: Path) -> None:
         """Called after a checkpoint has been stored in a file, soon; it is deleted when newer ones have come."""

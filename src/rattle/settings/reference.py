@@ -28,6 +28,7 @@ from rattle.learning.algorithms.choosing import find as find_algorithm
 from rattle.learning.metrics import Metric
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import (
+    HOOKS,
     CodeSection,
     EnvironmentSection,
     EvaluationSection,
@@ -77,6 +78,11 @@ SECTIONS = [
     Section("record.", "Recording", RecordSection),
     Section("log.", "Logging", LogSection),
     Section("hooks[N].", "Hooks", HookSection),
+    *(
+        Section("hooks[N].", f"Hook `{name}`", model)
+        for name in HOOKS
+        if (model := HookSection(use=name).extension.cls.Settings).model_fields
+    ),
     Section("code[N].", "Code of users", CodeSection),
 ]
 

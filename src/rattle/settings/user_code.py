@@ -21,7 +21,7 @@ def used_code(settings: ExperimentSettings) -> list[Extension[Any]]:
         environment,
         network,
         settings.algorithm.extension,
-        *(hook.extension for hook in settings.hooks),
+        *(hook.extension for hook in settings.hooks if not hook.is_built_in),
     ]
     return [extension for extension in used if extension is not None]
 

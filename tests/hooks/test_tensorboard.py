@@ -12,7 +12,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.schema import EVALUATIONS, UPDATES
-from rattle.analytics.tensorboard import EVALUATION_TAGS, TAGS, TensorBoardWriter
+from rattle.hooks.scalars import EVALUATION_NAMES, NAMES
+from rattle.hooks.tensorboard import TensorBoardWriter
 from tests.analytics.build import START, evaluation_row, update_row
 
 
@@ -44,7 +45,7 @@ def test_scalars_are_those_of_the_rows(run: RunDirectory) -> None:
     assert [event.step for event in events] == [8192, 16384, 24576]
     assert events[1].wall_time == START.timestamp() + 0.4
     row, scalars = update_row(run, 3), {value.tag: value.simple_value for value in events[2].summary.value}
-    assert scalars == pytest.approx({tag: row[column] for column, tag in TAGS.items()}, rel=1e-6)
+    assert scalars == pytest.approx({tag: row[column] for column, tag in NAMES.items()}, rel=1e-6)
     assert "episodes/mean_return" not in {value.tag for value in events[0].summary.value}  # null in the first row
 
 
@@ -72,9 +73,9 @@ def test_evaluations_are_scalars_too_and_replace_nothing(run: RunDirectory) -> N
     assert shown == pytest.approx(expected)
 
 
-def test_tags_name_columns() -> None:
-    assert set(TAGS) <= set(UPDATES)
-    assert set(EVALUATION_TAGS) <= set(EVALUATIONS)
+def test_names_are_of_columns() -> None:
+    assert set(NAMES) <= set(UPDATES)
+    assert set(EVALUATION_NAMES) <= set(EVALUATIONS)
 
 
 def test_nothing_written_leaves_nothing(run: RunDirectory) -> None:

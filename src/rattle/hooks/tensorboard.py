@@ -7,34 +7,41 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from rattle.analytics.extras import require
 from rattle.analytics.writer import storing
-
-#: The tag under which each column appears; the horizontal axis is `env_steps`.
-TAGS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "mean_return": "episodes/mean_return",
-        "mean_episode_length": "episodes/mean_length",
-        "policy_loss": "learning/policy_loss",
-        "value_loss": "learning/value_loss",
-        "entropy": "learning/entropy",
-        "gradient_norm": "learning/gradient_norm",
-        "learning_rate": "learning/learning_rate",
-        "policy_age": "learning/policy_age",
-        "env_steps_per_second": "speed/env_steps_per_second",
-    }
-)
-#: The same of `evaluations`.
-EVALUATION_TAGS: Final[Mapping[str, str]] = MappingProxyType(
-    {"mean_return": "evaluations/mean_return", "mean_episode_length": "evaluations/mean_length"}
-)
+from rattle.hooks.scalars import Scalars, of_evaluation, of_update
+from rattle.settings.hook import Hook, RunInfo
 
 _FLUSH_AFTER: Final = 5.0  # seconds
 
-_Event = tuple[Mapping[str, Any], Mapping[str, float | None]]  # a row, and what is shown of it by tag
+_Event = tuple[Mapping[str, Any], Scalars]  # a row, and what is shown of it
+
+
+class TensorBoard(Hook):
+    """Writes event files into the folder tensorboard of the run directory; TensorBoard shows them while it runs."""
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__(settings)
+        for module in ("tensorboardX.event_file_writer", "tensorboardX.proto.event_pb2"):
+            require(module, "tensorboard", "TensorBoard output")
+
+    def on_start(self, run: RunInfo) -> None:
+        """Take the folder; a file is begun with the first update."""
+        self._writer = TensorBoardWriter(run.path / "tensorboard")
+
+    def on_update(self, row: Mapping[str, Any]) -> None:
+        """Write an update."""
+        self._writer.write(row)
+
+    def on_evaluation(self, row: Mapping[str, Any]) -> None:
+        """Write an evaluation."""
+        self._writer.write_evaluation(row)
+
+    def on_end(self, status: Literal["finished", "interrupted", "failed"]) -> None:
+        """Close the file."""
+        self._writer.close()
 
 
 class TensorBoardWriter:
@@ -53,30 +60,25 @@ class TensorBoardWriter:
         self._waiting: list[_Event] = []
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Add one row of `updates` with its metrics; columns that are null or missing are left out."""
-        shown = {tag: row.get(column) for column, tag in TAGS.items()}
-        shown |= {f"learning/{name}": value for name, value in row.get("metrics", {}).items()}
-        self._write(row, shown, self._waiting)
+        """Add one row of `updates` with its metrics."""
+        self._write(row, of_update(row), self._waiting)
         self._waiting = []
 
     def write_evaluation(self, row: Mapping[str, Any]) -> None:
         """Add one row of `evaluations` with its metrics, after the next update if that is the first."""
-        shown = {tag: row[column] for column, tag in EVALUATION_TAGS.items()}
-        shown |= {f"evaluations/mean_{name}": value for name, value in row["metrics"].items()}
         if self._writer is None:  # a file begins with an update: TensorBoard drops what others say of later steps
-            self._waiting.append((row, shown))
+            self._waiting.append((row, of_evaluation(row)))
         else:
-            self._write(row, shown)
+            self._write(row, of_evaluation(row))
 
-    def _write(self, row: Mapping[str, Any], shown: Mapping[str, float | None], then: Sequence[_Event] = ()) -> None:
+    def _write(self, row: Mapping[str, Any], shown: Scalars, then: Sequence[_Event] = ()) -> None:
         when, step = _seconds(row["time"]), int(row["env_steps"])
         with storing(self._folder):
             if self._writer is None:
                 self._open(when, step)
             event = self._events.Event(wall_time=when, step=step)
             for tag, value in shown.items():
-                if value is not None:
-                    event.summary.value.add(tag=tag, simple_value=float(value))
+                event.summary.value.add(tag=tag, simple_value=value)
             self._writer.write_event(event)
             if time.monotonic() > self._flushed + _FLUSH_AFTER:
                 self._writer.flush()

@@ -1,0 +1,111 @@
+"""What hooks share that hand numbers to other tools: a thread of their own, so that no tool holds up training."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from rattle.envs.validation import StrictSettings
+from rattle.extensions import FOREIGN_ERRORS, what
+from rattle.hooks.scalars import Scalars, of_evaluation, of_update
+from rattle.settings.hook import Hook, RunInfo
+
+_log = logging.getLogger(__name__)
+
+#: Rows that wait for a slow tool; of more, the oldest are dropped.
+_MOST_WAITING = 1000
+#: How long the end of a run waits for a slow tool, in seconds.
+_PATIENCE = 30.0
+
+
+class SendingSettings(StrictSettings):
+    """Settings of hooks that send."""
+
+    every_seconds: float = Field(
+        1.0, ge=0, description="Send the newest update this often, not each; evaluations are all sent."
+    )
+
+
+class Sending(Hook):
+    """Sends updates and evaluations from a thread of its own.
+
+    A subclass says how: `open` may raise, and the run does not begin; what `send` raises is said once, in a warning,
+    and the run goes on.
+    """
+
+    Settings = SendingSettings
+
+    #: The name of the tool, for messages.
+    tool: ClassVar[str]
+
+    def open(self, run: RunInfo) -> None:
+        """Begin, or go on with, what the tool calls a run."""
+        raise NotImplementedError
+
+    def send(self, scalars: Scalars, env_steps: int, seconds: float) -> None:
+        """Send numbers that belong to so many environment steps; `seconds` is their time, since 1970."""
+        raise NotImplementedError
+
+    def close(self, status: Literal["finished", "interrupted", "failed"]) -> None:
+        """End what the tool calls a run."""
+        raise NotImplementedError
+
+    def on_start(self, run: RunInfo) -> None:
+        """Begin to send."""
+        self.open(run)
+        self._due = 0.0
+        self._newest: Mapping[str, Any] | None = None  # an update that is not sent yet
+        self._failed = self._dropped = 0
+        self._waiting: queue.Queue[tuple[Scalars, int, float] | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._run, name=type(self).__name__, daemon=True)
+        self._thread.start()
+
+    def on_update(self, row: Mapping[str, Any]) -> None:
+        """Send an update if it is time."""
+        self._newest = row
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + self.settings.every_seconds
+            self._send_newest()
+
+    def on_evaluation(self, row: Mapping[str, Any]) -> None:
+        """Send an evaluation."""
+        self._put(of_evaluation(row), row)
+
+    def on_end(self, status: Literal["finished", "interrupted", "failed"]) -> None:
+        """Send the last update, and wait for the tool, but not for long."""
+        self._send_newest()
+        self._waiting.put(None)
+        self._thread.join(_PATIENCE)
+        left = self._waiting.qsize()
+        if self._thread.is_alive() or self._failed or self._dropped:
+            lost = self._failed + self._dropped + left
+            _log.warning("%s has not taken %d rows of the run; the run's own tables have them all", self.tool, lost)
+        if not self._thread.is_alive():
+            self.close(status)
+
+    def _send_newest(self) -> None:
+        if self._newest is not None:
+            self._put(of_update(self._newest), self._newest)
+            self._newest = None
+
+    def _put(self, scalars: Scalars, row: Mapping[str, Any]) -> None:
+        if self._waiting.qsize() >= _MOST_WAITING:
+            self._waiting.get()
+            self._dropped += 1
+        self._waiting.put((scalars, int(row["env_steps"]), datetime.fromisoformat(row["time"]).timestamp()))
+
+    def _run(self) -> None:
+        while (one := self._waiting.get()) is not None:
+            try:
+                self.send(*one)
+            except FOREIGN_ERRORS as error:
+                if not self._failed:
+                    _log.warning("%s takes no rows (%s): the run goes on without it", self.tool, what(error))
+                self._failed += 1
