@@ -68,3 +68,9 @@ def test_the_readme_begins_with_the_two_commands() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_no_page_has_gaps_to_fill_in(page: Path) -> None:
     assert not re.search(r"@[A-Z]+@|TODO|FIXME", page.read_text())
+
+
+def test_the_page_of_metrics_is_what_the_code_declares() -> None:
+    made = runpy.run_path(str(REPOSITORY / "docs" / "make_metrics.py"))
+    assert made["without_units"]() == []
+    assert (REPOSITORY / "docs" / "metrics.md").read_text() == made["page"](), "run: python docs/make_metrics.py"

@@ -156,6 +156,52 @@ TABLES: Final = MappingProxyType(
     }
 )
 
+#: Units of the numbers in columns, which are the same in every table; numbers that name something have none.
+UNITS: Final = MappingProxyType(
+    {
+        "action": "one of the actions",
+        "best_mean_return": "reward",
+        "cut_episodes": "episodes of agents",
+        "entropy": "nats an action",
+        "env_steps": "environment steps",
+        "env_steps_per_second": "environment steps a second",
+        "episodes": "episodes of agents",
+        "food": "food",
+        "gradient_norm": "-",
+        "learning_rate": "-",
+        "length": "ticks",
+        "log_prob": "nats",
+        "max_policy_age": "updates",
+        "max_return": "reward",
+        "mean_episode_length": "ticks",
+        "mean_return": "reward",
+        "min_return": "reward",
+        "policy_age": "updates",
+        "policy_loss": "-",
+        "return": "reward",
+        "reward": "reward",
+        "seconds": "seconds",
+        "std_return": "reward",
+        "updates": "updates",
+        "value": "reward",
+        "value_loss": "return squared",
+    }
+)
+#: Numbers that name something.
+NAMES: Final = frozenset(
+    {
+        "agent",
+        "best_policy_version",
+        "episode_id",
+        "pid",
+        "policy_version",
+        "seed",
+        "tick",
+        "world",
+        "world_episode",
+    }
+)
+
 #: Columns that queries see beside the stored ones, as SQL.
 DERIVED_COLUMNS: Final = MappingProxyType(
     {"episodes": Columns({"food": "if(mapContains(metrics, 'food'), metrics['food'], NULL)"})}

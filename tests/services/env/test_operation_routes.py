@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from tests.services.env.vector_server import VectorServer, eventually, serving
+from tests.services.measured import check_described
 
 FAST = ("env.width=8", "env.height=8")
 
@@ -75,6 +76,11 @@ def test_numbers_come_in_the_form_that_is_asked_for(
     assert answer.headers["content-type"].startswith(media_type)
     assert answer.raw.splitlines()[-1] == last or not last
     assert b"rattle_env_sessions 0.0" in answer.raw
+
+
+def test_all_numbers_are_described(standing: VectorServer) -> None:
+    standing.ask("GET", "/healthz")
+    assert {"rattle_env_sessions", "rattle_env_ticks"} <= check_described(standing.ask("GET", "/metrics").raw, "env")
 
 
 def test_the_page_of_routes_needs_no_network() -> None:

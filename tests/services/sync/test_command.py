@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from rattle.cli import main
+from tests.services.measured import check_described
 from tests.services.sync.sync_process import SyncProcess
 
 pytestmark = pytest.mark.timeout(120)  # what should be refused is served else
@@ -41,6 +42,7 @@ def test_without_a_mode_it_tells_the_time(pace: SyncProcess, receiver: socket.so
     assert [json.loads(receiver.recv(2048))["sequence"] for _ in range(30)] == list(range(1, 31))
     assert pace.ask("/readyz") == (200, b'{"status":"ready"}')
     assert pace.number("rattle_sync_tick") == 30
+    assert "rattle_sync_late_seconds" in check_described(pace.ask("/metrics")[1], "sync")
     status = pace.status()  # the service goes on when it has told all: somebody may ask
     assert (status["mode"], status["sequence"], status["finished"]) == ("pace", 30, True)
 
@@ -121,4 +123,5 @@ def test_an_experiment_says_the_mode(tmp_path: Path) -> None:
     (tmp_path / "experiment.yaml").write_text("sync: {mode: lockstep, members: 3}\n")
     with SyncProcess(str(tmp_path / "experiment.yaml")) as sync:
         assert sync.hello["mode"] == "lockstep"
+        assert "rattle_sync_members" in check_described(sync.ask("/metrics")[1], "sync")
         assert sync.status()["wanted"] == 3

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
 from prometheus_client.registry import Collector
 
 from rattle.clients.lockstep import State
@@ -14,8 +13,34 @@ from rattle.services.env.agent_routes import AgentFace
 from rattle.services.env.clocks import SyncClock
 from rattle.services.env.lockstep_clock import LockstepClock
 from rattle.services.env.sessions import Sessions
+from rattle.services.utils.measures import (
+    ANSWER_SECONDS,
+    REQUEST_SECONDS,
+    REQUESTS,
+    CounterMeasure,
+    GaugeMeasure,
+    HistogramMeasure,
+)
 
-_REQUEST_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
+SESSIONS = GaugeMeasure("rattle_env_sessions", "sessions", "Sessions of the vector API.")
+WORLDS = GaugeMeasure("rattle_env_worlds", "worlds", "Worlds in all sessions.")
+AGENTS = GaugeMeasure("rattle_env_agents", "agents", "Living snakes of the agent API.")
+TICKS = CounterMeasure("rattle_env_ticks", "ticks", "Ticks of the agent API's world.")
+MOVES = CounterMeasure("rattle_env_moves", "moves", "Moves that snakes were told.")
+LINES = CounterMeasure("rattle_env_lines", "lines", "Lines that readers were given.")
+LOCKSTEP_TICK = GaugeMeasure("rattle_env_lockstep_tick", "ticks", "The last tick of lockstep.")
+LOCKSTEP_STATE = GaugeMeasure(
+    "rattle_env_lockstep_state", "0 or 1", "1 for where this member of lockstep stands.", ("state",)
+)
+DATAGRAMS = CounterMeasure("rattle_env_datagrams", "datagrams", "Datagrams of the Sync service that were ticks.")
+DATAGRAMS_IGNORED = CounterMeasure(
+    "rattle_env_datagrams_ignored", "datagrams", "Datagrams of the Sync service that were none."
+)
+STEPS = CounterMeasure("rattle_env_steps", "environment steps", "Ticks of worlds, over all sessions.")
+SOCKETS = GaugeMeasure("rattle_env_sockets", "connections", "Open WebSockets of the vector API.")
+STEP_SECONDS = HistogramMeasure(
+    "rattle_env_step_seconds", "seconds", "Time in the worlds for one step.", buckets=ANSWER_SECONDS
+)
 
 
 class _ServiceGauges(Collector):
@@ -26,27 +51,24 @@ class _ServiceGauges(Collector):
         self._agents = agents
 
     def collect(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily("rattle_env_sessions", "Sessions of the vector API.", len(self._sessions))
-        yield GaugeMetricFamily("rattle_env_worlds", "Worlds in all sessions.", self._sessions.num_worlds)
+        yield SESSIONS.family(len(self._sessions))
+        yield WORLDS.family(self._sessions.num_worlds)
         if self._agents is None:
             return
         game, clock = self._agents.game, self._agents.clock
-        yield GaugeMetricFamily("rattle_env_agents", "Living snakes of the agent API.", game.agents)
-        yield CounterMetricFamily("rattle_env_ticks", "Ticks of the agent API's world.", game.ticks)
-        yield CounterMetricFamily("rattle_env_moves", "Moves that snakes were told.", game.moves)
-        yield CounterMetricFamily("rattle_env_lines", "Lines that readers were given.", game.lines)
+        yield AGENTS.family(game.agents)
+        yield TICKS.family(game.ticks)
+        yield MOVES.family(game.moves)
+        yield LINES.family(game.lines)
         if isinstance(clock, LockstepClock):
-            yield GaugeMetricFamily("rattle_env_lockstep_tick", "The last tick of lockstep.", clock.tick)
-            member = GaugeMetricFamily(
-                "rattle_env_lockstep_state", "1 for where this member of lockstep stands.", labels=["state"]
-            )
+            yield LOCKSTEP_TICK.family(clock.tick)
+            member = LOCKSTEP_STATE.family()
             for state in get_args(State):
                 member.add_metric([state], float(state == clock.member.state))
             yield member
         if isinstance(clock, SyncClock):
-            said = "Datagrams of the Sync service that were"
-            yield CounterMetricFamily("rattle_env_datagrams", f"{said} ticks.", clock.datagrams.accepted)
-            yield CounterMetricFamily("rattle_env_datagrams_ignored", f"{said} none.", clock.datagrams.ignored)
+            yield DATAGRAMS.family(clock.datagrams.accepted)
+            yield DATAGRAMS_IGNORED.family(clock.datagrams.ignored)
 
 
 class EnvMetrics:
@@ -56,19 +78,11 @@ class EnvMetrics:
         self.registry = CollectorRegistry()
         registry = self.registry
         registry.register(_ServiceGauges(sessions, agents))
-        self.env_steps = Counter("rattle_env_steps", "Ticks of worlds, over all sessions.", registry=registry)
-        self.sockets = Gauge("rattle_env_sockets", "Open WebSockets of the vector API.", registry=registry)
-        self._step_seconds = Histogram(
-            "rattle_env_step_seconds", "Time in the worlds for one step.", registry=registry, buckets=_REQUEST_SECONDS
-        )
-        self._requests = Counter("rattle_requests", "Answered requests.", ["api", "status"], registry=registry)
-        self._request_seconds = Histogram(
-            "rattle_request_seconds",
-            "Time from a request, or a message on a WebSocket, to the first bytes of its answer.",
-            ["api"],
-            registry=registry,
-            buckets=_REQUEST_SECONDS,
-        )
+        self.env_steps = STEPS.live(registry)
+        self.sockets = SOCKETS.live(registry)
+        self._step_seconds = STEP_SECONDS.live(registry)
+        self._requests = REQUESTS.live(registry)
+        self._request_seconds = REQUEST_SECONDS.live(registry)
         self._answered: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def step(self, worlds: int, seconds: float) -> None:

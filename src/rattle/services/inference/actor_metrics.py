@@ -7,13 +7,28 @@ from collections.abc import Iterator
 from typing import get_args
 
 from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from rattle.services.inference.actor_pool import ActorPoolApi
 from rattle.services.inference.actors import State
+from rattle.services.utils.measures import CounterMeasure, GaugeMeasure
 
-_ACTOR = ["actor", "policy"]
+_ACTOR = ("actor", "policy")
+
+ACTORS = GaugeMeasure("rattle_inference_actors", "actors", "Actors by what they do.", ("state",))
+ENV_STEPS = CounterMeasure(
+    "rattle_inference_env_steps", "environment steps", "Ticks of all worlds that were played.", _ACTOR
+)
+ROLLOUTS = CounterMeasure("rattle_inference_rollouts", "rollouts", "Rollouts that were played.", _ACTOR)
+RECEIPTS = CounterMeasure(
+    "rattle_inference_receipts",
+    "rollouts",
+    "What the Training service said of rollouts, by verdict.",
+    (*_ACTOR, "verdict"),
+)
+VERSION_PLAYED = GaugeMeasure(
+    "rattle_inference_actor_policy_version", "updates", "Policy version played; -1 before the first.", _ACTOR
+)
 
 
 class ActorMetrics(Collector):
@@ -24,15 +39,8 @@ class ActorMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the numbers of all actors."""
-        states = GaugeMetricFamily("rattle_inference_actors", "Actors by what they do.", labels=["state"])
-        steps = CounterMetricFamily(
-            "rattle_inference_env_steps", "Ticks of all worlds that were played.", labels=_ACTOR
-        )
-        played = CounterMetricFamily("rattle_inference_rollouts", "Rollouts that were played.", labels=_ACTOR)
-        receipts = CounterMetricFamily(
-            "rattle_inference_receipts", "What the Training service said of rollouts.", labels=[*_ACTOR, "verdict"]
-        )
-        versions = GaugeMetricFamily("rattle_inference_actor_policy_version", "Policy version played.", labels=_ACTOR)
+        states, steps, played = ACTORS.family(), ENV_STEPS.family(), ROLLOUTS.family()
+        receipts, versions = RECEIPTS.family(), VERSION_PLAYED.family()
         agents = self._players.agents()
         doing = Counter(playing.report.state for playing in agents)
         for state in get_args(State):

@@ -5,11 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-_SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
+from rattle.services.utils.measures import (
+    ANSWER_SECONDS,
+    REQUEST_SECONDS,
+    REQUESTS,
+    GaugeMeasure,
+    HistogramMeasure,
+)
+
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+_MODEL = ("model",)
+
+PASS_SECONDS = HistogramMeasure(
+    "rattle_inference_pass_seconds", "seconds", "Time of a forward pass.", _MODEL, ANSWER_SECONDS
+)
+PASS_ROWS = HistogramMeasure("rattle_inference_pass_rows", "rows", "Rows of a forward pass.", _MODEL, _COUNTS)
+PASS_REQUESTS = HistogramMeasure(
+    "rattle_inference_pass_requests", "requests", "Requests that a forward pass has joined.", _MODEL, _COUNTS
+)
+POLICY_VERSION = GaugeMeasure("rattle_inference_policy_version", "updates", "Policy version that is served.", _MODEL)
+WAITING_ROWS = GaugeMeasure("rattle_inference_waiting_rows", "rows", "Rows that wait for a forward pass.", _MODEL)
+RUNNING_ROWS = GaugeMeasure("rattle_inference_running_rows", "rows", "Rows of the forward pass that runs.", _MODEL)
 
 #: A number of each model, read when somebody asks.
 ByModel = Callable[[], Mapping[str, int]]
@@ -20,19 +38,13 @@ class InferenceMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter("rattle_requests", "Answered requests.", ["api", "status"], registry=self.registry)
-        self._request_seconds = self._histogram("rattle_request_seconds", "Time to answer a request.", "api", _SECONDS)
-        passes = "rattle_inference_pass"
-        self._pass_seconds = self._histogram(f"{passes}_seconds", "Time of a forward pass.", "model", _SECONDS)
-        self._pass_rows = self._histogram(f"{passes}_rows", "Rows of a forward pass.", "model", _COUNTS)
-        self._pass_requests = self._histogram(
-            f"{passes}_requests", "Requests that a forward pass has joined.", "model", _COUNTS
-        )
+        self._requests = REQUESTS.live(self.registry)
+        self._request_seconds = REQUEST_SECONDS.live(self.registry)
+        self._pass_seconds = PASS_SECONDS.live(self.registry)
+        self._pass_rows = PASS_ROWS.live(self.registry)
+        self._pass_requests = PASS_REQUESTS.live(self.registry)
         self._answered: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         self._passed: dict[str, tuple[Histogram, Histogram, Histogram]] = {}
-
-    def _histogram(self, name: str, text: str, label: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(name, text, [label], registry=self.registry, buckets=buckets)
 
     def watch(self, versions: ByModel, waiting_rows: ByModel, running_rows: ByModel) -> None:
         """Show what the models themselves know, too."""
@@ -62,15 +74,11 @@ class InferenceMetrics:
 
 class _ModelGauges(Collector):
     def __init__(self, versions: ByModel, waiting_rows: ByModel, running_rows: ByModel) -> None:
-        self._gauges = (
-            ("rattle_inference_policy_version", "Policy version that is served.", versions),
-            ("rattle_inference_waiting_rows", "Rows that wait for a forward pass.", waiting_rows),
-            ("rattle_inference_running_rows", "Rows of the forward pass that runs.", running_rows),
-        )
+        self._gauges = ((POLICY_VERSION, versions), (WAITING_ROWS, waiting_rows), (RUNNING_ROWS, running_rows))
 
     def collect(self) -> Iterator[Metric]:
-        for name, text, by_model in self._gauges:
-            family = GaugeMetricFamily(name, text, labels=["model"])
+        for measure, by_model in self._gauges:
+            family = measure.family()
             for model, number in by_model().items():
                 family.add_metric([model], number)
             yield family

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from prometheus_client import Histogram, Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import Metric
 
+from rattle.services.sync.metrics import TICK
 from rattle.services.sync.participants import Participant, participants
+from rattle.services.utils.measures import CounterMeasure, HistogramMeasure
 from rattle.services.utils.schedule import Schedule
 from rattle.services.utils.sockets import ServiceError
 from rattle.settings.services import SyncSection
@@ -23,7 +24,19 @@ DEFAULT_FREQUENCY = 10.0
 _LOOK_UP_SECONDS = 15.0
 #: How long the first datagram waits for addresses, in seconds.
 _PATIENCE_SECONDS = 1.0
-_LATENESS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.1, 1.0)
+
+SENT_TO = CounterMeasure(
+    "rattle_sync_datagrams_sent", "datagrams", "Mode pace: datagrams that were sent.", ("participant",)
+)
+FAILED = CounterMeasure(
+    "rattle_sync_datagrams_failed", "datagrams", "Datagrams that did not arrive, as is known.", ("participant",)
+)
+LATE = HistogramMeasure(
+    "rattle_sync_late_seconds",
+    "seconds",
+    "How late datagrams were sent.",
+    buckets=(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.1, 1.0),
+)
 
 
 def datagram(sequence: int, now: datetime) -> bytes:
@@ -44,9 +57,7 @@ class Pace:
         self._participants = participants(settings.participants)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pace", daemon=True)
-        self._late = Histogram(
-            "rattle_sync_late_seconds", "How late datagrams were sent.", registry=None, buckets=_LATENESS
-        )
+        self._late = LATE.live(None)
 
     def start(self) -> None:
         """Begin."""
@@ -77,11 +88,8 @@ class Pace:
 
     def collect(self) -> Iterator[Metric]:
         """Yield the numbers for Prometheus."""
-        yield GaugeMetricFamily("rattle_sync_tick", "Sequence of the newest datagram.", self.sequence)
-        sent = CounterMetricFamily("rattle_sync_datagrams_sent", "Datagrams that were sent.", labels=["participant"])
-        failed = CounterMetricFamily(
-            "rattle_sync_datagrams_failed", "Datagrams that did not arrive, as is known.", labels=["participant"]
-        )
+        yield TICK.family(self.sequence)
+        sent, failed = SENT_TO.family(), FAILED.family()
         for one in self._participants:
             sent.add_metric([one.name], one.sent)
             failed.add_metric([one.name], one.failed)

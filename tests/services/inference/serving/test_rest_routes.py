@@ -14,6 +14,7 @@ import pytest
 
 from tests.services.inference.serving.building import chosen, policy, rows
 from tests.services.inference.serving.inference_process import JSON_LENGTH, Answer, InferenceProcess, serving, write
+from tests.services.measured import check_described
 
 LIMIT = 2**16
 INFER = "/v2/models/snakes/infer"
@@ -44,6 +45,13 @@ def described(parameters: dict[str, Any] | None = None, **more: Any) -> dict[str
 def packed(parameters: dict[str, Any] | None = None, **more: Any) -> tuple[bytes, dict[str, str]]:
     head = json.dumps(described(parameters, **more)).encode()
     return head + rows(2).tobytes(), {JSON_LENGTH: str(len(head))}
+
+
+def test_all_numbers_are_described(server: InferenceProcess) -> None:
+    body, headers = packed()
+    server.ask("POST", INFER, body, headers)
+    shown = check_described(server.ask("GET", "/metrics").raw, "inference")
+    assert {"rattle_inference_pass_rows", "rattle_inference_policy_version", "rattle_requests"} <= shown
 
 
 def test_the_first_line_says_where_and_what(server: InferenceProcess) -> None:
