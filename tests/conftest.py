@@ -11,6 +11,7 @@ import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from rattle import addresses
+from tests.rabbitmq import exchange, rabbitmq, rabbitmq_node  # noqa: F401 (fixtures for all)
 
 #: Long tests that share nothing with the others of their file, the longest first. They start before all others, and any
 #: worker takes them; the tests of a file otherwise stay with one worker, for they share its servers.

@@ -10,7 +10,9 @@ import os
 import re
 import ssl
 from base64 import b64encode
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from urllib.parse import unquote, urlsplit
 
 from rattle.errors import RattleError
@@ -18,6 +20,12 @@ from rattle.text import one_line
 
 #: The environment variable with credentials: addresses that hold them, apart by blanks.
 CREDENTIALS_VARIABLE = "RATTLE_CREDENTIALS"
+
+#: By kind of server, the schemes of its URLs and the port of each where the URL names none.
+HTTP = MappingProxyType({"http": 80, "https": 443})
+AMQP = MappingProxyType({"amqp": 5672, "amqps": 5671})
+_ALL = MappingProxyType({**HTTP, **AMQP})
+_WITH_TLS = frozenset({"https", "amqps"})
 
 #: By address without credentials: the same address with those that were told to this process. Nothing is removed.
 _kept: dict[str, str] = {}
@@ -30,8 +38,8 @@ _UNKNOWN_AUTHORITY = frozenset({18, 19, 20, 21})
 class ServerAddress:
     """The parts of a server's URL; `url` is without credentials and goes into messages.
 
-    `authority` is what the Host header says, `prefix` what stands before every path, and `authorization` the value of
-    the header of that name, None where no credentials are known.
+    `authority` is what the Host header says, `prefix` what stands before every path; `user` and `password` are None
+    where no credentials are known.
     """
 
     url: str
@@ -40,7 +48,21 @@ class ServerAddress:
     port: int
     authority: str
     prefix: str
-    authorization: str | None
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def authorization(self) -> str | None:
+        """Return the value of the header of that name, None where no credentials are known."""
+        if not self.has_credentials:
+            return None
+        pair = f"{self.user or ''}:{self.password or ''}"
+        return f"Basic {b64encode(pair.encode()).decode()}"
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether a user or a password is known."""
+        return bool(self.user or self.password)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -57,26 +79,27 @@ class ServerAddress:
         return self.is_below(other) and other.is_below(self)
 
 
-def parse_address(url: str) -> ServerAddress:
+def parse_address(url: str, schemes: Mapping[str, int] = HTTP) -> ServerAddress:
     """Return the parts of a URL such as http://HOST:PORT/PREFIX; its credentials are those in it, or the known ones.
 
-    Raises ValueError for what is no such URL, and RattleError where the environment variable cannot be read.
+    `schemes` are those that it may have, with the port of each. Raises ValueError for what is no such URL, and
+    RattleError where the environment variable cannot be read.
     """
-    address = _parse(url)
-    if address.authorization is not None:
+    address = _parse(url, schemes)
+    if address.has_credentials:
         return address
     known = [other for other in map(_parse, _known()) if address.is_below(other)]
     nearest = max(known, key=lambda other: len(other.prefix), default=address)
-    return replace(address, authorization=nearest.authorization)
+    return replace(address, user=nearest.user, password=nearest.password)
 
 
-def keep_credentials(url: str) -> str:
+def keep_credentials(url: str, schemes: Mapping[str, int] = HTTP) -> str:
     """Return a URL without the credentials in it, and keep those: who connects to it later sends them all the same.
 
-    Raises ValueError for what is no URL of a server.
+    Raises ValueError for what is no URL of a server, with one of the schemes.
     """
-    address = _parse(url)
-    if address.authorization is None:
+    address = _parse(url, schemes)
+    if not address.has_credentials:
         return url
     _kept[address.url] = url
     return address.url
@@ -100,7 +123,8 @@ def tls_problem(url: str, error: BaseException | None) -> str | None:
         said = f"the certificate of {url} is not accepted: {error.verify_message}"
         return one_line(said + advice * (error.verify_code in _UNKNOWN_AUTHORITY))
     if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
-        return f"{url} does not speak TLS: write it as http://"
+        scheme = url.partition("://")[0].removesuffix("s")
+        return f"{url} does not speak TLS: write it as {scheme}://"
     return None
 
 
@@ -114,28 +138,29 @@ def hide_credentials(text: str) -> str:
     return one_line(re.sub(r"://.*@", "://…@", text, flags=re.DOTALL))
 
 
-def _parse(url: str) -> ServerAddress:
-    wrong = f"'{without_credentials(url)}' is no server's address: write it as http://HOST:PORT"
+def _parse(url: str, schemes: Mapping[str, int] = _ALL) -> ServerAddress:
+    wrong = f"'{without_credentials(url)}' is no server's address: write it as {next(iter(schemes))}://HOST:PORT"
     try:
         parts = urlsplit(url)
         host = parts.hostname
     except ValueError:
         raise ValueError(wrong) from None
-    if parts.scheme not in ("http", "https") or not host or not url.isprintable() or " " in url:
+    if parts.scheme not in schemes or not host or not url.isprintable() or " " in url:
         raise ValueError(wrong)
     try:
         port = parts.port
     except ValueError:
         raise ValueError(f"'{without_credentials(url)}' has a port that is no number from 0 to 65535") from None
-    authority, prefix, tls = parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), parts.scheme == "https"
+    authority, prefix = parts.netloc.rpartition("@")[2], parts.path.rstrip("/")
     return ServerAddress(
         url=f"{parts.scheme}://{authority}{prefix}",
-        tls=tls,
+        tls=parts.scheme in _WITH_TLS,
         host=host,
-        port=(443 if tls else 80) if port is None else port,
+        port=schemes[parts.scheme] if port is None else port,
         authority=authority,
         prefix=prefix,
-        authorization=_basic(parts.username, parts.password),
+        user=unquote(parts.username or "") or None,
+        password=unquote(parts.password or "") or None,
     )
 
 
@@ -153,13 +178,6 @@ def _known() -> list[str]:
 
 def _holds_credentials(url: str) -> bool:
     try:
-        return _parse(url).authorization is not None
+        return _parse(url).has_credentials
     except ValueError:
         return False
-
-
-def _basic(user: str | None, password: str | None) -> str | None:
-    if not user and not password:
-        return None
-    pair = f"{unquote(user or '')}:{unquote(password or '')}"
-    return f"Basic {b64encode(pair.encode()).decode()}"

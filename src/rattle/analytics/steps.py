@@ -62,17 +62,8 @@ class StepsWriter:
         return len(self._episodes)
 
     def add(self, columns: Mapping[str, Any]) -> None:
-        """Take one agent's finished episode of n ticks; it is stored by the next `flush`.
-
-        `columns` has every column of `steps`: an array of n entries ((n, size) for `observation`, n strings for
-        `state`, "" where another row of the tick has it), or one value for all rows. The number of ticks is that of
-        `tick`. Raises ValueError for missing, unknown and misshapen columns.
-        """
-        if columns.keys() != STEPS.keys():
-            wrong = sorted(columns.keys() ^ STEPS.keys())
-            raise ValueError(f"an episode has exactly the columns of `steps`; missing or unknown: {', '.join(wrong)}")
-        rows = len(columns["tick"])
-        self._episodes.append({name: _column(name, columns[name], rows) for name in STEPS})
+        """Take one agent's finished episode, as `as_episode` does; it is stored by the next `flush`."""
+        self._episodes.append(as_episode(columns))
 
     def flush(self) -> int:
         """Store the episodes added since the last flush as one file and return `count`; no episodes, no file.
@@ -99,7 +90,7 @@ class StepsWriter:
         while (path := self._path(self._count)).exists():  # another run's, which was put here
             self._count += 1
         self._count += 1
-        return self._count, lambda: write_atomically(path, _parquet(episodes))
+        return self._count, lambda: write_atomically(path, parquet_of_episodes(episodes))
 
     def discard_after(self, count: int, run_id: str, *, keep: bool = False) -> None:
         """Delete what a run has written after `count` files, and what was not stored yet: a resume plays it again.
@@ -126,6 +117,20 @@ class StepsWriter:
         return [int(match[1]) for path in self._folder.iterdir() if (match := name.fullmatch(path.name))]
 
 
+def as_episode(columns: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Return one agent's finished episode of n ticks as arrays of its own.
+
+    `columns` has every column of `steps`: an array of n entries ((n, size) for `observation`, n strings for `state`, ""
+    where another row of the tick has it), or one value for all rows. The number of ticks is that of `tick`. Raises
+    ValueError for missing, unknown and misshapen columns.
+    """
+    if columns.keys() != STEPS.keys():
+        wrong = sorted(columns.keys() ^ STEPS.keys())
+        raise ValueError(f"an episode has exactly the columns of `steps`; missing or unknown: {', '.join(wrong)}")
+    rows = len(columns["tick"])
+    return {name: _column(name, columns[name], rows) for name in STEPS}
+
+
 def _is_of(path: Path, run_id: str) -> bool:
     """Whether a file holds episodes of the run `run_id` and of no other."""
     import pyarrow
@@ -148,11 +153,12 @@ def _column(name: str, values: Any, rows: int) -> NDArray[Any]:
     return column
 
 
-def _parquet(episodes: Sequence[Mapping[str, NDArray[Any]]]) -> bytes:
+def parquet_of_episodes(episodes: Sequence[Mapping[str, NDArray[Any]]]) -> bytes:
+    """Return the Parquet file of some episodes, which all have the same columns."""
     import pyarrow
     import pyarrow.parquet
 
-    table = pyarrow.table({name: _arrow([episode[name] for episode in episodes]) for name in STEPS})
+    table = pyarrow.table({name: _arrow([episode[name] for episode in episodes]) for name in episodes[0]})
     file = io.BytesIO()
     pyarrow.parquet.write_table(table, file, compression="zstd")
     return file.getvalue()

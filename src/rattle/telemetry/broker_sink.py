@@ -1,0 +1,305 @@
+"""The sink that publishes rows to a broker: a queue, a thread that writes the outbox, and one that publishes it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+
+from rattle.analytics.steps import parquet_of_episodes
+from rattle.analytics.writer import write_atomically
+from rattle.telemetry.broker import Broker
+from rattle.telemetry.messages import JSON_LINES, PARQUET, Importance
+from rattle.telemetry.outbox import Outbox
+from rattle.telemetry.publisher import Publisher
+from rattle.telemetry.sinks import UPDATE, Mark
+from rattle.telemetry.troubles import Trouble
+from rattle.text import one_line
+
+_log = logging.getLogger(__name__)
+_encoder = msgspec.json.Encoder()
+
+_GATHER_SECONDS: Final = 0.1  # rows become messages so often
+_CLOSE_SECONDS: Final = 5.0  # without progress, for what is left at the end
+_MOST_QUEUED: Final = 200_000  # rows of logs that wait for the thread
+_ROWS_AT_A_TIME: Final = 1000
+_LARGEST_BODY: Final = 1 << 19  # bytes of a message, more or less
+_LARGEST_EPISODES: Final = 1 << 23  # bytes of the observations in a message, before they are compressed
+_SYNC_SECONDS: Final = 10.0
+_REPORT_SECONDS: Final = 60.0  # between reports of what was dropped
+
+#: Tables whose rows belong to an update of a life of their run.
+_OF_AN_UPDATE: Final = frozenset({"updates", "episodes", "evaluations", "steps"})
+
+
+class _Entry(NamedTuple):
+    """Rows that were appended together."""
+
+    table: str
+    importance: Importance
+    rows: Sequence[Mapping[str, Any]]
+    made_by: int
+    life: int
+
+
+class BrokerSink:
+    """Publishes rows of tables; a `TableSink`.
+
+    Appending costs little, never waits and never raises: what cannot be published waits in the outbox.
+    """
+
+    def __init__(
+        self, broker: Broker, folder: Path, most_bytes: int, *, service: str, experiment: str, run_id: str = ""
+    ) -> None:
+        """`folder` is the outbox's; beside it a run's number of lives is kept. `service` is who publishes."""
+        self._run_id = run_id
+        self._prefix = broker.routing_key or experiment or service
+        self._life_file = folder.parent / "life"
+        self._life = _read_life(self._life_file)
+        self._writer = token_hex(8)
+        self._numbers = 0
+        self._numbering = threading.Lock()
+        self._queue: deque[_Entry] = deque()
+        self._queued_logs = 0
+        self._outbox = Outbox(folder, most_bytes)
+        self._not_taken = 0  # rows of logs that came faster than they could be written
+        self._unfit = 0  # rows that could not be encoded
+        self._told: dict[str, Any] = {}  # by kind of complaint
+        self._reported_at = -_REPORT_SECONDS
+        self._wake = threading.Event()
+        self._rounds = threading.Condition()
+        self._begun = self._ended = 0  # rounds of the thread
+        self._closing = False
+        self._publisher = Publisher(broker, self._outbox, service, self._tell)
+        self._thread = threading.Thread(target=self._run, name="telemetry-outbox", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Return how many appends and messages have not arrived at the broker yet."""
+        with self._rounds:
+            return len(self._queue) + (self._begun - self._ended) + self._outbox.waiting
+
+    @property
+    def tries(self) -> int:
+        """Return how many connections to the broker were begun."""
+        return self._publisher.tries
+
+    def append(self, table: str, rows: Sequence[Mapping[str, Any]], made_by: int = 0) -> None:
+        """Take rows of a table; nobody changes them afterwards."""
+        if table == "logs":
+            self._append_logs(rows)
+        elif table == "runs":
+            self._queue.append(_Entry(table, "rows", [{**row, "written": _now()} for row in rows], 0, 0))
+        elif rows:
+            self._queue.append(_Entry(table, "rows", rows, made_by, self._life))
+
+    def mark(self) -> tuple[dict[str, int], Callable[[], None]]:
+        """Return nothing to remember, and what brings all rows so far to the disk, or the broker where that is full."""
+        return {}, self._sync
+
+    def cut_back(self, mark: Mark, *, keep: bool = False) -> None:
+        """Begin a life of the run, which goes on after the update of the mark: it drops what earlier lives made later.
+
+        Raises AnalyticsError where the number of the life cannot be stored.
+        """
+        self._life = _read_life(self._life_file, -1) + 1
+        write_atomically(self._life_file, str(self._life).encode())
+        row = {"run_id": self._run_id, "life": self._life, "after_update": mark.get(UPDATE, 0), "time": _now()}
+        self.append("lives", [row])
+
+    def show(self) -> None:
+        """Do nothing: rows are on their way as they come."""
+
+    def close(self) -> None:
+        """Publish what is left, as long as the broker takes it; the rest stays in the outbox for the next start."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join()
+        if self._outbox.waiting and self._publisher.wait_for_first_try(_CLOSE_SECONDS):
+            self._publisher.wake()
+            self._outbox.wait_until_empty(_CLOSE_SECONDS)
+        self._publisher.stop(_CLOSE_SECONDS)
+        left = self._outbox.rows_waiting
+        self._outbox.close()
+        if left:
+            _warn("rows_left", f"{left} rows wait in {self._outbox.folder or 'memory'} for the broker to be back")
+
+    def _append_logs(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Number the rows, so that a store sees what was dropped, and take them as long as there is room."""
+        with self._numbering:
+            first, self._numbers = self._numbers, self._numbers + len(rows)
+            if self._queued_logs > _MOST_QUEUED:
+                self._not_taken += len(rows)
+                return
+            self._queued_logs += len(rows)
+        numbered = [{**row, "writer": self._writer, "number": first + place} for place, row in enumerate(rows)]
+        for importance, some in groupby(numbered, _importance):
+            self._queue.append(_Entry("logs", importance, list(some), 0, 0))
+
+    def _run(self) -> None:
+        """Turn rows into messages, over and over, until the sink is closed and all are written."""
+        while not self._closing:
+            self._wake.wait(_GATHER_SECONDS)
+            self._wake.clear()
+            try:
+                self._write()
+            except Exception:  # it must not end: rows would be lost without a word
+                _log.exception("rows of telemetry could not be written", extra={"event": "telemetry_failed"})
+        self._write()
+
+    def _write(self) -> None:
+        """Make messages of what was appended so far."""
+        with self._rounds:
+            self._begun += 1
+        entries = [self._queue.popleft() for _ in range(len(self._queue))]
+        with self._numbering:
+            self._queued_logs -= sum(len(entry.rows) for entry in entries if entry.table == "logs")
+        for (table, importance), same in _by_message(entries).items():
+            bodies = self._parquet(same) if table == "steps" else self._lines(same)
+            for rows, body in bodies:
+                self._outbox.put(
+                    importance,
+                    table=table,
+                    run_id=self._run_id,
+                    routing_key=f"{self._prefix}.{table}",
+                    rows=rows,
+                    content_type=PARQUET if table == "steps" else JSON_LINES,
+                    body=body,
+                )
+        if entries:
+            self._publisher.wake()
+        self._complain()
+        with self._rounds:
+            self._ended = self._begun
+            self._rounds.notify_all()
+
+    def _lines(self, entries: Iterable[_Entry]) -> Iterator[tuple[int, bytes]]:
+        """Yield bodies of JSON lines, and how many rows each has."""
+        body, rows = bytearray(), 0
+        for entry in entries:
+            for start in range(0, len(entry.rows), _ROWS_AT_A_TIME):
+                lines = self._encoded(entry.rows[start : start + _ROWS_AT_A_TIME])
+                if entry.table in _OF_AN_UPDATE:  # no other place of JSON lines has a line break
+                    own = b',"life":%d,"made_by":%d}\n' % (entry.life, entry.made_by)
+                    lines = lines.replace(b"}\n", own)
+                body += lines
+                rows += lines.count(b"\n")
+                if len(body) >= _LARGEST_BODY:
+                    yield rows, bytes(body)
+                    body, rows = bytearray(), 0
+        if rows:
+            yield rows, bytes(body)
+
+    def _encoded(self, rows: Sequence[Mapping[str, Any]]) -> bytes:
+        """Return rows as JSON lines, without those that cannot be encoded, which are counted."""
+        try:
+            return _encoder.encode_lines(rows)
+        except (TypeError, ValueError):
+            if len(rows) == 1:
+                self._unfit += 1
+                return b""
+            return b"".join(self._encoded([row]) for row in rows)
+
+    def _parquet(self, entries: Iterable[_Entry]) -> Iterator[tuple[int, bytes]]:
+        """Yield bodies of Parquet, and how many rows each has."""
+        episodes: list[dict[str, Any]] = []
+        for entry in entries:
+            for episode in entry.rows:
+                ticks = len(episode["tick"])
+                own = {
+                    "life": np.full(ticks, entry.life, np.uint32),
+                    "made_by": np.full(ticks, entry.made_by, np.uint64),
+                }
+                episodes.append({**episode, **own})
+                if sum(one["observation"].nbytes for one in episodes) >= _LARGEST_EPISODES:
+                    yield _ticks(episodes), parquet_of_episodes(episodes)
+                    episodes = []
+        if episodes:
+            yield _ticks(episodes), parquet_of_episodes(episodes)
+
+    def _sync(self) -> None:
+        """Wait until what was appended so far is on the disk or, where that is full, at the broker."""
+        with self._rounds:
+            wanted = self._begun + 1
+            self._wake.set()
+            self._rounds.wait_for(lambda: self._ended >= wanted or self._closing, _SYNC_SECONDS)
+        if not self._outbox.sync() and self._publisher.is_connected:
+            self._outbox.wait_until_empty(_SYNC_SECONDS)
+
+    def _tell(self, trouble: Trouble | None) -> None:
+        """Say what is wrong with the broker, or that all is well again."""
+        if trouble is None:
+            _warn("broker_back", "the broker takes rows again: what has waited for it follows")
+        else:
+            _warn(f"broker_{trouble.kind}", f"{trouble.text}; what is emitted meanwhile waits in the outbox")
+
+    def _complain(self) -> None:
+        """Say, once each, what is wrong with the outbox, and now and then how much was dropped."""
+        outbox = self._outbox
+        self._say_once("outbox_disk", outbox.disk_problem, f"the outbox in {outbox.folder} cannot be written: ")
+        over = "its rows alone are more than telemetry.outbox_bytes: they stay on the disk" if outbox.is_over else None
+        self._say_once("outbox_over", over, "the outbox is full, and logs are dropped; ")
+        self._say_once("rows_unfit", self._unfit or None, "rows that are no JSON, left out: ")
+        damaged = outbox.damaged_bytes or None
+        self._say_once("outbox_damaged", damaged, "bytes of the outbox that a dead process has left half written: ")
+        lost = outbox.dropped["rows"] or None
+        advice = "rows of the run are not published, since neither disk nor broker take them; load them from the run "
+        self._say_once("rows_lost", lost, f"{advice}directory with 'rattle ingest': ")
+        dropped = outbox.dropped["debug"] + outbox.dropped["logs"] + self._not_taken
+        is_due = time.monotonic() - self._reported_at >= _REPORT_SECONDS
+        if is_due or self._publisher.is_connected or self._closing:
+            if dropped != self._told.get("logs_dropped", 0):
+                self._reported_at = time.monotonic()
+            self._say_once("logs_dropped", dropped or None, "rows of logs that were dropped for lack of room, so far: ")
+
+    def _say_once(self, event: str, what: Any, before: str) -> None:
+        """Log a warning where `what` has changed and is not None."""
+        if what != self._told.get(event):
+            self._told[event] = what
+            if what is not None:
+                _warn(event, f"{before}{what}")
+
+
+def _by_message(entries: Iterable[_Entry]) -> dict[tuple[str, Importance], list[_Entry]]:
+    """Return entries by what goes into one message, in their order."""
+    found: dict[tuple[str, Importance], list[_Entry]] = {}
+    for entry in entries:
+        found.setdefault((entry.table, entry.importance), []).append(entry)
+    return found
+
+
+def _importance(row: Mapping[str, Any]) -> Importance:
+    return "debug" if row.get("level") == "DEBUG" else "logs"
+
+
+def _ticks(episodes: Iterable[Mapping[str, Any]]) -> int:
+    return sum(len(episode["tick"]) for episode in episodes)
+
+
+def _read_life(path: Path, otherwise: int = 0) -> int:
+    """Return the number of a run's last life; where it is damaged one that is higher than all before."""
+    try:
+        return int(path.read_bytes())
+    except FileNotFoundError:
+        return otherwise
+    except (OSError, ValueError):
+        return int(time.time())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _warn(event: str, text: str) -> None:
+    _log.warning("%s", one_line(text), extra={"event": event})
