@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -68,6 +68,17 @@ _SETTINGS: Final = {
     "output_format_pretty_max_value_width": "200",
 }
 
+#: In the database that the engine begins with, every file of this machine is a table by its path.
+_OWN_DATABASE: Final = ("CREATE DATABASE rattle ENGINE = Memory", "USE rattle", "DROP DATABASE default")
+
+
+class Bounds(NamedTuple):
+    """What a query may take that somebody else asks."""
+
+    rows: int
+    seconds: float
+    memory_bytes: int
+
 
 def query(sql: str, runs: Sequence[RunDirectory], output: Output = "pretty", warn: Warn | None = None) -> str:
     """Answer one SQL statement over the tables of these runs: `runs`, `updates`, `episodes` and so on.
@@ -109,13 +120,25 @@ def arrow(sql: str, runs: Sequence[RunDirectory], warn: Warn | None = None) -> p
         raise AnalyticsError(f"leave the FORMAT clause out of a query whose rows are wanted ({error})") from None
 
 
-def _answer(sql: str, runs: Sequence[RunDirectory], engine_format: str, warn: Warn | None) -> bytes:
+def bounded(sql: str, runs: Sequence[RunDirectory], bounds: Bounds, warn: Warn | None = None) -> bytes:
+    """Answer one SQL statement as `query` does, as JSON: `meta` has names and types of columns, `data` has rows.
+
+    Only so many rows are given; the statement reads nothing but the runs, and changes no settings.
+    """
+    return _answer(sql, runs, "JSONCompact", warn, bounds)
+
+
+def _answer(
+    sql: str, runs: Sequence[RunDirectory], engine_format: str, warn: Warn | None, bounds: Bounds | None = None
+) -> bytes:
     try:
         sql.encode()
     except UnicodeEncodeError:
         raise AnalyticsError("the query holds bytes that are not UTF-8") from None
     with _engine(runs, warn) as (connection, files):
-        statement = reading_statement(connection, sql, files)
+        statement = reading_statement(connection, sql, files, only_runs=bounds is not None)
+        for name, value in () if bounds is None else _settings_of(bounds):
+            connection.query(f"SET {name} = {value}")
         if engine_format in _CANNOT_WRITE:
             statement = _writable(connection, statement, engine_format)
         while True:
@@ -129,6 +152,14 @@ def _answer(sql: str, runs: Sequence[RunDirectory], engine_format: str, warn: Wa
             Path(explained.link).unlink()
             del files[explained.link]
             connection.query("SELECT 1")  # takes along what the failed answer has left in the engine's buffer
+
+
+def _settings_of(bounds: Bounds) -> tuple[tuple[str, float], ...]:
+    return (
+        ("limit", bounds.rows),
+        ("max_execution_time", bounds.seconds),
+        ("max_memory_usage", bounds.memory_bytes),
+    )
 
 
 def _writable(connection: Any, statement: str, engine_format: str) -> str:
@@ -216,6 +247,8 @@ def _open_engine(folder: Path) -> Any:
     connection = require("chdb", "analytics", "SQL").connect(":memory:")
     for name, value in _SETTINGS.items():
         connection.query(f"SET {name} = {value}")
+    for statement in _OWN_DATABASE:
+        connection.query(statement)
     for table in TABLES:
         connection.query(view(table, folder))
     connection.query("SET readonly = 2")  # 1 would also forbid SETTINGS in the user's statement

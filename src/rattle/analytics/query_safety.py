@@ -39,17 +39,18 @@ _WRITES: Final = re.compile(
     r"\b(INSERT\s+INTO|INTO\s+OUTFILE|input_format_record_errors_file_path|rename_files_after_processing)\b",
     re.IGNORECASE,
 )
+_SETTINGS: Final = re.compile(r"\bSETTINGS\b", re.IGNORECASE)
 _STRING: Final = re.compile(r"'(?:[^'\\]|\\.|'')*'", re.DOTALL)
 _QUOTED_CALL: Final = re.compile(r"`(\w+)`(?=\s*\()")
 _QUOTED_NAME: Final = re.compile(r"`(?:[^`\\]|\\.|``)*`", re.DOTALL)
 _CALL: Final = re.compile(r"(\w+)\s*\(")
 
 
-def reading_statement(connection: Any, sql: str, files: Mapping[str, Path]) -> str:
+def reading_statement(connection: Any, sql: str, files: Mapping[str, Path], *, only_runs: bool = False) -> str:
     """Return a statement as the engine itself understands it, without comments: this text is what may be run.
 
     Raises AnalyticsError unless it is one statement that only reads, and reads neither from the network nor through
-    another program. `files` is as for `explain`.
+    another program; with `only_runs` it reads no other files, and changes no settings. `files` is as for `explain`.
     """
     statement = _as_understood(connection, sql, files)
     bare = _QUOTED_NAME.sub(" ", _QUOTED_CALL.sub(r"\1", _STRING.sub("''", statement)))
@@ -60,9 +61,13 @@ def reading_statement(connection: Any, sql: str, files: Mapping[str, Path]) -> s
         )
     if writes := _WRITES.search(bare):
         raise AnalyticsError(f"a query can only read: leave out {' '.join(writes[1].split())}")
+    if only_runs and _SETTINGS.search(bare):
+        raise AnalyticsError("a query keeps the settings that it is given here: leave out SETTINGS")
     called = {name.lower(): name for name in _CALL.findall(bare)}
-    if refused := sorted(called.keys() & _other_sources(connection)):
-        raise AnalyticsError(f"a query reads runs and files only: leave out {called[refused[0]]}()")
+    allowed = _SOURCES - {"file"} if only_runs else _SOURCES
+    if refused := sorted(called.keys() & (_all_sources(connection) - allowed)):
+        what = "runs" if only_runs else "runs and files"
+        raise AnalyticsError(f"a query reads {what} only: leave out {called[refused[0]]}()")
     return statement
 
 
@@ -79,6 +84,6 @@ def _as_understood(connection: Any, sql: str, files: Mapping[str, Path]) -> str:
     raise explain(re.sub(r": In scope SELECT formatQuery\(.*\)(?= \()", "", said, flags=re.DOTALL), sql, files)
 
 
-def _other_sources(connection: Any) -> frozenset[str]:
+def _all_sources(connection: Any) -> frozenset[str]:
     names = str(connection.query("SELECT lower(name) FROM system.table_functions", "TSVRaw")).split()
-    return frozenset(names) - _SOURCES
+    return frozenset(names)

@@ -21,7 +21,12 @@ def flat_settings(run: RunDirectory) -> dict[str, str]:
 
     A run whose config.yaml cannot be read has no settings.
     """
-    return dict(_flat(read_config(run), ""))
+    return flatten(read_config(run))
+
+
+def flatten(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the settings of a configuration as `flat_settings` does."""
+    return dict(_flat(config, ""))
 
 
 def read_config(run: RunDirectory) -> dict[str, Any]:

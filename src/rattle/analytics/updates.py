@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
@@ -15,8 +16,8 @@ from rattle.analytics.schema import UPDATES
 Curve = NDArray[np.float64]
 
 
-class _Update(msgspec.Struct):
-    """The numbers of a row."""
+class UpdateRow(msgspec.Struct):
+    """The numbers of a row of `updates`."""
 
     policy_version: float
     env_steps: float
@@ -45,9 +46,9 @@ class _Evaluation(msgspec.Struct):
     std_return: float
 
 
-Row = TypeVar("Row", _Update, _Evaluation)
+Row = TypeVar("Row", UpdateRow, _Evaluation)
 
-NUMBERS = tuple(name for name in UPDATES if name in _Update.__struct_fields__ and name != "metrics")
+NUMBERS = tuple(name for name in UPDATES if name in UpdateRow.__struct_fields__ and name != "metrics")
 
 
 def read_updates(run: RunDirectory) -> dict[str, Curve]:
@@ -57,7 +58,11 @@ def read_updates(run: RunDirectory) -> dict[str, Curve]:
     a run in progress or a killed one leaves it, is left out. Raises AnalyticsError when a file is damaged or cannot be
     read.
     """
-    rows = _read(run, "updates", _Update)
+    return update_columns(_read(run, "updates", UpdateRow))
+
+
+def update_columns(rows: Sequence[UpdateRow]) -> dict[str, Curve]:
+    """Return rows as columns, as `read_updates` does."""
     columns = {name: [getattr(row, name) for row in rows] for name in NUMBERS}
     for name in sorted({name for row in rows for name in row.metrics}):
         columns[name] = [row.metrics.get(name) for row in rows]

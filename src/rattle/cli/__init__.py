@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from rattle.cli.analytics import plot, query, replay
+from rattle.cli.dashboard import dashboard
 from rattle.cli.launch import up, verify_determinism
 from rattle.cli.learning import evaluate, export, train
 from rattle.cli.leash import LastWords, hold
@@ -82,5 +83,14 @@ def main(leash: bool) -> None:
 
 for command in (train, evaluate, export, up, verify_determinism, runs, query, plot, replay, settings):
     main.add_command(command)
-for command in (env_service, training_service, inference_service, sync_service, create_tables, mock_env, check_env):
+for command in (
+    env_service,
+    training_service,
+    inference_service,
+    sync_service,
+    create_tables,
+    dashboard,
+    mock_env,
+    check_env,
+):
     main.add_command(command)

@@ -22,7 +22,19 @@ LAST: Final = "last"
 BEST: Final = "best"
 
 _SUMMARY_COLUMNS: Final = ["world", "world_episode", "agent", "tick", "reward", "policy_version"]
-_STEP_COLUMNS: Final = ["tick", "agent", "observation", "action", "reward", "terminated", "truncated", "state"]
+_STEP_COLUMNS: Final = [
+    "tick",
+    "agent",
+    "policy_version",
+    "observation",
+    "action",
+    "reward",
+    "terminated",
+    "truncated",
+    "log_prob",
+    "value",
+    "state",
+]
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,9 @@ class AgentSteps:
     observation: NDArray[np.float32]  # (n, size)
     action: NDArray[np.int32]
     reward: NDArray[np.float32]
+    log_prob: NDArray[np.float32]  # of the action, when it was chosen
+    value: NDArray[np.float32]  # predicted return
+    policy_version: NDArray[np.int64]
     terminated: bool
     truncated: bool = True
 
@@ -165,6 +180,9 @@ def _agent_steps(steps: pyarrow.Table, agent: int) -> AgentSteps:
         observation=np.array(mine.column("observation").to_pylist(), np.float32),
         action=mine.column("action").to_numpy(),
         reward=mine.column("reward").to_numpy(),
+        log_prob=mine.column("log_prob").to_numpy(),
+        value=mine.column("value").to_numpy(),
+        policy_version=mine.column("policy_version").to_numpy().astype(np.int64),
         terminated=bool(mine.column("terminated")[-1].as_py()),
         truncated=bool(mine.column("truncated")[-1].as_py()),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterable
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -41,3 +42,17 @@ def file_route(path: str, file: Traversable) -> Route:
 def file_routes(folder: str, files: Iterable[Traversable]) -> list[Route]:
     """Return the routes FOLDER/NAME of files."""
     return [file_route(f"{folder}/{file.name}", file) for file in files]
+
+
+def compressed_route(path: str, file: Traversable) -> Route:
+    """Return the route of a large script whose path changes with its content: browsers keep it."""
+    content, media_type = file.read_bytes(), _MEDIA_TYPES[file.name.rpartition(".")[2]]
+    small = gzip.compress(content, 6)
+    headers = HEADERS | {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
+
+    async def answer(request: Request) -> Response:
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            return Response(small, media_type=media_type, headers=headers | {"Content-Encoding": "gzip"})
+        return Response(content, media_type=media_type, headers=headers)
+
+    return Route(path, answer, methods=["GET"], include_in_schema=False)

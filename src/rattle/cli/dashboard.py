@@ -1,0 +1,41 @@
+"""The command that shows runs in a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rattle.cli.options import FOLDER
+
+
+@click.command()
+@click.argument("root", type=FOLDER, default=Path("runs"))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one.")
+def dashboard(root: Path, host: str, port: int) -> None:
+    """Show the runs in ROOT (default: runs) in a browser.
+
+    Runs as a table, learning curves side by side, a run as it learns, recorded episodes tick by tick, and SQL. It only
+    reads, and it needs no network. Whoever reaches its address sees all of ROOT.
+    The first line printed is JSON with the address; SIGTERM or Ctrl-C stops it.
+    """
+    from rattle.analytics.extras import require
+
+    for module in (
+        "jinja2",
+        "plotly",
+        "prometheus_client",
+        "starlette",
+        "uvicorn",
+        "uvloop",
+        "httptools",
+        "websockets",
+    ):
+        require(module, "dashboard", "the dashboard")
+    from rattle.output import claim_stdout
+    from rattle.services.dashboard.directories import RunDirectories
+    from rattle.services.dashboard.serve import run
+
+    claim_stdout()
+    run(RunDirectories(root), host, port)

@@ -1,0 +1,1 @@
+"""The dashboard: pages over run directories or a store."""

@@ -1,0 +1,118 @@
+"""The dashboard as one ASGI application: pages, the files that they need, health and metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from importlib import metadata, resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from prometheus_client import CollectorRegistry, Histogram
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from rattle import __version__
+from rattle.errors import RattleError
+from rattle.services.dashboard import compare_page, replay_page, run_page, runs_page, shown, sql_page
+from rattle.services.dashboard.source import RunSource
+from rattle.services.dashboard.views import CompareView, EpisodesView, ReplayView, RunsView, RunView, SqlView, View
+from rattle.services.utils.asgi import Receive, Scope, Send, exposition
+from rattle.services.utils.pages import HEADERS, board_files, compressed_route, file_routes
+from rattle.services.utils.serving import freeze_gc
+
+_PAGES: tuple[tuple[type[View], str, Callable[[RunSource, Any], dict[str, Any]]], ...] = (
+    (RunsView, "runs.html", runs_page.context),
+    (CompareView, "compare.html", compare_page.context),
+    (RunView, "run.html", run_page.context),
+    (EpisodesView, "episodes.html", replay_page.episodes_context),
+    (ReplayView, "replay.html", replay_page.context),
+    (SqlView, "sql.html", sql_page.context),
+)
+_CHARTS = f"/static/plotly-{metadata.version('plotly')}.min.js"
+#: The charting library styles its figures by itself, and offers them as pictures.
+_PAGE_HEADERS = HEADERS | {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    )
+}
+
+
+class DashboardService:
+    """Pages over a source of runs (ASGI)."""
+
+    def __init__(self, source: RunSource) -> None:
+        self._source = source
+        self._registry = CollectorRegistry()
+        self._seconds = Histogram(
+            "rattle_dashboard_page_seconds", "From a request to its page.", ["page"], registry=self._registry
+        )
+        self._templates = Environment(
+            loader=PackageLoader(__package__), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        )
+        self._templates.filters |= shown.FILTERS
+        self._templates.globals |= {"charts_script": _CHARTS, "version": __version__, "source": source.title}
+        self._app = Starlette(
+            routes=[*map(self._page, _PAGES), *self._files(), *self._operation()],
+            middleware=[Middleware(GZipMiddleware, minimum_size=2000, compresslevel=4)],
+            exception_handlers={RattleError: self._problem, HTTPException: self._problem},
+        )
+        self._app.router.redirect_slashes = False  # a path has one name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request (ASGI)."""
+        await self._app(scope, receive, send)
+
+    async def start(self) -> None:
+        """Get ready."""
+        freeze_gc()
+
+    async def stop(self) -> None:
+        """Stop: pages that are being made are finished."""
+
+    def _page(self, page: tuple[type[View], str, Callable[[RunSource, Any], dict[str, Any]]]) -> Route:
+        kind, name, context = page
+        template = self._templates.get_template(name)
+
+        def answer(request: Request) -> Response:  # in a thread: a page may have much to read
+            began = time.perf_counter()
+            view = kind.read(request.query_params)
+            content = template.render(context(self._source, view), view=view)
+            self._seconds.labels(name.removesuffix(".html")).observe(time.perf_counter() - began)
+            return Response(content, media_type="text/html", headers=_PAGE_HEADERS)
+
+        return Route(kind.path, answer, methods=["GET"])
+
+    def _files(self) -> list[BaseRoute]:
+        own = (resources.files(__package__) / "static").iterdir()
+        library = resources.files("plotly") / "package_data" / "plotly.min.js"
+        return [*file_routes("/static", [*own, *board_files()]), compressed_route(_CHARTS, library)]
+
+    def _operation(self) -> list[BaseRoute]:
+        async def health(request: Request) -> Response:
+            return JSONResponse({"status": "ok"})
+
+        async def ready(request: Request) -> Response:
+            return JSONResponse({"status": "ready"})
+
+        async def metrics(request: Request) -> Response:
+            media_type, numbers = exposition(self._registry, request.scope)
+            return Response(numbers, media_type=media_type)
+
+        return [Route("/healthz", health), Route("/readyz", ready), Route("/metrics", metrics)]
+
+    def _problem(self, request: Request, error: Exception) -> Response:
+        """Answer what cannot be shown with a page that says why."""
+        if isinstance(error, HTTPException):
+            status = error.status_code
+            said = f"there is no page {request.url.path}" if status == 404 else error.detail
+        else:
+            status, said = getattr(error, "status", 404), str(error)
+        content = self._templates.get_template("problem.html").render(said=said, status=status)
+        return Response(content, status, headers=_PAGE_HEADERS, media_type="text/html")

@@ -1,0 +1,55 @@
+"""How likely a policy finds each action in what was observed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rattle.analytics.replay.episodes import AgentSteps
+from rattle.policies.acting import ActingPolicy
+from rattle.policies.file import StoredPolicy
+from rattle.samples.spaces import DiscreteSpace
+from rattle.services.dashboard.source import NotThere
+
+
+@dataclass(frozen=True)
+class Likelihoods:
+    """What a policy makes of an episode."""
+
+    name: str  # of the policy
+    version: int
+    played: bool  # it is the version that played all of the episode
+    probabilities: NDArray[np.float64]  # (ticks, actions)
+
+
+def choose(policies: Mapping[str, StoredPolicy], wanted: str, steps: AgentSteps) -> Likelihoods | None:
+    """Return the likelihoods by a policy: the one that is wanted, or that played, or the newest; None without any.
+
+    Raises NotThere for a policy that is not at hand, and PolicyError for one of another environment.
+    """
+    if wanted and wanted not in policies:
+        raise NotThere(f"the policy '{wanted}' of the run is not at hand")
+    played = {int(version) for version in np.unique(steps.policy_version)}
+    by_default = sorted(policies, key=lambda name: {policies[name].version} != played)  # stable: the newest is first
+    name = wanted or next(iter(by_default), "")
+    if not name or not isinstance(policies[name].spec.action, DiscreteSpace):
+        return None
+    policy = policies[name]
+    return Likelihoods(name, policy.version, {policy.version} == played, _probabilities(policy, steps))
+
+
+def _probabilities(policy: StoredPolicy, steps: AgentSteps) -> NDArray[np.float64]:
+    space = policy.spec.observation
+    acting = ActingPolicy(policy.spec, policy.parameters)
+    observed = steps.observation.astype(space.dtype)
+    observed = observed.reshape(len(observed), *space.shape) if observed.shape[1] == np.prod(space.shape) else observed
+    if policy.spec.memory_size:
+        state = np.zeros((1, policy.spec.memory_size), np.float32)
+        outputs = np.concatenate([acting.forward(row[None], state)[0] for row in observed])
+    else:
+        outputs = acting.forward(observed)[0]
+    shifted = np.exp(outputs.astype(np.float64) - outputs.max(axis=1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))

@@ -1,0 +1,17 @@
+"""Running the dashboard: what `rattle dashboard` does."""
+
+from __future__ import annotations
+
+from rattle.services.dashboard.app import DashboardService
+from rattle.services.dashboard.source import RunSource
+from rattle.services.utils.serving import serve
+from rattle.services.utils.sockets import listen
+
+SERVICE = "rattle dashboard"
+_MAX_CONNECTIONS = 512
+
+
+def run(source: RunSource, host: str, port: int) -> None:
+    """Serve pages over a source until SIGINT or SIGTERM; raises ServiceError when it cannot."""
+    with listen(host, port) as listener:
+        serve(DashboardService(source), SERVICE, listener, _MAX_CONNECTIONS, {"reads": source.title})
