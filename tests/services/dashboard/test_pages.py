@@ -313,7 +313,10 @@ def test_operators_see_health_and_numbers(client: Client) -> None:
     page(client, "/")
     assert client.ask("/healthz").json() == {"status": "ok"}
     assert client.ask("/readyz").json() == {"status": "ready"}
-    assert 'rattle_dashboard_page_seconds_count{page="runs"} 1.0' in client.ask("/metrics").text
+    page(client, "/run", expect=404)
+    numbers = client.ask("/metrics").text
+    assert 'rattle_request_seconds_count{api="runs"} 1.0' in numbers
+    assert 'rattle_requests_total{api="run",status="404"} 1.0' in numbers
 
 
 def test_a_run_that_is_deleted_while_it_is_looked_at_is_said_to_be_gone(client: Client, root: Path) -> None:

@@ -8,7 +8,7 @@ from importlib import metadata, resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -22,7 +22,8 @@ from rattle.errors import RattleError
 from rattle.services.dashboard import compare_page, replay_page, run_page, runs_page, shown, sql_page
 from rattle.services.dashboard.source import RunSource
 from rattle.services.dashboard.views import CompareView, EpisodesView, ReplayView, RunsView, RunView, SqlView, View
-from rattle.services.utils.asgi import Receive, Scope, Send, exposition
+from rattle.services.utils.asgi import Message, Receive, Scope, Send, exposition
+from rattle.services.utils.measures import REQUEST_SECONDS, REQUESTS
 from rattle.services.utils.pages import HEADERS, board_files, compressed_route, file_routes
 from rattle.services.utils.serving import freeze_gc
 
@@ -34,6 +35,8 @@ _PAGES: tuple[tuple[type[View], str, Callable[[RunSource, Any], dict[str, Any]]]
     (ReplayView, "replay.html", replay_page.context),
     (SqlView, "sql.html", sql_page.context),
 )
+#: What requests are counted as, by their paths.
+_APIS = {kind.path: name.removesuffix(".html") for kind, name, _ in _PAGES}
 _CHARTS = f"/static/plotly-{metadata.version('plotly')}.min.js"
 #: The charting library styles its figures by itself, and offers them as pictures.
 _PAGE_HEADERS = HEADERS | {
@@ -50,9 +53,8 @@ class DashboardService:
     def __init__(self, source: RunSource) -> None:
         self._source = source
         self._registry = CollectorRegistry()
-        self._seconds = Histogram(
-            "rattle_dashboard_page_seconds", "From a request to its page.", ["page"], registry=self._registry
-        )
+        self._requests = REQUESTS.live(self._registry)
+        self._seconds = REQUEST_SECONDS.live(self._registry)
         self._templates = Environment(
             loader=PackageLoader(__package__), autoescape=True, trim_blocks=True, lstrip_blocks=True
         )
@@ -66,8 +68,16 @@ class DashboardService:
         self._app.router.redirect_slashes = False  # a path has one name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request (ASGI)."""
-        await self._app(scope, receive, send)
+        """Answer a request (ASGI), and time it up to its first bytes."""
+        began, api = time.perf_counter(), _APIS.get(scope.get("path", ""), "operation")
+
+        async def noticing(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._requests.labels(api, message["status"]).inc()
+                self._seconds.labels(api).observe(time.perf_counter() - began)
+            await send(message)
+
+        await self._app(scope, receive, noticing)
 
     async def start(self) -> None:
         """Get ready."""
@@ -81,10 +91,8 @@ class DashboardService:
         template = self._templates.get_template(name)
 
         def answer(request: Request) -> Response:  # in a thread: a page may have much to read
-            began = time.perf_counter()
             view = kind.read(request.query_params)
             content = template.render(context(self._source, view), view=view)
-            self._seconds.labels(name.removesuffix(".html")).observe(time.perf_counter() - began)
             return Response(content, media_type="text/html", headers=_PAGE_HEADERS)
 
         return Route(kind.path, answer, methods=["GET"])
