@@ -20,6 +20,8 @@ Every number that Rattle reports, with its unit and meaning. Made from the code 
 - Services show numbers for Prometheus at `/metrics`. Histograms have the series `_bucket`, `_sum` and `_count`.
 - Algorithms and hooks report numbers of each update: columns of the table `updates`, or keys of its column `metrics`.
 - Tables hold numbers of runs, updates, evaluations, episodes and steps: [analytics.md](analytics.md) has all columns.
+
+The dashboards in [deploy/grafana](../deploy/grafana/README.md) show most of them.
 """
 
 _TITLES = {"utils": "All services over HTTP"}
