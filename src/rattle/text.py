@@ -17,7 +17,10 @@ def one_line(text: object, limit: int | None = None) -> str:
     Control characters, terminal escapes, line breaks and lone surrogates become blanks, and runs of blanks one blank.
     A text that is cut ends in an ellipsis.
     """
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())
+    line = str(text)
+    if not line.isprintable():
+        line = "".join(letter if letter.isprintable() else " " for letter in line)
+    line = " ".join(line.split())
     return line if limit is None or len(line) <= limit else f"{line[: limit - 1]}…"
 
 

@@ -79,7 +79,9 @@ def say(line: str) -> None:
 
 
 def say_event(name: str, text: str) -> None:
-    sys.stderr.write(json.dumps({"event": name, "text": text}) + "\n")
+    about = dict.fromkeys(("service", "experiment", "run_id", "host"), "fake")
+    line = {"time": "", "level": "ERROR", "event": name, "message": text, "pid": 0, "fields": {"error": text}}
+    sys.stderr.write(json.dumps(line | about, separators=(",", ":")) + "\n")
     sys.stderr.flush()
 
 

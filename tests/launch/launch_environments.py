@@ -6,10 +6,11 @@ import asyncio
 import sys
 from pathlib import Path
 
+from rattle.launch.notes import Note
 from rattle.launch.plan import plan
 from rattle.launch.processes import Processes
 from rattle.launch.service import command
-from rattle.launch.supervisor import Note, Supervisor
+from rattle.launch.supervisor import Supervisor
 from rattle.settings.sources import load_settings, to_yaml
 
 
@@ -21,7 +22,7 @@ def main() -> None:
     supervisor = Supervisor(services.values())
 
     def show(note: Note) -> None:
-        sys.stdout.write(f"{note.event} {note.fields.get('service_pid')}\n")
+        sys.stdout.write(f"{note.event.name} {note.event.fields().get('service_pid')}\n")
         sys.stdout.flush()
 
     processes = Processes(supervisor, lambda name: command(services[name], supervisor.hellos), config.parent, show)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
-from rattle.events import Event, EventFormatter, event_line
-from rattle.launch import text_log
+from rattle.events import EVENTS, Event, LogEntry
+from rattle.events.of_services import Error, Output, PortTaken
+from rattle.launch.notes import Messages, Warnings
 from rattle.launch.run_status import RunStatus
 from rattle.launch.sparkline import Sparkline
-from rattle.launch.stderr import Messages
-from rattle.launch.text_log import TextLog
 from rattle.launch.ticking import Stillness
 from rattle.runs.run_clock import RunLimits
 from rattle.services.utils.protos import training_pb2
@@ -33,50 +29,72 @@ OSError: gone
 """
 
 
+def entry(event: Event, message: str = "", **more: object) -> str:
+    """Return the line that a service writes of an event."""
+    fields = {**event.fields(), **more}
+    line = LogEntry("2026-01-02", event.level, "env-0", event.name, message or str(event), "", "", "here", 7, fields)
+    return line.line().decode()
+
+
+def taken(messages: Messages, *lines: str) -> list[Event]:
+    return [note.event for note in map(messages.take, lines) if note is not None]
+
+
 def test_a_traceback_is_its_last_line() -> None:
-    messages = Messages()
-    taken = [event for event in map(messages.take, CHAINED.splitlines()) if event is not None]
-    assert taken == [Event("warning", "KeyError: 'a'"), Event("warning", "OSError: gone")]
-    assert messages.last == Event("warning", "OSError: gone")
+    messages = Messages("env-0")
+    assert taken(messages, *CHAINED.splitlines()) == [Output(line="KeyError: 'a'"), Output(line="OSError: gone")]
+    assert messages.last == Output(line="OSError: gone")
 
 
-def test_a_refusal_is_told_with_the_end_only() -> None:
-    messages = Messages()
-    said = [messages.take(line) for line in ("waiting", "", event_line("error", "env.width: too small"))]
-    assert said == [Event("warning", "waiting"), None, None]
-    assert messages.last == Event("error", "env.width: too small")
+@pytest.mark.parametrize("end", [Error(error="env.width: too small"), PortTaken(error="port 5000 is taken")])
+def test_why_a_process_ends_is_told_with_its_end_only(end: Event) -> None:
+    messages = Messages("env-0")
+    assert taken(messages, "waiting", "", entry(end)) == [Output(line="waiting")]
+    assert messages.last == end
 
 
-def test_events_are_read_as_they_were_written() -> None:
-    record = logging.LogRecord("x", logging.WARNING, "", 0, "%s\x1b[31m\nsaid", ("who",), None)
-    record.event = "histories_disagree"
-    (line,) = EventFormatter().format(record).splitlines()
-    assert Messages().take(line) == Event("histories_disagree", "who [31m said")
+@pytest.mark.parametrize("kind", EVENTS.values(), ids=EVENTS)
+def test_events_are_read_as_they_were_written_whatever_their_wording(kind: type[Event]) -> None:
+    event = example(kind)
+    note = Messages("env-0").take(entry(event, message="another wording", traceback="Traceback …"))
+    if event.level == "INFO" or isinstance(event, Error | PortTaken):
+        assert note is None
+    else:
+        assert note is not None
+        assert note.event == event
+        assert note.said is not None
+        assert note.said.fields["traceback"] == "Traceback …"
 
 
-def test_a_traceback_comes_with_its_event() -> None:
-    def fail(depth: int) -> None:
-        if depth:
-            fail(depth - 1)
-        raise ValueError("x" * 9000)
-
-    for depth in (0, 1):
-        try:
-            fail(depth)
-        except ValueError:
-            record = logging.LogRecord("x", logging.ERROR, "", 0, "a step failed", None, sys.exc_info())
-        (line,) = EventFormatter().format(record).splitlines()
-        event = Messages().take(line)
-        assert event is not None
-        assert (event.name, event.text) == ("warning", "a step failed")
-        assert event.traceback.startswith("Traceback (most recent call last)")
-        assert event.traceback.endswith("xxx")
-        assert len(event.traceback) < 11_000
+def example(kind: type[Event]) -> Event:
+    """Return an event of a kind, with some value in each field."""
+    values = {int: 7, float: 7.5, str: "a\x1b[31m\nb", tuple[str, str]: ("a", "b"), tuple[str, ...]: ("a", "b")}
+    fields = {field.name: next((values[of] for of in values if field.type == of), 7) for field in structs.fields(kind)}
+    optional = {field.name: None for field in structs.fields(kind) if not field.required}
+    return kind(**{**fields, **optional})
 
 
-@pytest.mark.parametrize("line", ['{"event": 1', '{"event": "x"}', '{"text": "x"}', "[]", "plain \x07 text"])
+def test_an_event_of_another_version_or_of_a_user_is_told_in_its_own_words() -> None:
+    line = LogEntry("2026-01-02", "WARNING", "env-0", "my_event", "the \x07 arm broke", "", "", "", 7, {"a": 1}).line()
+    note = Messages("env-0").take(line.decode())
+    assert note is not None
+    assert note.sentence == "env-0: my_event: the arm broke"
+
+
+@pytest.mark.parametrize("line", ['{"time":', '{"time":"x"}', '{"text": "x"}', "[]", "plain \x07 text"])
 def test_other_lines_are_warnings_of_their_own(line: str) -> None:
-    assert Messages().take(line) == Event("warning", one_line(line))
+    note = Messages("env-0").take(line)
+    assert note is not None
+    assert note.event == Output(line=one_line(line))
+
+
+def test_two_notes_of_the_same_text_are_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
+    warnings, messages = Warnings(), Messages("env-0")
+    for _ in range(2):
+        note = messages.take("no answer")
+        assert note is not None
+        warnings.print(note)
+    assert capsys.readouterr().err == "env-0: no answer\n"
 
 
 @given(values=st.lists(st.floats(-1e6, 1e6), max_size=2000), width=st.integers(2, 60))
@@ -103,17 +121,6 @@ def test_a_sparkline_rises_with_its_values() -> None:
         history.add(value)
     assert history.line() == "".join(sorted(history.line()))
     assert (history.line()[0], history.line()[-1]) == ("▁", "█")
-
-
-def test_a_text_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_log, "MOST_BYTES", 1000)
-    with TextLog(tmp_path / "logs" / "env-0.log") as log:
-        for number in range(1000):
-            log.write(b"%09d\n" % number)
-    kept = (tmp_path / "logs" / "env-0.old").read_text() + (tmp_path / "logs" / "env-0.log").read_text()
-    lines = list(map(int, kept.split()))
-    assert lines == list(range(lines[0], 1000))
-    assert len(kept) <= 2100
 
 
 def status(env_steps: int, state: str = "running", speed: float = 1000.0, name: str = "main") -> training_pb2.Status:

@@ -16,12 +16,13 @@ from subprocess import PIPE, STDOUT
 
 import pytest
 
+from rattle.events import of_launch
 from rattle.launch import supervisor as supervisor_module
-from rattle.launch.notes import sentence
+from rattle.launch.notes import Note
 from rattle.launch.plan import plan
 from rattle.launch.processes import RATTLE, Processes
 from rattle.launch.service import command
-from rattle.launch.supervisor import Note, Supervisor
+from rattle.launch.supervisor import Supervisor
 from rattle.services.utils.sockets import PortTaken, listen
 from rattle.settings.sources import load_settings
 
@@ -59,7 +60,7 @@ class Fleet:
         return pid
 
     def events(self, name: str) -> list[str]:
-        return [note.event for note in self.heard if note.name == name]
+        return [note.event.name for note in self.heard if note.name == name]
 
     def stop(self) -> None:
         self.processes.do(self.core.stop(time.monotonic()))
@@ -153,8 +154,8 @@ def test_a_service_whose_port_is_taken_moves_and_those_that_need_it_learn_where(
         fleet.stop()
 
     play(fleet, story)
-    moved = next(note for note in fleet.heard if note.event == "service_moved")
-    assert sentence(moved).startswith("training-0: another program took its port: it is at 127.0.0.1:")
+    moved = next(note for note in fleet.heard if note.event.name == "service_moved")
+    assert moved.sentence.startswith("training-0: another program took its port: it is at 127.0.0.1:")
 
 
 def test_a_service_waits_for_a_port_that_was_given(tmp_path: Path) -> None:
@@ -166,15 +167,15 @@ def test_a_service_waits_for_a_port_that_was_given(tmp_path: Path) -> None:
     async def story() -> None:
         await fleet.all_ready()
         with await kill_and_take_port(fleet, "env-0"):
-            await fleet.until(lambda: "port_taken" in fleet.events("env-0"))
+            await fleet.until(lambda: "service_waits" in fleet.events("env-0"))
             restarts = fleet.core.services["env-0"].restarts
             await fleet.until(lambda: fleet.core.services["env-0"].restarts >= restarts + 2)
         await fleet.all_ready()
         fleet.stop()
 
     play(fleet, story)
-    (taken,) = [note for note in fleet.heard if note.event == "port_taken"]
-    assert sentence(taken) == (
+    (taken,) = [note for note in fleet.heard if note.event.name == "service_waits"]
+    assert taken.sentence == (
         f"env-0: cannot start again before its port is free: cannot listen on port {port} of 127.0.0.1: "
         "Address already in use; choose another"
     )
@@ -213,11 +214,11 @@ def test_warnings_are_shown_in_a_line_each_and_all_of_it_is_in_the_log(tmp_path:
 
     async def story() -> None:
         await fleet.all_ready()
-        await fleet.until(lambda: fleet.events("env-0").count("service_warning") == 2)
+        await fleet.until(lambda: fleet.events("env-0").count("output") == 2)
         fleet.stop()
 
     play(fleet, story)
-    warnings = [note.fields["text"] for note in fleet.heard if note.event == "service_warning"]
+    warnings = [str(note.event) for note in fleet.heard if note.said is not None]
     assert warnings == ["no answer: trying again", "OSError: gone"]
     log = (tmp_path / "service-logs" / "env-0.log").read_text()
     assert '"url"' in log
@@ -255,8 +256,8 @@ def test_a_service_that_ends_by_itself_is_started_again_ever_later(tmp_path: Pat
         fleet.stop()
 
     play(fleet, story)
-    died = next(note for note in fleet.heard if note.event == "service_died")
-    assert died.fields["reason"] == "ended with exit status 3"
+    died = next(note.event for note in fleet.heard if isinstance(note.event, of_launch.ServiceDied))
+    assert died.reason == "ended with exit status 3"
 
 
 def test_a_service_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from rattle.events import of_services
+from rattle.launch.notes import Note
 from rattle.launch.plan import plan
 from rattle.launch.service import LaunchedService
 from rattle.launch.supervisor import (
@@ -24,7 +26,6 @@ from rattle.launch.supervisor import (
     START_SECONDS,
     STOP_SECONDS,
     Action,
-    Note,
     Send,
     Start,
     Supervisor,
@@ -51,7 +52,7 @@ def sent(actions: list[Action]) -> list[tuple[str, int]]:
 
 
 def events(actions: list[Action]) -> list[str]:
-    return [action.event for action in actions if isinstance(action, Note)]
+    return [action.event.name for action in actions if isinstance(action, Note)]
 
 
 def all_ready(*overrides: str) -> Supervisor:
@@ -128,10 +129,10 @@ def test_a_service_that_was_ready_before_has_more_tries() -> None:
 def test_one_that_says_that_a_user_has_to_mend_something_is_given_up_at_once() -> None:
     core = supervisor()
     core.begin(0.0)
-    core.exited("env-0", 1, 1, "env.width: too small", 0.0, "error")
+    core.exited("env-0", 1, 1, of_services.Error(error="env.width: too small"), 0.0)
     assert core.failure == "env-0 cannot start: env.width: too small"
     core = all_ready()  # what was ready may be again: a file may come back
-    core.exited("env-0", 1, 1, "there is no config.yaml", 0.0, "error")
+    core.exited("env-0", 1, 1, of_services.Error(error="there is no config.yaml"), 0.0)
     assert core.failure is None
 
 
@@ -139,7 +140,7 @@ def test_a_service_that_moves_has_those_killed_that_know_its_old_address() -> No
     core = all_ready("topology.inference=2")
     core.exited("env-0", 1, -9, "", 1.0)
     core.wake(2.0)
-    assert core.exited("env-0", 2, 1, "taken", 2.0, "port_taken") == []
+    assert core.exited("env-0", 2, 1, of_services.PortTaken(error="taken"), 2.0) == []
     assert core.services["env-0"].moves
     core.wake(3.0)
     core.exited("inference-1", 1, -9, "", 3.0)  # will be told as it starts
@@ -149,7 +150,7 @@ def test_a_service_that_moves_has_those_killed_that_know_its_old_address() -> No
     assert not core.services["env-0"].moves
     (died,) = core.exited("inference-0", 1, -9, "", 3.0)
     assert isinstance(died, Note)
-    assert (died.level, died.fields["reason"]) == ("INFO", "env-0 has another address now")
+    assert (died.level, died.event.fields()["reason"]) == ("INFO", "env-0 has another address now")
     assert starts(core.wake(3.0 + 2 * FIRST_WAIT)) == [("inference-0", 2), ("inference-1", 2)]
 
 
@@ -157,13 +158,15 @@ def test_a_service_never_gives_up_a_port_that_was_given_and_says_once_that_it_is
     core = all_ready("topology.ports=fixed")
     now, told = 0.0, list[str]()
     for life in range(1, 2 * MOST_DEATHS):
-        told += events(core.exited("env-0", life, 1, "taken", now, "port_taken"))
+        told += events(core.exited("env-0", life, 1, of_services.PortTaken(error="taken"), now))
         now += LONGEST_WAIT
         core.wake(now)
     assert core.failure is None
-    assert told == ["port_taken"]
+    assert told == ["service_waits"]
     core.said("env-0", 2 * MOST_DEATHS, HELLO, now)
-    assert events(core.exited("env-0", 2 * MOST_DEATHS, 1, "taken", now, "port_taken")) == ["port_taken"]
+    assert events(core.exited("env-0", 2 * MOST_DEATHS, 1, of_services.PortTaken(error="taken"), now)) == [
+        "service_waits"
+    ]
 
 
 def test_a_signal_says_more_than_what_was_written_long_before() -> None:
@@ -184,7 +187,7 @@ def test_a_service_that_says_nothing_is_killed_in_the_end() -> None:
     assert core.wake(START_SECONDS + 1) == []
     (died,) = core.exited("env-0", 1, -9, "", START_SECONDS + 1)
     assert isinstance(died, Note)
-    assert died.fields["reason"] == "it was not ready after 120 seconds"
+    assert died.event.fields()["reason"] == "it was not ready after 120 seconds"
 
 
 @pytest.mark.parametrize("line", ["", "ready", "{}", "[]", "7", '{"url": 5}', '{"url": "http://127.0.0.1"}'])
@@ -195,7 +198,7 @@ def test_a_first_line_that_does_not_say_where_is_a_fault(line: str) -> None:
     assert core.services["env-0"].hello is None
     (died,) = core.exited("env-0", 1, -9, "", 1.0)
     assert isinstance(died, Note)
-    assert died.fields["reason"].startswith("its first line does not say where it listens")
+    assert died.event.fields()["reason"].startswith("its first line does not say where it listens")
 
 
 def test_deaths_that_were_wanted_count_for_nothing() -> None:

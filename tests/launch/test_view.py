@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console, Group
 
+from rattle.events import LogEntry, of_launch, of_services
+from rattle.launch.notes import Note, note
 from rattle.launch.plan import plan
-from rattle.launch.supervisor import Note, Supervisor
+from rattle.launch.supervisor import Supervisor
 from rattle.launch.ticking import Ticks
 from rattle.launch.view import LiveView, Picture, choose_view
 from rattle.runs.progress import Progress, Summary
@@ -41,6 +43,12 @@ def scene(*overrides: str) -> Supervisor:
     return core
 
 
+def said(service: str, line: str) -> Note:
+    """Return what is noted of a line that a service has written."""
+    entry = LogEntry("", "WARNING", service, "output", line, "", "", "", 0, {})
+    return Note(service, of_services.Output(line=line), "WARNING", entry)
+
+
 def drawn(view: LiveView, picture: Picture, width: int) -> list[str]:
     console = Console(width=width, record=True, file=Path(os.devnull).open("w"))  # noqa: SIM115
     console.print(Group(*view._parts(picture)))
@@ -52,7 +60,7 @@ def drawn(view: LiveView, picture: Picture, width: int) -> list[str]:
 def test_it_fits_and_shows_every_state(width: int) -> None:
     policies = {"main": PolicyStatus(policy_id="main", status="running", policy_age=1.25)}
     view = LiveView()
-    view.note(Note("WARNING", "service_warning", "inference-0", {"text": "no answer " * 30}))
+    view.note(said("inference-0", "no answer " * 30))
     for number in range(1000):
         view._returns.add(float(number))
     picture = Picture(PROGRESS, policies, tuple(scene().services.values()), stopping=False, kills=3)
@@ -107,8 +115,8 @@ def test_stopped_services_do_not_look_as_if_they_came_back() -> None:
 def test_a_flood_of_warnings_is_shown_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
     view = choose_view(as_json=False)
     for number in range(100):
-        view.note(Note("WARNING", "service_warning", "env-0", {"text": f"again {number}"}))
-    view.note(Note("WARNING", "service_died", "env-0", {"reason": "ended by signal 9 (Killed)"}))
+        view.note(said("env-0", f"again {number}"))
+    view.note(note(of_launch.ServiceDied(service="env-0", reason="ended by signal 9 (Killed)")))
     assert capsys.readouterr().out.splitlines() == ["env-0: again 0", "env-0: died: ended by signal 9 (Killed)"]
 
 

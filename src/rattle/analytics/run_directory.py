@@ -17,7 +17,6 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,9 +29,8 @@ import msgspec
 from rattle.analytics import schema
 from rattle.analytics.errors import AnalyticsError, reading
 from rattle.analytics.writer import storing
+from rattle.events import emit, of_runs
 from rattle.text import one_line
-
-_log = logging.getLogger(__name__)
 
 #: Takes a line about what is left out of an answer.
 Warn = Callable[[str], None]
@@ -237,7 +235,11 @@ def without_copies(runs: Iterable[RunDirectory], warn: Warn | None = None) -> li
             continue
         if run.path.resolve().name == run_id:
             chosen[run_id], first, run = run, run, first
-        (warn or _log.warning)(one_line(f"{run.path} is left out: it holds the same run as {first.path}, {run_id}"))
+        left_out = of_runs.RunLeftOut(path=str(run.path), other=str(first.path), copy_of=run_id)
+        if warn is None:
+            emit(left_out)
+        else:
+            warn(str(left_out))
     return list(chosen.values())
 
 

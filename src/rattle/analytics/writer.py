@@ -59,6 +59,10 @@ class TableWriter:
                 raise
         return self._length
 
+    def forget(self) -> None:
+        """Drop the rows that `flush` could not write."""
+        self._pending.clear()
+
     def sync(self) -> None:
         """Bring what was flushed before to the disk; another thread may write and flush meanwhile."""
         with storing(self._path):

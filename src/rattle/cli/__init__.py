@@ -14,7 +14,6 @@ from rattle.cli.analytics import plot, query, replay
 from rattle.cli.dashboard import dashboard
 from rattle.cli.launch import up, verify_determinism
 from rattle.cli.learning import evaluate, export, train
-from rattle.cli.leash import LastWords, hold
 from rattle.cli.runs import runs
 from rattle.cli.services import check_env, env_service, inference_service, mock_env, sync_service, training_service
 from rattle.cli.settings import settings
@@ -22,6 +21,8 @@ from rattle.cli.store import create_tables
 from rattle.errors import RattleError
 from rattle.text import one_line
 
+#: Commands that serve until they are stopped: what they log is for programs, where no terminal shows it.
+_SERVICES = ("env", "training", "inference", "sync", "mock-env")
 #: How a standard output says that it takes no more.
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EBADF)
 
@@ -43,9 +44,21 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except RattleError as error:
-            raise LastWords(error, is_held=ctx.params["leash"]) from error
+            _tell(ctx, error)
+            raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:  # while a command starts; what has begun ends in its own way
             ctx.exit(128 + signal.SIGINT)
+
+
+def _tell(ctx: click.Context, error: RattleError) -> None:
+    """Write down why a command ends, and leave it at that where that is shown as JSON."""
+    from rattle.events import About, emit, of_services
+
+    logs, kind = ctx.obj, getattr(error, "event", of_services.Error)
+    if logs is not None:
+        emit(kind(error=str(error)), about=About(quiet=logs.console != "json"))
+        if logs.console == "json":
+            ctx.exit(1)
 
 
 def _open_standard_streams() -> None:
@@ -71,14 +84,22 @@ def _refused(error: OSError) -> str:
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(None, "-V", "--version", package_name="rattle")
 @click.option("--leash", is_flag=True, hidden=True)  # for the processes that `rattle up` starts
-def main(leash: bool) -> None:
+@click.pass_context
+def main(ctx: click.Context, leash: bool) -> None:
     """Train agents, watch them play, and ask what happened.
 
     RUN below means a run directory, a run_id from 'rattle runs' (its beginning is enough), or 'latest'.
     EXPERIMENT means a YAML file, or the name of one that comes with Rattle, such as cartpole; a file of that name wins.
     """
+    from rattle.services.utils.logger import setup
+
+    service = ctx.invoked_subcommand or "rattle"
+    ctx.obj = setup(service, console="json" if leash else "auto" if service in _SERVICES else "brief")
+    ctx.call_on_close(ctx.obj.close)
     if leash:
-        hold()
+        from rattle.cli.leash import hold
+
+        hold(ctx.obj)
 
 
 for command in (train, evaluate, export, up, verify_determinism, runs, query, plot, replay, settings):

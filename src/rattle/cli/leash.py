@@ -1,47 +1,26 @@
-"""Ends a process with the one that started it, however that dies, and tells it events and last words."""
+"""Ends a process with the one that started it, however that dies."""
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
-from typing import IO, Any
 
-import click
+from rattle.services.utils.logger import Logs
 
-from rattle.errors import RattleError
-from rattle.events import ERROR, EventFormatter, event_line
+#: How long the last events may take to be written when the other process has died, in seconds.
+_LAST_EVENTS_SECONDS = 0.5
 
 
-def hold() -> None:
-    """End this process when standard input ends, and write warnings as events.
+def hold(logs: Logs) -> None:
+    """End this process when standard input ends.
 
     The system closes the other end of a pipe with the process that holds it, `kill -9` included.
     """
-    handler = logging.StreamHandler()
-    handler.setLevel(logging.WARNING)
-    handler.setFormatter(EventFormatter())
-    logging.getLogger().addHandler(handler)
-    threading.Thread(target=_wait, name="leash", daemon=True).start()
+    threading.Thread(target=_wait, args=(logs,), name="leash", daemon=True).start()
 
 
-class LastWords(click.ClickException):
-    """Ends the command with an error; says it as an event where `hold` was called."""
-
-    def __init__(self, error: RattleError, *, is_held: bool) -> None:
-        super().__init__(str(error))
-        self._event = getattr(error, "event", ERROR)
-        self._is_held = is_held
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Write it to standard error."""
-        if self._is_held:
-            click.echo(event_line(self._event, self.message), err=True)
-        else:
-            super().show(file)
-
-
-def _wait() -> None:
+def _wait(logs: Logs) -> None:
     while os.read(0, 4096):
         pass
+    logs.flush(_LAST_EVENTS_SECONDS)
     os._exit(1)

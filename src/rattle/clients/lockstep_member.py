@@ -11,7 +11,6 @@ member.start()  # in a running event loop; `act` is called with each `Work`, and
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import time
 from collections.abc import Callable
@@ -24,14 +23,13 @@ from typing import Any
 from rattle.clients.datagram_faults import DatagramFaults
 from rattle.clients.errors import ClientError
 from rattle.clients.lockstep import Member, MemberAnswer, State, Work
+from rattle.events import emit, of_lockstep
 from rattle.wire.lockstep import MAX_BYTES, Codec, Role
 
 __all__ = ["LockstepMember", "MemberAnswer", "MemberSettings", "Work"]
 
 #: How long a goodbye may take, in seconds.
 _GOODBYE_SECONDS = 1.0
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -153,9 +151,8 @@ class LockstepMember:
     def _say(self) -> None:
         """Tell people, and the owner at the end, what has become of the membership."""
         state, reason = self._said = self._member.state, self._member.reason
-        where = f"Sync service {self._settings.address}"
         if state == "joining" and reason:
-            _log.warning("%s: %s: joining again", where, reason)
+            emit(of_lockstep.JoiningAgain(address=str(self._settings.address), reason=reason))
         elif state == "ended":
             if self._gone is not None:
                 self._gone.set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -22,12 +21,11 @@ from rattle.envs.errors import CannotReplay, EnvError, EnvironmentFailed, Worlds
 from rattle.envs.philox import check_seed, derive_seed
 from rattle.envs.vector import EnvironmentSpec, check_actions
 from rattle.errors import RattleError
+from rattle.events import emit, of_services
 from rattle.text import one_line
 from rattle.wire import encoding
 from rattle.wire.arrays import Array
 from rattle.wire.vector import PROTOCOL, ResetAnswer, ServerSpec, SessionCreated, StepAnswer
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -111,11 +109,7 @@ def _answers_in_json(url: str, patience: Patience) -> bool:
 @cache
 def _say_that_requests_do(url: str) -> None:
     """Say once for a server that its sessions have no WebSocket."""
-    _log.warning(
-        "%s: no WebSocket passes: playing by plain requests, which is slower. If nginx is in between, give it "
-        "'proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;'",
-        url,
-    )
+    emit(of_services.NoWebSocket(url=url))
 
 
 def _gave_up(error: ConnectionBroken, patience: Patience) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 import tenacity
 
 from rattle.clients.errors import ConnectionBroken, RequestRefused
+from rattle.events import emit, of_services
 
 #: The first and the longest wait between two tries, in seconds; the waits double, and vary by as much as the first.
 FIRST_WAIT = 0.05
@@ -17,8 +17,6 @@ LONGEST_WAIT = 2.0
 _BACK_OFF = tenacity.wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT) + tenacity.wait_random(0, FIRST_WAIT)
 
 _Result = TypeVar("_Result")
-
-_log = logging.getLogger(__name__)
 
 
 def is_temporary(error: BaseException) -> bool:
@@ -68,7 +66,7 @@ async def persevere(
 def _perseverance(retry_on: Callable[[BaseException], bool]) -> dict[str, Any]:
     def say_so_once(call: tenacity.RetryCallState) -> None:
         if call.attempt_number == 1 and call.outcome is not None:
-            _log.warning("%s: trying again until it works", call.outcome.exception())
+            emit(of_services.Retrying(error=str(call.outcome.exception())))
 
     return {
         "retry": tenacity.retry_if_exception(retry_on),
@@ -81,7 +79,7 @@ def _perseverance(retry_on: Callable[[BaseException], bool]) -> dict[str, Any]:
 def _policy(seconds: float, retry_on: Callable[[BaseException], bool]) -> dict[str, Any]:
     def say_so_once(call: tenacity.RetryCallState) -> None:
         if call.attempt_number == 1 and call.outcome is not None:
-            _log.warning("%s: trying again for %.0f seconds", call.outcome.exception(), seconds)
+            emit(of_services.Retrying(error=str(call.outcome.exception()), seconds=seconds))
 
     return {
         "retry": tenacity.retry_if_exception(retry_on),

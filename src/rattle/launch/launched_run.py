@@ -8,29 +8,28 @@ import secrets
 import signal
 import time
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory
-from rattle.analytics.writer import TableWriter
-from rattle.events import ENVIRONMENT_FAILED, HISTORIES_DISAGREE, LOCKSTEP_OVER
+from rattle.events import About, Event, Level, LogEntry, bound, emit, of_launch, of_lockstep, of_runs
 from rattle.launch.errors import LaunchError
+from rattle.launch.notes import Note
 from rattle.launch.processes import Processes
 from rattle.launch.run_status import ChaosSummary, RunStatus
 from rattle.launch.service import Kind, LaunchedService, command
 from rattle.launch.status_calls import StatusCalls
-from rattle.launch.supervisor import Note, Supervisor
+from rattle.launch.supervisor import Supervisor
 from rattle.launch.ticking import Stillness, SyncStatus, Ticking
 from rattle.launch.view import LaunchView, Picture
 from rattle.runs.new_runs import policy_run_directory
 from rattle.runs.progress import Status, Summary
 from rattle.runs.run_clock import RunLimits
-from rattle.runs.run_tables import log_row, now, read_run_row, write_run_row
+from rattle.runs.run_tables import now, read_run_row, write_run_row
 from rattle.settings.experiment import ExperimentSettings
 from rattle.stop_signals import stop_signals
+from rattle.telemetry.run_log import open_run_log
 
 WRITER = "up"
 _POLL_SECONDS = 0.25
@@ -75,7 +74,15 @@ class Launch:
         self._patience = settings.topology.patience_seconds if patience is None else patience
         self._run_id = read_run_row(directory)["run_id"]
         self._supervisor = Supervisor(services)
-        self._processes = Processes(self._supervisor, self._command, directory.service_logs, self._note)
+        self._about = About(self._run_id, settings.experiment, quiet=True)  # the view shows it
+        variables = {
+            "RUN_ID": self._run_id,
+            "RUN_DIR": str(directory.path.resolve()),
+            "EXPERIMENT_NAME": settings.experiment,
+        }
+        self._processes = Processes(
+            self._supervisor, self._command, directory.service_logs, self._note, variables=variables
+        )
         self._standing = RunStatus(settings.training.policies, limits)
         self._ticking = Ticking()
         self._view = view
@@ -90,7 +97,7 @@ class Launch:
 
         Raises LaunchError where it has failed. A second signal ends this process, too.
         """
-        self._logs = TableWriter(self._directory.table("logs"), WRITER)
+        close_log = open_run_log(self._directory, WRITER, self._run_id, self._settings.experiment)
         self._view.start(self._run_id, str(self._directory.path), self._resumed_at)
         summary: Summary | None = None
         try:
@@ -98,8 +105,7 @@ class Launch:
             summary = self._conclude()
         finally:
             self._view.finish(summary)
-            with suppress(AnalyticsError):
-                self._logs.close()
+            close_log()
         if self._killed_by is not None:
             signal.signal(self._killed_by, signal.SIG_DFL)
             os.kill(os.getpid(), self._killed_by)
@@ -168,8 +174,7 @@ class Launch:
         status = self._ticking.status
         steps = sum(policy.env_steps for policy in self._standing.statuses.values())
         if self._stillness.look((steps, None if status is None else status.tick), now):
-            text = f"nothing has happened for {self._stillness.seconds(now):.0f} s: {self._waited_for()}"
-            self._note(Note("WARNING", "run_stands_still", "run", {"text": text}))
+            self._tell(of_launch.RunStandsStill(seconds=self._stillness.seconds(now), waited_for=self._waited_for()))
         if self._patience is None or self._stillness.seconds(now) < self._patience:
             return None
         after = "nothing has been learnt" if status is None else f"no tick has followed tick {status.tick}"
@@ -192,8 +197,7 @@ class Launch:
             await asyncio.sleep(_POLL_SECONDS)
         took = time.monotonic() - began
         if took > every:
-            text = f"services took {took:.0f} s to start, and one is killed every {every:g} s: little will be learnt"
-            self._note(Note("WARNING", "kills_too_often", "run", {"text": text}))
+            self._tell(of_launch.KillsTooOften(seconds=took, every=every))
         while True:
             await asyncio.sleep(every)
             if targets := self._supervisor.targets():
@@ -226,37 +230,40 @@ class Launch:
             changes += [f"train.seconds={limits.seconds}"] if limits.seconds != own.seconds else []
         return command(service, self._supervisor.hellos, changes, moves=watched.moves)
 
+    def _tell(self, event: Event) -> None:
+        """Write down, and show, an event of the run."""
+        self._note(Note("run", event, event.level))
+
     def _note(self, note: Note) -> None:
-        """Show what has happened to a service; warnings of its own are in its log already."""
-        if traceback := note.fields.get("traceback"):
-            self._tracebacks.append((note.fields["text"], traceback))
-        if note.fields.get("name") == ENVIRONMENT_FAILED:
-            error = note.fields["text"]
-            self._broken_off = self._broken_off or error
-            note = Note("ERROR", ENVIRONMENT_FAILED, note.name, {"error": error, **self._traceback_of(error)})
-        if note.event == "service_warning" and self._is_natural(note):
-            return
-        if note.event != "service_warning":
-            self._log(note.event, note.level, service=note.name, **note.fields)
+        """Show what has happened, and write it down where the service has not done that itself."""
+        if note.said is None:
+            self._log(note.event, note.level)
+        else:
+            self._remember(note.said)
+            if isinstance(note.event, of_runs.EnvironmentFailed):
+                self._broken_off = self._broken_off or str(note.event)
+                return
+            if self._is_natural(note):
+                return
         self._view.note(note)
 
-    def _log(self, event: str, level: str, **fields: Any) -> None:
+    def _log(self, event: Event, level: Level | None = None, fields: Mapping[str, Any] | None = None) -> None:
         """Append an event to the table `logs`."""
-        row = log_row(self._run_id, self._settings.experiment, WRITER, event, level, fields)
-        with suppress(AnalyticsError):  # a full disk is Training's to report
-            self._logs.write([row])
-            self._logs.flush()
+        with bound(**(fields or {})):
+            emit(event, level=level, about=self._about)
+
+    def _remember(self, said: LogEntry) -> None:
+        """Keep the traceback of an error that a service has told."""
+        error, traceback = said.fields.get("error"), said.fields.get("traceback")
+        if error and traceback:
+            self._tracebacks.append((str(error), str(traceback)))
 
     def _traceback_of(self, error: str) -> dict[str, str]:
-        """Return, for a row of `logs`, the traceback of what a service has said of an error; nothing if there is none.
+        """Return, for a row of `logs`, the traceback that a service has told of an error; nothing if there is none.
 
-        Services put what they were doing before the words of an error.
+        Other services have the error from that one, and say where it came up before it.
         """
-        for text, traceback in self._tracebacks:
-            said = text.partition(": ")[2]
-            if said and said in error:
-                return {"traceback": traceback}
-        return {}
+        return next(({"traceback": trace} for known, trace in self._tracebacks if known in error), {})
 
     def _is_natural(self, note: Note) -> bool:
         """Whether a service warns of what is as it should be.
@@ -265,9 +272,9 @@ class Launch:
         """
         services = self._supervisor.services
         if services[note.name].service.kind != "sync":
-            return bool(note.fields["name"] == LOCKSTEP_OVER)
+            return isinstance(note.event, of_lockstep.LockstepOver)
         just_now = time.monotonic() - self._settings.sync.silence_seconds
-        if note.fields["name"] == HISTORIES_DISAGREE:
+        if isinstance(note.event, of_lockstep.HistoriesDisagree):
             return False
         return any(watched.phase != "ready" or watched.since > just_now for watched in services.values())
 
@@ -283,15 +290,15 @@ class Launch:
                 self._write_status("failed", directory)
             traceback = self._traceback_of(failure)
             if failure != self._standing.failure:  # else Training has said so
-                self._log("run_failed", "ERROR", error=failure, **traceback)
+                self._log(of_runs.RunFailed(error=failure), fields=traceback)
             raise LaunchError(f"{failure} (its traceback is in the table logs)" if traceback else failure)
         if self._ticking.finished:  # Training was told to stop, and cannot know why
             for directory in self._directories():
                 self._write_status("finished", directory)
-            self._log("run_finished", "INFO")
+            self._log(of_runs.RunFinished())
         elif read_run_row(self._directory)["status"] in ("running", "interrupted"):
             self._write_status("interrupted", self._directory)
-            self._log("run_interrupted", "INFO")
+            self._log(of_runs.RunInterrupted())
         return self._summary() if self._killed_by is None else None
 
     def _why_in_vain(self) -> str | None:

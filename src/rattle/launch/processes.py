@@ -11,16 +11,16 @@ import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from rattle.addresses import credentials_for_children
-from rattle.events import WARNING, Event
-from rattle.launch.stderr import Messages
-from rattle.launch.supervisor import Action, Note, Send, Start, Supervisor
-from rattle.launch.text_log import TextLog
+from rattle.events import Event
+from rattle.launch.notes import Messages, Note
+from rattle.launch.supervisor import Action, Send, Start, Supervisor
 from rattle.settings.sources import ENVIRONMENT_PREFIX
+from rattle.telemetry.log_file import LogFile
 
 #: The `rattle` command, in a process that ends with this one. With -P the working directory is not put before the
 #: standard library, as it is not for the installed command: a file queue.py in it must not break a service, or run.
@@ -30,6 +30,8 @@ _LONGEST_LINE = 2**16
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 #: How long the output of a process that has ended is read on, where another has the pipe too, in seconds.
 _LAST_WORDS_SECONDS = 1.0
+#: The log of a service is put aside when it is as large as this, in bytes; one of those is kept.
+_LOG_BYTES, _LOGS_KEPT = 2**23, 1
 
 
 class Processes:
@@ -42,7 +44,9 @@ class Processes:
         logs: Path,
         show: Callable[[Note], None],
         program: Sequence[str] = RATTLE,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
+        """`variables` are added to the environment of services, with the name of each as SERVICE_NAME."""
         self._supervisor = supervisor
         self._command = command  # from a service's name to its arguments at this moment
         self._logs = logs
@@ -53,7 +57,7 @@ class Processes:
         self._changed = asyncio.Event()
         # The settings of the experiment hold what the environment variables said already.
         self._environment = {name: v for name, v in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
-        self._environment |= credentials_for_children()
+        self._environment |= credentials_for_children() | dict(variables or {})
 
     async def run(self) -> None:
         """Run the services until they are stopped or given up; none is left when this returns or raises."""
@@ -105,25 +109,26 @@ class Processes:
                 stdin=self._leash,
                 stdout=PIPE,
                 stderr=PIPE,
-                env=self._environment,
+                env={**self._environment, "SERVICE_NAME": name},
                 start_new_session=True,
             )
         except OSError as error:
-            status, last = 1, Event(WARNING, f"it cannot be started: {error.strerror}")
+            status: int = 1
+            last: Event | str = f"it cannot be started: {error.strerror}"
         else:
             status, last = await self._follow(process, name, life)
         self._unsent.pop(name, None)
-        self.do(self._supervisor.exited(name, life, status, last.text, time.monotonic(), last.name))
+        self.do(self._supervisor.exited(name, life, status, last, time.monotonic()))
 
-    async def _follow(self, process: Process, name: str, life: int) -> tuple[int, Event]:
+    async def _follow(self, process: Process, name: str, life: int) -> tuple[int, Event | str]:
         """Return the exit status of a process and what it said last."""
         self._running[name] = process
         try:
             for number in self._unsent.pop(name, ()):
                 self._send(name, number)
             self.do(self._supervisor.started(name, life, process.pid))
-            messages = Messages()
-            with TextLog(self._logs / f"{name}.log") as log:
+            messages = Messages(name)
+            with LogFile(self._logs / f"{name}.log", _LOG_BYTES, _LOGS_KEPT) as log:
                 async with asyncio.TaskGroup() as reading:
                     readers = [
                         reading.create_task(self._read_stdout(process, name, life, log)),
@@ -141,32 +146,34 @@ class Processes:
         finally:
             del self._running[name]
 
-    async def _read_stdout(self, process: Process, name: str, life: int, log: TextLog) -> None:
+    async def _read_stdout(self, process: Process, name: str, life: int, log: LogFile) -> None:
         first = True
         async for line in _lines(process.stdout, log):
             if first:
                 self.do(self._supervisor.said(name, life, line, time.monotonic()))
             first = False
 
-    async def _read_stderr(self, process: Process, name: str, messages: Messages, log: TextLog) -> None:
+    async def _read_stderr(self, process: Process, name: str, messages: Messages, log: LogFile) -> None:
         async for line in _lines(process.stderr, log):
-            message = messages.take(line)
-            if message is not None and not self._supervisor.stopping:
-                self._show(Note("WARNING", "service_warning", name, message._asdict()))
+            said = messages.take(line)
+            if said is not None and not self._supervisor.stopping:
+                self._show(said)
 
 
-async def _lines(stream: asyncio.StreamReader | None, log: TextLog) -> AsyncIterator[str]:
+async def _lines(stream: asyncio.StreamReader | None, log: LogFile) -> AsyncIterator[str]:
     """Yield the lines of a stream, the ends of overlong ones left out, and put all of it into the log."""
     if stream is None:
         return
     rest = b""
     text = codecs.getincrementaldecoder("utf-8")(errors="replace")  # bytes of no letter may be control characters too
     while chunk := await stream.read(2**16):
-        log.write(_CONTROL.sub("?", text.decode(chunk)).encode())
+        with suppress(OSError):  # what the disk does not take is lost, and breaks nothing
+            log.write(_CONTROL.sub("?", text.decode(chunk)).encode())
         *lines, rest = (rest + chunk).split(b"\n")
         rest = rest[:_LONGEST_LINE]
         for line in lines:
             yield line[:_LONGEST_LINE].decode(errors="replace")
-    log.write(text.decode(b"", final=True).encode())
+    with suppress(OSError):
+        log.write(text.decode(b"", final=True).encode())
     if rest:
         yield rest.decode(errors="replace")

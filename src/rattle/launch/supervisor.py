@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from signal import SIGKILL, SIGTERM, Signals, strsignal
-from typing import Any, Literal
+from typing import Literal
 
 import tenacity
 
-from rattle.events import ERROR, PORT_TAKEN
+from rattle.events import Event, of_launch, of_services
+from rattle.launch.notes import Note, note
 from rattle.launch.service import Hello, LaunchedService
 
 #: How long a service may take until its first line, in seconds.
@@ -45,16 +46,6 @@ class Send:
 
     name: str
     number: Signals
-
-
-@dataclass(frozen=True)
-class Note:
-    """Write down, and show, that something has happened to a service."""
-
-    level: Literal["INFO", "WARNING", "ERROR"]
-    event: str
-    name: str
-    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 Action = Start | Send | Note
@@ -133,7 +124,8 @@ class Supervisor:
         if watched is None:
             return []
         watched.pid = pid
-        return [Note("INFO", "service_started" if life == 1 else "service_restarted", name, {"service_pid": pid})]
+        kind = of_launch.ServiceStarted if life == 1 else of_launch.ServiceRestarted
+        return [note(kind(service=name, service_pid=pid))]
 
     def said(self, name: str, life: int, line: str, now: float) -> list[Action]:
         """Take the first line of a service: it is ready, and so are perhaps those that need it."""
@@ -149,33 +141,30 @@ class Supervisor:
             return [Send(name, SIGKILL)]
         before, watched.hello = watched.hello, hello
         watched.phase, watched.since, watched.reason = "ready", now, ""
-        ready = Note("INFO", "service_ready", name, {"address": watched.address})
+        ready = note(of_launch.ServiceReady(service=name, address=watched.address))
         moved = self._tell_who_needs(watched, before) if watched.moves else []
         watched.moves = False
         return [ready, *moved, *self._start_what_can(now)]
 
-    def exited(self, name: str, life: int, status: int, words: str, now: float, event: str = "") -> list[Action]:
-        """Take the end of a service's process: its exit status, negative for a signal, and what it said last.
-
-        `event` is the name of what it said (rattle.events).
-        """
+    def exited(self, name: str, life: int, status: int, last: Event | str, now: float) -> list[Action]:
+        """Take the end of a service's process: its exit status, negative for a signal, and what it said last."""
         watched = self._of(name, life)
         if watched is None:
             return []
         stable = watched.phase == "ready" and now - watched.since >= STABLE_SECONDS
         watched.deaths = (0 if stable else watched.deaths) + (0 if watched.killed else 1)
-        reason = watched.fault or (words if status > 0 else "") or _ending(status)
+        reason = watched.fault or (str(last) if status > 0 else "") or _ending(status)
         expected, is_news = watched.killed, reason != watched.reason
         watched.killed, watched.fault, watched.reason = False, "", reason
         watched.phase, watched.since, watched.pid = "dead", now, None
         if self.stopping:
             return self._go_on_stopping(now)
         watched.start_at = now + _wait(watched.deaths)
-        if event == PORT_TAKEN and watched.hello is not None:
+        if isinstance(last, of_services.PortTaken) and watched.hello is not None:
             waits = _lost_port(watched)
-            return [Note("WARNING", "port_taken", name, {"reason": reason})] if waits and is_news else []
-        died = Note("INFO" if expected else "WARNING", "service_died", name, {"reason": reason})
-        if watched.deaths >= _most_deaths(watched, event):
+            return [note(of_launch.ServiceWaits(service=name, reason=reason))] if waits and is_news else []
+        died = note(of_launch.ServiceDied(service=name, reason=reason), "INFO" if expected else "WARNING")
+        if watched.deaths >= _most_deaths(watched, last):
             return [died, *self._give_up(watched, reason, now)]
         return [died]
 
@@ -213,8 +202,7 @@ class Supervisor:
         watched = self.services[name]
         watched.killed = True
         self.kills += 1
-        note = Note("INFO", "service_killed", name, {"service_pid": watched.pid})
-        return [note, Send(name, SIGKILL)]
+        return [note(of_launch.ServiceKilled(service=name, service_pid=watched.pid)), Send(name, SIGKILL)]
 
     def stop(self, now: float) -> list[Action]:
         """Stop Training first, which stores what it has learnt, and then the others."""
@@ -241,7 +229,7 @@ class Supervisor:
     def _tell_who_needs(self, moved: Watched, before: Hello | None) -> list[Action]:
         """Have those that need a service which has moved start again, with its new address."""
         name, hello = moved.service.name, moved.hello
-        actions: list[Action] = [Note("WARNING", "service_moved", name, {"address": moved.address})]
+        actions: list[Action] = [note(of_launch.ServiceMoved(service=name, address=moved.address))]
         for other in self.services.values():
             tells = [need.tell for need in other.service.needs if need.name == name]
             if other.alive and before and hello and any(tell(before) != tell(hello) for tell in tells):
@@ -253,7 +241,7 @@ class Supervisor:
         name = watched.service.name
         what = "died again and again" if watched.hello is not None else "cannot start"
         self.failure = f"{name} {what}: {reason}"
-        return [Note("ERROR", "service_given_up", name, {"error": self.failure}), *self.stop(now)]
+        return [note(of_launch.ServiceGivenUp(service=name, error=self.failure)), *self.stop(now)]
 
     def _start_what_can(self, now: float) -> list[Action]:
         if self.stopping:
@@ -287,11 +275,11 @@ def _lost_port(watched: Watched) -> bool:
     return waits
 
 
-def _most_deaths(watched: Watched, event: str) -> int:
-    """Return after how many deaths in a row a service is given up that died with an event."""
+def _most_deaths(watched: Watched, last: Event | str) -> int:
+    """Return after how many deaths in a row a service is given up that said this last."""
     if watched.hello is not None:
         return MOST_DEATHS
-    return 1 if event == ERROR else MOST_FIRST_DEATHS
+    return 1 if isinstance(last, of_services.Error) else MOST_FIRST_DEATHS
 
 
 def _ending(status: int) -> str:

@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rattle.launch.notes import Warnings
-from rattle.launch.supervisor import Note
+from rattle.launch.notes import Note, Warnings
 from rattle.launch.verify_report import Outcome, VerifyReport
 from rattle.launch.view import Picture
 from rattle.runs.progress import Summary

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from rattle.launch.notes import Warnings, sentence
+from rattle.launch.notes import Note, Warnings
 from rattle.launch.run_status import ChaosSummary
 from rattle.launch.sparkline import Sparkline
-from rattle.launch.supervisor import Note, Watched
+from rattle.launch.supervisor import Watched
 from rattle.launch.ticking import Ticks
 from rattle.runs.progress import Progress, Summary
 from rattle.trainer.display import (
@@ -136,7 +136,7 @@ class PlainView:
     def note(self, note: Note) -> None:
         """Print what has happened."""
         if note.level != "ERROR" and self._warnings.worth_showing(note):
-            print_line(sentence(note))
+            print_line(note.sentence)
 
     def update(self, picture: Picture) -> None:
         """Print where the run stands, and where its ticks do, each at most once in five seconds."""
@@ -180,7 +180,7 @@ class LiveView:
     def note(self, note: Note) -> None:
         """Keep the last warning, for the next picture."""
         if note.level == "WARNING":
-            self._warning = sentence(note)
+            self._warning = note.sentence
 
     def update(self, picture: Picture) -> None:
         """Draw where things stand."""

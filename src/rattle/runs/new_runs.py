@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from rattle.analytics.writer import storing, write_together
 from rattle.envs.errors import EnvError, WorldsLost
 from rattle.envs.philox import derive_seed
 from rattle.envs.vector import VectorWorlds
+from rattle.events import emit, of_runs
 from rattle.rollouts.worlds import build_worlds, policy_spec
 from rattle.runs.errors import RunError
 from rattle.runs.first_policy import first_policy_file, read_first_policy
@@ -35,7 +35,6 @@ _TICKS_TRIED = 32
 _TRIED_SECONDS = 5.0
 #: A quick one plays more, to see whether it repeats itself: so many episodes, ticks or seconds, whichever come first.
 _EPISODES, _MOST_TICKS, _MOST_SECONDS = 10, 1024, 0.2
-_log = logging.getLogger(__name__)
 
 
 def name_run(settings: ExperimentSettings, run_dir: Path | None) -> tuple[RunDirectory, str]:
@@ -80,11 +79,7 @@ def _try_out(settings: ExperimentSettings) -> None:
         with closing(build_worlds(settings, 2, 0)) as two:  # a generator that worlds share shows where they take turns
             repeats = _repeats(two, settings.seed, first)
     if not repeats:
-        _log.warning(
-            "'%s' does not repeat itself when an episode is played again from its seed: two runs of one seed will "
-            "differ, and a resume begins new episodes. Draw from self.np_random only, and keep nothing over resets",
-            settings.env.id,
-        )
+        emit(of_runs.NotRepeating(environment=settings.env.id))
 
 
 def _first_ticks(worlds: VectorWorlds, seed: int) -> list[bytes]:

@@ -82,11 +82,6 @@ class RunClock:
         return fraction_done(self._limits, env_steps, speed, self.here())
 
 
-def nothing_left(reason: str) -> str:
-    """Return what to say of a run that is resumed although it has ended."""
-    return f"the run has nothing left to do: {reason}: change that to go on"
-
-
 def fraction_done(limits: RunLimits, env_steps: int, speed: float, seconds: float) -> tuple[float | None, float | None]:
     """Return how much of a run is done after some seconds of its command, and the seconds left, by the first limit."""
     ends: list[tuple[float, float]] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.schema import UPDATES
 from rattle.envs.vector import EnvironmentSpec
+from rattle.events import of_runs
 from rattle.learning.learner import Learner, UpdateMetrics
 from rattle.policies.file import StoredPolicy, dump_policy
 from rattle.runs.best_policy import BestPolicy
@@ -133,7 +133,7 @@ class RunRecorder:
             self._learner.begin_with(first.parameters)
             self._best = BestPolicy(self._learner.parameters())
         self.tables.cut_back(NOTHING)
-        self.tables.log("run_started", seed=self.settings.seed)
+        self.tables.log(of_runs.RunStarted(seed=self.settings.seed))
 
     def begin(self) -> None:
         """Tell hooks that a command begins, or goes on with, the run; raises ExtensionError."""
@@ -173,8 +173,8 @@ class RunRecorder:
         self.tables.cut_back(checkpoint.numbers["tables"], keep=kept)
         self.evaluations.restore(checkpoint)
         if kept:
-            self.tables.log("rows_put_aside", level="WARNING", seconds=round(cut, 3), update=self._learner.version)
-        self.tables.log("run_resumed", update=self._learner.version)
+            self.tables.log(of_runs.RowsPutAside(seconds=round(cut, 3), update=self._learner.version))
+        self.tables.log(of_runs.RunResumed(update=self._learner.version))
 
     def write_down(self, metrics: UpdateMetrics, played: Sequence[RecordedRollout], speed: float) -> None:
         """Put an update, and the episodes that ended in what was learnt from, into the tables.
@@ -231,7 +231,7 @@ class RunRecorder:
         self._best.judge(of.policy_version, row["mean_return"], weights)
 
     def _say_recording_cut(self, world_episode: int, ticks: int) -> None:
-        self.tables.log("recording_cut", level="WARNING", world_episode=world_episode, ticks=ticks)
+        self.tables.log(of_runs.RecordingCut(world_episode=world_episode, ticks=ticks))
 
     @property
     def why_good_enough(self) -> str | None:
@@ -247,15 +247,19 @@ class RunRecorder:
         return f"its mean return, {reached:.6g}, has reached train.stop_at_return, {wanted:g}"
 
     def end(
-        self, status: Status, reason: str | None, copy_rest: Callable[[], CallersPart], event: str | None = None
+        self,
+        status: Status,
+        reason: str | None,
+        copy_rest: Callable[[], CallersPart],
+        event: type[of_runs.End] | None = None,
     ) -> Summary:
         """Write down that the run has ended and why, store the last checkpoint, and return what it holds.
 
         `event` is what has happened, where the caller does not know what became of the run.
         """
         self.hooks.end(status)
-        fields: dict[str, Any] = {"update": self._learner.version} | ({"reason": reason} if reason else {})
-        self.tables.log(event or f"run_{status}", **fields)
+        kind = event or (of_runs.RunFinished if status == "finished" else of_runs.RunInterrupted)
+        self.tables.log(kind(update=self._learner.version, reason=reason))
         self.checkpoint(status, copy_rest)
         return self.stored()
 
@@ -377,14 +381,16 @@ class RunRecorder:
             self._file = self._learner.version, dump_policy(as_policy(self._learner, self.environment))
         return self._file[1]
 
-    def fail(self, error: Exception) -> None:
-        """Write down that the run has ended in an error, keeping the last checkpoint and policy as they are."""
+    def fail(self, error: Exception, text: str | None = None, *, quiet: bool) -> None:
+        """Write down that the run has ended in an error, keeping the last checkpoint and policy as they are.
+
+        `text` says what has happened, where the error does not; with `quiet`, the caller tells people.
+        """
         with suppress(Exception):  # whatever becomes of hooks and the last checkpoint must not hide the error
             self.hooks.end("failed")
         with suppress(Exception):
             self._store.wait()
-        cause = "".join(traceback.format_exception(error))
-        self.tables.log("run_failed", level="ERROR", error=str(error), traceback=cause)
+        self.tables.log(of_runs.RunFailed(error=text or str(error)), error, quiet=quiet)
         policy = self.directory.policy
         digest = hashlib.sha256(policy.read_bytes()).hexdigest() if policy.exists() else ""
         counters, summary = self.counters, self.summary("failed", digest)

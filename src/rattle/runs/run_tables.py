@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -15,9 +12,11 @@ from rattle import __version__
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.steps import StepsWriter
 from rattle.analytics.writer import TableWriter, check_cut, last_line, side_by_side, table_file, write_atomically
+from rattle.events import About, Event, emit
 from rattle.runs.errors import RunError
 from rattle.runs.progress import Summary
 from rattle.settings.experiment import ExperimentSettings
+from rattle.telemetry.run_log import open_run_log
 
 WRITER = "train"
 
@@ -36,7 +35,9 @@ class RunTables:
         self._directory = directory
         self._run_id = run_id
         self._experiment = experiment
-        self._lines = {name: TableWriter(directory.table(name), WRITER) for name in (*REPLAYED, "logs")}
+        self._lines = {name: TableWriter(directory.table(name), WRITER) for name in REPLAYED}
+        self._close_log = open_run_log(directory, WRITER, run_id, experiment)
+        self._about = About(run_id, experiment)
         self.steps = StepsWriter(directory.table("steps"), WRITER)
 
     def common(self) -> dict[str, Any]:
@@ -55,9 +56,9 @@ class RunTables:
         """Append a row of `evaluations`."""
         self._lines["evaluations"].write([row])
 
-    def log(self, event: str, level: str = "INFO", **fields: Any) -> None:
-        """Append an event to `logs`."""
-        self._lines["logs"].write([log_row(self._run_id, self._experiment, "train", event, level, fields)])
+    def log(self, event: Event, error: BaseException | None = None, *, quiet: bool = False) -> None:
+        """Tell an event of this run, which its table `logs` has too; with `quiet`, somebody else shows it to people."""
+        emit(event, error=error, about=About(self._run_id, self._experiment, quiet=True) if quiet else self._about)
 
     def flush(self) -> tuple[dict[str, int], Callable[[], None]]:
         """Return how far the tables reach, for `cut_back`, and what brings them to the disk so far.
@@ -95,6 +96,7 @@ class RunTables:
 
     def close(self) -> None:
         """Flush and close the files."""
+        self._close_log()
         for table in self._lines.values():
             table.close()
 
@@ -103,23 +105,6 @@ def check_reach(directory: RunDirectory, reach: Mapping[str, int]) -> None:
     """Raise AnalyticsError when a table of a run has not the rows that it had when `RunTables.flush` gave `reach`."""
     for name in REPLAYED:
         check_cut(table_file(directory.table(name), WRITER), reach.get(name, 0))
-
-
-def log_row(
-    run_id: str, experiment: str, service: str, event: str, level: str, fields: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return a row of `logs` for what has just happened in this process."""
-    return {
-        "time": now(),
-        "run_id": run_id,
-        "level": level,
-        "service": service,
-        "event": event,
-        "experiment": experiment,
-        "host": platform.node(),
-        "pid": os.getpid(),
-        "fields": json.dumps(fields),
-    }
 
 
 #: How far the tables reach before anything has been written.

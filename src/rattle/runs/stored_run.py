@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import msgspec
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import TABLES, RunDirectory
 from rattle.analytics.writer import last_line, table_file, write_atomically
+from rattle.events import emit, of_runs
 from rattle.rollouts.worlds import settings_of_policy
 from rattle.runs.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
 from rattle.runs.errors import RunError
@@ -21,8 +21,6 @@ from rattle.runs.progress import Summary
 from rattle.runs.run_tables import WRITER, check_reach, read_run_row, run_row, write_run_row
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.sources import check_settings, read_yaml, to_yaml
-
-_log = logging.getLogger(__name__)
 
 #: Settings that make another run, by the beginnings of their keys; a server may have moved.
 _DECISIVE = ("seed", "env.", "policy.", "algorithm.", "inference.api", "inference.snakes")
@@ -70,7 +68,7 @@ def accept_code(directory: RunDirectory) -> None:
     changed = [entry.name for entry in now.code if stated.get(entry.name, entry.sha256) != entry.sha256]
     if changed:
         write_atomically(directory.config, to_yaml(now).encode())
-        _log.warning("the code of %s has changed since the run began: the run goes on with it", ", ".join(changed))
+        emit(of_runs.CodeChanged(names=", ".join(changed)))
 
 
 def accept_code_of(run_dir: Path | None) -> None:
@@ -99,7 +97,7 @@ def read_or_mend_row(directory: RunDirectory) -> dict[str, Any]:
         _check_settings(directory, settings, _began_with(checkpoint))
         numbers = checkpoint.numbers
         write_run_row(directory, run_row(settings, summary, numbers["started"], numbers.get("origin", {})))
-        _log.warning("%s: it is made anew from the newest checkpoint", error)
+        emit(of_runs.RunRowMade(error=str(error)))
         return read_run_row(directory)
 
 
@@ -123,7 +121,7 @@ def _check_settings(directory: RunDirectory, settings: ExperimentSettings, began
     said = f"{directory.config} was changed after the run began: {', '.join(how)}"
     if any(not key.startswith(_TUNING) or key == f"{_TUNING}id" for key in changed):
         raise RunError(f"{said}: put that back, or start a new run")
-    _log.warning("%s: the run goes on with that", said)
+    emit(of_runs.SettingsChanged(change=said))
 
 
 def _differ(key: str, before: Mapping[str, Any], now: Mapping[str, Any], stated: Mapping[str, Any]) -> bool:
@@ -168,7 +166,7 @@ def _newest_that_fits(directory: RunDirectory, run_id: str) -> Checkpoint | None
             lost = lost or str(error)
             continue
         if lost:
-            _log.warning("%s: the run goes on from the older checkpoint %s", lost, path.name)
+            emit(of_runs.OlderCheckpoint(error=lost, checkpoint=path.name))
         return checkpoint
     if lost:
         raise RunError(f"{lost}, and no older checkpoint fits: restore it from a copy, or start a new run")

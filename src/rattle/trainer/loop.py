@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -11,13 +10,14 @@ from typing import TypeVar
 from rattle.analytics.run_directory import RunDirectory
 from rattle.envs.errors import CannotReplay, EnvError, WorldsLost
 from rattle.envs.philox import derive_seed
+from rattle.events import of_runs
 from rattle.extensions import ExtensionError
 from rattle.learning.learner import UpdateMetrics
 from rattle.rollouts.worlds import policy_spec
 from rattle.runs.checkpoint import Checkpoint
 from rattle.runs.episode_recorder import recorded_episodes
 from rattle.runs.progress import Display, Progress, Summary
-from rattle.runs.run_clock import RunClock, RunLimits, nothing_left
+from rattle.runs.run_clock import RunClock, RunLimits
 from rattle.runs.run_recorder import CallersPart, RecordedRollout, RunRecorder, checkpoint_mismatch
 from rattle.samples.rollout import as_tensors
 from rattle.settings.experiment import ExperimentSettings
@@ -25,8 +25,6 @@ from rattle.trainer.build import build_acting_policy, build_collector, build_lea
 from rattle.trainer.errors import TrainerError
 
 Result = TypeVar("Result")
-
-_log = logging.getLogger(__name__)
 
 #: Losses of worlds in a row, without a rollout between them, that a run puts up with.
 MOST_LOSSES = 10
@@ -101,7 +99,6 @@ class TrainingRun:
                 lost = loss
                 break
         if lost is not None and not isinstance(lost, WorldsLost):
-            _log.warning("%s", lost)
             for worlds in self.collector.batches:  # a seed of their own: no game of the run is played twice
                 worlds.reset(derive_seed(self.settings.seed, "worlds", self.learner.version))
         return lost
@@ -118,7 +115,7 @@ class TrainingRun:
         counters = self.recorder.counters
         clock = RunClock(counters.seconds, limits, self.settings.train.checkpoint_seconds)
         if reason := self._why_over(clock):
-            _log.warning("%s", nothing_left(reason))
+            self.recorder.tables.log(of_runs.NothingLeft(reason=reason))
         while not self._why_over(clock) and not wants_stop():
             began = time.perf_counter()
             self._is_between = False
@@ -160,7 +157,7 @@ class TrainingRun:
         if isinstance(error, EnvError | ExtensionError):
             with suppress(ExtensionError):  # a hook that cannot be stored
                 self.recorder.checkpoint("failed", self._copy_worlds if self._is_between else self._copy_no_worlds)
-        self.recorder.fail(error)
+        self.recorder.fail(error, quiet=True)
 
     def close(self) -> None:
         """Free worlds, threads and files."""
@@ -188,7 +185,7 @@ class TrainingRun:
 
     def _begin_anew(self, loss: EnvError) -> None:
         """Start the next episodes everywhere: rollouts and episodes join nothing from before a loss."""
-        self.recorder.tables.log("worlds_lost", level="WARNING", error=str(loss))
+        self.recorder.tables.log(of_runs.WorldsLost(error=str(loss)))
         self.collector.restart()
         self.recorder.forget(slice(0, None))
 

@@ -6,18 +6,16 @@ Each clock is logic without sockets and timers, given the time, and a thin shell
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import socket
 import time
 from collections.abc import Callable
 from typing import Protocol
 
+from rattle.events import emit, of_services
 from rattle.services.env.datagrams import Datagrams
 from rattle.services.env.game import Game
 from rattle.services.utils.schedule import Schedule
-
-_log = logging.getLogger(__name__)
 
 
 class TickClock(Protocol):
@@ -191,8 +189,5 @@ class SyncClock:
             return
         if self.datagrams.replaced and not self._has_warned:
             self._has_warned = True
-            _log.warning(
-                "the Sync service's datagrams are older than those before: its clock was set back, or another "
-                "Sync service sends to this port, too; the world ticks with the newer sender"
-            )
+            emit(of_services.SyncClockBack())
         self._tick()

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Any
 
 from rattle.clients.keys import read_key
 from rattle.clients.lockstep_member import LockstepMember, MemberAnswer, MemberSettings, Work
-from rattle.events import LOCKSTEP_LEFT, LOCKSTEP_OVER
+from rattle.events import emit, of_lockstep
 from rattle.services.env.lockstep_game import LockstepGame
 from rattle.settings.services import SyncSection
-from rattle.text import one_line
 from rattle.wire.lockstep import MAX_HASHES, RUN_OVER, Role
-
-_log = logging.getLogger(__name__)
 
 
 class LockstepClock:
@@ -62,8 +58,8 @@ class LockstepClock:
         try:
             self._advance()
             answer = MemberAnswer(self._hashes())
-        except Exception:  # an answer would be a lie, and without one all others would wait for ever
-            _log.exception("the agent API's world cannot step in tick %d", work.tick)
+        except Exception as error:  # an answer would be a lie, and without one all others would wait for ever
+            emit(of_lockstep.MemberCannotAct(member=self.name, tick=work.tick), error=error)
             self._leaving = asyncio.get_running_loop().create_task(self.stop())
         else:
             self.member.finish(answer)
@@ -76,9 +72,9 @@ class LockstepClock:
         return hashes
 
     def _end(self, reason: str) -> None:
-        event = {"event": LOCKSTEP_OVER if reason == RUN_OVER else LOCKSTEP_LEFT}
-        _log.warning(
-            "the agent API's world stands still: the Sync service leads it no more: %s", one_line(reason), extra=event
-        )
-        if reason != RUN_OVER:
-            self._refused(f"the Sync service leads {self.name} no more: {one_line(reason)}")
+        if reason == RUN_OVER:
+            emit(of_lockstep.LockstepOver(member=self.name, reason=reason))
+        else:
+            left = of_lockstep.LockstepLeft(member=self.name, reason=reason)
+            emit(left)
+            self._refused(str(left))

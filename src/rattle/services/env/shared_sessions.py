@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -11,14 +10,13 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
+from rattle.events import emit, of_services
 from rattle.services.env.metrics import EnvMetrics
 from rattle.services.env.sessions import Message, RequestKey, Session, Sessions
 from rattle.wire.problems import RequestError
 from rattle.wire.vector import SessionRequest
 
 Result = TypeVar("Result")
-
-_log = logging.getLogger(__name__)
 
 #: A session with a step that took longer than this is stepped in a thread, so that it keeps nobody waiting.
 INLINE_SECONDS = 0.004
@@ -124,7 +122,7 @@ class SharedSessions:
             try:
                 await asyncio.to_thread(session.worlds.close)
             except Exception as failure:  # an environment may raise anything; the session is gone all the same
-                _log.error("closing the worlds of a session failed", exc_info=failure)
+                emit(of_services.WorldsNotClosed(), error=failure)
 
     @asynccontextmanager
     async def _held(self, session_id: str) -> AsyncIterator[tuple[Session, _Use]]:

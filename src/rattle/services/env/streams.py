@@ -7,14 +7,12 @@ A thousand readers get a line each tick. To wake a coroutine for each would take
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Generator
 from typing import Any
 
+from rattle.events import emit, of_services
 from rattle.services.utils.asgi import Receive, Send
-
-_log = logging.getLogger(__name__)
 
 #: Lines that a reader with `?lines=all` may be behind, and their bytes.
 KEPT_LINES = 1000
@@ -116,8 +114,8 @@ class Streams:
             stream = self._ready.popleft()
             try:
                 stream.write()
-            except Exception:  # whatever one connection raises, the others go on
-                _log.exception("a stream could not be written to: it is cut off")
+            except Exception as error:  # whatever one connection raises, the others go on
+                emit(of_services.StreamCut(), error=error)
                 stream.cut()
         self._scheduled = bool(self._ready)
         if self._scheduled:
@@ -191,8 +189,8 @@ class Stream:
             await begun
             self._writing = None
             self.write()
-        except Exception:  # as in `Streams`
-            _log.exception("a stream could not be written to: it is cut off")
+        except Exception as error:  # as in `Streams`
+            emit(of_services.StreamCut(), error=error)
             self._writing = None
             self.cut()
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rattle.events import emit, of_services
 from rattle.services.env.metrics import EnvMetrics
 from rattle.services.env.sessions import Message, RequestKey, Session, Sessions, environment_failed
 from rattle.services.env.shared_sessions import SharedSessions
@@ -29,8 +29,6 @@ from rattle.wire.arrays import Array, unpack
 from rattle.wire.encoding import Encoding
 from rattle.wire.problems import RequestError, problem_body
 from rattle.wire.vector import ResetRequest, RestoreRequest, SessionRequest, SocketRequest, StepRequest
-
-_log = logging.getLogger(__name__)
 
 #: The largest body that asks for a session: options are a few settings, and small lists of lists take much memory.
 _SESSION_BYTES = 2**16
@@ -216,7 +214,7 @@ def _as_request_error(failure: Exception) -> RequestError:
     if isinstance(failure, RequestError) and failure.code != "internal":
         return failure
     error = failure if isinstance(failure, RequestError) else environment_failed(failure)
-    _log.error("a request to the vector API failed: %s", error, exc_info=error.__cause__ or failure)
+    emit(of_services.RequestFailed(error=str(error)), error=error.__cause__ or failure)
     return error
 
 

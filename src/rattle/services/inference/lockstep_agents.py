@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 
 from rattle.clients.errors import ClientError
 from rattle.clients.lockstep_member import LockstepMember, MemberAnswer, MemberSettings, Work
 from rattle.clients.retries import persevere
-from rattle.events import LOCKSTEP_LEFT, LOCKSTEP_OVER
+from rattle.events import emit, of_lockstep
 from rattle.services.inference.actors import ActorHistory
 from rattle.services.inference.lockstep_snake import LockstepSnake
-from rattle.text import one_line
 from rattle.wire.lockstep import RUN_OVER, Role
-
-_log = logging.getLogger(__name__)
 
 
 class LockstepAgents:
@@ -81,19 +77,20 @@ class LockstepAgents:
     async def _do(self, work: Work) -> None:
         try:
             answer = await self.act(work)
-        except Exception:  # an answer would be a lie, and without one all others would wait for ever
-            _log.exception("%s cannot act in tick %d", self._name, work.tick)
+        except Exception as error:  # an answer would be a lie, and without one all others would wait for ever
+            emit(of_lockstep.MemberCannotAct(member=self._name, tick=work.tick), error=error)
             await self._stop_playing("internal error")
             await self._member.leave()
         else:
             self._member.finish(answer)
 
     def _end(self, reason: str) -> None:
-        event = {"event": LOCKSTEP_OVER if reason == RUN_OVER else LOCKSTEP_LEFT}
-        said = "%s takes no part in the lockstep run any more: %s"
-        _log.warning(said, self._name, one_line(reason), extra=event)
-        if reason != RUN_OVER:
-            self._refused(f"the Sync service leads {self._name} no more: {one_line(reason)}")
+        if reason == RUN_OVER:
+            emit(of_lockstep.LockstepOver(member=self._name, reason=reason))
+        else:
+            left = of_lockstep.LockstepLeft(member=self._name, reason=reason)
+            emit(left)
+            self._refused(str(left))
         self._ending = asyncio.get_running_loop().create_task(self._stop_playing(reason))
 
     async def _stop_playing(self, reason: str) -> None:

@@ -6,7 +6,6 @@ No clock decides anything here: whatever has to be waited for is waited for with
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
@@ -18,6 +17,7 @@ from rattle.clients.errors import RequestRefused
 from rattle.clients.lockstep_member import Work
 from rattle.clients.retries import persevere
 from rattle.errors import RattleError
+from rattle.events import emit, of_runs
 from rattle.services.inference.actors import ActorHandle, Assignment
 from rattle.services.inference.agent_episode import AgentEpisode
 from rattle.services.inference.agent_lives import AgentLives
@@ -34,8 +34,6 @@ _FORWARD = MOVES.index("forward")
 #: How long a snake waits for the policy that all have played for, in seconds. Where it does not come, services have
 #: died close together and not all rollouts were counted: others must play again, and for that the world must tick.
 _PATIENCE = 120.0
-
-_log = logging.getLogger(__name__)
 
 
 class LockstepSnake:
@@ -161,7 +159,7 @@ class LockstepSnake:
             partial(self.contributions.policy, newer_than=known, or_the_last=True, seconds=seconds)
         )
         if self._held is not None and known is not None and self._held.name == known.name:
-            _log.warning("%s: no policy has come in %.0f s: playing once more", self.assignment.name, _PATIENCE)
+            emit(of_runs.PolicyLate(agent=self.assignment.name, seconds=_PATIENCE))
         self.idle = self._held is None or self._held.finished
         if self._held is not None and self._earlier_ticks is None:
             self._earlier_ticks = self._held.first_tick
@@ -206,7 +204,7 @@ class LockstepSnake:
     async def _lose(self, why: str) -> None:
         """Forget a life; says so once until one has been seen whole."""
         if not self._in_trouble:
-            _log.warning("%s: %s: this life is forgotten", self.assignment.name, why)
+            emit(of_runs.LifeForgotten(agent=self.assignment.name, error=why))
         self._in_trouble = self._may_live = True
         self._episode = None
         await self._leave()

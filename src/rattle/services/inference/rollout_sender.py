@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import threading
 import time
@@ -13,6 +12,7 @@ import grpc
 
 from rattle.clients.errors import ClientError, ConnectionBroken
 from rattle.clients.retries import retry_forever
+from rattle.events import emit, of_runs
 from rattle.services.inference.training_link import (
     BREATH,
     PolicyFeed,
@@ -29,8 +29,6 @@ from rattle.services.utils.protos import training_pb2
 AHEAD = 1
 #: What the names of a rollout may add to its size.
 _NAMES_BYTES = 1024
-
-_log = logging.getLogger(__name__)
 
 
 class RolloutOutbox:
@@ -162,7 +160,7 @@ class RolloutSender:
 
     def _refuse(self, played_by: PolicyName, why: str) -> None:
         """Say that a rollout is dropped, and have another one played."""
-        _log.error("%s: %s: the rollout is dropped", self._actor, why)
+        emit(of_runs.RolloutDropped(agent=self._actor, error=why))
         self.last_error = why
         self.verdicts["REFUSED"] += 1
         self._stop.wait(1.0)  # what is refused once will probably be refused again

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import grpc
 from rattle.clients.addresses import GRPC_WITHOUT_PROXY
 from rattle.clients.errors import ClientError, ConnectionBroken
 from rattle.clients.retries import retry_forever
+from rattle.events import emit, of_runs, of_services
 from rattle.policies.errors import PolicyError
 from rattle.policies.file import StoredPolicy, load_policy
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
@@ -35,8 +35,6 @@ _TOO_LARGE = "message larger than max"
 #: Longer texts of a service are cut.
 _LONGEST_TEXT = 300
 
-_log = logging.getLogger(__name__)
-
 
 PolicyName = tuple[str, int]
 
@@ -46,8 +44,8 @@ def restart_on_error(work: Callable[[], None], stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             work()
-        except Exception:
-            _log.exception("%s failed: trying again", threading.current_thread().name)
+        except Exception as error:
+            emit(of_services.ThreadFailed(thread=threading.current_thread().name), error=error)
             stop.wait(1.0)
 
 
@@ -148,7 +146,7 @@ class PolicyFeed:
                 retry_forever(self._stop)(self._watch)
             except ClientError as error:
                 if not self._stop.wait(1.0):  # what is refused may be taken by a service that is set up otherwise
-                    _log.error("%s", error)
+                    emit(of_runs.PolicyRefused(error=str(error)))
 
     def _watch(self) -> None:
         """Take in policies until the stream breaks; raises ClientError when it does so before one has come."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from contextlib import closing
 from itertools import pairwise
@@ -11,7 +10,7 @@ from rattle.clients.retries import retry_forever
 from rattle.envs.errors import EnvironmentFailed, WorldsLost
 from rattle.envs.philox import derive_seed
 from rattle.errors import RattleError
-from rattle.events import ENVIRONMENT_FAILED
+from rattle.events import bind, emit, of_runs
 from rattle.policies.acting import ActingPolicy
 from rattle.rollouts.collector import Collector, WorldBatch, WorldsActor
 from rattle.rollouts.worlds import build_worlds
@@ -21,8 +20,6 @@ from rattle.services.inference.rollout_sender import RolloutSender
 from rattle.services.inference.rollouts import to_message
 from rattle.services.inference.training_link import ReceivedPolicy
 from rattle.settings.experiment import ExperimentSettings
-
-_log = logging.getLogger(__name__)
 
 
 class VectorActor:
@@ -40,12 +37,13 @@ class VectorActor:
 
     def play(self, contributions: RolloutSender, control: ActorHandle) -> None:
         """Play until told to stop, whatever becomes of the servers; no more once the environment has failed."""
+        bind(agent=self._assignment.name)
         while not control.stop.is_set():
             try:
                 retry_forever(control.stop, _may_pass)(self._play_in_new_worlds, contributions, control)
             except EnvironmentFailed as error:
                 control.report("failed", str(error))
-                _log.error("%s: %s", self._assignment.name, error, extra={"event": ENVIRONMENT_FAILED})
+                emit(of_runs.EnvironmentFailed(agent=self._assignment.name, error=str(error)))
                 control.stop.wait()
             except RattleError as error:  # stopping
                 control.report("waiting", str(error))
@@ -68,7 +66,7 @@ class VectorActor:
             control.report("waiting", str(error))
             if control.report_so_far.rollouts == before or not _may_pass(error):
                 raise
-            _log.warning("%s: %s: beginning anew", self._assignment.name, error)
+            emit(of_runs.PlayBegunAnew(agent=self._assignment.name, error=str(error)))
 
     def _open(self, held: ReceivedPolicy, life: str, stop: threading.Event) -> Collector:
         """Make the worlds; later in a run these play other games than those that the run began with."""
@@ -131,6 +129,7 @@ class _PlayLoop:
         """Play and contribute a rollout; returns False when the worlds were lost meanwhile and began anew."""
         version = held.policy.version
         control.report("playing", policy_version=version)
+        bind(policy_version=version)
         try:
             rollout = self._collector.collect(acting, version, recorded_episodes(self._settings, version))
         except WorldsLost as loss:
@@ -158,7 +157,7 @@ class _PlayLoop:
         self._collector.ticks = following.first_tick
 
     def _begin_anew(self, loss: WorldsLost) -> None:
-        _log.warning("%s: %s", self._assignment.name, loss)
+        emit(of_runs.WorldsLost(agent=self._assignment.name, error=str(loss)))
         self._goes_on = False
         self._collector.restart()
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from os import stat_result
 from pathlib import Path
 
+from rattle.events import emit, of_services
 from rattle.policies.errors import PolicyError
 from rattle.policies.file import StoredPolicy, load_policy
 from rattle.runs.find_policy import find_policy
-
-_log = logging.getLogger(__name__)
 
 #: How often the file is looked at, in seconds.
 _LOOK_SECONDS = 0.5
@@ -57,7 +55,7 @@ class WatchedPolicy:
         try:
             self._publish(self.model, load_policy(self._path.read_bytes()))
         except (OSError, PolicyError) as error:
-            _log.warning("%s was replaced by something else; the last policy is served on: %s", self._path, error)
+            emit(of_services.PolicyFileReplaced(path=str(self._path), error=str(error)))
 
 
 def _mark(path: Path) -> tuple[int, int, int] | None:

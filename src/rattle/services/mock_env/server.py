@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import sys
 import threading
 from dataclasses import dataclass
 from types import TracebackType
@@ -13,6 +12,7 @@ from typing import Any, Self
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
+from rattle.events import emit, of_services
 from rattle.output import write_line
 from rattle.services.mock_env.app import Board, make_app
 from rattle.services.mock_env.errors import MockEnvError
@@ -50,7 +50,8 @@ class _Handler(WSGIRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Write the access log, if there is one."""
         if isinstance(self.server, _FlaskServer) and self.server.access_log:
-            sys.stderr.write(f"{self.address_string()} {self.requestline} {code}\n")
+            line = of_services.RequestAnswered(client=self.address_string(), request=self.requestline, status=str(code))
+            emit(line)
 
 
 class _FlaskServer(ThreadedWSGIServer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
+from rattle.events import of_lockstep
 from rattle.services.sync.failure_detector import LONGEST_REMINDER, FailureDetector
 from rattle.services.sync.gathering import MOST_MEMBERS, PendingMembers, a_later_life, beginning, was_idle
 from rattle.services.sync.leader import AboutSeat, Leader
@@ -163,8 +164,8 @@ class Coordinator:
             self.out.send_to(address, SeatRefused(join.life, reason))
             return
         if not known:
-            still = "" if leader.has_begun or self.arrivals.are_complete else f"; waiting for {self.arrivals.missing()}"
-            self.out.say("INFO", f"{join.name} has come{still}", member=join.name)
+            missing = None if leader.has_begun or self.arrivals.are_complete else self.arrivals.missing()
+            self.out.say(of_lockstep.MemberCame(member=join.name, missing=missing))
         if not leader.has_begun and self.arrivals.are_complete:
             self._begin_epoch(now)
         elif leader.has_begun and leader.rounds.stands_still:
@@ -184,7 +185,7 @@ class Coordinator:
             knows_all = join.session == start.session and join.whole and join.done_tick >= start.tick - 1
             seat.is_comparable = start.tick == 1 or knows_all
         names = ", ".join(leader.seats)
-        self.out.say("INFO", f"epoch {leader.epoch} begins with tick {start.tick}: {names}", epoch=leader.epoch)
+        self.out.say(of_lockstep.EpochBegan(epoch=leader.epoch, tick=start.tick, members=names))
         leader.go_on(now)
 
     def _seat_arrivals(self, now: float) -> None:
@@ -195,15 +196,14 @@ class Coordinator:
             seat = leader.add_seat(join, address, now)
             seat.is_comparable = False
             if join.session == leader.session and leader.rounds.leave_out(join):
-                text = f"{name} has done more than those who were there: the run goes on with tick {leader.rounds.tick}"
-                self.out.say("WARNING", text, member=name)
+                self.out.say(of_lockstep.MemberAhead(member=name, tick=leader.rounds.tick))
                 for other in leader.seats.values():  # for them ticks are left out
                     other.is_comparable = False
             leader.tell(seat, now)
 
     def _replace(self, old: Membership, join: Join, address: Address, now: float) -> None:
         """Give a new life of a member its place, also where it is waited for in the phase in progress."""
-        self.out.say("WARNING", f"{join.name} has been started again, and takes its place", member=join.name)
+        self.out.say(of_lockstep.MemberReplaced(member=join.name))
         seat = self.leader.add_seat(join, address, now)
         seat.is_comparable = False
         self.leader.rounds.replace(old, seat)
@@ -231,21 +231,21 @@ class Coordinator:
         if leader.finished:
             seat.told.rest()
         else:
-            self.out.say("WARNING", f"{seat.name} leaves", member=seat.name)
+            self.out.say(of_lockstep.MemberLeft(member=seat.name))
             leader.remove(seat, now)
 
     def _look_after_arrivals(self, now: float) -> None:
         """Forget who has gone before the beginning, and say who is still missing."""
         for name in self.arrivals.forget_silent(now - _FORGOTTEN_AFTER * self.settings.silence_seconds):
-            self.out.say("WARNING", f"{name} has gone again", member=name)
+            self.out.say(of_lockstep.MemberGone(member=name))
         if now >= self._remind_at:
             self._remind_of_missing(now)
 
     def _remind_of_missing(self, now: float) -> None:
         waited = now - self._missed_since
         self._remind_at = now + min(LONGEST_REMINDER, waited)
-        text = f"waiting for {self.arrivals.missing()} to join, for {waited:.0f} s"
-        self.out.say("WARNING", text, present=sorted(self.arrivals.lives))
+        present = tuple(sorted(self.arrivals.lives))
+        self.out.say(of_lockstep.MembersMissing(missing=self.arrivals.missing(), seconds=waited, present=present))
 
     def _refuse_late(self, datagram: AboutSeat, address: Address) -> None:
         """Drop what is of another epoch or seat, and say so to whoever may wait for an answer."""
@@ -258,5 +258,4 @@ class Coordinator:
         """Say once that somebody has another key, or none."""
         if self.codec.dropped["unauthenticated"] == 1 and not self._said_seals:
             self._said_seals = True
-            text = "datagrams without the right seal are dropped: is sync.key_file the same everywhere?"
-            self.out.say("WARNING", text)
+            self.out.say(of_lockstep.BadSeals())

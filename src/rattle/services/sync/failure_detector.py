@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
+from rattle.events import of_lockstep
 from rattle.services.sync.leader import Leader
 from rattle.services.sync.outbox import Outbox
 from rattle.services.sync.seats import Membership
@@ -30,7 +31,7 @@ class FailureDetector:
         seat.heard_at = now
         if seat.suspected_at != inf:
             silent = now - seat.suspected_at + self._seconds
-            self._out.say("WARNING", f"{seat.name} is heard again, after {silent:.1f} s", member=seat.name)
+            self._out.say(of_lockstep.MemberHeardAgain(member=seat.name, seconds=silent))
             seat.suspected_at = seat.remind_at = inf
             seat.absent = False  # from the next tick on
             if self._leader.rounds.stands_still:
@@ -51,7 +52,7 @@ class FailureDetector:
             self._suspect(seat, now)
         elif now >= seat.remind_at:
             seat.remind_at = now + min(LONGEST_REMINDER, silent)
-            self._out.say("WARNING", f"{seat.name} is still waited for, after {silent:.0f} s", member=seat.name)
+            self._out.say(of_lockstep.MemberStillSilent(member=seat.name, seconds=silent))
         if seat.name in leader.seats and silent >= self._heartbeat and now - seat.pinged_at >= self._heartbeat:
             seat.pinged_at = now
             self._out.send(seat, Ping(leader.session, leader.epoch, seat.number, 1))
@@ -60,8 +61,11 @@ class FailureDetector:
         leader = self._leader
         seat.suspected_at = now
         policy = self._policy if seat.role == Role.AGENT else "wait"  # without a world nobody goes on
-        text = f"{seat.name} has not been heard for {self._seconds:g} s: {_WHAT_COMES[policy]}"
-        self._out.say("WARNING", text, member=seat.name, tick=leader.rounds.tick)
+        self._out.say(
+            of_lockstep.MemberSilent(
+                member=seat.name, tick=leader.rounds.tick, seconds=self._seconds, consequence=_WHAT_COMES[policy]
+            )
+        )
         if policy == "drop":
             leader.rounds.lost.add(seat.name)
             self._out.send(seat, Bye(leader.session, leader.epoch, seat.number, DROPPED))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import inf
 from typing import NamedTuple
 
-from rattle.events import HISTORIES_DISAGREE
+from rattle.events import of_lockstep
 from rattle.services.sync.agreement import Agreement
 from rattle.services.sync.gathering import EpochStart
 from rattle.services.sync.outbox import Outbox
@@ -163,12 +163,7 @@ class Leader:
         if not seat.is_comparable:
             return
         for found in self.agreement.report(self.rounds.hashed_tick, seat.name, done.hashes):
-            self._out.say(
-                "ERROR",
-                f"{found.members[0]} and {found.members[1]} disagree about {found.subject} from tick {found.tick} on",
-                event=HISTORIES_DISAGREE,
-                **found._asdict(),
-            )
+            self._out.say(of_lockstep.HistoriesDisagree(**found._asdict()))
 
     def _close_phase(self, now: float) -> bool:
         """Have the phase stored, and say whether another follows."""
@@ -182,6 +177,6 @@ class Leader:
 
     def _end(self, now: float) -> None:
         self.end_at(now)
-        self._out.say("INFO", f"the run is over after {self._ticks} ticks", ticks=self._ticks)
+        self._out.say(of_lockstep.LockstepFinished(ticks=self._ticks))
         for seat in self.seats.values():
             self.tell_afresh(seat, now)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import secrets
 import signal
@@ -18,7 +17,7 @@ import msgspec
 from prometheus_client import Metric
 
 from rattle.clients.datagram_faults import DatagramFaults
-from rattle.events import WARNING
+from rattle.events import emit, of_lockstep
 from rattle.services.sync.coordinator import Coordinator
 from rattle.services.sync.history import LockstepHistory
 from rattle.services.sync.metrics import families
@@ -28,7 +27,6 @@ from rattle.services.sync.round_trip_times import RoundTripTimes
 from rattle.services.sync.seats import Address
 from rattle.services.utils.sockets import ServiceError
 from rattle.settings.services import SyncSection
-from rattle.text import one_line
 from rattle.wire.lockstep import MAX_BYTES, Codec, Name
 from rattle.wire.problems import RequestError
 
@@ -39,8 +37,6 @@ _SOON_SECONDS, _LOOKING_SECONDS = 0.0003, 0.0002
 _DATAGRAMS_A_TURN = 32
 #: So many samples of round trips are counted at a time.
 _SAMPLES = 1000
-
-_log = logging.getLogger(__name__)
 
 
 class Lockstep:
@@ -75,7 +71,7 @@ class Lockstep:
         is_over = self._history is not None and ticks is not None and self._history.is_complete(ticks)
         self._coordinator.begin(now, is_over=is_over)
         if is_over:
-            _log.warning("the history file holds all %d ticks: this run is over; another needs another file", ticks)
+            emit(of_lockstep.HistoryComplete(ticks=ticks or 0))
         self._go_on([], now)
 
     def stop(self) -> None:
@@ -165,8 +161,7 @@ class Lockstep:
             self._count_round_trips()
         if events:
             for event in events:
-                named = {"event": event.fields.get("event", WARNING)}
-                _log.log(logging.getLevelNamesMapping()[event.level], "%s", one_line(event.text), extra=named)
+                emit(event)
             events.clear()
 
     def _count_round_trips(self) -> None:

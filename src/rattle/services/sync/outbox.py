@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from math import inf
-from typing import Any, Literal, NamedTuple
 
+from rattle.events import Event
 from rattle.services.sync.seats import Address, Membership
 from rattle.wire.lockstep import Datagram
-
-Level = Literal["INFO", "WARNING", "ERROR"]
-
-
-class SyncEvent(NamedTuple):
-    """Something that people should know of."""
-
-    level: Level
-    text: str
-    fields: Mapping[str, Any]
 
 
 class Outbox:
@@ -29,7 +19,7 @@ class Outbox:
 
     def __init__(self, encode: Callable[[Datagram], bytes]) -> None:
         self.counts: Counter[str] = Counter(received=0, sent=0, repeated=0, late=0, unknown=0)
-        self.events: list[SyncEvent] = []
+        self.events: list[Event] = []
         self.wake_at = inf
         self._encode = encode
         self._datagrams: list[tuple[Address, bytes]] = []
@@ -43,9 +33,9 @@ class Outbox:
         self.counts["sent"] += 1
         self._datagrams.append((address, self._encode(datagram)))
 
-    def say(self, level: Level, text: str, **fields: Any) -> None:
+    def say(self, event: Event) -> None:
         """Have people told."""
-        self.events.append(SyncEvent(level, text, fields))
+        self.events.append(event)
 
     def wake_by(self, at: float) -> None:
         """Have the coordinator woken at some time, or before."""

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 import math
 import socket
 import threading
 from typing import Any
 
+from rattle.events import emit, of_services
 from rattle.services.utils.sockets import ServiceError
 
 #: A participant that cannot be told is warned of so often at most, in seconds.
 _WARN_SECONDS = 60.0
-
-_log = logging.getLogger(__name__)
 
 #: A family of addresses, and an address of it.
 _Place = tuple[int, tuple[Any, ...]]
@@ -71,7 +69,7 @@ class Participant:
             self.failed += 1
             if now >= self._warn_at:
                 self._warn_at = now + _WARN_SECONDS
-                _log.warning("%s is not told: %s", self.name, problem)
+                emit(of_services.NotTold(participant=self.name, problem=problem))
         self.problem = problem
 
     def close(self) -> None:

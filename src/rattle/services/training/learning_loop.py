@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -11,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from rattle.errors import RattleError
+from rattle.events import of_runs
 from rattle.learning.errors import LearningError
 from rattle.runs.progress import Status
-from rattle.runs.run_clock import nothing_left
 from rattle.services.training.policy_run import PolicyRun, PublishedPolicy, Update
 from rattle.services.training.rollout_batcher import Part, RolloutBatcher, Verdict
 from rattle.services.training.rollout_messages import Contribution
@@ -25,8 +24,6 @@ Result = TypeVar("Result")
 MOST_UNLEARNT = 3
 #: Updates out of turn that may wait: each holds a whole rollout.
 MOST_REQUESTS = 16
-
-_log = logging.getLogger(__name__)
 
 
 def _answer(done: asyncio.Future[Update], answer: Update | RequestError) -> None:
@@ -84,7 +81,7 @@ class LearningLoop:
         try:
             await self._in_thread(self.run.recorder.begin)
             if reason := self.run.why_over():
-                _log.warning("policy %s: %s", self.policy_id, nothing_left(reason))
+                self.run.tell(of_runs.NothingLeft(reason=reason))
             while not self.newest.finished and not self._stopping:
                 await self._next_step()
             if self.intake.is_due and not self.newest.finished:
@@ -96,7 +93,6 @@ class LearningLoop:
         except RattleError as error:
             await self._fail(error, str(error))
         except Exception as error:  # the other policies go on
-            _log.exception("policy %s", self.policy_id)
             await self._fail(error, f"internal error: {error!r}")
         finally:
             while self._requests:
@@ -195,7 +191,7 @@ class LearningLoop:
             self._unlearnt += 1
             if self._unlearnt >= MOST_UNLEARNT:
                 raise
-            _log.error("policy %s: %s: what was played is dropped", self.policy_id, error)
+            self.run.tell(of_runs.RolloutDropped(error=str(error)))
             # Another lineage has actors play this version once more: nothing that they played is counted now.
             self.intake.drop(parts, secrets.token_hex(8))
             self._changed.tell()
@@ -240,8 +236,7 @@ class LearningLoop:
 
     async def _fail(self, error: Exception, text: str) -> None:
         self.status, self.error = "failed", text
-        _log.error("policy %s has failed: %s", self.policy_id, text)
-        await self._in_thread(lambda: self.run.fail(error, self.intake.state()))
+        await self._in_thread(lambda: self.run.fail(error, text, self.intake.state()))
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         """Do what takes long apart from the event loop, one thing after the other."""

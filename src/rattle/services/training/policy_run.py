@@ -10,6 +10,7 @@ from typing import Any
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory
 from rattle.envs.vector import EnvironmentSpec
+from rattle.events import Event, of_runs
 from rattle.extensions import ExtensionError
 from rattle.learning.learner import UpdateMetrics
 from rattle.rollouts.worlds import policy_spec
@@ -109,6 +110,10 @@ class PolicyRun:
         self.recorder.cut_back(checkpoint)
         self.standing = self._stand()
 
+    def tell(self, event: Event) -> None:
+        """Tell an event of this run."""
+        self.recorder.tables.log(event)
+
     def begin(self) -> RunClock:
         """Have the clock run from now on, if it does not yet: somebody plays."""
         if self._clock is None:
@@ -181,19 +186,19 @@ class PolicyRun:
         """Store the last checkpoint, and wait for it."""
         self.recorder.counters.seconds = self.seconds
         reason = self.why_over() if status == "finished" else None
-        stopped = None if reason else "training_stopped"  # who told it to stop knows what became of the run
+        stopped = None if reason else of_runs.TrainingStopped  # who told it to stop knows what became of the run
         self.recorder.end(status, reason, lambda: self._copy(intake), stopped)
 
-    def fail(self, error: Exception, intake: Mapping[str, Any]) -> None:
-        """Write down that the run has ended in an error, as far as the disk takes it.
+    def fail(self, error: Exception, text: str, intake: Mapping[str, Any]) -> None:
+        """Write down that the run has ended in an error, and say so in a text, as far as the disk takes it.
 
         Where code of users failed, what was learnt up to the last whole update is kept.
         """
+        if isinstance(error, ExtensionError):
+            with suppress(AnalyticsError, ExtensionError):  # a hook that cannot be stored
+                self.recorder.checkpoint("failed", lambda: self._copy(intake))
         with suppress(AnalyticsError):
-            if isinstance(error, ExtensionError):
-                with suppress(ExtensionError):  # a hook that cannot be stored
-                    self.recorder.checkpoint("failed", lambda: self._copy(intake))
-            self.recorder.fail(error)
+            self.recorder.fail(error, text, quiet=False)
 
     def _copy(self, intake: Mapping[str, Any]) -> CallersPart:
         """Return what decides, besides the recorder, how the run goes on."""

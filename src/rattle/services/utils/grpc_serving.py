@@ -13,6 +13,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from rattle.events import emit, of_services
 from rattle.output import write_line
 from rattle.services.utils.sockets import PortTaken, address_of, listen
 from rattle.stop_signals import stop_signals
@@ -165,11 +166,13 @@ def serve(
         stopped = _on_signals()
         await server.start()
         await checks.say(serving=True)
+        emit(of_services.Serving(address=address))
         write_line(json.dumps({"service": name, "address": address, **more}))
         await stopped.wait()
         await checks.say(serving=False)
         await service.stop()
         await server.stop(GRACE_SECONDS)
+        emit(of_services.Stopped())
 
     asyncio.run(run())
 

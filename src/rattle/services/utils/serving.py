@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import uvicorn
 
+from rattle.events import emit, of_services
 from rattle.output import write_line
 from rattle.services.utils.asgi import Receive, Scope, Send, answer_problem, decline
 from rattle.services.utils.connections import IDLE_SECONDS, BoundedHttpConnection, SocketConnection
@@ -106,6 +107,7 @@ def serve(
         await (answer_problem(send, full, close=True) if scope["type"] == "http" else decline(receive, send, full))
 
     def welcome() -> None:
+        emit(of_services.Serving(address=url_of(listener)))
         write_line(json.dumps({"service": name, "url": url_of(listener), **more}))
 
     async def run() -> None:
@@ -122,6 +124,7 @@ def serve(
         runner.run(run())
         last_resort.start()
     last_resort.cancel()
+    emit(of_services.Stopped())
     if _Process.problem is not None:
         raise ServiceError(_Process.problem)
 
@@ -136,6 +139,7 @@ def server_config(app: Callable[[Scope, Receive, Send], Any], max_message_bytes:
         ws_per_message_deflate=False,
         ws_max_size=max_message_bytes,
         lifespan="off",
+        log_config=None,  # its messages go where all go
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -6,7 +6,7 @@ import errno
 import socket
 
 from rattle.errors import RattleError
-from rattle.events import PORT_TAKEN
+from rattle.events import of_services
 
 BACKLOG = 2048
 #: What the system keeps of an answer before it has been sent: old lines for a slow reader wait here, so not for long.
@@ -20,7 +20,7 @@ class ServiceError(RattleError):
 class PortTaken(ServiceError):
     """Another program listens on a service's port."""
 
-    event = PORT_TAKEN
+    event = of_services.PortTaken
 
 
 def listen(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:

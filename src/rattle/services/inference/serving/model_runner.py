@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -14,14 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rattle.events import emit, of_services
 from rattle.policies.sampling import Groups, draw
 from rattle.services.inference.metrics import InferenceMetrics
 from rattle.services.inference.serving.batching import DynamicBatcher
 from rattle.services.inference.serving.checking import Sampling
 from rattle.services.inference.serving.models import Models, Served
 from rattle.wire.problems import RequestError
-
-_log = logging.getLogger(__name__)
 
 #: Passes of more multiplications, which take longer than about a millisecond, get a thread and hold nobody up.
 _QUICK = 16_000_000
@@ -176,8 +174,8 @@ class ModelRunner:
     def _finish(self, questions: Sequence[PendingRequest], computed: Callable[[], Computed]) -> None:
         try:
             answers, seconds = computed()
-        except Exception:  # whatever it is, it ends the requests of this pass and nothing else
-            _log.exception("a forward pass of model '%s' has failed", self._name)
+        except Exception as error:  # whatever it is, it ends the requests of this pass and nothing else
+            emit(of_services.ForwardPassFailed(model=self._name), error=error)
             for question in questions:
                 _refuse(question, RequestError("internal", "the forward pass has failed"))
         else:
