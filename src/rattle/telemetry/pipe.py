@@ -21,7 +21,8 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple, Protocol
 
 from rattle.events import NUMBERS, About, Event, LogEntry, bound_fields, context, of_services, taps
-from rattle.telemetry.values import MOST_TEXT, error_fields, fitting, hide_secrets, plain, without_secrets
+from rattle.redaction import redact
+from rattle.telemetry.values import MOST_TEXT, error_fields, fitting, plain, without_secrets
 from rattle.text import one_line
 
 #: Events that wait to be written; more are dropped, debug messages first, and counted.
@@ -271,7 +272,7 @@ class EventPipe:
             if taken.error is not None:
                 fields = {**fields, **error_fields(taken.error)}
             fields = fitting(without_secrets(fields))
-            message = hide_secrets(_shown(fields) if taken.message is None else str(taken.message))
+            message = redact(_shown(fields) if taken.message is None else str(taken.message))
         except Exception as error:  # of what cannot be shown
             fields, message = {}, f"{taken.event}: it cannot be shown: {type(error).__name__}"
         return LogEntry(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import traceback
 from collections.abc import Mapping, Set
 from datetime import date, time
@@ -10,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from rattle.redaction import HIDDEN, is_secret, redact
 from rattle.text import printable
 
 #: Longer texts are cut, in characters; of a traceback the beginning and the end are kept.
@@ -21,17 +21,6 @@ _MOST_ITEMS: Final = 100  # of a list or mapping
 _MOST_DEPTH: Final = 6
 _MOST_FRAMES: Final = 50
 _SHORT: Final = 500  # characters of each field where all of them are too long together
-_HIDDEN: Final = "***"
-
-_NAMES: Final = r"pass(?:word|wd|phrase)|secret|token(?!s|_?count|_?limit|iz|is)|api_?key|access_?key|private_?key"
-_SECRET_KEY: Final = re.compile(rf"(?:{_NAMES}|credential|cookie|auth$|authorization)", re.IGNORECASE)
-#: In texts: credentials of a URL, `password=…` and its like, and what follows the name of a scheme of HTTP.
-_IN_TEXT: Final = re.compile(
-    r"(?P<url>://)(?:[^\s/?#]*|[^\s@/]*:[^\s@]*)@"
-    rf"|(?P<name>\b[\w-]*(?:{_NAMES.replace('_?', '[-_]?')})[\w-]*[\"']?\s*[=:]\s*[\"']?)(?!\*)[^\s\"'&,;)\]}}]+"
-    r"|(?P<scheme>\b(?:bearer|basic)\s+)[\w.~+/=-]{6,}",
-    re.IGNORECASE,
-)
 
 
 def plain(value: Any, depth: int = 0) -> Any:
@@ -69,26 +58,14 @@ def _plain_object(value: Any, depth: int) -> Any:
 def without_secrets(value: Any) -> Any:
     """Return a plain value without passwords, tokens and keys, in fields of such names and in texts."""
     if isinstance(value, str):
-        return hide_secrets(value)
+        return redact(value)
     if isinstance(value, dict):
-        return {key: _HIDDEN if _is_secret(key, item) else without_secrets(item) for key, item in value.items()}
+        return {
+            key: HIDDEN if is_secret(key) and item is not None else without_secrets(item) for key, item in value.items()
+        }
     if isinstance(value, list):
         return [without_secrets(item) for item in value]
     return value
-
-
-def hide_secrets(text: str) -> str:
-    """Return a text with *** in the place of credentials in URLs, and of what follows `password=` and its like."""
-    return _IN_TEXT.sub(_hide, text) if "=" in text or ":" in text or " " in text else text
-
-
-def _hide(found: re.Match[str]) -> str:
-    end = "@" if found["url"] else ""
-    return f"{found['url'] or found['name'] or found['scheme']}{_HIDDEN}{end}"
-
-
-def _is_secret(key: str, value: Any) -> bool:
-    return value is not None and not isinstance(value, bool) and bool(_SECRET_KEY.search(key.replace("-", "_")))
 
 
 def error_fields(error: BaseException) -> dict[str, Any]:
