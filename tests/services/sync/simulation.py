@@ -121,7 +121,7 @@ class Simulation:
             assert all(known.get(subject, said) == said for subject, said in completed.hashes.items())
             known.update(completed.hashes)
         self.coordinator.leader.phases.clear()
-        self.events += [event.text for event in self.coordinator.out.events]
+        self.events += [str(event) for event in self.coordinator.out.events]
         self.coordinator.out.events.clear()
         self.coordinator.leader.round_trips.clear()
         for (name, port), data in datagrams:

@@ -59,7 +59,7 @@ class Party:
                     self._hear_all(address, member.wake(self.now))
 
     def texts(self, level: str) -> list[str]:
-        return [event.text for event in self.coordinator.out.events if event.level == level]
+        return [str(event) for event in self.coordinator.out.events if event.level == level]
 
     def _hear_all(self, address: tuple[str, int], said: list[bytes]) -> None:
         if address not in self.deaf:
