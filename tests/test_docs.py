@@ -21,6 +21,11 @@ def test_the_settings_page_is_what_the_definitions_say() -> None:
     assert (REPOSITORY / "docs" / "settings.md").read_text() == page(), "run: python docs/make_settings.py"
 
 
+def test_the_page_of_events_is_what_the_list_says() -> None:
+    page = runpy.run_path(str(REPOSITORY / "docs" / "make_events.py"))["page"]
+    assert (REPOSITORY / "docs" / "events.md").read_text() == page(), "run: python docs/make_events.py"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):

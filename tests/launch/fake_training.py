@@ -44,7 +44,7 @@ class FakeTraining(training_pb2_grpc.TrainingServicer):
     def store(self, status: Status) -> None:
         if not self._ended.is_set():
             now = self._now(status)
-            write_run_row(self._directory, run_row(self._settings, now, "2026-01-01T00:00:00+00:00"))
+            write_run_row(self._directory, run_row(self._settings, now, "2026-01-01T00:00:00+00:00", {}))
             checkpoint = Checkpoint({"learner/version": np.array(now.updates)}, {})
             path = checkpoint_file(self._directory, now.updates)
             path.parent.mkdir(exist_ok=True)

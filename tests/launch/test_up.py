@@ -136,8 +136,7 @@ def test_an_environment_that_fails_ends_the_run_as_failed(tmp_path: Path) -> Non
     assert (status, err) == (1, f"Error: {said}\n")
     assert "summary" not in out
     assert row(RunDirectory(tmp_path / "run"))["status"] == "failed"
-    (failed,) = [entry for entry in logs(tmp_path / "run") if entry["event"] == "environment_failed"]
-    assert failed == {"event": "environment_failed", "service": "inference-0", "error": said}
+    assert all(entry["event"] != "environment_failed" for entry in logs(tmp_path / "run")), "the service's own row"
     assert logs(tmp_path / "run")[-1] == {"event": "run_failed", "error": said}
 
 

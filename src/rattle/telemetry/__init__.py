@@ -1,1 +1,1 @@
-"""Telemetry: rows of tables on their way to RabbitMQ, through a bounded outbox on disk."""
+"""Telemetry: the pipe that events go through, and rows of tables on their way to RabbitMQ, by an outbox on disk."""

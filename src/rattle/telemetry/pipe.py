@@ -304,7 +304,8 @@ def _foreign(record: logging.LogRecord) -> tuple[str, Event | None, dict[str, An
     except Exception:  # arguments that do not fit
         message = f"{record.msg} {record.args}"
     said = of_services.Log(logger=record.name, message=plain(message))
-    return said.name, said, said.fields() | extra
+    name = extra.pop("event", None)
+    return name if isinstance(name, str) else said.name, said, said.fields() | extra
 
 
 def _shown(fields: dict[str, Any]) -> str:
