@@ -52,7 +52,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     load |= {"memory_percent": 3.0, "disk_free_bytes": 4, "gpu_percent": 1.0, "gpu_memory_bytes": 5}
     events = [
         {**common, "level": "WARNING", "service": "up", "event": "service_died", "fields": "{}"},
-        {**common, "level": "INFO", "service": "train", "event": "system_load", "fields": json.dumps(load)},
+        {**common, "level": "INFO", "service": "train", "event": "system_metrics", "fields": json.dumps(load)},
     ]
     write_rows(made, "logs", events)
     return made
