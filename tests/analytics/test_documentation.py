@@ -24,7 +24,9 @@ def used_run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     write_rows(run, "updates", [update_row(run, version) for version in range(1, 101)])
     write_rows(run, "episodes", [episode_row(run, number) for number in range(200)])
     write_rows(run, "evaluations", [evaluation_row(run, version) for version in (20, 40)])
-    write_rows(run, "logs", [{"time": "2026-01-02T03:04:05Z", "level": "ERROR", "event": "run_failed", "fields": "{}"}])
+    logged = {"time": "2026-01-02T03:04:05Z", "fields": "{}"}
+    events = [{"level": "ERROR", "event": "run_failed"}, {"level": "INFO", "event": "system_metrics"}]
+    write_rows(run, "logs", [{**logged, **event} for event in events])
     record_snake(run, SnakeSettings(max_steps=30))
     return run
 

@@ -98,6 +98,26 @@ class LogWrittenAgain(Event, frozen=True, kw_only=True):
     missing: int
 
 
+class SystemMetrics(Event, frozen=True, kw_only=True):
+    """The load of a process and its machine, every `log.system_seconds`: percentages are of the time since the last.
+
+    100 % of a process is one core. Memory of a process is what it has in RAM. GPUs are those of the machine: the share
+    of time that the busiest computes, and the memory in use on all.
+    """
+
+    sentence: ClassVar[str] = "{process_cpu_percent:.0f} % of a core, {process_memory_bytes} bytes"
+    process_cpu_percent: float
+    process_memory_bytes: int
+    process_threads: int
+    cpu_percent: float  # of all cores
+    memory_percent: float
+    memory_available_bytes: int
+    disk_free_bytes: int | None = None  # where the run is stored
+    gpu_percent: float | None = None
+    gpu_memory_bytes: int | None = None
+    gpu_memory_total_bytes: int | None = None
+
+
 class ThreadFailed(Event, frozen=True, kw_only=True):
     """A thread of a service has failed in a way that nobody thought of, and begins again."""
 

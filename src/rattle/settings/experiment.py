@@ -163,9 +163,12 @@ class RecordSection(StrictSettings):
 
 
 class LogSection(StrictSettings):
-    """Where else numbers go."""
+    """What else is told of a run."""
 
     tensorboard: bool = Field(False, description="Short for the hook tensorboard, after all others.")
+    system_seconds: float = Field(
+        5.0, ge=0, description="How often the load of each process goes into the table logs; 0: never."
+    )
 
 
 #: Hooks that come with Rattle.

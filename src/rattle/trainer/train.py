@@ -19,6 +19,7 @@ from rattle.runs.run_clock import RunLimits
 from rattle.runs.stored_run import accept_code, read_stored_run
 from rattle.settings.experiment import ExperimentSettings
 from rattle.stop_signals import stop_signals
+from rattle.telemetry.system import watching_system
 from rattle.trainer.loop import TrainingRun
 
 
@@ -70,7 +71,7 @@ def _train(
         raise
     try:
         display.start(run_id, str(directory.path), run.learner.version if checkpoint else None)
-        with _stop_on_signals() as stop:
+        with _stop_on_signals() as stop, watching_system(settings.log.system_seconds, directory.path):
             summary = run.train(limits, display, stop.is_set)
         return summary
     except Exception as error:

@@ -9,6 +9,7 @@ from rattle.services.env.clocks import SyncClock
 from rattle.services.utils.serving import serve
 from rattle.services.utils.sockets import ServiceError, listen
 from rattle.settings.experiment import ExperimentSettings
+from rattle.telemetry.system import watching_system
 
 
 def run(settings: ExperimentSettings) -> None:
@@ -21,4 +22,5 @@ def run(settings: ExperimentSettings) -> None:
     more: dict[str, Any] = {"environment": settings.env.id}
     if service.agents is not None and isinstance(service.agents.clock, SyncClock):
         more["sync_port"] = service.agents.clock.port
-    serve(service, SERVICE, listener, own.max_connections, more, max_message_bytes=own.max_body_bytes)
+    with watching_system(settings.log.system_seconds):
+        serve(service, SERVICE, listener, own.max_connections, more, max_message_bytes=own.max_body_bytes)

@@ -13,6 +13,7 @@ from rattle.services.inference.watched_policy import WatchedPolicy
 from rattle.services.utils.serving import serve
 from rattle.services.utils.sockets import listen
 from rattle.settings.experiment import ExperimentSettings
+from rattle.telemetry.system import watching_system
 
 SERVICE = "inference"
 
@@ -32,4 +33,5 @@ def run(settings: ExperimentSettings, policy: str | None) -> None:
         service.metrics.registry.register(ActorMetrics(players))
     else:
         service = InferenceService(own, models, WatchedPolicy(policy, models.publish))
-    serve(service, SERVICE, listen(own.host, own.port), own.max_connections, service.hello)
+    with watching_system(settings.log.system_seconds):
+        serve(service, SERVICE, listen(own.host, own.port), own.max_connections, service.hello)

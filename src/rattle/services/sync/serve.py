@@ -14,6 +14,7 @@ from rattle.services.utils.serving import serve
 from rattle.services.utils.sockets import ServiceError, address_of, listen
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.services import SyncSection
+from rattle.telemetry.system import watching_system
 
 SERVICE = "sync"
 #: Operators' connections at a time.
@@ -29,7 +30,8 @@ def run(settings: ExperimentSettings, history: Path | None) -> None:
     with listen(own.host, own.port, socket.SOCK_DGRAM) as members, listen(own.host, own.http_port) as listener:
         leading = _leading(own, members, history)
         more = {"address": address_of(*members.getsockname()[:2]), "mode": own.mode}
-        serve(SyncService(leading), SERVICE, listener, _MAX_CONNECTIONS, more)
+        with watching_system(settings.log.system_seconds):
+            serve(SyncService(leading), SERVICE, listener, _MAX_CONNECTIONS, more)
     if leading.failure is not None:
         raise leading.failure
 

@@ -9,6 +9,7 @@ from rattle.services.training.servicer import TrainingServicer
 from rattle.services.utils.grpc_serving import serve
 from rattle.services.utils.memory import keep_memory
 from rattle.settings.experiment import ExperimentSettings
+from rattle.telemetry.system import watching_system
 
 #: Calls at a time, streams included: each actor has two.
 MAX_CALLS = 4096
@@ -20,4 +21,5 @@ def run(settings: ExperimentSettings, run_dir: Path | None) -> None:
     own = settings.training
     face = TrainingServicer(TrainingService(settings, run_dir))
     more = {"mode": own.mode, "policies": list(own.policies)}
-    serve(face, "training", own.host, own.port, more, max_message_bytes=own.max_message_bytes, max_calls=MAX_CALLS)
+    with watching_system(settings.log.system_seconds, run_dir):
+        serve(face, "training", own.host, own.port, more, max_message_bytes=own.max_message_bytes, max_calls=MAX_CALLS)
