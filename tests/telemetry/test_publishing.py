@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from rattle.events import Event, of_telemetry
 from rattle.telemetry.broker import Broker, find_broker
 from rattle.telemetry.broker_sink import BrokerSink
 from tests.rabbitmq import PASSWORD, POWERLESS, USER, RabbitMQ, needs_rabbitmq
@@ -38,7 +39,8 @@ def wait_for(is_so: Callable[[], object], seconds: float = 60.0) -> None:
 
 
 def events(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [getattr(record, "event", "") for record in caplog.records]
+    told = [record.msg for record in caplog.records if isinstance(record.msg, Event)]
+    return [f"broker_{one.kind}" if isinstance(one, of_telemetry.BrokerTrouble) else one.name for one in told]
 
 
 def rows_of(messages: list[tuple[Any, bytes]], table: str) -> list[dict[str, Any]]:
@@ -204,8 +206,8 @@ def test_logs_that_found_no_room_are_counted_and_seen_in_their_numbers(
     sink.close()
     messages = rabbitmq.messages(broker.queue)
     logs = [row for row in rows_of(messages, "logs") if row["event"] == "e"]
-    dropped = [record for record in caplog.records if getattr(record, "event", "") == "logs_dropped"][-1]
+    dropped = [record.msg for record in caplog.records if isinstance(record.msg, of_telemetry.LogsDropped)][-1]
     assert 0 < len(logs) < 3000
-    assert int(dropped.getMessage().rpartition(" ")[2]) == 3000 - len(logs)
+    assert dropped.rows == 3000 - len(logs)
     assert [row["number"] for row in logs] == list(range(3000))[-len(logs) :]
     assert [row["episode_id"] for row in rows_of(messages, "episodes")] == list(range(0, 3000, 100))

@@ -91,7 +91,7 @@ class _MockEnvCommand(click.Command):
 @click.option(
     "--fault-every", type=click.IntRange(1), default=1, show_default=True, help="In every N-th line or answer."
 )
-@click.option("--access-log", is_flag=True, help="Write a line for each request to stderr.")
+@click.option("--access-log", is_flag=True, help="Show each request as an event on stderr.")
 def mock_env(
     host: str,
     port: int,
@@ -112,6 +112,8 @@ def mock_env(
     require("flask", "mock-env", "the mock environment")
     from rattle.services.mock_env.server import MockSettings, serve
 
+    if access_log:
+        click.get_current_context().obj.show("INFO")
     serve(MockSettings(host, port, snakes, length, delay, faults, fault_every, access_log))
 
 

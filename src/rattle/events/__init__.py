@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from rattle.events import of_launch, of_lockstep, of_runs, of_services
+from rattle.events import of_launch, of_lockstep, of_runs, of_services, of_telemetry
 from rattle.events.entry import LogEntry, as_event, read_line
 from rattle.events.event import (
     NUMBERS,
@@ -56,6 +56,7 @@ GROUPS = {
     "Services": _events_of(of_services),
     "Lockstep": _events_of(of_lockstep),
     "rattle up": _events_of(of_launch),
+    "Telemetry": _events_of(of_telemetry),
 }
 
 #: All events by name.

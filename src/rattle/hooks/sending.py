@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
@@ -13,11 +12,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from rattle.envs.validation import StrictSettings
+from rattle.events import emit, of_telemetry
 from rattle.extensions import FOREIGN_ERRORS, what
 from rattle.hooks.scalars import Scalars, of_evaluation, of_update
 from rattle.settings.hook import Hook, RunInfo
-
-_log = logging.getLogger(__name__)
 
 #: Rows that wait for a slow tool; of more, the oldest are dropped.
 _MOST_WAITING = 1000
@@ -86,7 +84,7 @@ class Sending(Hook):
         left = self._waiting.qsize()
         if self._thread.is_alive() or self._failed or self._dropped:
             lost = self._failed + self._dropped + left
-            _log.warning("%s has not taken %d rows of the run; the run's own tables have them all", self.tool, lost)
+            emit(of_telemetry.ToolLacksRows(tool=self.tool, rows=lost))
         if not self._thread.is_alive():
             self.close(status)
 
@@ -107,5 +105,5 @@ class Sending(Hook):
                 self.send(*one)
             except FOREIGN_ERRORS as error:
                 if not self._failed:
-                    _log.warning("%s takes no rows (%s): the run goes on without it", self.tool, what(error))
+                    emit(of_telemetry.ToolFailed(tool=self.tool, error=what(error)))
                 self._failed += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -18,15 +17,14 @@ import numpy as np
 
 from rattle.analytics.steps import parquet_of_episodes
 from rattle.analytics.writer import write_atomically
+from rattle.events import Event, emit, of_telemetry
 from rattle.telemetry.broker import Broker
 from rattle.telemetry.messages import JSON_LINES, PARQUET, Importance
 from rattle.telemetry.outbox import Outbox
 from rattle.telemetry.publisher import Publisher
 from rattle.telemetry.sinks import UPDATE, Mark
 from rattle.telemetry.troubles import Trouble
-from rattle.text import one_line
 
-_log = logging.getLogger(__name__)
 _encoder = msgspec.json.Encoder()
 
 _GATHER_SECONDS: Final = 0.1  # rows become messages so often
@@ -74,7 +72,7 @@ class BrokerSink:
         self._outbox = Outbox(folder, most_bytes)
         self._not_taken = 0  # rows of logs that came faster than they could be written
         self._unfit = 0  # rows that could not be encoded
-        self._told: dict[str, Any] = {}  # by kind of complaint
+        self._told: dict[str, Event] = {}  # by name
         self._reported_at = -_REPORT_SECONDS
         self._wake = threading.Event()
         self._rounds = threading.Condition()
@@ -133,7 +131,7 @@ class BrokerSink:
         left = self._outbox.rows_waiting
         self._outbox.close()
         if left:
-            _warn("rows_left", f"{left} rows wait in {self._outbox.folder or 'memory'} for the broker to be back")
+            emit(of_telemetry.RowsLeft(rows=left, place=str(self._outbox.folder or "memory")))
 
     def _append_logs(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Number the rows, so that a store sees what was dropped, and take them as long as there is room."""
@@ -154,8 +152,8 @@ class BrokerSink:
             self._wake.clear()
             try:
                 self._write()
-            except Exception:  # it must not end: rows would be lost without a word
-                _log.exception("rows of telemetry could not be written", extra={"event": "telemetry_failed"})
+            except Exception as error:  # it must not end: rows would be lost without a word
+                emit(of_telemetry.TelemetryFailed(), error=error)
         self._write()
 
     def _write(self) -> None:
@@ -240,35 +238,40 @@ class BrokerSink:
     def _tell(self, trouble: Trouble | None) -> None:
         """Say what is wrong with the broker, or that all is well again."""
         if trouble is None:
-            _warn("broker_back", "the broker takes rows again: what has waited for it follows")
+            emit(of_telemetry.BrokerBack())
         else:
-            _warn(f"broker_{trouble.kind}", f"{trouble.text}; what is emitted meanwhile waits in the outbox")
+            emit(of_telemetry.BrokerTrouble(kind=trouble.kind, error=trouble.text))
 
     def _complain(self) -> None:
         """Say, once each, what is wrong with the outbox, and now and then how much was dropped."""
-        outbox = self._outbox
-        self._say_once("outbox_disk", outbox.disk_problem, f"the outbox in {outbox.folder} cannot be written: ")
-        over = "its rows alone are more than telemetry.outbox_bytes: they stay on the disk" if outbox.is_over else None
-        self._say_once("outbox_over", over, "the outbox is full, and logs are dropped; ")
-        self._say_once("rows_unfit", self._unfit or None, "rows that are no JSON, left out: ")
-        damaged = outbox.damaged_bytes or None
-        self._say_once("outbox_damaged", damaged, "bytes of the outbox that a dead process has left half written: ")
-        lost = outbox.dropped["rows"] or None
-        advice = "rows of the run are not published, since neither disk nor broker take them; load them from the run "
-        self._say_once("rows_lost", lost, f"{advice}directory with 'rattle ingest': ")
+        outbox, of = self._outbox, of_telemetry
+        if problem := outbox.disk_problem:
+            self._say_once(of.OutboxNotWritten(folder=str(outbox.folder), error=problem))
+        else:
+            self._told.pop(of.OutboxNotWritten.name, None)
+        if outbox.is_over:
+            self._say_once(of.OutboxOver())
+        else:
+            self._told.pop(of.OutboxOver.name, None)
+        if self._unfit:
+            self._say_once(of.RowsUnfit(rows=self._unfit))
+        if outbox.damaged_bytes:
+            self._say_once(of.OutboxDamaged(count=outbox.damaged_bytes))
+        if lost := outbox.dropped["rows"]:
+            self._say_once(of.RowsLost(rows=lost))
         dropped = outbox.dropped["debug"] + outbox.dropped["logs"] + self._not_taken
         is_due = time.monotonic() - self._reported_at >= _REPORT_SECONDS
-        if is_due or self._publisher.is_connected or self._closing:
-            if dropped != self._told.get("logs_dropped", 0):
-                self._reported_at = time.monotonic()
-            self._say_once("logs_dropped", dropped or None, "rows of logs that were dropped for lack of room, so far: ")
+        may_say = dropped and (is_due or self._publisher.is_connected or self._closing)
+        if may_say and self._say_once(of.LogsDropped(rows=dropped)):
+            self._reported_at = time.monotonic()
 
-    def _say_once(self, event: str, what: Any, before: str) -> None:
-        """Log a warning where `what` has changed and is not None."""
-        if what != self._told.get(event):
-            self._told[event] = what
-            if what is not None:
-                _warn(event, f"{before}{what}")
+    def _say_once(self, event: Event) -> bool:
+        """Tell an event unless it is as it was told before, and say whether it was told."""
+        if self._told.get(event.name) == event:
+            return False
+        self._told[event.name] = event
+        emit(event)
+        return True
 
 
 def _by_message(entries: Iterable[_Entry]) -> dict[tuple[str, Importance], list[_Entry]]:
@@ -299,7 +302,3 @@ def _read_life(path: Path, otherwise: int = 0) -> int:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def _warn(event: str, text: str) -> None:
-    _log.warning("%s", one_line(text), extra={"event": event})

@@ -95,7 +95,7 @@ def fitting(fields: dict[str, Any]) -> dict[str, Any]:
     """Return fields that can be encoded, and are not too long together: then each is cut to its beginning."""
     try:
         encoded = msgspec.json.encode(fields)
-    except UnicodeEncodeError:  # lone surrogates, of file names that are no UTF-8
+    except ValueError:  # lone surrogates, of file names that are no UTF-8, or endless numbers
         fields = _encodable(fields)
         encoded = msgspec.json.encode(fields)
     if len(encoded) <= MOST_BYTES:
@@ -109,7 +109,7 @@ def _encodable(value: Any) -> Any:
         return {printable(key): _encodable(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_encodable(item) for item in value]
-    return printable(value) if isinstance(value, str) else value
+    return printable(value) if isinstance(value, str) else plain(value)
 
 
 def _shortened(value: Any) -> Any:

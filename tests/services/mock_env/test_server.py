@@ -169,7 +169,12 @@ def test_the_first_line_says_where(unused_port: int) -> None:
         second = subprocess.run([*MOCK_ENV, "--port", str(unused_port)], capture_output=True, text=True, check=False)
         process.terminate()
         _, log = process.communicate(timeout=60)
-    assert log.split(" ", 1)[1] == "GET / HTTP/1.1 200\n"
+    told = [(entry["event"], entry["fields"]) for entry in map(json.loads, log.splitlines())]
+    assert told == [
+        ("serving", {"address": url}),
+        ("request_answered", {"client": "127.0.0.1", "request": "GET / HTTP/1.1", "status": "200"}),
+        ("stopped", {}),
+    ]
     assert second.returncode == 1
     assert second.stderr.startswith(f"Error: cannot listen on 127.0.0.1 port {unused_port}")
 

@@ -143,5 +143,7 @@ def serve(settings: MockSettings) -> None:
     for number in stop_signals():
         signal.signal(number, lambda *_: stop.set())
     with MockEnv(settings) as env:
+        emit(of_services.Serving(address=env.url))
         write_line(json.dumps({"service": SERVICE, "url": env.url}))
         stop.wait()
+    emit(of_services.Stopped())

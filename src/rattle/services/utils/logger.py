@@ -20,7 +20,7 @@ from rattle.analytics.run_directory import RunDirectory
 from rattle.errors import RattleError
 from rattle.events import NUMBERS, Level, LogEntry, context, deaf_handlers, emit, of_services
 from rattle.telemetry.log_file import LogFile
-from rattle.telemetry.pipe import EXIT_SECONDS, pipe
+from rattle.telemetry.pipe import EXIT_SECONDS, EntrySink, pipe
 from rattle.telemetry.run_log import open_run_log
 from rattle.text import one_line
 
@@ -44,13 +44,14 @@ class ConsoleSink:
     is_shared = True
 
     def __init__(self, how: Console, level: Level) -> None:
+        self.level = level
         self._how = how
-        self._least = NUMBERS[level]
         self._rest = b""  # of a line whose beginning was written
 
     def write(self, entries: Sequence[tuple[LogEntry, bool]]) -> None:
         """Write the events that are not shown already; raises OSError where nobody reads them."""
-        lines = [self._line(entry) for entry, is_shown in entries if not is_shown and _number(entry) >= self._least]
+        least = NUMBERS[self.level]
+        lines = [self._line(entry) for entry, is_shown in entries if not is_shown and _number(entry) >= least]
         stream: Any = sys.stderr  # None where it is closed
         if not lines or stream is None:
             return
@@ -124,7 +125,20 @@ class Logs:
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        self._shown: ConsoleSink | None = None
         self._undo = ExitStack()
+
+    def add(self, sink: EntrySink) -> None:
+        """Write events to a sink from now on."""
+        pipe.add(sink)
+        self.on_close(pipe.remove, sink)
+        if isinstance(sink, ConsoleSink):
+            self._shown = sink
+
+    def show(self, level: Level) -> None:
+        """Show events from a level on, on the console."""
+        if self._shown is not None:
+            self._shown.level = level
 
     def on_close(self, undo: Callable[..., object], *arguments: Any) -> None:
         """Have something undone by `close`, the last first."""
@@ -171,9 +185,9 @@ def setup(
         run_id or known.get("RUN_ID", ""),
     )
     if how != "none":
-        _add(logs, ConsoleSink(how, cast(Level, least or "WARNING")))
+        logs.add(ConsoleSink(how, cast(Level, least or "WARNING")))
     if path := file or known.get("LOG_FILE"):
-        _add(logs, FileSink(Path(path)))
+        logs.add(FileSink(Path(path)))
     if folder := run_dir or known.get("RUN_DIR"):
         _open_table(logs, Path(folder), problems)
     _listen(logs, NUMBERS[cast(Level, least or "INFO")], shows=how != "none")
@@ -197,11 +211,6 @@ def _set_context(logs: Logs, service: str, experiment: str, run_id: str) -> None
 
 def _restore_context(service: str, experiment: str, run_id: str) -> None:
     context.service, context.experiment, context.run_id = service, experiment, run_id
-
-
-def _add(logs: Logs, sink: ConsoleSink | FileSink) -> None:
-    pipe.add(sink)
-    logs.on_close(pipe.remove, sink)
 
 
 def _open_table(logs: Logs, folder: Path, problems: list[tuple[str, str]]) -> None:

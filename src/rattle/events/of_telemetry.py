@@ -1,0 +1,111 @@
+"""Events of telemetry: the broker and what waits for it, and tools that a run is sent to."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rattle.events.event import Event, Level
+
+
+class BrokerTrouble(Event, frozen=True, kw_only=True):
+    """The broker takes nothing: `kind` says why, such as away, credentials, vhost, blocked or declared_otherwise."""
+
+    level: ClassVar[Level] = "WARNING"
+    sentence: ClassVar[str] = "{error}; what is emitted meanwhile waits in the outbox"
+    kind: str
+    error: str
+
+
+class BrokerBack(Event, frozen=True, kw_only=True):
+    """The broker takes rows again."""
+
+    level: ClassVar[Level] = "WARNING"
+    sentence: ClassVar[str] = "the broker takes rows again: what has waited for it follows"
+
+
+class RowsLeft(Event, frozen=True, kw_only=True):
+    """A process ends while rows wait for the broker; the next one of the same run or service publishes them."""
+
+    level: ClassVar[Level] = "WARNING"
+    sentence: ClassVar[str] = "{rows} rows wait in {place} for the broker to be back"
+    rows: int
+    place: str
+
+
+class RowsLost(Event, frozen=True, kw_only=True):
+    """Neither the disk nor the broker take the rows of a run: so many are not published so far."""
+
+    level: ClassVar[Level] = "ERROR"
+    sentence: ClassVar[str] = (
+        "{rows} rows of the run are not published, since neither disk nor broker take them: load them from the run "
+        "directory with 'rattle ingest'"
+    )
+    rows: int
+
+
+class RowsUnfit(Event, frozen=True, kw_only=True):
+    """So many rows could not be made JSON so far, and are left out."""
+
+    level: ClassVar[Level] = "WARNING"
+    sentence: ClassVar[str] = "{rows} rows that are no JSON are left out"
+    rows: int
+
+
+class LogsDropped(Event, frozen=True, kw_only=True):
+    """There was no room in the outbox for so many rows of logs so far."""
+
+    level: ClassVar[Level] = "WARNING"
+    sentence: ClassVar[str] = "{rows} rows of logs were dropped for lack of room so far"
+    rows: int
+
+
+class OutboxNotWritten(Event, frozen=True, kw_only=True):
+    """The disk does not take the outbox: messages are kept in memory as far as they fit."""
+
+    level: ClassVar[Level] = "WARNING"
+    sentence: ClassVar[str] = "the outbox in {folder} cannot be written: {error}"
+    folder: str
+    error: str
+
+
+class OutboxOver(Event, frozen=True, kw_only=True):
+    """The rows of a run that wait for the broker are more than `telemetry.outbox_bytes`."""
+
+    level: ClassVar[Level] = "WARNING"
+    sentence: ClassVar[str] = (
+        "the outbox is full, and logs are dropped; its rows alone are more than telemetry.outbox_bytes: they stay on "
+        "the disk"
+    )
+
+
+class OutboxDamaged(Event, frozen=True, kw_only=True):
+    """A process that has died has left so many bytes of the outbox half written."""
+
+    level: ClassVar[Level] = "WARNING"
+    sentence: ClassVar[str] = "{count} bytes of the outbox are left out: a process that died has left them half written"
+    count: int
+
+
+class TelemetryFailed(Event, frozen=True, kw_only=True):
+    """Rows could not be written to the outbox for a reason that nobody thought of; the next ones are tried again."""
+
+    level: ClassVar[Level] = "ERROR"
+    sentence: ClassVar[str] = "rows of telemetry could not be written"
+
+
+class ToolFailed(Event, frozen=True, kw_only=True):
+    """A tool that a hook sends a run to takes no rows."""
+
+    level: ClassVar[Level] = "WARNING"
+    sentence: ClassVar[str] = "{tool} takes no rows ({error}): the run goes on without it"
+    tool: str
+    error: str
+
+
+class ToolLacksRows(Event, frozen=True, kw_only=True):
+    """A tool that a hook sends a run to has not taken so many rows by the end of the run."""
+
+    level: ClassVar[Level] = "WARNING"
+    sentence: ClassVar[str] = "{tool} has not taken {rows} rows of the run; the run's own tables have them all"
+    tool: str
+    rows: int
