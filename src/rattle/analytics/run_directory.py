@@ -260,7 +260,7 @@ def _only(runs: Sequence[RunDirectory], problem: str, advice: str) -> RunDirecto
 
 def _run_id(run: RunDirectory) -> str:
     """Return the run_id that a run says it has, which its directory need not be called by; "" when it says none."""
-    return str(_row(run).get("run_id") or "")
+    return str(_row(run).run_id or "")
 
 
 def _started(run: RunDirectory) -> tuple[str, bool, str]:
@@ -269,11 +269,18 @@ def _started(run: RunDirectory) -> tuple[str, bool, str]:
     A run comes after its copies: it is called by its run_id.
     """
     row, name = _row(run), run.path.name
-    return str(row.get("started") or ""), name == row.get("run_id"), name
+    return str(row.started or ""), name == row.run_id, name
 
 
-def _row(run: RunDirectory) -> dict[str, Any]:
+class _Row(msgspec.Struct):
+    """What tells runs apart, of a run's row; the rest is large."""
+
+    run_id: Any = None
+    started: Any = None
+
+
+def _row(run: RunDirectory) -> _Row:
     try:
-        return msgspec.json.decode(run.run.read_bytes(), type=dict[str, Any])
+        return msgspec.json.decode(run.run.read_bytes(), type=_Row)
     except (OSError, msgspec.DecodeError):
-        return {}
+        return _Row()

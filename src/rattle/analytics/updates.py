@@ -16,7 +16,7 @@ from rattle.analytics.schema import UPDATES
 Curve = NDArray[np.float64]
 
 
-class UpdateRow(msgspec.Struct):
+class UpdateRow(msgspec.Struct, gc=False):
     """The numbers of a row of `updates`."""
 
     policy_version: float

@@ -25,6 +25,7 @@ from rattle.text import one_line, printable
 
 #: Runs whose tables are kept in memory as far as they have been read.
 _MOST_LIVE: Final = 128
+_Stamps = tuple[tuple[int, int, int] | None, ...]
 _EARLY: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -39,16 +40,17 @@ class RunDirectories:
         self._root = root
         self.title = printable(root)
         self._live: OrderedDict[Path, LiveRun] = OrderedDict()
+        self._rows: dict[Path, tuple[_Stamps, Run]] = {}
         self._lock = threading.Lock()
 
     def runs(self) -> Sequence[Run]:
         """Return all runs, the newest first."""
-        runs = [_run(directory) for directory in self._directories()]
+        runs = [self._row_of(directory) for directory in self._directories()]
         return sorted(runs, key=lambda run: (run.row["started"] or _EARLY, run.id), reverse=True)
 
     def run(self, run_id: str) -> Run:
         """Return one run; raises NotThere."""
-        return _run(self._find(run_id))
+        return self._row_of(self._find(run_id))
 
     def updates(self, run_id: str) -> Series:
         """Return the numbers of a run's updates."""
@@ -102,6 +104,15 @@ class RunDirectories:
                 return directory
         raise NotThere(f"there is no run '{one_line(run_id, 200)}' in {self.title}")
 
+    def _row_of(self, directory: RunDirectory) -> Run:
+        """Return a run's row: whether one is still in progress no file says, but the rows of others are kept."""
+        stamps = tuple(map(_stamp, (directory.run, directory.annotations, directory.config)))
+        known = self._rows.get(directory.path)
+        if known is None or known[0] != stamps or known[1].is_live:
+            found = row(directory)
+            known = self._rows[directory.path] = stamps, Run(found, flatten(found["config"]))
+        return known[1]
+
     def _followed(self, run_id: str) -> LiveRun:
         directory = self._find(run_id)
         with self._lock:
@@ -112,6 +123,10 @@ class RunDirectories:
         return live
 
 
-def _run(directory: RunDirectory) -> Run:
-    known = row(directory)
-    return Run(known, flatten(known["config"]))
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes with a file, None where there is none that can be read."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -26,7 +26,7 @@ _STATES: Final = {
 _LOAD: Final = "system_metrics"
 
 
-class LogRow(msgspec.Struct):
+class LogRow(msgspec.Struct, gc=False):
     """A row of `logs`."""
 
     time: datetime

@@ -24,7 +24,7 @@ Kept = TypeVar("Kept")
 Given = TypeVar("Given")
 
 
-class _EpisodeRow(msgspec.Struct, rename={"total": "return"}):
+class _EpisodeRow(msgspec.Struct, rename={"total": "return"}, gc=False):
     env_steps: float
     total: float
     length: float
