@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -16,18 +15,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from rattle.envs.snake.geometry import HEADINGS, TURNS, to_world, visible_offsets
+from tests.integration.browsing import PATIENCE_S, Visit
 
 pytestmark = [pytest.mark.integration, pytest.mark.promised]
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
-PATIENCE_S = 60
 NAMES = ("north", "east", "south", "west")
 KEYS = {"north": "ArrowUp", "east": "ArrowRight", "south": "ArrowDown", "west": "ArrowLeft"}
 # The world stands still until somebody moves.
@@ -91,58 +85,10 @@ def serve() -> Iterator[Callable[..., Server]]:
         server.kill()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("needs the browser: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS.split())
-        yield browser
-        browser.close()
-
-
-class Visit:
-    """A browser's visits, with everything that it asked for and complained about."""
-
-    def __init__(self, context: BrowserContext) -> None:
-        self.context = context
-        self.requests: list[Request] = []
-        self.complaints: list[str] = []
-        context.set_default_timeout(PATIENCE_S * 1000)
-        context.on("request", lambda request: self.requests.append(request))
-        context.on("console", lambda said: self.complaints.append(said.text) if said.type != "log" else None)
-        context.on("weberror", lambda error: self.complaints.append(str(error.error)))
-
-    def open(self, server: Server, shows: str = "live") -> Page:
-        page = self.context.new_page()
-        page.goto(f"{server.url}/watch")
-        expect(page.locator("#link-text")).to_have_text(shows, timeout=PATIENCE_S * 1000)
-        return page
-
-    def forgive(self, *foreseen: str) -> None:
-        """Forget the complaints, all of which must have one of these words."""
-        assert [said for said in self.complaints if not any(word in said for word in foreseen)] == []
-        self.complaints.clear()
-
-    def asked(self, path: str) -> int:
-        return sum(httpx.URL(request.url).path == path for request in self.requests)
-
-
-@pytest.fixture
-def settings() -> dict[str, Any]:
-    """What is special about a visit's screen; tests that care give their own."""
-    return {}
-
-
-@pytest.fixture
-def visit(browser: Browser, settings: dict[str, Any]) -> Iterator[Visit]:
-    """Visit with a fresh profile; afterwards nothing may have gone elsewhere and nothing be complained about."""
-    context = browser.new_context(**settings)
-    visit = Visit(context)
-    yield visit
-    context.close()
-    assert {httpx.URL(asked.url).host for asked in visit.requests} == {"127.0.0.1"}
-    assert visit.complaints == []
+def watch(visit: Visit, server: Server, shows: str = "live") -> Page:
+    page = visit.open(f"{server.url}/watch")
+    expect(page.locator("#link-text")).to_have_text(shows, timeout=PATIENCE_S * 1000)
+    return page
 
 
 def until(told: Callable[[], Any]) -> Any:
@@ -193,7 +139,7 @@ def test_shows_the_board_and_what_each_snake_sees(serve: Callable[..., Server], 
     server = serve(*TURNS_ONLY, "--set", "env.width=13", "--set", "env.height=9", "--set", "env_service.snakes=3")
     for name in ("anna", "__proto__"):
         server.join(name)
-    page = visit.open(server)
+    page = watch(visit, server)
     state = server.state()
     page.wait_for_selector("#snakes tr:nth-child(2)")
     shown = dict(zip(("name", "score", "length"), zip(*_table(page), strict=True), strict=False))
@@ -219,7 +165,7 @@ def test_a_row_selects_whose_eyes_are_shown(serve: Callable[..., Server], visit:
     server = serve(*TURNS_ONLY, "--set", "env_service.snakes=3")
     for name in ("anna", "bruno"):
         server.join(name)
-    page = visit.open(server)
+    page = watch(visit, server)
     for name in ("bruno", "anna"):
         page.get_by_role("button", name=name).click()
         expect(page.locator("#seer")).to_have_text(name)
@@ -228,7 +174,7 @@ def test_a_row_selects_whose_eyes_are_shown(serve: Callable[..., Server], visit:
 
 def test_keys_turn_the_snake(serve: Callable[..., Server], visit: Visit) -> None:
     server = serve(*TURNS_ONLY)
-    page = visit.open(server)
+    page = watch(visit, server)
     play(page, "me")
     ticks = server.state()["tick"]
     for turn in (1, 1, 3, 0, 3, 3):
@@ -252,7 +198,7 @@ def test_keys_turn_the_snake(serve: Callable[..., Server], visit: Visit) -> None
 @pytest.mark.parametrize("settings", [{"viewport": {"width": 360, "height": 740}, "has_touch": True}])
 def test_a_thumb_turns_the_snake(serve: Callable[..., Server], visit: Visit, settings: dict[str, Any]) -> None:
     server = serve(*TURNS_ONLY)
-    page = visit.open(server)
+    page = watch(visit, server)
     play(page, "me")
     heading = NAMES.index(server.state()["status"]["me"]["heading"])
     wanted = NAMES[(heading + 1) % 4]
@@ -262,7 +208,7 @@ def test_a_thumb_turns_the_snake(serve: Callable[..., Server], visit: Visit, set
 
 def test_plays_on_a_running_clock(serve: Callable[..., Server], visit: Visit) -> None:
     server = serve("--fps", "5", "--set", "env.max_steps_without_food=0")
-    page = visit.open(server)
+    page = watch(visit, server)
     play(page, "me")
     for _ in range(3):
         heading = NAMES.index(server.state()["status"]["me"]["heading"])
@@ -272,7 +218,7 @@ def test_plays_on_a_running_clock(serve: Callable[..., Server], visit: Visit) ->
 
 def test_after_death_another_life(serve: Callable[..., Server], visit: Visit) -> None:
     server = serve(*TURNS_ONLY[:-1], "env.max_steps_without_food=2")
-    page = visit.open(server)
+    page = watch(visit, server)
     play(page, "me")
     heading = server.state()["status"]["me"]["heading"]
     for tick in (server.state()["tick"], server.state()["tick"] + 1):
@@ -288,7 +234,7 @@ def test_after_death_another_life(serve: Callable[..., Server], visit: Visit) ->
 @pytest.mark.parametrize("name", ["", "a b", "..", "ä"])
 def test_a_bad_name_is_said_and_not_sent(serve: Callable[..., Server], visit: Visit, name: str) -> None:
     server = serve(*TURNS_ONLY)
-    page = visit.open(server)
+    page = watch(visit, server)
     page.evaluate("document.getElementById('name').required = false")
     page.fill("#name", name)
     page.click("#join-button")
@@ -301,7 +247,7 @@ def test_what_the_server_refuses_is_said_in_its_words(serve: Callable[..., Serve
     server = serve(*TURNS_ONLY, "--set", "env_service.snakes=1")
     server.join("anna")
     problem = httpx.get(f"{server.url}/snake/other").json()["error"]
-    page = visit.open(server)
+    page = watch(visit, server)
     page.fill("#name", "other")
     page.click("#join-button")
     expect(page.locator("#play-text")).to_have_text(problem, timeout=PATIENCE_S * 1000)
@@ -311,14 +257,14 @@ def test_what_the_server_refuses_is_said_in_its_words(serve: Callable[..., Serve
 def test_a_server_without_an_agent_api_says_so(serve: Callable[..., Server], visit: Visit) -> None:
     server = serve("--set", "env={id: 'gym:CartPole-v1'}")
     problem = httpx.get(f"{server.url}/state").json()["error"]
-    page = visit.open(server, shows="no game to watch")
+    page = watch(visit, server, shows="no game to watch")
     expect(page.locator("#notice-text")).to_have_text(problem)
     visit.forgive("404")
 
 
 def test_a_reset_asks_first(serve: Callable[..., Server], visit: Visit) -> None:
     server = serve(*TURNS_ONLY)
-    page = visit.open(server)
+    page = watch(visit, server)
     page.click("#reset")
     page.click("#reset-cancel")
     assert visit.asked("/reset") == 0
@@ -334,7 +280,7 @@ def test_a_reset_asks_first(serve: Callable[..., Server], visit: Visit) -> None:
 def test_recovers_when_the_server_is_back(serve: Callable[..., Server], visit: Visit) -> None:
     room_for_two = (*TURNS_ONLY, "--set", "env_service.snakes=2")
     server = serve(*room_for_two)
-    page = visit.open(server)
+    page = watch(visit, server)
     play(page, "me")
     server.kill()
     expect(page.locator("#link-text")).to_contain_text("connection lost", timeout=PATIENCE_S * 1000)
@@ -357,7 +303,7 @@ def test_fits_the_screen(serve: Callable[..., Server], visit: Visit, settings: d
     server = serve(*TURNS_ONLY, "--set", "env.width=40", "--set", "env.height=40", "--set", "env_service.snakes=8")
     for name in ("x" * 64, *(f"snake-{number}" for number in range(5))):
         server.join(name)
-    page = visit.open(server)
+    page = watch(visit, server)
     play(page, "W" * 64)
     assert page.evaluate("document.documentElement.scrollWidth") <= settings["viewport"]["width"]
     box, scale = page.locator("#board").bounding_box(), settings["device_scale_factor"]

@@ -59,10 +59,12 @@ function drawCharts() {
   }
 }
 
-/** Submit a form's choices as a short address: fields that say nothing are left out. */
+/** Submit a form's choices as a short address: fields that say nothing, or what holds anyway, are left out. */
 function submitShort(form) {
   const params = new URLSearchParams();
-  for (const [name, value] of new FormData(form)) if (value !== "") params.append(name, value);
+  for (const [name, value] of new FormData(form)) {
+    if (value !== "" && form.elements[name].dataset?.default !== value) params.append(name, value);
+  }
   const query = params.toString();
   location.assign(query ? `${form.getAttribute("action")}?${query}` : form.getAttribute("action"));
 }
