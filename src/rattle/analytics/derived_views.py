@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import MappingProxyType
 from typing import Final
 
@@ -87,3 +88,12 @@ VIEWS: Final = MappingProxyType(
 def create_view(name: str) -> str:
     """Return the statement that makes, or changes, one of the views."""
     return f"CREATE OR REPLACE VIEW {name} AS {' '.join(VIEWS[name].split())}"
+
+
+def views_in(sql: str) -> list[str]:
+    """Return the views that a statement may ask for, each after those that it reads: to make one costs milliseconds."""
+    if re.search(r"\b(tables|system)\b", sql, re.IGNORECASE):
+        return list(VIEWS)
+    asked = {name for name in VIEWS if name in sql.lower()}
+    read = {name for name in VIEWS if any(name in VIEWS[other] for other in asked)}
+    return [name for name in VIEWS if name in asked | read]

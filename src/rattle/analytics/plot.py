@@ -14,8 +14,8 @@ import numpy as np
 from rattle.analytics.curves import averaged, smoothed
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.extras import require
-from rattle.analytics.run_directory import RunDirectory, without_copies
 from rattle.analytics.run_settings import described
+from rattle.analytics.stored_runs import AnyRun, StoredRun, each_once
 from rattle.analytics.updates import NUMBERS, Curve, read_evaluations, read_updates
 from rattle.analytics.writer import or_elsewhere, write_atomically
 
@@ -71,7 +71,7 @@ def _panels(lines: Sequence[_Curve]) -> list[_Panel]:
 
 
 def plot_learning_curves(
-    runs: Sequence[RunDirectory],
+    runs: Sequence[AnyRun],
     output: Path,
     x: X = "env_steps",
     *,
@@ -92,11 +92,11 @@ def plot_learning_curves(
     if form not in _FORMATS:
         raise AnalyticsError(f"cannot draw {output}: the name of a figure ends in .{', .'.join(_FORMATS)}")
     require("matplotlib", "analytics", "a plot")
-    runs = without_copies(runs)
+    runs = each_once(runs)
     curves = [read_updates(run) for run in runs]
     evaluations = [read_evaluations(run) for run in runs]
     if not any(len(curve["env_steps"]) for curve in curves):
-        names = ", ".join(run.path.name for run in runs) or "no run"
+        names = ", ".join(map(_name, runs)) or "no run"
         raise AnalyticsError(f"nothing to plot: {names} has no updates yet; plot again when it has trained for a while")
     if group_by:
         lines = list(_groups(described(runs, group_by), curves, evaluations, x))
@@ -110,9 +110,14 @@ def plot_learning_curves(
         write_atomically(output, picture.getvalue())
 
 
-def _names(runs: Sequence[RunDirectory], label_by: Sequence[str]) -> list[str]:
-    """Return what the runs are called: their own directory's names (or links'), or the settings that are asked for."""
-    own = [Path(os.path.normpath(run.path.absolute())).name for run in runs]
+def _name(run: AnyRun) -> str:
+    """Return what a run is called: its run_id, or its own directory's name (or a link's)."""
+    return run.run_id if isinstance(run, StoredRun) else Path(os.path.normpath(run.path.absolute())).name
+
+
+def _names(runs: Sequence[AnyRun], label_by: Sequence[str]) -> list[str]:
+    """Return what the runs are called: by their own names, or by the settings that are asked for."""
+    own = [_name(run) for run in runs]
     if not label_by:
         return own
     labels = described(runs, label_by)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,19 +14,23 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import msgspec
 
+from rattle.analytics import derived_views
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.extras import require
 from rattle.analytics.query_errors import DamagedFile, explain
-from rattle.analytics.query_safety import reading_statement
-from rattle.analytics.query_views import leave_out, link_files, quoted, view
+from rattle.analytics.query_safety import Engine, reading_statement
+from rattle.analytics.query_views import leave_out, link_files, view
 from rattle.analytics.run_directory import RunDirectory, Warn
-from rattle.analytics.schema import TABLES
+from rattle.analytics.schema import TABLES, quoted
+from rattle.analytics.stored_runs import StoredRuns
 from rattle.analytics.writer import write_atomically
 
 if TYPE_CHECKING:
     import pyarrow
 
 Output = Literal["pretty", "csv", "json"]
+#: What may be asked: run directories, or runs of a store.
+Runs = Sequence[RunDirectory] | StoredRuns
 
 _ENGINE_FORMATS: Final[Mapping[str, str]] = MappingProxyType(
     {"pretty": "PrettyCompactMonoBlock", "csv": "CSVWithNames", "json": "JSONEachRow"}
@@ -54,10 +58,10 @@ _CANNOT_WRITE: Final[Mapping[str, str]] = MappingProxyType(
 #: A statement that names the format of its answer.
 _WITH_FORMAT: Final = re.compile(r"\bFORMAT\s+\w+\s*;?\s*$", re.IGNORECASE)
 _SETTINGS: Final = {
-    "date_time_input_format": "'best_effort'",  # reads ISO 8601
-    "session_timezone": "'UTC'",
+    "date_time_input_format": "best_effort",  # reads ISO 8601
+    "session_timezone": "UTC",
     "use_cache_for_count_from_files": "0",  # the files of a live run grow between two queries
-    "format_csv_null_representation": "''",  # as CSV readers expect it
+    "format_csv_null_representation": "",  # as CSV readers expect it
     "allow_suspicious_types_in_group_by": "1",  # a setting in the column config has a type of its own
     "allow_suspicious_types_in_order_by": "1",
     "output_format_arrow_string_as_string": "1",
@@ -80,7 +84,7 @@ class Bounds(NamedTuple):
     memory_bytes: int
 
 
-def query(sql: str, runs: Sequence[RunDirectory], output: Output = "pretty", warn: Warn | None = None) -> str:
+def query(sql: str, runs: Runs, output: Output = "pretty", warn: Warn | None = None) -> str:
     """Answer one SQL statement over the tables of these runs: `runs`, `updates`, `episodes` and so on.
 
     The answer is a text table, CSV with a heading, or one JSON object a line. The statement can only read, and only
@@ -98,7 +102,7 @@ def query(sql: str, runs: Sequence[RunDirectory], output: Output = "pretty", war
     return answer or ("(no rows)\n" if output == "pretty" else "")
 
 
-def save(sql: str, runs: Sequence[RunDirectory], path: Path, warn: Warn | None = None) -> None:
+def save(sql: str, runs: Runs, path: Path, warn: Warn | None = None) -> None:
     """Write the answer to a statement into a file, as CSV, JSON lines, Parquet or Arrow by the ending of its name.
 
     Raises AnalyticsError as `query` does, and for another ending.
@@ -110,7 +114,7 @@ def save(sql: str, runs: Sequence[RunDirectory], path: Path, warn: Warn | None =
     write_atomically(path, _answer(sql, runs, FILE_FORMATS[path.suffix.lower()], warn))
 
 
-def arrow(sql: str, runs: Sequence[RunDirectory], warn: Warn | None = None) -> pyarrow.Table:
+def arrow(sql: str, runs: Runs, warn: Warn | None = None) -> pyarrow.Table:
     """Answer one SQL statement as `query` does, as an Arrow table."""
     ipc = require("pyarrow.ipc", "analytics", "an Arrow table")
     answer = _answer(sql, runs, "ArrowStream", warn)
@@ -120,7 +124,7 @@ def arrow(sql: str, runs: Sequence[RunDirectory], warn: Warn | None = None) -> p
         raise AnalyticsError(f"leave the FORMAT clause out of a query whose rows are wanted ({error})") from None
 
 
-def bounded(sql: str, runs: Sequence[RunDirectory], bounds: Bounds, warn: Warn | None = None) -> bytes:
+def bounded(sql: str, runs: Runs, bounds: Bounds, warn: Warn | None = None) -> bytes:
     """Answer one SQL statement as `query` does, as JSON: `meta` has names and types of columns, `data` has rows.
 
     Only so many rows are given; the statement reads nothing but the runs, and changes no settings.
@@ -128,44 +132,42 @@ def bounded(sql: str, runs: Sequence[RunDirectory], bounds: Bounds, warn: Warn |
     return _answer(sql, runs, "JSONCompact", warn, bounds)
 
 
-def _answer(
-    sql: str, runs: Sequence[RunDirectory], engine_format: str, warn: Warn | None, bounds: Bounds | None = None
-) -> bytes:
+def _answer(sql: str, runs: Runs, engine_format: str, warn: Warn | None, bounds: Bounds | None = None) -> bytes:
     try:
         sql.encode()
     except UnicodeEncodeError:
         raise AnalyticsError("the query holds bytes that are not UTF-8") from None
-    with _engine(runs, warn) as (connection, files):
-        statement = reading_statement(connection, sql, files, only_runs=bounds is not None)
-        for name, value in () if bounds is None else _settings_of(bounds):
-            connection.query(f"SET {name} = {value}")
+    with _engine(sql, runs, warn) as engine:
+        statement = reading_statement(engine, sql, only_runs=bounds is not None)
+        if bounds is not None:
+            engine.set(_settings_of(bounds))
         if engine_format in _CANNOT_WRITE:
-            statement = _writable(connection, statement, engine_format)
+            statement = _writable(engine, statement, engine_format)
         while True:
             try:
-                return _ask(connection, statement, engine_format)
+                return _ask(engine, statement, engine_format)
             except RuntimeError as error:
-                explained = explain(str(error), sql, files)
-            if not isinstance(explained, DamagedFile) or explained.link not in files:
+                explained = explain(str(error), sql, engine.files)
+            if not isinstance(explained, DamagedFile) or explained.link not in engine.files:
                 raise explained
             leave_out(explained, warn)
             Path(explained.link).unlink()
-            del files[explained.link]
-            connection.query("SELECT 1")  # takes along what the failed answer has left in the engine's buffer
+            del engine.files[explained.link]
+            engine.ask("SELECT 1", "TSVRaw")  # takes along what the failed answer has left in the engine's buffer
 
 
-def _settings_of(bounds: Bounds) -> tuple[tuple[str, float], ...]:
-    return (
-        ("limit", bounds.rows),
-        ("max_execution_time", bounds.seconds),
-        ("max_memory_usage", bounds.memory_bytes),
-    )
+def _settings_of(bounds: Bounds) -> dict[str, str]:
+    return {
+        "limit": str(bounds.rows),
+        "max_execution_time": str(bounds.seconds),
+        "max_memory_usage": str(bounds.memory_bytes),
+    }
 
 
-def _writable(connection: Any, statement: str, engine_format: str) -> str:
+def _writable(engine: Engine, statement: str, engine_format: str) -> str:
     """Return the statement with its values in types that a format can write, where it is one that has columns."""
     try:
-        described = str(connection.query(f"DESCRIBE ({statement})", "JSONEachRow"))
+        described = engine.ask(f"DESCRIBE ({statement})", "JSONEachRow")
     except RuntimeError:  # SHOW and others, whose columns are plain, and what is wrong: it will say so
         return statement
     columns = [msgspec.json.decode(line, type=_Column) for line in described.splitlines()]
@@ -199,13 +201,13 @@ class _Column(msgspec.Struct):
         return f"if({is_composite}, {as_json}, {self.quoted}::Nullable(String))"
 
 
-def _ask(connection: Any, statement: str, engine_format: str) -> bytes:
+def _ask(engine: Engine, statement: str, engine_format: str) -> bytes:
     """Run a statement in a thread: the engine listens to no signal, and Ctrl-C must not wait for it."""
     answer: Future[bytes] = Future()
 
     def run() -> None:
         try:
-            answer.set_result(connection.query(statement, engine_format).bytes())
+            answer.set_result(engine.ask(statement, engine_format))
         except BaseException as error:  # handed to who waits
             answer.set_exception(error)
 
@@ -213,7 +215,7 @@ def _ask(connection: Any, statement: str, engine_format: str) -> bytes:
     return answer.result()
 
 
-def rows(sql: str, runs: Sequence[RunDirectory]) -> list[dict[str, Any]]:
+def rows(sql: str, runs: Runs) -> list[dict[str, Any]]:
     """Answer one SQL statement as `query` does, as a list of dictionaries; points in time are strings."""
     answer = query(sql, runs, "json")
     try:
@@ -222,17 +224,38 @@ def rows(sql: str, runs: Sequence[RunDirectory]) -> list[dict[str, Any]]:
         raise AnalyticsError("leave the FORMAT clause out of a query whose rows are wanted") from None
 
 
+class _FilesEngine:
+    """An engine in this process that reads files of runs in place, by links to them."""
+
+    def __init__(self, connection: Any, files: dict[str, Path]) -> None:
+        self.files = files
+        self._connection = connection
+
+    def ask(self, statement: str, engine_format: str) -> bytes:
+        """Return the answer to a statement."""
+        return bytes(self._connection.query(statement, engine_format).bytes() or b"")
+
+    def set(self, settings: Mapping[str, str]) -> None:
+        """Have later statements run under these settings."""
+        for name, value in settings.items():
+            self._connection.query(f"SET {name} = {quoted(value)}")
+
+
 @contextmanager
-def _engine(runs: Sequence[RunDirectory], warn: Warn | None) -> Iterator[tuple[Any, dict[str, Path]]]:
-    """Open an engine that has the runs' tables; also give the real file behind each name that the engine knows."""
+def _engine(sql: str, runs: Runs, warn: Warn | None) -> Iterator[Engine]:
+    """Open an engine that has the runs' tables."""
+    if isinstance(runs, StoredRuns):
+        runs.prepare(_SETTINGS)
+        yield runs
+        return
     with TemporaryDirectory(prefix="rattle-query-") as folder:
         files = link_files(Path(folder), runs, warn)
         try:
-            connection = _open_engine(Path(folder))
+            connection = _open_engine(Path(folder), derived_views.views_in(sql))
         except RuntimeError as error:
             raise explain(str(error), "", files) from None
         try:
-            yield connection, files
+            yield _FilesEngine(connection, files)
         except KeyboardInterrupt:
             raise  # the engine is still busy, and closing would wait for it
         except BaseException:
@@ -242,14 +265,19 @@ def _engine(runs: Sequence[RunDirectory], warn: Warn | None) -> Iterator[tuple[A
             connection.close()
 
 
-def _open_engine(folder: Path) -> Any:
-    """Return a connection to an engine that has views over the links in a folder; raises RuntimeError."""
+def _open_engine(folder: Path, derived: Iterable[str]) -> Any:
+    """Return a connection to an engine that has the tables, and some derived views, over the links in a folder.
+
+    Raises RuntimeError.
+    """
     connection = require("chdb", "analytics", "SQL").connect(":memory:")
     for name, value in _SETTINGS.items():
-        connection.query(f"SET {name} = {value}")
+        connection.query(f"SET {name} = {quoted(value)}")
     for statement in _OWN_DATABASE:
         connection.query(statement)
     for table in TABLES:
         connection.query(view(table, folder))
+    for name in derived:
+        connection.query(derived_views.create_view(name))
     connection.query("SET readonly = 2")  # 1 would also forbid SETTINGS in the user's statement
     return connection

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Protocol
 
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.query_errors import explain
@@ -46,13 +46,25 @@ _QUOTED_NAME: Final = re.compile(r"`(?:[^`\\]|\\.|``)*`", re.DOTALL)
 _CALL: Final = re.compile(r"(\w+)\s*\(")
 
 
-def reading_statement(connection: Any, sql: str, files: Mapping[str, Path], *, only_runs: bool = False) -> str:
+class Engine(Protocol):
+    """What answers SQL over runs, wherever they lie."""
+
+    files: dict[str, Path]  # the real file behind each name that the engine knows
+
+    def ask(self, statement: str, engine_format: str) -> bytes:
+        """Return the answer to a statement; raises RuntimeError with the engine's message, AnalyticsError without."""
+
+    def set(self, settings: Mapping[str, str]) -> None:
+        """Have later statements run under these settings."""
+
+
+def reading_statement(engine: Engine, sql: str, *, only_runs: bool = False) -> str:
     """Return a statement as the engine itself understands it, without comments: this text is what may be run.
 
     Raises AnalyticsError unless it is one statement that only reads, and reads neither from the network nor through
-    another program; with `only_runs` it reads no other files, and changes no settings. `files` is as for `explain`.
+    another program; with `only_runs` it reads no other files, and changes no settings.
     """
-    statement = _as_understood(connection, sql, files)
+    statement = _as_understood(engine, sql)
     bare = _QUOTED_NAME.sub(" ", _QUOTED_CALL.sub(r"\1", _STRING.sub("''", statement)))
     first = bare.replace("(", " ").split()[0]
     if first.lower() not in _READS:
@@ -65,25 +77,25 @@ def reading_statement(connection: Any, sql: str, files: Mapping[str, Path], *, o
         raise AnalyticsError("a query keeps the settings that it is given here: leave out SETTINGS")
     called = {name.lower(): name for name in _CALL.findall(bare)}
     allowed = _SOURCES - {"file"} if only_runs else _SOURCES
-    if refused := sorted(called.keys() & (_all_sources(connection) - allowed)):
+    if refused := sorted(called.keys() & (_all_sources(engine) - allowed)):
         what = "runs" if only_runs else "runs and files"
         raise AnalyticsError(f"a query reads {what} only: leave out {called[refused[0]]}()")
     return statement
 
 
-def _as_understood(connection: Any, sql: str, files: Mapping[str, Path]) -> str:
+def _as_understood(engine: Engine, sql: str) -> str:
     quoted = sql.replace("\\", "\\\\").replace("'", "\\'")
     try:
-        return str(connection.query(f"SELECT formatQuery('{quoted}')", "TSVRaw"))
+        return engine.ask(f"SELECT formatQuery('{quoted}')", "TSVRaw").decode()
     except RuntimeError as error:
         said = str(error)
     if "Multi-statements are not allowed" in said:
         raise AnalyticsError("give one SQL statement, not several; 'SHOW TABLES' is one")
     if "Empty query" in said or re.search(r"failed at position \d+ \(end of query\)", said):
         raise AnalyticsError("give one SQL statement, and a whole one; 'SHOW TABLES' is one")
-    raise explain(re.sub(r": In scope SELECT formatQuery\(.*\)(?= \()", "", said, flags=re.DOTALL), sql, files)
+    raise explain(re.sub(r": In scope SELECT formatQuery\(.*\)(?= \()", "", said, flags=re.DOTALL), sql, engine.files)
 
 
-def _all_sources(connection: Any) -> frozenset[str]:
-    names = str(connection.query("SELECT lower(name) FROM system.table_functions", "TSVRaw")).split()
-    return frozenset(names)
+def _all_sources(engine: Engine) -> frozenset[str]:
+    names = "arrayStringConcat(groupArray(lower(name)), ' ')"  # one row, which no limit cuts off
+    return frozenset(engine.ask(f"SELECT {names} FROM system.table_functions", "TSVRaw").decode().split())  # noqa: S608

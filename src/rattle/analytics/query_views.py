@@ -13,7 +13,7 @@ from rattle.analytics.errors import AnalyticsError, reading
 from rattle.analytics.run_directory import TABLES as FOLDERS
 from rattle.analytics.run_directory import RunDirectory, Warn, without_copies
 from rattle.analytics.runs import row
-from rattle.analytics.schema import DERIVED_COLUMNS, TABLES
+from rattle.analytics.schema import DERIVED_COLUMNS, TABLES, quoted
 from rattle.analytics.writer import end_of_last_line, storing
 
 _JSON_LINES = ".jsonl"
@@ -93,8 +93,3 @@ def _files(folder: Path, suffix: str) -> list[Path]:
         if not folder.is_dir():
             return []
         return sorted(path for path in folder.iterdir() if path.suffix == suffix and not path.name.startswith("."))
-
-
-def quoted(text: str) -> str:
-    """Return a text as SQL has it."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

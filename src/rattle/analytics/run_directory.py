@@ -76,6 +76,9 @@ class RunDirectory:
         self._launch_lock = path / ".launch.lock"
         self._annotations_lock = path / ".annotations.lock"
 
+    def __str__(self) -> str:
+        return str(self.path)
+
     def table(self, name: str) -> Path:
         """Return the folder that holds the files of a table."""
         return self.path / name

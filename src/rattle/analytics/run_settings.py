@@ -10,13 +10,13 @@ from typing import Any
 import yaml
 
 from rattle.analytics.errors import AnalyticsError
-from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.stored_runs import AnyRun, StoredRun
 
 #: The compiled loader is several times as fast, where PyYAML has it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def flat_settings(run: RunDirectory) -> dict[str, str]:
+def flat_settings(run: AnyRun) -> dict[str, str]:
     """Return each setting of a run as text by its key, such as `algorithm.learning_rate`; lists are JSON.
 
     A run whose config.yaml cannot be read has no settings.
@@ -29,8 +29,10 @@ def flatten(config: Mapping[str, Any]) -> dict[str, str]:
     return dict(_flat(config, ""))
 
 
-def read_config(run: RunDirectory) -> dict[str, Any]:
-    """Return the settings in a run's config.yaml as plain values; {} where it cannot be read."""
+def read_config(run: AnyRun) -> dict[str, Any]:
+    """Return the settings of a run as plain values; {} where its config.yaml cannot be read."""
+    if isinstance(run, StoredRun):
+        return dict(run.config)
     try:
         values = _LOADER(run.config.read_bytes()).get_single_data()
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
@@ -38,7 +40,7 @@ def read_config(run: RunDirectory) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def described(runs: Sequence[RunDirectory], keys: Sequence[str]) -> list[str]:
+def described(runs: Sequence[AnyRun], keys: Sequence[str]) -> list[str]:
     """Return for each run the settings under `keys` as `key=value, key=value`; a run that lacks one has a dash.
 
     The last part of a key stands for it where that is clear. Raises AnalyticsError for a key that no run has.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
@@ -13,6 +13,7 @@ from rattle.analytics.annotations import annotations_of
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.run_settings import read_config
 from rattle.analytics.schema import NULLABLE, RUNS
+from rattle.analytics.stored_runs import StoredRuns
 from rattle.text import one_line, printable
 
 RUNNING: Final = "running"
@@ -65,9 +66,27 @@ def json_lines(runs: Iterable[RunDirectory]) -> str:
     )
 
 
+def stored_rows(runs: StoredRuns) -> list[dict[str, Any]]:
+    """Return the rows of a store's runs, with every column of `runs`."""
+    return [msgspec.structs.asdict(one) for one in runs.rows(_Row)]
+
+
+def stored_json_lines(rows: Iterable[dict[str, Any]]) -> str:
+    """Return one JSON object a line and run of a store: the columns of `runs`."""
+    return msgspec.json.Encoder().encode_lines(rows).decode()
+
+
 def table(runs: Iterable[RunDirectory]) -> str:
     """Return the runs as an aligned text table with a heading, one line a run; with their tags if any has one."""
-    known = [(row(run), run) for run in runs]
+    return _table([(row(run), (one_line(run.path),)) for run in runs], ("directory",))
+
+
+def stored_table(rows: Iterable[dict[str, Any]]) -> str:
+    """Return the runs of a store as `table` does, without a directory."""
+    return _table([(row, ()) for row in rows], ())
+
+
+def _table(known: Sequence[tuple[dict[str, Any], tuple[str, ...]]], more: tuple[str, ...]) -> str:
     with_tags = any(_said(found) for found, _ in known)
     lines = [
         (
@@ -80,9 +99,9 @@ def table(runs: Iterable[RunDirectory]) -> str:
             "mean return",
             "started (UTC)",
             *(("tags",) if with_tags else ()),
-            "directory",
+            *more,
         ),
-        *((*_shown(found), *((_said(found),) if with_tags else ()), one_line(run.path)) for found, run in known),
+        *((*_shown(found), *((_said(found),) if with_tags else ()), *own) for found, own in known),
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(_aligned(line, widths) for line in lines)
@@ -104,7 +123,7 @@ def _shown(known: dict[str, Any]) -> tuple[str, ...]:
 
 def _said(known: dict[str, Any]) -> str:
     """Return the tags of a run, and that it is archived."""
-    return one_line(", ".join([*known["tags"], *(["(archived)"] if known["archived"] else [])]))
+    return one_line(", ".join([*(known["tags"] or ()), *(["(archived)"] if known["archived"] else [])]))
 
 
 def _number(value: float | None, form: str) -> str:

@@ -206,3 +206,8 @@ NAMES: Final = frozenset(
 DERIVED_COLUMNS: Final = MappingProxyType(
     {"episodes": Columns({"food": "if(mapContains(metrics, 'food'), metrics['food'], NULL)"})}
 )
+
+
+def quoted(text: str) -> str:
+    """Return a text as SQL has it."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.analytics.errors import AnalyticsError, reading
-from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.schema import UPDATES
+from rattle.analytics.stored_runs import AnyRun, StoredRun
 
 Curve = NDArray[np.float64]
 
@@ -51,7 +51,7 @@ Row = TypeVar("Row", UpdateRow, _Evaluation)
 NUMBERS = tuple(name for name in UPDATES if name in UpdateRow.__struct_fields__ and name != "metrics")
 
 
-def read_updates(run: RunDirectory) -> dict[str, Curve]:
+def read_updates(run: AnyRun) -> dict[str, Curve]:
     """Return each column of numbers in `NUMBERS`, and each of the metrics, as float64 (updates,), NaN for null.
 
     They are in the order of policy versions; metrics follow the columns, by name. Half a line at the end of a file, as
@@ -69,13 +69,15 @@ def update_columns(rows: Sequence[UpdateRow]) -> dict[str, Curve]:
     return {name: np.array(values, np.float64) for name, values in columns.items()}
 
 
-def read_evaluations(run: RunDirectory) -> dict[str, Curve]:
+def read_evaluations(run: AnyRun) -> dict[str, Curve]:
     """Return numbers of the evaluations as float64 (evaluations,), by column; as `read_updates` in all else."""
     rows = _read(run, "evaluations", _Evaluation)
     return {name: np.array([getattr(row, name) for row in rows]) for name in _Evaluation.__struct_fields__}
 
 
-def _read(run: RunDirectory, table: str, kind: type[Row]) -> list[Row]:
+def _read(run: AnyRun, table: str, kind: type[Row]) -> list[Row]:
+    if isinstance(run, StoredRun):
+        return run.rows(table, kind, "policy_version")
     decoder = msgspec.json.Decoder(kind)
     rows: list[Row] = []
     with reading(run.table(table)):

@@ -17,7 +17,7 @@ from rattle.cli.learning import evaluate, export, train
 from rattle.cli.runs import runs
 from rattle.cli.services import check_env, env_service, inference_service, mock_env, sync_service, training_service
 from rattle.cli.settings import settings
-from rattle.cli.store import create_tables
+from rattle.cli.store import create_tables, ingest
 from rattle.errors import RattleError
 from rattle.text import one_line
 
@@ -109,6 +109,7 @@ for command in (
     training_service,
     inference_service,
     sync_service,
+    ingest,
     create_tables,
     dashboard,
     mock_env,

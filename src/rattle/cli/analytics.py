@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from rattle.cli.options import FILE, Range
+from rattle.cli.options import FILE, STORE, Range
 from rattle.cli.runs import warn
+
+if TYPE_CHECKING:
+    from rattle.analytics.query import Runs
+    from rattle.analytics.stored_runs import AnyRun
 
 
 @click.command()
@@ -22,7 +28,14 @@ from rattle.cli.runs import warn
 @click.option(
     "--output", "-o", "file", type=FILE, help="Write the answer to this .csv, .jsonl, .parquet or .arrow file instead."
 )
-def query(sql: str, names: tuple[str, ...], output: Literal["pretty", "csv", "json"], file: Path | None) -> None:
+@STORE
+def query(
+    sql: str,
+    names: tuple[str, ...],
+    output: Literal["pretty", "csv", "json"],
+    file: Path | None,
+    store_url: str | None,
+) -> None:
     """Query runs with SQL: the tables are runs, updates, episodes, evaluations, steps and logs.
 
     With - the statement is read from standard input.
@@ -33,19 +46,55 @@ def query(sql: str, names: tuple[str, ...], output: Literal["pretty", "csv", "js
     """  # noqa: D301  # \b is click's mark for lines that stay as they are
     from rattle.analytics.query import query as ask
     from rattle.analytics.query import save
-    from rattle.analytics.run_directory import find_run, list_runs, without_copies
 
     statement = sys.stdin.buffer.read().decode(errors="surrogateescape") if sql == "-" else sql
-    chosen = without_copies([find_run(name) for name in names] or list_runs(warn=warn), warn)
     lenient = None if names else warn  # what was asked for by name is an error where it cannot be read
     try:
-        if file is None:
-            click.echo(ask(statement, chosen, output, lenient), nl=False)
-        else:
-            save(statement, chosen, file, lenient)
+        with _asked(names, store_url) as chosen:
+            if file is None:
+                click.echo(ask(statement, chosen, output, lenient), nl=False)
+            else:
+                save(statement, chosen, file, lenient)
     except KeyboardInterrupt:
         click.echo("Aborted!", err=True)
         os._exit(130)  # the engine's threads would hold up an ordinary end
+
+
+@contextmanager
+def _asked(names: Sequence[str], store_url: str | None) -> Iterator[Runs]:
+    """Give the runs of these names, or all, here or in a store."""
+    from rattle.analytics.run_directory import find_run, list_runs, without_copies
+    from rattle.analytics.stored_runs import opened_runs
+
+    if store_url is None:
+        yield without_copies([find_run(name) for name in names] or list_runs(warn=warn), warn)
+        return
+    with opened_runs(store_url) as runs:
+        yield runs.chosen(names) if names else runs
+
+
+@contextmanager
+def _named(names: Sequence[str], store_url: str | None) -> Iterator[list[AnyRun]]:
+    """Give the runs of these names, each once, here or in a store."""
+    from rattle.analytics.run_directory import find_run
+    from rattle.analytics.stored_runs import each_once, opened_runs
+
+    if store_url is None:
+        yield each_once([find_run(name) for name in names], warn)
+        return
+    with opened_runs(store_url) as runs:
+        yield each_once([runs.find(name) for name in names])
+
+
+def _place(run: AnyRun, output: Path | None, name: str) -> Path:
+    """Return the file to write: `output`, or else `name` in the run's directory."""
+    from rattle.analytics.run_directory import RunDirectory
+
+    if output is not None:
+        return output
+    if isinstance(run, RunDirectory):
+        return run.path / name
+    raise click.UsageError("a run in a store has no directory: name the file with --output")
 
 
 @click.command()
@@ -61,12 +110,14 @@ def query(sql: str, names: tuple[str, ...], output: Literal["pretty", "csv", "js
 @click.option(
     "--label", multiple=True, metavar="SETTING", help="Name the runs by this setting in the legend; may be repeated."
 )
+@STORE
 def plot(
     names: tuple[str, ...],
     output: Path | None,
     x: Literal["env_steps", "seconds"],
     group_by: tuple[str, ...],
     label: tuple[str, ...],
+    store_url: str | None,
 ) -> None:
     """Draw learning curves, several runs in one figure.
 
@@ -75,13 +126,12 @@ def plot(
     rattle plot runs/* --group-by algorithm.learning_rate --output seeds.png
     """  # noqa: D301  # \b is click's mark for lines that stay as they are
     from rattle.analytics.plot import plot_learning_curves
-    from rattle.analytics.run_directory import find_run, without_copies
 
-    found = without_copies([find_run(name) for name in names], warn)
-    if output is None and len(found) > 1:
-        raise click.UsageError("several runs belong to no run's directory: name the picture with --output")
-    path = output or found[0].path / "learning_curve.png"
-    plot_learning_curves(found, path, x, group_by=group_by, label_by=label)
+    with _named(names, store_url) as found:
+        if output is None and len(found) > 1:
+            raise click.UsageError("several runs belong to no run's directory: name the picture with --output")
+        path = _place(found[0], output, "learning_curve.png")
+        plot_learning_curves(found, path, x, group_by=group_by, label_by=label)
     click.echo(f"learning curve: {path}")
 
 
@@ -94,6 +144,7 @@ def plot(
 @click.option("--fps", type=Range(0, min_open=True), default=20.0, show_default=True, help="Ticks a second.")
 @click.option("--gif", is_flag=True, help="Write replay.gif into the run instead.")
 @click.option("--output", "-o", type=FILE, help="Write this .gif or .mp4 instead.")
+@STORE
 def replay(
     name: str,
     episode: str,
@@ -103,18 +154,18 @@ def replay(
     fps: float,
     gif: bool,
     output: Path | None,
+    store_url: str | None,
 ) -> None:
     """Show a recorded episode in the terminal, with the fog, or write it as GIF or MP4."""
     from rattle.analytics.replay import json_lines, list_episodes, load_episode, play, save, table
-    from rattle.analytics.run_directory import find_run
 
-    run = find_run(name)
-    if as_list:
-        listed = list_episodes(run)
-        click.echo(json_lines(listed) if as_json else table(listed) + "\n", nl=False)
-        return
-    loaded = load_episode(run, episode)
-    path = output or (run.path / "replay.gif" if gif else None)
+    with _named([name], store_url) as (run,):
+        if as_list:
+            listed = list_episodes(run)
+            click.echo(json_lines(listed) if as_json else table(listed) + "\n", nl=False)
+            return
+        path = _place(run, output, "replay.gif") if gif or output else None
+        loaded = load_episode(run, episode)
     if path is None:
         play(loaded, agent=agent, fps=fps)
     else:

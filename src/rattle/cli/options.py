@@ -31,6 +31,9 @@ EXPERIMENT = _Experiment()
 ALLOW_CHANGED_CODE = click.option(
     "--allow-changed-code", is_flag=True, help="Go on with a run although code of yours has changed since."
 )
+STORE = click.option(
+    "--store", "store_url", metavar="URL", help="Read runs of this store: http://HOST:8123/DATABASE or chdb:///FOLDER."
+)
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rattle.cli.options import FOLDER
+from rattle.cli.options import FOLDER, STORE
 from rattle.text import nearest, one_line
 
 if TYPE_CHECKING:
@@ -47,8 +47,12 @@ def runs() -> None:
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="List runs with this tag only; may be repeated.")
 @click.option("--all", "with_archived", is_flag=True, help="List archived runs too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a run.")
-def list_all(root: Path, tags: tuple[str, ...], with_archived: bool, as_json: bool) -> None:
-    """List the runs in ROOT (default: runs)."""
+@STORE
+def list_all(root: Path, tags: tuple[str, ...], with_archived: bool, as_json: bool, store_url: str | None) -> None:
+    """List the runs in ROOT (default: runs), or in a store."""
+    if store_url is not None:
+        _list_stored(store_url, set(tags), with_archived=with_archived, as_json=as_json)
+        return
     from rattle.analytics.annotations import select
     from rattle.analytics.run_directory import list_runs, without_copies
     from rattle.analytics.runs import json_lines, table
@@ -68,6 +72,25 @@ def list_all(root: Path, tags: tuple[str, ...], with_archived: bool, as_json: bo
         click.echo(f"{hidden} archived: --all lists them too", err=True)
     elif found and not chosen:
         click.echo(f"none of the {len(found)} runs in {root}/ has the tags {', '.join(tags)}", err=True)
+
+
+def _list_stored(url: str, tags: set[str], *, with_archived: bool, as_json: bool) -> None:
+    from rattle.analytics.runs import stored_json_lines, stored_rows, stored_table
+    from rattle.analytics.stored_runs import opened_runs
+
+    with opened_runs(url) as found:
+        rows = stored_rows(found)
+    tagged = [row for row in rows if tags <= set(row["tags"])]
+    chosen = [row for row in tagged if with_archived or not row["archived"]]
+    if as_json:
+        click.echo(stored_json_lines(chosen), nl=False)
+        return
+    if chosen or not rows:
+        click.echo(stored_table(chosen) if chosen else "no runs in the store yet")
+    if hidden := len(tagged) - len(chosen):
+        click.echo(f"{hidden} archived: --all lists them too", err=True)
+    elif rows and not chosen:
+        click.echo(f"none of the {len(rows)} runs in the store has the tags {', '.join(sorted(tags))}", err=True)
 
 
 _NAMES = click.argument("names", metavar="RUN...", nargs=-1, required=True)

@@ -17,6 +17,7 @@ from rattle.settings.hook import Hook
 from rattle.settings.services import (
     EnvServiceSection,
     InferenceSection,
+    IngestSection,
     ServerUrl,
     SyncSection,
     TopologySection,
@@ -233,6 +234,7 @@ class ExperimentSettings(StrictSettings):
     training: TrainingSection = Field(default_factory=TrainingSection)
     inference: InferenceSection = Field(default_factory=InferenceSection)
     sync: SyncSection = Field(default_factory=SyncSection)
+    ingest: IngestSection = Field(default_factory=IngestSection)
     topology: TopologySection = Field(default_factory=TopologySection)
     policy: AnyPolicySection = Field(default_factory=PolicySection)
     algorithm: AlgorithmSettings = Field(default_factory=A2C)

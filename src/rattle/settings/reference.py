@@ -40,7 +40,14 @@ from rattle.settings.experiment import (
     TrainSection,
 )
 from rattle.settings.hook import Hook
-from rattle.settings.services import EnvServiceSection, InferenceSection, SyncSection, TopologySection, TrainingSection
+from rattle.settings.services import (
+    EnvServiceSection,
+    InferenceSection,
+    IngestSection,
+    SyncSection,
+    TopologySection,
+    TrainingSection,
+)
 from rattle.text import nearest
 
 
@@ -68,6 +75,7 @@ SECTIONS = [
     Section("training.", "The Training service", TrainingSection),
     Section("inference.", "The Inference service", InferenceSection),
     Section("sync.", "The Sync service and its members", SyncSection),
+    Section("ingest.", "The ingest service", IngestSection),
     Section("topology.", "What `rattle up` starts", TopologySection),
     Section("policy.", "Policy", PolicySection),
     Section("algorithm.", "Algorithm `a2c`", A2C),

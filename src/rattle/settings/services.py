@@ -143,6 +143,18 @@ class SyncSection(StrictSettings):
     )
 
 
+class IngestSection(StrictSettings):
+    """The ingest service: where operators ask it, and how it takes rows from the broker into the store."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all, :: for all of IPv6 too.")
+    port: int = Field(8006, ge=0, le=65535, description="Port of status and metrics, HTTP; 0: any free one.")
+    batch_rows: int = Field(50_000, ge=1, description="Rows that are stored together at most.")
+    batch_seconds: float = Field(1.0, gt=0, le=60, description="How long rows wait for others to be stored with.")
+    prefetch: int = Field(
+        1000, ge=2, le=65535, description="Messages that are taken and not acknowledged; half of them make a batch."
+    )
+
+
 class TopologySection(StrictSettings):
     """How many processes `rattle up` starts."""
 

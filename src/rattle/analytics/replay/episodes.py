@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.extras import require
-from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.stored_runs import AnyRun, StoredRun
 
 if TYPE_CHECKING:
     import pyarrow
@@ -91,23 +91,24 @@ class Episode:
         return np.concatenate([np.zeros(1), np.cumsum(rewards)])
 
 
-def list_episodes(run: RunDirectory) -> list[EpisodeSummary]:
+def list_episodes(run: AnyRun) -> list[EpisodeSummary]:
     """List the recorded episodes of a run, those of the newest policy last."""
     return sorted(
-        (summary for path in _files(run) for summary in _summaries(path)), key=lambda episode: episode.policy_version
+        (summary for one in _recordings(run) for summary in _summaries(one.read(_SUMMARY_COLUMNS, {}))),
+        key=lambda episode: episode.policy_version,
     )
 
 
-def load_episode(run: RunDirectory, which: str = LAST) -> Episode:
+def load_episode(run: AnyRun, which: str = LAST) -> Episode:
     """Load a recorded episode: `last`, `best` (by mean return), or an id such as 0-40 from `list_episodes`."""
     summary = _choose(run, which)
-    for path in _files(run):
-        where = [("world", "=", summary.world), ("world_episode", "=", summary.world_episode)]
-        steps = _read(path, _STEP_COLUMNS, where)
+    for recording in _recordings(run):
+        steps = recording.read(_STEP_COLUMNS, {"world": summary.world, "world_episode": summary.world_episode})
         if steps.num_rows:
             agents = {agent: _agent_steps(steps, agent) for agent in sorted(set(steps.column("agent").to_pylist()))}
-            return Episode(run.path.resolve().name, summary, _env(run), _states(path, steps, summary.ticks), agents)
-    raise AnalyticsError(f"the recorded episode {summary.id} of {run.path} has just been removed: try again")
+            states = _states(str(recording), steps, summary.ticks)
+            return Episode(_run_id(run), summary, _env(run), states, agents)
+    raise AnalyticsError(f"the recorded episode {summary.id} of {run} has just been removed: try again")
 
 
 def table(episodes: Sequence[EpisodeSummary]) -> str:
@@ -127,10 +128,10 @@ def json_lines(episodes: Sequence[EpisodeSummary]) -> str:
     return msgspec.json.Encoder().encode_lines(rows).decode()
 
 
-def _choose(run: RunDirectory, which: str) -> EpisodeSummary:
+def _choose(run: AnyRun, which: str) -> EpisodeSummary:
     episodes = list_episodes(run)
     if not episodes:
-        raise AnalyticsError(f"{run.path} has no recorded episodes yet: train it for longer, or record more of them")
+        raise AnalyticsError(f"{run} has no recorded episodes yet: train it for longer, or record more of them")
     if which == LAST:
         return episodes[-1]
     if which == BEST:
@@ -140,13 +141,12 @@ def _choose(run: RunDirectory, which: str) -> EpisodeSummary:
             return episode
     some = ", ".join(episode.id for episode in episodes[-5:])
     raise AnalyticsError(
-        f"no recorded episode '{which}' in {run.path}: choose {LAST}, {BEST} or one of {len(episodes)}, such as {some}"
+        f"no recorded episode '{which}' in {run}: choose {LAST}, {BEST} or one of {len(episodes)}, such as {some}"
     )
 
 
-def _summaries(path: Path) -> list[EpisodeSummary]:
-    """Summarise the episodes of a file in the order in which they begin there."""
-    columns = _read(path, _SUMMARY_COLUMNS)
+def _summaries(columns: pyarrow.Table) -> list[EpisodeSummary]:
+    """Summarise episodes in the order in which they begin."""
     if not columns.num_rows:
         return []
     values = {name: columns.column(name).to_numpy() for name in _SUMMARY_COLUMNS}
@@ -188,7 +188,7 @@ def _agent_steps(steps: pyarrow.Table, agent: int) -> AgentSteps:
     )
 
 
-def _states(path: Path, steps: pyarrow.Table, ticks: int) -> list[Mapping[str, Any]]:
+def _states(recording: str, steps: pyarrow.Table, ticks: int) -> list[Mapping[str, Any]]:
     """Return the state before each tick, from whichever row of the tick has it."""
     written = dict(zip(steps.column("tick").to_pylist(), [""] * len(steps), strict=True))
     for tick, state in zip(steps.column("tick").to_pylist(), steps.column("state").to_pylist(), strict=True):
@@ -196,26 +196,47 @@ def _states(path: Path, steps: pyarrow.Table, ticks: int) -> list[Mapping[str, A
     try:
         return [msgspec.json.decode(written.get(tick) or "{}", type=dict[str, Any]) for tick in range(ticks)]
     except msgspec.DecodeError as error:
-        raise AnalyticsError(f"{path} is damaged: a state is not JSON: {error}") from None
+        raise AnalyticsError(f"{recording} is damaged: a state is not JSON: {error}") from None
 
 
-def _files(run: RunDirectory) -> list[Path]:
-    return sorted(path for path in run.table("steps").glob("*.parquet") if not path.name.startswith("."))
+def _recordings(run: AnyRun) -> Sequence[_File | StoredRun]:
+    """Return where the run's steps lie."""
+    if isinstance(run, StoredRun):
+        return [run]
+    paths = (path for path in run.table("steps").glob("*.parquet") if not path.name.startswith("."))
+    return [_File(path) for path in sorted(paths)]
 
 
-def _read(path: Path, columns: list[str], where: list[tuple[str, str, int]] | None = None) -> pyarrow.Table:
-    pyarrow = require("pyarrow", "analytics", "a replay")
-    parquet = require("pyarrow.parquet", "analytics", "a replay")
-    try:
-        return parquet.read_table(path, columns=columns, filters=where)
-    except (pyarrow.ArrowException, OSError) as error:
-        said = str(error).splitlines()[0].rstrip(".")
-        raise AnalyticsError(f"{path} cannot be read: {said}") from None
+class _File:
+    """A file of recorded episodes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def read(self, columns: Sequence[str], where: Mapping[str, int]) -> pyarrow.Table:
+        """Return columns of the steps that have these values."""
+        pyarrow = require("pyarrow", "analytics", "a replay")
+        parquet = require("pyarrow.parquet", "analytics", "a replay")
+        filters = [(name, "=", value) for name, value in where.items()] or None
+        try:
+            return parquet.read_table(self._path, columns=list(columns), filters=filters)
+        except (pyarrow.ArrowException, OSError) as error:
+            said = str(error).splitlines()[0].rstrip(".")
+            raise AnalyticsError(f"{self._path} cannot be read: {said}") from None
 
 
-def _env(run: RunDirectory) -> Mapping[str, Any]:
+def _run_id(run: AnyRun) -> str:
+    return run.run_id if isinstance(run, StoredRun) else run.path.resolve().name
+
+
+def _env(run: AnyRun) -> Mapping[str, Any]:
     import yaml
 
+    if isinstance(run, StoredRun):
+        return dict(run.config.get("env") or {})
     try:
         config = yaml.safe_load(run.config.read_text())
         return dict(config["env"])

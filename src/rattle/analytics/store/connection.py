@@ -19,6 +19,7 @@ from rattle.analytics.run_directory import is_held
 from rattle.text import one_line
 
 _FOLDER: Final = "chdb://"
+_DATABASE: Final = "rattle"  # of a folder
 _WRONG: Final = "write it as http://USER:PASSWORD@HOST:8123/DATABASE, or chdb:///FOLDER for a folder on this machine"
 #: Codes of the engine where it does not take this user, or has not this database.
 _CREDENTIALS: Final = frozenset({192, 193, 194, 516})
@@ -28,11 +29,17 @@ _CONNECT_SECONDS: Final = 10
 
 
 class StoreError(AnalyticsError):
-    """A store has not done what it was asked; `code` is the engine's number for the reason, None where it gave none."""
+    """A store has not done what it was asked.
 
-    def __init__(self, message: str, code: int | None = None) -> None:
+    `code` is the engine's number for the reason, None where it gave none; `reason` says it in a sentence, and `answer`
+    is all that the engine said.
+    """
+
+    def __init__(self, message: str, code: int | None = None, reason: str = "", answer: str = "") -> None:
         super().__init__(message)
         self.code = code
+        self.reason = reason or message
+        self.answer = answer
 
 
 class StoreAway(StoreError):
@@ -49,14 +56,15 @@ class Store:
     def __init__(self, url: str, client: Any) -> None:
         self.url = url
         self._client = client
+        self._only_reads = False
 
     def command(self, statement: str) -> None:
         """Run a statement that answers with no rows."""
         with self.answering():
             self._client.command(statement)
 
-    def read(self, statement: str, engine_format: str = "JSONEachRow") -> bytes:
-        """Return the answer to a statement in one of the engine's formats."""
+    def read(self, statement: str, engine_format: str | None = "JSONEachRow") -> bytes:
+        """Return the answer to a statement in one of the engine's formats, or in that which it names itself."""
         with self.answering():
             return bytes(self._client.raw_query(statement, fmt=engine_format))
 
@@ -68,8 +76,11 @@ class Store:
     def only_read(self, settings: Mapping[str, Any]) -> None:
         """Have all later statements run under these settings, and change nothing."""
         with self.answering():
-            for name, value in {**self._known(settings), "readonly": 2}.items():  # 1 would forbid SETTINGS too
+            for name, value in self._known(settings).items():
                 self._client.set_client_setting(name, value)
+            if not self._only_reads:
+                self._client.set_client_setting("readonly", 2)  # 1 would forbid SETTINGS too
+            self._only_reads = True
 
     @contextmanager
     def answering(self) -> Iterator[None]:
@@ -133,6 +144,7 @@ def check_store_url(url: str) -> str:
 
 
 def _open_folder(driver: Any, url: str, *, create: bool) -> Store:
+    """Open a folder; its tables have a database of their own: in the first one, files of the machine are tables."""
     require("chdb", "analytics", "a store in a folder")
     folder = _folder(url)
     status = folder / "status"  # which the engine locks, as long as it has the folder open
@@ -141,7 +153,10 @@ def _open_folder(driver: Any, url: str, *, create: bool) -> Store:
     if is_held(status):
         raise StoreAway(f"{url} is open in another process, and a folder belongs to one at a time: stop that one first")
     with _answering(url):
-        return Store(url, driver.get_client(dsn=url))
+        client = driver.get_client(dsn=url)
+        client.command(f"CREATE DATABASE IF NOT EXISTS {_DATABASE}")
+        client.database = _DATABASE
+        return Store(url, client)
 
 
 def _folder(url: str) -> Path:
@@ -184,7 +199,7 @@ def _error(url: str, error: Any) -> StoreError:
         return StoreRefused(f"{url} does not take these credentials: {_short(sentence)}", code)
     if code == _UNKNOWN_DATABASE:
         return StoreRefused(f"{url}: {_short(sentence)}: create it there with CREATE DATABASE, or name another", code)
-    return StoreError(f"{url}: {_short(sentence)}", code)
+    return StoreError(f"{url}: {_short(sentence)}", code, _short(sentence), said[where.start() :] if where else said)
 
 
 def _away(url: str, said: str) -> str:

@@ -46,29 +46,34 @@ class _Kind(NamedTuple):
 
 
 def _of_life(made_by: str) -> Columns:
-    """Return the columns that say which life made a row; `made_by` is the update it belongs to where no one says so."""
-    return Columns({"life": "UInt32 DEFAULT 0", "made_by": f"UInt64 DEFAULT {made_by}"})
+    """Return the columns that say which life made a row, and when it was stored.
+
+    `made_by` is the update it belongs to where no one says so.
+    """
+    life = {"life": "UInt32 DEFAULT 0", "made_by": f"UInt64 DEFAULT {made_by}"}
+    return Columns({**life, "stored": "DateTime64(6, 'UTC') DEFAULT now64(6)"})
 
 
 _MONTH: Final = "toYYYYMM(time)"
 #: Names a row of a run directory's log, which has no number.
-_CONTENT: Final = "cityHash64(time, level, service, event, host, pid, fields)"
+DIRECTORY_LOG: Final = "cityHash64(time, level, service, event, host, pid, fields)"
 
 KINDS: Final = MappingProxyType(
     {
         "runs": _Kind("run_id", "", Columns({"written": "DateTime64(6, 'UTC') DEFAULT now64(6)"}), "written"),
-        "updates": _Kind("run_id, life, policy_version", _MONTH, _of_life("policy_version")),
-        "episodes": _Kind("run_id, life, episode_id", _MONTH, _of_life("policy_version + 1")),
-        "evaluations": _Kind("run_id, life, policy_version", _MONTH, _of_life("policy_version")),
+        "updates": _Kind("run_id, life, policy_version", _MONTH, _of_life("policy_version"), "stored"),
+        "episodes": _Kind("run_id, life, episode_id", _MONTH, _of_life("policy_version + 1"), "stored"),
+        "evaluations": _Kind("run_id, life, policy_version", _MONTH, _of_life("policy_version"), "stored"),
         "steps": _Kind(
             "run_id, life, world, world_episode, agent, tick",
             "toYYYYMM(stored)",
-            Columns({**_of_life("policy_version + 1"), "stored": "DateTime DEFAULT now()"}),
+            _of_life("policy_version + 1"),
+            "stored",
         ),
         "logs": _Kind(
             "run_id, time, writer, number",
             _MONTH,
-            Columns({"writer": "String DEFAULT ''", "number": f"UInt64 DEFAULT {_CONTENT}"}),
+            Columns({"writer": "String DEFAULT ''", "number": f"UInt64 DEFAULT {DIRECTORY_LOG}"}),
             primary="run_id, time",
             more="INDEX by_level level TYPE set(16) GRANULARITY 4, INDEX by_service service TYPE set(64) GRANULARITY 4",
             ttl=f"toDateTime(time) + INTERVAL {DEBUG_DAYS} DAY DELETE WHERE upper(level) = 'DEBUG'",

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Protocol
 
 from rattle.clients.keys import read_key
-from rattle.services.sync.app import Leading, SyncService
 from rattle.services.sync.history import LockstepHistory
 from rattle.services.sync.lockstep import Lockstep
 from rattle.services.sync.pace import Pace
 from rattle.services.utils.serving import serve
 from rattle.services.utils.sockets import ServiceError, address_of, listen
+from rattle.services.utils.status_service import Operated, StatusService
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.services import SyncSection
 from rattle.telemetry.system import watching_system
 
 SERVICE = "sync"
+
+
+class Leading(Operated, Protocol):
+    """A mode: what tells the others when to tick."""
+
+    failure: ServiceError | None  # why it cannot go on
+
+
 #: Operators' connections at a time.
 _MAX_CONNECTIONS = 256
 
@@ -31,7 +40,7 @@ def run(settings: ExperimentSettings, history: Path | None) -> None:
         leading = _leading(own, members, history)
         more = {"address": address_of(*members.getsockname()[:2]), "mode": own.mode}
         with watching_system(settings.log.system_seconds):
-            serve(SyncService(leading), SERVICE, listener, _MAX_CONNECTIONS, more)
+            serve(StatusService(leading), SERVICE, listener, _MAX_CONNECTIONS, more)
     if leading.failure is not None:
         raise leading.failure
 

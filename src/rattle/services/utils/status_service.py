@@ -1,4 +1,4 @@
-"""The Sync service over HTTP: where it stands, health and metrics. Plain ASGI."""
+"""A service that has only operators to answer over HTTP: where it stands, health and metrics. Plain ASGI."""
 
 from __future__ import annotations
 
@@ -9,26 +9,23 @@ from prometheus_client import CollectorRegistry, Metric
 
 from rattle.services.utils.asgi import Receive, Scope, Send, answer, answer_problem, decline, exposition
 from rattle.services.utils.serving import freeze_gc
-from rattle.services.utils.sockets import ServiceError
 from rattle.wire import encoding
 from rattle.wire.problems import RequestError
 
 _PATHS = ("/v1/status", "/healthz", "/readyz", "/metrics")
 
 
-class Leading(Protocol):
-    """A mode: what tells the others when to tick."""
-
-    failure: ServiceError | None  # why it cannot go on
+class Operated(Protocol):
+    """What does the work of a service, in threads or tasks of its own."""
 
     def start(self) -> None:
-        """Begin to tell them."""
+        """Begin to work."""
 
     def stop(self) -> None:
         """Stop, and wait until it has stopped."""
 
     def check_ready(self) -> None:
-        """Raise RequestError while those are missing who are to be told."""
+        """Raise RequestError while the work cannot be done."""
 
     def status(self) -> dict[str, Any]:
         """Return where it stands, ready for JSON."""
@@ -37,13 +34,13 @@ class Leading(Protocol):
         """Yield its numbers for Prometheus."""
 
 
-class SyncService:
-    """What operators ask, about any mode (ASGI)."""
+class StatusService:
+    """What operators ask (ASGI)."""
 
-    def __init__(self, leading: Leading) -> None:
-        self._leading = leading
+    def __init__(self, operated: Operated) -> None:
+        self._operated = operated
         self._registry = CollectorRegistry()
-        self._registry.register(leading)
+        self._registry.register(operated)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request (ASGI)."""
@@ -64,19 +61,19 @@ class SyncService:
         """Return the media type and the body of an answer."""
         match scope["path"]:
             case "/v1/status":
-                return encoding.JSON, encoding.json.encode(self._leading.status())
+                return encoding.JSON, encoding.json.encode(self._operated.status())
             case "/readyz":
-                self._leading.check_ready()
+                self._operated.check_ready()
                 return encoding.JSON, b'{"status":"ready"}'
             case "/metrics":
                 return exposition(self._registry, scope)
         return encoding.JSON, b'{"status":"ok"}'
 
     async def start(self) -> None:
-        """Begin to lead."""
+        """Begin to work."""
         freeze_gc()
-        self._leading.start()
+        self._operated.start()
 
     async def stop(self) -> None:
-        """Stop leading."""
-        self._leading.stop()
+        """Stop working."""
+        self._operated.stop()

@@ -1,0 +1,60 @@
+"""What ingest has done so far, for operators: as metrics of Prometheus, and in its status."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from prometheus_client import Metric
+
+from rattle.analytics.store.tables import STORED
+from rattle.services.ingest.messages import Job
+from rattle.services.utils.measures import CounterMeasure, GaugeMeasure, HistogramMeasure
+
+_BOUNDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+
+ROWS = CounterMeasure("rattle_ingest_rows", "rows", "Rows stored.", ("table",))
+MESSAGES = CounterMeasure("rattle_ingest_messages", "messages", "Messages stored.", ("table",))
+REJECTED = CounterMeasure(
+    "rattle_ingest_rejected_messages", "messages", "Messages put into the dead-letter queue.", ("table",)
+)
+FAILURES = CounterMeasure(
+    "rattle_ingest_failures", "attempts", "Failed attempts to use the broker or the store.", ("place",)
+)
+WAITING = GaugeMeasure("rattle_ingest_queue_messages", "messages", "Messages that wait in the broker.")
+LAG = GaugeMeasure(
+    "rattle_ingest_lag_seconds", "seconds", "From taking the first message of the last batch to acknowledging it."
+)
+SECONDS = HistogramMeasure("rattle_ingest_batch_seconds", "seconds", "Time to store a batch.", (), _BOUNDS)
+
+
+class Numbers:
+    """Counts what has been stored; methods may be called in any thread."""
+
+    def __init__(self) -> None:
+        self.rows, self.messages = ROWS.live(None), MESSAGES.live(None)
+        self.rejected, self.failures = REJECTED.live(None), FAILURES.live(None)
+        self.waiting, self.lag, self.seconds = WAITING.live(None), LAG.live(None), SECONDS.live(None)
+        self.totals = {"rows": 0, "messages": 0, "rejected": 0, "batches": 0}
+
+    def count(self, job: Job) -> None:
+        """Take note of a batch that was stored, but for the messages that were rejected."""
+        refused = {one.delivery.tag for one in job.rejected}
+        self.totals["batches"] += 1
+        self.lag.set(time.monotonic() - job.began)
+        for delivery in job.deliveries:
+            if delivery.tag in refused:
+                continue
+            self.rows.labels(delivery.table).inc(delivery.rows)
+            self.messages.labels(delivery.table).inc()
+            self.totals["rows"] += delivery.rows
+            self.totals["messages"] += 1
+        for one in job.rejected:
+            self.rejected.labels(one.delivery.table if one.delivery.table in STORED else "unknown").inc()
+            self.totals["rejected"] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all for Prometheus."""
+        counters = (self.rows, self.messages, self.rejected, self.failures)
+        for metric in (*counters, self.waiting, self.lag, self.seconds):
+            yield from metric.collect()

@@ -1,0 +1,90 @@
+"""One connection to the broker: what was taken over it, and what was not acknowledged yet."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from rattle.services.ingest.messages import Batch, Delivery, Job, Rejected
+from rattle.services.utils.sockets import ServiceError
+from rattle.settings.services import IngestSection
+from rattle.telemetry.broker import Broker
+from rattle.text import one_line
+
+_IDLE_SECONDS: Final = 0.5  # between looks at whether to stop
+_LONGEST_REASON: Final = 1000
+_PERSISTENT: Final = 2
+
+
+class Taking:
+    """Takes messages in batches; one thread may use it, and any may wake it."""
+
+    def __init__(self, connection: Any, broker: Broker, own: IngestSection) -> None:
+        self._connection = connection
+        self._broker = broker
+        self._batch = Batch(own.batch_rows, max(1, own.prefetch // 2), own.batch_seconds)
+        self._channel = connection.channel()
+        for method, arguments in broker.declarations():
+            getattr(self._channel, method)(**arguments)
+        self._channel.basic_qos(prefetch_count=own.prefetch)
+        self._cancelled = False
+        self._channel.add_on_cancel_callback(self._on_cancelled)
+        self._consumer = self._channel.basic_consume(broker.queue, self._on_message)
+        self._letters: Any = None
+
+    def wait(self, *, is_storing: bool) -> None:
+        """Wait for messages or until a batch is due; while one is being stored, its end wakes the connection.
+
+        Raises where the connection has ended, or the broker has taken the queue away.
+        """
+        due = float("inf") if is_storing else self._batch.due_in(time.monotonic())
+        self._connection.process_data_events(min(due, _IDLE_SECONDS))
+        if self._cancelled:
+            raise ServiceError(f"the queue '{self._broker.queue}' of {self._broker.url} has been deleted")
+
+    def due(self) -> Job | None:
+        """Return the batch that is to be stored now, None where it is not time yet."""
+        if self._batch.due_in(time.monotonic()) > 0:
+            return None
+        began = self._batch.began
+        return Job(self._batch.take(), began, self._wake)
+
+    def waiting(self) -> int:
+        """Return how many messages wait in the broker."""
+        return int(self._channel.queue_declare(self._broker.queue, passive=True).method.message_count)
+
+    def settle(self, job: Job) -> None:
+        """Acknowledge messages that were stored; rejected ones go into the dead-letter queue first."""
+        for one in job.rejected:
+            self._bury(one)
+        self._channel.basic_ack(job.deliveries[-1].tag, multiple=True)
+
+    def hurry(self) -> None:
+        """Take no more messages, and have those that were taken be due."""
+        self._channel.basic_cancel(self._consumer)
+        self._batch.hurry()
+
+    def _wake(self) -> None:
+        if self._connection.is_open:
+            self._connection.add_callback_threadsafe(lambda: None)
+
+    def _bury(self, rejected: Rejected) -> None:
+        """Put a message into the dead-letter queue with the reason; returns when the broker has stored it."""
+        if self._letters is None:
+            self._letters = self._connection.channel()
+            self._letters.confirm_delivery()
+        delivery, properties = rejected.delivery, rejected.delivery.properties
+        own = {
+            "reason": one_line(rejected.reason, _LONGEST_REASON),
+            "exchange": self._broker.exchange,
+            "routing_key": delivery.routing_key,
+        }
+        properties.headers = {**(properties.headers or {}), **own}
+        properties.delivery_mode = _PERSISTENT
+        self._letters.basic_publish(self._broker.dead, delivery.routing_key, delivery.body, properties, mandatory=True)
+
+    def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        self._batch.add(Delivery(method.delivery_tag, method.routing_key, properties, body), time.monotonic())
+
+    def _on_cancelled(self, _frame: Any) -> None:
+        self._cancelled = True

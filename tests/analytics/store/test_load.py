@@ -1,0 +1,123 @@
+"""Run directories in a store: the same rows, once, however often they are loaded and whatever else brought them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.schema import TABLES
+from rattle.analytics.store import Store
+from rattle.analytics.store.load import SETTINGS, load_run
+from rattle.cli import main
+from rattle.envs.snake.settings import SnakeSettings
+from tests.analytics.build import START, episode_row, evaluation_row, make_run, record_snake, update_row, write_rows
+
+
+def log_row(run: RunDirectory, number: int) -> dict[str, Any]:
+    return {
+        **{"time": START, "level": "INFO", "service": "train", "event": f"e{number}", "experiment": "snake"},
+        **{"run_id": run.path.name, "host": "h", "pid": 7, "fields": f'{{"n":{number}}}'},
+    }
+
+
+def filled(run: RunDirectory, updates: int = 20) -> RunDirectory:
+    write_rows(run, "updates", [update_row(run, version) for version in range(1, updates + 1)])
+    write_rows(run, "episodes", [episode_row(run, number) for number in range(5 * updates)])
+    write_rows(run, "evaluations", [evaluation_row(run, version) for version in range(0, updates, 5)])
+    write_rows(run, "logs", [log_row(run, number) for number in range(3)])
+    record_snake(run, SnakeSettings(max_steps=5))
+    return run
+
+
+def number(store: Store, statement: str) -> int:
+    return int(store.read(statement, "TSVRaw"))
+
+
+def counts(store: Store) -> dict[str, int]:
+    return {table: number(store, f"SELECT count() FROM {table}") for table in TABLES}
+
+
+def publish(store: Store, table: str, rows: list[dict[str, Any]], **own: Any) -> None:
+    """Store rows as ingest does those that came through the broker."""
+    lines = msgspec.json.Encoder().encode_lines([{**row, **own} for row in rows])
+    store.insert(f"stored_{table}", lines, "JSONEachRow", SETTINGS)
+
+
+def test_a_run_is_loaded_once(store: Store, tmp_path: Path) -> None:
+    run = filled(make_run(tmp_path, config={"seed": 1}))
+    expected = {"runs": 1, "updates": 20, "episodes": 100, "evaluations": 4, "steps": 5, "logs": 3}
+    for _ in range(2):
+        load_run(store, run)
+        assert counts(store) == expected
+    filled_again = write_rows(run, "updates", [update_row(run, 21)])
+    with filled_again.open("ab") as file:
+        file.write(b'{"half a row":')
+    load_run(store, run)
+    assert counts(store) == {**expected, "updates": 21}
+
+
+def test_what_was_cut_back_goes_from_the_store(store: Store, tmp_path: Path) -> None:
+    longer = filled(make_run(tmp_path / "before", "r"), updates=20)
+    shorter = filled(make_run(tmp_path / "after", "r"), updates=12)
+    load_run(store, longer)
+    load_run(store, shorter)
+    assert counts(store)["updates"] == 12
+    assert number(store, "SELECT max(policy_version) FROM evaluations") == 10
+
+
+def test_a_run_that_came_through_the_broker_counts_once(store: Store, tmp_path: Path) -> None:
+    run = filled(make_run(tmp_path, "r"))
+    updates = [update_row(run, version) for version in range(1, 21)]
+    publish(store, "lives", [{"run_id": "r", "life": 0, "after_update": 0, "time": START}])
+    publish(store, "updates", updates[:15], life=0)
+    publish(store, "lives", [{"run_id": "r", "life": 1, "after_update": 10, "time": START}])
+    publish(store, "updates", [{**row, "entropy": 0.5} for row in updates[10:]], life=1)
+    publish(store, "logs", [log_row(run, 0)], writer="w", number=0)
+    load_run(store, run)
+    assert counts(store) == {"runs": 1, "updates": 20, "episodes": 100, "evaluations": 4, "steps": 5, "logs": 3} | {
+        "episodes": msgspec.json.decode(store.read("SELECT count() AS n FROM stored_episodes WHERE made_by <= 10"))[
+            "n"
+        ],
+        "evaluations": 3,
+    }
+    second_life = store.read("SELECT min(policy_version) AS first, count() AS n FROM updates WHERE entropy = 0.5")
+    assert msgspec.json.decode(second_life) == {"first": 11, "n": 10}
+
+
+def test_rows_that_do_not_fit_are_named(store: Store, tmp_path: Path) -> None:
+    run = make_run(tmp_path, "r")
+    path = write_rows(run, "logs", [log_row(run, 0), {**log_row(run, 1), "of_later_versions": 1}])
+    with pytest.raises(AnalyticsError, match=rf"{path} cannot be stored: Unknown field .* of_later_versions \(row 2\)"):
+        load_run(store, run)
+
+
+def test_the_command_loads_folders_of_runs(database: str, store: Store, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        filled(make_run(tmp_path / "runs", name))
+    shutil.copytree(tmp_path / "runs" / "a", tmp_path / "runs" / "copy")
+    (tmp_path / "runs" / "b" / "updates" / "train.jsonl").write_bytes(b"not a row\n")
+    ended = CliRunner().invoke(main, ["ingest", str(tmp_path / "runs"), "--store", database])
+    assert ended.exit_code == 1
+    assert f"loaded {tmp_path}/runs/a\n" in ended.stdout
+    assert "copy is left out: it holds the same run" in ended.stderr
+    assert f"{tmp_path}/runs/b/updates/train.jsonl cannot be stored: Cannot parse" in ended.stderr
+    assert counts(store)["updates"] == 20
+
+
+def test_what_the_command_lacks_is_said(database: str, tmp_path: Path) -> None:
+    run = str(filled(make_run(tmp_path)).path)
+    for arguments, said in (
+        ([run], "name the store with --store"),
+        ([str(tmp_path / "nothing"), "--store", database], "there is no run in"),
+        ([run, "--store", database], "has no tables yet"),
+    ):
+        ended = CliRunner().invoke(main, ["ingest", *arguments])
+        assert ended.exit_code != 0
+        assert said in ended.stderr

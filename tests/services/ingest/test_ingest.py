@@ -1,0 +1,201 @@
+"""The service between a real broker and a real store: rows arrive once, and what cannot be stored is put aside."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from secrets import token_hex
+from signal import SIGTERM
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+
+from rattle.analytics.store import create_tables, open_store
+from tests.clickhouse import ClickHouse
+from tests.processes import ServiceProcess
+from tests.rabbitmq import PASSWORD, USER, RabbitMQ, needs_rabbitmq
+from tests.services.measured import check_described
+
+pytestmark = needs_rabbitmq
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse]:
+    with ClickHouse(tmp_path_factory.mktemp("clickhouse")) as server:
+        yield server
+
+
+@pytest.fixture
+def url(server: ClickHouse) -> str:
+    name = f"d{token_hex(4)}"
+    with open_store(server.url) as store:
+        store.command(f"CREATE DATABASE {name}")
+    own = server.url.replace("/default", f"/{name}")
+    with open_store(own) as store:
+        create_tables(store)
+    return own
+
+
+@pytest.fixture
+def named(rabbitmq: RabbitMQ, exchange: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name the broker as containers do."""
+    for name, value in {
+        "ENABLE_RABBITMQ": "true",
+        "RABBITMQ_HOST": "localhost",
+        "RABBITMQ_PORT": str(rabbitmq.gate.port),
+        "RABBITMQ_USERNAME": USER,
+        "RABBITMQ_PASSWORD": PASSWORD,
+        "RABBITMQ_EXCHANGE": exchange,
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+class Publisher:
+    """Publishes messages as the sink does, and counts their rows."""
+
+    def __init__(self, connection: Any, exchange: str) -> None:
+        self._channel = connection.channel()
+        self._channel.confirm_delivery()
+        self._exchange = exchange
+        self.rows = 0
+
+    def logs(self, rows: int) -> None:
+        """Publish lines of the log."""
+        first, self.rows = self.rows, self.rows + rows
+        lines = (
+            {"time": "2026-01-02T03:04:05.678Z", "level": "INFO", "run_id": "r", "writer": "w", "number": number}
+            for number in range(first, self.rows)
+        )
+        self.publish("logs", b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+
+    def publish(self, table: str, body: bytes, **known: Any) -> None:
+        import pika
+
+        properties = pika.BasicProperties(
+            **{
+                "type": table,
+                "content_type": "application/x-ndjson",
+                "message_id": token_hex(8),
+                "delivery_mode": 2,
+                "headers": {"schema": 1, "run_id": "r", "rows": body.count(b"\n")},
+                **known,
+            }
+        )
+        self._channel.basic_publish(self._exchange, f"snake.{table}", body, properties, mandatory=True)
+
+
+@pytest.fixture
+def publisher(rabbitmq: RabbitMQ, exchange: str) -> Iterator[Publisher]:
+    with closing(rabbitmq.connect()) as connection:
+        yield Publisher(connection, exchange)
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def count(url: str, table: str = "logs") -> int:
+    with open_store(url) as store:
+        return int(store.read(f"SELECT count() FROM {table}", "TSVRaw"))  # noqa: S608
+
+
+def get(process: ServiceProcess, path: str) -> tuple[int, bytes]:
+    try:
+        with urlopen(process.url + path, timeout=20) as answer:  # noqa: S310 (this machine's)
+            return answer.status, answer.read()
+    except HTTPError as error:
+        return error.code, error.read()
+
+
+def is_ready(process: ServiceProcess) -> bool:
+    return get(process, "/readyz")[0] == 200
+
+
+@pytest.fixture
+def ingest(named: None, url: str) -> Iterator[ServiceProcess]:
+    with ServiceProcess("ingest", "--store", url, settings=("ingest.batch_seconds=0.2",)) as process:
+        wait_for(lambda: is_ready(process))
+        yield process
+
+
+def test_rows_arrive_and_what_cannot_be_stored_is_put_aside(
+    rabbitmq: RabbitMQ, exchange: str, ingest: ServiceProcess, url: str, publisher: Publisher
+) -> None:
+    for _ in range(10):
+        publisher.logs(500)
+    publisher.publish("logs", b'{"no_column":1}\n')
+    publisher.publish("nix", b"{}\n")
+    publisher.logs(1)
+    wait_for(lambda: count(url) == publisher.rows)
+    wait_for(lambda: json.loads(get(ingest, "/v1/status")[1])["rejected"] == 2)
+    status = json.loads(get(ingest, "/v1/status")[1])
+    assert (status["rows"], status["messages"]) == (5001, 11)
+    shown = check_described(get(ingest, "/metrics")[1], "ingest")
+    assert {"rattle_ingest_rows", "rattle_ingest_lag_seconds", "rattle_ingest_queue_messages"} <= shown
+    letters = {
+        properties.type: (properties.headers, body) for properties, body in rabbitmq.messages(f"{exchange}.dead")
+    }
+    assert letters["logs"][1] == b'{"no_column":1}\n'
+    assert "Unknown field" in letters["logs"][0]["reason"]
+    assert letters["nix"][0]["reason"].startswith("its type is 'nix'")
+    assert letters["nix"][0]["routing_key"] == "snake.nix"
+    assert ingest.kill(SIGTERM) == 0
+    assert rabbitmq.messages(f"{exchange}.rows") == []
+
+
+def test_a_store_that_is_away_costs_nothing(named: None, publisher: Publisher, tmp_path: Path) -> None:
+    with ClickHouse(tmp_path / "store") as server:
+        with open_store(server.url) as store:
+            create_tables(store)
+        with ServiceProcess("ingest", "--store", server.url, settings=("ingest.batch_seconds=0.1",)) as process:
+            wait_for(lambda: is_ready(process))
+            publisher.logs(100)
+            server.kill()
+            publisher.logs(100)
+            wait_for(lambda: not is_ready(process))
+            status, said = get(process, "/readyz")
+            assert status == 503
+            assert b"connection refused" in said
+            server.start()
+            wait_for(lambda: count(server.url) == 200)
+            wait_for(lambda: is_ready(process))
+
+
+def test_a_store_without_tables_is_waited_for(named: None, server: ClickHouse, publisher: Publisher) -> None:
+    with open_store(server.url) as store:
+        store.command("CREATE DATABASE IF NOT EXISTS later")
+    later = server.url.replace("/default", "/later")
+    with ServiceProcess("ingest", "--store", later, settings=("ingest.batch_seconds=0.1",)) as process:
+        wait_for(lambda: b"run 'rattle create-tables'" in get(process, "/readyz")[1])
+        wait_for(lambda: json.loads(get(process, "/v1/status")[1])["broker_trouble"] is None)
+        publisher.logs(10)
+        with open_store(later) as store:
+            create_tables(store)
+        wait_for(lambda: count(later) == 10)
+
+
+def test_several_ingests_side_by_side(ingest: ServiceProcess, url: str, publisher: Publisher) -> None:
+    with ServiceProcess("ingest", "--store", url, settings=("ingest.batch_seconds=0.1", "ingest.prefetch=4")) as other:
+        wait_for(lambda: is_ready(other))
+        for number in range(100):
+            publisher.logs(20)
+            if number == 50:
+                other.kill()
+                other.start()
+        wait_for(lambda: count(url) == publisher.rows)
+
+
+def test_a_broker_that_does_not_let_it_in_is_said(named: None, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RABBITMQ_PASSWORD", "wrong")
+    with ServiceProcess("ingest", "--store", url) as process:
+        wait_for(lambda: b"does not accept user 'rattle' with this password" in get(process, "/readyz")[1])
+        assert b"wrong" not in get(process, "/readyz")[1].replace(b"wrong_method", b"")
+        assert process.kill(SIGTERM) == 0
