@@ -22,7 +22,7 @@ from rattle.errors import RattleError
 from rattle.text import one_line
 
 #: Commands that serve until they are stopped: what they log is for programs, where no terminal shows it.
-_SERVICES = ("env", "training", "inference", "sync", "mock-env")
+_SERVICES = ("env", "training", "inference", "sync", "mock-env", "ingest", "dashboard")
 #: How a standard output says that it takes no more.
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EBADF)
 

@@ -66,7 +66,7 @@ def ingest(
     found = find_broker(broker)
     if found is None or store is None:
         raise click.UsageError("name the broker with --broker and the store with --store")
-    run(settings.ingest, found, store)
+    run(settings, found, store)
 
 
 def _load(directories: tuple[Path, ...], url: str) -> None:

@@ -93,6 +93,32 @@ class TelemetryFailed(Event, frozen=True, kw_only=True):
     sentence: ClassVar[str] = "rows of telemetry could not be written"
 
 
+class IngestWaits(Event, frozen=True, kw_only=True):
+    """Ingest cannot use the broker or the store (`place`), and tries again; what is not stored stays in the broker."""
+
+    level: ClassVar[Level] = "WARNING"
+    sentence: ClassVar[str] = "{error}; rows wait in the broker"
+    place: str
+    error: str
+
+
+class IngestGoesOn(Event, frozen=True, kw_only=True):
+    """Ingest can use the broker or the store (`place`) again."""
+
+    level: ClassVar[Level] = "INFO"
+    sentence: ClassVar[str] = "the {place} can be used again"
+    place: str
+
+
+class MessageRejected(Event, frozen=True, kw_only=True):
+    """A message cannot be stored, and is put into the dead-letter queue with the reason."""
+
+    level: ClassVar[Level] = "ERROR"
+    sentence: ClassVar[str] = "a message of the table '{table}' cannot be stored: {reason}"
+    table: str
+    reason: str
+
+
 class ToolFailed(Event, frozen=True, kw_only=True):
     """A tool that a hook sends a run to takes no rows."""
 

@@ -6,7 +6,6 @@ the broker delivers it again; and what was stored already counts once.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 import tenacity
 
 from rattle.errors import RattleError
+from rattle.events import emit
+from rattle.events.of_telemetry import IngestGoesOn, IngestWaits, MessageRejected
 from rattle.services.ingest.messages import Job
 from rattle.services.ingest.numbers import Numbers
 from rattle.services.ingest.storing import StoreThread
@@ -29,8 +30,6 @@ from rattle.wire.problems import RequestError
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
-
-_log = logging.getLogger(__name__)
 
 _ASK_SECONDS: Final = 2.0  # between questions how much waits
 _STOP_SECONDS: Final = 4.0  # for what is being stored when the service stops
@@ -143,8 +142,7 @@ class Consumer:
                 return job
             taking.settle(job)
             for one in job.rejected:
-                said = f"a message of {one.delivery.table or 'no table'} cannot be stored: {one.reason}"
-                _log.error(one_line(said, 500), extra={"event": "message_rejected"})
+                emit(MessageRejected(table=one_line(one.delivery.table, 80), reason=one_line(one.reason, 500)))
             self._numbers.count(job)
         following = taking.due()
         if following is not None:
@@ -156,9 +154,9 @@ class Consumer:
         self._troubles[place] = said
         if said is None:
             if self._told.pop(place, None) is not None:
-                _log.info("the %s can be used again", place, extra={"event": "ingest_goes_on"})
+                emit(IngestGoesOn(place=place))
             return
         self._numbers.failures.labels(place).inc()
         if self._told.get(place) != said:
             self._told[place] = said
-            _log.warning("%s; rows wait in the broker", said, extra={"event": "ingest_waits"})
+            emit(IngestWaits(place=place, error=said))

@@ -6,15 +6,17 @@ from rattle.services.ingest.consumer import Consumer
 from rattle.services.utils.serving import serve
 from rattle.services.utils.sockets import listen
 from rattle.services.utils.status_service import StatusService
-from rattle.settings.services import IngestSection
+from rattle.settings.experiment import ExperimentSettings
 from rattle.telemetry.broker import Broker
+from rattle.telemetry.system import watching_system
 
 SERVICE = "ingest"
 #: Operators' connections at a time.
 _MAX_CONNECTIONS = 256
 
 
-def run(own: IngestSection, broker: Broker, store_url: str) -> None:
+def run(settings: ExperimentSettings, broker: Broker, store_url: str) -> None:
     """Take rows from a broker into a store until SIGINT or SIGTERM; raises RattleError when it cannot."""
-    with listen(own.host, own.port) as listener:
+    own = settings.ingest
+    with listen(own.host, own.port) as listener, watching_system(settings.log.system_seconds):
         serve(StatusService(Consumer(broker, store_url, own)), SERVICE, listener, _MAX_CONNECTIONS, {})
