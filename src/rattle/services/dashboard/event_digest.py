@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 
 from rattle.analytics.sketch import Sketch
+from rattle.events.of_launch import (
+    ServiceDied,
+    ServiceGivenUp,
+    ServiceKilled,
+    ServiceMoved,
+    ServiceReady,
+    ServiceRestarted,
+    ServiceStarted,
+)
+from rattle.events.of_services import Serving, Stopped, SystemMetrics
 from rattle.services.dashboard.source import MOST_EVENTS, Events, Happened, Health
 
 #: Events that say what has become of a service, and what it is from then on.
-_STATES: Final = {
-    "service_started": "starting",
-    "service_restarted": "starting",
-    "service_ready": "ready",
-    "service_moved": "ready",
-    "service_died": "died",
-    "service_killed": "killed",
-    "service_given_up": "given up",
-}
-_LOAD: Final = "system_metrics"
+_STATES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        ServiceStarted.name: "starting",
+        ServiceRestarted.name: "starting",
+        ServiceReady.name: "ready",
+        ServiceMoved.name: "ready",
+        ServiceDied.name: "died",
+        ServiceKilled.name: "killed",
+        ServiceGivenUp.name: "given up",
+        Serving.name: "ready",
+        Stopped.name: "stopped",
+    }
+)
+#: Fields of a process; the others of the event are of its machine.
+_OF_A_PROCESS: Final = "process_"
 
 
 class LogRow(msgspec.Struct, gc=False):
@@ -33,6 +48,7 @@ class LogRow(msgspec.Struct, gc=False):
     event: str
     level: str = "INFO"
     service: str = ""
+    host: str = ""
     fields: str = "{}"
 
 
@@ -40,40 +56,45 @@ class EventDigest:
     """Takes rows of `logs` and keeps of them what is shown."""
 
     def __init__(self) -> None:
-        self._newest: deque[Happened] = deque(maxlen=MOST_EVENTS)
+        self._newest: list[Happened] = []  # the oldest first
+        self._changed: dict[str, datetime] = {}  # when the state of a service changed
         self._services: dict[str, Health] = {}
         self._load: dict[str, Sketch] = {}
 
     def add(self, rows: Sequence[LogRow]) -> None:
-        """Take rows in the order of their times, as each process writes them."""
-        load: dict[str, list[dict[str, float]]] = {}
+        """Take rows; each process writes its own in the order of their times, but one is read after the other."""
+        load: dict[str, list[dict[str, float]]] = {}  # by service, or by host
         for row in rows:
             fields = _fields(row.fields)
             service = str(fields.pop("service", row.service))
             self._note(row, service)
-            if row.event == _LOAD:
-                numbers = {name: float(value) for name, value in fields.items() if isinstance(value, int | float)}
-                load.setdefault(service, []).append({"time": row.time.timestamp(), **numbers})
+            if row.event == SystemMetrics.name:
+                for name, value in fields.items():
+                    if isinstance(value, int | float):
+                        whose = service if name.startswith(_OF_A_PROCESS) else row.host
+                        load.setdefault(whose, []).append({"time": row.time.timestamp(), name: float(value)})
             else:
                 self._newest.append(Happened(row.time, row.level, service, row.event, fields))
-        for service, samples in load.items():
+        self._newest = sorted(self._newest, key=lambda happened: happened.time)[-MOST_EVENTS:]
+        for whose, samples in load.items():
             names = sorted(set().union(*samples))
             columns = {name: np.array([sample.get(name, np.nan) for sample in samples]) for name in names}
-            self._load.setdefault(service, Sketch("time")).add(columns)
+            self._load.setdefault(whose, Sketch("time")).add(columns)
 
     def events(self) -> Events:
         """Return what has been taken so far."""
         return Events(
-            sorted(self._newest, key=lambda happened: happened.time, reverse=True),
+            self._newest[::-1],
             [self._services[name] for name in sorted(self._services)],
-            {service: sketch.series() for service, sketch in sorted(self._load.items())},
+            {whose: sketch.series() for whose, sketch in sorted(self._load.items())},
         )
 
     def _note(self, row: LogRow, service: str) -> None:
         health = self._services.setdefault(service, Health(service, row.time))
         health.last = max(health.last, row.time)
-        health.state = _STATES.get(row.event, health.state)
-        health.restarts += row.event == "service_restarted"
+        if row.event in _STATES and row.time >= self._changed.get(service, row.time):
+            health.state, self._changed[service] = _STATES[row.event], row.time
+        health.restarts += row.event == ServiceRestarted.name
         health.warnings += row.level == "WARNING"
         health.errors += row.level in ("ERROR", "CRITICAL")
 

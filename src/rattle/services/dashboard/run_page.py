@@ -131,12 +131,20 @@ def _x_of(x: str, episodes: Series, updates: Series) -> Curve:
 
 
 def _load_charts(events: Events) -> list[Chart]:
-    """Return a chart for each kind of load, with a line for each process."""
+    """Return a chart for each kind of load, with a line for each service or host."""
     charts: dict[str, Chart] = {}
     for number, (service, series) in enumerate(events.load.items()):
         for column in sorted(series.mean.keys() - {"time"}):
-            chart = charts.setdefault(column, Chart(f"load-{column}", column.replace("_", " ").capitalize()))
+            chart = charts.setdefault(column, Chart(f"load-{column}", _load_title(column)))
             chart.line(service, series.mean["time"] * 1000, series.mean[column], number)
             chart.axis("x", type="date")
-            chart.layout["showlegend"] = len(events.load) > 1
-    return list(charts.values())
+    return [charts[column] for column in sorted(charts)]
+
+
+def _load_title(column: str) -> str:
+    """Return what a chart is headed: a field of the event, with its unit in brackets."""
+    name, _, unit = column.rpartition("_")
+    units = {"percent": "%", "bytes": "bytes"}
+    title = f"{name} ({units[unit]})" if unit in units else column
+    words = title.replace("_", " ").replace("cpu", "CPU").replace("gpu", "GPU").replace("process ", "process: ")
+    return words[0].upper() + words[1:]

@@ -101,7 +101,7 @@ class Events:
 
     newest: Sequence[Happened] = ()  # the newest first
     services: Sequence[Health] = ()
-    load: Mapping[str, Series] = field(default_factory=dict)  # of the machine, by process, over seconds since 1970
+    load: Mapping[str, Series] = field(default_factory=dict)  # over seconds since 1970, by service or host
 
 
 class Column(msgspec.Struct, frozen=True):
