@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from rattle.extensions import _source_hash
 from rattle.runs.checkpoint import list_checkpoints
 from rattle.runs.run_tables import read_run_row
 from rattle.trainer.train import resume, train
+from tests.hooks.test_tensorboard import read_events
 from tests.trainer.conftest import REPOSITORY, Silence, read_rows, small_settings
 from tests.user_code import UserModule, user_module
 
@@ -267,3 +269,45 @@ def test_hooks_may_be_added_and_taken_away(user_module: UserModule, tmp_path: Pa
     assert read_rows(directory, "updates")[-1]["metrics"] == {"mean_rho": 1.0, "seen": 2.0}
     directory.config.write_text(config)
     assert resume(str(directory.path), 4608, None, Silence()).status == "finished"
+
+
+def test_hooks_see_evaluations_and_what_those_before_them_report(user_module: UserModule, tmp_path: Path) -> None:
+    user_module(
+        "two",
+        """
+        import json
+        from rattle.extend import Hook, Metric
+
+        class First(Hook):
+            metrics = (Metric("first", "", "A number."),)
+            def on_update(self, row):
+                assert "second" not in row["metrics"]
+                self.report(first=row["policy_version"])
+
+        class Second(Hook):
+            metrics = (Metric("second", "", "Evaluations so far."),)
+            def on_start(self, run):
+                self.rows = []
+            def on_evaluation(self, row):
+                self.rows.append({**row, "metrics": dict(row["metrics"])})
+            def on_update(self, row):
+                assert row["metrics"]["first"] == row["policy_version"]
+                assert row["run_id"] and row["time"]
+                self.report(second=len(self.rows))
+            def on_end(self, status):
+                with open(self.path, "w") as file:
+                    file.write(json.dumps(self.rows))
+            path = "rows"
+        """,
+    )
+    directory = RunDirectory(tmp_path / "run")
+    hooks = "hooks=['two:First', 'two:Second', tensorboard]"
+    train(small_settings(hooks, "evaluation.every_steps=1000", "evaluation.episodes=4"), directory.path, Silence())
+    evaluated = read_rows(directory, "evaluations")
+    seen = json.loads(Path("rows").read_text())
+    assert seen == [row for row in evaluated if row["policy_version"] in {one["policy_version"] for one in seen}]
+    assert seen
+    assert all({"first", "second"} <= set(row["metrics"]) for row in read_rows(directory, "updates"))
+    [file] = (directory.path / "tensorboard").iterdir()
+    shown = {value.tag for event in read_events(file) for value in event.summary.value}
+    assert {"learning/first", "learning/second", "evaluations/mean_return"} <= shown

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, ClassVar, Literal
 
@@ -16,6 +17,8 @@ from rattle.events import emit, of_telemetry
 from rattle.extensions import FOREIGN_ERRORS, what
 from rattle.hooks.scalars import Scalars, of_evaluation, of_update
 from rattle.settings.hook import Hook, RunInfo
+
+Status = Literal["finished", "interrupted", "failed"]
 
 #: Rows that wait for a slow tool; of more, the oldest are dropped.
 _MOST_WAITING = 1000
@@ -40,6 +43,8 @@ class Sending(Hook):
 
     Settings = SendingSettings
 
+    _is_started = False
+
     #: The name of the tool, for messages.
     tool: ClassVar[str]
 
@@ -51,7 +56,7 @@ class Sending(Hook):
         """Send numbers that belong to so many environment steps; `seconds` is their time, since 1970."""
         raise NotImplementedError
 
-    def close(self, status: Literal["finished", "interrupted", "failed"]) -> None:
+    def close(self, status: Status) -> None:
         """End what the tool calls a run."""
         raise NotImplementedError
 
@@ -61,9 +66,10 @@ class Sending(Hook):
         self._due = 0.0
         self._newest: Mapping[str, Any] | None = None  # an update that is not sent yet
         self._failed = self._dropped = 0
-        self._waiting: queue.Queue[tuple[Scalars, int, float] | None] = queue.Queue()
+        self._waiting: queue.Queue[tuple[Scalars, int, float] | Status] = queue.Queue()  # rows, then what came of them
         self._thread = threading.Thread(target=self._run, name=type(self).__name__, daemon=True)
         self._thread.start()
+        self._is_started = True
 
     def on_update(self, row: Mapping[str, Any]) -> None:
         """Send an update if it is time."""
@@ -76,17 +82,17 @@ class Sending(Hook):
         """Send an evaluation."""
         self._put(of_evaluation(row), row)
 
-    def on_end(self, status: Literal["finished", "interrupted", "failed"]) -> None:
-        """Send the last update, and wait for the tool, but not for long."""
+    def on_end(self, status: Status) -> None:
+        """Send the last update and the end, and wait for the tool, but not for long."""
+        if not self._is_started:
+            return
+        self._is_started = False
         self._send_newest()
-        self._waiting.put(None)
+        self._waiting.put(status)
         self._thread.join(_PATIENCE)
-        left = self._waiting.qsize()
-        if self._thread.is_alive() or self._failed or self._dropped:
-            lost = self._failed + self._dropped + left
+        lost = self._failed + self._dropped + self._waiting.qsize()
+        if lost or self._thread.is_alive():
             emit(of_telemetry.ToolLacksRows(tool=self.tool, rows=lost))
-        if not self._thread.is_alive():
-            self.close(status)
 
     def _send_newest(self) -> None:
         if self._newest is not None:
@@ -95,14 +101,18 @@ class Sending(Hook):
 
     def _put(self, scalars: Scalars, row: Mapping[str, Any]) -> None:
         if self._waiting.qsize() >= _MOST_WAITING:
-            self._waiting.get()
-            self._dropped += 1
+            with suppress(queue.Empty):
+                self._waiting.get_nowait()
+                self._dropped += 1
         self._waiting.put((scalars, int(row["env_steps"]), datetime.fromisoformat(row["time"]).timestamp()))
 
     def _run(self) -> None:
-        while (one := self._waiting.get()) is not None:
+        is_over = False
+        while not is_over:
+            one = self._waiting.get()
+            is_over = isinstance(one, str)
             try:
-                self.send(*one)
+                self.close(one) if isinstance(one, str) else self.send(*one)
             except FOREIGN_ERRORS as error:
                 if not self._failed:
                     emit(of_telemetry.ToolFailed(tool=self.tool, error=what(error)))

@@ -26,6 +26,7 @@ class TensorBoard(Hook):
         super().__init__(settings)
         for module in ("tensorboardX.event_file_writer", "tensorboardX.proto.event_pb2"):
             require(module, "tensorboard", "TensorBoard output")
+        self._writer: TensorBoardWriter | None = None
 
     def on_start(self, run: RunInfo) -> None:
         """Take the folder; a file is begun with the first update."""
@@ -33,15 +34,19 @@ class TensorBoard(Hook):
 
     def on_update(self, row: Mapping[str, Any]) -> None:
         """Write an update."""
-        self._writer.write(row)
+        if self._writer is not None:
+            self._writer.write(row)
 
     def on_evaluation(self, row: Mapping[str, Any]) -> None:
         """Write an evaluation."""
-        self._writer.write_evaluation(row)
+        if self._writer is not None:
+            self._writer.write_evaluation(row)
 
     def on_end(self, status: Literal["finished", "interrupted", "failed"]) -> None:
         """Close the file."""
-        self._writer.close()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
 
 class TensorBoardWriter:

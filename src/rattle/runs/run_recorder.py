@@ -255,8 +255,11 @@ class RunRecorder:
     ) -> Summary:
         """Write down that the run has ended and why, store the last checkpoint, and return what it holds.
 
+        A run that has finished waits for its evaluations first, and raises what stopped them.
         `event` is what has happened, where the caller does not know what became of the run.
         """
+        if status == "finished":
+            self.evaluations.finish()
         self.hooks.end(status)
         kind = event or (of_runs.RunFinished if status == "finished" else of_runs.RunInterrupted)
         self.tables.log(kind(update=self._learner.version, reason=reason))
