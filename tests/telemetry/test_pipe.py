@@ -28,6 +28,9 @@ class Kept:
         self.entries += [entry for entry, _ in entries]
         self.quiet += [is_shown for _, is_shown in entries]
 
+    def settle(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

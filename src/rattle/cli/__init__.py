@@ -94,7 +94,11 @@ def main(ctx: click.Context, leash: bool) -> None:
     from rattle.services.utils.logger import setup
 
     service = ctx.invoked_subcommand or "rattle"
-    ctx.obj = setup(service, console="json" if leash else "auto" if service in _SERVICES else "brief")
+    ctx.obj = setup(
+        service,
+        console="json" if leash else "auto" if service in _SERVICES else "brief",
+        publish=service in (*_SERVICES, "train", "up"),
+    )
     ctx.call_on_close(ctx.obj.close)
     if leash:
         from rattle.cli.leash import hold

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
 from queue import Empty, SimpleQueue
@@ -50,6 +51,9 @@ class EntrySink(Protocol):
 
     def write(self, entries: Sequence[tuple[LogEntry, bool]]) -> None:
         """Write events; True beside one says that somebody shows it already. Whatever it raises is made an event."""
+
+    def settle(self) -> None:
+        """Bring what was written where the end of this process does not reach it."""
 
     def close(self) -> None:
         """Write what is left, and write no more."""
@@ -180,6 +184,13 @@ class EventPipe:
         done = threading.Event()
         self._wake_up(done)
         return done.wait(seconds if self._thread is not None else 0.0)
+
+    def settle(self, seconds: float) -> None:
+        """Have what has come so far written, and survive the end of this process."""
+        if self.flush(seconds):
+            for one in self._sinks:
+                with suppress(Exception):  # the process ends, whatever a sink says
+                    one.sink.settle()
 
     def _end(self) -> None:
         """Write what waits before the interpreter ends, and what comes after that at once."""

@@ -39,6 +39,9 @@ class RunLog:
             self._table.forget()
             raise
 
+    def settle(self) -> None:
+        """Do nothing: the system has all rows."""
+
     def close(self) -> None:
         """Bring the rows to the disk and close the file, as far as it takes them."""
         try:

@@ -16,12 +16,10 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final, Literal, TextIO, cast, get_args
 
-from rattle.analytics.run_directory import RunDirectory
 from rattle.errors import RattleError
 from rattle.events import NUMBERS, Level, LogEntry, context, deaf_handlers, emit, of_services
 from rattle.telemetry.log_file import LogFile
 from rattle.telemetry.pipe import EXIT_SECONDS, EntrySink, pipe
-from rattle.telemetry.run_log import open_run_log
 from rattle.text import one_line
 
 #: How events are written to standard error. `auto`: as text in a terminal, else as JSON; `brief`: "Warning: …".
@@ -63,6 +61,9 @@ class ConsoleSink:
             self._rest += line
             self._write_rest(cast(TextIO, stream).fileno())
 
+    def settle(self) -> None:
+        """Do nothing: the system has all lines."""
+
     def close(self) -> None:
         """Do nothing: standard error stays open."""
 
@@ -96,6 +97,9 @@ class FileSink:
     def write(self, entries: Sequence[tuple[LogEntry, bool]]) -> None:
         """Write events; raises OSError."""
         self._file.write(b"".join(entry.line() for entry, _ in entries))
+
+    def settle(self) -> None:
+        """Do nothing: the system has all lines."""
 
     def close(self) -> None:
         """Close the file."""
@@ -162,13 +166,16 @@ def setup(
     console: Console | None = None,
     file: Path | str | None = None,
     run_dir: Path | str | None = None,
+    broker: str | None = None,
+    publish: bool = True,
     environ: Mapping[str, str] | None = None,
 ) -> Logs:
     """Have events, messages of `logging` and Python's warnings of this process written, and never wait for that.
 
     What is not given is taken from the environment: SERVICE_NAME, EXPERIMENT_NAME, RUN_ID, LOG_LEVEL, LOG_FORMAT (of
-    the console), LOG_FILE and RUN_DIR, whose table `logs` is written to. Without a level, everything from INFO on is
-    written, and to the console from WARNING on. What is wrong with these becomes an event; nothing is raised.
+    the console), LOG_FILE, RUN_DIR, whose table `logs` is written to, and ENABLE_RABBITMQ and RABBITMQ_… for the
+    broker, unless `publish` is false; `broker` is its URL. Without a level, everything from INFO on is written, and to
+    the console from WARNING on. What is wrong with these becomes an event; nothing is raised.
     """
     known = os.environ if environ is None else environ
     problems: list[tuple[str, str]] = []
@@ -190,6 +197,8 @@ def setup(
         logs.add(FileSink(Path(path)))
     if folder := run_dir or known.get("RUN_DIR"):
         _open_table(logs, Path(folder), problems)
+    if publish:
+        _publish(logs, broker, known, problems)
     _listen(logs, NUMBERS[cast(Level, least or "INFO")], shows=how != "none")
     for place, problem in problems:
         emit(of_services.LogNotWritten(place=place, error=problem))
@@ -214,6 +223,9 @@ def _restore_context(service: str, experiment: str, run_id: str) -> None:
 
 
 def _open_table(logs: Logs, folder: Path, problems: list[tuple[str, str]]) -> None:
+    from rattle.analytics.run_directory import RunDirectory  # which takes a while
+    from rattle.telemetry.run_log import open_run_log
+
     try:
         if not context.run_id:
             problems.append((str(folder), "RUN_DIR needs RUN_ID, the run that the events are of"))
@@ -221,6 +233,23 @@ def _open_table(logs: Logs, folder: Path, problems: list[tuple[str, str]]) -> No
         logs.on_close(open_run_log(RunDirectory(folder), context.service, context.run_id, context.experiment))
     except (RattleError, OSError) as error:
         problems.append((str(folder), one_line(error)))
+
+
+def _publish(logs: Logs, url: str | None, environ: Mapping[str, str], problems: list[tuple[str, str]]) -> None:
+    """Publish to the broker of a URL, else to the one of the environment, if there is one."""
+    if url is None and not environ.get("ENABLE_RABBITMQ"):  # what follows takes a while to import
+        return
+    from rattle.telemetry.broker import find_broker
+    from rattle.telemetry.log_publishing import publish_logs
+
+    try:
+        broker = find_broker(url, environ)
+        if broker is not None:
+            broker.parameters("")  # which says what is missing here
+            folder = environ.get("RUN_DIR")
+            logs.on_close(publish_logs(broker, Path(folder) / "outbox" if folder else None))
+    except (RattleError, OSError) as error:
+        problems.append(("RabbitMQ", one_line(error)))
 
 
 def _listen(logs: Logs, level: int, *, shows: bool) -> None:
@@ -285,7 +314,7 @@ def _tell_of_thread(about: threading.ExceptHookArgs) -> None:
 
 def _end(number: int, _frame: FrameType | None) -> None:
     """Write what was logged, and end as the signal has it."""
-    pipe.flush(EXIT_SECONDS)
+    pipe.settle(EXIT_SECONDS)
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
