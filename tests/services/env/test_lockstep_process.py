@@ -130,7 +130,7 @@ def one_run(*limits: str) -> str:
         service.process.send_signal(signal.SIGTERM)
         _, errors = service.process.communicate(timeout=PATIENCE)
         assert service.process.returncode == 0
-        assert errors.count("the Sync service leads it no more") == 1
+        assert errors.count('"event":"lockstep_over"') == 1
     return world
 
 

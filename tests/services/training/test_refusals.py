@@ -425,7 +425,7 @@ class TestFailures:
             theirs = other.policy("other")
             assert other.contribute(player.play(theirs)) == ACCEPTED
             assert other.status(1).status == "running"
-        assert "policy main has failed: update 1" in caplog.text
+        assert "the run has failed: update 1" in caplog.text
         row = read_run_row(RunDirectory(tmp_path / "run"))
         assert row["status"] == "failed"
         assert row["policy_sha256"]
