@@ -22,6 +22,7 @@ BENCHMARKS = (
     "serving",
     "pace",
     "lockstep",
+    "events",
     "learning",
     "defaults",
 )

@@ -38,7 +38,8 @@ EXIT_SECONDS: Final = 2.0
 
 _LEVELS: Final = ((logging.ERROR, "ERROR"), (logging.WARNING, "WARNING"), (logging.INFO, "INFO"), (0, "DEBUG"))
 #: The attributes that every record of `logging` has; others are fields that were given as `extra`.
-_OF_ALL: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "about", "taskName"}
+_OF_ALL: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+_BARE: Final = len(vars(logging.makeLogRecord({})))
 
 
 class EntrySink(Protocol):
@@ -305,7 +306,8 @@ class EventPipe:
 
 def _foreign(record: logging.LogRecord) -> tuple[str, Event | None, dict[str, Any]]:
     """Return the event, the message and the fields of a record that is no event of the list."""
-    extra = {key: vars(record)[key] for key in vars(record).keys() - _OF_ALL}
+    has = vars(record)
+    extra = {key: has[key] for key in has.keys() - _OF_ALL} if len(has) > _BARE else {}
     if isinstance(record.msg, dict) and not record.args:
         fields = {str(key): value for key, value in record.msg.items()}
         name = fields.pop("event") if isinstance(fields.get("event"), str) else of_services.Log.name
@@ -316,7 +318,8 @@ def _foreign(record: logging.LogRecord) -> tuple[str, Event | None, dict[str, An
         message = f"{record.msg} {record.args}"
     said = of_services.Log(logger=record.name, message=plain(message))
     name = extra.pop("event", None)
-    return name if isinstance(name, str) else said.name, said, said.fields() | extra
+    own = {"logger": said.logger, "message": said.message}
+    return name if isinstance(name, str) else said.name, said, own | extra if extra else own
 
 
 def _shown(fields: dict[str, Any]) -> str:
