@@ -14,7 +14,8 @@ import yaml
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.steps import StepsWriter, encode_state
-from rattle.analytics.writer import TableWriter, write_atomically
+from rattle.analytics.table_writer import TableWriter
+from rattle.analytics.writer import write_atomically
 from rattle.envs.snake.reference import SnakeWorld
 from rattle.envs.snake.settings import SnakeSettings
 

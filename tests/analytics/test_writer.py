@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from rattle.analytics.errors import AnalyticsError
-from rattle.analytics.writer import TableWriter, last_line, replacing, write_atomically, write_together
+from rattle.analytics.table_writer import TableWriter, last_row
+from rattle.analytics.writer import replacing, write_atomically, write_together
 
 
 def test_rows_reach_the_file_at_a_flush(tmp_path: Path) -> None:
@@ -76,10 +77,10 @@ def test_what_is_cut_can_be_kept_beside(tmp_path: Path) -> None:
 
 def test_the_last_row_is_found(tmp_path: Path) -> None:
     writer = TableWriter(tmp_path, "one")
-    assert last_line(tmp_path / "one.jsonl") == b""
+    assert last_row(tmp_path, "one") == b""
     writer.write([{"a": 1}, {"a": 2}])
     writer.flush()
-    assert last_line(tmp_path / "one.jsonl") == b'{"a":2}'
+    assert last_row(tmp_path, "one") == b'{"a":2}'
     writer.close()
 
 
@@ -139,7 +140,8 @@ FILE_SIZE_LIMIT = """
 import sys
 from pathlib import Path
 from rattle.analytics.errors import AnalyticsError
-from rattle.analytics.writer import TableWriter, write_atomically
+from rattle.analytics.table_writer import TableWriter
+from rattle.analytics.writer import write_atomically
 
 folder = Path(sys.argv[1])
 writer = TableWriter(folder, "one")

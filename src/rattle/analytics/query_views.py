@@ -14,10 +14,8 @@ from rattle.analytics.run_directory import TABLES as FOLDERS
 from rattle.analytics.run_directory import RunDirectory, Warn, without_copies
 from rattle.analytics.runs import row
 from rattle.analytics.schema import DERIVED_COLUMNS, TABLES, quoted
+from rattle.analytics.table_parts import PACKED, TEXT, table_files
 from rattle.analytics.writer import end_of_last_line, storing
-
-_JSON_LINES = ".jsonl"
-_PARQUET = ".parquet"
 
 
 def link_files(folder: Path, runs: Sequence[RunDirectory], warn: Warn | None = None) -> dict[str, Path]:
@@ -37,18 +35,35 @@ def link_files(folder: Path, runs: Sequence[RunDirectory], warn: Warn | None = N
     for run in runs:
         for table in FOLDERS:
             try:
-                paths = _files(run.table(table), _suffix(table))
+                links |= _link_table(run, table, folder / table, len(links), warn)
             except AnalyticsError as error:
                 leave_out(error, warn)
-                continue
-            for path in paths:
-                link = folder / table / f"{len(links)}{path.suffix}"
-                try:
-                    _link(path, link, in_use=run.in_use)
-                except AnalyticsError as error:
-                    leave_out(error, warn)
-                else:
-                    links[str(link)] = path
+    return links
+
+
+def _link_table(run: RunDirectory, table: str, folder: Path, first: int, warn: Warn | None) -> dict[str, Path]:
+    """Fill a folder with links, numbered from `first`, to a run's files of a table; raises AnalyticsError.
+
+    A run in progress may close a part of a table meanwhile; then all is linked anew, so that no row is left out.
+    """
+    suffixes = (PACKED,) if table == "steps" else (TEXT, PACKED)
+    for is_last in (False, False, False, True):
+        links: dict[str, Path] = {}
+        paths, failed = table_files(run.table(table), suffixes), list[AnalyticsError]()
+        for path in paths:
+            link = folder / f"{first + len(links)}{path.suffix}"
+            try:
+                _link(path, link, in_use=run.in_use)
+            except AnalyticsError as error:
+                failed.append(error)
+            else:
+                links[str(link)] = path
+        if is_last or table_files(run.table(table), suffixes) == paths:
+            break
+        for name in links:
+            Path(name).unlink()
+    for one in failed:
+        leave_out(one, warn)
     return links
 
 
@@ -62,7 +77,7 @@ def leave_out(error: AnalyticsError, warn: Warn | None) -> None:
 def _link(path: Path, link: Path, *, in_use: bool) -> None:
     with reading(path):
         path.open("rb").close()
-        half_a_line = path.suffix == _JSON_LINES and (in_use or end_of_last_line(path) < path.stat().st_size)
+        half_a_line = path.suffix == TEXT and (in_use or end_of_last_line(path) < path.stat().st_size)
     if not half_a_line:
         link.symlink_to(path.resolve())
         return
@@ -78,18 +93,12 @@ def view(table: str, folder: Path) -> str:
 
 
 def _source(table: str, folder: Path) -> str:
-    suffix = _suffix(table)
-    engine_format = "Parquet" if suffix == _PARQUET else "JSONEachRow"
     structure = ", ".join(f"`{name}` {kind}" for name, kind in TABLES[table].items())
-    return f"file({quoted(f'{folder}/*{suffix}')}, {engine_format}, {quoted(structure)})"
-
-
-def _suffix(table: str) -> str:
-    return _PARQUET if table == "steps" else _JSON_LINES
-
-
-def _files(folder: Path, suffix: str) -> list[Path]:
-    with reading(folder):
-        if not folder.is_dir():
-            return []
-        return sorted(path for path in folder.iterdir() if path.suffix == suffix and not path.name.startswith("."))
+    sources = [
+        f"file({quoted(f'{folder}/*{suffix}')}, {engine_format}, {quoted(structure)})"
+        for suffix, engine_format in ((TEXT, "JSONEachRow"), (PACKED, "Parquet"))
+        if any(folder.glob(f"*{suffix}")) or (suffix == TEXT and not any(folder.glob(f"*{PACKED}")))
+    ]
+    if len(sources) == 1:
+        return sources[0]
+    return "(" + " UNION ALL ".join(f"SELECT * FROM {source}" for source in sources) + ")"  # noqa: S608 (own, quoted)

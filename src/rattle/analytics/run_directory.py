@@ -10,6 +10,7 @@
     policy-first.safetensors        the policy that the run began with, if its weights were not drawn
     policy-best.safetensors         the policy with the highest mean return so far, in evaluations or in training
     service-logs/SERVICE.log        what the processes of `rattle up` wrote to stdout and stderr
+    outbox/WRITER/                  rows that wait for the broker, where the run has one
     history.jsonl                   hashes of what happened in every tick of a lockstep run
     annotations.json                tags and a note, from `rattle runs tag` and `rattle runs note`
 """
@@ -69,6 +70,7 @@ class RunDirectory:
         self.first_policy = path / "policy-first.safetensors"
         self.best_policy = path / "policy-best.safetensors"
         self.checkpoints = path / "checkpoints"
+        self.outbox = path / "outbox"
         self.service_logs = path / "service-logs"
         self.history = path / "history.jsonl"
         self.annotations = path / "annotations.json"

@@ -48,7 +48,7 @@ class StepsWriter:
             folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._writer = writer
-        self._episodes: list[dict[str, NDArray[Any]]] = []
+        self._episodes: list[Mapping[str, NDArray[Any]]] = []
         self._count = max(self._numbers(), default=-1) + 1
 
     @property
@@ -63,7 +63,11 @@ class StepsWriter:
 
     def add(self, columns: Mapping[str, Any]) -> None:
         """Take one agent's finished episode, as `as_episode` does; it is stored by the next `flush`."""
-        self._episodes.append(as_episode(columns))
+        self.append(as_episode(columns))
+
+    def append(self, episode: Mapping[str, NDArray[Any]]) -> None:
+        """Take an episode that `as_episode` has returned; it is stored by the next `flush`."""
+        self._episodes.append(episode)
 
     def flush(self) -> int:
         """Store the episodes added since the last flush as one file and return `count`; no episodes, no file.

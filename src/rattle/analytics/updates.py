@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.analytics.errors import AnalyticsError, reading
+from rattle.analytics.packing import unpack
 from rattle.analytics.schema import UPDATES
 from rattle.analytics.stored_runs import AnyRun, StoredRun
+from rattle.analytics.table_parts import PACKED, table_files
 
 Curve = NDArray[np.float64]
 
@@ -80,12 +82,13 @@ def _read(run: AnyRun, table: str, kind: type[Row]) -> list[Row]:
         return run.rows(table, kind, "policy_version")
     decoder = msgspec.json.Decoder(kind)
     rows: list[Row] = []
-    with reading(run.table(table)):
-        paths = sorted(run.table(table).glob("*.jsonl"))
-    for path in paths:
-        with reading(path):
-            content = path.read_bytes()
+    for path in table_files(run.table(table)):
         try:
+            if path.suffix == PACKED:
+                rows += msgspec.convert(unpack(path, kind.__struct_fields__), list[kind])  # type: ignore[valid-type]
+                continue
+            with reading(path):
+                content = path.read_bytes()
             rows += decoder.decode_lines(content[: content.rfind(b"\n") + 1])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise AnalyticsError(f"{path} is damaged: {error}") from None

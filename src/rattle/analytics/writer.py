@@ -1,11 +1,10 @@
-"""Append-only tables of a run directory: buffered, flushed together, and cut back to a known point on resume."""
+"""Writing files so that a crash at any moment, or a full disk, leaves what was there."""
 
 from __future__ import annotations
 
 import errno
 import mmap
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -13,124 +12,13 @@ from functools import partial
 from itertools import chain
 from itertools import count as counting
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import msgspec
+from rattle.analytics.errors import AnalyticsError
 
-from rattle.analytics.errors import AnalyticsError, reading
-
-_encoder = msgspec.json.Encoder()
-
-_FLUSH_AT: Final = 1 << 20  # bytes
-_LONGEST_ROW: Final = 1 << 16  # bytes that the last row is looked for in
 _AT_A_TIME: Final = 8  # files that are brought to the disk side by side
 _DISK_IS_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _TAKES_NOTHING: Final = _DISK_IS_FULL | {errno.EACCES, errno.EPERM, errno.EROFS}
-
-
-class TableWriter:
-    """One process's JSON-lines file of one table; methods raise AnalyticsError when the disk does not take the rows."""
-
-    def __init__(self, folder: Path, writer: str) -> None:
-        self._path = table_file(folder, writer)
-        self._pending = bytearray()
-        with storing(self._path):
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("ab", buffering=0)
-            self._length = end_of_last_line(self._path)
-            self._file.truncate(self._length)
-
-    def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Append rows; they reach the file at the next `flush` at the latest."""
-        self._pending += _encoder.encode_lines(rows)
-        if len(self._pending) >= _FLUSH_AT:
-            self.flush()
-
-    def flush(self) -> int:
-        """Hand everything to the operating system and return the file's length in bytes.
-
-        When that fails the file ends where it ended before, and the rows stay here for the next attempt.
-        """
-        with storing(self._path):
-            try:
-                self._append()
-            except OSError:
-                self._file.truncate(self._length)
-                raise
-        return self._length
-
-    def forget(self) -> None:
-        """Drop the rows that `flush` could not write."""
-        self._pending.clear()
-
-    def sync(self) -> None:
-        """Bring what was flushed before to the disk; another thread may write and flush meanwhile."""
-        with storing(self._path):
-            os.fsync(self._file.fileno())
-
-    def truncate(self, length: int, *, keep: bool = False) -> None:
-        """Drop what was written after the file was `length` bytes long; with `keep`, append it to PATH.cut.
-
-        Raises AnalyticsError as `check_cut` does.
-        """
-        check_cut(self._path, length)
-        self._pending.clear()
-        with storing(self._path):
-            if keep and length < self._length:
-                with self._path.open("rb") as source, Path(f"{self._path}.cut").open("ab") as aside:
-                    source.seek(length)
-                    shutil.copyfileobj(source, aside)
-                    aside.flush()
-                    os.fsync(aside.fileno())
-            self._file.truncate(length)
-        self._length = length
-
-    def close(self) -> None:
-        """Flush and close the file."""
-        try:
-            self.flush()
-        finally:
-            self._file.close()
-
-    def _append(self) -> None:
-        written = 0
-        with memoryview(self._pending) as rows:
-            while written < len(rows):
-                written += self._file.write(rows[written:])
-        self._pending.clear()
-        self._length += written
-
-
-def table_file(folder: Path, writer: str) -> Path:
-    """Return one process's file in the folder of a table."""
-    return folder / f"{writer}.jsonl"
-
-
-def check_cut(path: Path, length: int) -> None:
-    """Raise AnalyticsError unless a row of a table's file ends after `length` bytes, or none has begun."""
-    with reading(path):
-        if length and not path.exists():
-            raise AnalyticsError(f"{path} has gone, where the checkpoint knew {length} bytes")
-        if length and length > (end := end_of_last_line(path)):
-            raise AnalyticsError(f"{path} has lost rows: it is {end} bytes long, where the checkpoint knew {length}")
-        if length and _read(path, length - 1, 1) != b"\n":
-            raise AnalyticsError(f"{path} does not fit the checkpoint: no row ends after its {length} bytes")
-
-
-def last_line(path: Path) -> bytes:
-    """Return the last whole row of a table's file, b"" where there is none; raises AnalyticsError."""
-    with reading(path):
-        if not path.exists():
-            return b""
-        end = end_of_last_line(path)
-        start = max(0, end - _LONGEST_ROW)
-        return _read(path, start, end - start).rstrip(b"\n").rpartition(b"\n")[2]
-
-
-def _read(path: Path, start: int, length: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(start)
-        return file.read(length)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -152,7 +40,7 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
     def write(path: Path) -> None:
         with storing(path):
             temporary[path].write_bytes(contents[path])
-            _sync(temporary[path])
+            sync_file(temporary[path])
 
     try:
         side_by_side(partial(write, path) for path in contents)
@@ -181,7 +69,7 @@ def replacing(path: Path) -> Iterator[Path]:
     with storing(path):
         try:
             yield temporary
-            _sync(temporary)
+            sync_file(temporary)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -229,7 +117,7 @@ def or_elsewhere() -> Iterator[None]:
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder survive a power cut."""
     with storing(folder):
-        _sync(folder)
+        sync_file(folder)
 
 
 def _beside(path: Path) -> Path:
@@ -246,7 +134,8 @@ def end_of_last_line(path: Path) -> int:
             return content.rfind(b"\n") + 1
 
 
-def _sync(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk; raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -128,6 +128,15 @@ class NotRepeating(Event, frozen=True, kw_only=True):
     environment: str
 
 
+class PartStaysText(Event, frozen=True, kw_only=True):
+    """A part of a table holds something else than the table's rows: it is not turned into Parquet."""
+
+    level: ClassVar[Level] = "WARNING"
+    sentence: ClassVar[str] = "{path} stays text: {error}"
+    path: str
+    error: str
+
+
 class RecordingCut(Event, frozen=True, kw_only=True):
     """A recorded episode was too long to be kept whole."""
 

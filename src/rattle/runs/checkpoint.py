@@ -70,6 +70,15 @@ def drop_checkpoints(directory: RunDirectory, run_id: str, keep: int) -> None:
             old.unlink()
 
 
+def oldest_mark(directory: RunDirectory, run_id: str) -> dict[str, int]:
+    """Return how far the tables reached at the oldest checkpoint that a run still has: it may be cut back so far."""
+    for path in list_checkpoints(directory):
+        if _is_of(path, run_id):
+            with storing(path), safetensors.safe_open(path, "numpy") as file:
+                return dict(json.loads(file.metadata()["numbers"])["tables"])
+    return {}
+
+
 def make_room(path: Path, run_id: str) -> None:
     """Put aside a file in the place of a checkpoint that the run `run_id` will store, unless the run made it."""
     with storing(path):

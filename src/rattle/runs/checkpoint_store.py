@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
+from rattle.analytics.directory_sink import pack_tables
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.writer import drop_unfinished, storing, write_together
 from rattle.policies.file import StoredPolicy, dump_policy
-from rattle.runs.checkpoint import Checkpoint, checkpoint_file, drop_checkpoints, dump_checkpoint, make_room
+from rattle.runs.checkpoint import (
+    Checkpoint,
+    checkpoint_file,
+    drop_checkpoints,
+    dump_checkpoint,
+    make_room,
+    oldest_mark,
+)
 from rattle.runs.progress import Summary
 from rattle.runs.run_tables import dump_run_row, run_row
 from rattle.settings.experiment import ExperimentSettings
@@ -35,14 +44,24 @@ class CheckpointStore:
     disk may take its time then: it delays the next checkpoint, and not what is learnt meanwhile.
     """
 
-    def __init__(self, directory: RunDirectory, settings: ExperimentSettings, run_id: str) -> None:
-        """Delete what processes that were killed have left half written: only one may write here at a time."""
+    def __init__(
+        self,
+        directory: RunDirectory,
+        settings: ExperimentSettings,
+        run_id: str,
+        publish: Callable[[Mapping[str, Any]], None] = lambda _row: None,
+    ) -> None:
+        """Delete what processes that were killed have left half written: only one may write here at a time.
+
+        `publish` gets the run's row of `runs` whenever it is stored.
+        """
         with storing(directory.path):
             drop_unfinished(directory.checkpoints, "*")
             for path in (directory.policy, directory.best_policy, directory.run):
                 drop_unfinished(directory.path, path.name)
         self._directory = directory
         self._settings = settings
+        self._publish = publish
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._storing: Future[None] | None = None
         #: Called by the thread when it has stored something, or failed.
@@ -101,7 +120,9 @@ class CheckpointStore:
                 directory.run: dump_run_row(row),
             }
         )
+        self._publish(row)
         drop_checkpoints(directory, summary.run_id, self._settings.train.keep_checkpoints)
+        pack_tables(directory, oldest_mark(directory, summary.run_id))
         self.seconds = copied + time.perf_counter() - began
         self.cost = copied + time.thread_time() - worked
         self.stored = summary

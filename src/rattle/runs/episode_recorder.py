@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rattle.analytics.steps import StepsWriter
 from rattle.samples.rollout import RECORDED, Played
 from rattle.settings.experiment import ExperimentSettings
 
@@ -35,16 +34,19 @@ class EpisodeRecorder:
 
     def __init__(
         self,
-        writer: StepsWriter,
+        record: Callable[[Mapping[str, Any]], None],
         run_id: str,
         agents: int,
         *,
         complete_episodes: bool,
         on_cut: Callable[[int, int], None] = lambda _episode, _ticks: None,
     ) -> None:
-        """`on_cut` is told the number of an episode whose recording ends before it does, and after how many ticks."""
+        """`record` gets an agent's episode as columns of the table `steps`.
+
+        `on_cut` is told the number of an episode whose recording ends before it does, and after how many ticks.
+        """
         self._on_cut = on_cut
-        self._writer = writer
+        self._record = record
         self._run_id = run_id
         self._agents = agents
         self._complete_episodes = complete_episodes
@@ -128,7 +130,7 @@ class EpisodeRecorder:
         for agent in range(self._agents):
             alive = np.flatnonzero(episode["active"][:, agent])
             if len(alive):
-                self._writer.add(self._columns(episode, agent, alive))
+                self._record(self._columns(episode, agent, alive))
         self._drop()
 
     def _cut_if_too_long(self) -> None:

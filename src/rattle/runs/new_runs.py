@@ -46,6 +46,7 @@ def name_run(settings: ExperimentSettings, run_dir: Path | None) -> tuple[RunDir
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{settings.experiment}-s{settings.seed}-{secrets.token_hex(2)}"
     directory = RunDirectory(run_dir or RUNS_ROOT / run_id)
     check_unused(directory)
+    settings.telemetry.find_broker()
     _try_out(settings)
     return directory, run_id
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rattle.analytics.directory_sink import NOTHING
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.schema import UPDATES
 from rattle.envs.vector import EnvironmentSpec
@@ -31,10 +32,11 @@ from rattle.runs.hooks import Hooks
 from rattle.runs.origin import known_origin
 from rattle.runs.progress import Status, Summary
 from rattle.runs.run_clock import RunClock
-from rattle.runs.run_tables import NOTHING, RunTables, now, run_row, write_run_row
+from rattle.runs.run_tables import RunTables, now, read_run_row, run_row, write_run_row
 from rattle.samples.rollout import Played
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.hook import RunInfo
+from rattle.telemetry.sinks import UPDATE
 
 Arrays = Mapping[str, Mapping[str, NDArray[Any]]]  # of a checkpoint, by part and name
 CallersPart = tuple[Arrays, Mapping[str, Any]]  # of a checkpoint: arrays and plain numbers
@@ -108,16 +110,16 @@ class RunRecorder:
         self._file: tuple[int, bytes] | None = None  # the newest policy file that was made, and its version
         self.evaluations = Evaluations(settings, learner.spec, environment, self._write_evaluation)
         self.evaluation_return: float | None = None  # mean return of the newest evaluation
-        self.tables = RunTables(directory, run_id, settings.experiment)
+        self.tables = RunTables(directory, run_id, settings)
         self._best = BestPolicy(self._learner.parameters())
-        self._store = CheckpointStore(directory, settings, run_id)
+        self._store = CheckpointStore(directory, settings, run_id, self.tables.publish_run)
         complete_episodes = settings.algorithm.complete_episodes
         agents = environment.agents_per_world
         self.tracker = EpisodeTracker(slots, complete_episodes=complete_episodes)
         self._agents = agents
         self._numbers = EpisodeNumbers(slots // agents)
         self.episode_recorder = EpisodeRecorder(
-            self.tables.steps, run_id, agents, complete_episodes=complete_episodes, on_cut=self._say_recording_cut
+            self.tables.record, run_id, agents, complete_episodes=complete_episodes, on_cut=self._say_recording_cut
         )
         self.hooks = Hooks(settings.all_hooks)
         self.metrics: Mapping[str, float] = {}  # what the algorithm and hooks say of the last update, by name
@@ -132,7 +134,8 @@ class RunRecorder:
             first = read_first_policy(self.directory.first_policy, self._learner.spec)
             self._learner.begin_with(first.parameters)
             self._best = BestPolicy(self._learner.parameters())
-        self.tables.cut_back(NOTHING)
+        self.tables.cut_back({**NOTHING, UPDATE: 0})
+        self.tables.publish_run(read_run_row(self.directory))
         self.tables.log(of_runs.RunStarted(seed=self.settings.seed))
 
     def begin(self) -> None:
@@ -170,7 +173,8 @@ class RunRecorder:
         """
         cut = self.tables.seconds_trained() - self.counters.seconds
         kept = cut > MOST_SECONDS_CUT
-        self.tables.cut_back(checkpoint.numbers["tables"], keep=kept)
+        self.tables.cut_back({**checkpoint.numbers["tables"], UPDATE: checkpoint.update}, keep=kept)
+        self.tables.publish_run(read_run_row(self.directory))
         self.evaluations.restore(checkpoint)
         if kept:
             self.tables.log(of_runs.RowsPutAside(seconds=round(cut, 3), update=self._learner.version))
@@ -183,6 +187,7 @@ class RunRecorder:
         what a hook raises, when all is written down.
         """
         rows: list[Mapping[str, Any]] = []
+        self.tables.newest_update = metrics.policy_version
         self.tracker.remember([self._write_episodes(part, rows) for part in played])
         if not self.evaluations.are_made:
             self._best.remember(metrics.policy_version - 1, self.tracker, self._learner.parameters())
@@ -212,7 +217,7 @@ class RunRecorder:
                 more |= reported
                 self.metrics = {**self.metrics, **reported}
         finally:
-            self.tables.update(row)
+            self.tables.append("updates", [row])
             made = Evaluated(metrics.policy_version, self.counters.env_steps, self.counters.seconds)
             self.evaluations.follow(made, steps_before, self._learner.parameters)
 
@@ -225,7 +230,7 @@ class RunRecorder:
 
     def _write_evaluation(self, of: Evaluated, weights: Weights, row: Mapping[str, Any]) -> None:
         row = {**self.tables.common(), **row}
-        self.tables.evaluation(row)
+        self.tables.append("evaluations", [row])
         self.hooks.evaluation(row)
         self.evaluation_return = row["mean_return"]
         self._best.judge(of.policy_version, row["mean_return"], weights)
@@ -279,11 +284,10 @@ class RunRecorder:
             "env_steps": self.counters.env_steps,
             "policy_version": part.policy_version,
         }
-        ended = episode_rows(finished, self._agents, first_id, common)
+        ended = list(episode_rows(finished, self._agents, first_id, common))
         if self.hooks.see_episodes:
-            rows += (own := list(ended))
-            ended = iter(own)
-        self.tables.episodes(ended)
+            rows += ended
+        self.tables.append("episodes", ended)
         if part.first_slot == 0:
             self.episode_recorder.follow(rollout, part.policy_version)
         return finished
@@ -397,7 +401,9 @@ class RunRecorder:
         policy = self.directory.policy
         digest = hashlib.sha256(policy.read_bytes()).hexdigest() if policy.exists() else ""
         counters, summary = self.counters, self.summary("failed", digest)
-        write_run_row(self.directory, run_row(self.settings, summary, counters.started, counters.origin))
+        row = run_row(self.settings, summary, counters.started, counters.origin)
+        write_run_row(self.directory, row)
+        self.tables.publish_run(row)
 
     def summary(self, status: Status, policy_sha256: str) -> Summary:
         """Return what has come of the run so far."""

@@ -2,113 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from rattle import __version__
+from rattle.analytics.directory_sink import WRITER, DirectorySink
 from rattle.analytics.run_directory import RunDirectory
-from rattle.analytics.steps import StepsWriter
-from rattle.analytics.writer import TableWriter, check_cut, last_line, side_by_side, table_file, write_atomically
+from rattle.analytics.steps import as_episode
+from rattle.analytics.writer import side_by_side, write_atomically
 from rattle.events import About, Event, emit
 from rattle.runs.errors import RunError
 from rattle.runs.progress import Summary
 from rattle.settings.experiment import ExperimentSettings
+from rattle.telemetry.broker_sink import BrokerSink
 from rattle.telemetry.run_log import open_run_log
-
-WRITER = "train"
-
-#: Tables of JSON lines whose rows a resume makes again from its checkpoint on.
-REPLAYED = ("updates", "episodes", "evaluations")
-
-
-class _Timed(msgspec.Struct):
-    seconds: float = 0.0
+from rattle.telemetry.sinks import UPDATE, Mark, TableSink
 
 
 class RunTables:
-    """The append-only tables of one run, stored together and cut back together."""
+    """The tables of one run: what its rows share, and where they go."""
 
-    def __init__(self, directory: RunDirectory, run_id: str, experiment: str) -> None:
-        self._directory = directory
+    def __init__(self, directory: RunDirectory, run_id: str, settings: ExperimentSettings) -> None:
+        """Rows go to the run's directory and, where the settings or the environment name one, to a broker."""
         self._run_id = run_id
-        self._experiment = experiment
-        self._lines = {name: TableWriter(directory.table(name), WRITER) for name in REPLAYED}
-        self._close_log = open_run_log(directory, WRITER, run_id, experiment)
-        self._about = About(run_id, experiment)
-        self.steps = StepsWriter(directory.table("steps"), WRITER)
+        self._experiment = settings.experiment
+        self._about = About(run_id, settings.experiment)
+        self._directory = DirectorySink(directory, run_id)
+        self._close_log = open_run_log(directory, WRITER, run_id, settings.experiment)
+        self._others = _other_sinks(directory, run_id, settings)
+        self._sinks: tuple[TableSink, ...] = (self._directory, *self._others)
+        #: The number of the newest update: rows are made by it, or seen when it was made.
+        self.newest_update = 0
 
     def common(self) -> dict[str, Any]:
         """Return the columns that all rows written now share."""
         return {"time": now(), "run_id": self._run_id}
 
-    def update(self, row: Mapping[str, Any]) -> None:
-        """Append a row of `updates`."""
-        self._lines["updates"].write([row])
+    def append(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append rows of a table."""
+        for sink in self._sinks:
+            sink.append(table, rows, self.newest_update)
 
-    def episodes(self, rows: Any) -> None:
-        """Append rows of `episodes`."""
-        self._lines["episodes"].write(rows)
-
-    def evaluation(self, row: Mapping[str, Any]) -> None:
-        """Append a row of `evaluations`."""
-        self._lines["evaluations"].write([row])
+    def record(self, columns: Mapping[str, Any]) -> None:
+        """Append an agent's recorded episode, as `as_episode` takes it."""
+        self.append("steps", [as_episode(columns)])
 
     def log(self, event: Event, error: BaseException | None = None, *, quiet: bool = False) -> None:
         """Tell an event of this run, which its table `logs` has too; with `quiet`, somebody else shows it to people."""
         emit(event, error=error, about=About(self._run_id, self._experiment, quiet=True) if quiet else self._about)
 
+    def publish_run(self, row: Mapping[str, Any]) -> None:
+        """Tell others than the directory, which has it in a file, of the run's row of `runs`."""
+        for sink in self._others:
+            sink.append("runs", [row])
+
     def flush(self) -> tuple[dict[str, int], Callable[[], None]]:
-        """Return how far the tables reach, for `cut_back`, and what brings them to the disk so far.
+        """Return how far the tables reach, for `cut_back`, and what makes that durable.
 
         Another thread may call that while this one writes on.
         """
-        steps, store_steps = self.steps.begin_flush()
-        reach = {name: table.flush() for name, table in self._lines.items()}
-        works = (*(table.sync for table in self._lines.values()), store_steps)
-        return {**reach, "steps": steps}, lambda: side_by_side(works)
+        marks, works = zip(*(sink.mark() for sink in self._sinks), strict=True)
+        return {**ChainMap(*marks), UPDATE: self.newest_update}, lambda: side_by_side(works)
 
     def show(self) -> None:
-        """Hand the rows so far to the operating system, so that queries see them."""
-        for table in self._lines.values():
-            table.flush()
+        """Let readers see the rows so far."""
+        for sink in self._sinks:
+            sink.show()
 
-    def cut_back(self, reach: Mapping[str, int], *, keep: bool = False) -> None:
-        """Drop what was written after `flush` returned `reach`: the run plays it again. Logs stay: they happened.
+    def cut_back(self, mark: Mark, *, keep: bool = False) -> None:
+        """Drop what was appended after `flush` returned the mark: the run plays it again. Logs stay: they happened.
 
-        With `keep` it is put aside, in files whose names end in `.cut`. Raises AnalyticsError, before any file is
-        touched, when a table does not reach so far, or `reach` lies within a row.
+        Raises AnalyticsError as `DirectorySink.cut_back` does.
         """
-        check_reach(self._directory, reach)
-        for name in REPLAYED:
-            self._lines[name].truncate(reach.get(name, 0), keep=keep)
-        self.steps.discard_after(reach["steps"], self._run_id, keep=keep)
+        for sink in self._sinks:
+            sink.cut_back(mark, keep=keep)
+        self.newest_update = mark[UPDATE]
 
     def seconds_trained(self) -> float:
         """Return the seconds of training up to the last row of `updates`; 0 where there is none that says so."""
-        try:
-            last = last_line(table_file(self._directory.table("updates"), WRITER))
-            return float(msgspec.json.decode(last or b"{}", type=_Timed).seconds)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return 0.0
+        return self._directory.seconds_trained()
 
     def close(self) -> None:
-        """Flush and close the files."""
-        self._close_log()
-        for table in self._lines.values():
-            table.close()
+        """Bring out what is left; raises AnalyticsError when the directory does not take it."""
+        with ExitStack() as stack:
+            stack.callback(self._close_log)
+            for sink in self._sinks:
+                stack.callback(sink.close)
 
 
-def check_reach(directory: RunDirectory, reach: Mapping[str, int]) -> None:
-    """Raise AnalyticsError when a table of a run has not the rows that it had when `RunTables.flush` gave `reach`."""
-    for name in REPLAYED:
-        check_cut(table_file(directory.table(name), WRITER), reach.get(name, 0))
-
-
-#: How far the tables reach before anything has been written.
-NOTHING = {**dict.fromkeys(REPLAYED, 0), "steps": 0}
+def _other_sinks(directory: RunDirectory, run_id: str, settings: ExperimentSettings) -> tuple[TableSink, ...]:
+    broker = settings.telemetry.find_broker()
+    if broker is None:
+        return ()
+    most = settings.telemetry.outbox_bytes
+    folder = directory.outbox / WRITER
+    return (BrokerSink(broker, folder, most, service=WRITER, experiment=settings.experiment, run_id=run_id),)
 
 
 _OF_THE_POLICY = ("mean_return", "mean_episode_length", "policy_sha256", "best_mean_return", "best_policy_version")

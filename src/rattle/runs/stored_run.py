@@ -10,15 +10,17 @@ from typing import Any
 
 import msgspec
 
+from rattle.analytics.directory_sink import WRITER, check_reach
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import TABLES, RunDirectory
-from rattle.analytics.writer import last_line, table_file, write_atomically
+from rattle.analytics.table_writer import last_row
+from rattle.analytics.writer import write_atomically
 from rattle.events import emit, of_runs
 from rattle.rollouts.worlds import settings_of_policy
 from rattle.runs.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
 from rattle.runs.errors import RunError
 from rattle.runs.progress import Summary
-from rattle.runs.run_tables import WRITER, check_reach, read_run_row, run_row, write_run_row
+from rattle.runs.run_tables import read_run_row, run_row, write_run_row
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.sources import check_settings, read_yaml, to_yaml
 
@@ -177,7 +179,7 @@ def _run_id_in_tables(directory: RunDirectory) -> str | None:
     """Return the run_id in the last row of the first table that has one."""
     for name in TABLES:
         try:
-            return str(msgspec.json.decode(last_line(table_file(directory.table(name), WRITER)))["run_id"])
+            return str(msgspec.json.decode(last_row(directory.table(name), WRITER))["run_id"])
         except (AnalyticsError, msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
             continue
     return None

@@ -20,6 +20,7 @@ from rattle.settings.services import (
     IngestSection,
     ServerUrl,
     SyncSection,
+    TelemetrySection,
     TopologySection,
     TrainingSection,
 )
@@ -242,6 +243,7 @@ class ExperimentSettings(StrictSettings):
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
     record: RecordSection = Field(default_factory=RecordSection)
     log: LogSection = Field(default_factory=LogSection)
+    telemetry: TelemetrySection = Field(default_factory=TelemetrySection)
     hooks: tuple[HookSection, ...] = Field(
         (), max_length=64, description="Classes of yours that see the run go on, such as [{use: my_hooks:Mine}]."
     )

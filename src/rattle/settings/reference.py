@@ -45,6 +45,7 @@ from rattle.settings.services import (
     InferenceSection,
     IngestSection,
     SyncSection,
+    TelemetrySection,
     TopologySection,
     TrainingSection,
 )
@@ -85,6 +86,7 @@ SECTIONS = [
     Section("evaluation.", "Evaluation in fresh games", EvaluationSection),
     Section("record.", "Recording", RecordSection),
     Section("log.", "Logging", LogSection),
+    Section("telemetry.", "Telemetry", TelemetrySection),
     Section("hooks[N].", "Hooks", HookSection),
     *(
         Section("hooks[N].", f"Hook `{name}`", model)

@@ -6,11 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from rattle.addresses import keep_credentials
+from rattle.addresses import AMQP, keep_credentials
 from rattle.envs.validation import StrictSettings
+from rattle.telemetry.broker import Broker, find_broker
 
 #: A server's URL, which holds no credentials once it is read: `rattle.addresses` keeps those, and no run stores any.
 ServerUrl = Annotated[str, AfterValidator(keep_credentials)]
+
+
+#: The same of a broker.
+BrokerUrl = Annotated[str, AfterValidator(lambda url: keep_credentials(url, AMQP))]
 
 
 class EnvServiceSection(StrictSettings):
@@ -172,3 +177,36 @@ class TopologySection(StrictSettings):
         description="any: free ports, and other ones where another program takes the port of a service that has died; "
         "fixed: those in the services' own sections, and the next ones upward.",
     )
+
+
+class TelemetrySection(StrictSettings):
+    """Where rows of tables go besides the run directory."""
+
+    broker: BrokerUrl | None = Field(
+        None,
+        examples=["amqp://broker.example:5672/%2F"],
+        description="Publish all rows to RabbitMQ at amqp[s]://HOST:PORT/VHOST; null: what ENABLE_RABBITMQ says. "
+        "Credentials in it are not stored: a resume takes them from RATTLE_CREDENTIALS, or from RABBITMQ_USERNAME and "
+        "RABBITMQ_PASSWORD.",
+    )
+    exchange: str = Field(
+        "rattle",
+        pattern=r"^[A-Za-z0-9_.-]{1,100}$",
+        description="Exchange that rows are published to; its queues are called EXCHANGE.rows and EXCHANGE.dead.",
+    )
+    declare: bool = Field(
+        True, description="Make exchange and queues; false: an operator has made them, and they are used as they are."
+    )
+    outbox_bytes: int = Field(
+        2**30, ge=2**20, description="What may wait on disk for the broker; logs beyond it are dropped, oldest first."
+    )
+    ca_file: str | None = Field(None, description="The authority that signed the broker's certificate; amqps only.")
+    cert_file: str | None = Field(None, description="A certificate of our own for the broker, with its chain.")
+    key_file: str | None = Field(None, description="The key of that certificate, where it is in a file of its own.")
+
+    def find_broker(self) -> Broker | None:
+        """Return the broker of these settings, else of environment variables; raises a RattleError."""
+        broker = find_broker(self.broker, **self.model_dump(exclude={"broker", "outbox_bytes"}))
+        if broker is not None:
+            broker.parameters("")  # which says what is missing here
+        return broker

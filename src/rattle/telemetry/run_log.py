@@ -8,7 +8,8 @@ from typing import Final
 
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory
-from rattle.analytics.writer import TableWriter, table_file
+from rattle.analytics.table_parts import tail_file
+from rattle.analytics.table_writer import TableWriter
 from rattle.events import LogEntry, context
 from rattle.telemetry.pipe import pipe
 
@@ -22,7 +23,7 @@ class RunLog:
     is_shared = False
 
     def __init__(self, folder: Path, writer: str, run_id: str) -> None:
-        self.place = str(table_file(folder, writer))
+        self.place = str(tail_file(folder, writer))
         self._table = TableWriter(folder, writer)
         self._run_id = run_id
 
@@ -35,6 +36,7 @@ class RunLog:
         try:
             self._table.write(rows)
             self._table.flush()
+            self._table.close_part()
         except AnalyticsError:
             self._table.forget()
             raise
