@@ -115,6 +115,7 @@ class BrokerSink:
         write_atomically(self._life_file, str(self._life).encode())
         row = {"run_id": self._run_id, "life": self._life, "after_update": mark.get(UPDATE, 0), "time": _now()}
         self.append("lives", [row])
+        self._sync()
 
     def show(self) -> None:
         """Do nothing: rows are on their way as they come."""
