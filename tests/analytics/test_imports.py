@@ -31,4 +31,10 @@ def test_heavy_libraries_and_higher_layers_are_not_imported() -> None:
     imported = ended.stdout.split()
     assert [name for name in HEAVY if name in imported] == []
     own = {name for name in imported if name.startswith("rattle.")}
-    assert {name for name in own if not name.startswith(("rattle.analytics", "rattle.errors", "rattle.text"))} == set()
+    assert {
+        name
+        for name in own
+        if not name.startswith(
+            ("rattle.analytics", "rattle.addresses", "rattle.errors", "rattle.events", "rattle.text")
+        )
+    } == set()

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from rattle.analytics.query import query, rows
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.table_parts import PACKED, TEXT, table_files
 from rattle.analytics.table_writer import TableWriter, check_cut, last_row, pack_parts
+from rattle.analytics.tail import Rewound, TableTail
 from rattle.analytics.updates import read_updates
 
 ROUNDS = 12
@@ -184,3 +186,30 @@ def test_a_reader_misses_no_row_while_parts_are_closed_and_packed(run: RunDirect
             length = write(writer, 20 * number)
             pack(run, length)
             assert numbers(run) == list(range(20 * (number + 1)))
+
+
+class _Row(msgspec.Struct):
+    episode_id: int
+    metrics: dict[str, float]
+
+
+def test_what_follows_a_table_sees_it_anew_when_a_part_is_closed_or_packed(run: RunDirectory) -> None:
+    def look(tail: TableTail[_Row]) -> list[int]:
+        return [row.episode_id for block in tail.blocks() for row in block]
+
+    with closing(TableWriter(run.table("episodes"), "train")) as writer:
+        writer.write([episode(0)])
+        writer.flush()
+        tail = TableTail(run, "episodes", _Row)
+        assert look(tail) == [0]
+        write(writer, 1)
+        with pytest.raises(Rewound):
+            look(tail)
+        tail = TableTail(run, "episodes", _Row)
+        assert look(tail) == list(range(21))
+        pack(run, write(writer, 21))
+        with pytest.raises(Rewound):
+            look(tail)
+        tail = TableTail(run, "episodes", _Row)
+        assert look(tail) == list(range(41))
+        assert look(tail) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -16,6 +16,8 @@ from rattle.text import one_line
 
 if TYPE_CHECKING:
     import pyarrow
+
+Row = TypeVar("Row", bound=msgspec.Struct)
 
 _TIME: Final = "DateTime64(6, 'UTC')"
 _MAP: Final = "Map(String, Float64)"
@@ -66,6 +68,14 @@ def unpack(path: Path, columns: Iterable[str] | None = None) -> list[dict[str, A
     except (OSError, ValueError) as error:  # pyarrow's own are of these kinds
         raise AnalyticsError(f"{path} is damaged: {one_line(error, 200)}") from None
     return rows
+
+
+def unpack_as(path: Path, kind: type[Row]) -> list[Row]:
+    """Return the rows of a packed file as structures that have some of its columns; raises AnalyticsError."""
+    try:
+        return [msgspec.convert(row, kind) for row in unpack(path, kind.__struct_fields__)]
+    except msgspec.ValidationError as error:
+        raise AnalyticsError(f"{path} is damaged: {error}") from None
 
 
 def unpack_last(path: Path) -> bytes:

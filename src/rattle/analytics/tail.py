@@ -11,7 +11,9 @@ from typing import BinaryIO, Final, Generic, TypeVar
 import msgspec
 
 from rattle.analytics.errors import AnalyticsError, reading
+from rattle.analytics.packing import unpack_as
 from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.table_parts import PACKED, table_files
 
 Row = TypeVar("Row", bound=msgspec.Struct)
 
@@ -36,7 +38,7 @@ class Rewound(Exception):
 
 @dataclass
 class TableTail(Generic[Row]):
-    """Reads the JSON lines of one table; a file that is cut back, as by a resume, is noticed."""
+    """Reads one table; a file that is cut back, as by a resume, or that becomes another, is noticed."""
 
     run: RunDirectory
     table: str
@@ -50,11 +52,15 @@ class TableTail(Generic[Row]):
         AnalyticsError when a file is damaged or cannot be read.
         """
         decoder = msgspec.json.Decoder(self.kind)
-        with reading(self.run.table(self.table)):
-            paths = sorted(self.run.table(self.table).glob("*.jsonl"))
+        paths = table_files(self.run.table(self.table))
         if self._files.keys() - set(paths):
             raise Rewound
         for path in paths:
+            if path.suffix == PACKED:
+                if path not in self._files:
+                    yield unpack_as(path, self.kind)
+                    self._files[path] = _Known(path.stat().st_ino)
+                continue
             with reading(path), path.open("rb") as file:
                 for lines in self._new_lines(path, file):
                     try:

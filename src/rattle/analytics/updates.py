@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.analytics.errors import AnalyticsError, reading
-from rattle.analytics.packing import unpack
+from rattle.analytics.packing import unpack_as
 from rattle.analytics.schema import UPDATES
 from rattle.analytics.stored_runs import AnyRun, StoredRun
 from rattle.analytics.table_parts import PACKED, table_files
@@ -85,7 +85,7 @@ def _read(run: AnyRun, table: str, kind: type[Row]) -> list[Row]:
     for path in table_files(run.table(table)):
         try:
             if path.suffix == PACKED:
-                rows += msgspec.convert(unpack(path, kind.__struct_fields__), list[kind])  # type: ignore[valid-type]
+                rows += unpack_as(path, kind)
                 continue
             with reading(path):
                 content = path.read_bytes()

@@ -15,6 +15,7 @@ from rattle.analytics.runs import row
 from rattle.analytics.schema import quoted
 from rattle.analytics.store.connection import Store, StoreError
 from rattle.analytics.store.tables import DIRECTORY_LOG, PREFIX, REPLAYED
+from rattle.analytics.table_parts import PACKED, TEXT, table_files
 from rattle.text import one_line
 
 #: How rows are read; also those of messages. A column that is unknown here would be lost without a word.
@@ -24,7 +25,7 @@ SETTINGS: Final = {
     "input_format_skip_unknown_fields": 0,
     "max_partitions_per_insert_block": 0,  # clocks of hosts may be years apart
 }
-_FORMATS: Final = {".jsonl": "JSONEachRow", ".parquet": "Parquet"}
+_FORMATS: Final = {TEXT: "JSONEachRow", PACKED: "Parquet"}
 _BYTES_AT_A_TIME: Final = 1 << 24
 
 
@@ -46,7 +47,7 @@ def load_run(store: Store, run: RunDirectory) -> None:
     began = quoted(store.read("SELECT now64(6, 'UTC')", "TSVRaw").decode().strip())
     store.insert(f"{PREFIX}runs", msgspec.json.encode({**known, "written": written}), "JSONEachRow", SETTINGS)
     for table in TABLES:
-        for path in _files(run.table(table)):
+        for path in table_files(run.table(table)):
             for part in _parts(path):
                 _insert(store, table, path, part)
     if _count(store, f"SELECT count() AS n FROM {PREFIX}lives WHERE run_id = {run_id}"):
@@ -80,17 +81,10 @@ def _count(store: Store, statement: str) -> int:
     return msgspec.json.decode(store.read(statement), type=_Count).n
 
 
-def _files(folder: Path) -> list[Path]:
-    with reading(folder):
-        if not folder.is_dir():
-            return []
-        return sorted(path for path in folder.iterdir() if path.suffix in _FORMATS and not path.name.startswith("."))
-
-
 def _parts(path: Path) -> Iterator[bytes]:
     """Yield a file in parts that are whole by themselves, without half a line at its end."""
     with reading(path), path.open("rb") as file:
-        if path.suffix == ".parquet":
+        if path.suffix == PACKED:
             yield file.read()
             return
         rest = b""
