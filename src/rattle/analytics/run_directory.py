@@ -50,6 +50,7 @@ _PARTS = (
     "history*.jsonl",
     "service-logs",
     "outbox",
+    "life",
     "tensorboard",
     "wandb",
     "learning_curve.png",

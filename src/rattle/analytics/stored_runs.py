@@ -76,7 +76,7 @@ class StoredRuns:
 
     def __init__(self, store: Store, chosen: Iterable[StoredRun] | None = None) -> None:
         self.files: dict[str, Path] = {}  # none is behind what the engine knows
-        self._store = store
+        self.store = store
         self._bounds: dict[str, str] = {}  # what takes bounds away that were set
         self._chosen = None if chosen is None else tuple(run.run_id for run in chosen)
 
@@ -86,14 +86,14 @@ class StoredRuns:
             which = f"run_id IN ({', '.join(map(quoted, self._chosen)) or 'NULL'})"
             tables = ", ".join(f"'{PREFIX}{table}': {quoted(which)}" for table in STORED)
             settings = {**settings, "additional_table_filters": f"{{{tables}}}"}
-        self._store.only_read({**self._bounds, **settings})
+        self.store.only_read({**self._bounds, **settings})
 
     def ask(self, statement: str, engine_format: str) -> bytes:
         """Return the answer to a statement; raises RuntimeError with the engine's message, AnalyticsError without."""
         if statement.startswith("EXPLAIN"):  # which would take the format for a part of what it explains
             statement = f"SELECT * FROM ({statement})"
         try:
-            return self._store.read(statement, None if _WITH_FORMAT.search(statement) else engine_format)
+            return self.store.read(statement, None if _WITH_FORMAT.search(statement) else engine_format)
         except StoreError as error:
             if error.answer:
                 raise RuntimeError(error.answer) from error
@@ -102,34 +102,34 @@ class StoredRuns:
     def set(self, settings: Mapping[str, str]) -> None:
         """Have later statements run under these settings, until they are prepared again."""
         self._bounds = dict.fromkeys(settings, "0")  # which means none
-        self._store.only_read(settings)
+        self.store.only_read(settings)
 
     def rows(self, kind: type[Row]) -> list[Row]:
         """Return the rows of `runs` as structs, whose fields are columns."""
         columns = ", ".join(f"`{name}`" for name in kind.__struct_fields__)  # type: ignore[attr-defined]
-        answer = self._store.read(f"SELECT {columns} FROM runs ORDER BY run_id {_READING}")
+        answer = self.store.read(f"SELECT {columns} FROM runs ORDER BY run_id {_READING}")
         return msgspec.json.Decoder(kind).decode_lines(answer)
 
     def chosen(self, names: Iterable[str]) -> StoredRuns:
         """Return some of the runs, by names as `find` takes them."""
-        return StoredRuns(self._store, [self.find(name) for name in names])
+        return StoredRuns(self.store, [self.find(name) for name in names])
 
     def find(self, name: str) -> StoredRun:
         """Find a run by its run_id, by a unique beginning of that, or as "latest"."""
         started = {row.run_id: row.started for row in self.rows(_Started)}
         if name == LATEST and started:
-            return StoredRun(self._store, max(started, key=lambda run_id: (started[run_id], run_id)))
+            return StoredRun(self.store, max(started, key=lambda run_id: (started[run_id], run_id)))
         if name == LATEST:
-            raise AnalyticsError(f"there is no run in {self._store.url} yet")
+            raise AnalyticsError(f"there is no run in {self.store.url} yet")
         found = [name] if name in started else [run_id for run_id in started if run_id.startswith(name)]
         if not found:
             raise AnalyticsError(
-                f"no run '{one_line(name, 200)}' in {self._store.url}: give a run_id from 'rattle runs', or '{LATEST}'"
+                f"no run '{one_line(name, 200)}' in {self.store.url}: give a run_id from 'rattle runs', or '{LATEST}'"
             )
         if len(found) > 1:
             some = ", ".join(found[:3]) + ", …" * (len(found) > 3)
             raise AnalyticsError(one_line(f"'{name}' is the beginning of {len(found)} runs ({some}): type more of it"))
-        return StoredRun(self._store, found[0])
+        return StoredRun(self.store, found[0])
 
 
 class _Started(msgspec.Struct):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -13,6 +15,7 @@ from rattle.cli.options import FOLDER, STORE
 from rattle.text import nearest, one_line
 
 if TYPE_CHECKING:
+    from rattle.analytics.annotations import Annotations
     from rattle.analytics.run_directory import RunDirectory
 
 
@@ -96,6 +99,36 @@ def _list_stored(url: str, tags: set[str], *, with_archived: bool, as_json: bool
 _NAMES = click.argument("names", metavar="RUN...", nargs=-1, required=True)
 
 
+class _Annotated(NamedTuple):
+    """A run that something is said of, wherever it lies."""
+
+    name: str
+    read: Callable[[], Annotations]
+    change: Callable[[Callable[[Annotations], Annotations]], Annotations]
+
+
+@contextmanager
+def _annotated(names: Sequence[str], store_url: str | None) -> Iterator[list[_Annotated]]:
+    """Yield the runs of these names, each once."""
+    if store_url is None:
+        from rattle.analytics.annotations import annotate, read_annotations
+
+        yield [
+            _Annotated(one_line(run.path), partial(read_annotations, run), partial(annotate, run))
+            for run in _find(names)
+        ]
+        return
+    from rattle.analytics.store.annotations import annotate_stored, read_stored
+    from rattle.analytics.stored_runs import opened_runs
+
+    with opened_runs(store_url) as found:
+        chosen, store = dict.fromkeys(found.find(name).run_id for name in names), found.store
+        yield [
+            _Annotated(run_id, partial(read_stored, store, run_id), partial(annotate_stored, store, run_id))
+            for run_id in chosen
+        ]
+
+
 def _find(names: Sequence[str]) -> list[RunDirectory]:
     """Return the runs of these names, each once."""
     from rattle.analytics.run_directory import distinct, find_run
@@ -107,45 +140,46 @@ def _find(names: Sequence[str]) -> list[RunDirectory]:
 @_NAMES
 @click.option("--add", "-a", multiple=True, metavar="TAG", help="Give the runs this tag; may be repeated.")
 @click.option("--remove", "-r", multiple=True, metavar="TAG", help="Take this tag from the runs; may be repeated.")
-def tag(names: tuple[str, ...], add: tuple[str, ...], remove: tuple[str, ...]) -> None:
+@STORE
+def tag(names: tuple[str, ...], add: tuple[str, ...], remove: tuple[str, ...], store_url: str | None) -> None:
     """Add or remove tags of runs, and print what tags they have.
 
     \b
     rattle runs tag latest --add baseline --remove draft
     rattle runs --tag baseline
     """  # noqa: D301  # \b is click's mark for lines that stay as they are
-    from rattle.analytics.annotations import Annotations, annotate, read_annotations
+    from rattle.analytics.annotations import Annotations
 
     Annotations().with_tags(add)  # wrong ones change no run
-    for run in _find(names):
-        tagged = annotate(run, lambda known: known.with_tags(add, remove)) if add or remove else read_annotations(run)
-        click.echo(f"{one_line(run.path)}: {', '.join(tagged.tags) or 'no tags'}")
+    with _annotated(names, store_url) as chosen:
+        for run in chosen:
+            tagged = run.change(lambda said: said.with_tags(add, remove)) if add or remove else run.read()
+            click.echo(f"{run.name}: {', '.join(tagged.tags) or 'no tags'}")
 
 
 @runs.command()
 @click.argument("name", metavar="RUN")
 @click.argument("text", metavar="[TEXT|-]", required=False)
-def note(name: str, text: str | None) -> None:
+@STORE
+def note(name: str, text: str | None, store_url: str | None) -> None:
     """Write a note on a run, or print the one it has; "" deletes it, and - reads it from standard input."""
-    from rattle.analytics.annotations import annotate, read_annotations
-
-    (run,) = _find([name])
-    if text is None:
-        click.echo(read_annotations(run).note)
-        return
-    written = sys.stdin.buffer.read().decode(errors="replace") if text == "-" else text
-    annotate(run, lambda known: known.with_note(written.strip()))
+    with _annotated([name], store_url) as (run,):
+        if text is None:
+            click.echo(run.read().note)
+            return
+        written = sys.stdin.buffer.read().decode(errors="replace") if text == "-" else text
+        run.change(lambda said: said.with_note(written.strip()))
 
 
 @runs.command()
 @_NAMES
 @click.option("--undo", is_flag=True, help="List them again.")
-def archive(names: tuple[str, ...], undo: bool) -> None:
+@STORE
+def archive(names: tuple[str, ...], undo: bool, store_url: str | None) -> None:
     """Have 'rattle runs' leave runs out; nothing is deleted, and other commands find them."""
-    from rattle.analytics.annotations import annotate
-
-    for run in _find(names):
-        annotate(run, lambda known: known.with_archived(not undo))
+    with _annotated(names, store_url) as chosen:
+        for run in chosen:
+            run.change(lambda said: said.with_archived(not undo))
 
 
 @runs.command()

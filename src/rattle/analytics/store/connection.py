@@ -112,7 +112,8 @@ def open_store(url: str, *, create: bool = False, seconds: float = 300.0) -> Sto
     `seconds` is how long one statement may take.
     """
     driver = require("clickhouse_connect", "store", "a store")
-    logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)  # what it warns of is raised too
+    for name in ("clickhouse_connect", "urllib3.connectionpool"):  # what they warn of is raised too
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if url.startswith(_FOLDER):
         return _open_folder(driver, url, create=create)
     address = _address(url)

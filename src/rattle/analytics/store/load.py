@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from rattle.analytics.annotations import read_annotations
 from rattle.analytics.errors import AnalyticsError, reading
 from rattle.analytics.run_directory import TABLES, RunDirectory
 from rattle.analytics.runs import row
@@ -46,6 +47,9 @@ def load_run(store: Store, run: RunDirectory) -> None:
         written = datetime.fromtimestamp((run.run if run.run.exists() else run.config).stat().st_mtime, UTC)
     began = quoted(store.read("SELECT now64(6, 'UTC')", "TSVRaw").decode().strip())
     store.insert(f"{PREFIX}runs", msgspec.json.encode({**known, "written": written}), "JSONEachRow", SETTINGS)
+    if run.annotations.exists():
+        said = {"run_id": known["run_id"], **msgspec.structs.asdict(read_annotations(run)), "written": _changed(run)}
+        store.insert(f"{PREFIX}annotations", msgspec.json.encode(said), "JSONEachRow", SETTINGS)
     for table in TABLES:
         for path in table_files(run.table(table)):
             for part in _parts(path):
@@ -55,6 +59,11 @@ def load_run(store: Store, run: RunDirectory) -> None:
     else:
         for table in REPLAYED:
             _delete(store, table, f"run_id = {run_id} AND stored < {began}")
+
+
+def _changed(run: RunDirectory) -> datetime:
+    with reading(run.annotations):
+        return datetime.fromtimestamp(run.annotations.stat().st_mtime, UTC)
 
 
 def _insert(store: Store, table: str, path: Path, part: bytes) -> None:

@@ -37,8 +37,12 @@ def _begin(store: Store) -> None:
         store.command(create_table(table))
 
 
+def _annotate(store: Store) -> None:
+    store.command(create_table("annotations"))
+
+
 #: What each number does. New columns need an empty step only: `create_tables` adds those that are missing.
-MIGRATIONS: Final[MappingProxyType[int, Callable[[Store], None]]] = MappingProxyType({1: _begin})
+MIGRATIONS: Final[MappingProxyType[int, Callable[[Store], None]]] = MappingProxyType({1: _begin, 2: _annotate})
 
 #: The schema that this version of Rattle reads and writes.
 SCHEMA_VERSION: Final = max(MIGRATIONS)

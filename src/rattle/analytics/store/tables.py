@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from rattle.analytics.schema import DERIVED_COLUMNS, NULLABLE, TABLES, Columns
+from rattle.analytics.schema import DERIVED_COLUMNS, NULLABLE, RUNS, TABLES, Columns
 
 #: What stands before the names of tables, beside which there is a view without it.
 PREFIX: Final = "stored_"
@@ -26,6 +26,9 @@ LIVES: Final = Columns(
         "time": "DateTime64(6, 'UTC')",
     }
 )
+
+#: One row a run that people have said something of: columns of `runs` that whoever trains does not write.
+ANNOTATIONS: Final = Columns({"run_id": "String", **{name: RUNS[name] for name in ("tags", "note", "archived")}})
 
 #: Columns of few different values, which are kept as numbers with a dictionary.
 _FEW_VALUES: Final = frozenset(
@@ -79,11 +82,12 @@ KINDS: Final = MappingProxyType(
             ttl=f"toDateTime(time) + INTERVAL {DEBUG_DAYS} DAY DELETE WHERE upper(level) = 'DEBUG'",
         ),
         "lives": _Kind("run_id, life", "", Columns({})),
+        "annotations": _Kind("run_id", "", Columns({"written": "DateTime64(6, 'UTC') DEFAULT now64(6)"}), "written"),
     }
 )
 
 #: The tables that messages and run directories bring.
-STORED: Final = MappingProxyType({**TABLES, "lives": LIVES})
+STORED: Final = MappingProxyType({**TABLES, "lives": LIVES, "annotations": ANNOTATIONS})
 
 #: Tables whose rows a later life may have played again.
 REPLAYED: Final = tuple(name for name, kind in KINDS.items() if "life" in kind.own)
@@ -117,8 +121,11 @@ def stored_columns(table: str) -> dict[str, str]:
 def create_view(table: str) -> str:
     """Return the statement that makes, or changes, the view of a table: the columns that run directories have."""
     shown = {name: _shown(name, kind) for name, kind in STORED[table].items()} | {**DERIVED_COLUMNS.get(table, {})}
-    columns = ", ".join(f"{how} AS `{name}`" for name, how in shown.items())
     source = f"{PREFIX}{table} AS stored FINAL"
+    if table == "runs":
+        shown |= {name: f"said.`{name}`" for name in ANNOTATIONS if name != "run_id"}
+        source += f" LEFT JOIN (SELECT * FROM {PREFIX}annotations FINAL) AS said ON said.run_id = stored.run_id"
+    columns = ", ".join(f"{how} AS `{name}`" for name, how in shown.items())
     if table in REPLAYED:
         later = "stored.run_id = outlived.run_id AND stored.life < outlived.life"
         counts = "outlived.life = 0 OR stored.made_by <= outlived.last_update"
