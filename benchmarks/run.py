@@ -8,6 +8,7 @@ from pathlib import Path
 
 BENCHMARKS = (
     "startup",
+    "dashboard",
     "kernel",
     "lines",
     "agent_streams",
