@@ -13,7 +13,7 @@ from rattle.analytics.annotations import annotations_of
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.run_settings import read_config
 from rattle.analytics.schema import NULLABLE, RUNS
-from rattle.analytics.stored_runs import StoredRuns
+from rattle.analytics.stored_runs import StoredRun, StoredRuns
 from rattle.text import one_line, printable
 
 RUNNING: Final = "running"
@@ -69,6 +69,12 @@ def json_lines(runs: Iterable[RunDirectory]) -> str:
 def stored_rows(runs: StoredRuns) -> list[dict[str, Any]]:
     """Return the rows of a store's runs, with every column of `runs`."""
     return [msgspec.structs.asdict(one) for one in runs.rows(_Row)]
+
+
+def stored_row(run: StoredRun) -> dict[str, Any] | None:
+    """Return the row of a run in a store, as `stored_rows` has it; None where there is none."""
+    rows = run.rows("runs", _Row, "run_id")
+    return msgspec.structs.asdict(rows[0]) if rows else None
 
 
 def stored_json_lines(rows: Iterable[dict[str, Any]]) -> str:

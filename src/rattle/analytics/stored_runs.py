@@ -41,10 +41,13 @@ class StoredRun:
     def __str__(self) -> str:
         return f"{self.run_id} in {self._store.url}"
 
-    def rows(self, table: str, kind: type[Row], order: str) -> list[Row]:
-        """Return the rows of a table as structs, whose fields are columns, in the order of a column."""
+    def rows(self, table: str, kind: type[Row], order: str, most: int | None = None) -> list[Row]:
+        """Return the rows of a table, or the first of them, as structs, whose fields are columns, in this order."""
         columns = ", ".join(f"`{name}`" for name in kind.__struct_fields__)  # type: ignore[attr-defined]
-        answer = self._store.read(f"SELECT {columns} FROM {table} WHERE {self._mine} ORDER BY {order} {_READING}")
+        limit = "" if most is None else f"LIMIT {most}"
+        answer = self._store.read(
+            f"SELECT {columns} FROM {table} WHERE {self._mine} ORDER BY {order} {limit} {_READING}"
+        )
         return msgspec.json.Decoder(kind).decode_lines(answer)
 
     def read(self, columns: Sequence[str], where: Mapping[str, int]) -> pyarrow.Table:

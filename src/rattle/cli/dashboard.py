@@ -6,18 +6,19 @@ from pathlib import Path
 
 import click
 
-from rattle.cli.options import FOLDER
+from rattle.cli.options import FOLDER, STORE
 
 
 @click.command()
 @click.argument("root", type=FOLDER, default=Path("runs"))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one.")
-def dashboard(root: Path, host: str, port: int) -> None:
-    """Show the runs in ROOT (default: runs) in a browser.
+@STORE
+def dashboard(root: Path, host: str, port: int, store_url: str | None) -> None:
+    """Show the runs in ROOT (default: runs), or those of a store, in a browser.
 
     Runs as a table, learning curves side by side, a run as it learns, recorded episodes tick by tick, and SQL. It only
-    reads, and it needs no network. Whoever reaches its address sees all of ROOT.
+    reads, and it needs no network. Whoever reaches its address sees all of these runs.
     The first line printed is JSON with the address; SIGTERM or Ctrl-C stops it.
     """
     from rattle.analytics.extras import require
@@ -38,4 +39,10 @@ def dashboard(root: Path, host: str, port: int) -> None:
     from rattle.services.dashboard.serve import run
 
     claim_stdout()
-    run(RunDirectories(root), host, port)
+    if store_url is None:
+        run(RunDirectories(root), host, port)
+        return
+    from rattle.services.dashboard.stored import StoreRuns
+
+    require("clickhouse_connect", "store", "a store")
+    run(StoreRuns(store_url), host, port)

@@ -18,15 +18,15 @@ from rattle.policies.kinds import kind_of
 from rattle.policies.mlp.spec import MlpSpec
 from rattle.samples.spaces import CodeSpace, DiscreteSpace
 from rattle.services.dashboard.app import DashboardService
-from rattle.services.dashboard.directories import RunDirectories
+from rattle.services.dashboard.source import RunSource
 from tests.analytics.build import START, episode_row, evaluation_row, make_run, update_row, write_rows
 
 
 class Client:
-    """Asks pages of the dashboard over a folder, without sockets."""
+    """Asks pages of the dashboard over a source of runs, without sockets."""
 
-    def __init__(self, root: Path) -> None:
-        self._service = DashboardService(RunDirectories(root))
+    def __init__(self, source: RunSource) -> None:
+        self._service = DashboardService(source)
 
     def ask(
         self, path: str, method: str = "GET", headers: Mapping[str, str] | None = None, **params: Any

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rattle.services.dashboard.directories import RunDirectories
 from tests.services.dashboard.build import Client
 
 
@@ -18,4 +19,4 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(root: Path) -> Client:
-    return Client(root)
+    return Client(RunDirectories(root))

@@ -18,14 +18,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from rattle import __version__
+from rattle.analytics.store.connection import StoreError
 from rattle.errors import RattleError
 from rattle.services.dashboard import compare_page, replay_page, run_page, runs_page, shown, sql_page
-from rattle.services.dashboard.source import RunSource
+from rattle.services.dashboard.source import DashboardError, NotThere, RunSource
 from rattle.services.dashboard.views import CompareView, EpisodesView, ReplayView, RunsView, RunView, SqlView, View
 from rattle.services.utils.asgi import Message, Receive, Scope, Send, exposition
 from rattle.services.utils.measures import REQUEST_SECONDS, REQUESTS
 from rattle.services.utils.pages import HEADERS, board_files, compressed_route, file_routes
 from rattle.services.utils.serving import freeze_gc
+from rattle.wire.problems import PROBLEM_TYPE, RequestError, problem_body
 
 _PAGES: tuple[tuple[type[View], str, Callable[[RunSource, Any], dict[str, Any]]], ...] = (
     (RunsView, "runs.html", runs_page.context),
@@ -45,6 +47,13 @@ _PAGE_HEADERS = HEADERS | {
         "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     )
 }
+
+
+def _status_of(error: Exception) -> int:
+    """Return the HTTP status of what cannot be shown: a store that cannot be read may be there later."""
+    if isinstance(error, StoreError):
+        return 503
+    return error.status if isinstance(error, DashboardError) else 404
 
 
 class DashboardService:
@@ -85,6 +94,7 @@ class DashboardService:
 
     async def stop(self) -> None:
         """Stop: pages that are being made are finished."""
+        self._source.close()
 
     def _page(self, page: tuple[type[View], str, Callable[[RunSource, Any], dict[str, Any]]]) -> Route:
         kind, name, context = page
@@ -106,7 +116,11 @@ class DashboardService:
         async def health(request: Request) -> Response:
             return JSONResponse({"status": "ok"})
 
-        async def ready(request: Request) -> Response:
+        def ready(request: Request) -> Response:  # in a thread: a store may take its time
+            try:
+                self._source.check()
+            except RattleError as error:
+                return Response(problem_body(RequestError("not_ready", str(error))), 503, media_type=PROBLEM_TYPE)
             return JSONResponse({"status": "ready"})
 
         async def metrics(request: Request) -> Response:
@@ -121,6 +135,7 @@ class DashboardService:
             status = error.status_code
             said = f"there is no page {request.url.path}" if status == 404 else error.detail
         else:
-            status, said = getattr(error, "status", 404), str(error)
-        content = self._templates.get_template("problem.html").render(said=said, status=status)
+            status, said = _status_of(error), str(error)
+        missing = isinstance(error, HTTPException | NotThere)
+        content = self._templates.get_template("problem.html").render(said=said, status=status, missing=missing)
         return Response(content, status, headers=_PAGE_HEADERS, media_type="text/html")

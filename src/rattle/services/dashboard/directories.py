@@ -43,6 +43,12 @@ class RunDirectories:
         self._rows: dict[Path, tuple[_Stamps, Run]] = {}
         self._lock = threading.Lock()
 
+    def check(self) -> None:
+        """Take any folder: one that is not there has no runs yet."""
+
+    def close(self) -> None:
+        """Hold nothing open."""
+
     def runs(self) -> Sequence[Run]:
         """Return all runs, the newest first."""
         runs = [self._row_of(directory) for directory in self._directories()]

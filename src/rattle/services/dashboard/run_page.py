@@ -51,7 +51,7 @@ def context(source: RunSource, view: RunView) -> dict[str, Any]:
         "events": [one for one in events.newest if view.level == "all" or one.is_trouble],
         "services": events.services,
         "tiles": _tiles(run.row, updates),
-        "facts": {name: value for name, value in run.row.items() if name not in _SHOWN and value not in (None, "")},
+        "facts": {name: value for name, value in run.row.items() if name not in _SHOWN and value not in (None, "", {})},
         "thinned": updates.is_thinned or episodes.is_thinned,
     }
 

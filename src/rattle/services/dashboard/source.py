@@ -125,6 +125,12 @@ class RunSource(Protocol):
 
     title: str  # what is read, in words
 
+    def check(self) -> None:
+        """Raise RattleError while nothing can be read."""
+
+    def close(self) -> None:
+        """Let go of what is held open."""
+
     def runs(self) -> Sequence[Run]:
         """Return all runs, the newest first."""
 

@@ -10,10 +10,9 @@ import time
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from rattle.analytics.errors import AnalyticsError
-from rattle.services.dashboard.source import MOST_ROWS, QUERY_SECONDS, Answer, Busy, Column
+from rattle.services.dashboard.answers import MOST_BYTES, answer_of
+from rattle.services.dashboard.source import MOST_ROWS, QUERY_SECONDS, Answer, Busy
 
 #: Processes at a time, and how long another query waits for one, in seconds.
 _PROCESSES: Final = 2
@@ -21,14 +20,8 @@ _PATIENCE_SECONDS: Final = 10.0
 #: What the process may take longer than its query, in seconds: it starts, and opens the runs.
 _START_SECONDS: Final = 20.0
 _MEMORY_BYTES: Final = 2**31
-_ANSWER_BYTES: Final = 2**24
 
 _turns = threading.BoundedSemaphore(_PROCESSES)
-
-
-class _Table(msgspec.Struct):
-    meta: list[Column]
-    data: list[list[object]]
 
 
 def ask(sql: str, root: Path) -> Answer:
@@ -37,11 +30,10 @@ def ask(sql: str, root: Path) -> Answer:
         raise Busy(f"{_PROCESSES} other queries are running: ask again when one of them has ended")
     began = time.perf_counter()
     try:
-        table = _decoded(_run(json.dumps([sql, str(root)]).encode()))
+        content = _run(json.dumps([sql, str(root)]).encode())
     finally:
         _turns.release()
-    seconds = time.perf_counter() - began
-    return Answer(table.meta, table.data[:MOST_ROWS], len(table.data) > MOST_ROWS, seconds)
+    return answer_of(content, time.perf_counter() - began)
 
 
 def _run(question: bytes) -> bytes:
@@ -70,13 +62,6 @@ def _run(question: bytes) -> bytes:
     return answer
 
 
-def _decoded(answer: bytes) -> _Table:
-    try:
-        return msgspec.json.decode(answer, type=_Table)
-    except msgspec.DecodeError:
-        raise AnalyticsError("leave FORMAT out of the query: the page shows its rows") from None
-
-
 def _main() -> int:
     """Read a question from standard input and write its answer, or what is wrong with it in one line."""
     from rattle.analytics.query import Bounds, bounded
@@ -91,8 +76,8 @@ def _main() -> int:
 
     try:
         answer = bounded(sql, without_copies(list_runs(Path(root), leave_out), leave_out), bounds, leave_out)
-        if len(answer) > _ANSWER_BYTES:
-            raise AnalyticsError(f"the answer has {len(answer) >> 20} MiB, more than a page can show: ask for less")
+        if len(answer) > MOST_BYTES:
+            answer_of(answer, 0.0)  # which says so, before so much goes through a pipe
     except RattleError as error:
         sys.stderr.write(f"{error}\n")
         return 1
