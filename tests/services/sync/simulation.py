@@ -43,8 +43,34 @@ class SimulatedMember:
     done: list[tuple[int, Phase]] = field(default_factory=list)  # of this life
     works: list[Work] = field(default_factory=list)  # of this life
     idle_at: frozenset[int] = frozenset()
-    timer: int = 0
+    timer: Timer | None = None
     sequence: int = 0
+
+
+class Timer:
+    """Wakes a state machine when it asks for that; one call at a time is on its way."""
+
+    def __init__(
+        self, simulation: Simulation, wake_at: Callable[[], float], wake: Callable[[], None], is_alive: Callable[[], bool]
+    ) -> None:
+        self._simulation, self._wake_at, self._wake, self._is_alive = simulation, wake_at, wake, is_alive
+        self._at = float("inf")
+
+    def set(self) -> None:
+        """Look when the machine asks for: a call that comes earlier is kept, and looks again."""
+        when = max(self._simulation.now, self._wake_at())
+        if when < self._at:
+            self._at = when
+            self._simulation.at(when, lambda: self._fire(when))
+
+    def _fire(self, when: float) -> None:
+        if when != self._at or not self._is_alive():
+            return
+        self._at = float("inf")
+        if self._wake_at() <= self._simulation.now:
+            self._wake()
+        else:
+            self.set()
 
 
 class Simulation:
@@ -64,8 +90,7 @@ class Simulation:
         self.events: list[str] = []
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
-        self._coordinator_life = 0
-        self._sync_timer = 0
+        self._sync_timer: Timer | None = None
         self.sent = 0
 
     def at(self, when: float, call: Callable[[], None]) -> None:
@@ -92,27 +117,19 @@ class Simulation:
     # The service.
 
     def start_sync(self) -> None:
-        self._coordinator_life += 1
-        codec = Codec(self.key)
-        self.coordinator = Coordinator(self.settings, codec, self.random.randrange(1, 2**62))
-        self.coordinator.begin(self.now)
-        self._set_sync_timer()
+        coordinator = Coordinator(self.settings, Codec(self.key), self.random.randrange(1, 2**62))
+        self.coordinator = coordinator
+        coordinator.begin(self.now)
+        self._sync_timer = Timer(
+            self,
+            coordinator.wake_at,
+            lambda: self._give_out(coordinator.wake(self.now)),
+            lambda: self.coordinator is coordinator,
+        )
+        self._sync_timer.set()
 
     def stop_sync(self) -> None:
         self.coordinator = None
-
-    def _set_sync_timer(self) -> None:
-        if self.coordinator is None:
-            return
-        life = self._coordinator_life
-        self._sync_timer += 1
-        timer = self._sync_timer
-
-        def fire() -> None:
-            if self.coordinator is not None and self._coordinator_life == life and self._sync_timer == timer:
-                self._give_out(self.coordinator.wake(self.now))
-
-        self.at(max(self.now, self.coordinator.wake_at()), fire)
 
     def _give_out(self, datagrams: list[tuple[tuple[str, int], bytes]]) -> None:
         assert self.coordinator is not None
@@ -127,7 +144,8 @@ class Simulation:
         for (name, port), data in datagrams:
             assert len(data) <= 1200
             self._carry(self.members[name], data, lambda m, d, port=port: self._arrive_at_member(m, port, d))
-        self._set_sync_timer()
+        if self._sync_timer is not None:
+            self._sync_timer.set()
 
     # Members.
 
@@ -135,9 +153,16 @@ class Simulation:
         simulated = self.members[name]
         simulated.lives += 1
         simulated.port += 1
-        simulated.member = Member(name, simulated.role, simulated.lives, Codec(self.key))
+        member = Member(name, simulated.role, simulated.lives, Codec(self.key))
+        simulated.member = member
+        simulated.timer = Timer(
+            self,
+            member.wake_at,
+            lambda: self._member_sends(simulated, member.wake(self.now)),
+            lambda: simulated.member is member,
+        )
         simulated.done, simulated.works = [], []
-        self._member_sends(simulated, simulated.member.begin(self.now))
+        self._member_sends(simulated, member.begin(self.now))
 
     def stop_member(self, name: str) -> None:
         self.members[name].member = None
@@ -149,16 +174,8 @@ class Simulation:
         member = simulated.member
         if member is not None and (work := member.take_work()) is not None:
             self._begin_work(simulated, member, work)
-        if member is not None:
-            simulated.timer += 1
-            timer = simulated.timer
-
-            def fire() -> None:
-                if simulated.member is member and simulated.timer == timer:
-                    self._member_sends(simulated, member.wake(self.now))
-
-            if member.wake_at() < float("inf"):
-                self.at(max(self.now, member.wake_at()), fire)
+        if member is not None and simulated.timer is not None:
+            simulated.timer.set()
 
     def _begin_work(self, simulated: SimulatedMember, member: Member, work: Work) -> None:
         did = work.tick, work.phase
