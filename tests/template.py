@@ -7,7 +7,6 @@ process like any other, with its own pid, to be signalled and killed. Use `subpr
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import select
 import signal
@@ -22,6 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from rattle.launch.template import as_request, early, serve
+from rattle.launch.template import run as run_forked
+
 #: What a template imports: the commands whose tests start many processes.
 IMPORTS = (
     "torch",
@@ -35,19 +37,13 @@ IMPORTS = (
     "rattle.services.training.serve",
     "rattle.services.mock_env.server",
 )
-#: Variables that are read while Python starts or modules are imported: with other ones a real start is needed.
-EARLY = ("PYTHON", "OMP_", "MKL_", "NUMBA_", "TORCH_")
-
-
-def _early(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(EARLY)}
 
 
 class _Template:
     """The template of this process, started when it is first needed."""
 
     def __init__(self) -> None:
-        self.early = _early(os.environ)
+        self.early = early(os.environ)
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [sys.executable, "-m", __name__, str(theirs.fileno())]
         self._process = subprocess.Popen(command, cwd=Path(__file__).parents[1], pass_fds=[theirs.fileno()])
@@ -59,10 +55,10 @@ class _Template:
         self._ours.close()
         self._process.wait()
 
-    def fork(self, request: dict[str, object], descriptors: list[int]) -> int:
+    def fork(self, request: bytes, descriptors: list[int]) -> int:
         """Return the pid of a process that runs a command with these as standard streams; the last gets its status."""
         with self._lock:
-            socket.send_fds(self._ours, [json.dumps(request).encode()], descriptors)
+            socket.send_fds(self._ours, [request], descriptors)
             return int(self._ours.recv(64))
 
 
@@ -86,7 +82,7 @@ def start(
     stderr: int | None = None,
 ) -> RattleProcess | subprocess.Popen[str]:
     """Start a command: as a fork, or really where variables that are read early are not the template's."""
-    if _early(os.environ if env is None else env) == template().early:
+    if early(os.environ if env is None else env) == template().early:
         return RattleProcess(*arguments, cwd=cwd, env=env, stdout=stdout, stderr=stderr)
     command = [sys.executable, "-m", "rattle.cli", *arguments]
     return subprocess.Popen(command, cwd=cwd, env=env, stdout=stdout, stderr=stderr, text=True)
@@ -104,14 +100,14 @@ class RattleProcess:
         stderr: int | None = None,
     ) -> None:
         environment = dict(os.environ if env is None else env)
-        assert _early(environment) == template().early, "a fork cannot have these variables: start a real process"
+        assert early(environment) == template().early, "a fork cannot have these variables: start a real process"
         self.args = ["rattle", *arguments]
         self.returncode: int | None = None
         self._ends, status = os.pipe()
         self.stdout, out = _pipe(1, stdout)
         self.stderr, err = _pipe(2, stderr)
         nothing = os.open(os.devnull, os.O_RDONLY)
-        request = {"arguments": arguments, "cwd": str(cwd or Path.cwd()), "environment": environment}
+        request = as_request(arguments, environment, cwd or Path.cwd(), own_group=False)
         self.pid = template().fork(request, [nothing, out, err, status])
         for descriptor in (nothing, out, err, status):
             if descriptor > 2:
@@ -209,69 +205,15 @@ def run(
 # The template itself.
 
 
-def _serve(requests: socket.socket) -> dict[str, object]:
-    """Fork for every request and report how the forks ended; returns in each fork, with its request."""
-    woken, wake = os.pipe()
-    for end in (woken, wake):
-        os.set_blocking(end, False)
-    signal.set_wakeup_fd(wake)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    statuses: dict[int, int] = {}
-    while True:
-        ready, _, _ = select.select([requests, woken], [], [])
-        if woken in ready:
-            os.read(woken, 4096)
-            _report(statuses)
-        if requests in ready:
-            data, descriptors, _, _ = socket.recv_fds(requests, 2**20, 4)
-            if not data:
-                sys.exit()
-            if (pid := os.fork()) == 0:
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                for descriptor in (woken, wake, requests.detach(), descriptors.pop(), *statuses.values()):
-                    os.close(descriptor)
-                for number, descriptor in enumerate(descriptors):
-                    os.dup2(descriptor, number)
-                    os.close(descriptor)
-                request: dict[str, object] = json.loads(data)
-                return request
-            statuses[pid] = descriptors.pop()
-            for descriptor in descriptors:
-                os.close(descriptor)
-            requests.send(str(pid).encode())
-
-
-def _report(statuses: dict[int, int]) -> None:
-    while statuses:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if not pid:
-            return
-        pipe = statuses.pop(pid)
-        with suppress(BrokenPipeError):  # nobody waits for it any more
-            os.write(pipe, str(os.waitstatus_to_exitcode(status)).encode())
-        os.close(pipe)
-
-
 def _main() -> None:
     for name in IMPORTS:
         __import__(name)
-    request = _serve(socket.socket(fileno=int(sys.argv[1])))
-    import numpy as np
-
+    request = serve(socket.socket(fileno=int(sys.argv[1])))
     from rattle.cli import main
 
-    # The template's streams know what its descriptors were: a file, a terminal.
-    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
-    sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
-    np.random.seed()
-    os.environ.clear()
-    os.environ.update(request["environment"])  # type: ignore[call-overload]
-    os.chdir(str(request["cwd"]))
-    sys.path[0] = str(request["cwd"])
-    sys.argv = ["rattle", *request["arguments"]]  # type: ignore[misc]
+    sys.path[0] = request["cwd"]
     sys.modules["__main__"].__package__ = None  # by which click finds the name of a program
-    main()
+    run_forked(request, main)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,10 @@ def _prepare(purpose: str) -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     for module in ("grpc", "httptools", "tenacity"):  # services say themselves what they lack
         require(module, "inference", purpose)
+    from rattle.cli import main
+    from rattle.launch import template
+
+    template.begin(main)
 
 
 @click.command("up")

@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import time
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import PIPE
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -19,12 +19,14 @@ from rattle.addresses import credentials_for_children
 from rattle.events import Event
 from rattle.launch.notes import Messages, Note
 from rattle.launch.supervisor import Action, Send, Start, Supervisor
+from rattle.launch.template import Started, current
 from rattle.settings.sources import ENVIRONMENT_PREFIX
 from rattle.telemetry.log_file import LogFile
 
 #: The `rattle` command, in a process that ends with this one. With -P the working directory is not put before the
 #: standard library, as it is not for the installed command: a file queue.py in it must not break a service, or run.
-RATTLE = (sys.executable, "-P", "-m", "rattle.cli", "--leash")
+LEASH = "--leash"
+RATTLE = (sys.executable, "-P", "-m", "rattle.cli", LEASH)
 _LONGEST_LINE = 2**16
 #: Control characters, which would forge lines or steer the terminal of whoever reads a log.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -52,9 +54,10 @@ class Processes:
         self._logs = logs
         self._show = show
         self._program = program
-        self._running: dict[str, Process] = {}
+        self._running: dict[str, Started] = {}
         self._unsent: defaultdict[str, list[signal.Signals]] = defaultdict(list)  # to processes that are being made
         self._changed = asyncio.Event()
+        self._forking = asyncio.Lock()
         # The settings of the experiment hold what the environment variables said already.
         self._environment = {name: v for name, v in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
         self._environment |= credentials_for_children() | dict(variables or {})
@@ -103,15 +106,7 @@ class Processes:
     async def _live(self, name: str, life: int) -> None:
         """Start a service's process, follow it to its end and report that."""
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._program,
-                *self._command(name),
-                stdin=self._leash,
-                stdout=PIPE,
-                stderr=PIPE,
-                env={**self._environment, "SERVICE_NAME": name},
-                start_new_session=True,
-            )
+            process = await self._start(name)
         except OSError as error:
             status: int = 1
             last: Event | str = f"it cannot be started: {error.strerror}"
@@ -120,7 +115,26 @@ class Processes:
         self._unsent.pop(name, None)
         self.do(self._supervisor.exited(name, life, status, last, time.monotonic()))
 
-    async def _follow(self, process: Process, name: str, life: int) -> tuple[int, Event | str]:
+    async def _start(self, name: str) -> Started:
+        """Start a service's process: as a fork of the template, if there is one; raises OSError."""
+        arguments = self._command(name)
+        environment = {**self._environment, "SERVICE_NAME": name}
+        template = current()
+        if template is not None and self._program == RATTLE and template.suits(environment):
+            async with self._forking:
+                with suppress(OSError):
+                    return await template.start([LEASH, *arguments], environment, self._leash)
+        return await asyncio.create_subprocess_exec(
+            *self._program,
+            *arguments,
+            stdin=self._leash,
+            stdout=PIPE,
+            stderr=PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+
+    async def _follow(self, process: Started, name: str, life: int) -> tuple[int, Event | str]:
         """Return the exit status of a process and what it said last."""
         self._running[name] = process
         try:
@@ -146,14 +160,22 @@ class Processes:
         finally:
             del self._running[name]
 
+<<<<<<< HEAD
     async def _read_stdout(self, process: Process, name: str, life: int, log: LogFile) -> None:
+=======
+    async def _read_stdout(self, process: Started, name: str, life: int, log: TextLog) -> None:
+>>>>>>> 96f4205 (Services of 'rattle up' are forks of a process that has imported what they need: they start and restart sooner)
         first = True
         async for line in _lines(process.stdout, log):
             if first:
                 self.do(self._supervisor.said(name, life, line, time.monotonic()))
             first = False
 
+<<<<<<< HEAD
     async def _read_stderr(self, process: Process, name: str, messages: Messages, log: LogFile) -> None:
+=======
+    async def _read_stderr(self, process: Started, name: str, messages: Messages, log: TextLog) -> None:
+>>>>>>> 96f4205 (Services of 'rattle up' are forks of a process that has imported what they need: they start and restart sooner)
         async for line in _lines(process.stderr, log):
             said = messages.take(line)
             if said is not None and not self._supervisor.stopping:

@@ -51,7 +51,11 @@ class Timer:
     """Wakes a state machine when it asks for that; one call at a time is on its way."""
 
     def __init__(
-        self, simulation: Simulation, wake_at: Callable[[], float], wake: Callable[[], None], is_alive: Callable[[], bool]
+        self,
+        simulation: Simulation,
+        wake_at: Callable[[], float],
+        wake: Callable[[], None],
+        is_alive: Callable[[], bool],
     ) -> None:
         self._simulation, self._wake_at, self._wake, self._is_alive = simulation, wake_at, wake, is_alive
         self._at = float("inf")
