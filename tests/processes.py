@@ -61,7 +61,7 @@ class ServiceProcess:
             return 0
         process, self._process = self._process, None
         process.send_signal(number)
-        process.communicate(timeout=60)
+        process.communicate(timeout=240)
         return process.returncode
 
     def __enter__(self) -> Self:

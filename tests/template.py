@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from rattle.launch.template import as_request, early, serve
+from rattle.launch.template import as_request, early, serve, warm_up
 from rattle.launch.template import run as run_forked
 
 #: What a template imports: the commands whose tests start many processes.
@@ -36,6 +36,13 @@ IMPORTS = (
     "rattle.services.inference.serve",
     "rattle.services.training.serve",
     "rattle.services.mock_env.server",
+    "rattle.services.sync.serve",
+    "rattle.analytics.plot",
+    "rattle.analytics.query",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
+    "pandas",  # by PyArrow, where it is installed
+    "pyarrow.parquet",
 )
 
 
@@ -206,8 +213,7 @@ def run(
 
 
 def _main() -> None:
-    for name in IMPORTS:
-        __import__(name)
+    warm_up(IMPORTS)
     request = serve(socket.socket(fileno=int(sys.argv[1])))
     from rattle.cli import main
 

@@ -285,7 +285,7 @@ def test_a_run_whose_row_cannot_be_read_does_not_hide_the_others(run: Path, tmp_
 
 def test_too_few_files_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
     shell = ["bash", "-c", 'ulimit -n 12; exec "$@"', "bash", sys.executable, "-m", "rattle", "env", "--port", "0"]
-    done = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 1
     assert "standard output" not in done.stderr
     assert "Too many open files" in done.stderr

@@ -99,7 +99,7 @@ def test_a_signal_stops_all_with_a_summary(tmp_path: Path, number: signal.Signal
     process = begin("--json", "--run-dir", "run", cwd=tmp_path)
     until(process, "progress")
     os.killpg(process.pid, number)  # as a terminal sends it: to the whole group
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert (process.returncode, err) == (0, "")
     assert lines(out)[-1]["status"] == "interrupted"
     stopped = [line for line in (tmp_path / "run" / "notes.txt").read_text().splitlines() if "stopped" in line]
@@ -115,7 +115,7 @@ def test_a_second_signal_ends_all_at_once(tmp_path: Path) -> None:
     while "inference stopped" not in (tmp_path / "run" / "notes.txt").read_text():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert (process.returncode, err) == (-signal.SIGINT, "")
     assert "summary" not in out
     for entry in logs(tmp_path / "run"):
@@ -193,7 +193,7 @@ def test_a_run_that_is_launched_already_is_not_launched_again(tmp_path: Path) ->
     assert (status, err.count("\n")) == (1, 1)
     assert "is in use by another process" in err
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
 
 
 def test_seconds_are_those_of_the_command_whatever_dies(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_seconds_are_those_of_the_command_whatever_dies(tmp_path: Path) -> None:
     until(process, "progress")
     pid = next(entry["service_pid"] for entry in logs(tmp_path / "run") if entry.get("service") == "training-0")
     os.kill(pid, signal.SIGKILL)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 0
     assert err == "training-0: died: ended by signal 9 (Killed)\n"
     assert lines(out)[-1]["status"] == "finished"
@@ -216,7 +216,7 @@ def test_it_goes_on_where_nobody_reads(tmp_path: Path) -> None:
     assert process.stderr is not None
     process.stdout.close()
     process.stderr.close()
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=240) == 0
     assert row(RunDirectory(tmp_path / "run"))["status"] == "finished"
 
 

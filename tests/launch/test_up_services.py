@@ -23,9 +23,10 @@ from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.runs import row
 from rattle.runs.progress import Summary
 from rattle.services.utils.sockets import PortTaken, listen
+from tests import template
 from tests.launch.test_processes import PATIENCE, wait_for_end
 from tests.processes import ServiceProcess
-from tests.trainer.conftest import RATTLE, last_json, rattle, read_rows
+from tests.trainer.conftest import last_json, rattle, read_rows
 
 pytestmark = pytest.mark.integration
 
@@ -38,13 +39,8 @@ class Running:
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self.directory = RunDirectory(folder / "run")
-        self._process = subprocess.Popen(
-            [*RATTLE, "up", "--json", *arguments],
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        pipe = subprocess.PIPE
+        self._process = template.start("up", "--json", *arguments, cwd=folder, stdout=pipe, stderr=pipe)
         self.summary: dict[str, Any] = {}
 
     def progress(self) -> Iterator[int]:
@@ -89,7 +85,7 @@ class Running:
             pass
         _, err = self._process.communicate(timeout=120)
         assert "Traceback" not in err
-        return self._process.returncode, err
+        return self._process.wait(), err
 
 
 @contextmanager

@@ -63,7 +63,7 @@ def test_the_sync_service_may_be_killed_too(tmp_path: Path) -> None:
     until(process, "ticks")
     pid = next(entry["service_pid"] for entry in logs(tmp_path / "run") if entry.get("service") == "sync-0")
     os.kill(pid, signal.SIGKILL)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 0
     assert err == "sync-0: died: ended by signal 9 (Killed)\n"
     assert lines(out)[-1]["status"] == "finished"

@@ -175,7 +175,7 @@ def test_a_signal_stops_all_and_leaves_nothing(tmp_path: Path, number: signal.Si
         time.sleep(0.02)
     rows = [json.loads(json.loads(line)["fields"]) for line in logs[0].read_text().splitlines()]
     os.killpg(process.pid, number)  # as a terminal sends it: to the whole group
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert (process.returncode, out) == (128 + number, "")
     assert err == f"stopped by {number.name}: the runs were not compared\n"
     assert kept(tmp_path) == []
@@ -232,7 +232,7 @@ def test_in_a_terminal_it_says_how_far_it_is(tmp_path: Path) -> None:
     except OSError:  # how a terminal ends
         pass
     os.close(ours)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=240)
     assert process.returncode == 0
     assert b"run 1 of 2: " in shown
     assert b"of 600, 400 ticks/s, 7 of 7 services ready" in shown

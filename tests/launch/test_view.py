@@ -138,7 +138,7 @@ def test_in_a_terminal_it_is_drawn_over_itself_and_leaves_the_summary(tmp_path: 
     except OSError:  # how a terminal ends
         pass
     os.close(ours)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=240) == 0
     text = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", shown.decode())
     for words in ("waiting for the first update", "policy age", "env-0", "ready", "stopped", "finished: 50,000 steps"):
         assert words in text

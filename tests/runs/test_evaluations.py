@@ -213,7 +213,7 @@ def test_ctrl_c_waits_for_no_evaluation_and_a_resume_plays_it(tmp_path: Path) ->
     for _ in range(2):
         process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert last_json(out)["status"] == "interrupted"
     run = RunDirectory(tmp_path / "run")

@@ -49,7 +49,7 @@ class Cluster:
         """Ask the Training service for its first policy's status; waits while it is away."""
         with grpc.insecure_channel(self.address) as channel:
             stub = training_pb2_grpc.TrainingStub(channel)
-            return stub.GetStatus(training_pb2.GetStatusRequest(), wait_for_ready=True, timeout=60).policies[0]
+            return stub.GetStatus(training_pb2.GetStatusRequest(), wait_for_ready=True, timeout=240).policies[0]
 
     def wait_for(self, condition: Any, seconds: float = 100) -> training_pb2.PolicyStatus:
         """Wait until the status of the first policy is as wanted, and return it."""

@@ -25,6 +25,7 @@ from rattle.runs.errors import RunError
 from rattle.runs.progress import Summary
 from rattle.runs.run_tables import read_run_row
 from rattle.trainer.train import resume, train
+from tests import template
 from tests.trainer.conftest import RATTLE, Silence, read_rows, small_settings
 
 TrainSmall = Callable[..., tuple[Summary, RunDirectory]]
@@ -131,11 +132,10 @@ def test_a_run_goes_on_when_nobody_reads_what_it_prints(tmp_path: Path, output: 
     os.close(reader)
     stdout = writer if output == "closed pipe" else os.open("/dev/full", os.O_WRONLY)
     arguments = ["train", "--run-dir", "run", "--steps", "4608", "--set", "env.worlds=24", *display]
-    done = subprocess.run(
-        [*RATTLE, *arguments], cwd=tmp_path, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, check=False
-    )
+    process = template.start(*arguments, cwd=tmp_path, stdout=stdout, stderr=subprocess.PIPE)
     os.close(writer)
-    assert (done.returncode, done.stderr) == (0, "")
+    _, errors = process.communicate()
+    assert (process.wait(), errors) == (0, "")
     assert read_run_row(RunDirectory(tmp_path / "run"))["status"] == "finished"
 
 
@@ -173,7 +173,7 @@ def test_a_disk_that_takes_no_more_stops_the_run_and_the_run_goes_on_later(
         preexec_fn=limit_files_to(length),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert process.returncode == 1

@@ -58,7 +58,7 @@ def test_a_hang_up_ends_a_run_with_a_checkpoint_unless_it_is_ignored(
         process.stdout.readline()
         process.stdout.readline()  # training has begun
         process.send_signal(signal.SIGHUP)
-        process.communicate(timeout=90)
+        process.communicate(timeout=240)
     assert process.returncode == 0
     assert read_run_row(RunDirectory(tmp_path / "run"))["status"] == status
 

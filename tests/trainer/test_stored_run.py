@@ -131,8 +131,8 @@ class Deleting(Silence):
         self._directory = directory
 
     def update(self, progress: Progress) -> None:
-        if progress.updates == 1:
-            shutil.rmtree(self._directory.path)
+        while progress.updates == 1 and self._directory.path.exists():
+            shutil.rmtree(self._directory.path, ignore_errors=True)  # a checkpoint may be on its way
 
 
 def test_a_run_whose_directory_is_deleted_ends_with_one_line(train_small: TrainSmall) -> None:

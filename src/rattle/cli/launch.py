@@ -44,10 +44,9 @@ def _prepare(purpose: str) -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     for module in ("grpc", "httptools", "tenacity"):  # services say themselves what they lack
         require(module, "inference", purpose)
-    from rattle.cli import main
     from rattle.launch import template
 
-    template.begin(main)
+    template.begin(click.get_current_context().find_root().command)
 
 
 @click.command("up")

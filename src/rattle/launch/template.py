@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import gc
 import json
 import os
 import select
@@ -16,11 +17,14 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
+
+import numpy as np
 
 #: What services need; PyTorch takes longest. What is not installed is left out: services say so themselves.
 MODULES = (
@@ -28,6 +32,7 @@ MODULES = (
     "rattle.services.sync.serve",
     "rattle.services.inference.serve",
     "rattle.services.training.serve",
+    "pyarrow.parquet",
 )
 #: Variables that are read while Python starts or modules are imported: another value needs a start from the beginning.
 EARLY = ("PYTHON", "OMP_", "MKL_", "NUMBA_", "TORCH_", "CUDA_", "GRPC_")
@@ -192,33 +197,29 @@ def fork() -> int:
 
 def _be_template(requests: socket.socket, command: Command) -> NoReturn:
     """Fork until the owner has gone; in each fork, run the command."""
-    status = 1
     try:
         os.setsid()  # no Ctrl-C in a terminal is meant for it
         nowhere = os.open(os.devnull, os.O_RDWR)
         for stream in range(3):  # its owner's streams end with its owner
             os.dup2(nowhere, stream)
-        for name in MODULES:
-            with suppress(ImportError):
-                __import__(name)
-        run(serve(requests), command)
-        status = 0
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    finally:
-        _exit(status)
+        warm_up(MODULES)
+        request = serve(requests)
+    except BaseException:
+        os._exit(1)
+    run(request, command)
 
 
-def _exit(status: int) -> NoReturn:
-    """End a fork as Python ends a process, without what the frames below it, of the process that forked, would do."""
-    with suppress(BaseException):
-        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as multiprocessing does in its forks
-    with suppress(BaseException):
-        atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(status)
+def warm_up(modules: Sequence[str]) -> None:
+    """Import modules, as far as they are installed, and load the compiled code of the kernels, which takes long too."""
+    for name in modules:
+        with suppress(ImportError):
+            __import__(name)
+    from rattle.envs.registry import make_worlds
+
+    worlds = make_worlds("snake", {}, 1, seed=0)
+    worlds.step(np.zeros(1, np.int64))
+    gc.collect()
+    gc.freeze()  # a collection in a fork would copy all of it
 
 
 def serve(requests: socket.socket) -> dict[str, Any]:
@@ -277,9 +278,8 @@ def _report(statuses: dict[int, int]) -> None:
         os.close(pipe)
 
 
-def run(request: Mapping[str, Any], command: Command) -> None:
-    """Run a command with the arguments, environment, working directory and streams that were asked for."""
-    import numpy as np
+def run(request: Mapping[str, Any], command: Command) -> NoReturn:
+    """Run a command with the arguments, environment, working directory and streams that were asked for, and exit."""
     from setproctitle import setproctitle
 
     # The template's streams know what its descriptors were: a file, a terminal.
@@ -291,4 +291,28 @@ def run(request: Mapping[str, Any], command: Command) -> None:
     os.chdir(request["cwd"])
     sys.argv = ["rattle", *request["arguments"]]
     setproctitle(" ".join(sys.argv))
-    command()
+    status = 1
+    try:
+        command()
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        _exit(status)
+
+
+def _exit(status: int) -> NoReturn:
+    """End a fork: its threads and what is to be done at the end, but not the frames of the process that forked.
+
+    To take everything apart that has been imported would take longer than most of what tests do.
+    """
+    with suppress(BaseException):
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as multiprocessing does in its forks
+    with suppress(BaseException):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)

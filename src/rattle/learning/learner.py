@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from copy import deepcopy
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Literal, TypeVar
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from rattle.envs.philox import derive_seed
 from rattle.extensions import WrongResult, calling
+from rattle.learning.adam import Adam
 from rattle.learning.algorithms.algorithm import Algorithm, Batch, Loss, LossFunction, S
 from rattle.learning.errors import LearningError
 from rattle.learning.units import Units
@@ -84,7 +84,7 @@ class Learner:
         self._weights = list(self._network.parameters())
         self._units = Units(self._network, kind_of(spec), spec, algorithm)
         self._units.draw()
-        self._optimiser = torch.optim.Adam(self._weights, lr=algorithm.learning_rate, eps=1e-5, fused=True)
+        self._optimiser = Adam(self._weights)
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
         """Return copies of the weights by name, as a policy has them."""
@@ -142,7 +142,7 @@ class Learner:
         """Return copies of the weights ("policy/NAME"), the moments ("optimiser/NAME/N"), scales and version."""
         state: dict[str, NDArray[Any]] = {f"policy/{name}": array for name, array in self._own_parameters().items()}
         state |= self._units.state()
-        for index, moments in self._optimiser.state_dict()["state"].items():
+        for index, moments in self._optimiser.moments.items():
             for name, tensor in moments.items():
                 state[f"optimiser/{name}/{index}"] = _as_array(tensor)
         state["version"] = np.array(self.version, np.int64)
@@ -163,8 +163,7 @@ class Learner:
         except KeyError as error:
             raise LearningError(f"the stored state of the learner lacks {error}") from None
         self._network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()})
-        groups = self._optimiser.state_dict()["param_groups"]
-        self._optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        self._optimiser.restore(moments)
         self._units.restore(state)
         self.version = version
 
@@ -215,20 +214,18 @@ class Learner:
 
     def descend(self, learning_rate: float) -> None:
         """Take a step of the optimiser along that gradient."""
-        [group] = self._optimiser.param_groups
-        group["lr"] = learning_rate
-        self._optimiser.step()
+        self._optimiser.step(learning_rate)
 
     def copy(self) -> Callable[[], None]:
         """Return what puts weights and moments back to what they are now."""
         weights = [weight.detach().clone() for weight in self._weights]
-        stored = deepcopy(self._optimiser.state_dict())
+        stored = self._optimiser.copy()
 
         def put_back() -> None:
             with torch.no_grad():
                 for weight, old in zip(self._weights, weights, strict=True):
                     weight.copy_(old)
-            self._optimiser.load_state_dict(stored)
+            self._optimiser.restore(stored)
 
         return put_back
 

@@ -35,7 +35,7 @@ def an_hour_behind(tmp_path: Path) -> tuple[str, ...]:
 
 
 def ticks(env: subprocess.Popen[str], url: str) -> int:
-    with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:  # noqa: S310
+    with urllib.request.urlopen(f"{url}/metrics", timeout=240) as answer:  # noqa: S310
         lines = answer.read().decode().splitlines()
     return int(float(next(line.split()[1] for line in lines if line.startswith("rattle_env_ticks_total "))))
 
@@ -50,7 +50,7 @@ def test_a_sync_service_that_comes_back_with_its_clock_set_back_ticks_on(an_hour
         assert env.stderr is not None
         hello = json.loads(env.stdout.readline())
         told = ("--participant", f"127.0.0.1:{hello['sync_port']}", "--frequency", "200")
-        anna = urllib.request.urlopen(f"{hello['url']}/snake/anna", timeout=60)  # noqa: S310
+        anna = urllib.request.urlopen(f"{hello['url']}/snake/anna", timeout=240)  # noqa: S310
         threading.Thread(target=anna.read, daemon=True).start()
         with SyncProcess(*told) as sync:
             until(lambda: ticks(env, hello["url"]) > 500)

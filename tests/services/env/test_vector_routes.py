@@ -301,16 +301,16 @@ def test_a_pettingzoo_game_is_served_with_all_its_agents() -> None:
 
 
 def test_bodies_that_are_too_large_or_never_come(server: VectorServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=240) as client:
         head = b"POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         client.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n" + (b"4000\r\n" + b" " * 0x4000 + b"\r\n") * 5)
         assert b" 413 " in client.recv(65536)
-    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=240) as client:
         client.sendall(head + b"Expect: 100-continue\r\nContent-Length: 999999999\r\n\r\n")
         assert client.recv(65536).startswith(b"HTTP/1.1 413 ")
     monkeypatch.setattr(asgi, "BODY_SECONDS", 0.1)
     for begun in (b"", b"{"):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=240) as client:
             client.sendall(head + b"Content-Length: 9\r\n\r\n" + begun)
             answer = b"".join(iter(lambda client=client: client.recv(65536), b""))  # until it closes
             assert b" 400 " in answer

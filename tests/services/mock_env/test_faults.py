@@ -219,7 +219,7 @@ def test_every_fault_is_looked_at() -> None:
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_shows(name: str) -> None:
     settings = MockSettings(faults=(name,), **SETTINGS[name])
-    with MockEnv(settings) as env, httpx.Client(base_url=env.url, timeout=60) as http:
+    with MockEnv(settings) as env, httpx.Client(base_url=env.url, timeout=240) as http:
         CHECKS[name](http)
 
 
@@ -237,7 +237,7 @@ def test_some_lines_only(name: str) -> None:
     settings = MockSettings(length=7, delay=0.01, faults=(name,), fault_every=3)
     got: list[str] = []
     end = pytest.raises(httpx.RemoteProtocolError) if name == "cut-stream" else nullcontext()
-    with MockEnv(settings) as env, httpx.stream("GET", f"{env.url}/snake/anna", timeout=60) as stream, end:
+    with MockEnv(settings) as env, httpx.stream("GET", f"{env.url}/snake/anna", timeout=240) as stream, end:
         got.extend(stream.iter_lines())
     whole = [text.endswith("}") for text in got]
     assert (whole if name == "malformed-line" else [json.loads(text)["tick"] for text in got]) == EVERY[name]
@@ -245,7 +245,7 @@ def test_some_lines_only(name: str) -> None:
 
 def test_some_answers_only() -> None:
     settings = MockSettings(faults=("cut-answer",), fault_every=2)
-    with MockEnv(settings) as env, httpx.Client(base_url=env.url, timeout=60) as http:
+    with MockEnv(settings) as env, httpx.Client(base_url=env.url, timeout=240) as http:
         for _ in range(3):
             assert http.get("/").status_code == 200
             with pytest.raises(httpx.RemoteProtocolError):
@@ -254,14 +254,14 @@ def test_some_answers_only() -> None:
 
 def test_faults_add_up() -> None:
     settings = MockSettings(delay=0.01, length=2, faults=("malformed-line", "no-head", "after-end", "plain-errors"))
-    with MockEnv(settings) as env, httpx.Client(base_url=env.url, timeout=60) as http:
+    with MockEnv(settings) as env, httpx.Client(base_url=env.url, timeout=240) as http:
         assert len(texts(http)) == 4
         assert "HEAD" not in texts(http)[0]
         assert http.get("/nothing").headers["content-type"].startswith("text/plain")
 
 
 def test_without_faults_nothing_is_wrong() -> None:
-    with MockEnv(MockSettings(delay=0.01)) as env, httpx.Client(base_url=env.url, timeout=60) as http:
+    with MockEnv(MockSettings(delay=0.01)) as env, httpx.Client(base_url=env.url, timeout=240) as http:
         for _ in range(2):
             for tick, state in enumerate(lines(http)):
                 assert state["visible_cells"] == line("anna", tick, 10).visible_cells

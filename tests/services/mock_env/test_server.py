@@ -157,7 +157,7 @@ def test_a_signal_stops_it_cleanly(number: signal.Signals) -> None:
         next(texts)
         process.send_signal(number)
         assert [json.loads(text)["game_over"] for text in texts] == [True]
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=240)
     assert process.returncode == 0
     assert (output, errors) == ("", ""), "stdout holds the address only, and nothing is wrong"
 
@@ -168,7 +168,7 @@ def test_the_first_line_says_where(unused_port: int) -> None:
         assert httpx.get(url).json()["service"] == "rattle mock-env"
         second = subprocess.run([*MOCK_ENV, "--port", str(unused_port)], capture_output=True, text=True, check=False)
         process.terminate()
-        _, log = process.communicate(timeout=60)
+        _, log = process.communicate(timeout=240)
     told = [(entry["event"], entry["fields"]) for entry in map(json.loads, log.splitlines())]
     assert told == [
         ("serving", {"address": url}),

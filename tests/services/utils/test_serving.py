@@ -23,7 +23,7 @@ def test_a_socket_has_an_address_to_open(host: str, url: str) -> None:
     with listen(host, 0) as listener:
         port = listener.getsockname()[1]
         assert url_of(listener) in (f"http://{url}:{port}", f"http://[::1]:{port}")
-        with socket.create_connection(("localhost", port), timeout=60):
+        with socket.create_connection(("localhost", port), timeout=240):
             pass  # it listens already
 
 

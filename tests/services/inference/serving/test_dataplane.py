@@ -51,12 +51,12 @@ class HeldPasses:
     def compute(self, served: Served, questions: Sequence[PendingRequest]) -> Computed:
         self.batches.append([question.rows for question in questions])
         self.began.release()
-        assert self.goes_on.acquire(timeout=60)
+        assert self.goes_on.acquire(timeout=240)
         return self._compute(served, questions)
 
     async def wait(self) -> None:
         """Wait until a pass has begun."""
-        assert await asyncio.to_thread(self.began.acquire, timeout=60)
+        assert await asyncio.to_thread(self.began.acquire, timeout=240)
 
 
 @pytest.fixture

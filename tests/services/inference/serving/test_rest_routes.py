@@ -176,7 +176,7 @@ def test_requests_may_follow_each_other_before_they_are_answered(server: Inferen
     body, headers = packed({"seed": 3})
     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     one = f"POST {INFER} HTTP/1.1\r\nhost: x\r\n{head}content-length: {len(body)}\r\n\r\n".encode() + body
-    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=240) as connection:
         connection.sendall(one * 20)
         seen = b""
         while seen.count(b"200 OK") < 20:

@@ -58,7 +58,7 @@ def test_examples_for_the_shell_run(server: InferenceProcess) -> None:
     commands = re.findall(r"^\$ (curl .*)$", PAGE, re.MULTILINE)
     assert len(commands) == 2
     answers = [
-        json.loads(subprocess.check_output(["bash", "-c", at(command, server)], timeout=60)) for command in commands
+        json.loads(subprocess.check_output(["bash", "-c", at(command, server)], timeout=240)) for command in commands
     ]
     assert answers[0]["models"][0]["name"] == "snake"
     assert answers[1]["outputs"][0]["shape"] == [1]

@@ -126,7 +126,7 @@ def check_grpc(address: str) -> None:
         assert client.get_server_metadata().name == "rattle"
         assert list(client.get_model_metadata(MODEL).inputs[0].shape) == [-1, 9]
         for coding in ("gzip", "deflate"):
-            client.infer(MODEL, given(package, rows(6)), compression_algorithm=coding, client_timeout=60)
+            client.infer(MODEL, given(package, rows(6)), compression_algorithm=coding, client_timeout=240)
 
 
 async def check_together(package: Any, address: str) -> None:
