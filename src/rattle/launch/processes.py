@@ -160,22 +160,14 @@ class Processes:
         finally:
             del self._running[name]
 
-<<<<<<< HEAD
-    async def _read_stdout(self, process: Process, name: str, life: int, log: LogFile) -> None:
-=======
-    async def _read_stdout(self, process: Started, name: str, life: int, log: TextLog) -> None:
->>>>>>> 96f4205 (Services of 'rattle up' are forks of a process that has imported what they need: they start and restart sooner)
+    async def _read_stdout(self, process: Started, name: str, life: int, log: LogFile) -> None:
         first = True
         async for line in _lines(process.stdout, log):
             if first:
                 self.do(self._supervisor.said(name, life, line, time.monotonic()))
             first = False
 
-<<<<<<< HEAD
-    async def _read_stderr(self, process: Process, name: str, messages: Messages, log: LogFile) -> None:
-=======
-    async def _read_stderr(self, process: Started, name: str, messages: Messages, log: TextLog) -> None:
->>>>>>> 96f4205 (Services of 'rattle up' are forks of a process that has imported what they need: they start and restart sooner)
+    async def _read_stderr(self, process: Started, name: str, messages: Messages, log: LogFile) -> None:
         async for line in _lines(process.stderr, log):
             said = messages.take(line)
             if said is not None and not self._supervisor.stopping:
