@@ -238,7 +238,7 @@ def test_an_environment_that_fails_ends_the_run_and_what_was_learnt_is_kept(tmp_
     run = row(RunDirectory(tmp_path / "run"))
     assert run["status"] == "failed"
     assert run["updates"] > 0
-    logged = "SELECT event, fields FROM logs WHERE level = 'ERROR' OR event LIKE 'run_%' ORDER BY time"
+    logged = "SELECT event, fields FROM logs WHERE event = 'environment_failed' OR event LIKE 'run_%' ORDER BY time"
     rows = query_rows(logged, [RunDirectory(tmp_path / "run")])
     assert [entry["event"] for entry in rows] == ["run_started", "environment_failed", "run_failed"]
     for entry in rows[1:]:
@@ -262,6 +262,34 @@ def test_kill_9_of_the_launcher_leaves_no_process_and_a_run_to_resume(tmp_path: 
     with running(tmp_path, "--resume", "run", "--steps", "20000") as again:
         assert again.end() == (0, "")
     assert again.summary["status"] == "finished"
+
+
+def _arguments(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_services_are_forks_and_start_from_the_beginning_where_their_template_has_died(tmp_path: Path) -> None:
+    with running(tmp_path, "--run-dir", "run", "--steps", "100000000", *SMALL) as run:
+        progress = run.progress()
+        next(progress)
+        before = run.pids()
+        assert all(_arguments(pid).startswith(f"rattle --leash {name[:-2]} ") for name, pid in before.items())
+        assert all(os.getpgid(pid) == pid for pid in before.values())  # no Ctrl-C in a terminal reaches them
+        [forking] = {_parent(pid) for pid in before.values()}
+        os.kill(forking, signal.SIGKILL)
+        wait_for_end(forking)
+        for name, pid in before.items():
+            os.kill(pid, signal.SIGKILL)
+            next(steps for steps in progress if run.pids()[name] != pid)
+            assert "-m rattle.cli --leash" in _arguments(run.pids()[name])
+        run.signal(signal.SIGINT)
+        status, err = run.end()
+    assert status == 0, err
+    assert err.count("died: ") == 3
 
 
 def test_two_policies_in_two_of_everything(tmp_path: Path) -> None:

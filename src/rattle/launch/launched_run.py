@@ -240,6 +240,8 @@ class Launch:
             self._log(note.event, note.level)
         else:
             self._remember(note.said)
+            if self._supervisor.stopping:  # the end of one service is trouble for others
+                return
             if isinstance(note.event, of_runs.EnvironmentFailed):
                 self._broken_off = self._broken_off or str(note.event)
                 return

@@ -170,7 +170,7 @@ class Processes:
     async def _read_stderr(self, process: Started, name: str, messages: Messages, log: LogFile) -> None:
         async for line in _lines(process.stderr, log):
             said = messages.take(line)
-            if said is not None and not self._supervisor.stopping:
+            if said is not None:
                 self._show(said)
 
 

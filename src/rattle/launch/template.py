@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
+from setproctitle import setproctitle
 
 #: What services need; PyTorch takes longest. What is not installed is left out: services say so themselves.
 MODULES = (
@@ -211,6 +212,7 @@ def _be_template(requests: socket.socket, command: Command) -> NoReturn:
 
 def warm_up(modules: Sequence[str]) -> None:
     """Import modules, as far as they are installed, and load the compiled code of the kernels, which takes long too."""
+    setproctitle("rattle (template of services)")  # finds its place before the environment of a fork changes
     for name in modules:
         with suppress(ImportError):
             __import__(name)
@@ -280,8 +282,6 @@ def _report(statuses: dict[int, int]) -> None:
 
 def run(request: Mapping[str, Any], command: Command) -> NoReturn:
     """Run a command with the arguments, environment, working directory and streams that were asked for, and exit."""
-    from setproctitle import setproctitle
-
     # The template's streams know what its descriptors were: a file, a terminal.
     sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
