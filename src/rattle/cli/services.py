@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rattle.cli.options import ALLOW_CHANGED_CODE, EXPERIMENT, FILE, FOLDER, Range
+
+if TYPE_CHECKING:
+    from rattle.settings.experiment import ExperimentSettings
 
 
 @click.command("env")
@@ -45,12 +49,21 @@ def env_service(
         require(module, "env", "the Env service")
     from rattle.output import claim_stdout
     from rattle.services.env.serve import run
-    from rattle.settings.sources import load_settings
 
     own = {"host": host, "port": port, "clock": clock, "fps": fps, "sync_port": sync_port}
     flags = {"seed": seed, **{f"env_service.{key}": value for key, value in own.items()}}
     claim_stdout()
-    run(load_settings(experiment, overrides, os.environ, flags=flags))
+    run(_load(experiment, overrides, flags))
+
+
+def _load(experiment: Path | None, overrides: Sequence[str], flags: Mapping[str, Any]) -> ExperimentSettings:
+    """Return the settings of a service, and have its logs published where they say so."""
+    from rattle.settings.sources import load_settings
+
+    settings = load_settings(experiment, overrides, os.environ, flags=flags)
+    folder = os.environ.get("RUN_DIR")
+    settings.telemetry.publish_logs(Path(folder) / "outbox" if folder else None)
+    return settings
 
 
 class _MockEnvCommand(click.Command):
@@ -188,13 +201,12 @@ def training_service(
     from rattle.output import claim_stdout
     from rattle.runs.stored_run import accept_code_of
     from rattle.services.training.serve import run
-    from rattle.settings.sources import load_settings
 
     flags = {"training.host": host, "training.port": port, "training.mode": mode}
     claim_stdout()
     if allow_changed_code:
         accept_code_of(run_dir)
-    run(load_settings(experiment, overrides, os.environ, flags=flags), run_dir)
+    run(_load(experiment, overrides, flags), run_dir)
 
 
 @click.command("inference")
@@ -230,12 +242,11 @@ def inference_service(
         require(module, "inference", "the Inference service")
     from rattle.output import claim_stdout
     from rattle.services.inference.serve import run
-    from rattle.settings.sources import load_settings
 
     own = {"host": host, "port": port, "grpc_port": grpc_port, "training": training or None, "envs": envs or None}
     flags = {f"inference.{key}": value for key, value in own.items()}
     claim_stdout()
-    run(load_settings(experiment, overrides, os.environ, flags=flags), policy)
+    run(_load(experiment, overrides, flags), policy)
 
 
 @click.command("sync")
@@ -282,10 +293,9 @@ def sync_service(
     for module in ("uvicorn", "uvloop", "httptools", "websockets", "prometheus_client"):
         require(module, "sync", "the Sync service")
     from rattle.services.sync.serve import run
-    from rattle.settings.sources import load_settings
 
     flags = {f"sync.{key}": value for key, value in {**own, "participants": participants or None}.items()}
-    settings = load_settings(experiment, overrides, os.environ, flags={**flags, "sync.mode": mode})
+    settings = _load(experiment, overrides, {**flags, "sync.mode": mode})
     if settings.sync.mode == "none":
-        settings = load_settings(experiment, overrides, os.environ, flags={**flags, "sync.mode": "pace"})
+        settings = _load(experiment, overrides, {**flags, "sync.mode": "pace"})
     run(settings, history)

@@ -26,7 +26,7 @@ from rattle.launch.view import LaunchView, Picture
 from rattle.runs.new_runs import policy_run_directory
 from rattle.runs.progress import Status, Summary
 from rattle.runs.run_clock import RunLimits
-from rattle.runs.run_tables import now, read_run_row, write_run_row
+from rattle.runs.run_tables import now, open_broker_sink, read_run_row, write_run_row
 from rattle.settings.experiment import ExperimentSettings
 from rattle.stop_signals import stop_signals
 from rattle.telemetry.run_log import open_run_log
@@ -98,6 +98,7 @@ class Launch:
         Raises LaunchError where it has failed. A second signal ends this process, too.
         """
         close_log = open_run_log(self._directory, WRITER, self._run_id, self._settings.experiment)
+        end_publishing = self._settings.telemetry.publish_logs(self._directory.outbox)
         self._view.start(self._run_id, str(self._directory.path), self._resumed_at)
         summary: Summary | None = None
         try:
@@ -106,6 +107,7 @@ class Launch:
         finally:
             self._view.finish(summary)
             close_log()
+            end_publishing()
         if self._killed_by is not None:
             signal.signal(self._killed_by, signal.SIG_DFL)
             os.kill(os.getpid(), self._killed_by)
@@ -319,8 +321,11 @@ class Launch:
         return [self._directory, *(directory for directory in others if directory.is_run)]
 
     def _write_status(self, status: Status, directory: RunDirectory) -> None:
-        row = read_run_row(directory)
-        write_run_row(directory, {**row, "status": status, "ended": now()})
+        row = {**read_run_row(directory), "status": status, "ended": now()}
+        write_run_row(directory, row)
+        if (sink := open_broker_sink(directory, row["run_id"], self._settings, WRITER)) is not None:
+            sink.append("runs", [row])
+            sink.close()
 
     def _summary(self) -> Summary:
         row = read_run_row(self._directory)

@@ -96,12 +96,25 @@ class RunTables:
 
 
 def _other_sinks(directory: RunDirectory, run_id: str, settings: ExperimentSettings) -> tuple[TableSink, ...]:
+    sink = open_broker_sink(directory, run_id, settings, WRITER)
+    return () if sink is None else (sink,)
+
+
+def open_broker_sink(
+    directory: RunDirectory, run_id: str, settings: ExperimentSettings, writer: str
+) -> BrokerSink | None:
+    """Return what publishes rows of a run where settings or environment name a broker; raises a RattleError."""
     broker = settings.telemetry.find_broker()
     if broker is None:
-        return ()
-    most = settings.telemetry.outbox_bytes
-    folder = directory.outbox / WRITER
-    return (BrokerSink(broker, folder, most, service=WRITER, experiment=settings.experiment, run_id=run_id),)
+        return None
+    return BrokerSink(
+        broker,
+        directory.outbox / writer,
+        settings.telemetry.outbox_bytes,
+        service=writer,
+        experiment=settings.experiment,
+        run_id=run_id,
+    )
 
 
 _OF_THE_POLICY = ("mean_return", "mean_episode_length", "policy_sha256", "best_mean_return", "best_policy_version")

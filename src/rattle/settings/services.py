@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
@@ -210,3 +212,15 @@ class TelemetrySection(StrictSettings):
         if broker is not None:
             broker.parameters("")  # which says what is missing here
         return broker
+
+    def publish_logs(self, folder: Path | None) -> Callable[[], None]:
+        """Have the logs of this process published where these settings name a broker; return what ends that.
+
+        Where they name none, logs go where environment variables say. `folder` is that of a run's outboxes.
+        """
+        broker = None if self.broker is None else self.find_broker()
+        if broker is None:
+            return lambda: None
+        from rattle.telemetry.log_publishing import publish_logs
+
+        return publish_logs(broker, folder, self.outbox_bytes)

@@ -58,6 +58,7 @@ class Broker:
 
     def parameters(self, name: str) -> pika.ConnectionParameters:
         """Return what `pika` connects with; `name` is what operators see. Raises a RattleError, also without pika."""
+        require("tenacity", "telemetry", "telemetry.broker")
         pika = require("pika", "telemetry", "telemetry.broker")
         return pika.ConnectionParameters(
             host=self.host,

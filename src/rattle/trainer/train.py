@@ -59,6 +59,7 @@ def _train(
     checkpoint: Checkpoint | None,
 ) -> Summary:
     run = TrainingRun(settings, directory, run_id)
+    end_publishing = settings.telemetry.publish_logs(directory.outbox)
     summary: Summary | None = None
     try:
         if checkpoint is None:
@@ -68,6 +69,7 @@ def _train(
     except RattleError:
         with suppress(AnalyticsError):
             run.close()
+        end_publishing()
         raise
     try:
         display.start(run_id, str(directory.path), run.learner.version if checkpoint else None)
@@ -80,8 +82,11 @@ def _train(
         raise
     finally:
         display.finish(summary)
-        with nullcontext() if summary else suppress(AnalyticsError):
-            run.close()
+        try:
+            with nullcontext() if summary else suppress(AnalyticsError):
+                run.close()
+        finally:
+            end_publishing()
 
 
 class _Stop:
