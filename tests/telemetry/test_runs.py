@@ -81,14 +81,15 @@ def recorded(run: RunDirectory) -> list[dict[str, Any]]:
 def test_a_run_goes_on_without_its_broker_and_publishes_when_it_is_resumed(
     rabbitmq: RabbitMQ, exchange: str, tmp_path: Path
 ) -> None:
-    sets = ["--set", f"telemetry.exchange={exchange}", "--set", "env.worlds=64"]
-    away = {"ENABLE_RABBITMQ": "true", "RABBITMQ_HOST": "127.0.0.1", "RABBITMQ_PORT": "1"}
+    sets = ["--set", "env.worlds=64"]
+    own = {"XDG_STATE_HOME": str(tmp_path), "ENABLE_RABBITMQ": "true", "RABBITMQ_EXCHANGE": exchange}
+    away = {**own, "RABBITMQ_HOST": "127.0.0.1", "RABBITMQ_PORT": "1"}
     first = rattle("train", "--run-dir", "run", "--steps", "20000", *sets, cwd=tmp_path, **away)
     assert first.returncode == 0, first.stderr
     assert first.stderr.count("cannot be reached") == 1
     assert "rows wait in" in first.stderr
     there = {**away, "RABBITMQ_PORT": str(rabbitmq.gate.port), "RABBITMQ_USERNAME": "rattle"}
-    variables = {**there, "RABBITMQ_PASSWORD": PASSWORD, "RABBITMQ_EXCHANGE": exchange}
+    variables = {**there, "RABBITMQ_PASSWORD": PASSWORD}
     second = rattle("train", "--resume", "run", "--steps", "30000", cwd=tmp_path, **variables)
     assert second.returncode == 0, second.stderr
     stored = StoredRows(rabbitmq.messages(f"{exchange}.rows"))

@@ -40,6 +40,10 @@ _REPORT_SECONDS: Final = 60.0  # between reports of what was dropped
 _OF_AN_UPDATE: Final = frozenset({"updates", "episodes", "evaluations", "steps"})
 
 
+#: What is wrong with brokers, as far as this process was told.
+_known_troubles: Final[dict[Broker, str | None]] = {}
+
+
 class _Entry(NamedTuple):
     """Rows that were appended together."""
 
@@ -60,6 +64,7 @@ class BrokerSink:
         self, broker: Broker, folder: Path, most_bytes: int, *, service: str, experiment: str, run_id: str = ""
     ) -> None:
         """`folder` is the outbox's; beside it a run's number of lives is kept. `service` is who publishes."""
+        self._broker = broker
         self._run_id = run_id
         self._prefix = broker.routing_key or experiment or service
         self._life_file = folder.parent / "life"
@@ -237,7 +242,11 @@ class BrokerSink:
             self._outbox.wait_until_empty(_SYNC_SECONDS)
 
     def _tell(self, trouble: Trouble | None) -> None:
-        """Say what is wrong with the broker, or that all is well again."""
+        """Say what is wrong with the broker, or that all is well again: once, for all sinks of this process."""
+        kind = None if trouble is None else trouble.kind
+        if _known_troubles.get(self._broker) == kind:
+            return
+        _known_troubles[self._broker] = kind
         if trouble is None:
             emit(of_telemetry.BrokerBack())
         else:
