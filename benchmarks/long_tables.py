@@ -9,6 +9,7 @@ import argparse
 import tempfile
 import time
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,11 @@ from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.table_writer import PART_BYTES, TableWriter, pack_parts
 
 EPISODES = 10_000_000
+START = datetime(2026, 1, 1, tzinfo=UTC)
 UPDATE = 700  # episodes that end in an update
 QUESTIONS = {
     "how many": "SELECT count() FROM episodes",
-    "learning curve of food": "SELECT intDiv(env_steps, 1000000) m, avg(food), avg(length) FROM episodes GROUP BY m ORDER BY m",
+    "learning curve of food": "SELECT intDiv(env_steps, 1000000) m, avg(food) FROM episodes GROUP BY m ORDER BY m",
     "best by return": "SELECT episode_id, return, length FROM episodes ORDER BY return DESC LIMIT 10",
     "throughput by minute": "SELECT toStartOfMinute(time) t, count() FROM episodes GROUP BY t ORDER BY t",
 }
@@ -41,7 +43,7 @@ def write(run: RunDirectory, episodes: int) -> tuple[int, float, float]:
                 random.integers(0, 1024, count),
             )
             common = {
-                "time": f"2026-11-29T{first // 3600000 % 24:02}:{first // 60000 % 60:02}:{first // 1000 % 60:02}.{first % 1000:03}123+00:00",
+                "time": (START + timedelta(milliseconds=first)).isoformat(timespec="microseconds"),
                 "run_id": "20261129-120000-snake-s0-abcd",
                 "env_steps": first * 120,
                 "policy_version": first // UPDATE,
@@ -89,9 +91,9 @@ def main() -> None:
         "long_tables",
         "Episodes of a long run",
         f"{episodes:,} episodes are {text / 1e9:.2f} GB of text and {stored / 1e9:.3f} GB on the disk, "
-        f"{text / stored:.0f} times less; parts are packed when they have {PART_BYTES >> 20} MiB. To write the text took "
-        f"{wrote:.1f} s, to pack it {packing:.1f} s, {packing / episodes * 1e6:.2f} microseconds an episode, in the "
-        "thread that stores checkpoints.",
+        f"{text / stored:.0f} times less; parts are packed when they have {PART_BYTES >> 20} MiB. To write the text "
+        f"took {wrote:.1f} s, to pack it {packing:.1f} s, {packing / episodes * 1e6:.2f} microseconds an episode, in "
+        "the thread that stores checkpoints.",
         table(["question", "answered in"], [[name, f"{seconds:.2f} s"] for name, seconds in times.items()]),
     )
 

@@ -24,6 +24,8 @@ BENCHMARKS = (
     "pace",
     "lockstep",
     "events",
+    "long_tables",
+    "published_training",
     "learning",
     "defaults",
 )
