@@ -103,7 +103,7 @@ def test_a_policy_is_judged_in_fresh_games(run: rattle.Run) -> None:
     assert isinstance(judged, rattle.Evaluation)
     assert len(judged.length) == 5
     assert rattle.evaluate(run.policy(), 5, seed=1).summary() == judged.summary()
-    with pytest.raises(RattleError, match="actions"):
+    with pytest.raises(RattleError, match="acts with whole numbers from 0 to 2"):
         rattle.evaluate(run.policy(), 5, environment="gym:CartPole-v1")
 
 

@@ -55,14 +55,17 @@ class Policy:
         return self._stored.spec.memory_size
 
     def act(self, observation: Any, *, greedy: bool = False, state: Any = None) -> Any:
-        """Return an action for an observation (row,), or actions int64 (N,) for a batch (N, row).
+        """Return an action for an observation (row,), or actions (N, ...) for a batch (N, row), within their bounds.
+
+        Whole numbers are an int, or int64 (N,); others rows of the action space, such as float32 (3,) or (N, 3).
 
         Actions are drawn, another one at each call; with `greedy` they are the most probable ones. A policy with memory
         returns the action and its next state, float32 (memory_size,) or (N, memory_size): hand that to the next call,
         and None where an episode begins. Raises PolicyError for observations of another environment.
         """
         rows = self._rows(observation)
-        action = np.zeros(len(rows), np.int64)
+        space = self._stored.spec.action
+        action = space.zeros(len(rows))
         log_prob, value = np.zeros((2, len(rows)), np.float32)
         memory = np.zeros((len(rows), self.memory_size), np.float32)
         if state is not None:
@@ -72,7 +75,8 @@ class Policy:
         )
         self._tick += 1
         is_batch = np.ndim(observation) == 2
-        actions = action if is_batch else int(action[0])
+        bounded = space.bound(action)
+        actions = bounded if is_batch else bounded[0] if space.shape else bounded[0].item()
         return actions if not self.memory_size else (actions, memory if is_batch else memory[0])
 
     def value(self, observation: Any) -> Any:

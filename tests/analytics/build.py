@@ -128,6 +128,7 @@ def steps_columns(run: RunDirectory, ticks: int, **known: Any) -> dict[str, Any]
         "policy_version": 7,
         "observation": np.zeros((ticks, 4)),
         "action": np.zeros(ticks),
+        "action_row": np.zeros((ticks, 0)),
         "reward": np.where(end, -1.0, 0.0),
         "terminated": end,
         "truncated": False,

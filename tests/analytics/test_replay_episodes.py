@@ -7,9 +7,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.query import arrow
 from rattle.analytics.replay import json_lines, list_episodes, load_episode, table
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.steps import StepsWriter, encode_state
@@ -121,3 +123,11 @@ def test_a_state_that_is_not_json_is_named(run: RunDirectory) -> None:
     record(run, steps_columns(run, 2, state="{half"))
     with pytest.raises(AnalyticsError, match=r"w-000000\.parquet is damaged: a state is not JSON"):
         load_episode(run)
+
+
+def test_files_of_earlier_versions_have_whole_actions_only(recorded: RunDirectory) -> None:
+    for path in recorded.table("steps").iterdir():
+        pq.write_table(pq.read_table(path).drop_columns(["action_row"]), path)
+    assert load_episode(recorded, "0-0").agents[0].action.tolist() == [0] * 5
+    rows = arrow("SELECT action, action_row FROM steps LIMIT 1", [recorded])
+    assert rows.to_pylist() == [{"action": 0, "action_row": []}]

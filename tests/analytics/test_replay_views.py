@@ -171,6 +171,16 @@ def test_other_environments_are_shown_as_strips(run: RunDirectory) -> None:
     assert bright[0] < bright[2]
 
 
+def test_each_number_of_an_action_has_a_strip(run: RunDirectory) -> None:
+    rows = np.arange(20, dtype=np.float32).reshape(10, 2)
+    states = [{"observation": [0.0]}] * 10
+    observation = np.zeros((10, 1), np.float32)
+    episode = recorded_board(run, *states, observation=observation, action=None, action_row=rows, reward=1.0)
+    lines = view_of(episode, 0).text(3).plain.splitlines()
+    assert [line[:13].strip() for line in lines[2:]] == ["observation 0", "action 0", "action 1", "reward"]
+    assert [line.split()[-1] for line in lines[3:5]] == ["6.000", "7.000"]
+
+
 def test_many_observations_are_cut_and_one_tick_is_enough(run: RunDirectory) -> None:
     view = cart_pole(run, 1, size=60)
     assert "(52 more observed)" in view.title

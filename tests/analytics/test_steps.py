@@ -19,10 +19,10 @@ ARROW_TYPES = {
     "String": "string",
     "UInt32": "uint32",
     "UInt64": "uint64",
-    "Int32": "int32",
     "Float32": "float",
     "Bool": "bool",
     "Array(Float32)": "list<element: float>",
+    "Nullable(Int32)": "int32",
 }
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -13,6 +14,7 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from rattle.clients.remote_vector_env import RemoteVectorEnv
 from rattle.envs.errors import EnvError
+from rattle.envs.gymnasium_worlds import GymnasiumWorlds
 from rattle.envs.snake.gymnasium_env import SnakeVectorEnv
 from tests.processes import ServiceProcess
 
@@ -51,6 +53,23 @@ def test_it_is_the_vector_environment_of_this_process(server: ServiceProcess, se
         np.testing.assert_equal(infos, expected_infos)
     assert ends > 3
     remote.close()
+
+
+def test_real_numbers_steer_a_servers_worlds_as_gymnasium_has_them() -> None:
+    here = GymnasiumWorlds("Pendulum-v1", num_worlds=4, seed=4)
+    process = ServiceProcess("env", settings=("env.id=gym:Pendulum-v1",))
+    with process, closing(RemoteVectorEnv(process.url, 4, sessions=2)) as remote:
+        assert remote.single_action_space == gymnasium.spaces.Box(-2, 2, (1,), np.float32)
+        remote.reset(seed=4)
+        remote.action_space.seed(0)
+        for number in range(5):
+            action = remote.action_space.sample() * (1 + number)
+            seen, reward, *_ = remote.step(action.astype(np.float64))  # as trainers hand it out
+            here.step(action)
+            np.testing.assert_array_equal(seen, here.observation)
+            np.testing.assert_array_equal(reward, here.reward)
+        with pytest.raises(EnvError, match="finite numbers"):
+            remote.step(np.full((4, 1), 1e300))
 
 
 def test_outputs_are_the_users_own_unless_asked_otherwise(server: ServiceProcess) -> None:

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.integration
 
 ONE_SNAKE = {"agent.resets.snake_alone", "vector.steps.inactive", "vector.steps.last_observation"}
 #: No snake is truncated without a time limit.
-ALWAYS = {"vector.state.absent", "vector.steps.last_observation"}
+ALWAYS = {"vector.state.absent", "vector.steps.last_observation", "vector.actions.bounds"}
 
 
 @pytest.mark.parametrize("clock", ["realtime", "turns"])
@@ -23,6 +23,13 @@ def test_snake_passes_on_both_faces(clock: str, snakes: int) -> None:
     assert [result for result in found.values() if result.result == "fail"] == []
     skipped = {name for name, result in found.items() if result.result == "skip"}
     assert skipped <= (ONE_SNAKE if snakes == 1 else set()) | ALWAYS
+
+
+def test_pendulum_passes() -> None:
+    with rattle_server("env", "--set", "env.id=gym:Pendulum-v1") as url:
+        found = results(url, "vector")
+    assert [result for result in found.values() if result.result == "fail"] == []
+    assert found["vector.actions.bounds"].result == "pass"
 
 
 def test_cartpole_passes_and_has_no_agent_api() -> None:

@@ -10,7 +10,7 @@ import pytest
 from rattle.conformance.table import CHECKS
 from tests.conformance.broken_env import MSGPACK, PROBLEM, Body, Broken, Exchange, Fault
 from tests.conformance.running import asgi_server, results
-from tests.conformance.vector_faults import FAULTS, next_for_last, old_for_last, zeros_for_last
+from tests.conformance.vector_faults import FAULTS, STEERED_FAULTS, next_for_last, old_for_last, zeros_for_last
 
 pytestmark = pytest.mark.integration
 
@@ -29,14 +29,25 @@ FIRST_OBSERVATION = "vector.steps.first_observation"
 
 
 def test_every_check_has_a_server_that_breaks_it() -> None:
-    assert set(FAULTS) == {check.id for check in CHECKS if check.face == "vector"}
+    assert {*FAULTS, *STEERED_FAULTS} == {check.id for check in CHECKS if check.face == "vector"}
 
 
 def test_the_unbroken_server_passes_every_check_but_that_of_lacking_features() -> None:
     with asgi_server(Broken(Fault(), *SMALL)) as url:
         found = results(url, "vector")
     assert {name: result for name, result in found.items() if result.result == "fail"} == {}
-    assert [name for name, result in found.items() if result.result == "skip"] == ["vector.state.absent"]
+    assert [name for name, result in found.items() if result.result == "skip"] == [
+        "vector.actions.bounds",
+        "vector.state.absent",
+    ]
+
+
+@pytest.mark.parametrize("name", STEERED_FAULTS)
+def test_a_broken_server_of_real_numbers_fails_the_check_that_is_meant_for_it(name: str) -> None:
+    with asgi_server(Broken(STEERED_FAULTS[name], "env.id=gym:Pendulum-v1")) as url:
+        result = results(url, name, timeout=3.0)[name]
+    assert result.result == "fail", result.sentence
+    assert "not of the shape" not in result.sentence, "the check stumbled instead of judging"
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -99,6 +110,7 @@ def test_a_server_of_json_only_is_judged_in_json() -> None:
     assert all("JSON only" in found[name].sentence for name in failed)
     assert {name for name, result in found.items() if result.result == "skip"} == {
         "vector.encodings.problems",
+        "vector.actions.bounds",
         "vector.actions.integers",
         "vector.actions.packed",
         "vector.state.restore",

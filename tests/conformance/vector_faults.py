@@ -527,3 +527,33 @@ FAULTS: dict[str, Fault] = {
     "vector.websocket.order": _socket(out=_swap_answers),
     "vector.websocket.unknown": _socket(out=_open_anyway),
 }
+
+
+def _refuse_beyond(exchange: Exchange, state: Body) -> None:
+    """Refuse numbers beyond the bounds of Pendulum, as a strict server would."""
+    del state
+    if exchange.route == "session/step" and np.abs(_numbers(exchange.body["action"])).max() > 2:
+        exchange.body = {**exchange.body, "action": "beyond"}
+
+
+def _not_finite_to_zero(exchange: Exchange, state: Body) -> None:
+    """Play numbers that are none as 0."""
+    del state
+    body = exchange.body
+    if exchange.route == "session/step" and isinstance(body["action"], dict):
+        numbers = _numbers(body["action"])
+        data = np.where(np.isfinite(numbers), numbers, 0).astype(np.float32).tobytes()
+        exchange.body = {**body, "action": {**body["action"], "data": data}}
+
+
+def _numbers(action: Any) -> Any:
+    packed = isinstance(action, dict)
+    return np.frombuffer(action["data"], np.float32) if packed else np.array(action, np.float64)
+
+
+#: The same for a server of real numbers.
+STEERED_FAULTS: dict[str, Fault] = {
+    "vector.actions.bounds": Fault(request=_refuse_beyond),
+    "vector.actions.range": Fault(request=_not_finite_to_zero),
+    "vector.spec.fields": reply("spec", lambda body: body["action_space"].pop("high")),
+}

@@ -40,9 +40,7 @@ def test_a_cache_that_takes_no_more_stops_nothing(tmp_path: Path) -> None:
         "import resource, numpy as np\n"
         "from rattle.policies import sampling\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
-        "logits, rows = np.zeros((1, 3), np.float32), np.ones(1, np.int64)\n"
-        "action, log_prob = np.zeros(1, np.int64), np.zeros(1, np.float32)\n"
-        "print(sampling._draw(logits, rows, np.zeros(1, np.uint64), np.zeros(1, np.bool_), action, log_prob))\n"
+        "print(sampling._make_up(np.ones(1, np.int64), 1))\n"
     )
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)

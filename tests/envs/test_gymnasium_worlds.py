@@ -48,6 +48,35 @@ class Countdown(gymnasium.Env[NDArray[np.int64], np.int64]):
         return np.array([self.left, self.ticks])
 
 
+class Steered(gymnasium.Env[NDArray[np.float32], NDArray[np.float64]]):
+    """Adds up what it is told, real numbers of two by two within bounds that only float64 has."""
+
+    observation_space = Box(-100, 100, (5,), np.float32)
+    action_space = Box(np.array([[-0.1, -1], [0, -np.inf]]), np.array([[0.1, 3], [0.7, np.inf]]), dtype=np.float64)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.seen = np.append(self.np_random.normal(size=4), 0).astype(np.float32)
+        return self.seen, {}
+
+    def step(self, action: NDArray[np.float64]) -> Any:
+        assert self.action_space.contains(action), action
+        self.seen = self.seen + np.append(action, 1).astype(np.float32)
+        return self.seen, float(action.sum()), False, bool(self.seen[4] >= 9), {}
+
+
+class Switched(gymnasium.Env[Any, Any]):
+    """Takes actions that nobody can learn yet."""
+
+    observation_space, action_space = Box(-1, 1, (1,)), gymnasium.spaces.MultiBinary(3)
+
+
+class Counted(Switched):
+    """Takes a box of whole numbers."""
+
+    action_space = Box(0, 3, (2,), np.int64)
+
+
 class Sealed(gymnasium.Env[Any, Any]):
     """Needs a package that nobody has."""
 
@@ -112,6 +141,7 @@ class Unseeded(Odd):
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
     classes = {"Countdown-v0": Countdown, "Sealed-v0": Sealed, "Odd-v0": Odd, "Unseeded-v0": Unseeded}
+    classes |= {"Steered-v0": Steered, "Switched-v0": Switched, "Counted-v0": Counted}
     for name, made in classes.items():
         gymnasium.register(name, made)
     yield
@@ -272,6 +302,57 @@ def test_the_state_of_other_worlds_is_refused(change: dict[str, Any], message: s
         other.restore(state)
 
 
+def steering(ticks: int, worlds: int) -> NDArray[np.float32]:
+    """Return actions (ticks, worlds, 2, 2), some beyond their bounds, that depend on the world's number only."""
+    each = [np.random.default_rng(world).normal(size=(ticks, 2, 2)) for world in range(worlds)]
+    return np.stack(each, axis=1).astype(np.float32)
+
+
+def test_real_numbers_are_put_into_their_bounds_as_the_environment_has_them() -> None:
+    worlds = GymnasiumWorlds("Steered-v0", num_worlds=3, seed=4)
+    assert worlds.spec.action_space.shape == (2, 2)
+    [action] = steering(1, 3)
+    before = worlds.observation.copy()
+    worlds.step(action)
+    bounded = np.clip(action, [[-0.1, -1], [0, -np.inf]], [[0.1, 3], [0.7, np.inf]]).reshape(3, 4)
+    np.testing.assert_allclose(worlds.observation[:, :4], before[:, :4] + bounded, rtol=1e-6)
+    np.testing.assert_allclose(worlds.reward, bounded.sum(axis=1), rtol=1e-5)
+
+
+def test_worlds_that_are_steered_go_on_where_they_were_stored_and_play_the_same_in_any_batch() -> None:
+    steers = steering(30, 3)
+    whole, stored = (GymnasiumWorlds("Steered-v0", num_worlds=3, seed=4) for _ in range(2))
+    alone = GymnasiumWorlds("Steered-v0", num_worlds=1, seed=4, first_world=2)
+    for tick, action in enumerate(steers):
+        if tick == 14:
+            state = stored.state()
+            stored = GymnasiumWorlds("Steered-v0", num_worlds=3)
+            stored.restore(state)
+        for worlds, rows in ((whole, action), (stored, action), (alone, action[2:])):
+            worlds.step(rows)
+        ended = whole.truncated
+        np.testing.assert_array_equal(stored.final_observation[ended], whole.final_observation[ended])
+        for name in (name for name in OUTPUTS if name != "final_observation"):
+            np.testing.assert_array_equal(getattr(stored, name), getattr(whole, name))
+            np.testing.assert_array_equal(getattr(alone, name), getattr(whole, name)[2:])
+    assert whole.episode.min() >= 3
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (np.zeros((2, 2, 2)), r"action must be a float32 array of shape \(2, 2, 2\), got float64 \(2, 2, 2\)"),
+        (np.zeros((2, 4), np.float32), r"got float32 \(2, 4\)"),
+        (np.zeros((2, 2, 2), np.int64), "got int64"),
+        (np.full((2, 2, 2), np.nan, np.float32), r"finite numbers of shape \(2, 2\), and \[0, 0, 0\] is nan"),
+        (np.full((2, 2, 2), np.inf, np.float32), "is inf"),
+    ],
+)
+def test_steering_that_is_none_is_refused(action: NDArray[Any], message: str) -> None:
+    with pytest.raises(EnvError, match=message):
+        GymnasiumWorlds("Steered-v0", num_worlds=2).step(action)
+
+
 @pytest.mark.parametrize("action", [np.zeros(3, np.int64), np.zeros(2), np.array([0, 2]), np.array([-1, 0])])
 def test_wrong_actions_are_refused(action: NDArray[Any]) -> None:
     with pytest.raises(EnvError, match="action must"):
@@ -284,7 +365,8 @@ def test_wrong_actions_are_refused(action: NDArray[Any]) -> None:
         ("CartPole-v7", {}, "no environment 'CartPole-v7', did you mean 'CartPole-v1'"),
         ("CartPole", {}, "did you mean 'CartPole-v"),
         ("nosuchmodule:Nothing-v0", {}, "cannot import 'nosuchmodule'.* install"),
-        ("Pendulum-v1", {}, r"takes actions from Box.*only Discrete"),
+        ("Switched-v0", {}, r"takes actions from MultiBinary\(3\): only Discrete actions and a Box of floats"),
+        ("Counted-v0", {}, r"takes actions from Box.*: only Discrete actions and a Box of floats"),
         (
             "Taxi-v4",
             {},

@@ -16,18 +16,27 @@ from rattle.policies.kinds import kind_of
 from rattle.policies.mlp.network import Network
 from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.spec import PolicySpec
-from rattle.samples.spaces import CodeSpace, FloatSpace
+from rattle.samples.spaces import ActionSpace, BoxSpace, CodeSpace, DiscreteSpace, FloatSpace
 
 Parameters = Mapping[str, NDArray[np.float32]]
 
 
+#: Real numbers in arrays of several shapes, some of more numbers than one draw of random words has.
+BOXES = [BoxSpace.of(np.full(shape, -0.5), np.full(shape, 2.0)) for shape in ((), (1,), (3,), (2, 3), (9,))]
+
+
+def action_spaces() -> st.SearchStrategy[ActionSpace]:
+    """Draw spaces of actions of every kind."""
+    return st.builds(DiscreteSpace, n=st.integers(1, 6)) | st.sampled_from(BOXES)
+
+
 @st.composite
-def policy_specs(draw: st.DrawFn) -> PolicySpec:
+def policy_specs(draw: st.DrawFn, actions: st.SearchStrategy[ActionSpace] | None = None) -> PolicySpec:
     """Draw specs whose widths are no multiples of anything that the kernel works in."""
     codes = st.builds(CodeSpace, cells=st.integers(1, 20), codes=st.sampled_from([2, 3, 5, 256]))
     return MlpSpec(
         observation=draw(codes | st.builds(FloatSpace, size=st.integers(1, 35))),
-        num_actions=draw(st.integers(1, 6)),
+        action=draw(action_spaces() if actions is None else actions),
         hidden_sizes=tuple(draw(st.lists(st.integers(1, 35), max_size=3))),
         activation=draw(st.sampled_from(["relu", "tanh"])),
         value_head=draw(st.booleans()),
@@ -80,17 +89,28 @@ def network_of(spec: PolicySpec, parameters: Parameters) -> Network:
 def network_outputs(
     spec: PolicySpec, parameters: Parameters, observation: NDArray[Any]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the log-probabilities (N, actions) and values (N,) that PyTorch computes."""
+    """Return the log-probabilities (N, actions) and values (N,) that PyTorch computes for discrete actions."""
     with torch.no_grad():
         logits, value = network_of(spec, parameters)(torch.from_numpy(observation))
         return torch.log_softmax(logits, dim=1).numpy(), value.numpy()
 
 
+def network_log_prob(
+    spec: PolicySpec, parameters: Parameters, observation: NDArray[Any], action: NDArray[Any]
+) -> NDArray[np.float32]:
+    """Return the log-probabilities (N,) that PyTorch gives to actions."""
+    with torch.no_grad():
+        outputs, _ = network_of(spec, parameters)(torch.from_numpy(observation))
+        found: NDArray[np.float32] = spec.action.distribution(outputs).log_prob(torch.from_numpy(action)).numpy()
+        return found
+
+
 class Played:
     """What one call of `ActingPolicy.act` wrote."""
 
-    def __init__(self, rows: int) -> None:
-        self.action = np.full(rows, -1, np.int64)
+    def __init__(self, rows: int, space: ActionSpace | None = None) -> None:
+        space = space or DiscreteSpace(n=1)
+        self.action: NDArray[Any] = np.full((rows, *space.shape), -1, space.dtype)
         self.log_prob = np.full(rows, np.nan, np.float32)
         self.value = np.full(rows, np.nan, np.float32)
 
@@ -103,7 +123,7 @@ def play(
     policy: ActingPolicy, observation: NDArray[Any], tick: int = 0, first_slot: int = 0, *, greedy: bool = False
 ) -> Played:
     """Act once and return what was written."""
-    played = Played(len(observation))
+    played = Played(len(observation), policy.spec.action)
     policy.act(
         observation,
         tick=tick,

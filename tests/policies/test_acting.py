@@ -15,7 +15,7 @@ from rattle.policies.mlp.network import Network
 from rattle.policies.mlp.program import flatten
 from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.spec import PolicySpec
-from rattle.samples.spaces import CodeSpace, FloatSpace
+from rattle.samples.spaces import BoxSpace, CodeSpace, FloatSpace
 from tests.policies.building import Played, play, random_observation, random_parameters
 
 CODES = MlpSpec(
@@ -68,6 +68,15 @@ def test_outputs_that_do_not_fit_are_refused_and_nothing_is_written(
     with pytest.raises(PolicyError, match=message):
         acting(CODES).act(random_observation(CODES, 3), tick=0, **{**outputs, name: array})
     assert played.bits() == untouched
+
+
+def test_rows_of_numbers_must_be_written_in_one_piece() -> None:
+    spec = FLOATS.model_copy(update={"action": BoxSpace(low=(0.0, 0.0), high=(1.0, 1.0))})
+    played, scattered = Played(3, spec.action), np.zeros((3, 4), np.float32)[:, ::2]
+    with pytest.raises(PolicyError, match=r"action must be contiguous for actions of shape \(2,\)"):
+        acting(spec).act(
+            random_observation(spec, 3), tick=0, action=scattered, log_prob=played.log_prob, value=played.value
+        )
 
 
 def test_any_memory_layout_of_observations_gives_the_same_bits() -> None:

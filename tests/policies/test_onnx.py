@@ -17,7 +17,7 @@ from rattle.policies.file import StoredPolicy
 from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.onnx import export_onnx
 from rattle.policies.spec import PolicySpec
-from rattle.samples.spaces import CodeSpace, FloatSpace
+from rattle.samples.spaces import BoxSpace, CodeSpace, FloatSpace
 from tests.policies.building import network_of, policy_specs, random_observation, random_parameters, random_policy
 
 CODES = MlpSpec(
@@ -29,12 +29,14 @@ FLOATS = MlpSpec(observation=FloatSpace(size=4), num_actions=2, hidden_sizes=(31
 def assert_same_outputs(policy: StoredPolicy, model: bytes, rows: int) -> None:
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     observation = random_observation(policy.spec, rows, seed=1)
-    logits, value = session.run(["logits", "value"], {"observation": observation})
+    *parts, value = session.run([*policy.spec.action.parts, "value"], {"observation": observation})
     with torch.no_grad():
-        expected_logits, expected_value = network_of(policy.spec, policy.parameters)(torch.from_numpy(observation))
-    assert (logits.dtype, value.dtype) == (np.float32, np.float32)
-    assert (logits.shape, value.shape) == ((rows, policy.spec.action.n), (rows,))
-    np.testing.assert_allclose(logits, expected_logits, rtol=1e-4, atol=1e-5)
+        expected, expected_value = network_of(policy.spec, policy.parameters)(torch.from_numpy(observation))
+    assert [part.shape[1] for part in parts] == list(policy.spec.action.parts.values())
+    outputs = np.concatenate(parts, axis=1)
+    assert (outputs.dtype, value.dtype) == (np.float32, np.float32)
+    assert (outputs.shape, value.shape) == ((rows, policy.spec.action.outputs), (rows,))
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(value, expected_value, rtol=1e-4, atol=1e-5)
 
 
@@ -61,6 +63,12 @@ def test_a_model_says_what_it_is() -> None:
         for value in [*model.graph.input, *model.graph.output]
     }
     assert shapes == {"observation": ["batch", 60], "logits": ["batch", 3], "value": ["batch"]}
+
+
+def test_actions_of_real_numbers_have_means_and_deviations() -> None:
+    spec = FLOATS.model_copy(update={"action": BoxSpace(low=(-1.0, -1.0), high=(1.0, 1.0))})
+    model = onnx.load_model_from_string(export_onnx(random_policy(spec)))
+    assert [value.name for value in model.graph.output] == ["mean", "log_std", "value"]
 
 
 def test_the_same_policy_gives_the_same_bytes() -> None:

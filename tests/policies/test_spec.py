@@ -30,9 +30,33 @@ def test_layer_sizes_go_from_the_encoded_inputs_to_both_heads() -> None:
     assert (plain.observation.inputs, plain.observation.shape) == (4, (4,))
 
 
-def test_specs_survive_json() -> None:
-    spec = MlpSpec.model_validate(GOOD)
+BOX: dict[str, Any] = {
+    **{name: value for name, value in GOOD.items() if name != "num_actions"},
+    "action": {"kind": "box", "low": [-1.0, None], "high": [1.0, None]},
+}
+
+
+@pytest.mark.parametrize("values", [GOOD, BOX], ids=["discrete", "box"])
+def test_specs_survive_json(values: dict[str, Any]) -> None:
+    spec = MlpSpec.model_validate(values)
     assert MlpSpec.model_validate_json(spec.model_dump_json()) == spec
+    assert "num_actions" in spec.model_dump() or values is BOX
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"low": [1.0, 2.0], "high": [0.0, 3.0]}, "low is above high"),
+        ({"low": [1.0], "high": [2.0, 3.0]}, r"low \(1,\) and high \(2,\) have different shapes"),
+        ({"low": [[1.0], [2.0, 3.0]], "high": 3.0}, "lists of such, all of one length"),
+        ({"low": "a", "high": 3.0}, "a number or null"),
+        ({"low": [], "high": []}, "1 to 4096 numbers"),
+        ({"low": [0.0] * 4097, "high": [1.0] * 4097}, "1 to 4096 numbers"),
+    ],
+)
+def test_boxes_of_nothing_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        MlpSpec.model_validate({**BOX, "action": {"kind": "box", **change}})
 
 
 @pytest.mark.parametrize(
@@ -44,7 +68,7 @@ def test_specs_survive_json() -> None:
         ({"hidden_sizes": [4097]}, ("hidden_sizes", 0)),
         ({"hidden_sizes": [1] * 17}, ("hidden_sizes",)),
         ({"activation": "gelu"}, ("activation",)),
-        ({"num_actions": 0}, ("action", "n")),
+        ({"num_actions": 0}, ("action", "discrete", "n")),
         ({"observation": {"kind": "pixels"}}, ("observation",)),
         ({"observation": {"kind": "floats", "size": 0}}, ("observation", "floats", "size")),
         ({"observation": {"kind": "codes", "cells": 0, "codes": 3}}, ("observation", "codes", "cells")),

@@ -17,6 +17,7 @@ REINFORCE = ("algorithm.id=reinforce", "algorithm.max_episode_ticks=100", "train
 PPO = ("algorithm={id: ppo, ticks: 16, max_kl: 0.02}",)
 GOOD_ENOUGH = ("train.steps=100000", "train.stop_at_return=-0.9")
 DUEL = ("env.num_snakes=3", "env.food=2")
+STEERED = ("env={id: 'gym:Pendulum-v1', worlds: 4}", "train.steps=1500", "algorithm={ticks: 64}")
 EVALUATED = ("evaluation={every_steps: 1000, episodes: 9}",)
 
 pytestmark = pytest.mark.integration
@@ -34,6 +35,7 @@ pytestmark = pytest.mark.integration
         (GOOD_ENOUGH, 2, 2, None),
         (PPO, 1, 1, None),
         (PPO, 2, 2, 3),
+        (STEERED, 2, 1, None),
         (REINFORCE, 1, 1, None),
         (REINFORCE, 2, 1, 3),
     ],

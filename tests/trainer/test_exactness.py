@@ -29,6 +29,7 @@ EXPERIMENTS = {
     "evaluated": ["evaluation={every_steps: 1000, episodes: 5}"],
     "duel": ["env.num_snakes=3", "env.food=2"],
     "cartpole": ["env={id: 'gym:CartPole-v1', worlds: 6}", "train.steps=3000"],
+    "pendulum": ["env={id: 'gym:Pendulum-v1', worlds: 4}", "train.steps=3000"],
     "party": ["env={id: 'pettingzoo:tests.envs.parallel_party', worlds: 6, limit: 25}", "train.steps=3000"],
 }
 

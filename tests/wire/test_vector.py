@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rattle.envs.vector import EnvironmentSpec
-from rattle.samples.spaces import CodeSpace, DiscreteSpace, FloatSpace
+from rattle.samples.spaces import BoxSpace, CodeSpace, DiscreteSpace, FloatSpace
 from rattle.wire import encoding
 from rattle.wire.vector import Environment, describe, environment_spec
 
@@ -21,7 +21,8 @@ SPECS = st.builds(
     settings=st.dictionaries(NAMES, st.integers(-9, 9) | NAMES | st.lists(st.booleans(), max_size=3), max_size=4),
     observation_space=st.builds(CodeSpace, cells=st.integers(1, 10**6), codes=st.integers(2, 256))
     | st.builds(FloatSpace, size=st.integers(1, 10**6)),
-    action_space=st.builds(DiscreteSpace, n=st.integers(1, 10**6)),
+    action_space=st.builds(DiscreteSpace, n=st.integers(1, 10**6))
+    | st.builds(BoxSpace, low=st.just((-2.0, None)), high=st.floats(-2, 1e6).map(lambda most: (most, None))),
     agents_per_world=st.integers(1, 10**6),
     metrics=st.lists(NAMES, max_size=3).map(tuple),
 )
@@ -49,11 +50,16 @@ def test_fields_that_a_later_version_adds_are_ignored(spec: EnvironmentSpec) -> 
         {"observation_space": {"kind": "floats"}},
         {"observation_space": {"kind": "floats", "size": -1}},
         {"num_actions": 0},
+        {"num_actions": msgspec.UNSET},
+        {"num_actions": 2, "action_space": {"kind": "box", "low": [0], "high": [1]}},
+        {"num_actions": msgspec.UNSET, "action_space": {"kind": "sphere"}},
+        {"num_actions": msgspec.UNSET, "action_space": {"kind": "box", "low": [0], "high": [1, 2]}},
         {"agents_per_world": 0},
     ],
 )
 def test_descriptions_of_nothing_are_refused(change: dict[str, Any]) -> None:
     sound = describe(EnvironmentSpec("x", {}, FloatSpace(size=4), DiscreteSpace(n=2), 1))
-    assert environment_spec(msgspec.convert(sound, Environment)).action_space.n == 2
-    with pytest.raises(ValueError, match=r"observation_space|num_actions"):
-        environment_spec(msgspec.convert(sound | change, Environment))
+    assert environment_spec(msgspec.convert(sound, Environment)).action_space == DiscreteSpace(n=2)
+    changed = {name: value for name, value in (sound | change).items() if value is not msgspec.UNSET}
+    with pytest.raises(ValueError, match=r"observation_space|num_actions|action_space|agents_per_world"):
+        environment_spec(msgspec.convert(changed, Environment))

@@ -26,7 +26,7 @@ _DTYPES: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
     {
         "UInt32": np.dtype(np.uint32),
         "UInt64": np.dtype(np.uint64),
-        "Int32": np.dtype(np.int32),
+        "Nullable(Int32)": np.dtype(np.int32),
         "Float32": np.dtype(np.float32),
         "Bool": np.dtype(np.bool_),
         "String": np.dtype(np.object_),
@@ -124,9 +124,9 @@ class StepsWriter:
 def as_episode(columns: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     """Return one agent's finished episode of n ticks as arrays of its own.
 
-    `columns` has every column of `steps`: an array of n entries ((n, size) for `observation`, n strings for `state`, ""
-    where another row of the tick has it), or one value for all rows. The number of ticks is that of `tick`. Raises
-    ValueError for missing, unknown and misshapen columns.
+    `columns` has every column of `steps`: an array of n entries ((n, size) for `observation` and `action_row`, n
+    strings for `state`, "" where another row of the tick has it), or one value for all rows. The number of ticks is
+    that of `tick`. Raises ValueError for missing, unknown and misshapen columns.
     """
     if columns.keys() != STEPS.keys():
         wrong = sorted(columns.keys() ^ STEPS.keys())
@@ -149,10 +149,11 @@ def _is_of(path: Path, run_id: str) -> bool:
 
 def _column(name: str, values: Any, rows: int) -> NDArray[Any]:
     """Return a copy of the values as an array with one entry a row."""
-    column: NDArray[Any] = np.array(values, _DTYPES[STEPS[name]])
+    kind = STEPS[name]
+    column: NDArray[Any] = np.array(values, np.object_ if values is None else _DTYPES[kind])
     if column.ndim == 0:
         return np.full(rows, column[()], column.dtype)
-    if column.shape[0] != rows or column.ndim != (2 if name == "observation" else 1):
+    if column.shape[0] != rows or column.ndim != (2 if kind.startswith("Array") else 1):
         raise ValueError(f"column '{name}' of an episode of {rows} ticks has the shape {column.shape}")
     return column
 
@@ -174,7 +175,8 @@ def _arrow(parts: Sequence[NDArray[Any]]) -> pyarrow.Array:
 
     if parts[0].ndim == 1:
         column = np.concatenate(parts)
-        return pyarrow.array(column, pyarrow.string() if column.dtype == np.object_ else None)
+        kind = pyarrow.int32() if column[0] is None else pyarrow.string() if column.dtype == np.object_ else None
+        return pyarrow.array(column, kind)
     lengths = np.concatenate([np.full(len(part), part.shape[1], np.int32) for part in parts])
     offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
     return pyarrow.ListArray.from_arrays(offsets, np.concatenate([part.ravel() for part in parts]))

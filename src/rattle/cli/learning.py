@@ -159,4 +159,5 @@ def export(policy: str, output: Path, best: bool) -> None:
 
     found = find_policy(policy, best=best)
     write_atomically(output, export_onnx(found.policy))
-    click.echo(f"{found.path} as {output}: 'observation' in, 'logits' and 'value' out")
+    given = " and ".join(f"'{name}'" for name in (*found.policy.spec.action.parts, "value"))
+    click.echo(f"{found.path} as {output}: 'observation' in, {given} out")

@@ -16,7 +16,7 @@ from rattle.clients.answers import SlotArrays, read_spec
 from rattle.clients.errors import ClientError
 from rattle.clients.remote_worlds import Patience, RemoteWorlds, ask_spec
 from rattle.envs.errors import EnvError, WorldsLost
-from rattle.envs.gymnasium_batch import activity_infos, final_infos, spaces_of, whole_numbers
+from rattle.envs.gymnasium_batch import activity_infos, as_rows, final_infos, spaces_of
 from rattle.envs.philox import check_seed
 from rattle.envs.vector import EnvironmentSpec, check_actions
 from rattle.wire.vector import ServerSpec
@@ -24,13 +24,13 @@ from rattle.wire.vector import ServerSpec
 Infos = dict[str, Any]
 
 
-class RemoteVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]):
+class RemoteVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
     """A batch of a server's worlds (docs/env-api.md); finished worlds restart in the same step.
 
     `num_envs` counts slots: with A agents a world it must be a multiple of A. The worlds are split over `sessions`,
     whose requests are in flight together. Observations are uint8 (num_envs, cells) or float32 (num_envs, size),
-    actions integers (num_envs,), rewards float32 (num_envs,); infos are those of SyncVectorEnv's SAME_STEP mode, with
-    `active` where worlds hold several agents. `reset(seed=s)` starts episode 0 of seed s in every world, `reset()`
+    actions rows of the action space, rewards float32 (num_envs,); infos are those of SyncVectorEnv's SAME_STEP mode,
+    with `active` where worlds hold several agents. `reset(seed=s)` starts episode 0 of seed s in every world, `reset()`
     the next ones, the first time of a fresh seed. `options` change settings of the server's environment.
 
     Requests have time-outs, are repeated with back-off and never take a step twice. Where a server has lost a
@@ -116,12 +116,12 @@ class RemoteVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]):
         return self._own(self._arrays.observation), activity_infos(self._arrays, copy=self.copy)
 
     def step(
-        self, actions: NDArray[np.int64]
+        self, actions: NDArray[Any]
     ) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], Infos]:
         """Advance every world one tick; raises EnvError for actions that are none and before the first reset."""
         if not self._seeded:
             raise EnvError("no episode is in progress: call reset() before step()")
-        chosen = whole_numbers(actions)
+        chosen = as_rows(actions, self._arrays.spec.action_space)
         check_actions(chosen, self.num_envs, self._arrays.spec.action_space)  # of all, before any sets out
         for part, slots in zip(self._parts, self._slots, strict=True):
             part.step_async(chosen[slots])

@@ -208,12 +208,12 @@ class RemoteWorlds:
         self._send("reset", message)
         self._arrays.begin(self._receive(ResetAnswer))
 
-    def step(self, action: NDArray[np.integer[Any]]) -> None:
-        """Advance every world one tick with integer actions (B,); raises WorldsLost when there is no answer to come."""
+    def step(self, action: NDArray[Any]) -> None:
+        """Advance every world one tick with actions (B, ...); raises WorldsLost when there is no answer to come."""
         self.step_async(action)
         self.step_wait()
 
-    def step_async(self, action: NDArray[np.integer[Any]]) -> None:
+    def step_async(self, action: NDArray[Any]) -> None:
         """Send the actions; `step_wait` waits for what comes of them."""
         check_actions(action, self.num_slots, self.spec.action_space)
         if self._awaits_answer:

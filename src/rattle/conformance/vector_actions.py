@@ -8,9 +8,9 @@ import numpy as np
 
 from rattle.conformance.arrays import JSON, MSGPACK, Array
 from rattle.conformance.checks import CheckGroup
-from rattle.conformance.judging import expect
+from rattle.conformance.judging import expect, skip
 from rattle.conformance.target import Target
-from rattle.conformance.vector_play import CheckedSession, expect_same, session
+from rattle.conformance.vector_play import CheckedSession, encodings, expect_same, session
 
 CHECKS = CheckGroup()
 _STEPPED = ("vector.steps.fields",)
@@ -39,27 +39,51 @@ def _then_steps(opened: CheckedSession, what: str) -> None:
     opened.next_step += 1
 
 
-@CHECKS.check("vector.actions.range", "Actions below 0 or not below num_actions are bad_value", _STEPPED)
+@CHECKS.check(
+    "vector.actions.range",
+    "Actions below 0 or not below num_actions, and real numbers that are not finite, are bad_value",
+    _STEPPED,
+)
 def out_of_range(target: Target) -> None:
-    """In any slot, also the last."""
-    with session(target, 3, seed=1) as opened:
-        for value in (-1, opened.shape.num_actions, 2**31, -(2**63), 2**63):
-            action = [0] * opened.shape.slots
+    """In any slot, also the last; only MessagePack has numbers that are not finite."""
+    encoding = target.fact(encodings)[-1]
+    with session(target, 3, seed=1, encoding=encoding) as opened:
+        number = opened.shape.actions.number
+        values = (np.nan, np.inf) if number is None else (-1, number, 2**31, -(2**63))
+        if number is None and encoding is JSON:
+            skip("the server speaks JSON only, which has no numbers that are not finite")
+        for value in values:
+            action = opened.forward()
             action[-1] = value
             _refuse(opened, {"step": opened.next_step, "action": action}, f"action {value}")
             _then_steps(opened, f"action {value}")
+        if number is not None:
+            huge = [*opened.forward().tolist()[:-1], 2**63]
+            content = JSON.encode({"step": opened.next_step, "action": huge})
+            answer = target.request("POST", f"{opened.path}/step", content=content)
+            answer.problem(400, "bad_value", "action")
+
+
+@CHECKS.check("vector.actions.bounds", "Real numbers beyond their bounds play as the bounds", _STEPPED)
+def bounds(target: Target) -> None:
+    """What policies draw lies beyond them at times."""
+    with session(target, 3, seed=1) as opened, session(target, 3, seed=1) as other:
+        if (pair := opened.shape.actions.beyond(opened.forward())) is None:
+            skip("actions have no upper bounds")
+        for _ in range(10):
+            expect_same(other.step(pair[1]), opened.step(pair[0]), "an action beyond its bounds plays otherwise")
 
 
 @CHECKS.check("vector.actions.length", "As many actions as slots, in one dimension, or it is bad_value", _STEPPED)
 def length(target: Target) -> None:
     """Too few, too many, none, nested, a single number."""
     with session(target, 3, seed=1) as opened:
-        slots = opened.shape.slots
+        rows = opened.forward().tolist()
         wrong: list[tuple[Any, str]] = [
-            ([0] * (slots - 1), "an action too few"),
-            ([0] * (slots + 1), "an action too many"),
+            (rows[1:], "an action too few"),
+            ([*rows, rows[0]], "an action too many"),
             ([], "no actions"),
-            ([[0]] * slots, "nested actions"),
+            ([[row] for row in rows], "nested actions"),
             (0, "a single number as actions"),
             ({"0": 0}, "an object as actions"),
         ]
@@ -68,22 +92,31 @@ def length(target: Target) -> None:
             _then_steps(opened, what)
 
 
-@CHECKS.check("vector.actions.type", "Actions are integers: floats, strings, booleans and null are bad_value", _STEPPED)
+@CHECKS.check(
+    "vector.actions.type",
+    "Actions are numbers: strings, booleans and null are bad_value, and floats where they are whole",
+    _STEPPED,
+)
 def types(target: Target) -> None:
     """Also a number with a fraction of zero, in neither encoding."""
     with session(target, 3, seed=1) as opened:
-        for value in (0.5, "0", None, True):
-            action = [0] * (opened.shape.slots - 1) + [value]
+        for value in ("0", None, True, *(() if opened.shape.actions.number is None else (0.5,))):
+            action = [*opened.forward().tolist()[:-1], _filled(opened.shape.actions.row, value)]
             _refuse(opened, {"step": opened.next_step, "action": action}, f"action {value!r}")
             _then_steps(opened, f"action {value!r}")
+
+
+def _filled(row: tuple[int, ...], value: Any) -> Any:
+    """Return nested lists of a value."""
+    return [_filled(row[1:], value) for _ in range(row[0])] if row else value
 
 
 @CHECKS.check("vector.actions.nan", "NaN in JSON is refused", _STEPPED)
 def nan(target: Target) -> None:
     """NaN is no JSON; a lenient reader finds a float that is no action."""
     with session(target, 2, seed=1) as opened:
-        numbers = b",".join([b"NaN"] * opened.shape.slots)
-        content = b'{"step": 1, "action": [' + numbers + b"]}"
+        numbers = JSON.encode(opened.forward().tolist()).replace(b"0.0", b"NaN").replace(b"0", b"NaN")
+        content = b'{"step": 1, "action": ' + numbers + b"}"
         target.request("POST", f"{opened.path}/step", content=content).problem(400, ("bad_request", "bad_value"))
         _then_steps(opened, "NaN")
 
@@ -97,10 +130,12 @@ def missing(target: Target) -> None:
         _then_steps(opened, "a step with wrong fields")
 
 
-@CHECKS.check("vector.actions.integers", "Actions may come in any integer dtype", ("vector.encodings.same",))
+@CHECKS.check("vector.actions.integers", "Whole actions may come in any integer dtype", ("vector.encodings.same",))
 def integers(target: Target) -> None:
     """Also in one byte each; all mean the same."""
     with session(target, 3, seed=1, encoding=MSGPACK) as opened, session(target, 3, seed=1) as other:
+        if opened.shape.actions.number is None:
+            skip("actions are real numbers")
         for dtype in (np.uint8, np.int32, np.int64, np.uint32):
             action: Array = opened.forward()
             wanted = other.step(action)
@@ -113,21 +148,21 @@ def integers(target: Target) -> None:
     ("vector.encodings.same",),
 )
 def packed(target: Target) -> None:
-    """Floats, a wrong shape, too little data, an unknown dtype, missing parts."""
+    """Numbers of another kind, a wrong shape, too little data, an unknown dtype, missing parts."""
     with session(target, 3, seed=1, encoding=MSGPACK) as opened:
-        slots = opened.shape.slots
-        good = MSGPACK.pack(np.zeros(slots, np.int32))
+        rows, number = opened.forward(), opened.shape.actions.number
+        good = MSGPACK.pack(rows)
         wrong: list[tuple[Any, str]] = [
-            (MSGPACK.pack(np.zeros(slots, np.float32)), "packed floats"),
-            (MSGPACK.pack(np.zeros(slots, np.bool_)), "packed booleans"),
-            (MSGPACK.pack(np.full(slots, opened.shape.num_actions, np.int64)), "packed actions out of range"),
-            (MSGPACK.pack(np.zeros((slots, 1), np.int32)), "a shape of two dimensions"),
-            (MSGPACK.pack(np.zeros(slots + 1, np.int32)), "a packed action too many"),
+            (MSGPACK.pack(rows.astype(np.int32 if number is None else np.float32)), "numbers of another kind"),
+            (MSGPACK.pack(rows.astype(np.bool_)), "packed booleans"),
+            (MSGPACK.pack(rows + (np.float32(np.nan) if number is None else number)), "packed actions out of range"),
+            (MSGPACK.pack(rows[..., np.newaxis]), "a dimension too many"),
+            (MSGPACK.pack(np.concatenate([rows, rows[:1]])), "a packed action too many"),
             ({**good, "data": good["data"][:-1]}, "a byte too few in data"),
-            ({**good, "shape": [-slots]}, "a negative shape"),
+            ({**good, "shape": [-length for length in good["shape"]]}, "a negative shape"),
             ({**good, "dtype": "complex64"}, "an unknown dtype"),
             ({**good, "data": "zeros"}, "a string as data"),
-            ({"shape": [slots], "data": good["data"]}, "no dtype"),
+            ({"shape": good["shape"], "data": good["data"]}, "no dtype"),
         ]
         for action, what in wrong:
             _refuse(opened, {"step": opened.next_step, "action": action}, what)
@@ -139,6 +174,6 @@ def repaired(target: Target) -> None:
     """A session with refused steps in between plays as one without."""
     with session(target, 3, seed=8, encoding=JSON) as opened, session(target, 3, seed=8) as other:
         for _ in range(10):
-            opened.post("step", {"step": opened.next_step, "action": [-1] * opened.shape.slots})
+            opened.post("step", {"step": opened.next_step, "action": ["none"] * opened.shape.slots})
             action = opened.forward()
             expect_same(other.step(action), opened.step(action), "a refused step changed a world")

@@ -59,7 +59,7 @@ def accept(target: Target) -> None:
 def not_acceptable(target: Target) -> None:
     """And uses up no number."""
     with session(target, 1, seed=44) as opened:
-        content = JSON.encode({"step": 1, "action": [0] * opened.shape.slots})
+        content = JSON.encode({"step": 1, "action": opened.forward().tolist()})
         answer = target.request("POST", f"{opened.path}/step", content=content, headers={"Accept": "text/html"})
         answer.problem(406, "not_acceptable")
         opened.step(opened.forward())
@@ -69,7 +69,7 @@ def not_acceptable(target: Target) -> None:
 def unsupported(target: Target) -> None:
     """And uses up no number."""
     with session(target, 1, seed=45) as opened:
-        content = JSON.encode({"step": 1, "action": [0] * opened.shape.slots})
+        content = JSON.encode({"step": 1, "action": opened.forward().tolist()})
         for media_type in ("text/plain", "application/x-www-form-urlencoded"):
             answer = target.request(
                 "POST", f"{opened.path}/step", content=content, headers={"Content-Type": media_type}
@@ -99,7 +99,7 @@ def malformed(target: Target) -> None:
 def parameters(target: Target) -> None:
     """Many clients send it."""
     with session(target, 1, seed=47) as opened:
-        content = JSON.encode({"step": 1, "action": [0] * opened.shape.slots})
+        content = JSON.encode({"step": 1, "action": opened.forward().tolist()})
         headers = {"Content-Type": "Application/JSON; charset=utf-8"}
         target.request("POST", f"{opened.path}/step", content=content, headers=headers).object()
 

@@ -71,8 +71,8 @@ def changed(target: Target) -> None:
         action = opened.forward()
         opened.step(action)
         other.step(action)
-        different = (action + 1) % opened.shape.num_actions
-        if opened.shape.num_actions > 1:
+        different = actions_for(opened.shape, 1)
+        if (different != action).any():
             _wrong_step(opened.post("step", {"step": 1, "action": different}), 2)
         _wrong_step(opened.post("reset", {"step": 1}), 2)
         _plays_on(opened, other, "a refused change of the last step")
@@ -111,7 +111,7 @@ def number_type(target: Target) -> None:
 def refused(target: Target) -> None:
     """The next step has the number that the refused one had."""
     with session(target, 3, seed=26) as opened, session(target, 3, seed=26) as other:
-        opened.post("step", {"step": 1, "action": [99999] * opened.shape.slots}).problem(400, "bad_value", "action")
+        opened.post("step", {"step": 1, "action": ["none"] * opened.shape.slots}).problem(400, "bad_value", "action")
         opened.post("reset", {"step": 1, "seed": -1}).problem(400, "bad_value", "seed")
         _plays_on(opened, other, "refused requests")
 

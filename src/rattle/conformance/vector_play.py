@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from rattle.conformance.action_space import Actions, read_actions
 from rattle.conformance.arrays import JSON, MSGPACK, Array, ArrayEncoding, read_array
 from rattle.conformance.judging import Failed, expect, fail, kind
 from rattle.conformance.target import HttpAnswer, Target
@@ -26,7 +27,7 @@ class Shape:
 
     worlds: int
     agents: int
-    num_actions: int
+    actions: Actions
     space: dict[str, Any]
     metrics: tuple[str, ...]
 
@@ -121,7 +122,7 @@ class CheckedSession:
 
     def forward(self) -> Array:
         """Return an action array that is valid in every environment: zeros."""
-        return np.zeros(self.shape.slots, np.int64)
+        return self.shape.actions.zeros(self.shape.slots)
 
 
 @contextmanager
@@ -146,7 +147,7 @@ def session(
 def shape_of(made: dict[str, Any], worlds: int) -> Shape:
     """Return the shape that a spec or the answer to making a session describes."""
     return Shape(
-        worlds, made["agents_per_world"], made["num_actions"], made["observation_space"], tuple(made["metrics"])
+        worlds, made["agents_per_world"], read_actions(made), made["observation_space"], tuple(made["metrics"])
     )
 
 
@@ -246,7 +247,7 @@ def actions_for(shape: Shape, step: int, seed: int = 0) -> Array:
     """Return varied actions that depend on the world's number, the agent and the step only, not on the width."""
     world, agent = np.divmod(np.arange(shape.slots, dtype=np.uint64), np.uint64(shape.agents))
     mixed = (world * 7919 + agent * 104729 + step * 1299709 + seed * 15485863) * 2654435761 % 2**32
-    return np.asarray((mixed >> 13) % shape.num_actions, np.int64)
+    return shape.actions.varied(mixed)
 
 
 def encodings(target: Target) -> tuple[ArrayEncoding, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rattle.conformance.action_space import FIELDS
 from rattle.conformance.arrays import read_array
 from rattle.conformance.checks import CheckGroup
 from rattle.conformance.judging import an_object, expect, skip
@@ -50,8 +51,8 @@ def create(target: Target) -> None:
 def same_spec(target: Target) -> None:
     """Without options a session has what the spec says."""
     with session(target, 1) as opened:
-        for name in ("environment", "settings", "observation_space", "num_actions", "agents_per_world", "metrics"):
-            wanted = target.fact(spec)[name]
+        for name in ("environment", "settings", "observation_space", *FIELDS, "agents_per_world", "metrics"):
+            wanted = target.fact(spec).get(name)
             got = opened.made.get(name)
             expect(got == wanted, f"{name} of a session is not that of the spec", expected=wanted, got=got)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rattle.conformance.action_space import read_actions
 from rattle.conformance.arrays import MSGPACK
 from rattle.conformance.checks import CheckGroup
 from rattle.conformance.judging import expect, fail, kind
@@ -16,7 +17,6 @@ _FIELDS: dict[str, type] = {
     "environment": str,
     "settings": dict,
     "observation_space": dict,
-    "num_actions": int,
     "agents_per_world": int,
     "metrics": list,
     "features": list,
@@ -53,8 +53,9 @@ def spec_fields(target: Target) -> None:
         expect(name in body, f"the spec lacks {name}", expected=name, got=", ".join(body))
         fits = isinstance(body[name], wanted) and not isinstance(body[name], bool)
         expect(fits, f"{name} is {kind(body[name])}, not {_WORDS[wanted]}", expected=_WORDS[wanted], got=body[name])
-    for name in ("num_actions", "agents_per_world"):
-        expect(body[name] >= 1, f"{name} is {body[name]}: it must be at least 1", expected="1 or more", got=body[name])
+    agents = body["agents_per_world"]
+    expect(agents >= 1, f"agents_per_world is {agents}: it must be at least 1", expected="1 or more", got=agents)
+    read_actions(body)
     for name in ("metrics", "features"):
         texts = all(isinstance(entry, str) for entry in body[name]) and len(set(body[name])) == len(body[name])
         expect(texts, f"{name} must be a list of different strings", got=body[name])

@@ -163,7 +163,7 @@ def problem(target: Target) -> None:
     with session(target, 2, seed=62) as opened, _open(target, opened) as line:
         for encoding in target.fact(encodings):
             action = opened.forward()
-            line.send({"step": opened.next_step, "action": action - 1}, encoding)
+            line.send({"step": opened.next_step, "action": action[1:]}, encoding)
             line.problem(400, "bad_value")
             line.send({"step": opened.next_step + 4, "action": action}, encoding)
             found = line.problem(409, "wrong_step")

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError, NotImported
 from rattle.extensions import FOREIGN_ERRORS, ExtensionError, import_module, said, what
-from rattle.samples.spaces import MOST_CODES, CodeSpace, DiscreteSpace, FloatSpace, ObservationSpace
+from rattle.samples.spaces import (
+    MOST_CODES,
+    ActionSpace,
+    BoxSpace,
+    CodeSpace,
+    DiscreteSpace,
+    FloatSpace,
+    ObservationSpace,
+)
 from rattle.text import one_line, with_article
 
 #: Settings by which `gymnasium.make` would take code, or the name of code, to run.
@@ -59,7 +67,7 @@ def check_harmless(environment: str, settings: Mapping[str, Any]) -> None:
             raise EnvError(f"'{environment}' may not be given '{name}' from outside: {kind} is no plain JSON value")
 
 
-def cannot_make(environment: str, settings: Mapping[str, Any], error: BaseException) -> EnvError:
+def _cannot_make(environment: str, settings: Mapping[str, Any], error: BaseException) -> EnvError:
     """Return what to say about one of FOREIGN_ERRORS that the making of an environment raised."""
     if isinstance(error, EnvError):
         return error
@@ -67,6 +75,14 @@ def cannot_make(environment: str, settings: Mapping[str, Any], error: BaseExcept
         return EnvError(f"'{environment}' needs a package that is not installed: {said(error)}")
     given = ", ".join(f"{key}={value!r}" for key, value in settings.items()) or "its defaults"
     return EnvError(f"'{environment}' cannot be made with {given}: {said(error)}")
+
+
+def make_one(environment: str, make: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
+    """Make one environment; raises EnvError for settings that it does not take and packages that it misses."""
+    try:
+        return make(**settings)
+    except FOREIGN_ERRORS as error:
+        raise _cannot_make(environment, settings, error) from error
 
 
 def cannot_describe(environment: str, error: BaseException) -> EnvError:
@@ -131,14 +147,29 @@ def _is_flat(space: Space[Any]) -> bool:
     return isinstance(flat, Box) and flat.shape != (0,)
 
 
-def action_space(name: str, space: Any) -> DiscreteSpace:
+def action_space(name: str, space: Any) -> ActionSpace:
     """Return the actions of one of Gymnasium's spaces, counted from 0; raises EnvError for those that cannot be had."""
     if isinstance(space, Discrete):
         return DiscreteSpace(n=int(space.n))
+    if isinstance(space, Box) and space.dtype is not None and space.dtype.kind == "f":
+        try:
+            return BoxSpace.of(space.low, space.high)
+        except ValueError as error:
+            raise EnvError(f"'{name}' takes actions from {one_line(space, 300)}: {said(error)}") from None
     raise EnvError(
-        f"'{name}' takes actions from {space}: only Discrete actions can be trained, so choose an environment that "
-        "has them, or register it wrapped in a gymnasium.ActionWrapper"
+        f"'{name}' takes actions from {one_line(space, 300)}: only Discrete actions and a Box of floats can be "
+        "trained, so choose an environment that has them, or register it wrapped in a gymnasium.ActionWrapper"
     )
+
+
+def as_taken(rows: NDArray[Any], space: Space[Any]) -> NDArray[Any]:
+    """Return actions (..., *row) as one of Gymnasium's spaces has them: counted from its start, within its bounds."""
+    if isinstance(space, Discrete):
+        counted: NDArray[Any] = np.add(rows, int(space.start), dtype=np.int64)
+        return counted
+    assert isinstance(space, Box)  # noqa: S101 - there is no other that `action_space` takes
+    bounded: NDArray[Any] = np.clip(rows, space.low, space.high).astype(space.dtype, copy=False)
+    return bounded
 
 
 def check_same_actions(space: Any, first: Any) -> None:

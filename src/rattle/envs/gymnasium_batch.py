@@ -6,23 +6,25 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
-from gymnasium.spaces import Discrete, Space
+from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
 from rattle.envs.vector import EnvironmentSpec
+from rattle.samples.spaces import ActionSpace
 
 Infos = dict[str, Any]
 
 
-def spaces_of(spec: EnvironmentSpec) -> tuple[Space[NDArray[Any]], Discrete]:
+def spaces_of(spec: EnvironmentSpec) -> tuple[Space[NDArray[Any]], Space[Any]]:
     """Return new spaces of one agent, for observations and for actions."""
     return spec.observation_space.to_gymnasium(), spec.action_space.to_gymnasium()
 
 
-def whole_numbers(actions: Any) -> NDArray[Any]:
-    """Return actions as an array, in the one integer type that kernels are compiled for where they are integers."""
-    array = np.asarray(actions)
-    return np.ascontiguousarray(array, np.int64) if array.dtype.kind in "iu" else array
+def as_rows(actions: Any, space: ActionSpace) -> NDArray[Any]:
+    """Return actions as an array, in the one dtype of their space where they are numbers of its kind."""
+    array, kinds = np.asarray(actions), "iu" if space.dtype.kind == "i" else "fiu"
+    with np.errstate(over="ignore"):  # what is too large is infinite, and refused as such
+        return np.ascontiguousarray(array, space.dtype) if array.dtype.kind in kinds else array
 
 
 class Slots(Protocol):

@@ -1,4 +1,4 @@
-"""Worlds of any Gymnasium environment that has a observation that is flat or one number, and discrete actions."""
+"""Worlds of any Gymnasium environment whose observations and actions have a row in `samples.spaces`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ from rattle.envs.foreign import (
     as_flag,
     as_number,
     as_observation,
-    cannot_make,
     check_harmless,
     check_same_actions,
-    close_all,
     failed,
+    make_one,
     observation_space,
     observed,
     parts_of_step,
 )
 from rattle.envs.gymnasium_ids import find_spec
 from rattle.envs.logged_worlds import LoggedWorlds, check_batch, episode_seed
-from rattle.envs.philox import check_seed
-from rattle.envs.vector import EnvironmentSpec, check_actions
+from rattle.envs.vector import EnvironmentSpec
 from rattle.extensions import FOREIGN_ERRORS
 
 Env = gymnasium.Env[Any, Any]
@@ -39,9 +37,9 @@ class GymnasiumWorlds(LoggedWorlds):
 
     World i of a seed plays the same episodes in any batch, because every episode has a seed of its own; `first_world`
     gives the number of the first world here. Observations of a Box are handed out as float32, those of a Discrete as
-    codes; codes and actions are counted from their space's start. Where an environment says terminated and truncated
-    at once, it is terminated.
-    `state` stores the actions of the episodes in progress, and `restore` plays them again.
+    codes. Codes and whole actions are counted from their space's start; real numbers are put into its bounds. Where an
+    environment says terminated and truncated at once, it is terminated. `state` stores the actions of the episodes in
+    progress, and `restore` plays them again.
 
     With `allow_imports` false the id and the settings may come from a stranger; see `find_spec` and `check_harmless`.
 
@@ -70,55 +68,17 @@ class GymnasiumWorlds(LoggedWorlds):
         if not allow_imports:
             check_harmless(name, settings)
         make = made_by or _maker(find_spec(gymnasium_id, allow_imports=allow_imports))
-        self._envs = [_make(name, make, settings) for _ in range(num_worlds)]
-        self._sight: Any = getattr(self._envs[0], "observation_space", None)
-        self._actions: Any = getattr(self._envs[0], "action_space", None)
+        envs = [make_one(name, make, settings) for _ in range(num_worlds)]
+        self._sight: Any = getattr(envs[0], "observation_space", None)
+        taken: Any = getattr(envs[0], "action_space", None)
         spec = EnvironmentSpec(
             id=name,
             settings=settings,
             observation_space=observation_space(name, self._sight),
-            action_space=action_space(name, self._actions),
+            action_space=action_space(name, taken),
             agents_per_world=1,
         )
-        self._first_action = int(getattr(self._actions, "start", 0))
-        super().__init__(spec, num_worlds, seed, first_world)
-        self.reset(seed)
-
-    def reset(self, seed: int | None = None) -> None:
-        """Start episode 0 of `seed` in every world, or with None the next episode of the current seed.
-
-        Raises EnvError, as `step` does, for whatever an environment raises, and for what it hands out that is not what
-        it declares.
-        """
-        if seed is None:
-            self.episode += np.uint32(1)
-        else:
-            self.seed = check_seed(seed)
-            self.episode[:] = 0
-        self._forget_last_step()
-        for world in range(self.num_worlds):
-            self._start(world)
-        self._log.clear()
-
-    def step(self, action: NDArray[np.integer[Any]]) -> None:
-        """Advance every world one tick; `action` holds rows of the action space, in shape (W,)."""
-        check_actions(action, self.num_slots, self.spec.action_space)
-        self._log.append(action)
-        for world, chosen in enumerate(np.add(action, self._first_action, dtype=np.int64)):
-            if self._advance(world, chosen):
-                continue
-            self.final_observation[world] = self.observation[world]
-            self.episode[world] += 1
-            self._start(world)
-            self._log.clear(np.array([world]))
-
-    def close(self) -> None:
-        """Close every environment."""
-        close_all(self.spec.id, self._envs)
-
-    def _replay(self, world: int, actions: NDArray[np.int64]) -> bool:
-        self._start(world)
-        return all(self._advance(world, action) for action in actions[:, 0] + self._first_action)
+        super().__init__(spec, envs, taken, seed, first_world)
 
     def _start(self, world: int) -> None:
         """Start episode `self.episode[world]` of one world."""
@@ -126,34 +86,28 @@ class GymnasiumWorlds(LoggedWorlds):
         try:
             seen = observed(self._envs[world].reset(seed=seed), self._is_observation)
             self.observation[world] = as_observation(seen, self._sight)
-            check_same_actions(self._envs[world].action_space, self._actions)
+            check_same_actions(self._envs[world].action_space, self._taken)
         except FOREIGN_ERRORS as error:
             raise failed(self.spec.id, self.first_world + world, "reset", error) from error
 
     def _is_observation(self, first: Any) -> bool:
         return bool(np.shape(first) == self._sight.shape)
 
-    def _advance(self, world: int, action: np.int64) -> bool:
-        """Take an action in one world and fill its row; False when its episode is over."""
+    def _advance(self, world: int, actions: NDArray[Any]) -> bool:
+        """Take the one agent's action in one world and fill its row; False when its episode is over."""
         try:
-            seen, reward, terminated, truncated, _ = parts_of_step(self._envs[world].step(action))
+            seen, reward, terminated, truncated, _ = parts_of_step(self._envs[world].step(actions[0]))
             self.observation[world] = as_observation(seen, self._sight)
             self.reward[world] = as_number(reward, "reward")
             self.terminated[world] = over = as_flag(terminated, "terminated")
             self.truncated[world] = cut = not over and as_flag(truncated, "truncated")
         except FOREIGN_ERRORS as error:
             raise failed(self.spec.id, self.first_world + world, "step", error) from error
+        if over or cut:
+            self.final_observation[world] = self.observation[world]
         return not (over or cut)
 
 
 def _maker(spec: EnvSpec) -> Callable[..., Env]:
     # Gymnasium's passive checker looks at the first steps only, and costs a call in all of them.
     return partial(gymnasium.make, spec, disable_env_checker=True)
-
-
-def _make(name: str, make: Callable[..., Env], settings: dict[str, Any]) -> Env:
-    """Make one environment; raises EnvError for settings that it does not take and packages that it misses."""
-    try:
-        return make(**settings)
-    except FOREIGN_ERRORS as error:
-        raise cannot_make(name, settings, error) from error

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
 from rattle.envs.action_log import TOO_LONG, ActionLog
 from rattle.envs.errors import CannotReplay, EnvError
+from rattle.envs.foreign import as_taken, close_all
 from rattle.envs.philox import check_seed, derive_seed
-from rattle.envs.vector import EnvironmentSpec
+from rattle.envs.vector import EnvironmentSpec, check_actions
 
 
 def check_batch(num_worlds: int, first_world: int) -> None:
@@ -30,12 +32,22 @@ class LoggedWorlds(ABC):
     """The arrays of W worlds, whose state is their seed and the actions of the episodes in progress.
 
     Environments from elsewhere cannot be stored, but started again: every episode has a seed of its own, so that
-    `restore` takes the same actions in the same episodes. A subclass steps them, and keeps `_log` true: a row a tick,
-    cleared for the slots of worlds whose next episode began.
+    `restore` takes the same actions in the same episodes. A subclass starts and steps one world.
     """
 
-    def __init__(self, spec: EnvironmentSpec, num_worlds: int, seed: int, first_world: int) -> None:
+    def __init__(
+        self,
+        spec: EnvironmentSpec,
+        envs: Sequence[Any],
+        taken: Space[Any],
+        seed: int,
+        first_world: int,
+    ) -> None:
+        """`envs` are the worlds, which take actions from the space `taken`."""
+        num_worlds = len(envs)
         self.spec = spec
+        self._envs = envs
+        self._taken = taken
         self.num_worlds = num_worlds
         self.num_slots = slots = num_worlds * spec.agents_per_world
         self.first_world = first_world
@@ -51,13 +63,63 @@ class LoggedWorlds(ABC):
         self.metrics: Mapping[str, NDArray[np.int32]] = {}
         self.episode = np.zeros(num_worlds, np.uint32)
         self._log = ActionLog(slots, spec.action_space)
+        self.reset(seed)
 
     @abstractmethod
-    def _replay(self, world: int, actions: NDArray[np.int64]) -> bool:
-        """Start episode `self.episode[world]` of one world and take `actions` (ticks, A) in it.
+    def _start(self, world: int) -> None:
+        """Start episode `self.episode[world]` of one world, and fill its rows of `observation` and `active`."""
+
+    @abstractmethod
+    def _advance(self, world: int, actions: NDArray[Any]) -> bool:
+        """Take actions (A, ...), as the environment has them, in one world and fill its rows; False when it is over.
+
+        Slots whose episode ended have their last observation in `final_observation`.
+        """
+
+    def reset(self, seed: int | None = None) -> None:
+        """Start episode 0 of `seed` in every world, or with None the next episode of the current seed.
+
+        Raises EnvError, as `step` does, for whatever an environment raises, and for what it hands out that is not what
+        it declares.
+        """
+        if seed is None:
+            self.episode += np.uint32(1)
+        else:
+            self.seed = check_seed(seed)
+            self.episode[:] = 0
+        self._forget_last_step()
+        for world in range(self.num_worlds):
+            self._start(world)
+        self._log.clear()
+
+    def step(self, action: NDArray[Any]) -> None:
+        """Advance every world one tick; `action` holds rows of the action space, in shape (W * A, ...)."""
+        space = self.spec.action_space
+        check_actions(action, self.num_slots, space)
+        chosen = action.astype(space.dtype)
+        chosen[~self.active] = 0
+        self._log.append(chosen)
+        self._forget_last_step()
+        for world, actions in enumerate(as_taken(chosen, self._taken).reshape(self.num_worlds, -1, *space.shape)):
+            if self._advance(world, actions):
+                continue
+            self.episode[world] += 1
+            self._start(world)
+            self._log.clear(np.array(self._slots_of(world)))
+
+    def close(self) -> None:
+        """Close every environment."""
+        close_all(self.spec.id, self._envs)
+
+    def _replay(self, world: int, actions: NDArray[Any]) -> bool:
+        """Start episode `self.episode[world]` of one world and take `actions` (ticks, A, ...) in it.
 
         Fills the world's rows of `observation` and `active`; returns False when the episode ended on the way.
         """
+        self._start(world)
+        goes_on = all(self._advance(world, row) for row in as_taken(actions, self._taken))
+        self._forget_last_step()
+        return goes_on
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return copies of all that decides what follows, as plain arrays."""
@@ -95,7 +157,7 @@ class LoggedWorlds(ABC):
         self.episode[:] = state["episode"]
         self._forget_last_step()
         for world in range(self.num_worlds):
-            taken = [self._log.actions_of(slot).astype(np.int64) for slot in self._slots_of(world)]
+            taken = [self._log.actions_of(slot).astype(self.spec.action_space.dtype) for slot in self._slots_of(world)]
             if not self._replay(world, np.stack(taken, axis=1)):
                 raise self._not_deterministic()
         if not np.array_equal(self.observation, state["observation"], equal_nan=self.observation.dtype.kind == "f"):

@@ -1,11 +1,10 @@
-"""Worlds of any PettingZoo parallel environment whose agents share a flat observation and discrete actions."""
+"""Worlds of any PettingZoo parallel environment whose agents share one space to see and one to act."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 from gymnasium.spaces import Discrete, Space
 from numpy.typing import NDArray
 
@@ -17,19 +16,17 @@ from rattle.envs.foreign import (
     as_number,
     as_observation,
     cannot_describe,
-    cannot_make,
     check_harmless,
     check_same_actions,
-    close_all,
     failed,
+    make_one,
     observation_space,
     observed,
     parts_of_step,
 )
 from rattle.envs.logged_worlds import LoggedWorlds, check_batch, episode_seed
 from rattle.envs.pettingzoo_ids import find_parallel_env
-from rattle.envs.philox import check_seed
-from rattle.envs.vector import EnvironmentSpec, check_actions
+from rattle.envs.vector import EnvironmentSpec
 from rattle.extensions import FOREIGN_ERRORS
 
 
@@ -46,8 +43,8 @@ class PettingZooWorlds(LoggedWorlds):
     `check_harmless`.
 
     Raises EnvError for a module without `parallel_env`, settings that it does not take, a missing dependency, agents
-    that are not all there from the start, and spaces other than one for all, a one-dimensional Box or Discrete to see
-    and Discrete to act.
+    that are not all there from the start, and spaces that differ between agents or have no row in
+    `rattle.samples.spaces`.
     """
 
     def __init__(
@@ -68,62 +65,24 @@ class PettingZooWorlds(LoggedWorlds):
         parallel_env = made_by or find_parallel_env(module, allow_imports=allow_imports)
         if not allow_imports:
             check_harmless(name, settings)
-        self._envs = [_make(name, parallel_env, settings) for _ in range(num_worlds)]
+        envs = [make_one(name, parallel_env, settings) for _ in range(num_worlds)]
         try:
-            self._agents = _agents_of(name, self._envs[0])
-            self._sight = _shared_sight(name, self._envs[0], self._agents)
-            acts = _shared_actions(name, self._envs[0], self._agents)
-            self._actions = {agent: self._envs[0].action_space(agent) for agent in self._agents}
+            self._agents = _agents_of(name, envs[0])
+            self._sight = _shared_sight(name, envs[0], self._agents)
+            taken = _shared_actions(name, envs[0], self._agents)
         except EnvError:
             raise
         except FOREIGN_ERRORS as error:
             raise cannot_describe(name, error) from error
         self._known = frozenset(self._agents)
-        self._first_action = int(acts.start)
         spec = EnvironmentSpec(
             id=name,
             settings=settings,
             observation_space=observation_space(name, self._sight),
-            action_space=action_space(name, acts),
+            action_space=action_space(name, taken),
             agents_per_world=len(self._agents),
         )
-        super().__init__(spec, num_worlds, seed, first_world)
-        self.reset(seed)
-
-    def reset(self, seed: int | None = None) -> None:
-        """Start episode 0 of `seed` in every world, or with None the next episode of the current seed."""
-        if seed is None:
-            self.episode += np.uint32(1)
-        else:
-            self.seed = check_seed(seed)
-            self.episode[:] = 0
-        self._forget_last_step()
-        for world in range(self.num_worlds):
-            self._start(world)
-        self._log.clear()
-
-    def step(self, action: NDArray[np.integer[Any]]) -> None:
-        """Advance every world one tick; `action` holds rows of the action space, in shape (W * A,)."""
-        check_actions(action, self.num_slots, self.spec.action_space)
-        taken = np.where(self.active, action, 0).astype(np.int64)
-        self._log.append(taken)
-        self._forget_last_step()
-        for world, actions in enumerate(taken.reshape(self.num_worlds, -1)):
-            if self._advance(world, actions):
-                continue
-            self.episode[world] += 1
-            self._start(world)
-            self._log.clear(np.array(self._slots_of(world)))
-
-    def close(self) -> None:
-        """Close every environment."""
-        close_all(self.spec.id, self._envs)
-
-    def _replay(self, world: int, actions: NDArray[np.int64]) -> bool:
-        self._start(world)
-        goes_on = all(self._advance(world, row) for row in actions)
-        self._forget_last_step()
-        return goes_on
+        super().__init__(spec, envs, taken, seed, first_world)
 
     def _start(self, world: int) -> None:
         """Start episode `self.episode[world]` of one world."""
@@ -139,20 +98,20 @@ class PettingZooWorlds(LoggedWorlds):
             for slot, agent in zip(self._slots_of(world), self._agents, strict=True):
                 self._see(slot, seen[agent])
                 self.active[slot] = True
-                check_same_actions(self._envs[world].action_space(agent), self._actions[agent])
+                check_same_actions(self._envs[world].action_space(agent), self._taken)
         except EnvError:
             raise
         except FOREIGN_ERRORS as error:
             raise failed(self.spec.id, self.first_world + world, "reset", error) from error
 
-    def _advance(self, world: int, actions: NDArray[np.int64]) -> bool:
-        """Take the actions (A,) in one world and fill its rows; False when its episode is over.
+    def _advance(self, world: int, actions: NDArray[Any]) -> bool:
+        """Take the actions (A, ...) in one world and fill its rows; False when its episode is over.
 
         Agents that end while others play on see zeros from then on.
         """
         env = self._envs[world]
         slots = self._slots_of(world)
-        chosen = dict(zip(self._agents, actions + self._first_action, strict=True))
+        chosen = dict(zip(self._agents, actions, strict=True))
         ended = []
         try:
             answer = parts_of_step(env.step({agent: chosen[agent] for agent in env.agents if agent in chosen}))
@@ -200,13 +159,6 @@ class PettingZooWorlds(LoggedWorlds):
         self.observation[slot] = as_observation(observation, self._sight)
 
 
-def _make(name: str, parallel_env: Callable[..., Any], settings: dict[str, Any]) -> Any:
-    try:
-        return parallel_env(**settings)
-    except FOREIGN_ERRORS as error:
-        raise cannot_make(name, settings, error) from error
-
-
 def _agents_of(name: str, env: Any) -> list[Any]:
     agents = list(getattr(env, "possible_agents", ()))
     if not agents:
@@ -227,19 +179,17 @@ def _shared_sight(name: str, env: Any, agents: list[Any]) -> Space[Any]:
     return first
 
 
-def _shared_actions(name: str, env: Any, agents: list[Any]) -> Discrete:
+def _shared_actions(name: str, env: Any, agents: list[Any]) -> Space[Any]:
     """Return the one action space of all agents; raises EnvError for several, or other kinds."""
-    first = env.action_space(agents[0])
+    first: Space[Any] = env.action_space(agents[0])
     for agent in agents:
-        space = env.action_space(agent)
-        if not isinstance(space, Discrete):
-            raise EnvError(f"'{name}': {agent} takes actions from {space}: only Discrete actions can be trained")
-        if _range(space) != _range(first):
+        if (space := env.action_space(agent)) != first:
+            action_space(name, space)  # raises where nobody could take such actions
             raise EnvError(
                 f"'{name}': {agents[0]} takes actions from {first} and {agent} from {space}: all agents must have one "
                 "action space"
             )
-    return first  # type: ignore[no-any-return]
+    return first
 
 
 def _range(space: Any) -> tuple[int, int] | None:

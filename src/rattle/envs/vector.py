@@ -57,8 +57,8 @@ class VectorWorlds(Protocol):
     def reset(self, seed: int | None = None) -> None:
         """Start episode 0 of `seed` in every world, or with None the next episode of the current seed."""
 
-    def step(self, action: NDArray[np.integer[Any]]) -> None:
-        """Advance every world one tick with integer actions (B,)."""
+    def step(self, action: NDArray[Any]) -> None:
+        """Advance every world one tick with actions (B, ...) of the action space, as `check_actions` has them."""
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return copies of all that decides what follows."""
@@ -77,18 +77,22 @@ class VectorWorlds(Protocol):
 class AsyncVectorWorlds(Protocol):
     """Worlds that are stepped elsewhere: a step may be begun, and its outcome fetched later; `step` does both."""
 
-    def step_async(self, action: NDArray[np.integer[Any]]) -> None:
-        """Set out with integer actions (B,); the arrays stay as they are until `step_wait`."""
+    def step_async(self, action: NDArray[Any]) -> None:
+        """Set out with actions (B, ...); the arrays stay as they are until `step_wait`."""
 
     def step_wait(self) -> None:
         """Wait for what came of the last `step_async`."""
 
 
 def check_actions(action: NDArray[Any], num_slots: int, space: ActionSpace) -> None:
-    """Raise EnvError unless `action` holds a row of the space for each slot; whole numbers in any integer type."""
-    kinds, shape = ("iu" if space.dtype.kind == "i" else space.dtype.kind), (num_slots, *space.shape)
-    if not isinstance(action, np.ndarray) or action.dtype.kind not in kinds or action.shape != shape:
-        wanted = "an integer" if space.dtype.kind == "i" else f"a {space.dtype}"
+    """Raise EnvError unless `action` holds a row of the space for each slot; whole numbers in any integer type.
+
+    Real numbers may lie beyond the bounds of the space: worlds take the bounds for them.
+    """
+    whole, shape = space.dtype.kind == "i", (num_slots, *space.shape)
+    is_array = isinstance(action, np.ndarray) and action.shape == shape
+    if not is_array or not (action.dtype.kind in "iu" if whole else action.dtype == space.dtype):
+        wanted = "an integer" if whole else f"a {space.dtype}"
         raise EnvError(f"action must be {wanted} array of shape {shape}, got {_describe(action)}")
     if (place := space.find_wrong(action)) is not None:
         raise EnvError(f"action must hold {space.values}, and {list(place)} is {action[place]}")

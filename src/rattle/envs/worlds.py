@@ -16,7 +16,7 @@ from rattle.envs.philox import check_seed, derive_seed, philox, split_seed
 from rattle.envs.validation import StrictSettings
 from rattle.envs.vector import EnvironmentSpec, check_actions
 from rattle.extensions import Extension, ExtensionError, WrongResult
-from rattle.samples.spaces import ActionSpace, Observations, ObservationSpace
+from rattle.samples.spaces import Actions, ActionSpace, Observations, ObservationSpace
 
 #: What a step makes anew, and what is known without a state.
 _OUTCOME = ("reward", "terminated", "truncated")
@@ -62,7 +62,7 @@ class Worlds(ABC):
         self.settings = settings
         with self._calling("spaces"):
             observation, action = self.spaces()
-            if not isinstance(observation, Observations) or not isinstance(action, ActionSpace):
+            if not isinstance(observation, Observations) or not isinstance(action, Actions):
                 raise WrongResult("something else than a space of observations and one of actions of rattle.extend")
         own = settings.model_dump(mode="json")
         self.spec = EnvironmentSpec(name, own, observation, action, int(self.agents_per_world), self.metric_names)
@@ -104,9 +104,10 @@ class Worlds(ABC):
         """Begin the next episode of some worlds: fill their rows of `observation`, and of arrays of your own."""
 
     @abstractmethod
-    def advance(self, action: NDArray[np.int64]) -> None:
-        """Make a tick in all worlds with actions (B,): fill `observation`, and what differs from 0 of the outcome.
+    def advance(self, action: NDArray[Any]) -> None:
+        """Make a tick in all worlds with actions (B, ...), within their bounds.
 
+        It fills `observation`, and what differs from 0 of the outcome.
         Rows of agents that are not `active` count for nothing.
         """
 
@@ -132,12 +133,13 @@ class Worlds(ABC):
         self._forget_outcome()
         self._begin(np.arange(self.num_worlds))
 
-    def step(self, action: NDArray[np.integer[Any]]) -> None:
-        """Advance every world one tick; `action` holds rows of the action space, in shape (B,)."""
-        check_actions(action, self.num_slots, self.spec.action_space)
+    def step(self, action: NDArray[Any]) -> None:
+        """Advance every world one tick; `action` holds rows of the action space, in shape (B, ...)."""
+        space = self.spec.action_space
+        check_actions(action, self.num_slots, space)
         self._forget_outcome()
         with self._calling("advance"):
-            self.advance(action.astype(np.int64, copy=False))
+            self.advance(space.bound(action.astype(space.dtype, copy=False)))
             self._take_in()
         self.truncated &= ~self.terminated
         if self.spec.agents_per_world > 1:

@@ -50,29 +50,33 @@ class ActingPolicy:
         tick: int,
         first_slot: int = 0,
         greedy: bool = False,
-        action: NDArray[np.int64],
+        action: NDArray[Any],
         log_prob: NDArray[np.float32],
         value: NDArray[np.float32],
         state: NDArray[np.float32] | None = None,
     ) -> None:
         """Write an action, its log-probability and a value (0 without a value head) for every row of observations.
 
-        observation: (N, ...) of the observation space; the three outputs: (N,). `state` float32 (N, memory_size) is
-        what each slot remembers, and is overwritten: zeros where an episode begins, None without memory. What a slot
-        draws depends on the policy's seed, the slot (`first_slot` + row) and the tick only. Raises PolicyError, with
-        nothing written, when an array is not what it should be.
+        observation: (N, ...) of the observation space; action: (N, ...) of the action space, contiguous; the two others
+        float32 (N,). Actions may lie beyond the bounds of their space: environments `bound` them. `state` float32
+        (N, memory_size) is what each slot remembers, and is overwritten: zeros where an episode begins, None without
+        memory. What a slot draws depends on the policy's seed, the slot (`first_slot` + row) and the tick only. Raises
+        PolicyError, with nothing written, when an array is not what it should be.
         """
         observation = self._checked(observation)
         rows = len(observation)
-        for name, output, dtype in (
-            ("action", action, np.int64),
-            ("log_prob", log_prob, np.float32),
-            ("value", value, np.float32),
+        space = self.spec.action
+        for name, output, dtype, shape in (
+            ("action", action, space.dtype, (rows, *space.shape)),
+            ("log_prob", log_prob, np.float32, (rows,)),
+            ("value", value, np.float32, (rows,)),
         ):
-            if output.dtype != dtype or output.shape != (rows,):  # the compiled code would write past a shorter one
+            if output.dtype != dtype or output.shape != shape:  # the compiled code would write past a shorter one
                 raise PolicyError(
-                    f"{name} must be {np.dtype(dtype)} ({rows},) for {rows} rows, got {output.dtype} {output.shape}"
+                    f"{name} must be {np.dtype(dtype)} {shape} for {rows} rows, got {output.dtype} {output.shape}"
                 )
+        if space.shape and not action.flags.c_contiguous:
+            raise PolicyError(f"action must be contiguous for actions of shape {space.shape}")
         remembered = self._remembered(rows, state)
         self._program.act(observation, self._key, first_slot, tick, greedy, action, log_prob, value, remembered)
 

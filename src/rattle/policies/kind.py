@@ -42,12 +42,15 @@ class Program(Protocol):
         first_slot: int,
         tick: int,
         greedy: bool,
-        action: NDArray[np.int64],
+        action: NDArray[Any],
         log_prob: NDArray[np.float32],
         value: NDArray[np.float32],
         state: NDArray[np.float32] | None = None,
     ) -> None:
-        """Write an action, its log-probability and a value for every row; row r draws as slot `first_slot` + r."""
+        """Write an action, its log-probability and a value for every row; row r draws as slot `first_slot` + r.
+
+        action: contiguous rows of the action space.
+        """
 
     def forward(
         self, observation: NDArray[Any], state: NDArray[np.float32] | None = None
@@ -88,7 +91,7 @@ class NetworkKind(ABC, Generic[Spec]):
 
     @abstractmethod
     def onnx_graph(self, onnx: Any, spec: Spec, parameters: Parameters) -> tuple[list[Any], dict[str, Any]]:
-        """Return the nodes from `observation` to `logits` and `value`, and the constants that they take by name.
+        """Return the nodes from `observation` to `outputs` and `value`, and the constants that they take by name.
 
         Where the network has memory, they take `state` too, and give `next_state`.
         """

@@ -5,6 +5,7 @@ The graph is written by hand: the same policy gives the same bytes, and neither 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,10 @@ _OPSET, _IR_VERSION = 17, 8
 
 
 def export_onnx(policy: StoredPolicy) -> bytes:
-    """Return an ONNX model: `observation` (batch, ...) in, `logits` (batch, outputs) and `value` (batch,) out.
+    """Return an ONNX model: `observation` (batch, ...) in, and out what describes actions, and `value` (batch,).
+
+    What describes actions is `logits` (batch, actions) of discrete ones, and of real numbers their `mean` and the
+    logarithm of their standard deviation, `log_std`, each (batch, numbers).
 
     A network with memory takes `state` (batch, memory_size) too, zeros where an episode begins, and gives `next_state`.
 
@@ -39,14 +43,14 @@ def export_onnx(policy: StoredPolicy) -> bytes:
     element = onnx.helper.np_dtype_to_tensor_dtype(observation.dtype)
     describe = onnx.helper.make_tensor_value_info
     inputs = [describe("observation", element, ["batch", *observation.shape])]
-    outputs = [
-        describe("logits", onnx.TensorProto.FLOAT, ["batch", policy.spec.action.outputs]),
-        describe("value", onnx.TensorProto.FLOAT, ["batch"]),
-    ]
+    parts = policy.spec.action.parts
+    outputs = [describe(name, onnx.TensorProto.FLOAT, ["batch", size]) for name, size in parts.items()]
+    outputs.append(describe("value", onnx.TensorProto.FLOAT, ["batch"]))
     if size := policy.spec.memory_size:
         inputs.append(describe("state", onnx.TensorProto.FLOAT, ["batch", size]))
         outputs.append(describe("next_state", onnx.TensorProto.FLOAT, ["batch", size]))
-    nodes, constants = kind_of(policy.spec).onnx_graph(onnx, policy.spec, policy.parameters)
+    nodes, own = kind_of(policy.spec).onnx_graph(onnx, policy.spec, policy.parameters)
+    nodes, constants = _in_parts(onnx, nodes, own, parts)
     used = {name for node in nodes for name in node.input}
     initialisers = [
         onnx.numpy_helper.from_array(np.asarray(constants[name]), name) for name in sorted(used & set(constants))
@@ -64,20 +68,32 @@ def export_onnx(policy: StoredPolicy) -> bytes:
     return data
 
 
+def _in_parts(
+    onnx: Any, nodes: list[Any], constants: Mapping[str, Any], parts: Mapping[str, int]
+) -> tuple[list[Any], Mapping[str, Any]]:
+    """Return a graph whose outputs have the names of their parts, in place of `outputs` for all of them."""
+    if len(parts) > 1:
+        sizes = {"part_sizes": np.array(list(parts.values()), np.int64)}
+        split = onnx.helper.make_node("Split", ["outputs", "part_sizes"], list(parts), axis=1)
+        return [*nodes, split], {**constants, **sizes}
+    [only] = parts
+    for node in nodes:
+        node.input[:] = [only if name == "outputs" else name for name in node.input]
+        node.output[:] = [only if name == "outputs" else name for name in node.output]
+    return nodes, constants
+
+
 def _compare(policy: StoredPolicy, session: Any) -> None:
     """Raise PolicyError unless the model says of random observations what the policy says of them."""
     observation = policy.spec.observation.draw(np.random.default_rng(0), 64)
-    action = np.zeros(64, np.int64)
-    log_prob, value = np.zeros(64, np.float32), np.zeros(64, np.float32)
-    acting = ActingPolicy(policy.spec, policy.parameters)
-    acting.act(observation, tick=0, action=action, log_prob=log_prob, value=value)
+    outputs, value = ActingPolicy(policy.spec, policy.parameters).forward(observation)
     memory = {"state": np.zeros((64, policy.spec.memory_size), np.float32)} if policy.spec.memory_size else {}
-    logits, exported_value = session.run(["logits", "value"], {"observation": observation, **memory})
+    names = [*policy.spec.action.parts, "value"]
+    *parts, exported_value = session.run(names, {"observation": observation, **memory})
+    exported = np.concatenate(parts, axis=1)
     with np.errstate(all="ignore"):  # weights that overflow are reported below
-        below = logits - logits.max(axis=1, keepdims=True)
-        log_probs = below - np.log(np.exp(below).sum(axis=1, keepdims=True))
         differences = {
-            "log-probability": _difference(log_prob, log_probs[np.arange(64), action], logits),
+            "output": _difference(outputs, exported, exported),
             "value": _difference(value, exported_value, exported_value),
         }
     for name, difference in differences.items():

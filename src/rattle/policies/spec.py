@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from rattle.samples.spaces import ActionSpace, ObservationSpace
+from rattle.samples.spaces import ActionSpace, DiscreteSpace, ObservationSpace
 
 
 class PolicySpec(BaseModel):
@@ -34,7 +34,7 @@ class PolicySpec(BaseModel):
     def _write(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Write discrete actions as their number, and the order of fields, as policy files have always had them."""
         values: dict[str, Any] = serialise(self)
-        if "action" in values:
+        if "action" in values and isinstance(self.action, DiscreteSpace):
             values = {("num_actions" if name == "action" else name): value for name, value in values.items()}
             values["num_actions"] = self.action.n
         if "value_head" in values:
@@ -46,5 +46,5 @@ class PolicySpec(BaseModel):
     def _read(cls, values: Any) -> Any:
         if isinstance(values, dict) and "num_actions" in values:
             others = {name: value for name, value in values.items() if name != "num_actions"}
-            return {**others, "action": {"n": values["num_actions"]}}
+            return {**others, "action": {"kind": "discrete", "n": values["num_actions"]}}
         return values

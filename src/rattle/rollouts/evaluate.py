@@ -124,13 +124,12 @@ def play_first_episodes(
 
     The worlds are at the start of episode 0 of `world_seed(seed)`. Raises PolicyError where the policy does not fit.
     """
-    actions, known = worlds.spec.action_space.n, policy.spec.action.n
-    if actions != known:
-        raise PolicyError(f"this policy has {known} actions, and {worlds.spec.id} has {actions}")
+    actions, known = worlds.spec.action_space, policy.spec.action
+    if (actions.kind, actions.shape, actions.outputs) != (known.kind, known.shape, known.outputs):
+        raise PolicyError(f"this policy acts with {known.values}, and {worlds.spec.id} takes {actions.values}")
     acting = ActingPolicy(policy.spec, policy.parameters, derive_seed(seed, "evaluation actions"))
     slots = worlds.num_slots
-    action, log_prob = np.zeros(slots, np.int64), np.zeros(slots, np.float32)
-    value = np.zeros(slots, np.float32)
+    action, log_prob, value = actions.zeros(slots), *np.zeros((2, slots), np.float32)
     total, length = np.zeros(slots, np.float64), np.zeros(slots, np.int64)
     metrics = {name: np.zeros(slots, np.int32) for name in worlds.spec.metrics}
     playing = np.ones(slots, np.bool_)

@@ -143,8 +143,12 @@ class EpisodeRecorder:
 
     def _columns(self, episode: Mapping[str, NDArray[Any]], agent: int, alive: NDArray[np.int64]) -> dict[str, Any]:
         own = {name: episode[name][alive, agent] for name in RECORDED if name != "active"}
+        action = own.pop("action")
+        is_whole = action.dtype.kind == "i" and action.ndim == 1
         return {
             **own,
+            "action": action if is_whole else None,
+            "action_row": np.zeros((len(alive), 0), np.float32) if is_whole else action.reshape(len(alive), -1),
             "run_id": self._run_id,
             "world": 0,
             "world_episode": self._episode,

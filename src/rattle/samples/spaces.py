@@ -6,11 +6,14 @@ To add a kind, write its class below and name it in `ObservationSpace` or `Actio
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from collections.abc import Mapping
+from functools import lru_cache
+from math import isfinite, log, pi, prod
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 if TYPE_CHECKING:
     import gymnasium
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Codes are bytes.
 MOST_CODES = 256
+#: Numbers of one action.
+MOST_NUMBERS = 4096
 
 
 class Space(BaseModel):
@@ -180,7 +185,50 @@ class FloatSpace(Observations):
         return Box(-np.inf, np.inf, self.shape, np.float32)
 
 
-class DiscreteSpace(Space):
+class Actions(Space):
+    """What action spaces have besides: a distribution, which the numbers that a policy gives describe."""
+
+    #: The part of the outputs that networks of ours learn as numbers of their own, whatever is observed.
+    learnt_alone: ClassVar[str | None] = None
+
+    @property
+    @abstractmethod
+    def parts(self) -> Mapping[str, int]:
+        """Return what a policy's outputs consist of, in order: how many numbers each has, by name."""
+
+    @property
+    def outputs(self) -> int:
+        """Return how many numbers a policy gives for an action."""
+        return sum(self.parts.values())
+
+    @property
+    def outputs_alone(self) -> int:
+        """Return how many of them, the last ones, networks of ours learn whatever is observed."""
+        return 0 if self.learnt_alone is None else self.parts[self.learnt_alone]
+
+    def part(self, name: str, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return one of the `parts` of outputs (N, outputs)."""
+        first = 0
+        for part, size in self.parts.items():
+            if part == name:
+                break
+            first += size
+        return outputs[:, first : first + self.parts[name]]
+
+    @abstractmethod
+    def distribution(self, outputs: Tensor) -> Distribution:
+        """Return the distributions of actions that outputs (N, outputs) describe."""
+
+    def bound(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return actions (..., *shape) as environments take them: what lies beyond their bounds is put there."""
+        return rows
+
+    def describe(self) -> dict[str, Any]:
+        """Return the entry of the space in messages of the vector API."""
+        return {"action_space": self.model_dump(mode="json")}
+
+
+class DiscreteSpace(Actions):
     """One whole number from 0 to `n` - 1 (int64); a policy gives a logit for each."""
 
     kind: Literal["discrete"] = "discrete"
@@ -207,9 +255,9 @@ class DiscreteSpace(Space):
         return np.dtype(np.uint8 if self.n <= MOST_CODES else np.int32)
 
     @property
-    def outputs(self) -> int:
-        """Return how many numbers a policy's head gives: the logits."""
-        return self.n
+    def parts(self) -> Mapping[str, int]:
+        """Return the logits."""
+        return {"logits": self.n}
 
     def find_wrong(self, array: NDArray[Any]) -> tuple[int, ...] | None:
         """Return the index of the first number that is no action."""
@@ -222,21 +270,115 @@ class DiscreteSpace(Space):
         return generator.integers(0, self.n, axes)
 
     def distribution(self, outputs: Tensor) -> Distribution:
-        """Return the distribution of actions that a head's outputs (N, n) give."""
+        """Return the distributions that logits (N, n) describe."""
         return Categorical(outputs)
 
-    def to_gymnasium(self) -> gymnasium.spaces.Discrete:
+    def describe(self) -> dict[str, Any]:
+        """Return the number of actions, which describes the space."""
+        return {"num_actions": self.n}
+
+    def to_gymnasium(self) -> gymnasium.Space[Any]:
         """Return a Discrete from 0."""
         from gymnasium.spaces import Discrete
 
         return Discrete(self.n)
 
 
+class BoxSpace(Actions):
+    """Real numbers (float32) in an array whose shape is that of `low` and `high`; None: no bound.
+
+    A policy gives a mean and the logarithm of a standard deviation for each number, and draws from normal
+    distributions. What is drawn may lie beyond the bounds: environments take the bounds for it, and learners learn from
+    what was drawn.
+    """
+
+    kind: Literal["box"] = "box"
+    low: Any  # a number or None, or such in nested tuples
+    high: Any
+    learnt_alone: ClassVar[str | None] = "log_std"
+
+    @classmethod
+    def of(cls, low: NDArray[Any], high: NDArray[Any]) -> Self:
+        """Return the space with bounds from arrays, which may be infinite."""
+        return cls(low=low.tolist(), high=high.tolist())
+
+    @field_validator("low", "high")
+    @classmethod
+    def _are_bounds(cls, bounds: Any) -> Any:
+        try:
+            array = np.array(bounds, np.float64)
+        except (TypeError, ValueError):
+            raise ValueError("a number or null, or lists of such, all of one length, are wanted") from None
+        if not 1 <= array.size <= MOST_NUMBERS or array.ndim > 8:
+            raise ValueError(f"an action has 1 to {MOST_NUMBERS} numbers")
+        return _as_tuples(array.tolist())
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if np.shape(self.low) != np.shape(self.high):
+            raise ValueError(f"low {np.shape(self.low)} and high {np.shape(self.high)} have different shapes")
+        low, high = self.bounds
+        if (low > high).any():
+            raise ValueError("low is above high")
+        return self
+
+    @property
+    def bounds(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the least and the largest numbers, (*shape): infinite where there is no bound."""
+        return _bounds(self.low, self.high)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Return float32."""
+        return np.dtype(np.float32)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the bounds."""
+        return np.shape(self.low)
+
+    @property
+    def values(self) -> str:
+        """Say what numbers may be, and how many there are."""
+        return f"finite numbers of shape {self.shape}"
+
+    @property
+    def parts(self) -> Mapping[str, int]:
+        """Return means and logarithms of standard deviations."""
+        size = prod(self.shape)
+        return {"mean": size, "log_std": size}
+
+    def find_wrong(self, array: NDArray[Any]) -> tuple[int, ...] | None:
+        """Return the index of the first number that is not finite."""
+        finite = np.isfinite(array)
+        return None if finite.all() else _first(~finite)
+
+    def draw(self, generator: np.random.Generator, *axes: int) -> NDArray[Any]:
+        """Return numbers of a normal distribution, put into the bounds."""
+        return self.bound(generator.normal(size=(*axes, *self.shape)).astype(np.float32))
+
+    def distribution(self, outputs: Tensor) -> Distribution:
+        """Return the distributions that means and logarithms of standard deviations, (N, 2 * size), describe."""
+        return DiagonalNormal(outputs)
+
+    def bound(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return the bounds for numbers beyond them, and the numbers else."""
+        bounded: NDArray[Any] = np.clip(rows, *self.bounds)
+        return bounded
+
+    def to_gymnasium(self) -> gymnasium.Space[Any]:
+        """Return a Box float32."""
+        from gymnasium.spaces import Box
+
+        low, high = self.bounds
+        return Box(low, high, dtype=np.float32)
+
+
 class Distribution(Protocol):
     """The distributions of N actions, one a row."""
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """Return the log-probability in nats, (N,), of each action (N, ...)."""
+        """Return the log-probability (or its density) in nats, (N,), of each action (N, ...)."""
 
     def entropy(self) -> Tensor:
         """Return the entropy in nats, summed over the N distributions."""
@@ -257,15 +399,56 @@ class Categorical:
         return -(self._log_probs.exp() * self._log_probs).sum()
 
 
+class DiagonalNormal:
+    """Normal distributions of N actions whose numbers are independent, from (N, 2 * size).
+
+    The first half are means, the second half logarithms of standard deviations.
+    """
+
+    def __init__(self, outputs: Tensor) -> None:
+        self._mean, self._log_std = outputs.chunk(2, dim=1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the logarithm of the density, (N,), of each action (N, ...)."""
+        away = (action.reshape(self._mean.shape) - self._mean) * (-self._log_std).exp()
+        return -(0.5 * away.square() + self._log_std + 0.5 * log(2 * pi)).sum(dim=1)
+
+    def entropy(self) -> Tensor:
+        """Return the differential entropy in nats, summed over the N distributions."""
+        return (self._log_std + 0.5 * (1 + log(2 * pi))).sum()
+
+
 ObservationSpace = Annotated[CodeSpace | FloatSpace, Field(discriminator="kind")]
-ActionSpace = DiscreteSpace
+ActionSpace = Annotated[DiscreteSpace | BoxSpace, Field(discriminator="kind")]
 
 _observation_spaces: TypeAdapter[CodeSpace | FloatSpace] = TypeAdapter(ObservationSpace)
+_action_spaces: TypeAdapter[DiscreteSpace | BoxSpace] = TypeAdapter(ActionSpace)
 
 
 def read_observation_space(described: dict[str, Any]) -> CodeSpace | FloatSpace:
     """Return the space that a message describes; raises ValueError (of pydantic) for one that is none."""
     return _observation_spaces.validate_python(described)
+
+
+def read_action_space(described: Mapping[str, Any]) -> DiscreteSpace | BoxSpace:
+    """Return the space that `Actions.describe` described; raises ValueError (of pydantic) for what describes none."""
+    if "action_space" in described:
+        return _action_spaces.validate_python(described["action_space"])
+    return DiscreteSpace(n=described["num_actions"])
+
+
+@lru_cache(maxsize=64)
+def _bounds(low: Any, high: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    with np.errstate(over="ignore"):  # larger numbers than float32 has bound nothing
+        least, most = np.array(low, np.float64).astype(np.float32), np.array(high, np.float64).astype(np.float32)
+    return np.where(np.isnan(least), np.float32(-np.inf), least), np.where(np.isnan(most), np.float32(np.inf), most)
+
+
+def _as_tuples(bounds: Any) -> Any:
+    """Return nested lists of numbers as tuples, with None for those that are not finite."""
+    if isinstance(bounds, list):
+        return tuple(_as_tuples(part) for part in bounds)
+    return bounds if isfinite(bounds) else None
 
 
 def _first(wrong: NDArray[np.bool_]) -> tuple[int, ...]:

@@ -62,7 +62,7 @@ def warm_up(settings: ExperimentSettings, policy: ActingPolicy, worlds: VectorWo
     import pyarrow.parquet  # noqa: F401
 
     observation = worlds.observation[: worlds.spec.agents_per_world]
-    action, log_prob = np.zeros(len(observation), np.int64), np.zeros(len(observation), np.float32)
+    action, log_prob = policy.spec.action.zeros(len(observation)), np.zeros(len(observation), np.float32)
     policy.act(observation, tick=0, action=action, log_prob=log_prob, value=log_prob.copy())
     policy.values(observation)
     if settings.env.url is None:

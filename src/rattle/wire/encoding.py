@@ -46,12 +46,15 @@ class Encoding:
     encode: Callable[[Any], bytes]
     _decode: Callable[[Any, Any], Any]
 
-    def decode(self, body: bytes | bytearray, message: type[Message]) -> Message:
-        """Return a body as a `message`; raises RequestError that names the field that does not fit."""
+    def decode(self, body: bytes | bytearray | msgspec.Raw, message: type[Message], field: str = "") -> Message:
+        """Return a body as a `message`; raises RequestError that names the field that does not fit.
+
+        The body may be what stands in a `field` of another.
+        """
         try:
             decoded: Message = self._decode(body, message)
         except msgspec.ValidationError as error:
-            raise _bad_value(str(error)) from None
+            raise _bad_value(str(error), field) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RequestError("bad_request", f"the body is not valid {self.media_type}: {error}") from None
         return decoded
@@ -127,14 +130,15 @@ def _wish(part: str) -> tuple[str, float]:
     return MSGPACK if media_type in _ALSO_MSGPACK else media_type, weight
 
 
-def _bad_value(message: str) -> RequestError:
-    """Return the error of a body whose fields do not fit, naming the first of them."""
+def _bad_value(message: str, field: str) -> RequestError:
+    """Return the error of a body, or of a `field`, whose fields do not fit, naming the first of them."""
     text, _, place = message.partition(" - at `")
     place = place.removeprefix("key` in `")
     path = re.sub(r"\[.*", "", place.rstrip("`").removeprefix("$").removeprefix("."))
     if named := re.search(r"(missing required|contains unknown) field `([^`]+)`", text):
         text = "is missing" if named.group(1).startswith("missing") else "there is no such field"
         path = ".".join(part for part in (path, named.group(2)) if part)
+    path = path or field
     if not path:
         return RequestError("bad_request", f"the body: {text[0].lower()}{text[1:]}")
     return RequestError("bad_value", f"{path}: {text[0].lower()}{text[1:]}", path)

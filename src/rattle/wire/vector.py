@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from rattle.envs.vector import EnvironmentSpec
-from rattle.samples.spaces import DiscreteSpace, read_observation_space
+from rattle.samples.spaces import read_action_space, read_observation_space
 from rattle.text import one_line
 from rattle.wire.arrays import Array
 
@@ -23,8 +23,8 @@ Name = Annotated[str, Meta(max_length=256)]
 #: Worlds whose snapshots a step's answer shall hold too.
 Shown = Annotated[list[int], Meta(max_length=16)]
 
-#: How arrays arrive: as `Array` in MessagePack, as lists in JSON.
-A = TypeVar("A", Array, list[int])
+#: How arrays arrive: as `Array` in MessagePack, as lists in JSON, which wait for who knows their space.
+A = TypeVar("A", Array, msgspec.Raw)
 
 
 class SessionRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -106,9 +106,10 @@ class Environment(msgspec.Struct):
     environment: str
     settings: dict[str, Any]
     observation_space: dict[str, Any]
-    num_actions: int
     agents_per_world: int
     metrics: list[str]
+    num_actions: int | UnsetType = UNSET  # of discrete actions; others have an `action_space`
+    action_space: dict[str, Any] | UnsetType = UNSET
 
 
 class ServerLimits(msgspec.Struct):
@@ -140,9 +141,10 @@ class SessionCreated(ResetAnswer, kw_only=True):
     environment: str
     settings: dict[str, Any]
     observation_space: dict[str, Any]
-    num_actions: int
     agents_per_world: int
     metrics: list[str]
+    num_actions: int | UnsetType = UNSET
+    action_space: dict[str, Any] | UnsetType = UNSET
 
 
 def describe(spec: EnvironmentSpec) -> dict[str, Any]:
@@ -151,7 +153,7 @@ def describe(spec: EnvironmentSpec) -> dict[str, Any]:
         "environment": spec.id,
         "settings": dict(spec.settings),
         "observation_space": spec.observation_space.describe(),
-        "num_actions": spec.action_space.n,
+        **spec.action_space.describe(),
         "agents_per_world": spec.agents_per_world,
         "metrics": list(spec.metrics),
     }
@@ -166,13 +168,24 @@ def environment_spec(message: Environment | SessionCreated) -> EnvironmentSpec:
         raise ValueError(
             f"observation_space is neither codes with cells and codes nor floats with a size: {one_line(space, 200)}"
         ) from None
-    if message.num_actions < 1 or message.agents_per_world < 1:
-        raise ValueError("num_actions and agents_per_world must be at least 1")
+    given = {"num_actions": message.num_actions, "action_space": message.action_space}
+    described = {name: value for name, value in given.items() if value is not UNSET}
+    if len(described) != 1:
+        raise ValueError("actions are described by num_actions or by an action_space, one of the two")
+    try:
+        action_space = read_action_space(described)
+    except ValueError:
+        [(name, value)] = described.items()
+        raise ValueError(
+            f"{name} is neither a number of actions from 1 on nor a box with low and high: {one_line(value, 200)}"
+        ) from None
+    if message.agents_per_world < 1:
+        raise ValueError("agents_per_world must be at least 1")
     return EnvironmentSpec(
         id=message.environment,
         settings=message.settings,
         observation_space=observation_space,
-        action_space=DiscreteSpace(n=message.num_actions),
+        action_space=action_space,
         agents_per_world=message.agents_per_world,
         metrics=tuple(message.metrics),
     )

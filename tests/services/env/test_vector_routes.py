@@ -71,6 +71,59 @@ def test_both_encodings_carry_the_same_games_as_the_worlds_play_here(server: Vec
     assert ends > 3
 
 
+@pytest.fixture(scope="module")
+def steered() -> Iterator[VectorServer]:
+    with serving("env.id=gym:Pendulum-v1") as running:
+        yield running
+
+
+def test_real_numbers_steer_the_same_in_both_encodings_as_here(steered: VectorServer) -> None:
+    described = steered.ask("GET", "/v1/spec").body
+    assert described["action_space"] == {"kind": "box", "low": [-2.0], "high": [2.0]}
+    assert "num_actions" not in described
+    local = make_worlds("gym:Pendulum-v1", {}, 3, 7, 0)
+    plain = steered.session(worlds=3, seed=7)
+    body = msgspec.msgpack.encode({"worlds": 3, "seed": 7})
+    binary = f"/v1/sessions/{steered.ask('POST', '/v1/sessions', body, MSGPACK).body['session']}"
+    draw = np.random.default_rng(0)
+    for number in range(1, 20):
+        action = draw.normal(scale=2, size=(3, 1)).astype(np.float32)
+        local.step(action)
+        said = steered.step(plain, number, action.tolist()).body
+        body = msgspec.msgpack.encode({"step": number, "action": packed(action, "float32")})
+        seen = steered.ask("POST", f"{binary}/step", body, MSGPACK).body
+        for name in ("observation", "reward"):
+            assert array(seen[name]).tolist() == said[name] == getattr(local, name).tolist()
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        ([[0.5], ["a"], [1]], "action: expected `float`, got `str`"),
+        ([[0.5], [True], [1]], "action: expected `float`, got `bool`"),
+        ([0.5, 0.5, 0.5], "action: expected `array`, got `float`"),
+        ([[0.5], [0.5]], "action must be a float32 array of shape (3, 1), got float32 (2, 1)"),
+        ([[0.5], [0.5, 1], [0]], "action: lists beside each other differ in length"),
+        (None, "action: expected `array`, got `null`"),
+        ([[1e39], [0], [0]], "action must hold finite numbers of shape (1,), and [0, 0] is inf"),
+    ],
+)
+def test_what_steers_nothing_is_refused(steered: VectorServer, action: Any, message: str) -> None:
+    session = steered.session(worlds=3)
+    refused = steered.step(session, 1, action)
+    problem = refused.problem("bad_value")
+    assert (problem["field"], problem["detail"].split(" - ")[0]) == ("action", message)
+    assert steered.step(session, 1, [[0], [0.5], [-9]]).status == 200
+
+
+def test_the_description_says_what_steers(steered: VectorServer) -> None:
+    described = steered.ask("GET", "/openapi.json").body
+    step = described["components"]["schemas"]["StepRequest"]["properties"]["action"]
+    assert step == {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
+    post = described["paths"]["/v1/sessions/{session}/step"]["post"]
+    assert post["requestBody"]["content"]["application/json"]["example"]["action"] == [[0.0]]
+
+
 def test_accept_chooses_the_encoding_of_the_answer(server: VectorServer) -> None:
     session = server.session()
     for accept, media_type in [

@@ -40,7 +40,7 @@ class _Strip:
 
 
 class ChartView:
-    """Shows a strip for each observed number (the first few), the action and the reward, up to the tick."""
+    """Shows a strip for each number observed and chosen (the first few), and the reward, up to the tick."""
 
     def __init__(self, episode: Episode, agent: int) -> None:
         self._episode = episode
@@ -48,10 +48,11 @@ class ChartView:
         observed = steps.observation[:, :MOST_OBSERVATIONS].astype(np.float64)
         self._hidden = steps.observation.shape[1] - observed.shape[1]
         self._strips = [_Strip(f"observation {i}", column) for i, column in enumerate(observed.T)]
-        self._strips += [
-            _Strip("action", steps.action.astype(np.float64)),
-            _Strip("reward", steps.reward.astype(np.float64)),
-        ]
+        done = steps.action.astype(np.float64)
+        names = ["action"] if done.ndim == 1 else [f"action {i}" for i in range(min(done.shape[1], MOST_OBSERVATIONS))]
+        columns = done.reshape(len(done), -1).T
+        self._strips += [_Strip(name, column) for name, column in zip(names, columns, strict=False)]
+        self._strips.append(_Strip("reward", steps.reward.astype(np.float64)))
         self._ticks = len(steps.tick)
         self._returns = np.concatenate([np.zeros(1), np.cumsum(steps.reward, dtype=np.float64)])
         self._fate = steps.fate

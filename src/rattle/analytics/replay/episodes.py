@@ -28,6 +28,7 @@ _STEP_COLUMNS: Final = [
     "policy_version",
     "observation",
     "action",
+    "action_row",
     "reward",
     "terminated",
     "truncated",
@@ -35,6 +36,7 @@ _STEP_COLUMNS: Final = [
     "value",
     "state",
 ]
+_NEW_COLUMNS: Final = frozenset(["action_row"])  # which files of earlier versions do not have
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class AgentSteps:
 
     tick: NDArray[np.int64]
     observation: NDArray[np.float32]  # (n, size)
-    action: NDArray[np.int32]
+    action: NDArray[np.int32] | NDArray[np.float32]  # (n,) whole numbers, or (n, size)
     reward: NDArray[np.float32]
     log_prob: NDArray[np.float32]  # of the action, when it was chosen
     value: NDArray[np.float32]  # predicted return
@@ -175,10 +177,11 @@ def _summary(rows: Mapping[str, NDArray[Any]]) -> EpisodeSummary:
 
 def _agent_steps(steps: pyarrow.Table, agent: int) -> AgentSteps:
     mine = steps.filter(np.asarray(steps.column("agent").to_numpy() == agent)).sort_by("tick")
+    is_whole = mine.column("action").null_count == 0
     return AgentSteps(
         tick=mine.column("tick").to_numpy().astype(np.int64),
-        observation=np.array(mine.column("observation").to_pylist(), np.float32),
-        action=mine.column("action").to_numpy(),
+        observation=_rows(mine, "observation"),
+        action=mine.column("action").to_numpy() if is_whole else _rows(mine, "action_row"),
         reward=mine.column("reward").to_numpy(),
         log_prob=mine.column("log_prob").to_numpy(),
         value=mine.column("value").to_numpy(),
@@ -186,6 +189,10 @@ def _agent_steps(steps: pyarrow.Table, agent: int) -> AgentSteps:
         terminated=bool(mine.column("terminated")[-1].as_py()),
         truncated=bool(mine.column("truncated")[-1].as_py()),
     )
+
+
+def _rows(steps: pyarrow.Table, column: str) -> NDArray[np.float32]:
+    return np.array(steps.column(column).to_pylist(), np.float32)
 
 
 def _states(recording: str, steps: pyarrow.Table, ticks: int) -> list[Mapping[str, Any]]:
@@ -222,7 +229,9 @@ class _File:
         parquet = require("pyarrow.parquet", "analytics", "a replay")
         filters = [(name, "=", value) for name, value in where.items()] or None
         try:
-            return parquet.read_table(self._path, columns=list(columns), filters=filters)
+            known = parquet.read_schema(self._path).names  # earlier versions have fewer
+            wanted = [name for name in columns if name in known or name not in _NEW_COLUMNS]
+            return parquet.read_table(self._path, columns=wanted, filters=filters)
         except (pyarrow.ArrowException, OSError) as error:
             said = str(error).splitlines()[0].rstrip(".")
             raise AnalyticsError(f"{self._path} cannot be read: {said}") from None

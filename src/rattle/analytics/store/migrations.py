@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from rattle.analytics import derived_views
+from rattle.analytics.schema import TABLES
 from rattle.analytics.store.connection import Store, StoreError
 from rattle.analytics.store.tables import (
     CREATE_OUTLIVED,
@@ -41,8 +42,14 @@ def _annotate(store: Store) -> None:
     store.command(create_table("annotations"))
 
 
+def _allow_rows_of_actions(store: Store) -> None:
+    store.command(f"ALTER TABLE {PREFIX}steps MODIFY COLUMN action {TABLES['steps']['action']}")
+
+
 #: What each number does. New columns need an empty step only: `create_tables` adds those that are missing.
-MIGRATIONS: Final[MappingProxyType[int, Callable[[Store], None]]] = MappingProxyType({1: _begin, 2: _annotate})
+MIGRATIONS: Final[MappingProxyType[int, Callable[[Store], None]]] = MappingProxyType(
+    {1: _begin, 2: _annotate, 3: _allow_rows_of_actions}
+)
 
 #: The schema that this version of Rattle reads and writes.
 SCHEMA_VERSION: Final = max(MIGRATIONS)

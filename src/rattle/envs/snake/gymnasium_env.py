@@ -11,7 +11,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
-from rattle.envs.gymnasium_batch import activity_infos, final_infos, spaces_of, whole_numbers
+from rattle.envs.gymnasium_batch import activity_infos, as_rows, final_infos, spaces_of
 from rattle.envs.philox import check_seed
 from rattle.envs.snake.batch import SnakeWorlds
 from rattle.envs.snake.drawing import FRAMES_PER_SECOND, RENDER_MODES, check_render_mode, draw
@@ -55,7 +55,7 @@ class SnakeEnv(gymnasium.Env[Observation, np.int64]):
 
     def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, Infos]:
         """Advance one tick; return observation (cells,), reward, terminated, truncated and info."""
-        self._world.step(whole_numbers(action).reshape(-1))
+        self._world.step(as_rows(action, self._world.worlds.spec.action_space).reshape(-1))
         worlds = self._world.worlds
         info = {"food": worlds.final_metrics["food"][0].item()} if self._world.over else {}
         return (
@@ -143,7 +143,7 @@ class SnakeVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         if not self._seeded:
             raise EnvError("no episode is in progress: call reset() before step()")
         worlds = self.worlds
-        worlds.step(whole_numbers(actions))
+        worlds.step(as_rows(actions, worlds.spec.action_space))
         return (
             self._own(worlds.observation),
             self._own(worlds.reward),

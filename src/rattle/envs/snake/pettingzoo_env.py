@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from gymnasium.spaces import Discrete, Space
+from gymnasium.spaces import Space
 from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
 from rattle.envs.errors import EnvError
-from rattle.envs.gymnasium_batch import spaces_of, whole_numbers
+from rattle.envs.gymnasium_batch import as_rows, spaces_of
 from rattle.envs.snake.drawing import FRAMES_PER_SECOND, RENDER_MODES, check_render_mode, draw
 from rattle.envs.snake.one_world import OneWorld
 from rattle.envs.snake.settings import SnakeSettings
@@ -51,7 +51,7 @@ class SnakeParallelEnv(ParallelEnv[str, NDArray[np.uint8], np.int64]):  # type: 
         """Return the agent's observation space, always the same object."""
         return self._spaces[agent][0]
 
-    def action_space(self, agent: str) -> Discrete:
+    def action_space(self, agent: str) -> Space[Any]:
         """Return the agent's action space, always the same object."""
         return self._spaces[agent][1]
 
@@ -98,7 +98,8 @@ class SnakeParallelEnv(ParallelEnv[str, NDArray[np.uint8], np.int64]):  # type: 
         missing = [agent for agent in self.agents if agent not in actions]
         if missing:
             raise EnvError(f"no action for {', '.join(missing)}: every living agent moves in every step")
-        return whole_numbers([actions[agent] if agent in self.agents else 0 for agent in self.possible_agents])
+        chosen = [actions[agent] if agent in self.agents else 0 for agent in self.possible_agents]
+        return as_rows(chosen, self._world.worlds.spec.action_space)
 
 
 def parallel_env(**settings: Any) -> SnakeParallelEnv:

@@ -38,7 +38,7 @@ class Batch:
     """
 
     observation: Tensor  # (N, row)
-    action: Tensor  # (N,) int64
+    action: Tensor  # (N, ...) rows of the action space, such as int64 (N,) of discrete ones
     advantage: Tensor  # (N,) float32
     target: Tensor  # (N,) float32
     log_prob: Tensor  # (N,) float32

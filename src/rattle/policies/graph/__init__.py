@@ -40,9 +40,6 @@ class Graph(NetworkKind[GraphSpec]):
     def onnx_graph(self, onnx: Any, spec: GraphSpec, parameters: Parameters) -> tuple[list[Any], dict[str, Any]]:
         """Return the graph's own nodes, and its constants by name."""
         graph = onnx.load_model_from_string(spec.graph).graph
-        for node in graph.node:
-            node.input[:] = ["logits" if name == "outputs" else name for name in node.input]
-            node.output[:] = ["logits" if name == "outputs" else name for name in node.output]
         own = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
         return list(graph.node), {**parameters, **own}
 

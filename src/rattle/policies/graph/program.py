@@ -46,14 +46,14 @@ class GraphProgram:
         first_slot: int,
         tick: int,
         greedy: bool,
-        action: NDArray[np.int64],
+        action: NDArray[Any],
         log_prob: NDArray[np.float32],
         value: NDArray[np.float32],
         state: NDArray[np.float32] | None = None,
     ) -> None:
         """Write an action, its log-probability and a value for every row, and what each slot remembers from now on."""
         outputs, value[:], after = self._run(observation, state)
-        choose(outputs, key, first_slot, tick, greedy, action, log_prob)
+        choose(self._spec.action, outputs, key, first_slot, tick, greedy, action, log_prob)
         if state is not None:
             state[:] = after
 

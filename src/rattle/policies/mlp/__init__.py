@@ -30,13 +30,15 @@ class Mlp(NetworkKind[MlpSpec]):
         """Return the name and shape of every parameter: weights (outputs, inputs) and biases (outputs,)."""
         sizes = (spec.observation.inputs, *spec.hidden_sizes)
         layers = {f"trunk.{i}": (sizes[i + 1], sizes[i]) for i in range(len(spec.hidden_sizes))}
-        layers["policy"] = (spec.action.outputs, sizes[-1])
+        layers["policy"] = (spec.action.outputs - spec.action.outputs_alone, sizes[-1])
         if spec.value_head:
             layers["value"] = (1, sizes[-1])
         shapes: dict[str, tuple[int, ...]] = {}
         for name, shape in layers.items():
             shapes[f"{name}.weight"] = shape
             shapes[f"{name}.bias"] = shape[:1]
+        if spec.alone is not None:
+            shapes[spec.alone] = (spec.action.outputs_alone,)
         return shapes
 
     def make_network(self, spec: MlpSpec, generator: torch.Generator | None = None) -> nn.Module:

@@ -14,7 +14,7 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 
 class Network(nn.Module):
-    """Observations (N, row) to logits (N, actions) and values (N,); values are zero without a value head."""
+    """Observations (N, row) to outputs (N, outputs) and values (N,); values are zero without a value head."""
 
     def __init__(self, spec: MlpSpec, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -22,7 +22,10 @@ class Network(nn.Module):
         sizes = (spec.observation.inputs, *spec.hidden_sizes)
         self.trunk = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.activation = _ACTIVATIONS[spec.activation]()
-        self.policy = nn.Linear(sizes[-1], spec.action.outputs)
+        self.policy = nn.Linear(sizes[-1], spec.action.outputs - spec.action.outputs_alone)
+        if spec.action.learnt_alone is not None:  # such as standard deviations of 1 in the beginning
+            alone = nn.Parameter(torch.zeros(spec.action.outputs_alone))
+            self.policy.register_parameter(spec.action.learnt_alone, alone)
         self.value = nn.Linear(sizes[-1], 1) if spec.value_head else None
         self._initialise(generator)
 
@@ -38,10 +41,13 @@ class Network(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (N, actions) and values (N,) for observations (N, row)."""
+        """Return outputs (N, outputs) and values (N,) for observations (N, row)."""
         hidden = self.spec.observation.encode(observation)
         for layer in self.trunk:
             hidden = self.activation(layer(hidden))
-        logits = self.policy(hidden)
-        value = self.value(hidden).squeeze(1) if self.value is not None else logits.new_zeros(logits.shape[0])
-        return logits, value
+        outputs = self.policy(hidden)
+        value = self.value(hidden).squeeze(1) if self.value is not None else outputs.new_zeros(outputs.shape[0])
+        if self.spec.action.learnt_alone is not None:
+            alone = getattr(self.policy, self.spec.action.learnt_alone)
+            outputs = torch.cat([outputs, alone.expand(len(outputs), -1)], dim=1)
+        return outputs, value

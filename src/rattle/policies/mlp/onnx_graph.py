@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.policies.kind import Parameters
+from rattle.policies.mlp.program import with_all_outputs
 from rattle.policies.mlp.spec import MlpSpec
 from rattle.samples.spaces import CodeSpace
 
 
 def graph(onnx: Any, spec: MlpSpec, parameters: Parameters) -> tuple[list[Any], dict[str, NDArray[Any]]]:
     """Return the nodes in the order in which they run, and the constants that they take by name."""
-    return _nodes(onnx, spec), {**parameters, **_shape_constants(spec)}
+    return _nodes(onnx, spec), {**with_all_outputs(spec, parameters), **_shape_constants(spec)}
 
 
 def _shape_constants(spec: MlpSpec) -> dict[str, NDArray[Any]]:
@@ -45,7 +46,7 @@ def _nodes(onnx: Any, spec: MlpSpec) -> list[Any]:
             node(activation, [f"{layer}.sum"], [f"{layer}.out"]),
         ]
         here = f"{layer}.out"
-    nodes.append(node("Gemm", [here, "policy.weight", "policy.bias"], ["logits"], transB=1))
+    nodes.append(node("Gemm", [here, "policy.weight", "policy.bias"], ["outputs"], transB=1))
     if spec.value_head:
         nodes.append(node("Gemm", [here, "value.weight", "value.bias"], ["values"], transB=1))
         nodes.append(node("Squeeze", ["values", "axis"], ["value"]))

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from rattle.policies.kind import Parameters
 from rattle.policies.mlp import kernel
 from rattle.policies.mlp.spec import MlpSpec
-from rattle.samples.spaces import CodeSpace
+from rattle.policies.sampling import choose
+from rattle.samples.spaces import CodeSpace, DiscreteSpace
 
 
 class MlpProgram:
@@ -34,26 +35,30 @@ class MlpProgram:
         first_slot: int,
         tick: int,
         greedy: bool,
-        action: NDArray[np.int64],
+        action: NDArray[Any],
         log_prob: NDArray[np.float32],
         value: NDArray[np.float32],
         state: NDArray[np.float32] | None = None,
     ) -> None:
         """Write an action, its log-probability and a value for every row."""
-        outputs = self._spec.action.outputs
-        network = (self._is_codes, self._sizes, self._parameters, self._tanh, outputs)
-        kernel.act(observation, *network, key, first_slot, tick, greedy, action, log_prob, value)
+        space = self._spec.action
+        if isinstance(space, DiscreteSpace):  # the kernel chooses while the outputs are at hand
+            network = (self._is_codes, self._sizes, self._parameters, self._tanh, space.n)
+            kernel.act(observation, *network, key, first_slot, tick, greedy, action, log_prob, value)
+            return
+        outputs, value[:] = self.forward(observation)
+        choose(space, outputs, key, first_slot, tick, greedy, action, log_prob)
 
     def forward(
         self, observation: NDArray[Any], state: NDArray[np.float32] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the logits (N, actions) and the values (N,)."""
+        """Return the outputs (N, outputs) and the values (N,)."""
         outputs = self._spec.action.outputs
-        logits = np.empty((len(observation), outputs), np.float32)
+        found = np.empty((len(observation), outputs), np.float32)
         value = np.empty(len(observation), np.float32)
         network = (self._is_codes, self._sizes, self._parameters, self._tanh, outputs)
-        kernel.forward(observation, *network, logits, value)
-        return logits, value
+        kernel.forward(observation, *network, found, value)
+        return found, value
 
     def values(self, observation: NDArray[Any], state: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Return the values (N,), 0 without a value head."""
@@ -65,6 +70,7 @@ class MlpProgram:
 
 def flatten(spec: MlpSpec, parameters: Parameters) -> NDArray[np.float32]:
     """Return the flat float32 array that the kernel takes, of parameters that fit the spec."""
+    parameters = with_all_outputs(spec, parameters)
     heads = ["policy", "value"] if spec.value_head else ["policy"]
     layers = [[f"trunk.{i}"] for i in range(len(spec.hidden_sizes))] + [heads]
     parts: list[NDArray[np.float32]] = []
@@ -72,3 +78,16 @@ def flatten(spec: MlpSpec, parameters: Parameters) -> NDArray[np.float32]:
         parts.append(np.concatenate([parameters[f"{name}.weight"] for name in names]).T.ravel())
         parts.append(np.concatenate([parameters[f"{name}.bias"] for name in names]))
     return np.concatenate(parts)
+
+
+def with_all_outputs(spec: MlpSpec, parameters: Parameters) -> Parameters:
+    """Return the parameters with a policy head that gives those outputs too that depend on nothing: as biases."""
+    alone = spec.alone
+    if alone is None:
+        return parameters
+    weight, bias, own = (parameters[name] for name in ("policy.weight", "policy.bias", alone))
+    return {
+        **{name: array for name, array in parameters.items() if name != alone},
+        "policy.weight": np.concatenate([weight, np.zeros((len(own), weight.shape[1]), np.float32)]),
+        "policy.bias": np.concatenate([bias, own]),
+    }

@@ -19,6 +19,12 @@ class MlpSpec(PolicySpec):
     activation: Activation
 
     @property
+    def alone(self) -> str | None:
+        """Return the name of the parameter that gives the outputs which depend on nothing that is observed."""
+        part = self.action.learnt_alone
+        return None if part is None else f"policy.{part}"
+
+    @property
     def layer_sizes(self) -> tuple[int, ...]:
         """Return the widths of all layers, from the inputs to the two heads side by side."""
         return (self.observation.inputs, *self.hidden_sizes, self.action.outputs + self.value_head)

@@ -77,16 +77,19 @@ def _rows(episode: Episode, agent: int) -> dict[str, Any]:
     steps = episode.agents[agent]
     return {
         "tick": steps.tick.tolist(),
-        "action": steps.action.tolist(),
+        "action": steps.action.tolist() if steps.action.ndim == 1 else [numbers(row) for row in steps.action],
         "reward": numbers(steps.reward),
         "return": numbers(episode.returns(agent)[steps.tick]),
-        "chosen": numbers(np.exp(steps.log_prob.astype(np.float64))),
+        # The density of real numbers is no probability.
+        "chosen": numbers(np.where(steps.action.ndim == 1, np.exp(steps.log_prob.astype(np.float64)), np.nan)),
         "value": numbers(steps.value),
         "version": steps.policy_version.tolist(),
     }
 
 
 def _action_names(steps: AgentSteps, likelihoods: Likelihoods | None, *, board: bool) -> list[str]:
+    if steps.action.ndim > 1:
+        return []
     count = likelihoods.probabilities.shape[1] if likelihoods else int(steps.action.max(initial=0)) + 1
     if board and count <= len(Move):
         return [move.name.lower() for move in Move]

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Literal
 
-import numpy as np
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
@@ -79,7 +78,7 @@ class EnvService:
     async def start(self) -> None:
         """Compile what stepping needs, and let the clock of the agent API run."""
         worlds = self._make_worlds({}, 1, 0, 0)
-        worlds.step(np.zeros(worlds.num_slots, np.int64))
+        worlds.step(worlds.spec.action_space.zeros(worlds.num_slots))
         worlds.close()
         if self.agents is not None:
             await self.agents.start()
@@ -158,8 +157,8 @@ class EnvService:
     def _describe_routes(self) -> dict[str, Any]:
         agents = self.agents is not None
         in_lockstep = agents and self.settings.sync.mode == "lockstep"
-        worlds = self.sessions.limits.worlds
-        return describe_routes(TITLE, __version__, worlds, has_agents=agents, has_history=in_lockstep)
+        worlds, actions = self.sessions.limits.worlds, self.sessions.spec.action_space
+        return describe_routes(TITLE, __version__, worlds, actions, has_agents=agents, has_history=in_lockstep)
 
     async def _health(self) -> dict[str, Any]:
         """Answer for an environment without an agent API as one with it does."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from rattle.samples.spaces import ActionSpace
 from rattle.services.env.agent_routes import MoveRequest, NoFields
 from rattle.services.env.agent_routes import ResetRequest as GameRequest
 from rattle.wire import vector
@@ -19,7 +20,7 @@ _NDJSON = "application/x-ndjson"
 _REQUESTS = (
     vector.SessionRequest,
     vector.ResetRequest,
-    vector.StepRequest[list[int]],
+    vector.StepRequest[msgspec.Raw],
     MoveRequest,
     NoFields,
     GameRequest,
@@ -37,7 +38,7 @@ _CLOSER: dict[str, Schema] = {
 _EXAMPLES: dict[str, Schema] = {
     "SessionRequest": {"worlds": 1, "seed": 0},
     "ResetRequest": {"step": 1, "seed": 0},
-    "StepRequest": {"step": 1, "action": [0]},
+    "StepRequest": {"step": 1},
     "MoveRequest": {"move": "forward"},
     "NoFields": {},
     "GameRequest": {"seed": 0},
@@ -58,17 +59,22 @@ _WORLD = {"name": "world", "in": "path", "required": True, "schema": {"type": "i
 _LINES = {"name": "lines", "in": "query", "required": False, "schema": {"enum": ["all"]}}
 
 
-def describe(title: str, version: str, max_worlds: int, *, has_agents: bool, has_history: bool) -> Schema:
-    """Return the whole description of a server that allows so many worlds in a session.
+def describe(
+    title: str, version: str, max_worlds: int, actions: ActionSpace, *, has_agents: bool, has_history: bool
+) -> Schema:
+    """Return the whole description of a server that allows so many worlds in a session, and takes such actions.
 
     `has_agents` says whether its environment has an agent API, and `has_history` whether it is in lockstep.
     """
-    schemas = _schemas()
+    schemas = _schemas(actions)
     schemas["SessionRequest"]["properties"]["worlds"]["maximum"] = max_worlds
+    schemas["StepRequest"]["properties"]["action"] = _rows(actions)
     agent_paths = _agent_paths()
     if not has_history:
         del agent_paths["/v1/history"]
     paths = (agent_paths if has_agents else {"/": agent_paths["/"]}) | _vector_paths() | _operation_paths()
+    step = paths["/v1/sessions/{session}/step"]["post"]["requestBody"]["content"][JSON]
+    step["example"] = {"step": 1, "action": actions.zeros(1).tolist()}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -193,7 +199,7 @@ def _needed(paths: Schema, schemas: Schema) -> Schema:
     return {name: schemas[name] for name in schemas if name in needed}
 
 
-def _schemas() -> Schema:
+def _schemas(actions: ActionSpace) -> Schema:
     types = {_name(message): message for message in (*_REQUESTS, *_ANSWERS)}
     found, components = msgspec.json.schema_components(types.values(), ref_template="#/components/schemas/{name}")
     schemas: Schema = {**components}
@@ -202,14 +208,14 @@ def _schemas() -> Schema:
         schemas[name] = schemas.pop(generated)
         for field, closer in _CLOSER.get(name, {}).items():
             schemas[name]["properties"][field] = closer
-    return schemas | _plain_schemas()
+    return schemas | _plain_schemas(actions)
 
 
 def _name(message: Any) -> str:
     return "GameRequest" if message is GameRequest else str(getattr(message, "__origin__", message).__name__)
 
 
-def _plain_schemas() -> Schema:
+def _plain_schemas(actions: ActionSpace) -> Schema:
     """Return the answers that no message type describes: arrays are nested lists in JSON."""
     text: Schema = {"type": "string"}
     yes: Schema = {"type": "boolean"}
@@ -225,7 +231,7 @@ def _plain_schemas() -> Schema:
         "environment": text,
         "settings": {"type": "object"},
         "observation_space": {"type": "object"},
-        "num_actions": whole,
+        **{name: whole if name == "num_actions" else {"type": "object"} for name in actions.describe()},
         "agents_per_world": whole,
         "metrics": _list(text),
     }
@@ -253,6 +259,14 @@ def _plain_schemas() -> Schema:
         "Snapshot": _object({"step": whole, "world": whole, "snapshot": {"type": "object"}}),
         "Problem": _object(problem, field=text, expected=whole),
     }
+
+
+def _rows(actions: ActionSpace) -> Schema:
+    """Return the schema of actions, one a slot."""
+    rows: Schema = {"type": "integer" if actions.dtype.kind == "i" else "number"}
+    for _ in range(1 + len(actions.shape)):
+        rows = _list(rows)
+    return rows
 
 
 def _object(properties: Mapping[str, Schema], **optional: Schema) -> Schema:

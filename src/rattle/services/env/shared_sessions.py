@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from rattle.events import emit, of_services
+from rattle.samples.spaces import ActionSpace
 from rattle.services.env.metrics import EnvMetrics
 from rattle.services.env.sessions import Message, RequestKey, Session, Sessions
 from rattle.wire.problems import RequestError
@@ -86,9 +87,10 @@ class SharedSessions:
         """Know that it closed; one that broke without a goodbye leaves its session a few seconds only."""
         self._sessions.socket_closed(session_id, time.monotonic(), broken=broken)
 
-    def num_slots(self, session_id: str) -> int:
-        """Return how many slots a session has; raises RequestError as `check` does."""
-        return self._session(session_id).worlds.num_slots
+    def actions_of(self, session_id: str) -> tuple[int, ActionSpace]:
+        """Return how many slots a session has, and their actions; raises RequestError as `check` does."""
+        worlds = self._session(session_id).worlds
+        return worlds.num_slots, worlds.spec.action_space
 
     async def step(
         self, session_id: str, number: int, action: NDArray[Any], key: RequestKey, shown: list[int]

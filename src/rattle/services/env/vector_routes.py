@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from rattle.events import emit, of_services
+from rattle.samples.spaces import ActionSpace
 from rattle.services.env.metrics import EnvMetrics
 from rattle.services.env.sessions import Message, RequestKey, Session, Sessions, environment_failed
 from rattle.services.env.shared_sessions import SharedSessions
@@ -32,8 +35,8 @@ from rattle.wire.vector import ResetRequest, RestoreRequest, SessionRequest, Soc
 
 #: The largest body that asks for a session: options are a few settings, and small lists of lists take much memory.
 _SESSION_BYTES = 2**16
-#: What a step may have beside its actions, and for each action: numbers of up to 20 digits, and white space.
-_STEP_BYTES, _ACTION_BYTES = 2**12, 24
+#: What a step may have beside its actions, and for each number of them: these of up to 20 digits, and white space.
+_STEP_BYTES, _NUMBER_BYTES = 2**12, 24
 #: Longer bodies are remembered by their hash.
 _KEPT_BYTES = 2**12
 #: Codes of a WebSocket that was closed by a client that said so: 1005 is a goodbye without a code.
@@ -124,13 +127,13 @@ class VectorFace:
         raise RequestError("unknown_path", f"there is no {scope['path']}: docs/env-api.md lists the routes")
 
     async def _step(self, session_id: str, spoken: Encoding, body: bytes) -> Message:
-        self._check_size(session_id, body)
+        space = self._check_size(session_id, body)
         if spoken is encoding.msgpack:
             packed = spoken.decode(body, StepRequest[Array])
             number, action, shown = packed.step, unpack(packed.action, "action"), packed.snapshots
         else:
-            listed = spoken.decode(body, StepRequest[list[int]])
-            number, action, shown = listed.step, _listed_actions(listed.action), listed.snapshots
+            listed = spoken.decode(body, StepRequest[msgspec.Raw])
+            number, action, shown = listed.step, _listed_actions(listed.action, space), listed.snapshots
         return await self.shared.step(session_id, number, action, _key("step", body), shown)
 
     async def _reset(self, session_id: str, spoken: Encoding, body: bytes) -> Message:
@@ -164,14 +167,19 @@ class VectorFace:
             return {"type": "websocket.send", "text": message.decode()}
         return {"type": "websocket.send", "bytes": message}
 
-    def _check_size(self, session_id: str, body: bytes) -> None:
-        """Refuse, before it is decoded, what is longer than any step of a session: decoding holds up all others."""
-        most = _STEP_BYTES + _ACTION_BYTES * self.shared.num_slots(session_id)
+    def _check_size(self, session_id: str, body: bytes) -> ActionSpace:
+        """Refuse, before it is decoded, what is longer than any step of a session: decoding holds up all others.
+
+        Return the space of the session's actions.
+        """
+        slots, space = self.shared.actions_of(session_id)
+        most = _STEP_BYTES + _NUMBER_BYTES * slots * math.prod(space.shape)
         if len(body) > most:
             raise RequestError("too_large", f"a step of this session has at most {most} bytes")
+        return space
 
     async def _socket_request(self, session_id: str, spoken: Encoding, body: bytes) -> Message:
-        self._check_size(session_id, body)
+        space = self._check_size(session_id, body)
         action: NDArray[Any] | None = None
         if spoken is encoding.msgpack:
             packed = spoken.decode(body, SocketRequest[Array])
@@ -179,10 +187,10 @@ class VectorFace:
             if isinstance(packed.action, Array):
                 action = unpack(packed.action, "action")
         else:
-            listed = spoken.decode(body, SocketRequest[list[int]])
+            listed = spoken.decode(body, SocketRequest[msgspec.Raw])
             number, seed, shown = listed.step, listed.seed, listed.snapshots
-            if isinstance(listed.action, list):
-                action = _listed_actions(listed.action)
+            if isinstance(listed.action, msgspec.Raw):
+                action = _listed_actions(listed.action, space)
         if action is None:
             if shown:
                 raise RequestError("bad_value", "snapshots: a reset takes none, only a step does", "snapshots")
@@ -230,8 +238,15 @@ def _world_number(text: str) -> int:
     return int(text)
 
 
-def _listed_actions(action: list[int]) -> NDArray[Any]:
+def _listed_actions(action: msgspec.Raw, space: ActionSpace) -> NDArray[Any]:
+    """Return actions that came as nested lists in JSON; raises RequestError."""
+    rows: Any = int if space.dtype.kind == "i" else float
+    for _ in range(1 + len(space.shape)):
+        rows = list[rows]
     try:
-        return np.array(action, np.int64)
+        with np.errstate(over="ignore"):  # what is too large is infinite, and refused as such
+            return np.array(encoding.json.decode(action, rows, "action"), space.dtype)
     except OverflowError:
         raise RequestError("bad_value", "action: a number does not fit into 64 bits", "action") from None
+    except ValueError:
+        raise RequestError("bad_value", "action: lists beside each other differ in length", "action") from None

@@ -13,13 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from rattle.policies.acting import ActingPolicy
 from rattle.policies.spec import PolicySpec
+from rattle.samples.spaces import BoxSpace
 from rattle.services.inference.serving import model_runner
 from rattle.services.inference.serving.dataplane import DataPlane
 from rattle.services.inference.serving.messages import InferRequest, InferResponse
 from rattle.services.inference.serving.model_runner import Computed, PendingRequest
 from rattle.services.inference.serving.models import Served
 from rattle.wire.problems import RequestError
+from tests.policies.building import play, random_policy
 from tests.services.inference.serving.building import (
     CODES,
     FLOATS,
@@ -37,6 +40,31 @@ ALL = ("action", "log_prob", "logits", "value")
 
 def columns(answer: InferResponse) -> dict[str, NDArray[Any]]:
     return {tensor.name: tensor.array for tensor in answer.outputs}
+
+
+def test_real_numbers_are_served_within_their_bounds_with_what_they_are_drawn_from() -> None:
+    spec = FLOATS.model_copy(update={"action": BoxSpace(low=(-0.5, -1.0), high=(0.5, None))})
+    steering = random_policy(spec)
+    acting = ActingPolicy(spec, steering.parameters, seed=5)
+    observation = rows(40, spec=spec)
+
+    async def ask() -> None:
+        plane, _ = data_plane(("main", steering))
+        outputs = ("action", "log_prob", "mean", "log_std")
+        drawn = columns(await plane.infer(request(observation, outputs=outputs, seed=5), None))
+        alone = play(acting, observation)
+        assert (drawn["action"] != alone.action).any()
+        np.testing.assert_array_equal(drawn["action"], np.clip(alone.action, [-0.5, -1], [0.5, np.inf]))
+        np.testing.assert_array_equal(drawn["log_prob"], alone.log_prob)
+        given, _ = acting.forward(observation)
+        np.testing.assert_array_equal(np.concatenate([drawn["mean"], drawn["log_std"]], axis=1), given)
+        greedy = columns(await plane.infer(request(observation, greedy=True), None))
+        np.testing.assert_array_equal(greedy["action"], np.clip(given[:, :2], [-0.5, -1], [0.5, np.inf]))
+        described = {output.name: output for output in plane.model_metadata("main", "").outputs}
+        assert (described["action"].datatype, described["action"].shape) == ("FP32", (-1, 2))
+        assert described["log_std"].shape == (-1, 2)
+
+    run(ask)
 
 
 class HeldPasses:

@@ -53,8 +53,8 @@ function showChoice(tick) {
   const last = rows.tick.length - 1;
   const before = rows.tick.findLastIndex((one) => one <= tick);
   const earned = row === undefined ? rows.return[Math.max(before, 0)] + (before === last ? rows.reward[last] : 0) : rows.return[row];
-  text("action", row === undefined ? "–" : actions[rows.action[row]] ?? String(rows.action[row]));
-  text("chosen", row === undefined ? "–" : `${number(100 * rows.chosen[row], 1)} %`);
+  text("action", row === undefined ? "–" : actions[rows.action[row]] ?? [rows.action[row]].flat().join(", "));
+  text("chosen", row === undefined || rows.chosen[row] === null ? "–" : `${number(100 * rows.chosen[row], 1)} %`);
   text("value", row === undefined ? "–" : number(rows.value[row]));
   text("reward", row === undefined ? "–" : number(rows.reward[row]));
   text("return", number(earned));

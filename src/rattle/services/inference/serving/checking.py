@@ -59,7 +59,7 @@ def describe_outputs(spec: PolicySpec) -> list[TensorDescription]:
     outputs = [
         TensorDescription("action", datatype_of(spec.action.dtype), (-1, *spec.action.shape)),
         TensorDescription("log_prob", "FP32", (-1,)),
-        TensorDescription("logits", "FP32", (-1, spec.action.outputs)),
+        *(TensorDescription(name, "FP32", (-1, size)) for name, size in spec.action.parts.items()),
     ]
     if spec.value_head:
         outputs.append(TensorDescription("value", "FP32", (-1,)))

@@ -81,7 +81,7 @@ class DataPlane:
             is_given_up,
         )
         answer = await self._passes_of(request.model).answer(question)
-        outputs = [OutputTensor(name, getattr(answer, name)) for name in asked.outputs]
+        outputs = [OutputTensor(name, answer.tensor(name)) for name in asked.outputs]
         parameters = {} if asked.fresh_seed is None else {"seed": asked.fresh_seed}
         return InferResponse(request.model, answer.served.version, outputs, parameters)
 

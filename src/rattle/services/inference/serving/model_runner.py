@@ -53,11 +53,17 @@ class ModelOutputs(NamedTuple):
     """What a pass gives one request: arrays of its rows, and which version gave them."""
 
     served: Served
-    logits: NDArray[np.float32]
+    outputs: NDArray[np.float32]
     value: NDArray[np.float32]
-    action: NDArray[np.int64] | None
+    action: NDArray[Any] | None  # within their bounds
     log_prob: NDArray[np.float32] | None
     next_state: NDArray[np.float32]  # of no columns without memory
+
+    def tensor(self, name: str) -> NDArray[Any]:
+        """Return a tensor by the name that `describe_outputs` gives it."""
+        space = self.served.spec.action
+        array: NDArray[Any] = space.part(name, self.outputs) if name in space.parts else getattr(self, name)
+        return array
 
 
 class Computed(NamedTuple):
@@ -74,10 +80,11 @@ def compute(served: Served, questions: Sequence[PendingRequest]) -> Computed:
         return Computed([], 0.0)
     observation = np.concatenate([question.observation for question in questions])
     state = _remembered(served, questions)
-    logits, value = served.acting.forward(observation, state)
+    outputs, value = served.acting.forward(observation, state)
     action = log_prob = None
     if any(question.drawing is not None for question in questions):
-        action, log_prob = draw(logits, _groups(questions))
+        drawn, log_prob = draw(served.spec.action, outputs, _groups(questions))
+        action = served.spec.action.bound(drawn)
     answers, last = [], 0
     for question in questions:
         here = slice(last, last + question.rows)
@@ -85,7 +92,7 @@ def compute(served: Served, questions: Sequence[PendingRequest]) -> Computed:
         answers.append(
             ModelOutputs(
                 served,
-                logits[here],
+                outputs[here],
                 value[here],
                 None if action is None else action[here],
                 None if log_prob is None else log_prob[here],

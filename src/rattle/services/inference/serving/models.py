@@ -78,4 +78,8 @@ class Models:
 def _compile(acting: ActingPolicy) -> None:
     """Compute a row, so that no request waits for a compiler."""
     row = acting.spec.observation.zeros(1)
-    draw(acting.forward(row)[0], Groups(np.ones(1, np.int64), np.zeros(1, np.uint64), np.zeros(1, np.bool_)))
+    draw(
+        acting.spec.action,
+        acting.forward(row)[0],
+        Groups(np.ones(1, np.int64), np.zeros(1, np.uint64), np.zeros(1, np.bool_)),
+    )

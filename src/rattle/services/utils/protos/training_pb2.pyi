@@ -143,7 +143,7 @@ class Rollout(_message.Message):
 
     @_builtins.property
     def action(self) -> Global___Tensor:
-        """(T, B) uint8, or int32 where there are more than 256 actions"""
+        """(T, B) uint8, or int32 where there are more than 256 actions; or float32 (T, B, ...), as drawn"""
 
     @_builtins.property
     def log_prob(self) -> Global___Tensor:
