@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import shutil
@@ -289,3 +290,18 @@ def test_too_few_files_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "standard output" not in done.stderr
     assert "Too many open files" in done.stderr
+
+
+def test_why_a_command_ends_is_an_event_where_json_is_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    asked = {"LOG_FORMAT": "json", "LOG_FILE": str(file), "EXPERIMENT_NAME": "mine"}
+    ended = CliRunner().invoke(main, ["eval", "nothing"], env=asked)
+    assert ended.exit_code == 1
+    (line,) = ended.stderr.splitlines()
+    assert file.read_text() == ended.stderr
+    told = json.loads(line)
+    assert (told["event"], told["level"], told["service"], told["experiment"]) == ("error", "ERROR", "eval", "mine")
+    assert told["fields"]["error"].startswith("no run 'nothing'")
+    plain = CliRunner().invoke(main, ["eval", "nothing"], env={"LOG_FILE": str(file)})
+    assert plain.stderr == f"Error: {told['fields']['error']}\n"
+    assert [json.loads(line)["event"] for line in file.read_text().splitlines()] == ["error", "error"]

@@ -22,5 +22,5 @@ def hold(logs: Logs) -> None:
 def _wait(logs: Logs) -> None:
     while os.read(0, 4096):
         pass
-    logs.flush(_LAST_EVENTS_SECONDS)
+    logs.settle(_LAST_EVENTS_SECONDS)
     os._exit(1)

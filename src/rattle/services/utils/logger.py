@@ -152,6 +152,10 @@ class Logs:
         """Wait until all is written that was logged so far, for some seconds at most; say whether it is."""
         return pipe.flush(seconds)
 
+    def settle(self, seconds: float = EXIT_SECONDS) -> None:
+        """Have all that was logged so far written, so that it survives the end of this process at any moment."""
+        pipe.settle(seconds)
+
     def close(self) -> None:
         """Write what is left, and leave `logging`, warnings and signals as they were."""
         self._undo.close()
@@ -317,6 +321,9 @@ def _end(number: int, _frame: FrameType | None) -> None:
     pipe.settle(EXIT_SECONDS)
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
+
+
+_end.ends_process = True  # type: ignore[attr-defined]  # see rattle.live
 
 
 def _leave(number: int) -> None:

@@ -22,6 +22,7 @@ from rattle.services.utils.asgi import Receive, Scope, Send, answer_problem, dec
 from rattle.services.utils.connections import IDLE_SECONDS, BoundedHttpConnection, SocketConnection
 from rattle.services.utils.sockets import BACKLOG, ServiceError, url_of
 from rattle.stop_signals import stop_signals
+from rattle.telemetry.pipe import pipe
 from rattle.wire.problems import RequestError
 
 #: Objects that may be made and not freed before the process looks for garbage.
@@ -118,7 +119,7 @@ def serve(
     config = server_config(guarded, max_message_bytes)
     server = _UvicornServer(config, service, welcome)
     # What still runs in a thread after all patience would keep the process for ever.
-    last_resort = threading.Timer(GRACE_SECONDS, lambda: os._exit(0 if _Process.problem is None else 1))
+    last_resort = threading.Timer(GRACE_SECONDS, _leave_at_once)
     last_resort.daemon = True
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(run())
@@ -127,6 +128,11 @@ def serve(
     emit(of_services.Stopped())
     if _Process.problem is not None:
         raise ServiceError(_Process.problem)
+
+
+def _leave_at_once() -> None:
+    pipe.settle(1.0)
+    os._exit(0 if _Process.problem is None else 1)
 
 
 def server_config(app: Callable[[Scope, Receive, Send], Any], max_message_bytes: int) -> uvicorn.Config:
