@@ -19,6 +19,7 @@ LONG = (
     "test_a_million_ticks",
     "test_services_that_are_killed_again_and_again",
     "test_ten_deaths",
+    "test_twenty_deaths",
     "test_schemathesis",
     "test_targets.py",
     "test_up_services.py",

@@ -34,6 +34,7 @@ IMPORTS = (
     "rattle.learning.learner",
     "rattle.services.env.serve",
     "rattle.services.inference.serve",
+    "rattle.services.ingest.serve",
     "rattle.services.training.serve",
     "rattle.services.mock_env.server",
     "rattle.services.sync.serve",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 from collections.abc import Mapping
@@ -60,6 +61,7 @@ class Broker:
         """Return what `pika` connects with; `name` is what operators see. Raises a RattleError, also without pika."""
         require("tenacity", "telemetry", "telemetry.broker")
         pika = require("pika", "telemetry", "telemetry.broker")
+        logging.getLogger("pika").setLevel(logging.CRITICAL + 1)  # what it says of each try, those who try tell once
         return pika.ConnectionParameters(
             host=self.host,
             port=self.port,

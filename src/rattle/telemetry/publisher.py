@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,7 +34,6 @@ class Publisher:
     """Publishes an outbox from a thread of its own until it is stopped, whatever the broker does."""
 
     def __init__(self, broker: Broker, outbox: Outbox, service: str, tell: Tell) -> None:
-        logging.getLogger("pika").setLevel(logging.CRITICAL + 1)  # what it says of each try is told once, by `tell`
         self._broker = broker
         self._outbox = outbox
         self._service = service

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
@@ -89,11 +89,13 @@ class Consumer:
             except tenacity.RetryError:
                 return
             try:
-                with closing(connection):
-                    self._take(taking)
+                self._take(taking)
             except Exception as error:  # of the library, and of whatever answers: the next connection may be better
                 self._tell("broker", self._trouble(error))
                 self._stopping.wait(_PAUSE_SECONDS)
+            finally:
+                with suppress(Exception):  # it may be closed already
+                    connection.close()
 
     def _connect(self) -> tuple[Any, Taking]:
         import pika
