@@ -49,24 +49,25 @@ def ingest(
     address of its status. A RUN_DIR may be a run, or a folder of runs; to load it again adds what is new.
     """
     from rattle.analytics.extras import require
+    from rattle.settings.sources import load_settings
 
+    require("clickhouse_connect", "ingest", "ingest")
+    named = {"telemetry.broker": broker, "telemetry.store": store}
+    flags = {**named, **{f"ingest.{key}": value for key, value in own.items()}}
+    settings = load_settings(None, overrides, os.environ, flags=flags)
+    if settings.telemetry.store is None:
+        raise click.UsageError("name the store with --store")
     if directories:
-        if store is None:
-            raise click.UsageError("name the store with --store")
-        _load(directories, store)
+        _load(directories, settings.telemetry.store)
         return
-    for module in ("uvicorn", "uvloop", "httptools", "prometheus_client", "tenacity", "pika", "clickhouse_connect"):
+    for module in ("uvicorn", "uvloop", "httptools", "prometheus_client", "tenacity", "pika"):
         require(module, "ingest", "ingest")
     from rattle.services.ingest.serve import run
-    from rattle.settings.sources import load_settings
-    from rattle.telemetry.broker import find_broker
 
-    flags = {f"ingest.{key}": value for key, value in own.items()}
-    settings = load_settings(None, overrides, os.environ, flags=flags)
-    found = find_broker(broker)
-    if found is None or store is None:
-        raise click.UsageError("name the broker with --broker and the store with --store")
-    run(settings, found, store)
+    found = settings.telemetry.find_broker()
+    if found is None:
+        raise click.UsageError("name the broker with --broker, or run directories to load")
+    run(settings, found, settings.telemetry.store)
 
 
 def _load(directories: tuple[Path, ...], url: str) -> None:

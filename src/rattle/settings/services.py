@@ -9,15 +9,16 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, field_validator
 
 from rattle.addresses import AMQP, keep_credentials
+from rattle.analytics.store.connection import keep_store_credentials
 from rattle.envs.validation import StrictSettings
 from rattle.telemetry.broker import Broker, find_broker
 
 #: A server's URL, which holds no credentials once it is read: `rattle.addresses` keeps those, and no run stores any.
 ServerUrl = Annotated[str, AfterValidator(keep_credentials)]
-
-
 #: The same of a broker.
 BrokerUrl = Annotated[str, AfterValidator(lambda url: keep_credentials(url, AMQP))]
+#: The same of a store, which may also be a folder.
+StoreUrl = Annotated[str, AfterValidator(keep_store_credentials)]
 
 
 class EnvServiceSection(StrictSettings):
@@ -199,6 +200,11 @@ class TelemetrySection(StrictSettings):
     declare: bool = Field(
         True, description="Make exchange and queues; false: an operator has made them, and they are used as they are."
     )
+    store: StoreUrl | None = Field(
+        None,
+        examples=["http://clickhouse.example:8123/rattle"],
+        description="Store that `rattle ingest` fills: http[s]://HOST:8123/DATABASE of ClickHouse, or chdb:///FOLDER.",
+    )
     outbox_bytes: int = Field(
         2**30, ge=2**20, description="What may wait on disk for the broker; logs beyond it are dropped, oldest first."
     )
@@ -208,7 +214,7 @@ class TelemetrySection(StrictSettings):
 
     def find_broker(self) -> Broker | None:
         """Return the broker of these settings, else of environment variables; raises a RattleError."""
-        broker = find_broker(self.broker, **self.model_dump(exclude={"broker", "outbox_bytes"}))
+        broker = find_broker(self.broker, **self.model_dump(exclude={"broker", "store", "outbox_bytes"}))
         if broker is not None:
             broker.parameters("")  # which says what is missing here
         return broker

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rattle.addresses import keep_credentials
 from rattle.analytics.store import Store, StoreAway, StoreError, StoreRefused, create_tables, open_store
+from rattle.analytics.store.connection import keep_store_credentials
 from tests.clickhouse import PASSWORD, USER, ClickHouse
 
 
@@ -25,10 +25,23 @@ def test_credentials_are_sent_and_not_shown(secured: ClickHouse) -> None:
     with open_store(secured.url) as store:
         assert store.read("SELECT 1 AS a") == b'{"a":1}\n'
         assert store.url == f"http://127.0.0.1:{secured.port}/default"
-    kept = keep_credentials(secured.url)
+    kept = keep_store_credentials(secured.url)
     assert USER not in kept
     with open_store(kept) as store:
         assert store.read("SELECT 1 AS a") == b'{"a":1}\n'
+
+
+def test_the_port_of_the_engine_is_meant_where_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr("clickhouse_connect.get_client", lambda **options: asked.append(options))
+    kept = keep_store_credentials("https://me:secret@clickhouse.example/rattle")
+    assert kept == "https://clickhouse.example:8443/rattle"
+    open_store(kept)
+    open_store("http://clickhouse.example")
+    (secured, plain) = asked
+    assert (secured["interface"], secured["port"], secured["database"]) == ("https", 8443, "rattle")
+    assert secured["headers"] == {"Authorization": "Basic bWU6c2VjcmV0"}
+    assert (plain["port"], plain["database"], plain["headers"]) == (8123, None, {})
 
 
 @pytest.mark.parametrize("user", ["", f"{USER}:wrong@"])

@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
-from rattle.addresses import ServerAddress, parse_address, without_credentials
+from rattle.addresses import ServerAddress, keep_credentials, parse_address, without_credentials
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.extras import require
 from rattle.analytics.query_errors import sentence_and_code, without_noise
@@ -19,6 +20,7 @@ from rattle.analytics.run_directory import is_held
 from rattle.text import one_line
 
 _FOLDER: Final = "chdb://"
+_PORTS: Final = MappingProxyType({"http": 8123, "https": 8443})
 _DATABASE: Final = "rattle"  # of a folder
 _WRONG: Final = "write it as http://USER:PASSWORD@HOST:8123/DATABASE, or chdb:///FOLDER for a folder on this machine"
 #: Codes of the engine where it does not take this user, or has not this database.
@@ -135,12 +137,15 @@ def open_store(url: str, *, create: bool = False, seconds: float = 300.0) -> Sto
     return Store(shown, client)
 
 
-def check_store_url(url: str) -> str:
-    """Return what is a store's URL; raises ValueError for what is none."""
-    if url.startswith(_FOLDER):
+def keep_store_credentials(url: str) -> str:
+    """Return a store's URL without the credentials in it, and keep those for `open_store`; raises ValueError."""
+    try:
+        if not url.startswith(_FOLDER):
+            _address(url)
+            return keep_credentials(_with_port(url))
         _folder(url)
-    else:
-        _address(url)
+    except StoreRefused as error:
+        raise ValueError(str(error)) from None
     return url
 
 
@@ -167,9 +172,16 @@ def _folder(url: str) -> Path:
     return Path(path)
 
 
+def _with_port(url: str) -> str:
+    """Return a URL with the port of ClickHouse where it has none: that is not HTTP's own."""
+    parts = urlsplit(url)
+    port = _PORTS.get(parts.scheme)
+    return url if port is None or parts.port is not None else parts._replace(netloc=f"{parts.netloc}:{port}").geturl()
+
+
 def _address(url: str) -> ServerAddress:
     try:
-        return parse_address(url)
+        return parse_address(_with_port(url))
     except ValueError:
         raise StoreRefused(f"'{without_credentials(url)}' is no store's address: {_WRONG}") from None
 
