@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from rattle.envs.errors import EnvError
 from rattle.envs.validation import settings_of
 from rattle.errors import RattleError
 from rattle.extensions import ALGORITHM, HOOK, Extension, ExtensionError, Kind, load
+from rattle.own_source import source_hash
 from tests.user_code import UserModule, user_module
 
 __all__ = ["user_module"]
@@ -77,10 +79,44 @@ def test_the_hash_is_of_the_source_that_was_imported(user_module: UserModule) ->
 
 def test_a_class_of_a_package_is_hashed_by_the_file_that_defines_it(user_module: UserModule) -> None:
     user_module("my_package/__init__", "from my_package.saws import Saw")
-    path = user_module("my_package/saws", SAW)
+    user_module("my_package/saws", SAW)
     saw = load("my_package:Saw", TOOL, Tool)
     assert saw.path == "my_package.saws:Saw"
-    assert saw.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+#: Each is imported by the one before, in another way; the last is imported by none.
+OWN = {
+    "my_package/__init__": "from . import wood",
+    "my_package/saws": "import math\nfrom .wood.oak import Grain\n" + dedent(SAW),
+    "my_package/wood/__init__": "",
+    "my_package/wood/oak": "def grow():\n    from .. import earth\n\nclass Grain: ...",
+    "my_package/earth": "import my_water",
+    "my_water": "if True:\n    from my_springs.deep import well",
+    "my_springs/deep": "well = 'deep'",
+    "my_package/hammers": "import math",
+}
+
+
+@pytest.mark.parametrize("changed", OWN)
+def test_the_hash_covers_own_modules_that_are_imported_wherever_that_is(user_module: UserModule, changed: str) -> None:
+    paths = {name: user_module(name, "") for name in OWN}
+    for name, source in OWN.items():
+        paths[name].write_text(source)
+    before = source_hash("my_package.saws", paths["my_package/saws"])
+    paths[changed].write_text(f"{OWN[changed]}\n# another line")
+    is_used = changed != "my_package/hammers"
+    assert (source_hash("my_package.saws", paths["my_package/saws"]) != before) is is_used
+
+
+def test_the_hash_covers_no_packages_of_others(tmp_path: Path) -> None:
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    for name, source in (("mine.py", "import theirs"), ("theirs.py", "")):
+        (folder / name).write_text(source)
+    before = source_hash("mine", folder / "mine.py")
+    assert before == hashlib.sha256((folder / "mine.py").read_bytes()).hexdigest()
+    (folder / "theirs.py").write_text("changed = True")
+    assert source_hash("mine", folder / "mine.py") == before
 
 
 def test_a_module_may_import_its_neighbours_later(user_module: UserModule) -> None:

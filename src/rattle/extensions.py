@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
 import sys
@@ -16,6 +15,7 @@ from types import ModuleType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from rattle.errors import RattleError
+from rattle.own_source import source_hash
 from rattle.text import nearest, one_line, with_article
 
 T = TypeVar("T")
@@ -78,7 +78,10 @@ class Extension(Generic[T]):
 
     @property
     def sha256(self) -> str:
-        """Return the hash of the file that defines it, as it was when the class was first asked for."""
+        """Return the hash of the file that defines it, as it was when the class was first asked for.
+
+        It covers the files of the same package, or of the same folder, that this file imports.
+        """
         return _source_hash(self.cls.__module__, self.path)
 
     @property
@@ -243,8 +246,8 @@ def _public(cls: type) -> str:
 def _source_hash(module: str, path: str) -> str:
     file = getattr(sys.modules.get(module), "__file__", None)
     try:
-        return hashlib.sha256(Path(str(file)).read_bytes()).hexdigest()
-    except OSError:
+        return source_hash(module, Path(str(file)))
+    except (OSError, IndexError):
         raise ExtensionError(
             f"'{path}' cannot be used: the file that defines it cannot be read, and other processes need one to import"
         ) from None
