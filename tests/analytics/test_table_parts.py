@@ -14,6 +14,7 @@ import pytest
 
 from rattle.analytics import table_writer
 from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.packing import unpack_as, unpack_numbers
 from rattle.analytics.query import query, rows
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.table_parts import PACKED, TEXT, table_files
@@ -193,23 +194,50 @@ class _Row(msgspec.Struct):
     metrics: dict[str, float]
 
 
-def test_what_follows_a_table_sees_it_anew_when_a_part_is_closed_or_packed(run: RunDirectory) -> None:
-    def look(tail: TableTail[_Row]) -> list[int]:
-        return [row.episode_id for block in tail.blocks() for row in block]
+def _follow(run: RunDirectory) -> TableTail[list[_Row]]:
+    decoder = msgspec.json.Decoder(_Row)
+    return TableTail(run, "episodes", decoder.decode_lines, lambda path: unpack_as(path, _Row))
 
+
+def _look(tail: TableTail[list[_Row]]) -> list[int]:
+    return [row.episode_id for block in tail.blocks() for row in block]
+
+
+def test_what_follows_a_table_goes_on_when_parts_are_closed_and_packed(run: RunDirectory) -> None:
     with closing(TableWriter(run.table("episodes"), "train")) as writer:
+        tail = _follow(run)
         writer.write([episode(0)])
         writer.flush()
-        tail = TableTail(run, "episodes", _Row)
-        assert look(tail) == [0]
-        write(writer, 1)
-        with pytest.raises(Rewound):
-            look(tail)
-        tail = TableTail(run, "episodes", _Row)
-        assert look(tail) == list(range(21))
+        assert _look(tail) == [0]
+        write(writer, 1)  # which closes the part
+        assert _look(tail) == list(range(1, 21))
         pack(run, write(writer, 21))
+        assert table_files(run.table("episodes"))[0].suffix == PACKED
+        assert _look(tail) == list(range(21, 41))
+        assert _look(tail) == []
+        assert _look(_follow(run)) == list(range(41))
+
+
+def test_what_follows_a_table_begins_anew_where_it_cannot_know_what_was_packed(run: RunDirectory) -> None:
+    with closing(TableWriter(run.table("episodes"), "train")) as writer:
+        tail = _follow(run)
+        writer.write([episode(0)])
+        writer.flush()
+        assert _look(tail) == [0]
+        pack(run, write(writer, 1))  # closed and packed between two looks
         with pytest.raises(Rewound):
-            look(tail)
-        tail = TableTail(run, "episodes", _Row)
-        assert look(tail) == list(range(41))
-        assert look(tail) == []
+            _look(tail)
+        assert _look(_follow(run)) == list(range(21))
+
+
+def test_numbers_of_packed_rows_are_those_of_their_text(run: RunDirectory) -> None:
+    with closing(TableWriter(run.table("episodes"), "train")) as writer:
+        pack(run, write(writer, 0))
+    (path,) = table_files(run.table("episodes"), [PACKED])
+    found = unpack_numbers(path, ("return", "terminated", "env_steps", "metrics"))
+    assert found["return"].tolist() == [number / 2 for number in range(20)]
+    assert found["terminated"].tolist() == [float(number % 2 == 0) for number in range(20)]
+    np.testing.assert_equal(found["food"], [number if number % 3 else np.nan for number in range(20)])
+    path.write_bytes(b"PAR1")
+    with pytest.raises(AnalyticsError, match="is damaged"):
+        unpack_numbers(path, ("return",))

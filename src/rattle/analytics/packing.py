@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.schema import NULLABLE, TABLES
@@ -76,6 +77,44 @@ def unpack_as(path: Path, kind: type[Row]) -> list[Row]:
         return [msgspec.convert(row, kind) for row in unpack(path, kind.__struct_fields__)]
     except msgspec.ValidationError as error:
         raise AnalyticsError(f"{path} is damaged: {error}") from None
+
+
+def unpack_numbers(path: Path, columns: Iterable[str]) -> dict[str, NDArray[np.float64]]:
+    """Return columns of a packed file as float64 (rows,), NaN for null, and each number in its maps by its own name.
+
+    Raises AnalyticsError.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path, columns=list(columns)).combine_chunks()
+        maps = [name for name in table.column_names if pyarrow.types.is_map(table.schema.field(name).type)]
+        found = {
+            name: np.asarray(table[name].cast(pyarrow.float64()).to_numpy())
+            for name in table.column_names
+            if name not in maps
+        }
+        for name in maps:
+            found |= {key: values for key, values in _spread(table[name]).items() if key not in found}
+    except (OSError, ValueError) as error:  # pyarrow's own are of these kinds
+        raise AnalyticsError(f"{path} is damaged: {one_line(error, 200)}") from None
+    return found
+
+
+def _spread(column: pyarrow.ChunkedArray) -> dict[str, NDArray[np.float64]]:
+    """Return the numbers in maps, an array for each name."""
+    maps = column.combine_chunks()
+    if not len(maps.items):
+        return {}
+    row = np.repeat(np.arange(len(maps)), np.diff(maps.offsets.to_numpy()))
+    names = maps.keys.dictionary_encode()
+    which, values = names.indices.to_numpy(), maps.items.to_numpy(zero_copy_only=False)
+    found = {}
+    for number, name in enumerate(names.dictionary.to_pylist()):
+        found[name] = np.full(len(maps), np.nan)
+        found[name][row[which == number]] = values[which == number]
+    return found
 
 
 def unpack_last(path: Path) -> bytes:

@@ -49,6 +49,12 @@ def part_file(folder: Path, writer: str, start: int, end: int) -> Path:
     return folder / f"{writer}-{start:015d}-{end:015d}{TEXT}"
 
 
+def text_length(path: Path) -> int | None:
+    """Return how many bytes of text a closed part holds, or held before it was packed; None for other files."""
+    match = _PART.fullmatch(path.name)
+    return int(match["end"]) - int(match["start"]) if match else None
+
+
 def list_parts(folder: Path, writer: str) -> list[Part]:
     """List the closed parts of a process in their order; of the two forms of a part, the Parquet file."""
     found = ((path, _PART.fullmatch(path.name)) for path in without_doubles(_entries(folder)))
