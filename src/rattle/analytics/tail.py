@@ -88,7 +88,9 @@ class TableTail(Generic[Block]):
 
     def _new_lines(self, path: Path, file: BinaryIO) -> Iterator[bytes]:
         inode = os.fstat(file.fileno()).st_ino
-        known = self._files.setdefault(path, _Known(inode))
+        known = self._files.get(path)
+        if known is None or not known.length:  # it has given no rows
+            known = self._files[path] = _Known(inode)
         file.seek(known.length - len(known.last))
         if known.inode != inode or file.read(len(known.last)) != known.last:
             raise Rewound
