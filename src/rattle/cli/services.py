@@ -58,9 +58,11 @@ def env_service(
 
 def _load(experiment: Path | None, overrides: Sequence[str], flags: Mapping[str, Any]) -> ExperimentSettings:
     """Return the settings of a service, and have its logs published where they say so."""
+    from rattle.events import context
     from rattle.settings.sources import load_settings
 
     settings = load_settings(experiment, overrides, os.environ, flags=flags)
+    context.experiment = context.experiment or settings.experiment
     folder = os.environ.get("RUN_DIR")
     settings.telemetry.publish_logs(Path(folder) / "outbox" if folder else None)
     return settings

@@ -27,6 +27,7 @@ class PublishedLogs:
 
     def __init__(self, broker: Broker, folder: Path, most_bytes: int) -> None:
         self.place = broker.url
+        self.pid = os.getpid()
         self._sink = BrokerSink(
             broker,
             folder / f"{context.service}-logs",
@@ -64,7 +65,7 @@ def publish_logs(broker: Broker, folder: Path | None = None, most_bytes: int = O
 
 
 def _end(logs: PublishedLogs) -> None:
-    if logs in _published:
+    if logs in _published and logs.pid == os.getpid():  # a forked process leaves it to its parent
         _published.remove(logs)
         pipe.remove(logs)
 

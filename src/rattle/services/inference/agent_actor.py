@@ -9,6 +9,7 @@ from rattle.clients.agent_client import AsyncAgentClient
 from rattle.clients.errors import RequestRefused
 from rattle.clients.retries import retry_forever
 from rattle.errors import RattleError
+from rattle.events import bind
 from rattle.services.inference.actors import ActorHandle, Assignment
 from rattle.services.inference.agent_episode import AgentEpisode
 from rattle.services.inference.agent_lives import AgentLives
@@ -33,6 +34,7 @@ class AgentActor:
 
     def play(self, contributions: RolloutSender, control: ActorHandle) -> None:
         """Play until told to stop, whatever becomes of the servers meanwhile."""
+        bind(agent=self._assignment.name)
         while control.may_go_on():
             try:
                 retry_forever(control.stop, lambda error: isinstance(error, RattleError))(
@@ -49,6 +51,7 @@ class AgentActor:
         held = contributions.policy(newer_than=self._lives.contributed if self._in_order else None)
         if held is None or control.is_paused:  # which takes long enough for the policy to grow old
             return
+        bind(policy_version=held.policy.version)
         episode = self._lives.begin(held, first_tick=max(held.first_tick, self._ticks))
         control.report("waiting", f"for {self._assignment.env_url}", held.policy.version)
         try:

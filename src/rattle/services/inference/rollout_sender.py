@@ -12,7 +12,7 @@ import grpc
 
 from rattle.clients.errors import ClientError, ConnectionBroken
 from rattle.clients.retries import retry_forever
-from rattle.events import emit, of_runs
+from rattle.events import bind, emit, of_runs
 from rattle.services.inference.training_link import (
     BREATH,
     PolicyFeed,
@@ -145,6 +145,7 @@ class RolloutSender:
         self._thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> None:
+        bind(agent=self._actor)
         while not self._stop.is_set():
             try:
                 retry_forever(self._stop)(self._send_until_it_breaks)
