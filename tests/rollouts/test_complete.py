@@ -136,5 +136,9 @@ def test_a_network_of_a_user_is_not_told_what_it_does_not_know(user_module: User
     settings = complete(given)
     assert settings.policy == given.policy
     assert isinstance(settings.algorithm, PPO)
+    assert (settings.algorithm.scale_rewards, settings.algorithm.scale_observations) == (True, False)
     assert are_complete(settings)
     assert complete(given, settings).policy == given.policy
+    asked = load_settings(None, [POLE, "policy={network: 'own_network:Own'}", "algorithm.scale_observations=true"])
+    with pytest.raises(SettingsError, match=r"scale_observations is true, and the first layer of 'own_network:Own' is"):
+        complete(asked)

@@ -9,7 +9,8 @@ from contextlib import closing
 from rattle.rollouts.remote_env import served_kind, with_served_environment
 from rattle.rollouts.worlds import build_worlds
 from rattle.settings.defaults import SECTIONS, are_complete, completed, not_given, of_run
-from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.errors import SettingsError
+from rattle.settings.experiment import ExperimentSettings, UserNetworkSection
 
 
 def complete(
@@ -50,6 +51,11 @@ def _kind_here(settings: ExperimentSettings) -> str:
 def _with_defaults(settings: ExperimentSettings, kind: str, say: Callable[[str], object] | None) -> ExperimentSettings:
     if kind not in SECTIONS:
         return settings  # of no environment that can be played: who makes worlds is told
+    if isinstance(settings.policy, UserNetworkSection) and settings.algorithm.scale_observations:
+        raise SettingsError(
+            f"algorithm.scale_observations is true, and the first layer of '{settings.policy.network}' is not known: "
+            "leave it out, and have your network scale what it observes"
+        )
     defaults = not_given(settings, kind)
     chosen = completed(settings, defaults)
     if say is not None and kind != "codes" and defaults:

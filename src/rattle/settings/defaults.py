@@ -45,6 +45,7 @@ def not_given(settings: ExperimentSettings, kind: str) -> dict[str, dict[str, An
     }
     if given.get("policy", {}).get("network", "mlp") != "mlp":
         left["policy"] = {}  # they are those of the multilayer perceptron
+        left.get("algorithm", {}).pop("scale_observations", None)
     return {name: section for name, section in left.items() if section}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import resource
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +19,16 @@ from rattle.analytics.run_directory import RunDirectory
 from rattle.errors import RattleError
 from rattle.learning.learner import Learner
 from rattle.policies.file import StoredPolicy, dump_policy, dump_tensors, load_policy
+from rattle.rollouts.worlds import environment_of, policy_spec
 from rattle.runs.run_tables import read_run_row
-from rattle.samples.rollout import as_tensors
+from rattle.samples.rollout import allocate, as_tensors
+from rattle.services.inference.rollouts import to_message
+from rattle.services.training.given_policies import GivenPolicies
 from rattle.services.training.learning_loop import MOST_REQUESTS, MOST_UNLEARNT
 from rattle.services.training.policy_run import PolicyRun
 from rattle.services.utils.protos import training_pb2
 from rattle.trainer.build import build_learner
+from rattle.wire.problems import RequestError
 from tests.services.training.playing import (
     ACCEPTED,
     FINISHED,
@@ -37,6 +42,9 @@ from tests.services.training.playing import (
 )
 from tests.services.training.test_rollout_messages import Spoil, change, clear, put, say
 from tests.trainer.conftest import read_rows, small_settings
+from tests.user_code import UserModule, user_module
+
+__all__ = ["user_module"]
 
 SMALL = ("env.worlds=4", "train.steps=null")
 Status = grpc.StatusCode
@@ -295,6 +303,54 @@ class TestGivenPolicies:
         put("reward", np.full((16, 4), 3e38, np.float32))(request.rollout)
         with ended(Status.INVALID_ARGUMENT, "rollout: update 42: the"):
             client.stub.UpdatePolicy(request)
+
+
+@pytest.mark.parametrize("fault", ["at once", "later"])
+def test_what_code_of_a_user_does_to_a_given_policy_is_one_line(user_module: UserModule, fault: str) -> None:
+    user_module(
+        "own_network",
+        """
+        import torch
+        from torch import nn
+        from rattle.extend import Network
+
+        class Own(Network):
+            calls = 0
+
+            def __init__(self, spaces, settings):
+                super().__init__(spaces, settings)
+                if Own.calls < 0:
+                    raise RuntimeError("no room")
+                self.layer = nn.Linear(spaces.observation.inputs, spaces.action.outputs + 1)
+
+            def step(self, observation, state):
+                if len(observation) == 8 and Own.calls > 0:
+                    raise RuntimeError("lost the thread")
+                found = self.layer(self.encode(observation))
+                return found[:, 1:], found[:, 0], state
+        """,
+    )
+    settings = small_settings("policy={network: 'own_network:Own'}", "algorithm={ticks: 4}")
+    spec = policy_spec(settings, environment_of(settings))
+    learner = build_learner(settings, spec)
+    policy = StoredPolicy(spec, learner.parameters(), 3, "snake", {})
+    learner.close()
+    played = allocate(spec.observation, spec.action, 4, 2)
+    played.active[:] = True
+    message = to_message(played, 0, spec.action)
+    given = GivenPolicies(settings)
+    own: Any = sys.modules["own_network"]
+    own.Own.calls = {"at once": -1, "later": 1}[fault]
+    said = {"at once": "__init__ raised RuntimeError: no room", "later": "step raised RuntimeError: lost the thread"}
+    try:
+        with pytest.raises(RequestError, match=f"^own_network:Own: {said[fault]}") as caught:
+            given.improve(dump_policy(policy), message)
+        assert (caught.value.code, str(caught.value).count("\n")) == ("internal", 0)
+        own.Own.calls = 0
+        _, metrics = given.improve(dump_policy(policy), message)
+        assert metrics.policy_version == 4
+    finally:
+        given.close()
 
 
 class TestOwnPolicy:

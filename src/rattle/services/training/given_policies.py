@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from rattle.extensions import ExtensionError
 from rattle.learning.errors import LearningError
 from rattle.learning.learner import Learner, UpdateMetrics
 from rattle.policies.errors import PolicyError
@@ -27,7 +28,7 @@ class GivenPolicies:
     def improve(self, file: bytes, message: training_pb2.Rollout) -> tuple[bytes, UpdateMetrics]:
         """Return a policy file improved by a rollout, with a version one higher.
 
-        Raises RequestError naming the field that is wrong.
+        Raises RequestError naming the field that is wrong, or what code of a user did.
         """
         policy = self._read(file)
         spec = policy.spec
@@ -42,6 +43,8 @@ class GivenPolicies:
             metrics = learner.update(rollout)
         except LearningError as error:
             raise RequestError("bad_value", f"rollout: {error}", "rollout") from None
+        except ExtensionError as error:
+            raise RequestError("internal", str(error)) from error
         improved = StoredPolicy(
             spec, learner.parameters(), learner.version, policy.environment, policy.environment_settings
         )
@@ -65,8 +68,11 @@ class GivenPolicies:
     def _learner_of(self, spec: PolicySpec) -> Learner:
         if self._learner is None or self._learner.spec != spec:
             self.close()
+            self._learner = None
             try:
                 self._learner = build_learner(self._settings, spec)
             except PolicyError as error:
                 raise RequestError("bad_value", f"policy: {error}", "policy") from None
+            except ExtensionError as error:
+                raise RequestError("internal", str(error)) from error
         return self._learner
