@@ -14,8 +14,12 @@ import yaml
 from rattle.analytics.query import rows
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.schema import TABLES
+from rattle.analytics.store import create_tables, open_store
+from rattle.analytics.store.load import load_run
+from rattle.analytics.stored_runs import StoredRuns, opened_runs
 from rattle.services.utils.measures import HistogramMeasure, measures
 from tests.analytics.build import episode_row, evaluation_row, make_run, update_row, write_rows
+from tests.clickhouse import ClickHouse
 
 GRAFANA = Path(__file__).parents[2] / "deploy" / "grafana"
 BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(GRAFANA.glob("dashboards/*.json"))}
@@ -41,9 +45,25 @@ def variables() -> Iterator[Any]:
                 yield pytest.param(variable["query"], id=f"{name}: ${variable['name']}")
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    made = make_run(tmp_path_factory.mktemp("runs"), "one")
+@pytest.fixture(scope="module", params=["run directories", "store"])
+def runs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[RunDirectory] | StoredRuns]:
+    """Return a run where it was written, and in a store."""
+    run = make_runs(tmp_path_factory.mktemp("runs"))
+    if request.param == "run directories":
+        yield [run]
+        return
+    with ClickHouse(tmp_path_factory.mktemp("clickhouse")) as server:
+        with open_store(server.url) as store:
+            create_tables(store)
+            load_run(store, run)
+        with opened_runs(server.url) as found:
+            yield found
+
+
+def make_runs(folder: Path) -> RunDirectory:
+    made = make_run(folder, "one")
     write_rows(made, "updates", [update_row(made, version, metrics={"approx_kl": 0.5}) for version in range(1, 60)])
     write_rows(made, "episodes", [episode_row(made, number) for number in range(100)])
     write_rows(made, "evaluations", [evaluation_row(made, version) for version in (20, 40)])
@@ -70,8 +90,10 @@ def as_asked(sql: str) -> str:
 
 
 @pytest.mark.parametrize("target", [*targets("rawSql")])
-def test_every_statement_has_an_answer_that_its_panel_can_show(target: dict[str, Any], run: RunDirectory) -> None:
-    found = rows(as_asked(target["rawSql"]), [run])
+def test_every_statement_has_an_answer_that_its_panel_can_show(
+    target: dict[str, Any], runs: list[RunDirectory] | StoredRuns
+) -> None:
+    found = rows(as_asked(target["rawSql"]), runs)
     assert found
     if target["queryType"] == "timeseries":
         first, *_, last = found[0]
@@ -82,8 +104,8 @@ def test_every_statement_has_an_answer_that_its_panel_can_show(target: dict[str,
 
 
 @pytest.mark.parametrize("query", [*variables()])
-def test_every_choice_is_filled(query: str, run: RunDirectory) -> None:
-    assert rows(as_asked(query), [run])
+def test_every_choice_is_filled(query: str, runs: list[RunDirectory] | StoredRuns) -> None:
+    assert rows(as_asked(query), runs)
 
 
 def described() -> dict[str, set[str]]:
