@@ -160,6 +160,16 @@ class RabbitMQ:
         os.killpg(process.pid, number)
         process.wait(_MANY_SECONDS)
 
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Have the node stand still for a while, with all its connections."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self._process.pid, signal.SIGCONT)
+
     def close(self) -> None:
         """End everything, and drop the folder."""
         self.kill()

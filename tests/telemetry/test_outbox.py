@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-
-import pytest
 
 from rattle.telemetry.messages import Importance, Message
 from rattle.telemetry.outbox import Outbox
@@ -139,17 +135,6 @@ def test_what_the_disk_has_damaged_is_counted_and_the_rest_goes_out(tmp_path: Pa
         put(outbox, b"a log", "logs")
         assert bodies(taken(outbox)) == [b"good", b"a log"]
         assert outbox.dropped["rows"] == 7
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small disk")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=True)
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_where_the_disk_is_full_messages_stay_in_memory_and_in_order(tiny_disk: Path) -> None:

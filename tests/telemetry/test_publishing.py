@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from rattle.events import Event, of_telemetry
+from rattle.telemetry import publisher
 from rattle.telemetry.broker import Broker, find_broker
 from rattle.telemetry.broker_sink import BrokerSink
 from tests.rabbitmq import PASSWORD, POWERLESS, USER, RabbitMQ, needs_rabbitmq
@@ -211,3 +212,41 @@ def test_logs_that_found_no_room_are_counted_and_seen_in_their_numbers(
     assert dropped.rows == 3000 - len(logs)
     assert [row["number"] for row in logs] == list(range(3000))[-len(logs) :]
     assert [row["episode_id"] for row in rows_of(messages, "episodes")] == list(range(0, 3000, 100))
+
+
+def test_a_broker_that_confirms_nothing_is_told_and_waited_for(
+    rabbitmq: RabbitMQ,
+    exchange: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(publisher, "_SILENCE_SECONDS", 0.3)
+    broker = broker_at(rabbitmq.url(), exchange)
+    with closing(sink_to(broker, tmp_path)) as sink:
+        sink.append("updates", [{"policy_version": 1}])
+        wait_for(lambda: sink.waiting == 0)
+        with rabbitmq.stopped():
+            sink.append("updates", [{"policy_version": 2}])
+            wait_for(lambda: "broker_not_confirmed" in events(caplog))
+        wait_for(lambda: sink.waiting == 0)
+        wait_for(lambda: events(caplog)[-1] == "broker_back")
+
+
+def test_rows_reach_the_broker_although_the_disk_of_the_outbox_is_full(
+    rabbitmq: RabbitMQ, exchange: str, tiny_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = broker_at(rabbitmq.url(), exchange)
+    rabbitmq.gate.is_open = False
+    try:
+        sink = sink_to(broker, tiny_disk)
+        for number in range(1000):
+            sink.append("episodes", [{"episode_id": number, "text": "x" * 1000}])
+        wait_for(lambda: "outbox_not_written" in events(caplog))
+    finally:
+        rabbitmq.gate.is_open = True
+    sink.mark()[1]()
+    wait_for(lambda: sink.waiting == 0)
+    sink.close()
+    rows = rows_of(rabbitmq.messages(broker.queue), "episodes")
+    assert [row["episode_id"] for row in rows] == list(range(1000))

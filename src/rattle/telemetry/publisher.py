@@ -15,7 +15,7 @@ from rattle.telemetry.broker import Broker
 from rattle.telemetry.errors import TelemetryError
 from rattle.telemetry.messages import SCHEMA, Message
 from rattle.telemetry.outbox import Outbox
-from rattle.telemetry.troubles import Trouble, blocked, nacked, refusal, trouble_of, unroutable
+from rattle.telemetry.troubles import Trouble, blocked, nacked, not_confirmed, refusal, trouble_of, unroutable
 
 #: Under way at a time, at most.
 _MESSAGES, _BYTES = 256, 1 << 25
@@ -23,6 +23,8 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.25, 5.0  # seconds between connections
 _BACK_OFF: Final = tenacity.wait_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT) + tenacity.wait_random(
     0, _FIRST_WAIT
 )
+#: A broker that confirms nothing for so long is told of.
+_SILENCE_SECONDS = 60.0
 _TIDY_SECONDS: Final = 0.02  # that `pika` has to close its socket after it has said that a connection is lost
 _PERSISTENT: Final = 2  # a delivery mode
 
@@ -129,7 +131,8 @@ class _Session:
         self._under_way: dict[int, Message] = {}
         self._bytes = 0
         self._returned: set[str] = set()
-        self._is_blocked = self._is_to_end = False
+        self._is_blocked = self._is_to_end = self._is_silent = False
+        self._watch: Any = None  # the timer that goes off when nothing is confirmed
         self._connection = SelectConnection(
             broker.parameters(f"rattle {service}"),
             on_open_callback=self._on_open,
@@ -213,13 +216,20 @@ class _Session:
         while len(self._under_way) < _MESSAGES and self._bytes < _BYTES:
             message = self._outbox.take()
             if message is None:
-                return
+                break
             self._tag += 1
             self._under_way[self._tag] = message
             self._bytes += len(message.body)
             self._channel.basic_publish(
                 self._broker.exchange, message.routing_key, message.body, self._properties(message), mandatory=True
             )
+        if self._under_way and self._watch is None and not self._is_silent:
+            self._watch = self._connection.ioloop.call_later(_SILENCE_SECONDS, self._on_silence)
+
+    def _on_silence(self) -> None:
+        """Say that nothing is confirmed; the connection stays, for another would not be answered either."""
+        self._watch, self._is_silent = None, True
+        self._tell(not_confirmed(self._broker))
 
     def _properties(self, message: Message) -> Any:
         from pika import BasicProperties
@@ -235,6 +245,12 @@ class _Session:
 
     def _on_confirmed(self, frame: Any) -> None:
         """Take note of what has arrived, and of what the broker did not take."""
+        if self._watch is not None:
+            self._connection.ioloop.remove_timeout(self._watch)
+            self._watch = None
+        if self._is_silent:
+            self._is_silent = False
+            self._tell(None)
         method = frame.method
         is_ack = type(method).__name__ == "Ack"
         last = method.delivery_tag
@@ -260,6 +276,9 @@ class _Session:
 
     def _on_blocked(self, _connection: Any, frame: Any) -> None:
         self._is_blocked = True
+        if self._watch is not None:  # what is under way may wait for as long as it takes
+            self._connection.ioloop.remove_timeout(self._watch)
+            self._watch = None
         self._tell(blocked(self._broker, frame.method.reason))
 
     def _on_unblocked(self, _connection: Any, _frame: Any) -> None:

@@ -100,6 +100,12 @@ def nacked(broker: Broker) -> Trouble:
     return Trouble("not_stored", f"the broker {broker.url} could not store what was published: look into its log")
 
 
+def not_confirmed(broker: Broker) -> Trouble:
+    """Return that a broker takes messages, and does not say that it has stored them."""
+    said = "takes messages and has confirmed none for a minute: look into its log, a queue may have no leader"
+    return Trouble("not_confirmed", f"the broker {broker.url} {said}")
+
+
 def _wrong_credentials(broker: Broker) -> Trouble:
     text = f"the broker {broker.url} does not accept user '{broker.user}' with this password"
     return Trouble("credentials", f"{text}: put both into the URL, RABBITMQ_USERNAME and RABBITMQ_PASSWORD")
