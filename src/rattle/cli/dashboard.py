@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -10,17 +11,19 @@ from rattle.cli.options import FOLDER, STORE
 
 
 @click.command()
-@click.argument("root", type=FOLDER, default=Path("runs"))
+@click.argument("root", type=FOLDER, required=False)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one.")
 @STORE
-def dashboard(root: Path, host: str, port: int, store_url: str | None) -> None:
+def dashboard(root: Path | None, host: str, port: int, store_url: str | None) -> None:
     """Show the runs in ROOT (default: runs), or those of a store, in a browser.
 
     Runs as a table, learning curves side by side, a run as it learns, recorded episodes tick by tick, and SQL. It only
     reads, and it needs no network. Whoever reaches its address sees all of these runs.
     The first line printed is JSON with the address; SIGTERM or Ctrl-C stops it.
     """
+    if root is not None and store_url is not None:
+        raise click.UsageError("show the runs in ROOT, or those of a store, not both")
     from rattle.analytics.extras import require
 
     for module in (
@@ -40,9 +43,12 @@ def dashboard(root: Path, host: str, port: int, store_url: str | None) -> None:
 
     claim_stdout()
     if store_url is None:
-        run(RunDirectories(root), host, port)
+        run(RunDirectories(root or Path("runs")), host, port)
         return
+    from rattle.analytics.store.connection import StoreAway
     from rattle.services.dashboard.stored import StoreRuns
 
-    require("clickhouse_connect", "store", "a store")
-    run(StoreRuns(store_url), host, port)
+    source = StoreRuns(store_url)
+    with suppress(StoreAway):  # it may come later
+        source.check()
+    run(source, host, port)

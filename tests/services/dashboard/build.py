@@ -34,7 +34,7 @@ class Client:
         """Return the answer to one request."""
 
         async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(self._service)
+            transport = httpx.ASGITransport(self._service, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://dashboard") as client:
                 return await client.request(method, path, params=params or None, headers=headers)
 

@@ -27,6 +27,7 @@ from rattle.services.utils.asgi import Message, Receive, Scope, Send, exposition
 from rattle.services.utils.measures import REQUEST_SECONDS, REQUESTS
 from rattle.services.utils.pages import HEADERS, board_files, compressed_route, file_routes
 from rattle.services.utils.serving import freeze_gc
+from rattle.text import one_line
 from rattle.wire.problems import PROBLEM_TYPE, RequestError, problem_body
 
 _PAGES: tuple[tuple[type[View], str, Callable[[RunSource, Any], dict[str, Any]]], ...] = (
@@ -72,7 +73,7 @@ class DashboardService:
         self._app = Starlette(
             routes=[*map(self._page, _PAGES), *self._files(), *self._operation()],
             middleware=[Middleware(GZipMiddleware, minimum_size=2000, compresslevel=4)],
-            exception_handlers={RattleError: self._problem, HTTPException: self._problem},
+            exception_handlers=dict.fromkeys((RattleError, HTTPException, Exception), self._problem),
         )
         self._app.router.redirect_slashes = False  # a path has one name
 
@@ -134,8 +135,10 @@ class DashboardService:
         if isinstance(error, HTTPException):
             status = error.status_code
             said = f"there is no page {request.url.path}" if status == 404 else error.detail
-        else:
+        elif isinstance(error, RattleError):
             status, said = _status_of(error), str(error)
+        else:  # the log has the traceback
+            status, said = 500, f"the dashboard has failed: {one_line(f'{type(error).__name__}: {error}', 300)}"
         missing = isinstance(error, HTTPException | NotThere)
         content = self._templates.get_template("problem.html").render(said=said, status=status, missing=missing)
         return Response(content, status, headers=_PAGE_HEADERS, media_type="text/html")
