@@ -25,6 +25,11 @@ def end() -> None:
     tell()
 
 
+def close() -> None:
+    tell()
+    LOGS.close()
+
+
 def terminate() -> None:
     tell()
     os.kill(os.getpid(), signal.SIGTERM)
@@ -90,5 +95,5 @@ def crash() -> None:
 
 
 if __name__ == "__main__":
-    setup("mine")
+    LOGS = setup("mine")
     globals()[sys.argv[1]]()

@@ -63,7 +63,7 @@ def test_what_is_logged_while_the_broker_is_away_waits_for_it(
     rabbitmq: RabbitMQ, exchange: str, tmp_path: Path
 ) -> None:
     named = variables(rabbitmq, exchange)
-    shown = run("end", tmp_path, **{**named, "RABBITMQ_PORT": "1"})
+    shown = run("close", tmp_path, **{**named, "RABBITMQ_PORT": "1"})
     assert [json.loads(line)["event"] for line in shown.splitlines()] == ["broker_trouble", "rows_left"]
     assert PASSWORD not in shown
     run("end", tmp_path, **named)

@@ -195,6 +195,7 @@ def setup(
         experiment or known.get("EXPERIMENT_NAME", ""),
         run_id or known.get("RUN_ID", ""),
     )
+    _listen(logs, NUMBERS[cast(Level, least or "INFO")], shows=how != "none")  # undone last: sinks tell of their end
     if how != "none":
         logs.add(ConsoleSink(how, cast(Level, least or "WARNING")))
     if path := file or known.get("LOG_FILE"):
@@ -203,7 +204,6 @@ def setup(
         _open_table(logs, Path(folder), problems)
     if publish:
         _publish(logs, broker, known, problems)
-    _listen(logs, NUMBERS[cast(Level, least or "INFO")], shows=how != "none")
     for place, problem in problems:
         emit(of_services.LogNotWritten(place=place, error=problem))
     return logs
