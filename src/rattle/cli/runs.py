@@ -185,11 +185,15 @@ def archive(names: tuple[str, ...], undo: bool, store_url: str | None) -> None:
 @runs.command()
 @_NAMES
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-def delete(names: tuple[str, ...], yes: bool) -> None:
+@STORE
+def delete(names: tuple[str, ...], yes: bool, store_url: str | None) -> None:
     """Delete runs, with their tables, checkpoints and policies.
 
     Files that are none of a run's own stay. A run in progress is refused.
     """
+    if store_url is not None:
+        _delete_stored(names, store_url, yes=yes)
+        return
     from rattle.analytics.delete_run import check_deletable, delete_run, size_of
     from rattle.analytics.runs import table
 
@@ -197,11 +201,32 @@ def delete(names: tuple[str, ...], yes: bool) -> None:
     for run in found:
         check_deletable(run)
     if not yes:
-        click.echo(table(found))
-        megabytes = sum(map(size_of, found)) / 1e6
-        which = "this run" if len(found) == 1 else f"these {len(found)} runs"
-        click.confirm(f"Delete {which}, {megabytes:,.1f} MB, for ever?", abort=True)
+        _confirm(table(found), len(found), f", {sum(map(size_of, found)) / 1e6:,.1f} MB")
     for run in found:
         left = delete_run(run)
         kept = f"; kept what is not the run's: {', '.join(left)}" if left else ""
         click.echo(f"deleted {one_line(run.path)}{kept}")
+
+
+def _delete_stored(names: Sequence[str], url: str, *, yes: bool) -> None:
+    from rattle.analytics.runs import stored_rows, stored_table
+    from rattle.analytics.store.delete_run import check_deletable, delete_stored
+    from rattle.analytics.stored_runs import opened_runs
+
+    with opened_runs(url) as found:
+        chosen = list(dict.fromkeys(found.find(name).run_id for name in names))
+        for run_id in chosen:
+            check_deletable(found.store, run_id)
+        if not yes:
+            shown = [row for row in stored_rows(found) if row["run_id"] in chosen]
+            _confirm(stored_table(shown), len(chosen), " from the store")
+        for run_id in chosen:
+            delete_stored(found.store, run_id)
+            click.echo(f"deleted {one_line(run_id)}")
+
+
+def _confirm(table: str, count: int, what: str) -> None:
+    """Show runs and ask whether they are to be deleted; ends the command where they are not."""
+    click.echo(table)
+    which = "this run" if count == 1 else f"these {count} runs"
+    click.confirm(f"Delete {which}{what}, for ever?", abort=True)
