@@ -21,6 +21,12 @@ from tests.trainer.conftest import Silence, small_settings
 NONE = {"git_commit": "", "git_dirty": None}
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have Git waited for on machines that are busy."""
+    monkeypatch.setattr(origin, "_PATIENCE", 60.0)
+
+
 def git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=a", "-c", "user.email=a@b.invalid", "-c", "commit.gpgsign=false"]
     done = subprocess.run(["git", "-C", folder, *identity, *arguments], capture_output=True, text=True, check=True)

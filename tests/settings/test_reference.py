@@ -74,3 +74,8 @@ def test_what_has_no_settings_is_said(name: str, said: str) -> None:
     result = CliRunner().invoke(main, ["settings", name])
     assert result.exit_code == 1
     assert said in result.output
+
+
+def test_hooks_that_come_with_rattle_are_listed_by_name() -> None:
+    assert "hooks[N].project" in listed("wandb")
+    assert "Hook rattle.hooks.tensorboard:TensorBoard: Writes event files" in listed("tensorboard")

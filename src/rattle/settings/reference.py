@@ -135,7 +135,8 @@ def describe(name: str) -> list[tuple[Section, Table | None]]:
     RattleError.
     """
     own = [(section, metrics_of(section.model)) for section in SECTIONS if name in _names(section)]
-    return own or [_of_user(name, kind) for kind in _kinds(name)]
+    path = HOOKS.get(name, name)  # one without settings has no section
+    return own or [_of_user(path, kind) for kind in _kinds(path)]
 
 
 def _names(section: Section) -> set[str]:
