@@ -46,6 +46,11 @@ class _Group(click.Group):
         except RattleError as error:
             _tell(ctx, error)
             raise click.ClickException(str(error)) from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort, OSError):
+            raise
+        except Exception as error:
+            _tell_of_crash(ctx, error)
+            raise
         except KeyboardInterrupt:  # while a command starts; what has begun ends in its own way
             ctx.exit(128 + signal.SIGINT)
 
@@ -59,6 +64,16 @@ def _tell(ctx: click.Context, error: RattleError) -> None:
         emit(kind(error=str(error)), about=About(quiet=logs.console != "json"))
         if logs.console == "json":
             ctx.exit(1)
+
+
+def _tell_of_crash(ctx: click.Context, error: Exception) -> None:
+    """Write down an error that nobody thought of, and leave it at that where that is shown as JSON."""
+    from rattle.events import About, emit, of_services
+
+    said = of_services.Crashed(where="the command", error=one_line(f"{type(error).__name__}: {error}"))
+    emit(said, error=error, about=About(quiet=ctx.obj is None or ctx.obj.console != "json"))
+    if ctx.obj is not None and ctx.obj.console == "json":
+        ctx.exit(1)
 
 
 def _open_standard_streams() -> None:

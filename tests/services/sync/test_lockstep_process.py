@@ -156,7 +156,7 @@ def test_a_silent_member_is_said_on_stderr(capfd: pytest.CaptureFixture[str]) ->
         both[1].stop()
         until(lambda: sync.ask("/readyz")[0] == 503)
         assert "m1" in json.loads(sync.ask("/readyz")[1])["detail"]
-    assert "m1 has not been heard for 0.2 s: it is waited for" in capfd.readouterr().err.splitlines()
+    assert '"message":"m1 has not been heard for 0.2 s: it is waited for"' in capfd.readouterr().err
 
 
 def test_a_history_that_cannot_be_written_ends_the_service(tmp_path: Path) -> None:

@@ -36,11 +36,17 @@ def terminate() -> None:
     time.sleep(60)
 
 
-def fork() -> None:
+def fork_anew() -> None:
+    fork(anew=True)
+
+
+def fork(*, anew: bool = False) -> None:
     for number in range(LINES // 2):
         _log.info("line %d", number, extra={"number": number})
     child = os.fork()
     if child == 0:
+        if anew:
+            setup("mine")
         _log.info("line %d", LINES - 1, extra={"number": LINES - 1})
         sys.exit()
     os.waitpid(child, 0)

@@ -121,6 +121,19 @@ def test_a_run_directory_gets_rows(tmp_path: Path) -> None:
     assert {(row["run_id"], row["experiment"], row["service"]) for row in rows} == {("r", "mine", "env-0")}
 
 
+def test_to_set_up_again_undoes_what_was_set_up_before(tmp_path: Path) -> None:
+    before = state()
+    first = setup("tool", console="none", file=tmp_path / "a.jsonl", environ={})
+    second = setup("tool", console="none", file=tmp_path / "b.jsonl", environ={})
+    tell_all(second)
+    first.close()  # which is over already
+    tell_all(second)
+    second.close()
+    assert state() == before
+    assert not (tmp_path / "a.jsonl").exists()
+    assert len(lines_of(tmp_path / "b.jsonl")) == 8
+
+
 def run(way: str, folder: Path, **more: Any) -> list[dict[str, Any]]:
     """Run the program and return what its file has."""
     file = folder / "log.jsonl"
@@ -130,7 +143,7 @@ def run(way: str, folder: Path, **more: Any) -> list[dict[str, Any]]:
     return lines_of(file)
 
 
-@pytest.mark.parametrize("way", ["end", "terminate", "fork", "thread", "shutdown", "interrupt"])
+@pytest.mark.parametrize("way", ["end", "terminate", "fork", "fork_anew", "thread", "shutdown", "interrupt"])
 def test_each_line_is_there_once_however_the_process_ends(way: str, tmp_path: Path) -> None:
     lines = run(way, tmp_path)
     assert sorted(line["fields"]["number"] for line in lines if line["event"] == "log") == list(range(LINES))

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final, Literal, TextIO, cast, get_args
@@ -53,13 +54,14 @@ class ConsoleSink:
         stream: Any = sys.stderr  # None where it is closed
         if not lines or stream is None:
             return
-        if stream is not sys.__stderr__:  # a live display, a notebook or a test stands in for it
+        stream.flush()
+        if type(stream) is not TextIOWrapper:  # a live display, a notebook or a test stands in for it
             stream.write(b"".join(lines).decode())
             stream.flush()
             return
         for line in lines:
             self._rest += line
-            self._write_rest(cast(TextIO, stream).fileno())
+            self._write_rest(stream.fileno())
 
     def settle(self) -> None:
         """Do nothing: the system has all lines."""
@@ -124,6 +126,10 @@ def _number(entry: LogEntry) -> int:
     return NUMBERS[cast(Level, entry.level)]
 
 
+#: What `setup` has made in this process, as long as it is not closed.
+_made: list[Logs] = []
+
+
 class Logs:
     """The logs of this process; `close` undoes all of `setup`."""
 
@@ -179,9 +185,12 @@ def setup(
     What is not given is taken from the environment: SERVICE_NAME, EXPERIMENT_NAME, RUN_ID, LOG_LEVEL, LOG_FORMAT (of
     the console), LOG_FILE, RUN_DIR, whose table `logs` is written to, and ENABLE_RABBITMQ and RABBITMQ_… for the
     broker, unless `publish` is false; `broker` is its URL. Without a level, everything from INFO on is written, and to
-    the console from WARNING on. What is wrong with these becomes an event; nothing is raised.
+    the console from WARNING on. What is wrong with these becomes an event; nothing is raised. What was set up before in
+    this process, or in the one that it was forked from, is undone.
     """
     known = os.environ if environ is None else environ
+    if _made:
+        _made[0].close()
     problems: list[tuple[str, str]] = []
     least = _choice("LOG_LEVEL", (level or known.get("LOG_LEVEL", "")).upper(), tuple(NUMBERS), problems)
     asked = _choice("LOG_FORMAT", (known.get("LOG_FORMAT", "")).lower(), get_args(Console), problems)
@@ -189,6 +198,8 @@ def setup(
     if how == "auto":
         how = "text" if sys.stderr is not None and sys.stderr.isatty() else "json"
     logs = Logs(cast(Console, asked or console or "auto"))
+    _made.append(logs)
+    logs.on_close(_made.remove, logs)
     _set_context(
         logs,
         known.get("SERVICE_NAME") or service,
