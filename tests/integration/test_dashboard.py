@@ -20,6 +20,7 @@ from tests.analytics.build import make_run, record_snake, steps_columns, update_
 from tests.integration.browsing import PATIENCE_S, Visit, visiting
 from tests.services.dashboard.build import log, make_full_run, store_policy
 
+expect.set_options(timeout=PATIENCE_S * 1000)
 pytestmark = [pytest.mark.integration, pytest.mark.promised]
 
 PICTURES = Path(__file__).parents[2] / ".ci-artifacts" / "dashboard"
@@ -167,11 +168,11 @@ def test_a_run_is_seen_to_learn_and_to_end(visit: Visit, url: str, root: Path) -
         expect(page.locator(".pulse")).to_have_text("live")
         write_rows(run, "updates", [update_row(run, 31, env_steps=10**9)])
         log(run, "something_new", "ERROR")
-        expect(page.locator(".tiles")).to_contain_text("1 G", timeout=PATIENCE_S * 1000)
+        expect(page.locator(".tiles")).to_contain_text("1 G")
         expect(page.locator("[data-part=events]")).to_contain_text("something_new")
         newest = "place => Math.max(...place.data.flatMap(trace => trace.x))"
         assert page.locator("[data-chart='return']").evaluate(newest) == 10**9
-    expect(page.locator(".badge").first).to_have_text("interrupted", timeout=PATIENCE_S * 1000)
+    expect(page.locator(".badge").first).to_have_text("interrupted")
     expect(page.locator(".pulse")).to_be_hidden()
     assert visit.asked("/static/dashboard.js") == 1  # the page was not loaded again
 
@@ -194,7 +195,7 @@ def test_an_episode_is_played_and_scrubbed_by_keyboard(visit: Visit, url: str) -
     page.get_by_label("Ticks a second").select_option("60")
     page.locator("h1").click()
     page.keyboard.press("Space")
-    expect(tick).to_have_text(f"{ticks} / {ticks}", timeout=PATIENCE_S * 1000)
+    expect(tick).to_have_text(f"{ticks} / {ticks}")
     expect(page.get_by_role("button", name="Play")).to_be_visible()
 
 
@@ -203,7 +204,7 @@ def test_a_query_is_asked_by_keyboard_and_drawn(visit: Visit, url: str) -> None:
     page.keyboard.press("/")
     page.keyboard.type(CURVES)
     page.keyboard.press("Control+Enter")
-    expect(page.locator("tbody")).to_contain_text("rate-1-a", timeout=PATIENCE_S * 1000)
+    expect(page.locator("tbody")).to_contain_text("rate-1-a")
     page.get_by_label("show as").select_option("line")
     page.wait_for_url("**show=line**")
     assert {"rate-1-a", "rate-1-b", "rate-10"} <= set(lines(page, "answer"))
@@ -236,5 +237,5 @@ def test_a_service_that_has_gone_is_said_to_be_gone(visit: Visit, tmp_path: Path
         page = visit.open(json.loads(process.stdout.readline())["url"])
         expect(page.locator(".pulse")).to_have_text("live")
         process.kill()
-    expect(page.locator(".pulse")).to_have_text("no answer", timeout=PATIENCE_S * 1000)
+    expect(page.locator(".pulse")).to_have_text("no answer")
     visit.forgive("ERR_CONNECTION_REFUSED", "Failed to load")

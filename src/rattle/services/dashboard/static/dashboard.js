@@ -115,7 +115,10 @@ async function refresh() {
   if (!answer.ok) throw new Error(answer.statusText);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const names = (root) => all("[data-chart]", root).map((place) => place.dataset.chart).join();
-  if (names(page) !== names(document)) return location.reload();
+  if (names(page) !== names(document)) {
+    location.reload();
+    return;
+  }
   const chosen = new Set(all('input[name="run"]:checked').map((box) => box.value));
   for (const part of all("[data-part]")) {
     const now = find(`[data-part="${part.dataset.part}"]`, page);
@@ -129,14 +132,17 @@ async function refresh() {
     drawCharts();
   }
   if (page.body.dataset.live === undefined) delete document.body.dataset.live;
-  return undefined;
 }
 
+/** Take the page again every few seconds, as long as it says that something is in progress. */
 function follow() {
   const pulse = find(".pulse");
+  const goOn = () => {
+    const seconds = document.body.dataset.live;
+    pulse.hidden = seconds === undefined;
+    if (!pulse.hidden) setTimeout(again, 1000 * Number(seconds));
+  };
   const again = async () => {
-    pulse.hidden = document.body.dataset.live === undefined;
-    if (pulse.hidden) return;
     try {
       if (!document.hidden) await refresh();
       pulse.classList.remove("lost");
@@ -145,10 +151,9 @@ function follow() {
       pulse.classList.add("lost");
       pulse.lastElementChild.textContent = "no answer";
     }
-    setTimeout(again, 1000 * Number(document.body.dataset.live ?? 5));
+    goOn();
   };
-  pulse.hidden = document.body.dataset.live === undefined;
-  setTimeout(again, 1000 * Number(document.body.dataset.live ?? 5));
+  goOn();
 }
 
 function wireKeys() {
