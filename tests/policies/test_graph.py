@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -17,7 +18,8 @@ from rattle.policies.file import StoredPolicy, dump_policy, load_policy
 from rattle.policies.graph.network import LearningNetwork, Network, Spaces, describe, make
 from rattle.policies.graph.program import BLOCKS
 from rattle.policies.onnx import export_onnx
-from rattle.samples.spaces import CodeSpace, DiscreteSpace, FloatSpace
+from rattle.samples.spaces import BoxSpace, CodeSpace, DiscreteSpace, FloatSpace
+from tests.policies.building import play
 from tests.user_code import UserModule, user_module
 
 __all__ = ["user_module"]
@@ -214,3 +216,40 @@ def test_a_sequence_must_return_what_step_returns(user_module: UserModule) -> No
     assert own(user_module, source.format(starts="starts")).state_size == 9
     with pytest.raises(ExtensionError, match=r"^own_networks:Own: sequence returned something else than step"):
         own(user_module, source.format(starts="starts & False"))
+
+
+def test_real_numbers_are_decided_by_means_and_deviations_of_the_users_own(user_module: UserModule) -> None:
+    user_module(
+        "my_steering",
+        """
+        import torch
+        from torch import nn
+        from rattle.extend import Network
+
+        class Steers(Network):
+            def __init__(self, spaces, settings):
+                super().__init__(spaces, settings)
+                numbers = spaces.action.parts["mean"]
+                self.mean, self.value = nn.Linear(spaces.observation.inputs, numbers), nn.Linear(3, 1)
+                self.log_std = nn.Parameter(torch.full((numbers,), -0.5))
+
+            def step(self, observation, state):
+                mean = self.mean(observation)
+                outputs = torch.cat([mean, self.log_std.expand_as(mean)], dim=1)
+                return outputs, self.value(observation).squeeze(1), state
+        """,
+    )
+    spaces = Spaces(FloatSpace(size=3), BoxSpace(low=(-1.0, -1.0), high=(1.0, 1.0)))
+    network = make(load("my_steering:Steers", NETWORK, Network), spaces, None, seed=1)
+    spec = describe(network, spaces, value_head=True)
+    parameters = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    policy, observation = ActingPolicy(spec, parameters, seed=2), spaces.observation.draw(np.random.default_rng(0), 90)
+    played = play(policy, observation)
+    with torch.no_grad():
+        outputs, _ = network(torch.from_numpy(observation))
+        log_prob = spaces.action.distribution(outputs).log_prob(torch.from_numpy(played.action))
+    np.testing.assert_allclose(played.log_prob, log_prob.numpy(), rtol=1e-4, atol=1e-4)
+    assert play(policy, observation[40:50], first_slot=40).bits() == played.bits(slice(40, 50))
+    np.testing.assert_array_equal(play(policy, observation, greedy=True).action, policy.forward(observation)[0][:, :2])
+    model = onnx.load_model_from_string(export_onnx(StoredPolicy(spec, parameters, 0, "snake", {})))
+    assert [value.name for value in model.graph.output] == ["mean", "log_std", "value"]
