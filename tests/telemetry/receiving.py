@@ -18,6 +18,7 @@ IDENTITY = {
     "logs": ("writer", "number"),
 }
 _STORE_ONLY = ("life", "made_by")
+_OF_NO_LIFE = ("runs", "logs")
 
 
 class StoredRows:
@@ -33,7 +34,7 @@ class StoredRows:
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         """Return the rows that count, without the columns that only stores have."""
-        counting = [row for row in self._tables[table].values() if table == "runs" or self._counts(row)]
+        counting = [row for row in self._tables[table].values() if table in _OF_NO_LIFE or self._counts(row)]
         newest: dict[tuple[Any, ...], dict[str, Any]] = {}
         for row in sorted(counting, key=lambda row: int(row.get("life", 0))):
             newest[tuple(row[key] for key in IDENTITY[table])] = row

@@ -98,6 +98,21 @@ def test_a_run_goes_on_without_its_broker_and_publishes_when_it_is_resumed(
     assert stored.rows("updates") == read_rows(run, "updates")
 
 
+def test_all_services_of_a_run_publish(rabbitmq: RabbitMQ, exchange: str, tmp_path: Path) -> None:
+    settings = arguments_of(rabbitmq, exchange)
+    done = rattle("up", "--run-dir", "run", "--steps", "20000", *settings, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = RunDirectory(tmp_path / "run")
+    stored = StoredRows(rabbitmq.messages(f"{exchange}.rows"))
+    for table in ("updates", "episodes", "evaluations"):
+        assert stored.rows(table) == read_rows(run, table), table
+    assert stored.rows("runs")[-1]["status"] == "finished"
+    assert {row["service"] for row in stored.rows("logs")} >= {"up", "env-0", "training-0", "inference-0"}
+    assert {row["run_id"] for row in stored.rows("logs")} == {stored.lives[0]["run_id"]}
+    assert PASSWORD not in "".join(text_of(path) for path in run.path.rglob("*") if path.is_file())
+    assert PASSWORD not in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
