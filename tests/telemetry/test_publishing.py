@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rattle.events import Event, of_telemetry
-from rattle.telemetry import publisher
+from rattle.telemetry import session
 from rattle.telemetry.broker import Broker, find_broker
 from rattle.telemetry.broker_sink import BrokerSink
 from tests.rabbitmq import PASSWORD, POWERLESS, USER, RabbitMQ, needs_rabbitmq
@@ -221,7 +221,7 @@ def test_a_broker_that_confirms_nothing_is_told_and_waited_for(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(publisher, "_SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(session, "_SILENCE_SECONDS", 0.3)
     broker = broker_at(rabbitmq.url(), exchange)
     with closing(sink_to(broker, tmp_path)) as sink:
         sink.append("updates", [{"policy_version": 1}])

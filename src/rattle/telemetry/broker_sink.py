@@ -5,53 +5,33 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import msgspec
-import numpy as np
-
-from rattle.analytics.steps import parquet_of_episodes
 from rattle.analytics.writer import write_atomically
 from rattle.events import Event, emit, of_telemetry
+from rattle.telemetry.bodies import Entry, json_bodies, parquet_bodies
 from rattle.telemetry.broker import Broker
 from rattle.telemetry.messages import JSON_LINES, PARQUET, Importance
 from rattle.telemetry.outbox import Outbox
 from rattle.telemetry.publisher import Publisher
 from rattle.telemetry.sinks import UPDATE, Mark
 from rattle.telemetry.troubles import Trouble
-
-_encoder = msgspec.json.Encoder()
+from rattle.text import one_line
 
 _GATHER_SECONDS: Final = 0.1  # rows become messages so often
 _CLOSE_SECONDS: Final = 5.0  # without progress, for what is left at the end
 _MOST_QUEUED: Final = 200_000  # rows of logs that wait for the thread
-_ROWS_AT_A_TIME: Final = 1000
-_LARGEST_BODY: Final = 1 << 19  # bytes of a message, more or less
-_LARGEST_EPISODES: Final = 1 << 23  # bytes of the observations in a message, before they are compressed
+_LONGEST_PREFIX: Final = 100  # characters of a routing key, which may have 255 bytes
 _SYNC_SECONDS: Final = 10.0
 _REPORT_SECONDS: Final = 60.0  # between reports of what was dropped
 
-#: Tables whose rows belong to an update of a life of their run.
-_OF_AN_UPDATE: Final = frozenset({"updates", "episodes", "evaluations", "steps"})
-
-
 #: What is wrong with brokers, as far as this process was told.
 _known_troubles: Final[dict[Broker, str | None]] = {}
-
-
-class _Entry(NamedTuple):
-    """Rows that were appended together."""
-
-    table: str
-    importance: Importance
-    rows: Sequence[Mapping[str, Any]]
-    made_by: int
-    life: int
 
 
 class BrokerSink:
@@ -66,13 +46,13 @@ class BrokerSink:
         """`folder` is the outbox's; beside it a run's number of lives is kept. `service` is who publishes."""
         self._broker = broker
         self._run_id = run_id
-        self._prefix = broker.routing_key or experiment or service
+        self._prefix = one_line(broker.routing_key or experiment or service, _LONGEST_PREFIX)
         self._life_file = folder.parent / "life"
         self._life = _read_life(self._life_file)
         self._writer = token_hex(8)
         self._numbers = 0
         self._numbering = threading.Lock()
-        self._queue: deque[_Entry] = deque()
+        self._queue: deque[Entry] = deque()
         self._queued_logs = 0
         self._outbox = Outbox(folder, most_bytes)
         self._not_taken = 0  # rows of logs that came faster than they could be written
@@ -103,9 +83,9 @@ class BrokerSink:
         if table == "logs":
             self._append_logs(rows)
         elif table == "runs":
-            self._queue.append(_Entry(table, "rows", [{**row, "written": _now()} for row in rows], 0, 0))
+            self._queue.append(Entry(table, "rows", [{**row, "written": _now()} for row in rows], 0, 0))
         elif rows:
-            self._queue.append(_Entry(table, "rows", rows, made_by, self._life))
+            self._queue.append(Entry(table, "rows", rows, made_by, self._life))
 
     def mark(self) -> tuple[dict[str, int], Callable[[], None]]:
         """Return nothing to remember, and what brings all rows so far to the disk, or the broker where that is full."""
@@ -149,17 +129,14 @@ class BrokerSink:
             self._queued_logs += len(rows)
         numbered = [{**row, "writer": self._writer, "number": first + place} for place, row in enumerate(rows)]
         for importance, some in groupby(numbered, _importance):
-            self._queue.append(_Entry("logs", importance, list(some), 0, 0))
+            self._queue.append(Entry("logs", importance, list(some), 0, 0))
 
     def _run(self) -> None:
         """Turn rows into messages, over and over, until the sink is closed and all are written."""
         while not self._closing:
             self._wake.wait(_GATHER_SECONDS)
             self._wake.clear()
-            try:
-                self._write()
-            except Exception as error:  # it must not end: rows would be lost without a word
-                emit(of_telemetry.TelemetryFailed(), error=error)
+            self._write()
         self._write()
 
     def _write(self) -> None:
@@ -170,17 +147,10 @@ class BrokerSink:
         with self._numbering:
             self._queued_logs -= sum(len(entry.rows) for entry in entries if entry.table == "logs")
         for (table, importance), same in _by_message(entries).items():
-            bodies = self._parquet(same) if table == "steps" else self._lines(same)
-            for rows, body in bodies:
-                self._outbox.put(
-                    importance,
-                    table=table,
-                    run_id=self._run_id,
-                    routing_key=f"{self._prefix}.{table}",
-                    rows=rows,
-                    content_type=PARQUET if table == "steps" else JSON_LINES,
-                    body=body,
-                )
+            try:
+                self._put(table, importance, same)
+            except Exception as error:  # the others must not be lost with it
+                emit(of_telemetry.TelemetryFailed(), error=error)
         if entries:
             self._publisher.wake()
         self._complain()
@@ -188,49 +158,21 @@ class BrokerSink:
             self._ended = self._begun
             self._rounds.notify_all()
 
-    def _lines(self, entries: Iterable[_Entry]) -> Iterator[tuple[int, bytes]]:
-        """Yield bodies of JSON lines, and how many rows each has."""
-        body, rows = bytearray(), 0
-        for entry in entries:
-            for start in range(0, len(entry.rows), _ROWS_AT_A_TIME):
-                lines = self._encoded(entry.rows[start : start + _ROWS_AT_A_TIME])
-                if entry.table in _OF_AN_UPDATE:  # no other place of JSON lines has a line break
-                    own = b',"life":%d,"made_by":%d}\n' % (entry.life, entry.made_by)
-                    lines = lines.replace(b"}\n", own)
-                body += lines
-                rows += lines.count(b"\n")
-                if len(body) >= _LARGEST_BODY:
-                    yield rows, bytes(body)
-                    body, rows = bytearray(), 0
-        if rows:
-            yield rows, bytes(body)
+    def _put(self, table: str, importance: Importance, entries: Sequence[Entry]) -> None:
+        """Put rows of a table into the outbox."""
+        for rows, body in parquet_bodies(entries) if table == "steps" else json_bodies(entries, self._count_unfit):
+            self._outbox.put(
+                importance,
+                table=table,
+                run_id=self._run_id,
+                routing_key=f"{self._prefix}.{table}",
+                rows=rows,
+                content_type=PARQUET if table == "steps" else JSON_LINES,
+                body=body,
+            )
 
-    def _encoded(self, rows: Sequence[Mapping[str, Any]]) -> bytes:
-        """Return rows as JSON lines, without those that cannot be encoded, which are counted."""
-        try:
-            return _encoder.encode_lines(rows)
-        except (TypeError, ValueError):
-            if len(rows) == 1:
-                self._unfit += 1
-                return b""
-            return b"".join(self._encoded([row]) for row in rows)
-
-    def _parquet(self, entries: Iterable[_Entry]) -> Iterator[tuple[int, bytes]]:
-        """Yield bodies of Parquet, and how many rows each has."""
-        episodes: list[dict[str, Any]] = []
-        for entry in entries:
-            for episode in entry.rows:
-                ticks = len(episode["tick"])
-                own = {
-                    "life": np.full(ticks, entry.life, np.uint32),
-                    "made_by": np.full(ticks, entry.made_by, np.uint64),
-                }
-                episodes.append({**episode, **own})
-                if sum(one["observation"].nbytes for one in episodes) >= _LARGEST_EPISODES:
-                    yield _ticks(episodes), parquet_of_episodes(episodes)
-                    episodes = []
-        if episodes:
-            yield _ticks(episodes), parquet_of_episodes(episodes)
+    def _count_unfit(self) -> None:
+        self._unfit += 1
 
     def _sync(self) -> None:
         """Wait until what was appended so far is on the disk or, where that is full, at the broker."""
@@ -284,9 +226,9 @@ class BrokerSink:
         return True
 
 
-def _by_message(entries: Iterable[_Entry]) -> dict[tuple[str, Importance], list[_Entry]]:
+def _by_message(entries: Iterable[Entry]) -> dict[tuple[str, Importance], list[Entry]]:
     """Return entries by what goes into one message, in their order."""
-    found: dict[tuple[str, Importance], list[_Entry]] = {}
+    found: dict[tuple[str, Importance], list[Entry]] = {}
     for entry in entries:
         found.setdefault((entry.table, entry.importance), []).append(entry)
     return found
@@ -294,10 +236,6 @@ def _by_message(entries: Iterable[_Entry]) -> dict[tuple[str, Importance], list[
 
 def _importance(row: Mapping[str, Any]) -> Importance:
     return "debug" if row.get("level") == "DEBUG" else "logs"
-
-
-def _ticks(episodes: Iterable[Mapping[str, Any]]) -> int:
-    return sum(len(episode["tick"]) for episode in episodes)
 
 
 def _read_life(path: Path, otherwise: int = 0) -> int:

@@ -67,6 +67,8 @@ def refusal(broker: Broker, code: int, said: str) -> Trouble:
             f"the broker {broker.url} lacks what rows are published to ({said}): have its operator make it, or set "
             "telemetry.declare to true",
         )
+    if code == 406 and "message size" in said:
+        return Trouble("too_large", f"a message is larger than the broker {broker.url} takes ({said}): raise its limit")
     if code == 406:
         return Trouble(
             "declared_otherwise",
