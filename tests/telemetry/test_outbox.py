@@ -87,6 +87,15 @@ def test_a_folder_that_is_in_use_is_left_alone(tmp_path: Path) -> None:
         assert bodies(taken(second)) == [b"second"]
 
 
+def test_what_was_left_in_a_second_folder_is_taken_over_too(tmp_path: Path) -> None:
+    with closing(Outbox(tmp_path / "one", BOUND)), closing(Outbox(tmp_path / "one", BOUND)) as second:
+        put(second, b"second")
+    with closing(Outbox(tmp_path / "one", BOUND)) as outbox:
+        assert bodies(taken(outbox)) == [b"second"]
+        with closing(Outbox(tmp_path / "one", BOUND)) as another:
+            assert another.folder == tmp_path / "one"
+
+
 def test_the_oldest_debug_messages_are_dropped_first_then_other_logs_and_never_rows(tmp_path: Path) -> None:
     with closing(Outbox(tmp_path, BOUND)) as outbox:
         for number in range(8):

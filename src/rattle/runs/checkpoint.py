@@ -75,7 +75,8 @@ def oldest_mark(directory: RunDirectory, run_id: str) -> dict[str, int]:
     for path in list_checkpoints(directory):
         if _is_of(path, run_id):
             with storing(path), safetensors.safe_open(path, "numpy") as file:
-                return dict(json.loads(file.metadata()["numbers"])["tables"])
+                numbers: dict[str, Any] = json.loads(file.metadata()["numbers"])
+            return numbers.get("tables") or {}
     return {}
 
 

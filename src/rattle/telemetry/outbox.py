@@ -232,22 +232,27 @@ class Outbox:
         return False
 
     def _take_folder(self, folder: Path) -> tuple[Path | None, int | None]:
-        """Make and lock the folder, or the next of the same name with a number; None where the disk takes none."""
-        for number in count(1):
-            chosen = folder if number == 1 else folder.with_name(f"{folder.name}.{number}")
+        """Make and lock the folder, or one of the same name with a number; None where the disk takes none.
+
+        Of those that nobody has, one in which a dead process has left something comes first.
+        """
+        folders = (folder if number == 1 else folder.with_name(f"{folder.name}.{number}") for number in count(1))
+        chosen: tuple[Path | None, int | None] = None, None
+        for one in folders:
+            if chosen[0] is not None and not one.exists():
+                break
             try:
-                chosen.mkdir(parents=True, exist_ok=True)
-                lock = os.open(chosen / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                held = _lock(one)
             except OSError as error:
                 self.disk_problem = error.strerror or str(error)
-                return None, None
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(lock)
-            else:
-                return chosen, lock
-        raise AssertionError
+                break
+            if held is None:
+                continue
+            if chosen[0] is None or (_holds_messages(one) and not _holds_messages(chosen[0])):
+                chosen, held = (one, held), chosen[1]
+            if held is not None:
+                os.close(held)
+        return chosen
 
     def _find_left(self) -> int:
         """Take over what a dead process has left, and return the highest number in it."""
@@ -261,6 +266,22 @@ class Outbox:
         for segment in self._segments():
             highest = max(highest, *segment.waiting, 0)
         return highest
+
+
+def _lock(folder: Path) -> int | None:
+    """Make a folder and return a descriptor that locks it, None where a living process has it; raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def _holds_messages(folder: Path) -> bool:
+    return any(list_segments(folder, importance) for importance in _IMPORTANCES)
 
 
 def _sync_folder(folder: Path) -> None:
