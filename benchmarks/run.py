@@ -23,6 +23,7 @@ BENCHMARKS = (
     "serving",
     "pace",
     "lockstep",
+    "telemetry",
     "events",
     "long_tables",
     "published_training",

@@ -21,7 +21,7 @@ from measure import report, table
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 from tests.clickhouse import ClickHouse  # noqa: E402
-from tests.rabbitmq import RabbitMQ  # noqa: E402
+from tests.rabbitmq import SERVER, RabbitMQ  # noqa: E402
 
 from rattle.analytics.store import Store, create_tables, open_store  # noqa: E402
 from rattle.telemetry.broker import find_broker  # noqa: E402
@@ -135,6 +135,9 @@ def read_line(process: subprocess.Popen[bytes]) -> bytes:
 
 def main() -> None:
     """Measure, and write the table."""
+    if not SERVER.exists():
+        print("there is no RabbitMQ: apt-get install rabbitmq-server")
+        return
     with (
         closing(RabbitMQ(Path(mkdtemp(prefix="rattle-rabbitmq-")))) as rabbitmq,
         TemporaryDirectory() as folder,

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
+from rattle.analytics.derived_views import VIEWS
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.schema import DERIVED_COLUMNS, TABLES
 
@@ -45,7 +46,8 @@ def explain(message: str, sql: str, files: Mapping[str, Path]) -> AnalyticsError
         return DamagedFile(f"{path} is damaged{f' near row {row[1]}' if row else ''}: {said}", damaged[1])
     if code == "UNKNOWN_TABLE" and unknown:
         return AnalyticsError(
-            f"no table '{unknown[1]}'{_nearest(unknown[1], TABLES)}; the tables are {', '.join(TABLES)}"
+            f"no table '{unknown[1]}'{_nearest(unknown[1], [*TABLES, *VIEWS])}; the tables are {', '.join(TABLES)}, "
+            f"the views {', '.join(VIEWS)}"
         )
     if code == "UNKNOWN_IDENTIFIER" and unknown:
         return _unknown_column(unknown[1].rsplit(".")[-1], sql)

@@ -38,7 +38,8 @@ def query(
 ) -> None:
     """Query runs with SQL: the tables are runs, updates, episodes, evaluations, steps and logs.
 
-    With - the statement is read from standard input.
+    Views such as learning_curve, run_comparison and errors_by_service answer what is asked often. With - the statement
+    is read from standard input.
 
     \b
     rattle query "SELECT policy_version, avg(food) FROM episodes GROUP BY 1 ORDER BY 1 LIMIT 5"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from secrets import token_hex
 from signal import SIGTERM
@@ -168,6 +170,41 @@ def test_a_store_that_is_away_costs_nothing(named: None, publisher: Publisher, t
             server.start()
             wait_for(lambda: count(server.url) == 200)
             wait_for(lambda: is_ready(process))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 48 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder)]
+    if os.getuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_of_the_store_costs_nothing(
+    named: None, rabbitmq: RabbitMQ, exchange: str, publisher: Publisher, small_disk: Path
+) -> None:
+    with ClickHouse(small_disk / "store") as server:
+        with open_store(server.url) as store:
+            create_tables(store)
+        with ServiceProcess("ingest", "--store", server.url, settings=("ingest.batch_seconds=0.1",)) as process:
+            wait_for(lambda: is_ready(process))
+            publisher.logs(100)
+            wait_for(lambda: count(server.url) == 100)
+            filler = small_disk / "filler"
+            with filler.open("wb") as file, suppress(OSError):
+                while file.write(bytes(2**14)):
+                    file.flush()
+            publisher.logs(5000)
+            wait_for(lambda: not is_ready(process))
+            assert b"default: " in get(process, "/readyz")[1]
+            filler.unlink()
+            wait_for(lambda: count(server.url) == publisher.rows)
+            assert json.loads(get(process, "/v1/status")[1])["rejected"] == 0
+    assert rabbitmq.messages(f"{exchange}.dead") == []
 
 
 def test_a_store_without_tables_is_waited_for(named: None, server: ClickHouse, publisher: Publisher) -> None:
