@@ -46,8 +46,8 @@ def test_help_is_quick() -> None:
 
 EXTRAS = (
     "chdb fastapi fastapi_swagger flask grpc grpc_health grpc_reflection httptools httpx imageio_ffmpeg matplotlib "
-    "onnx onnxruntime pettingzoo PIL prometheus_client pyarrow tenacity tensorboardX torch uvicorn uvloop "
-    "websockets werkzeug"
+    "mlflow onnx onnxruntime pettingzoo PIL prometheus_client psutil pyarrow tenacity tensorboardX torch uvicorn "
+    "uvloop wandb websockets werkzeug"
 )
 
 
