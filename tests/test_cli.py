@@ -305,3 +305,17 @@ def test_why_a_command_ends_is_an_event_where_json_is_asked_for(tmp_path: Path) 
     plain = CliRunner().invoke(main, ["eval", "nothing"], env={"LOG_FILE": str(file)})
     assert plain.stderr == f"Error: {told['fields']['error']}\n"
     assert [json.loads(line)["event"] for line in file.read_text().splitlines()] == ["error", "error"]
+
+
+def test_an_error_that_nobody_thought_of_is_an_event_with_its_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("the wheels")
+
+    monkeypatch.setattr("rattle.runs.find_policy.find_policy", fail)
+    ended = CliRunner().invoke(main, ["eval", "latest"], env={"LOG_FORMAT": "json"})
+    told = json.loads(ended.stderr)
+    assert (ended.exit_code, told["event"]) == (1, "crashed")
+    assert told["message"] == "internal error in the command: KeyError: 'the wheels'"
+    assert told["fields"]["exception"]["frames"][-1]["function"] == "fail"
+    plain = CliRunner().invoke(main, ["eval", "latest"])
+    assert isinstance(plain.exception, KeyError), "Python shows its traceback"
