@@ -49,7 +49,7 @@ def test_a_full_disk_costs_rows_and_nothing_else(tmp_path: Path, monkeypatch: py
     close = open_run_log(RunDirectory(tmp_path), "train", "run-a", "mine")
     monkeypatch.setattr("rattle.telemetry.pipe._REST_SECONDS", 0.0)
     with monkeypatch.context() as full:
-        full.setattr("rattle.analytics.writer.TableWriter._append", _refuse)
+        full.setattr("rattle.analytics.table_writer.TableWriter._append", _refuse)
         emit(of_runs.RunStarted(seed=1))
         pipe.flush(60)
     emit(of_runs.RunStarted(seed=2))
