@@ -26,6 +26,7 @@ LONG = (
     "test_up_sync_services.py",
     "test_kernel_equals_reference_over_random_games",
     "test_exactness.py",
+    "test_long_tables.py",
     "test_served.py",
     "test_foreign_environments.py",
 )

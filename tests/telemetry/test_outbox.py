@@ -7,6 +7,9 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
+from rattle.telemetry import outbox as outboxes
 from rattle.telemetry.messages import Importance, Message
 from rattle.telemetry.outbox import Outbox
 
@@ -174,3 +177,20 @@ def test_waiting_ends_when_nothing_arrives(tmp_path: Path) -> None:
         assert outbox.wait_until_empty(0.01)
         put(outbox, b"never confirmed")
         assert not outbox.wait_until_empty(0.01)
+
+
+def test_where_neither_disk_nor_memory_take_more_the_oldest_go_and_rows_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outboxes, "_MOST_IN_MEMORY", 100_000)
+    (tmp_path / "file").touch()
+    with closing(Outbox(tmp_path / "file" / "outbox", 2**18)) as outbox:
+        for number in range(5):
+            put(outbox, b"rows %d" % number + bytes(16_384))
+            put(outbox, b"logs %d" % number + bytes(16_384), "logs")
+        assert outbox.dropped == {"debug": 0, "logs": 4, "rows": 0}
+        for number in range(5, 10):
+            put(outbox, b"rows %d" % number + bytes(16_384))
+        assert outbox.dropped == {"debug": 0, "logs": 5, "rows": 4}
+        left = [body.partition(b"\0")[0] for body in bodies(taken(outbox))]
+        assert left == [b"rows %d" % number for number in range(4, 10)]
