@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
@@ -224,7 +225,10 @@ gymnasium.register("Fragile-v0", entry_point=Fragile)
 """
 
 
-def test_an_environment_that_fails_ends_the_run_and_what_was_learnt_is_kept(tmp_path: Path) -> None:
+def test_an_environment_that_fails_ends_the_run_and_what_was_learnt_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOG_FILE", str(tmp_path / "all.jsonl"))
     (tmp_path / "fragile.py").write_text(FRAGILE)
     settings = (*SMALL, "--set", "env.id=gym:fragile:Fragile-v0", "--set", "training.mode=async")
     done = rattle("up", "--json", "--run-dir", "run", *settings, cwd=tmp_path)
@@ -242,6 +246,9 @@ def test_an_environment_that_fails_ends_the_run_and_what_was_learnt_is_kept(tmp_
     rows = query_rows(logged, [RunDirectory(tmp_path / "run")])
     assert [entry["event"] for entry in rows] == ["run_started", "environment_failed", "run_failed"]
     assert 'raise ValueError("the arm broke")' in json.loads(rows[-1]["fields"])["traceback"]
+    told = Counter((tmp_path / "all.jsonl").read_text().splitlines())
+    assert set(told.values()) == {1}, "each event is written once"
+    assert {json.loads(line)["service"] for line in told} == {"up", "env-0", "training-0", "inference-0"}
     assert rattle("eval", "run", "--episodes", "2", cwd=tmp_path).returncode == 0
 
 
