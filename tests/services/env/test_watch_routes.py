@@ -11,9 +11,9 @@ import pytest
 from starlette.applications import Starlette
 
 from rattle.services.env.watch_routes import watch_routes
-from rattle.services.utils.pages import board_files
+from rattle.services.utils.pages import shared_files
 
-SOURCES = {file.name: file for file in [*(resources.files("rattle.services.env") / "watch").iterdir(), *board_files()]}
+SOURCES = {file.name: file for file in [*(resources.files("rattle.services.env") / "watch").iterdir(), *shared_files()]}
 FILES = sorted(SOURCES)
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 

@@ -25,7 +25,7 @@ from rattle.services.dashboard.source import DashboardError, NotThere, RunSource
 from rattle.services.dashboard.views import CompareView, EpisodesView, ReplayView, RunsView, RunView, SqlView, View
 from rattle.services.utils.asgi import Message, Receive, Scope, Send, exposition
 from rattle.services.utils.measures import REQUEST_SECONDS, REQUESTS
-from rattle.services.utils.pages import HEADERS, board_files, compressed_route, file_routes
+from rattle.services.utils.pages import HEADERS, compressed_route, file_routes, shared_files
 from rattle.services.utils.serving import freeze_gc
 from rattle.text import one_line
 from rattle.wire.problems import PROBLEM_TYPE, RequestError, problem_body
@@ -111,7 +111,7 @@ class DashboardService:
     def _files(self) -> list[BaseRoute]:
         own = (resources.files(__package__) / "static").iterdir()
         library = resources.files("plotly") / "package_data" / "plotly.min.js"
-        return [*file_routes("/static", [*own, *board_files()]), compressed_route(_CHARTS, library)]
+        return [*file_routes("/static", [*own, *shared_files()]), compressed_route(_CHARTS, library)]
 
     def _operation(self) -> list[BaseRoute]:
         async def health(request: Request) -> Response:

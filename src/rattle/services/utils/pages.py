@@ -24,8 +24,8 @@ HEADERS = {
 }
 
 
-def board_files() -> list[Traversable]:
-    """Return the scripts that draw a board of snakes."""
+def shared_files() -> list[Traversable]:
+    """Return what pages share: the scripts that draw a board of snakes, and the icon."""
     return list((resources.files(__package__) / "board").iterdir())
 
 
