@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rattle.analytics.run_directory import RunDirectory
@@ -256,6 +257,18 @@ class TestReplay:
         writer.flush()
         charts = embedded(page(client, "/replay", run="pole"), "charts")
         assert {"values", "observed-0", "observed-3"} <= charts.keys()
+
+    def test_real_numbers_are_shown_as_they_were_drawn_and_have_no_probability(
+        self, client: Client, root: Path
+    ) -> None:
+        run = make_run(root, "swing", env={"id": "gym:Pendulum-v1"}, environment="gym:Pendulum-v1")
+        writer = StepsWriter(run.table("steps"), "train")
+        rows = np.array([[0.5, -1.5], [2.25, 0.0]], np.float32)
+        writer.add(steps_columns(run, 2, action=None, action_row=rows))
+        writer.flush()
+        replay = embedded(page(client, "/replay", run="swing"), "replay")
+        assert (replay["rows"]["action"], replay["rows"]["chosen"]) == (rows.tolist(), [None, None])
+        assert (replay["actions"], replay["likelihoods"]) == ([], None)
 
     def test_episodes_are_listed_and_sorted(self, client: Client, root: Path) -> None:
         run = make_run(root, "game")
