@@ -44,6 +44,12 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+        return True
+    return False
+
+
 class Gate:
     """A proxy before a port, which can be shut and can cut all connections in the middle of what they carry."""
 
@@ -111,9 +117,12 @@ class RabbitMQ:
         self.gate, self._tls_gate = Gate(self.direct_port), Gate(self._direct_tls_port)
         self._name = f"rattle-{token_hex(4)}@localhost"
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         self._certify()
         self._configure()
         self._epmd = subprocess.Popen([*self._as_its_user(), "epmd", "-address", "127.0.0.1"], env=self._environment())
+        while self._epmd.poll() is None and not _listens(self.epmd_port):  # or the node starts one that outlives it
+            time.sleep(0.01)
 
     def url(self, vhost: str = "/", user: str = USER, password: str = PASSWORD, *, tls: bool = False) -> str:
         """Return the address with credentials."""
@@ -143,6 +152,8 @@ class RabbitMQ:
                 stderr=output,
                 start_new_session=True,
             )
+        end = f"read _; kill -9 -{self._process.pid} {self._epmd.pid}"  # when this process is gone, however it ends
+        self._guard = subprocess.Popen(["sh", "-c", end], stdin=subprocess.PIPE, start_new_session=True)
         deadline = time.monotonic() + _MANY_SECONDS
         while " completed with " not in self._said(seen):
             assert self._process.poll() is None, self._said(-5000)
@@ -156,6 +167,9 @@ class RabbitMQ:
             return
         self._wait_until_settled()
         process, self._process = self._process, None
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.communicate()
         self._open_gates(False)
         os.killpg(process.pid, number)
         process.wait(_MANY_SECONDS)
