@@ -30,7 +30,7 @@ from rattle.telemetry.broker_sink import BrokerSink  # noqa: E402
 SECONDS = 10.0
 LINES_AT_A_TIME, TICKS, EPISODES_AT_A_TIME = 500, 500, 40
 OBSERVED = 60  # numbers that an agent of Snake sees
-MOST_WAITING = 100  # appends and messages on their way to the broker
+MOST_WAITING = 100_000  # rows on their way to the broker, more or less
 PROBE_SECONDS = 0.1
 DELAY_RATE = 2_000  # lines a second while the delay is measured
 
@@ -44,8 +44,9 @@ def sustained(store: Store, sink: BrokerSink, rows: str, publish: Callable[[], i
     """Publish for a while, as fast as the broker takes it; return how many rows, and how long until all are there."""
     began, published = time.perf_counter(), 0
     while time.perf_counter() - began < SECONDS:
-        published += publish()
-        while sink.waiting > MOST_WAITING:
+        rows_at_a_time = publish()
+        published += rows_at_a_time
+        while sink.waiting * rows_at_a_time > MOST_WAITING:
             time.sleep(0.005)
     while count(store, f"stored_{rows}") < published:  # which asks less of the engine
         time.sleep(0.1)
