@@ -1,7 +1,7 @@
 # Needs Python 3.11 or later with pip, and make; everything else goes into .venv, once.
 PYTHON ?= python3
 SECONDS_TO_TRAIN ?= 60
-WORKERS ?= 2
+WORKERS ?= 3
 BIN := .venv/bin
 # A file's tests stay with one worker, for they share its fixtures; tests/conftest.py says which come first.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25
