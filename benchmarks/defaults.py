@@ -57,7 +57,7 @@ def learn(folder: str, environment: str, seed: int, *, tuned: bool) -> tuple[str
 
 def main() -> None:
     """Learn each environment that is installed, three seeds each."""
-    environments = [name for name in TARGETS if name != "LunarLander-v3" or find_spec("Box2D")]
+    environments = [name for name in TARGETS if name != "LunarLander-v3" or all(map(find_spec, ("Box2D", "pygame")))]
     with tempfile.TemporaryDirectory() as folder:
         rows = [
             learn(folder, environment, seed, tuned=tuned)

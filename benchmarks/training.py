@@ -20,7 +20,7 @@ from measure import median_seconds, report, side_by_side, table
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.envs.snake import kernel as snake_kernel
-from rattle.learning.algorithms import Batch
+from rattle.learning.algorithms.algorithm import Batch
 from rattle.rollouts.worlds import build_worlds
 from rattle.runs.run_clock import RunLimits
 from rattle.samples.rollout import as_tensors
