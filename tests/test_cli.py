@@ -152,7 +152,6 @@ WRONG = {
     "unknown gym id": (["train", "--set", "env={id: 'gym:CartPole-v9'}"], "CartPole-v1"),
     "unknown pettingzoo module": (["train", "--set", "env={id: 'pettingzoo:nosuch'}"], "cannot import 'nosuch'"),
     "unknown algorithm": (["train", "--set", "algorithm.id=a3c"], "'a2c'"),
-    "continuous actions": (["train", "--set", "env={id: 'gym:Pendulum-v1'}"], "action"),
     "missing file": (["train", "nothing.yaml"], "nothing.yaml"),
     "board too small": (["train", "--set", "env={num_snakes: 8, width: 8, height: 8}"], "too small"),
     "flags with resume": (["train", "--resume", "latest", "--seed", "3"], "own settings"),
