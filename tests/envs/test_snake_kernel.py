@@ -69,6 +69,7 @@ def assert_same_games(config: SnakeSettings, num_worlds: int, seed: int, actions
             assert batch.episode[world] == plain[world].episode
 
 
+@pytest.mark.integration
 @settings(max_examples=60, deadline=None)
 @given(
     config=snake_settings(), num_worlds=st.integers(1, 3), seed=st.integers(0, 2**64 - 1), play=st.integers(0, 2**32)

@@ -55,8 +55,8 @@ class FakeTraining(training_pb2_grpc.TrainingServicer):
         seconds = time.monotonic() - self._began
         steps = self._before + int(seconds * STEPS_PER_SECOND)
         most = self._settings.train.steps
-        if self._settings.sync.mode == "lockstep":  # what is learnt depends on the ticks alone
-            most = 5000
+        if self._settings.sync.mode == "lockstep":  # what is learnt depends on the ticks alone, not on the clock
+            steps = most = 5000
         if self._stalls:
             most = 20_000
         return replace(

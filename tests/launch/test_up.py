@@ -19,6 +19,8 @@ from rattle.runs.progress import Progress, Summary
 from rattle.services.utils.sockets import listen
 from tests.launch.test_processes import wait_for_end
 
+pytestmark = pytest.mark.integration
+
 UP = [sys.executable, str(Path(__file__).with_name("up_with_fakes.py")), "up"]
 SUMMARY = {"event", *(field.name for field in fields(Summary))}
 

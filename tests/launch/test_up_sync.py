@@ -25,6 +25,8 @@ from rattle.settings.sources import load_settings
 from tests.launch.test_up import begin, lines, logs, run, until
 from tests.launch.up_with_fakes import FAKE
 
+pytestmark = pytest.mark.integration
+
 LOCKSTEP = ("--run-dir", "run", "--set", "sync=lockstep", "--set", "train.steps=null")
 
 

@@ -23,6 +23,8 @@ from rattle.settings.sources import check_settings, load_settings
 from tests.launch.test_processes import PATIENCE, wait_for_end
 from tests.launch.test_up import ended
 
+pytestmark = pytest.mark.integration
+
 COMMAND = [sys.executable, str(Path(__file__).with_name("up_with_fakes.py")), "verify-determinism"]
 FEW = ("--ticks", "200")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.cli import main
-from rattle.launch import launched_run, up
+from rattle.launch import launched_run, template, up
 from rattle.launch.processes import Processes
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_service.py")))
@@ -32,5 +32,6 @@ def write_behaviour(directory: RunDirectory) -> None:
 
 if __name__ == "__main__":
     launched_run.Processes = functools.partial(Processes, program=FAKE)  # type: ignore[misc, assignment]
+    template.begin = lambda command: None  # of no use to these
     up.store_beginning = after(up.store_beginning, write_behaviour)
     main()

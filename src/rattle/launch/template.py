@@ -21,6 +21,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -215,7 +216,7 @@ def warm_up(modules: Sequence[str]) -> None:
     setproctitle("rattle (template of services)")  # finds its place before the environment of a fork changes
     for name in modules:
         with suppress(ImportError):
-            __import__(name)
+            import_module(name)
     from rattle.envs.registry import make_worlds
 
     worlds = make_worlds("snake", {}, 1, seed=0)
