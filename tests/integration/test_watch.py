@@ -314,7 +314,7 @@ def test_fits_the_screen(serve: Callable[..., Server], visit: Visit, settings: d
 
 
 def test_geometry_is_that_of_the_rules(serve: Callable[..., Server], visit: Visit) -> None:
-    page = visit.open(serve(*TURNS_ONLY))
+    page = watch(visit, serve(*TURNS_ONLY))
     offsets = [(dx, dy) for dx in range(-3, 4) for dy in range(-3, 4)]
     told = page.evaluate(
         """async (offsets) => {
@@ -357,7 +357,7 @@ def test_geometry_is_that_of_the_rules(serve: Callable[..., Server], visit: Visi
     ],
 )
 def test_presses_become_moves(serve: Callable[..., Server], visit: Visit, happens: list[str], moves: list[str]) -> None:
-    page = visit.open(serve(*TURNS_ONLY))
+    page = watch(visit, serve(*TURNS_ONLY))
     told = page.evaluate(
         """async (happens) => {
           const { Steering } = await import("/watch/play.js");
@@ -388,7 +388,7 @@ def walk(random: np.random.Generator, width: int, height: int, length: int) -> t
 
 
 def test_bodies_are_put_in_order(serve: Callable[..., Server], visit: Visit) -> None:
-    page = visit.open(serve(*TURNS_ONLY))
+    page = watch(visit, serve(*TURNS_ONLY))
     random = np.random.default_rng(0)
     bodies = [walk(random, 9, 7, int(length)) for length in random.integers(1, 24, 60)]
     paths = page.evaluate(
