@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.runs import row
 from rattle.analytics.steps import StepsWriter
 from rattle.envs.snake.settings import SnakeSettings
+from rattle.services.dashboard import directories
 from tests.analytics.build import make_run, record_snake, steps_columns, update_row, write_rows
 from tests.services.dashboard.build import Client, log, make_full_run, store_policy
 
@@ -291,6 +293,27 @@ class TestReplay:
         record_snake(run, SnakeSettings())
         next(run.table("steps").glob("*.parquet")).write_bytes(b"PAR1 nothing PAR1")
         assert "cannot be read" in said(page(client, "/replay", expect=404, run="game"))
+
+
+def test_a_run_in_a_folder_of_another_name_is_looked_for_once(
+    client: Client, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        make_run(root, f"folder-{name}", run_id=f"{name}-run")
+    page(client, "/run", run="b-run")
+    read: list[RunDirectory] = []
+    monkeypatch.setattr(directories, "row", lambda run: read.append(run) or row(run))
+    monkeypatch.setattr(directories.run_directory, "list_runs", lambda *_: pytest.fail("it looks for the run again"))
+    page(client, "/run", run="b-run")
+    assert read == []
+
+
+def test_a_run_whose_folder_was_renamed_is_looked_for_anew(client: Client, root: Path) -> None:
+    make_run(root, "folder-a", run_id="a-run")
+    page(client, "/run", run="a-run")
+    (root / "folder-a").rename(root / "folder-b")
+    make_run(root, "folder-a", run_id="b-run", experiment="another")
+    assert "another" not in said(page(client, "/run", run="a-run"))
 
 
 def test_every_page_keeps_others_out(client: Client, root: Path) -> None:

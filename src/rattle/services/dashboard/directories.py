@@ -41,6 +41,7 @@ class RunDirectories:
         self.title = printable(root)
         self._live: OrderedDict[Path, LiveRun] = OrderedDict()
         self._rows: dict[Path, tuple[_Stamps, Run]] = {}
+        self._places: dict[str, RunDirectory] = {}  # of runs whose directories are not called by their names
         self._lock = threading.Lock()
 
     def check(self) -> None:
@@ -101,12 +102,13 @@ class RunDirectories:
         return run_directory.without_copies(run_directory.list_runs(self._root, _leave_out), _leave_out)
 
     def _find(self, run_id: str) -> RunDirectory:
-        """Return the directory of a run: nearly always it is called by the run's name."""
-        likely = RunDirectory(self._root / run_id)
-        if Path(run_id).name == run_id and likely.is_run and row(likely)["run_id"] == run_id:
+        """Return the directory of a run: nearly always it is called by the run's name, else its place is kept."""
+        likely = self._places.get(run_id) or RunDirectory(self._root / Path(run_id).name)
+        if likely.is_run and self._row_of(likely).id == run_id:
             return likely
         for directory in self._directories():
-            if row(directory)["run_id"] == run_id:
+            if self._row_of(directory).id == run_id:
+                self._places[run_id] = directory
                 return directory
         raise NotThere(f"there is no run '{one_line(run_id, 200)}' in {self.title}")
 
