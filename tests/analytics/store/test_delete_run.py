@@ -9,12 +9,14 @@ from typing import Any
 import msgspec
 from click.testing import CliRunner, Result
 
+from rattle.analytics.annotations import annotate
+from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.schema import TABLES
 from rattle.analytics.store import Store
 from rattle.analytics.store.load import SETTINGS, load_run
 from rattle.analytics.store.tables import STORED
 from rattle.cli import main
-from tests.analytics.build import episode_row, make_run, update_row, write_rows
+from tests.analytics.build import START, episode_row, make_run, update_row, write_rows
 
 
 def call(*arguments: str, **more: Any) -> Result:
@@ -26,6 +28,8 @@ def fill(store: Store, tmp_path: Path) -> None:
         run = make_run(tmp_path, name)
         write_rows(run, "updates", [update_row(run, version) for version in (1, 2)])
         write_rows(run, "episodes", [episode_row(run, number) for number in range(3)])
+        write_rows(run, "logs", [{"time": START, "level": "INFO", "run_id": name, "event": "e"}])
+        annotate(run, lambda said: said.with_note("good"))
         load_run(store, run)
 
 
@@ -47,6 +51,15 @@ def test_a_run_goes_after_a_question(store: Store, database: str, tmp_path: Path
         assert "one" not in run_ids(store, f"stored_{table}")
     assert set(TABLES) <= set(STORED)
     assert call("one", "--store", database, "--yes").exit_code == 1
+
+
+def test_a_run_that_was_deleted_can_be_loaded_again(store: Store, database: str, tmp_path: Path) -> None:
+    fill(store, tmp_path)
+    tables = ("runs", "updates", "episodes", "logs", "annotations")
+    for _ in range(2):
+        assert call("one", "--store", database, "--yes").stdout == "deleted one\n"
+        load_run(store, RunDirectory(tmp_path / "one"))
+        assert [run_ids(store, table) for table in tables] == ["one two "] * 5
 
 
 def test_a_run_in_progress_is_refused_and_one_that_was_killed_is_not(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from secrets import token_hex
+from typing import Any, Final
 
 import msgspec
 
@@ -15,7 +16,7 @@ from rattle.analytics.run_directory import TABLES, RunDirectory
 from rattle.analytics.runs import row
 from rattle.analytics.schema import quoted
 from rattle.analytics.store.connection import Store, StoreError
-from rattle.analytics.store.tables import DIRECTORY_LOG, PREFIX, REPLAYED
+from rattle.analytics.store.tables import DIRECTORY_LOG, KINDS, PREFIX, REPLAYED
 from rattle.analytics.table_parts import PACKED, TEXT, table_files
 from rattle.text import one_line
 
@@ -38,27 +39,42 @@ def load_run(store: Store, run: RunDirectory) -> None:
     """Store what a run directory holds, again and again if need be: the rows that are new are added.
 
     Rows that the directory has no more, because they were played again, go. Where the run came through the broker too,
-    its rows count once, and lives that were replayed stay replayed. Raises AnalyticsError that names the file which
-    does not fit.
+    its rows count once, lives that were replayed stay replayed, and what only the directory has counts as well. Raises
+    AnalyticsError that names the file which does not fit.
     """
     known = row(run)
     run_id = quoted(known["run_id"])
     with reading(run.path):
         written = datetime.fromtimestamp((run.run if run.run.exists() else run.config).stat().st_mtime, UTC)
     began = quoted(store.read("SELECT now64(6, 'UTC')", "TSVRaw").decode().strip())
-    store.insert(f"{PREFIX}runs", msgspec.json.encode({**known, "written": written}), "JSONEachRow", SETTINGS)
+    _insert(store, "runs", msgspec.json.encode({**known, "written": written}))
     if run.annotations.exists():
         said = {"run_id": known["run_id"], **msgspec.structs.asdict(read_annotations(run)), "written": _changed(run)}
-        store.insert(f"{PREFIX}annotations", msgspec.json.encode(said), "JSONEachRow", SETTINGS)
+        _insert(store, "annotations", msgspec.json.encode(said))
     for table in TABLES:
-        for path in table_files(run.table(table)):
-            for part in _parts(path):
-                _insert(store, table, path, part)
+        _load_files(store, table, run.table(table))
     if _count(store, f"SELECT count() AS n FROM {PREFIX}lives WHERE run_id = {run_id}"):
         _drop_logs_that_the_broker_brought(store, run_id)
+        for table in REPLAYED:
+            _count_what_only_the_directory_has(store, table, run_id, began)
     else:
         for table in REPLAYED:
             _delete(store, table, f"run_id = {run_id} AND stored < {began}")
+
+
+def _load_files(store: Store, table: str, folder: Path) -> None:
+    """Store the files of a table; those of a run in progress may be closed and packed meanwhile."""
+    given = set[Path]()
+    while new := [path for path in table_files(folder) if path not in given]:
+        given.update(new)
+        for path in filter(Path.exists, new):
+            for part in _parts(path):
+                try:
+                    _insert(store, table, part, _FORMATS[path.suffix])
+                except StoreError as error:
+                    if error.code is None:
+                        raise
+                    raise AnalyticsError(one_line(f"{path} cannot be stored: {error.reason}")) from error
 
 
 def _changed(run: RunDirectory) -> datetime:
@@ -66,13 +82,22 @@ def _changed(run: RunDirectory) -> datetime:
         return datetime.fromtimestamp(run.annotations.stat().st_mtime, UTC)
 
 
-def _insert(store: Store, table: str, path: Path, part: bytes) -> None:
-    try:
-        store.insert(PREFIX + table, part, _FORMATS[path.suffix], SETTINGS)
-    except StoreError as error:
-        if error.code is None:
-            raise
-        raise AnalyticsError(one_line(f"{path} cannot be stored: {error.reason}")) from error
+def _insert(store: Store, table: str, rows: bytes, engine_format: str = "JSONEachRow") -> None:
+    """Append rows; the store must not take them for those that it was given once and has deleted since."""
+    own: dict[str, Any] = {**SETTINGS, "insert_deduplication_token": token_hex(16)}
+    store.insert(PREFIX + table, rows, engine_format, own)
+
+
+def _count_what_only_the_directory_has(store: Store, table: str, run_id: str, began: str) -> None:
+    """Copy rows of this load that count in no life to the life that made them: a directory does not say which."""
+    lives = f"SELECT groupArray((life, after_update)) FROM {PREFIX}lives FINAL WHERE run_id = {run_id}"
+    life = f"toUInt32(arrayMax(of -> if(of.2 < made_by, of.1, 0), ({lives})))"
+    key = KINDS[table].order.removeprefix("run_id, life, ")
+    new = f"stored >= {began} AND ({key}) NOT IN (SELECT {key} FROM {table} WHERE run_id = {run_id})"
+    store.command(
+        f"INSERT INTO {PREFIX}{table} SELECT * REPLACE ({life} AS life) FROM {PREFIX}{table} AS loaded FINAL "
+        f"WHERE run_id = {run_id} AND loaded.life = 0 AND {new}"
+    )
 
 
 def _drop_logs_that_the_broker_brought(store: Store, run_id: str) -> None:
