@@ -108,14 +108,11 @@ class Template:
         try:
             socket.send_fds(self._requests, [request], descriptors)
             answer = await asyncio.get_running_loop().sock_recv(self._requests, 64)
-        except BlockingIOError as error:
-            raise OSError("the template takes no more requests") from error
-        except OSError:
+            if not answer:
+                raise ConnectionResetError("the template has ended")
+        except BaseException:  # cancelled too: an answer that nobody waits for would be taken for the next one
             self.is_alive = False
             raise
-        if not answer:
-            self.is_alive = False
-            raise ConnectionResetError("the template has ended")
         return int(answer)
 
 

@@ -15,7 +15,7 @@ from torch.optim.adam import adam
 BETAS = (0.9, 0.999)
 EPSILON = 1e-5
 
-#: What is kept of each weight that has had a gradient, by the weight's number: torch.optim.Adam's names.
+#: What is kept of each weight, by the weight's number: torch.optim.Adam's names. Nothing before the first step.
 Moments = dict[int, dict[str, Tensor]]
 NAMES = ("step", "exp_avg", "exp_avg_sq")
 
@@ -24,20 +24,17 @@ class Adam:
     """Moves weights along their gradients, as far as the moments of these say."""
 
     def __init__(self, weights: Sequence[Tensor]) -> None:
-        self._weights = weights
+        self._weights = list(weights)
         self.moments: Moments = {}
 
     def step(self, learning_rate: float) -> None:
-        """Move all weights that have a gradient."""
-        moved = [number for number, weight in enumerate(self._weights) if weight.grad is not None]
-        for number in moved:
-            if number not in self.moments:
-                self.moments[number] = _none_yet(self._weights[number])
-        step, exp_avg, exp_avg_sq = ([self.moments[number][name] for number in moved] for name in NAMES)
+        """Move the weights, each along its gradient, which all must have."""
+        self.moments = self.moments or {number: _none_yet(weight) for number, weight in enumerate(self._weights)}
+        step, exp_avg, exp_avg_sq = ([known[name] for known in self.moments.values()] for name in NAMES)
         with torch.no_grad():
             adam(
-                [self._weights[number] for number in moved],
-                [grad for number in moved if (grad := self._weights[number].grad) is not None],
+                self._weights,
+                [gradient for weight in self._weights if (gradient := weight.grad) is not None],
                 exp_avg,
                 exp_avg_sq,
                 [],
