@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from contextlib import closing
@@ -162,6 +164,42 @@ def test_where_the_disk_is_full_messages_stay_in_memory_and_in_order(tiny_disk: 
         assert outbox.disk_problem is None
     with closing(Outbox(tiny_disk / "outbox", 2**30)) as outbox:
         assert taken(outbox)[-5:] == messages[15:]
+
+
+def test_a_disk_that_is_full_from_the_first_message_on_loses_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with closing(Outbox(tmp_path, BOUND)) as outbox:
+        with monkeypatch.context() as full:
+            full.setattr(os, "pwrite", refuse)
+            put(outbox, b"first")
+            put(outbox, b"second")
+        assert outbox.sync()
+    with closing(Outbox(tmp_path, BOUND)) as outbox:
+        assert bodies(taken(outbox)) == [b"first", b"second"]
+
+
+def test_what_cannot_be_read_now_is_read_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with closing(Outbox(tmp_path, BOUND)) as outbox:
+        put(outbox, b"first")
+        put(outbox, b"second")
+        with monkeypatch.context() as busy:
+            busy.setattr(os, "pread", refuse)
+            assert taken(outbox) == []
+            assert outbox.disk_problem == "Too many open files"
+        assert bodies(taken(outbox)) == [b"first", b"second"]
+        assert outbox.dropped["rows"] == 0
+    with monkeypatch.context() as busy:
+        busy.setattr(os, "pread", refuse)
+        Outbox(tmp_path, BOUND).close()
+    with closing(Outbox(tmp_path, BOUND)) as outbox:
+        assert bodies(taken(outbox)) == [b"first", b"second"]
 
 
 def test_a_folder_that_cannot_be_made_is_told_and_breaks_nothing(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from rattle.telemetry.messages import Importance
 
 _encoder: Final = msgspec.json.Encoder()
 
-_ROWS_AT_A_TIME: Final = 1000
+#: A row of logs may have 48 kB: so few of them stay below what a broker takes in one message.
+_ROWS_AT_A_TIME: Final = 100
 _LARGEST_BODY: Final = 1 << 19  # bytes of JSON lines, more or less
 _LARGEST_EPISODES: Final = 1 << 23  # bytes of the observations in a body, before they are compressed
 

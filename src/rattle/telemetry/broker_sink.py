@@ -151,7 +151,7 @@ class BrokerSink:
                 self._put(table, importance, same)
             except Exception as error:  # the others must not be lost with it
                 emit(of_telemetry.TelemetryFailed(), error=error)
-        if entries:
+        if entries or self._outbox.disk_problem:  # what could not be read may be readable now
             self._publisher.wake()
         self._complain()
         with self._rounds:
@@ -213,8 +213,7 @@ class BrokerSink:
             self._say_once(of.RowsLost(rows=lost))
         dropped = outbox.dropped["debug"] + outbox.dropped["logs"] + self._not_taken
         is_due = time.monotonic() - self._reported_at >= _REPORT_SECONDS
-        may_say = dropped and (is_due or self._publisher.is_connected or self._closing)
-        if may_say and self._say_once(of.LogsDropped(rows=dropped)):
+        if dropped and (is_due or self._closing) and self._say_once(of.LogsDropped(rows=dropped)):
             self._reported_at = time.monotonic()
 
     def _say_once(self, event: Event) -> bool:

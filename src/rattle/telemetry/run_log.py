@@ -29,12 +29,8 @@ class RunLog:
 
     def write(self, entries: Sequence[tuple[LogEntry, bool]]) -> None:
         """Write the rows of the run's events; raises AnalyticsError, and drops them, where the disk takes none."""
-        self.append("logs", [entry.row() for entry, _ in entries if entry.run_id == self._run_id])
-
-    def append(self, _table: str, rows: Sequence[dict[str, object]]) -> None:
-        """Append rows."""
         try:
-            self._table.write(rows)
+            self._table.write([entry.row() for entry, _ in entries if entry.run_id == self._run_id])
             self._table.flush()
             self._table.close_part()
         except AnalyticsError:

@@ -110,7 +110,7 @@ def not_confirmed(broker: Broker) -> Trouble:
 
 def _wrong_credentials(broker: Broker) -> Trouble:
     text = f"the broker {broker.url} does not accept user '{broker.user}' with this password"
-    return Trouble("credentials", f"{text}: put both into the URL, RABBITMQ_USERNAME and RABBITMQ_PASSWORD")
+    return Trouble("credentials", f"{text}. Put both into the URL, RABBITMQ_USERNAME and RABBITMQ_PASSWORD")
 
 
 def _no_vhost(broker: Broker) -> Trouble:
