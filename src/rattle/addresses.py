@@ -170,7 +170,7 @@ def _known() -> list[str]:
     for url in told:
         if not _holds_credentials(url):
             raise RattleError(
-                f"{CREDENTIALS_VARIABLE} holds something that is no address with credentials: write it as "
+                f"{CREDENTIALS_VARIABLE} holds something that is no address with user and password. Write it as "
                 "http://USER:PASSWORD@HOST:PORT, and several of them apart by blanks"
             )
     return list(({_parse(url).url: url for url in told} | _kept).values())  # what the settings say wins

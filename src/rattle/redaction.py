@@ -13,7 +13,8 @@ HIDDEN = "…"
 _NAME = r"[\w.-]*(?:password|passwd|passphrase|secret|token|credentials?|authorization|cookie|apikey|(?<![a-z])key)"
 _IS_SECRET = re.compile(rf"{_NAME}", re.IGNORECASE)
 _WITH_VALUE = re.compile(rf"(?<![\w.-])({_NAME}[\"']?\s*[:=]\s*)(\"[^\"]*\"|'[^']*'|[^\s,;}}\])]+)", re.IGNORECASE)
-_IN_URL = re.compile(r"(?<=://)\S*@")
+#: What advice has in their place is none: http://USER:PASSWORD@HOST.
+_IN_URL = re.compile(r"(?<=://)(?!USER:PASSWORD@)\S*@")
 #: What follows the scheme in a header of HTTP: `Authorization: Bearer …`.
 _IN_HEADER = re.compile(r"(\bbearer\s+|authorization[\"']?\s*[:=]\s*[\"']?\w+\s+)[\w.~+/=-]{4,}", re.IGNORECASE)
 

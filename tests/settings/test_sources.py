@@ -81,7 +81,7 @@ def test_the_algorithm_is_chosen_by_id() -> None:
         ("policy.activation=swish", "policy.activation"),
         ("seed=-1", "seed"),
         ("seed.deeper=1", "seed"),
-        ("train.steps", "write it as key=value"),
+        ("train.steps", "write a key, = and a value"),
         ("train=[1", "not valid YAML"),
         ("name=a/b", "name: the text must match ^[A-Za-z0-9._-]+$, as 'snake' does, got 'a/b'"),
         ("name=123", """name: text is wanted, got 123, which is text in quotes only: "123", or --set name='"123"'"""),
@@ -214,7 +214,7 @@ def test_a_wrong_environment_variable_is_an_error() -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("a: 1\nb: [1", "line 2"), ("- 1\n- 2\n", "expected 'key: value' lines"), ("\x00", "YAML"), ("seed: ''", "seed")],
+    [("a: 1\nb: [1", "line 2"), ("- 1\n- 2\n", "expected lines such as 'seed: 7'"), ("\x00", "YAML"), ("seed: ''", "seed")],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, text: str, expected: str) -> None:
     file = tmp_path / "bad.yaml"

@@ -36,7 +36,7 @@ class MLflowSettings(SendingSettings):
     @classmethod
     def _holds_no_password(cls, uri: str | None) -> str | None:
         if uri is not None and "@" in urlsplit(uri).netloc:
-            raise ValueError("write it without user and password: MLFLOW_TRACKING_USERNAME and _PASSWORD hold them")
+            raise ValueError("write it without user and password; MLFLOW_TRACKING_USERNAME and _PASSWORD hold them")
         return uri
 
 

@@ -51,7 +51,7 @@ def load_settings(
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise SettingsError(
-                f"--set {hide_credentials(override)}: write it as key=value, such as --set env.width=20"
+                f"--set {hide_credentials(override)}: write a key, = and a value, such as --set env.width=20"
             )
         if not text.strip():
             raise SettingsError(f"--set {key}=: a value is missing: leave it out, or write {key}=null for nothing")
@@ -118,7 +118,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise SettingsError(
-            f"{path}: expected 'key: value' lines, found {'a list' if isinstance(values, list) else 'a value'}"
+            f"{path}: expected lines such as 'seed: 7', found {'a list' if isinstance(values, list) else 'a value'}"
         )
     return values
 

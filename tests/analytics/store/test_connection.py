@@ -46,7 +46,7 @@ def test_the_port_of_the_engine_is_meant_where_none_is_named(monkeypatch: pytest
 
 @pytest.mark.parametrize("user", ["", f"{USER}:wrong@"])
 def test_wrong_credentials(secured: ClickHouse, user: str) -> None:
-    with pytest.raises(StoreRefused, match=r"/default does not take these credentials: .*password is incorrect"):
+    with pytest.raises(StoreRefused, match=r"/default does not take user and password .*password is incorrect"):
         open_store(f"http://{user}127.0.0.1:{secured.port}/default")
 
 

@@ -209,7 +209,7 @@ def _error(url: str, error: Any) -> StoreError:
     row = re.search(r"at row (\d+)", whole)
     sentence = without_noise(whole) + (f" (row {row[1]})" if row else "")
     if code in _CREDENTIALS:
-        return StoreRefused(f"{url} does not take these credentials: {_short(sentence)}", code)
+        return StoreRefused(f"{url} does not take user and password ({_short(sentence)})", code)
     if code == _UNKNOWN_DATABASE:
         return StoreRefused(f"{url}: {_short(sentence)}: create it there with CREATE DATABASE, or name another", code)
     return StoreError(f"{url}: {_short(sentence)}", code, _short(sentence), said[where.start() :] if where else said)
