@@ -22,6 +22,7 @@ from rattle.samples.spaces import ActionSpace, ObservationSpace
 _OPSET, _IR_VERSION = 17, 8
 #: Rows on which graph and network are compared: more than a block, and no whole number of blocks.
 _ROWS_TRIED = 81
+_TICKS_TRIED = 3
 _TOLERANCE = 1e-4
 
 
@@ -177,26 +178,32 @@ def describe(network: LearningNetwork, spaces: Spaces, *, value_head: bool) -> G
 
 
 def _compare(network: LearningNetwork, spec: GraphSpec) -> None:
-    """Raise ExtensionError unless the graph says of random rows what the network says of them."""
+    """Raise ExtensionError unless the graph says of random rows, over some ticks, what the network says of them.
+
+    The states are those that the network comes to: it may take no others, such as numbers below zero for a count.
+    """
     from rattle.policies.graph.program import GraphProgram
 
     random = np.random.default_rng(0)
-    observation = spec.observation.draw(random, _ROWS_TRIED)
-    state = random.normal(size=(_ROWS_TRIED, spec.state_size)).astype(np.float32)
-    with torch.no_grad():
-        expected = network(torch.from_numpy(observation), torch.from_numpy(state.copy()))
+    state = torch.zeros((_ROWS_TRIED, spec.state_size))
     path = network._extension.path
-    try:
-        program = GraphProgram(spec, {name: tensor.numpy() for name, tensor in network.state_dict().items()})
-        outputs, value = program.forward(observation, state)
-    except PolicyError as error:
-        raise ExtensionError(f"{path}: step cannot act without its code: {error}") from error
-    found = (outputs, value if spec.value_head else expected[1].numpy(), state)
-    if not all(_alike(one, other.numpy()) for one, other in zip(found, expected, strict=True)):
-        raise ExtensionError(
-            f"{path}: step becomes a graph that computes something else: it may hold no branches, loops or sizes that "
-            "depend on the rows, no random draws, and nothing that one row takes from others"
-        )
+    for _ in range(_TICKS_TRIED):
+        observation = spec.observation.draw(random, _ROWS_TRIED)
+        kept = state.numpy().copy()  # which acting overwrites
+        with torch.no_grad():
+            expected = network(torch.from_numpy(observation), state)
+        try:
+            program = GraphProgram(spec, {name: tensor.numpy() for name, tensor in network.state_dict().items()})
+            outputs, value = program.forward(observation, kept)
+        except PolicyError as error:
+            raise ExtensionError(f"{path}: step cannot act without its code: {error}") from error
+        found = (outputs, value if spec.value_head else expected[1].numpy(), kept)
+        if not all(_alike(one, other.numpy()) for one, other in zip(found, expected, strict=True)):
+            raise ExtensionError(
+                f"{path}: step becomes a graph that computes something else: it may hold no branches, loops or sizes "
+                "that depend on the rows, no random draws, and nothing that one row takes from others"
+            )
+        state = expected[2]
 
 
 def _alike(one: Any, other: Any) -> bool:
@@ -260,7 +267,8 @@ def _compare_sequence(network: LearningNetwork, spaces: Spaces) -> None:
     """Raise ExtensionError unless a network's own `sequence` returns what its `step` returns, tick by tick."""
     random = np.random.default_rng(0)
     observation = torch.from_numpy(spaces.observation.draw(random, 4, 3))
-    state = torch.from_numpy(random.normal(size=(3, network.state_size)).astype(np.float32))
+    with torch.no_grad():  # to a state that it may have
+        state = network(torch.from_numpy(spaces.observation.draw(random, 3)), torch.zeros((3, network.state_size)))[2]
     starts = torch.zeros((4, 3), dtype=torch.bool)
     starts[2, 1] = True
     with torch.no_grad(), network._extension.calling("sequence"):
