@@ -38,10 +38,13 @@ SMALL = tuple(part for setting in SETTINGS for part in ("--set", setting))
 class Running:
     """A `rattle up --json` that goes on, and where it stands."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, **variables: str) -> None:
         self.directory = RunDirectory(folder / "run")
         pipe = subprocess.PIPE
-        self._process = template.start("up", "--json", *arguments, cwd=folder, stdout=pipe, stderr=pipe)
+        environment = {**os.environ, **variables}
+        self._process = template.start(
+            "up", "--json", *arguments, cwd=folder, env=environment, stdout=pipe, stderr=pipe
+        )
         self.summary: dict[str, Any] = {}
 
     def progress(self) -> Iterator[int]:
@@ -90,9 +93,9 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, *arguments: str) -> Iterator[Running]:
+def running(folder: Path, *arguments: str, **variables: str) -> Iterator[Running]:
     """Start it, and leave nothing of it behind."""
-    run = Running(folder, *arguments)
+    run = Running(folder, *arguments, **variables)
     try:
         yield run
     finally:
@@ -279,7 +282,8 @@ def _parent(pid: int) -> int:
 
 
 def test_services_are_forks_and_start_from_the_beginning_where_their_template_has_died(tmp_path: Path) -> None:
-    with running(tmp_path, "--run-dir", "run", "--steps", "100000000", *SMALL) as run:
+    nobody = {"ENABLE_RABBITMQ": "true", "RABBITMQ_HOST": "127.0.0.1", "RABBITMQ_PORT": "1"}  # threads are no obstacle
+    with running(tmp_path, "--run-dir", "run", "--steps", "100000000", *SMALL, **nobody) as run:
         progress = run.progress()
         next(progress)
         before = run.pids()

@@ -112,7 +112,7 @@ def main(ctx: click.Context, leash: bool) -> None:
     ctx.obj = setup(
         service,
         console="json" if leash else "auto" if service in _SERVICES else "brief",
-        publish=service in (*_SERVICES, "train", "up"),
+        publish=service in (*_SERVICES, "train"),  # `up` forks first: see rattle.launch.template
     )
     ctx.call_on_close(ctx.obj.close)
     if leash:

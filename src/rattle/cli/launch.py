@@ -85,7 +85,9 @@ def up(
     from rattle.launch.up import resume
     from rattle.launch.up import up as start
     from rattle.runs.first_policy import load_settings_from
+    from rattle.services.utils.logger import publish_by_environment
 
+    publish_by_environment(click.get_current_context().find_root().obj)  # it starts threads: after the template
     if as_json:
         claim_stdout()
     if resume_run is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rattle.analytics.run_directory import RunDirectory
-from rattle.events import About, Event, Level, LogEntry, bound, emit, of_launch, of_lockstep, of_runs
+from rattle.events import About, Event, Level, LogEntry, bound, emit, of_launch, of_lockstep, of_runs, of_services
 from rattle.launch.errors import LaunchError
 from rattle.launch.notes import Note
 from rattle.launch.processes import Processes
@@ -238,9 +238,11 @@ class Launch:
 
     def _note(self, note: Note) -> None:
         """Show what has happened, and write it down where the service has not done that itself."""
-        if note.said is None:
+        if isinstance(note.event, of_services.Output):  # of a library, or of Python itself: no row has it
+            self._log(note.event, note.level, {"of": note.name})
+        elif note.said is None:
             self._log(note.event, note.level)
-        else:
+        if note.said is not None:
             self._remember(note.said)
             if self._supervisor.stopping:  # the end of one service is trouble for others
                 return

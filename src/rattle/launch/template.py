@@ -1,7 +1,7 @@
 """Services as forks of a process that has imported what they need: they start sooner, and share memory.
 
 `begin` forks the template from this process, before anything else of it runs. A fork of the template is a process like
-any other, with a session of its own. Where there is no template, or it has died, services are started from the
+any other, with a process group of its own. Where there is no template, or it has died, services are started from the
 beginning: nothing but speed depends on it.
 """
 

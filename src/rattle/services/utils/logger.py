@@ -59,9 +59,14 @@ class ConsoleSink:
             stream.write(b"".join(lines).decode())
             stream.flush()
             return
-        for line in lines:
-            self._rest += line
-            self._write_rest(stream.fileno())
+        try:
+            for line in lines:
+                self._rest += line
+                self._write_rest(stream.fileno())
+        except OSError:
+            if self._rest.count(b"\n") > 1:  # what has not been begun is dropped
+                self._rest = self._rest[: self._rest.index(b"\n") + 1]
+            raise
 
     def settle(self) -> None:
         """Do nothing: the system has all lines."""
@@ -81,8 +86,6 @@ class ConsoleSink:
         asking.register(number, select.POLLOUT)
         while self._rest:
             if not asking.poll(_PATIENCE_SECONDS * 1000):
-                if self._rest.count(b"\n") > 1:  # what has not been begun is dropped
-                    self._rest = self._rest[: self._rest.index(b"\n") + 1]
                 raise TimeoutError("nobody reads it")
             self._rest = self._rest[os.write(number, self._rest[:_PIPE_BYTES]) :]
 
@@ -211,13 +214,25 @@ def setup(
         logs.add(ConsoleSink(how, cast(Level, least or "WARNING")))
     if path := file or known.get("LOG_FILE"):
         logs.add(FileSink(Path(path)))
-    if folder := run_dir or known.get("RUN_DIR"):
-        _open_table(logs, Path(folder), problems)
+    run_dir = run_dir or known.get("RUN_DIR")
+    if run_dir:
+        _open_table(logs, Path(run_dir), problems)
     if publish:
-        _publish(logs, broker, known, problems)
+        _publish(logs, broker, run_dir, known, problems)
+    _tell(problems)
+    return logs
+
+
+def publish_by_environment(logs: Logs) -> None:
+    """Publish to the broker that the environment names, if it names one: for who must not have threads in `setup`."""
+    problems: list[tuple[str, str]] = []
+    _publish(logs, None, os.environ.get("RUN_DIR"), os.environ, problems)
+    _tell(problems)
+
+
+def _tell(problems: Sequence[tuple[str, str]]) -> None:
     for place, problem in problems:
         emit(of_services.LogNotWritten(place=place, error=problem))
-    return logs
 
 
 def _choice(name: str, value: str, allowed: Sequence[str], problems: list[tuple[str, str]]) -> str:
@@ -250,7 +265,13 @@ def _open_table(logs: Logs, folder: Path, problems: list[tuple[str, str]]) -> No
         problems.append((str(folder), one_line(error)))
 
 
-def _publish(logs: Logs, url: str | None, environ: Mapping[str, str], problems: list[tuple[str, str]]) -> None:
+def _publish(
+    logs: Logs,
+    url: str | None,
+    run_dir: str | Path | None,
+    environ: Mapping[str, str],
+    problems: list[tuple[str, str]],
+) -> None:
     """Publish to the broker of a URL, else to the one of the environment, if there is one."""
     if url is None and not environ.get("ENABLE_RABBITMQ"):  # what follows takes a while to import
         return
@@ -261,8 +282,7 @@ def _publish(logs: Logs, url: str | None, environ: Mapping[str, str], problems: 
         broker = find_broker(url, environ)
         if broker is not None:
             broker.parameters("")  # which says what is missing here
-            folder = environ.get("RUN_DIR")
-            logs.on_close(publish_logs(broker, Path(folder) / "outbox" if folder else None))
+            logs.on_close(publish_logs(broker, Path(run_dir) / "outbox" if run_dir else None))
     except (RattleError, OSError) as error:
         problems.append(("RabbitMQ", one_line(error)))
 
