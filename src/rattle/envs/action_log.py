@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 from rattle.envs.errors import EnvError
 from rattle.samples.spaces import ActionSpace
 
-#: Actions that a stored log may spread to: a stranger's few bytes must not claim all memory.
-_MOST_ACTIONS = 2**30
-#: Actions of all worlds together that are kept; older episodes in progress are given up.
+#: Numbers of actions that a stored log may spread to: a stranger's few bytes must not claim all memory.
+_MOST_NUMBERS = 2**30
+#: Numbers of all worlds' actions together that are kept; older episodes in progress are given up.
 _MOST_KEPT = 2**27
 #: Ticks of an episode that are kept: to play more of them again would take too long.
 _MOST_TICKS = 2**20
@@ -35,7 +36,8 @@ class ActionLog:
         self._actions = np.zeros((64, num_worlds, *space.shape), space.wire_dtype)  # a row a tick
         self._tick = 0  # the next row
         self._start = np.zeros(num_worlds, np.int64)  # the row where each world's episode began
-        self._most_rows = max(64, min(_MOST_TICKS, _MOST_KEPT // num_worlds))
+        self._numbers = math.prod(space.shape)  # of an action
+        self._most_rows = max(64, min(_MOST_TICKS, _MOST_KEPT // (num_worlds * self._numbers)))
         self._has_warned = False
 
     def append(self, action: NDArray[Any]) -> None:
@@ -64,7 +66,7 @@ class ActionLog:
         fits = actions.shape[1:] == self._space.shape and length.min() >= 0 and length.max() <= len(actions)
         if not fits or length.sum() != len(actions) or self._space.find_wrong(actions) is not None:
             raise EnvError("the stored worlds are damaged: their actions do not belong to their episodes")
-        if int(length.max()) * len(length) > _MOST_ACTIONS:
+        if int(length.max()) * len(length) * self._numbers > _MOST_NUMBERS:
             raise EnvError(f"the stored worlds' longest episode is too long for {len(length)} worlds side by side")
         self._tick = int(length.max())
         self._start = self._tick - length

@@ -307,7 +307,7 @@ class BoxSpace(Actions):
     def _are_bounds(cls, bounds: Any) -> Any:
         try:
             array = np.array(bounds, np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError("a number or null, or lists of such, all of one length, are wanted") from None
         if not 1 <= array.size <= MOST_NUMBERS or array.ndim > 8:
             raise ValueError(f"an action has 1 to {MOST_NUMBERS} numbers")
@@ -441,7 +441,8 @@ def read_action_space(described: Mapping[str, Any]) -> DiscreteSpace | BoxSpace:
 def _bounds(low: Any, high: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     with np.errstate(over="ignore"):  # larger numbers than float32 has bound nothing
         least, most = np.array(low, np.float64).astype(np.float32), np.array(high, np.float64).astype(np.float32)
-    return np.where(np.isnan(least), np.float32(-np.inf), least), np.where(np.isnan(most), np.float32(np.inf), most)
+    least, most = np.where(np.isfinite(least), least, -np.inf), np.where(np.isfinite(most), most, np.inf)
+    return least.astype(np.float32), most.astype(np.float32)
 
 
 def _as_tuples(bounds: Any) -> Any:

@@ -35,8 +35,8 @@ from rattle.wire.vector import ResetRequest, RestoreRequest, SessionRequest, Soc
 
 #: The largest body that asks for a session: options are a few settings, and small lists of lists take much memory.
 _SESSION_BYTES = 2**16
-#: What a step may have beside its actions, and for each number of them: these of up to 20 digits, and white space.
-_STEP_BYTES, _NUMBER_BYTES = 2**12, 24
+#: What a step may have beside its actions, and for each number of them: up to 24 characters, a comma and a blank.
+_STEP_BYTES, _NUMBER_BYTES = 2**12, 26
 #: Longer bodies are remembered by their hash.
 _KEPT_BYTES = 2**12
 #: Codes of a WebSocket that was closed by a client that said so: 1005 is a goodbye without a code.
@@ -173,7 +173,8 @@ class VectorFace:
         Return the space of the session's actions.
         """
         slots, space = self.shared.actions_of(session_id)
-        most = _STEP_BYTES + _NUMBER_BYTES * slots * math.prod(space.shape)
+        brackets = 2 * len(space.shape)
+        most = _STEP_BYTES + (_NUMBER_BYTES + brackets) * slots * math.prod(space.shape)
         if len(body) > most:
             raise RequestError("too_large", f"a step of this session has at most {most} bytes")
         return space
