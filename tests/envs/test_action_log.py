@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rattle.envs.action_log import TOO_LONG, ActionLog
 from rattle.envs.errors import EnvError
-from rattle.samples.spaces import DiscreteSpace
+from rattle.samples.spaces import BoxSpace, DiscreteSpace
 
 
 def filled(ticks: int, seed: int = 0, worlds: int = 3) -> tuple[ActionLog, list[list[int]]]:
@@ -93,3 +93,27 @@ def test_episodes_that_do_not_end_take_no_more_memory(monkeypatch: pytest.Monkey
     log.clear(np.array([0]))
     log.append(np.array([2, 2]))
     assert log.actions_of(0).tolist() == [2]
+
+
+def test_actions_of_many_numbers_take_no_more_memory_than_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rattle.envs.action_log._MOST_KEPT", 2 * 8 * 128)  # numbers: 128 ticks of what follows
+    log = ActionLog(2, BoxSpace(low=(-1.0,) * 8, high=(1.0,) * 8))
+
+    def play() -> None:
+        for _ in range(1000):
+            log.append(np.zeros((2, 8), np.float32))
+
+    with pytest.warns(RuntimeWarning, match="a resume begins new episodes"):
+        play()
+    assert len(log._actions) <= 128
+
+
+def test_a_stored_log_may_not_spread_to_more_numbers_than_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = ActionLog(2, BoxSpace(low=(-1.0,) * 8, high=(1.0,) * 8))
+    log.append(np.zeros((2, 8), np.float32))
+    state = log.state()
+    monkeypatch.setattr("rattle.envs.action_log._MOST_NUMBERS", 16)
+    log.restore(state)
+    monkeypatch.setattr("rattle.envs.action_log._MOST_NUMBERS", 15)
+    with pytest.raises(EnvError, match="longest episode is too long"):
+        log.restore(state)

@@ -79,3 +79,9 @@ def test_every_algorithm_finds_the_best_actions_and_grows_sure_of_them(
 
 def test_spaces_come_back_from_their_description() -> None:
     assert read_action_space(SPACE.describe()) == SPACE
+
+
+def test_a_bound_that_float32_cannot_hold_is_none() -> None:
+    low, high = BoxSpace(low=(1e39, -1e39), high=(1e39, 1e39)).bounds
+    assert low.tolist() == [-np.inf, -np.inf]
+    assert high.tolist() == [np.inf, np.inf]

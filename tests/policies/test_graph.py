@@ -205,6 +205,24 @@ def test_a_step_that_a_graph_cannot_compute_is_refused(user_module: UserModule, 
         describe(network, SPACES, value_head=True)
 
 
+def test_a_state_may_be_a_count(user_module: UserModule) -> None:
+    source = """
+        class Own(Network):
+            def __init__(self, spaces, settings):
+                super().__init__(spaces, settings)
+                self.state_size = 1
+                self.clock = nn.Embedding(8, spaces.action.outputs)
+
+            def step(self, observation, state):
+                outputs = self.clock(state[:, 0].long().clamp(max=7)) + 0 * self.encode(observation)[:, :1]
+                return outputs, outputs.sum(1), state + 1
+
+            def sequence(self, observation, state, starts):
+                return super().sequence(observation, state, starts)
+    """
+    assert describe(own(user_module, source), SPACES, value_head=True).state_size == 1
+
+
 def test_a_sequence_must_return_what_step_returns(user_module: UserModule) -> None:
     source = (
         NETWORKS["memory"]

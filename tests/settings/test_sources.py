@@ -214,7 +214,12 @@ def test_a_wrong_environment_variable_is_an_error() -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("a: 1\nb: [1", "line 2"), ("- 1\n- 2\n", "expected lines such as 'seed: 7'"), ("\x00", "YAML"), ("seed: ''", "seed")],
+    [
+        ("a: 1\nb: [1", "line 2"),
+        ("- 1\n- 2\n", "expected lines such as 'seed: 7'"),
+        ("\x00", "YAML"),
+        ("seed: ''", "seed"),
+    ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, text: str, expected: str) -> None:
     file = tmp_path / "bad.yaml"

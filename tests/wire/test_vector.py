@@ -54,6 +54,7 @@ def test_fields_that_a_later_version_adds_are_ignored(spec: EnvironmentSpec) -> 
         {"num_actions": 2, "action_space": {"kind": "box", "low": [0], "high": [1]}},
         {"num_actions": msgspec.UNSET, "action_space": {"kind": "sphere"}},
         {"num_actions": msgspec.UNSET, "action_space": {"kind": "box", "low": [0], "high": [1, 2]}},
+        {"num_actions": msgspec.UNSET, "action_space": {"kind": "box", "low": [0], "high": [10**400]}},
         {"agents_per_world": 0},
     ],
 )

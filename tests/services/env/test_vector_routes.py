@@ -96,6 +96,14 @@ def test_real_numbers_steer_the_same_in_both_encodings_as_here(steered: VectorSe
             assert array(seen[name]).tolist() == said[name] == getattr(local, name).tolist()
 
 
+def test_real_numbers_of_any_length_in_json_are_a_step(steered: VectorServer) -> None:
+    session = steered.session(worlds=2048, seed=7)
+    action = np.full((2048, 1), -1.0000000116860974e-07, np.float32)
+    longest = max(len(repr(float(number))) for number in action[:, 0])
+    assert longest > 22
+    assert steered.step(session, 1, action.tolist()).status == 200
+
+
 @pytest.mark.parametrize(
     ("action", "message"),
     [
