@@ -154,7 +154,11 @@ class Outbox:
 
     def _next(self, importance: Importance) -> Message | None:
         for segment in self._streams[importance]:
-            message = segment.take()
+            try:
+                message = segment.take()
+            except OSError as error:  # such as too many open files: it is there still, and is read later
+                self._refused(error)
+                return None
             self.dropped[importance] += segment.damaged_rows
             segment.damaged_rows = 0
             if message is not None:
@@ -176,6 +180,8 @@ class Outbox:
         except OSError as error:
             self._refused(error)
             last.close()
+            if last.is_done:  # its file is named by this message, as the one will be that memory is written to
+                stream.pop().drop()
             last = Segment(None)
             stream.append(last)
             last.append(message)

@@ -51,7 +51,10 @@ class Segment:
         self.waiting[message.number] = message.rows
 
     def take(self) -> Message | None:
-        """Return the next message that has neither arrived nor was handed out, None where there is none."""
+        """Return the next message that has neither arrived nor was handed out, None where there is none.
+
+        Raises OSError where the file cannot be read now.
+        """
         while self.next < self.size:
             found = read_message(self._read, self.next)
             if found is None:
@@ -83,7 +86,10 @@ class Segment:
             self.next = 0
 
     def find_messages(self) -> int:
-        """Take note of the messages that a dead process has left in the file; return how many bytes were damaged."""
+        """Take note of the messages that a dead process has left in the file; return how many bytes were damaged.
+
+        Raises OSError where the file cannot be read.
+        """
         while (found := read_message(self._read, self.size)) is not None:
             message, self.size = found
             self.waiting[message.number] = message.rows
@@ -166,10 +172,7 @@ class Segment:
     def _read(self, start: int, length: int) -> bytes:
         if self._memory is not None:
             return bytes(self._memory.getbuffer()[start : start + length])
-        try:
-            return os.pread(self._opened(), length, start)
-        except OSError:  # as good as damaged
-            return b""
+        return os.pread(self._opened(), length, start)
 
 
 def segment_path(folder: Path, first: int, importance: Importance) -> Path:
