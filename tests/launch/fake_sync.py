@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from rattle.analytics.run_directory import RunDirectory
+from rattle.runs.run_tables import read_run_row
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.sources import load_settings
 
@@ -20,14 +22,18 @@ TICKS_PER_SECOND = 400
 class FakeSync:
     """Ticks from where the history ends, and writes it; what "happens" depends on the tick alone, unless told so."""
 
-    def __init__(self, settings: ExperimentSettings, history: Path | None, ways: list[str], run: str) -> None:
+    def __init__(
+        self, settings: ExperimentSettings, history: Path | None, ways: list[str], directory: RunDirectory
+    ) -> None:
         self._most = settings.sync.ticks
+        self._directory = directory
         self._history = history
-        self._different = f"differs in {run}" in ways
+        self._different = f"differs in {directory.path.name}" in ways
         self._stalls = "stalls" in ways
         self.tick = len(history.read_text().splitlines()) if history is not None and history.exists() else 0
         self._lock = threading.Lock()
-        self._began, self._first = time.monotonic(), self.tick
+        self._began: float | None = None
+        self._first = self.tick
 
     @property
     def finished(self) -> bool:
@@ -36,6 +42,10 @@ class FakeSync:
     def advance(self) -> None:
         """Write down all ticks that are due by now."""
         with self._lock:
+            if self._began is None:  # nothing happens before there is a policy, however slowly its learner starts
+                if not read_run_row(self._directory)["policy_sha256"]:
+                    return
+                self._began = time.monotonic()
             due = self._first + (0 if self._stalls else int((time.monotonic() - self._began) * TICKS_PER_SECOND))
             due = due if self._most is None else min(due, self._most)
             while self.tick < due:
@@ -74,7 +84,7 @@ def serve(config: Path, arguments: list[str], ways: list[str]) -> None:
     overrides = [arguments[at + 1] for at, argument in enumerate(arguments) if argument == "--set"]
     settings = load_settings(config, overrides)
     history = Path(arguments[arguments.index("--history") + 1]) if "--history" in arguments else None
-    fake = FakeSync(settings, history, ways, config.parent.name)
+    fake = FakeSync(settings, history, ways, RunDirectory(config.parent))
 
     class Face(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -96,6 +96,7 @@ def serve(config: Path, arguments: list[str], ways: list[str]) -> None:
     server.start()
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    fake.store("running")
     sys.stdout.write(json.dumps({"service": "training", "address": f"127.0.0.1:{port}"}) + "\n")
     sys.stdout.flush()
     stopped.wait()
