@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rattle.analytics.run_directory import RunDirectory
+from rattle.rollouts.complete import complete
 from rattle.trainer.train import resume, train
 from tests.services.cluster import Cluster
 from tests.trainer.conftest import Silence, read_rows, small_settings
@@ -43,7 +44,7 @@ pytestmark = pytest.mark.integration
 def test_services_in_mode_sync_change_nothing(
     tmp_path: Path, overrides: tuple[str, ...], envs: int, inferences: int, actors: int | None
 ) -> None:
-    here = train(small_settings(*overrides), tmp_path / "here", Silence())
+    here = train(complete(small_settings(*overrides)), tmp_path / "here", Silence())
     settings = [*SMALL, *overrides, *([f"inference.actors={actors}"] if actors else [])]
     with Cluster(tmp_path / "there", *settings, envs=envs, inferences=inferences) as cluster:
         status = cluster.wait_for(lambda status: status.status == "finished")

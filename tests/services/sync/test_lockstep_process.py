@@ -156,6 +156,7 @@ def test_a_silent_member_is_said_on_stderr(capfd: pytest.CaptureFixture[str]) ->
         both[1].stop()
         until(lambda: sync.ask("/readyz")[0] == 503)
         assert "m1" in json.loads(sync.ask("/readyz")[1])["detail"]
+        sync.kill(signal.SIGTERM)  # at once, it would not write what it has just said
     assert '"message":"m1 has not been heard for 0.2 s: it is waited for"' in capfd.readouterr().err
 
 
