@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
+
+import msgspec
 
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.query_errors import explain
@@ -40,10 +42,14 @@ _WRITES: Final = re.compile(
     re.IGNORECASE,
 )
 _SETTINGS: Final = re.compile(r"\bSETTINGS\b", re.IGNORECASE)
-_STRING: Final = re.compile(r"'(?:[^'\\]|\\.|'')*'", re.DOTALL)
-_QUOTED_CALL: Final = re.compile(r"`(\w+)`(?=\s*\()")
-_QUOTED_NAME: Final = re.compile(r"`(?:[^`\\]|\\.|``)*`", re.DOTALL)
-_CALL: Final = re.compile(r"(\w+)\s*\(")
+#: Statements over runs, as the engine writes them. Others show what else it has.
+_OVER_RUNS: Final = re.compile(r"SELECT|WITH|EXPLAIN|DESCRIBE|EXISTS (TABLE|VIEW)|SHOW TABLES(?! (FROM|WHERE)\b)")
+#: Functions that read what a statement has not in its tables; `arrayMap(file, paths)` calls one by its mere name.
+_READERS: Final = re.compile(r"file|dict(get|has|isin)\w*|joinget\w*|hascolumnintable|catboostevaluate", re.IGNORECASE)
+#: These are there for each user, though an engine may not list them.
+_SYSTEM: Final = frozenset(("system", "information_schema", "INFORMATION_SCHEMA"))
+#: Strings, quoted names, words, and each other sign.
+_PART: Final = re.compile(r"'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.|``)*`|\w+|\S", re.DOTALL)
 
 
 class Engine(Protocol):
@@ -62,11 +68,12 @@ def reading_statement(engine: Engine, sql: str, *, only_runs: bool = False) -> s
     """Return a statement as the engine itself understands it, without comments: this text is what may be run.
 
     Raises AnalyticsError unless it is one statement that only reads, and reads neither from the network nor through
-    another program; with `only_runs` it reads no other files, and changes no settings.
+    another program; with `only_runs` it reads no files and no other database, and changes no settings.
     """
     statement = _as_understood(engine, sql)
-    bare = _QUOTED_NAME.sub(" ", _QUOTED_CALL.sub(r"\1", _STRING.sub("''", statement)))
-    first = bare.replace("(", " ").split()[0]
+    parts = _PART.findall(statement)
+    bare = " ".join("''" if part[0] in "'`" else part for part in parts if part != "(")
+    first = bare.split()[0]
     if first.lower() not in _READS:
         raise AnalyticsError(
             f"a query can only read: begin it with SELECT, WITH, SHOW, DESCRIBE or EXPLAIN, not '{first}'"
@@ -75,12 +82,27 @@ def reading_statement(engine: Engine, sql: str, *, only_runs: bool = False) -> s
         raise AnalyticsError(f"a query can only read: leave out {' '.join(writes[1].split())}")
     if only_runs and _SETTINGS.search(bare):
         raise AnalyticsError("a query keeps the settings that it is given here: leave out SETTINGS")
-    called = {name.lower(): name for name in _CALL.findall(bare)}
-    allowed = _SOURCES - {"file"} if only_runs else _SOURCES
-    if refused := sorted(called.keys() & (_all_sources(engine) - allowed)):
+    if only_runs and not _OVER_RUNS.match(bare):
+        raise AnalyticsError("a query reads runs only: it may be SHOW TABLES, or begin with SELECT, WITH or DESCRIBE")
+    if refused := _read_elsewhere(engine, parts, only_runs=only_runs):
         what = "runs" if only_runs else "runs and files"
-        raise AnalyticsError(f"a query reads {what} only: leave out {called[refused[0]]}()")
+        raise AnalyticsError(f"a query reads {what} only: leave out {refused[0]}")
     return statement
+
+
+def _read_elsewhere(engine: Engine, parts: Sequence[str], *, only_runs: bool) -> list[str]:
+    """Return what a statement names that reads more than it may."""
+    names = [re.sub(r"\\(.)", r"\1", part[1:-1]) if part[0] == "`" else part for part in parts]
+    named = list(zip(["", *parts[:-1]], names, [*parts[1:], ""], strict=True))
+    sources = {name.lower() for name in _names(engine, "table_functions")}
+    refused = sources - _SOURCES | {"merge"} if only_runs else sources - _SOURCES
+    found = {f"{name}()" for _, name, after in named if after == "(" and name.lower() in refused}
+    if only_runs:
+        databases = _names(engine, "databases WHERE name != currentDatabase()") | _SYSTEM
+        begun = [(name, after) for before, name, after in named if before not in (".", "^")]
+        found |= {f"{name}()" for name, _ in begun if _READERS.fullmatch(name)}
+        found |= {f"the database '{name}'" for name, after in begun if after == "." and name in databases}
+    return sorted(found)
 
 
 def _as_understood(engine: Engine, sql: str) -> str:
@@ -96,6 +118,6 @@ def _as_understood(engine: Engine, sql: str) -> str:
     raise explain(re.sub(r": In scope SELECT formatQuery\(.*\)(?= \()", "", said, flags=re.DOTALL), sql, engine.files)
 
 
-def _all_sources(engine: Engine) -> frozenset[str]:
-    names = "arrayStringConcat(groupArray(lower(name)), ' ')"  # one row, which no limit cuts off
-    return frozenset(engine.ask(f"SELECT {names} FROM system.table_functions", "TSVRaw").decode().split())  # noqa: S608
+def _names(engine: Engine, table: str) -> frozenset[str]:
+    rows = engine.ask(f"SELECT groupArray(name) FROM system.{table}", "JSONCompactEachRow")  # noqa: S608
+    return frozenset(msgspec.json.decode(rows, type=list[list[str]])[0])  # one row, which no limit cuts off

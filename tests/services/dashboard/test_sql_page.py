@@ -78,6 +78,20 @@ def test_what_cannot_be_drawn_is_a_table_with_a_reason(client: Client, two: Path
         ("SELECT * FROM file('/etc/passwd', 'LineAsString')", "leave out file()"),
         ("SELECT * FROM `/etc/passwd`", "no table '/etc/passwd'"),
         ("SELECT * FROM runs SETTINGS max_execution_time = 0", "leave out SETTINGS"),
+        ("SELECT * FROM `system`.user_directories", "leave out the database 'system'"),
+        ("SELECT run_id IN system.one FROM runs", "leave out the database 'system'"),
+        ("EXPLAIN SELECT * FROM view(SELECT * FROM system.one)", "leave out the database 'system'"),
+        ("WITH 1 AS `'` SELECT * FROM system.one WHERE '' = '`'", "leave out the database 'system'"),
+        ("SELECT '`', * FROM file(concat('/etc', '/passwd'), LineAsString) WHERE '`' != ''", "leave out file()"),
+        ("SELECT 1 AS `'`, * FROM file(concat(char(47), char(47)), 'LineAsString')", "leave out file()"),
+        ("SELECT arrayMap(file, ['/etc/passwd'])", "leave out file()"),
+        ("SELECT COLUMNS('run_id') APPLY `file` FROM runs", "leave out file()"),
+        ("SELECT * FROM merge('system', '^one$')", "leave out merge()"),
+        ("SELECT dictGetString('system.any', 'name', 1)", "leave out dictGetString()"),
+        ("SHOW TABLES FROM system", "it may be SHOW TABLES"),
+        ("SHOW TABLES IN system", "it may be SHOW TABLES"),
+        ("SHOW COLUMNS FROM users FROM system", "it may be SHOW TABLES"),
+        ("EXISTS DATABASE system", "it may be SHOW TABLES"),
         ("SELECT 1 FORMAT CSV", "leave FORMAT out"),
         ("SELECT 1; SELECT 2", "not several"),
     ],
@@ -86,6 +100,15 @@ def test_what_is_wrong_is_said_in_a_line(root: Path, sql: str, said: str) -> Non
     make_run(root, "a-run")
     with pytest.raises(AnalyticsError, match=re.escape(said)):
         sql_process.ask(sql, root)
+
+
+def test_names_with_points_are_no_databases(root: Path) -> None:
+    make_run(root, "a-run", config={"system": {"one": 3}})
+    columns = "r.run_id, rattle.runs.seed, r.config.system.one, tuple(5).1, 'system.one' AS `system.one`"
+    answer = sql_process.ask(f"SELECT {columns} FROM rattle.runs JOIN runs AS r ON r.run_id = runs.run_id", root)  # noqa: S608
+    assert answer.rows == [["a-run", 1, 3, 5, "system.one"]]
+    assert ["runs"] in sql_process.ask("SHOW TABLES LIKE '%run%'", root).rows
+    assert sql_process.ask("EXISTS TABLE runs", root).rows == [[1]]
 
 
 def test_a_query_that_takes_too_long_is_stopped(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

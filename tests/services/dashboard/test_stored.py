@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import list_runs
 from rattle.analytics.store import create_tables, open_store
 from rattle.analytics.store.connection import StoreError
@@ -108,6 +109,15 @@ def test_a_query_leaves_no_bounds_behind(source: StoreRuns) -> None:
 def test_queries_only_read(source: StoreRuns, sql: str) -> None:
     with pytest.raises(Exception, match="only read"):
         source.ask(sql)
+
+
+def test_queries_read_no_other_database(source: StoreRuns) -> None:
+    for name in ("system.tables", "information_schema.tables"):
+        with pytest.raises(AnalyticsError, match=f"leave out the database '{name.partition('.')[0]}'"):
+            source.ask(f"SELECT r.run_id FROM runs AS r, {name}")  # noqa: S608
+    for table in ("runs AS r", "stored_runs AS r"):
+        answer = source.ask(f"SELECT r.run_id FROM {table} ORDER BY 1")  # noqa: S608
+        assert answer.rows == [["b-run"], ["it's a run"], ["long"]]
 
 
 def test_a_run_that_is_not_there_is_said(source: StoreRuns) -> None:
