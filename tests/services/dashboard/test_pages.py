@@ -69,6 +69,24 @@ class TestRuns:
         assert sorted(listed(page(client, "/", where="algorithm.learning_rate<=1e-3, seed != 2"))) == ["a-run"]
         assert "No run fits" in page(client, "/", q="nothing like it")
 
+    @pytest.mark.parametrize(
+        "where",
+        [
+            "policy.hidden_sizes = [64, 64]",
+            "policy.hidden_sizes=[64,64], seed = 1",
+            "name = a, policy.hidden_sizes = [64, 64]",
+            'names = ["a, b", "]"], seed = 1',
+            'text = "a, b", seed = 1',
+            "policy.hidden_sizes != [32, 64], seed < 2",
+            "text != [a",
+        ],
+    )
+    def test_conditions_on_lists_and_texts_with_commas(self, client: Client, root: Path, where: str) -> None:
+        sizes: Any = {"hidden_sizes": [64, 64]}
+        make_run(root, "a", config={"policy": sizes, "name": "a", "names": ["a, b", "]"], "text": "a, b"})
+        make_run(root, "b", config={"policy": {"hidden_sizes": [32, 64]}, "text": "[a"}, seed=2)
+        assert listed(page(client, "/", where=where)) == ["a"]
+
     def test_runs_are_sorted_by_columns_and_settings(self, client: Client, root: Path, three: list[str]) -> None:
         make_run(root, "none-yet", mean_return=None)
         assert listed(page(client, "/", sort="-mean_return")) == ["c-run", "b-run", "a-run", "none-yet"]
@@ -82,6 +100,7 @@ class TestRuns:
 
     def test_a_wrong_condition_is_explained(self, client: Client, three: list[str]) -> None:
         assert "'what is this' is no condition" in said(page(client, "/", expect=400, where="what is this"))
+        assert "'nonsense' is no condition" in said(page(client, "/", expect=400, where="nonsense", q="zzz"))
 
     def test_a_damaged_run_is_listed_as_such(self, client: Client, root: Path) -> None:
         make_run(root, "broken").run.write_text("{")

@@ -41,7 +41,8 @@ def context(source: RunSource, view: RunsView) -> dict[str, Any]:
     """Return what the page shows."""
     every = source.runs()
     known = [run for run in every if view.archived or not run.row.get("archived")]
-    found = _sorted([run for run in known if _fits(run, view)], view.sort)
+    fits = conditions(view.where)
+    found = _sorted([run for run in known if fits(run) and _fits(run, view)], view.sort)
     pages = max(1, -(-len(found) // MOST_RUNS))
     page = min(view.page, pages)
     return {
@@ -69,7 +70,6 @@ def _fits(run: Run, view: RunsView) -> bool:
         all(run.row[name] == value for name, value in wanted.items() if value)
         and (not view.tag or view.tag in run.tags)
         and (not view.q or view.q.lower() in _text(run))
-        and conditions(view.where)(run)
     )
 
 
