@@ -22,6 +22,15 @@ def update(version: int, **metrics: float) -> dict[str, Any]:
     return {**common, "policy_version": version, "env_steps": version * 10, "metrics": metrics}
 
 
+EVALUATION = {
+    "time": "2026-01-02T03:04:06+00:00",
+    "env_steps": 10,
+    "mean_return": 3.0,
+    "mean_episode_length": 5.0,
+    "metrics": {"food": 2},
+}
+
+
 class Tool(Sending):
     tool = "a tool"
 
@@ -50,8 +59,7 @@ def started(every: float) -> Tool:
 def test_rows_come_with_names_steps_and_times() -> None:
     tool = started(0)
     tool.on_update(update(1, approx_kl=0.5))
-    numbers = {"mean_return": 3.0, "mean_episode_length": 5.0, "metrics": {"food": 2}}
-    tool.on_evaluation({"time": "2026-01-02T03:04:06+00:00", "env_steps": 10, **numbers})
+    tool.on_evaluation(EVALUATION)
     tool.on_end("finished")
     assert tool.seen == [
         ({"learning/entropy": 1.0, "learning/approx_kl": 0.5}, 10, 1767323045.0),
@@ -98,3 +106,16 @@ def test_a_tool_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, ca
     tool._thread.join(60)
     assert len(tool.seen) <= 7
     assert tool.seen[-1][1] == 300  # the newest are kept
+
+
+def test_updates_are_dropped_before_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "_MOST_WAITING", 3)
+    tool = started(0)
+    tool.may_send.clear()
+    for version in range(1, 31):
+        tool.on_update(update(version))
+        if version in (10, 11):
+            tool.on_evaluation({**EVALUATION, "env_steps": version * 10})
+    tool.may_send.set()
+    tool.on_end("finished")
+    assert [steps for _, steps, _ in tool.seen][-3:] == [100, 110, 300]

@@ -12,6 +12,7 @@ import pytest
 from rattle.analytics.run_directory import RunDirectory
 from rattle.errors import RattleError
 from rattle.runs.run_tables import read_run_row
+from rattle.settings.hook import RunInfo
 from rattle.settings.sources import load_settings
 from rattle.trainer.train import resume, train
 from tests.trainer.conftest import Silence, read_rows, small_settings
@@ -98,6 +99,22 @@ def test_mlflow(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert [metric.step for metric in history] == [row["env_steps"] for row in rows]
     assert history[-1].value == pytest.approx(rows[-1]["entropy"])
     assert capfd.readouterr().out == ""
+
+
+def test_mlflow_has_once_what_a_killed_run_plays_again(tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="pip install 'rattle[mlflow]'")
+    from rattle.hooks.mlflow import MLflow, MLflowSettings
+
+    for begin in (0, 2):
+        hook = MLflow(MLflowSettings(tracking_uri=str(tmp_path)))
+        hook.open(RunInfo("id", tmp_path, 0, begin, {}))
+        for version in range(begin, begin + 4):  # it is killed after four updates, the last two without a checkpoint
+            hook.send({"speed/env_steps_per_second": 1.0, "learning/entropy": 1.0}, version * 10, version)
+            hook.send({"evaluations/mean_return": 2.0, "evaluations/mean_food": 3.0}, version * 10, version)
+    client = mlflow.MlflowClient(tracking_uri=str(tmp_path))
+    [run] = client.search_runs([client.get_experiment_by_name("rattle").experiment_id])
+    for name in ("learning/entropy", "evaluations/mean_return", "evaluations/mean_food"):
+        assert [one.step for one in client.get_metric_history(run.info.run_id, name)] == [0, 10, 20, 30, 40, 50]
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow", "tensorboard"])

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from rattle.analytics.extras import require
-from rattle.hooks.scalars import Scalars
+from rattle.hooks.scalars import OF_EVALUATIONS, OF_UPDATES, Scalars
 from rattle.hooks.sending import Sending, SendingSettings
 from rattle.settings.hook import RunInfo
 
@@ -66,13 +66,13 @@ class MLflow(Sending):
         else:
             self._id = self._client.create_run(experiment, tags={_TAG: run.run_id}, run_name=run.run_id).info.run_id
             self._log_settings(run.settings)
-        self._sent = self._last_step()
+        self._sent = {name: self._last_step(name) for name in (OF_UPDATES, OF_EVALUATIONS)}
 
     def send(self, scalars: Scalars, env_steps: int, seconds: float) -> None:
         """Log the numbers over environment steps; those that a resumed run plays again are there already."""
         from mlflow.entities import Metric
 
-        if env_steps > self._sent or any(name.startswith("evaluations/") for name in scalars):
+        if env_steps > self._sent[OF_EVALUATIONS if OF_EVALUATIONS in scalars else OF_UPDATES]:
             metrics = [Metric(name, value, int(seconds * 1000), env_steps) for name, value in scalars.items()]
             self._client.log_batch(self._id, metrics=metrics)
 
@@ -101,9 +101,9 @@ class MLflow(Sending):
         for first in range(0, len(params), _AT_A_TIME):
             self._client.log_batch(self._id, params=params[first : first + _AT_A_TIME])
 
-    def _last_step(self) -> int:
-        """Return the environment steps of the newest update that MLflow has, -1 where it has none."""
-        logged = self._client.get_metric_history(self._id, "speed/env_steps_per_second")
+    def _last_step(self, name: str) -> int:
+        """Return the environment steps of the newest number of this name that MLflow has, -1 where it has none."""
+        logged = self._client.get_metric_history(self._id, name)
         return max((metric.step for metric in logged), default=-1)
 
 

@@ -26,6 +26,9 @@ NAMES: Final[Mapping[str, str]] = MappingProxyType(
 EVALUATION_NAMES: Final[Mapping[str, str]] = MappingProxyType(
     {"mean_return": "evaluations/mean_return", "mean_episode_length": "evaluations/mean_length"}
 )
+#: Of the names: one that each update has, and one that each evaluation has.
+OF_UPDATES: Final = NAMES["env_steps_per_second"]
+OF_EVALUATIONS: Final = EVALUATION_NAMES["mean_return"]
 
 
 def of_update(row: Mapping[str, Any]) -> Scalars:

@@ -6,7 +6,6 @@ import queue
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import datetime
 from typing import Any, ClassVar, Literal
 
@@ -15,12 +14,12 @@ from pydantic import Field
 from rattle.envs.validation import StrictSettings
 from rattle.events import emit, of_telemetry
 from rattle.extensions import FOREIGN_ERRORS, what
-from rattle.hooks.scalars import Scalars, of_evaluation, of_update
+from rattle.hooks.scalars import OF_EVALUATIONS, Scalars, of_evaluation, of_update
 from rattle.settings.hook import Hook, RunInfo
 
 Status = Literal["finished", "interrupted", "failed"]
 
-#: Rows that wait for a slow tool; of more, the oldest are dropped.
+#: Rows that wait for a slow tool; of more, the oldest updates are dropped.
 _MOST_WAITING = 1000
 #: How long the end of a run waits for a slow tool, in seconds.
 _PATIENCE = 30.0
@@ -100,9 +99,10 @@ class Sending(Hook):
             self._newest = None
 
     def _put(self, scalars: Scalars, row: Mapping[str, Any]) -> None:
-        if self._waiting.qsize() >= _MOST_WAITING:
-            with suppress(queue.Empty):
-                self._waiting.get_nowait()
+        with self._waiting.mutex:
+            waiting = self._waiting.queue
+            if len(waiting) >= _MOST_WAITING:
+                del waiting[next((place for place, one in enumerate(waiting) if OF_EVALUATIONS not in one[0]), 0)]
                 self._dropped += 1
         self._waiting.put((scalars, int(row["env_steps"]), datetime.fromisoformat(row["time"]).timestamp()))
 
