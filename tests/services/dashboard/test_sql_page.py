@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import json
 import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,12 @@ def test_names_with_points_are_no_databases(root: Path) -> None:
     assert answer.rows == [["a-run", 1, 3, 5, "system.one"]]
     assert ["runs"] in sql_process.ask("SHOW TABLES LIKE '%run%'", root).rows
     assert sql_process.ask("EXISTS TABLE runs", root).rows == [[1]]
+
+
+def test_the_process_of_a_query_imports_what_it_needs_alone() -> None:
+    script = f"import sys, {sql_process.__name__}; print(*sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert {"numpy", "pydantic"}.isdisjoint(ended.stdout.split())
 
 
 def test_a_query_that_takes_too_long_is_stopped(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

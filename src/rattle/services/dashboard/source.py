@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import msgspec
 
-from rattle.analytics.replay.episodes import Episode, EpisodeSummary
-from rattle.analytics.sketch import Series
-from rattle.analytics.updates import Curve
 from rattle.errors import RattleError
-from rattle.policies.file import StoredPolicy
+
+if TYPE_CHECKING:  # a process for each query imports this
+    from rattle.analytics.replay.episodes import Episode, EpisodeSummary
+    from rattle.analytics.sketch import Series
+    from rattle.analytics.updates import Curve
+    from rattle.policies.file import StoredPolicy
 
 #: Rows of an answer to a query that are shown.
 MOST_ROWS: Final = 1000
