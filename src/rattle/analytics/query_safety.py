@@ -109,6 +109,8 @@ def _as_understood(engine: Engine, sql: str) -> str:
     quoted = sql.replace("\\", "\\\\").replace("'", "\\'")
     try:
         return engine.ask(f"SELECT formatQuery('{quoted}')", "TSVRaw").decode()
+    except UnicodeDecodeError:
+        raise AnalyticsError("the query holds bytes that are not UTF-8: write them as unhex('FF')") from None
     except RuntimeError as error:
         said = str(error)
     if "Multi-statements are not allowed" in said:

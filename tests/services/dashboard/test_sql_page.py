@@ -95,6 +95,7 @@ def test_what_cannot_be_drawn_is_a_table_with_a_reason(client: Client, two: Path
         ("SHOW COLUMNS FROM users FROM system", "it may be SHOW TABLES"),
         ("EXISTS DATABASE system", "it may be SHOW TABLES"),
         ("SELECT 1 FORMAT CSV", "leave FORMAT out"),
+        ("SELECT x'ff'", "write them as unhex('FF')"),
         ("SELECT 1; SELECT 2", "not several"),
     ],
 )
