@@ -41,10 +41,7 @@ def read_config(run: AnyRun) -> dict[str, Any]:
 
 
 def described(runs: Sequence[AnyRun], keys: Sequence[str]) -> list[str]:
-    """Return for each run the settings under `keys` as `key=value, key=value`; a run that lacks one has a dash.
-
-    The last part of a key stands for it where that is clear. Raises AnalyticsError for a key that no run has.
-    """
+    """Return the `labels` of runs by these settings; raises AnalyticsError for a key that no run has."""
     settings = [flat_settings(run) for run in runs]
     known = sorted({key for own in settings for key in own})
     for key in keys:
@@ -52,6 +49,14 @@ def described(runs: Sequence[AnyRun], keys: Sequence[str]) -> list[str]:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else "docs/settings.md lists them"
             raise AnalyticsError(f"no run here has a setting '{key}': {hint}")
+    return labels(settings, keys)
+
+
+def labels(settings: Sequence[Mapping[str, str]], keys: Sequence[str]) -> list[str]:
+    """Return for each run the settings under `keys` as `key=value, key=value`; a run that lacks one has a dash.
+
+    The last part of a key stands for it where that is clear.
+    """
     short = [key.rpartition(".")[2] for key in keys]
     names = short if len(set(short)) == len(short) else keys
     return [", ".join(f"{name}={own.get(key, '-')}" for name, key in zip(names, keys, strict=True)) for own in settings]

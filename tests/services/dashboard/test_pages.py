@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rattle.analytics.replay import episodes
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.runs import row
 from rattle.analytics.steps import StepsWriter
 from rattle.envs.snake.settings import SnakeSettings
-from rattle.services.dashboard import directories
+from rattle.services.dashboard import compare_page, directories
 from tests.analytics.build import make_run, record_snake, steps_columns, update_row, write_rows
 from tests.services.dashboard.build import Client, log, make_full_run, store_policy
 
@@ -160,7 +161,18 @@ class TestCompare:
 
     def test_what_is_not_there_is_said(self, client: Client, three: list[str]) -> None:
         assert "there is no run 'nobody'" in said(page(client, "/compare", expect=404, run=["a-run", "nobody"]))
-        assert "y" in page(client, "/compare", run=three, y="no_such_metric")
+        assert "Without no such metric: a-run, b-run, c-run" in said(
+            page(client, "/compare", run=three, y="no_such_metric")
+        )
+
+    def test_many_runs_are_read_at_once(
+        self, client: Client, three: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(compare_page, "_ONE_BY_ONE", 2)
+        assert "there is no run 'nobody'" in said(page(client, "/compare", expect=404, run=[*three, "nobody"]))
+        monkeypatch.setattr(directories.RunDirectories, "run", lambda *_: pytest.fail("it asks for one run"))
+        chart = embedded(page(client, "/compare", run=three[::-1], smooth=0), "charts")["curves"]
+        assert [trace["name"] for trace in chart["data"]] == three[::-1]
 
 
 def update_row_of(root: Path, name: str, version: int, mean_return: float) -> dict[str, Any]:
@@ -263,6 +275,23 @@ class TestReplay:
         assert "By the newest policy, v9: another version played" in said(other)
         assert embedded(other, "replay")["likelihoods"] != found
 
+    @pytest.mark.parametrize("discount", [None, [0.9, 0.99], "high"])
+    def test_a_discount_that_is_no_number_draws_no_return(self, client: Client, root: Path, discount: object) -> None:
+        run = make_run(root, "game", config={"algorithm": {"discount": discount}})
+        record_snake(run, SnakeSettings())
+        chart = embedded(page(client, "/replay", run="game"), "charts")["values"]
+        assert [trace["name"] for trace in chart["data"]] == ["predicted (value)"]
+
+    def test_recordings_are_summarised_once(self, client: Client, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        run = make_run(root, "game")
+        record_snake(run, SnakeSettings())
+        read: list[object] = []
+        summarise = episodes.list_episodes
+        for module in (episodes, directories):
+            monkeypatch.setattr(module, "list_episodes", lambda run: read.append(run) or summarise(run))
+        assert "0-0" in page(client, "/replay", run="game")
+        assert len(read) == 1
+
     def test_a_policy_of_another_environment_is_a_line(self, client: Client, root: Path) -> None:
         run = make_run(root, "game")
         record_snake(run, SnakeSettings())
@@ -293,10 +322,10 @@ class TestReplay:
 
     def test_episodes_are_listed_and_sorted(self, client: Client, root: Path) -> None:
         run = make_run(root, "game")
-        for episode in range(3):
-            record_snake(run, SnakeSettings(), episode=episode)
-        names = [name.removeprefix("▶ ") for name in listed(page(client, "/episodes", run="game", sort="ticks"))]
-        assert sorted(names) == ["0-0", "0-1", "0-2"]
+        ticks = {f"▶ 0-{episode}": record_snake(run, SnakeSettings(), episode=episode) for episode in range(3)}
+        rising = sorted(ticks, key=lambda name: ticks[name])
+        assert listed(page(client, "/episodes", run="game", sort="ticks")) == rising
+        assert listed(page(client, "/episodes", run="game", sort="-ticks")) == rising[::-1]
         assert "No episode has been recorded" in said(page(client, "/episodes", run=make_run(root, "none").path.name))
 
     def test_what_is_not_there_is_said(self, client: Client, root: Path) -> None:

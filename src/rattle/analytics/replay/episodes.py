@@ -85,6 +85,7 @@ class Episode:
     env: Mapping[str, Any]  # the environment's part of the run's configuration
     states: Sequence[Mapping[str, Any]]  # one a tick: the world before it
     agents: Mapping[int, AgentSteps]
+    recorded: Sequence[EpisodeSummary]  # all of the run, as `list_episodes` has them
 
     def returns(self, agent: int) -> NDArray[np.float64]:
         """Return float64 (ticks + 1,): the agent's return before each tick, and in the end."""
@@ -103,13 +104,14 @@ def list_episodes(run: AnyRun) -> list[EpisodeSummary]:
 
 def load_episode(run: AnyRun, which: str = LAST) -> Episode:
     """Load a recorded episode: `last`, `best` (by mean return), or an id such as 0-40 from `list_episodes`."""
-    summary = _choose(run, which)
+    episodes = list_episodes(run)
+    summary = _choose(run, episodes, which)
     for recording in _recordings(run):
         steps = recording.read(_STEP_COLUMNS, {"world": summary.world, "world_episode": summary.world_episode})
         if steps.num_rows:
             agents = {agent: _agent_steps(steps, agent) for agent in sorted(set(steps.column("agent").to_pylist()))}
             states = _states(str(recording), steps, summary.ticks)
-            return Episode(_run_id(run), summary, _env(run), states, agents)
+            return Episode(_run_id(run), summary, _env(run), states, agents, episodes)
     raise AnalyticsError(f"the recorded episode {summary.id} of {run} has just been removed: try again")
 
 
@@ -130,8 +132,7 @@ def json_lines(episodes: Sequence[EpisodeSummary]) -> str:
     return msgspec.json.Encoder().encode_lines(rows).decode()
 
 
-def _choose(run: AnyRun, which: str) -> EpisodeSummary:
-    episodes = list_episodes(run)
+def _choose(run: AnyRun, episodes: Sequence[EpisodeSummary], which: str) -> EpisodeSummary:
     if not episodes:
         raise AnalyticsError(f"{run} has no recorded episodes yet: train it for longer, or record more of them")
     if which == LAST:

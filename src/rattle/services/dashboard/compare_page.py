@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from rattle.analytics.run_settings import labels
 from rattle.analytics.updates import Curve
 from rattle.errors import RattleError
 from rattle.services.dashboard.charts import Chart, as_json, colour
@@ -16,6 +17,8 @@ from rattle.services.dashboard.views import CompareView
 
 #: Runs in one figure.
 MOST_RUNS: Final = 100
+#: Of more runs, all rows are read at once rather than one by one.
+_ONE_BY_ONE: Final = 10
 #: A group of this name stands for all settings but the seed.
 SEEDS: Final = "*"
 _SEED: Final = "seed"
@@ -38,7 +41,7 @@ def context(source: RunSource, view: CompareView) -> dict[str, Any]:
     """Return what the page shows."""
     if len(view.run) > MOST_RUNS:
         raise DashboardError(f"{len(view.run)} runs are too many for one figure: choose at most {MOST_RUNS}")
-    runs = [source.run(run_id) for run_id in dict.fromkeys(view.run)]
+    runs = _chosen(source, dict.fromkeys(view.run))
     found, problems = _read(source, runs)
     runs = [run for run in runs if run.id in found]
     differing = _differing(runs)
@@ -61,6 +64,11 @@ def context(source: RunSource, view: CompareView) -> dict[str, Any]:
         "by_run": len(differing) <= _MOST_COLUMNS,
         "standings": _standings(runs, groups, found, view),
     }
+
+
+def _chosen(source: RunSource, run_ids: Collection[str]) -> list[Run]:
+    known = {run.id: run for run in source.runs()} if len(run_ids) > _ONE_BY_ONE else {}
+    return [known.get(run_id) or source.run(run_id) for run_id in run_ids]
 
 
 def _read(source: RunSource, runs: Sequence[Run]) -> tuple[dict[str, dict[str, Curve]], list[str]]:
@@ -86,12 +94,9 @@ def _groups(runs: Sequence[Run], by: Sequence[str], differing: Mapping[str, obje
     if not by:
         return [Group(run.id, [run.id]) for run in runs]
     keys = [name for name in differing if name not in (_SEED, "name")] if SEEDS in by else list(by)
-    short = [key.rpartition(".")[2] for key in keys]
-    names = short if len(set(short)) == len(short) else keys
     members: dict[str, list[str]] = {}
-    for run in runs:
-        values = (f"{name}={run.settings.get(key, '-')}" for name, key in zip(names, keys, strict=True))
-        members.setdefault(", ".join(values) or "all", []).append(run.id)
+    for run, label in zip(runs, labels([run.settings for run in runs], keys), strict=True):
+        members.setdefault(label or "all", []).append(run.id)
     return [Group(f"{name} ({len(ids)} run{'s' * (len(ids) != 1)})", ids) for name, ids in members.items()]
 
 

@@ -14,6 +14,7 @@ from rattle.envs.snake.geometry import Cell, Move, visible_offsets
 from rattle.errors import RattleError
 from rattle.services.dashboard.charts import Chart, as_json, numbers, script_json
 from rattle.services.dashboard.likelihoods import Likelihoods, choose
+from rattle.services.dashboard.settings_filter import as_number
 from rattle.services.dashboard.source import RunSource
 from rattle.services.dashboard.views import EpisodesView, ReplayView
 
@@ -51,7 +52,7 @@ def context(source: RunSource, view: ReplayView) -> dict[str, Any]:
     return {
         "run": run,
         "episode": episode,
-        "names": [one.id for one in source.recorded(run.id)],
+        "names": [one.id for one in episode.recorded],
         "agents": list(episode.agents),
         "board": board is not None,
         "chart_list": charts,
@@ -125,8 +126,9 @@ def _values(steps: AgentSteps, discount: str | None) -> Chart:
     ticks = steps.tick.astype(np.float64)
     chart = Chart("values", "Predicted and discounted return")
     chart.line("predicted (value)", ticks, steps.value.astype(np.float64), 0)
-    if discount is not None:
-        came = _discounted(steps.reward.astype(np.float64), float(discount))
+    factor = as_number(discount)  # an algorithm of a user may have something else under this name
+    if factor is not None:
+        came = _discounted(steps.reward.astype(np.float64), factor)
         chart.line(f"came, discounted by {discount}", ticks, came, 1)
     chart.axis("x", title={"text": "tick"})
     chart.layout |= {"showlegend": True, "meta": {"cursor": True}}
