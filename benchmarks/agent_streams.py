@@ -89,7 +89,8 @@ async def post_moves(host: str, port: int, names: list[str], counts: Counts) -> 
     while True:
         name = rng.choice(names)
         body = b'{"move":"%s"}' % rng.choice([b"left", b"right", b"forward"])
-        head = f"POST /snake/{name}/move HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST /snake/{name}/move HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        head += f"Content-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
         answer = await reader.readuntil(b"}")
         if b" 200 " not in answer:

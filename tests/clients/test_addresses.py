@@ -113,6 +113,14 @@ def test_credentials_are_sent_and_not_shown(server: Server, ask: Ask) -> None:
 
 
 @ALL
+def test_a_name_that_a_server_is_not_known_by_is_said_in_its_words(server: Server, ask: Ask) -> None:
+    server.status, server.body = 403, b'{"code": "forbidden", "detail": "not known as gpu-box"}'
+    with pytest.raises(ClientError, match="not known as gpu-box") as caught:
+        ask(f"http://{server.authority}")
+    assert "credentials" not in str(caught.value)
+
+
+@ALL
 def test_a_redirect_names_the_address_to_use(server: Server, ask: Ask) -> None:
     server.status, server.headers = 301, (("Location", "https://u:hidden@elsewhere.example/rattlePATH"),)
     with pytest.raises(ClientError, match=r"has moved to https://elsewhere.example/rattle: use that address"):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -28,7 +29,12 @@ pytestmark = [
 ]
 BARE = "server { listen 127.0.0.1:8080; location / { proxy_pass http://127.0.0.1:5000; } }"
 #: A world that waits for its snakes: a line that is held back would be waited for until the test fails.
-SETTINGS = ("env_service.clock=turns", "env_service.turn_seconds=3600", "env_service.snakes=1")
+SETTINGS = (
+    "env_service.clock=turns",
+    "env_service.turn_seconds=3600",
+    "env_service.snakes=1",
+    "security.allowed_hosts=[rattle.example.org]",
+)
 
 
 def documented() -> str:
@@ -100,6 +106,19 @@ def test_websockets_and_streams_pass_with_the_documented_lines(
         checked = rattle("check-env", url, "--only", "vector", "--skip", "vector.steps", "--json", cwd=tmp_path)
         failed = [check["sentence"] for check in last_json(checked.stdout)["checks"] if check["result"] == "fail"]
         assert failed == []
+
+
+def test_pages_are_told_from_those_of_other_sites_through_nginx(tmp_path: Path, env: ServiceProcess) -> None:
+    with nginx(tmp_path, documented(), env.url) as url, httpx.Client(base_url=url, timeout=60) as client:
+        assert client.post("/reset", json={}, headers={"Origin": url}).status_code == 200
+        assert client.get("/state", headers={"Host": "rattle.example.org"}).status_code == 200
+        own = {"Host": "rattle.example.org", "Origin": "https://rattle.example.org"}
+        assert client.post("/reset", json={}, headers=own).status_code == 200
+        for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Origin": env.url}):
+            answer = client.post("/reset", json={}, headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    with nginx(tmp_path, BARE, env.url) as url:
+        assert httpx.post(f"{url}/reset", json={}).status_code == 200
 
 
 def test_worlds_are_played_by_requests_through_a_bare_proxy(

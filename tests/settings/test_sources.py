@@ -106,6 +106,10 @@ def test_the_algorithm_is_chosen_by_id() -> None:
             "env.url: 'ftp://host' is no server's address: write it as http://HOST:PORT",
         ),
         ("training.policies=[red, red]", "training.policies: names a policy twice"),
+        (
+            "security.allowed_hosts=['http://gpu-box:5000']",
+            "security.allowed_hosts[0]: is no name of a host, such as gpu-box or gpu-box.example.org: without a scheme",
+        ),
         ("inference.index=1", "settings: inference.index counts the processes from 0"),
     ],
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
 import click
 
-from rattle.cli.options import FOLDER, STORE
+from rattle.cli.options import FOLDER, SECURITY, STORE
 
 
 @click.command()
@@ -15,7 +16,8 @@ from rattle.cli.options import FOLDER, STORE
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one.")
 @STORE
-def dashboard(root: Path | None, host: str, port: int, store_url: str | None) -> None:
+@SECURITY
+def dashboard(root: Path | None, host: str, port: int, store_url: str | None, overrides: tuple[str, ...]) -> None:
     """Show the runs in ROOT (default: runs), or those of a store, in a browser.
 
     Runs as a table, learning curves side by side, a run as it learns, recorded episodes tick by tick, and SQL. It only
@@ -40,10 +42,12 @@ def dashboard(root: Path | None, host: str, port: int, store_url: str | None) ->
     from rattle.output import claim_stdout
     from rattle.services.dashboard.directories import RunDirectories
     from rattle.services.dashboard.serve import run
+    from rattle.settings.sources import load_security
 
+    security = load_security(overrides, os.environ)
     claim_stdout()
     if store_url is None:
-        run(RunDirectories(root or Path("runs")), host, port)
+        run(RunDirectories(root or Path("runs")), host, port, security)
         return
     from rattle.analytics.store.connection import StoreAway
     from rattle.services.dashboard.stored import StoreRuns
@@ -51,4 +55,4 @@ def dashboard(root: Path | None, host: str, port: int, store_url: str | None) ->
     source = StoreRuns(store_url)
     with suppress(StoreAway):  # it may come later
         source.check()
-    run(source, host, port)
+    run(source, host, port, security)

@@ -34,6 +34,13 @@ ALLOW_CHANGED_CODE = click.option(
 STORE = click.option(
     "--store", "store_url", metavar="URL", help="Read runs of this store: http://HOST:8123/DATABASE or chdb:///FOLDER."
 )
+SECURITY = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="security.KEY=VALUE",
+    help="Change a setting of the section security; may be repeated.",
+)
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rattle.cli.options import ALLOW_CHANGED_CODE, EXPERIMENT, FILE, FOLDER, Range
+from rattle.cli.options import ALLOW_CHANGED_CODE, EXPERIMENT, FILE, FOLDER, SECURITY, Range
 
 if TYPE_CHECKING:
     from rattle.settings.experiment import ExperimentSettings
@@ -107,6 +107,7 @@ class _MockEnvCommand(click.Command):
     "--fault-every", type=click.IntRange(1), default=1, show_default=True, help="In every N-th line or answer."
 )
 @click.option("--access-log", is_flag=True, help="Show each request as an event on stderr.")
+@SECURITY
 def mock_env(
     host: str,
     port: int,
@@ -116,6 +117,7 @@ def mock_env(
     faults: tuple[str, ...],
     fault_every: int,
     access_log: bool,
+    overrides: tuple[str, ...],
 ) -> None:
     """Serve a fixed script of states, for testing agents.
 
@@ -126,10 +128,12 @@ def mock_env(
 
     require("flask", "mock-env", "the mock environment")
     from rattle.services.mock_env.server import MockSettings, serve
+    from rattle.settings.sources import load_security
 
     if access_log:
         click.get_current_context().obj.show("INFO")
-    serve(MockSettings(host, port, snakes, length, delay, faults, fault_every, access_log))
+    security = load_security(overrides, os.environ)
+    serve(MockSettings(host, port, snakes, length, delay, faults, fault_every, access_log, security))
 
 
 @click.command("check-env")

@@ -90,7 +90,7 @@ class AgentClient:
 
     def reset_snake(self) -> None:
         """End this snake's life and give it a new one; its stream ends."""
-        read_about(self.snake_id, self._link.ask("POST", f"{self._path}/reset", MoveAnswer))
+        read_about(self.snake_id, self._link.ask("POST", f"{self._path}/reset", MoveAnswer, {}))
 
     def reset(self, seed: int | None = None) -> int:
         """End the game for every snake and begin the next; return its seed."""
@@ -143,7 +143,7 @@ class AsyncAgentClient:
 
     async def reset_snake(self) -> None:
         """End this snake's life and give it a new one; its stream ends."""
-        read_about(self.snake_id, await self._link.ask("POST", f"{self._path}/reset", MoveAnswer))
+        read_about(self.snake_id, await self._link.ask("POST", f"{self._path}/reset", MoveAnswer, {}))
 
     async def reset(self, seed: int | None = None) -> int:
         """End the game for every snake and begin the next; return its seed."""

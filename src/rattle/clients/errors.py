@@ -70,7 +70,7 @@ def refusal(status: int, problem: Mapping[str, Any] | None) -> RequestRefused:
     """Return the error for an answer with a status of 400 or more; `problem` is None where it was no problem object."""
     problem = problem or {}
     detail = one_line(problem.get("detail") or problem.get("error") or problem.get("title") or "", _LONGEST_DETAIL)
-    if status in (401, 403):
+    if status in (401, 403) and problem.get("code") != "forbidden":
         said = f" and said: {detail}" if detail else ""
         detail = f"the server answered {status}{said}: it wants credentials, as in "
         detail += f"http://USER:PASSWORD@HOST:PORT, or in {CREDENTIALS_VARIABLE}"

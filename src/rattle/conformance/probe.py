@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from rattle.addresses import CREDENTIALS_VARIABLE, tls_problem
 from rattle.conformance.errors import ConformanceError
 from rattle.conformance.target import Target
+from rattle.text import one_line
 
 if TYPE_CHECKING:  # the checks are listed where it is not installed too
     import httpx
@@ -26,19 +27,21 @@ def absent_faces(target: Target) -> dict[str, str]:
     import httpx
 
     with target.client() as client:
-        vector, _ = _ask(client, "/v1/spec")
+        vector, problem = _ask(client, "/v1/spec")
+        if problem.get("code") == "forbidden":
+            raise ConformanceError(f"{target.url} answers {vector}: {one_line(problem.get('detail'), 300)}")
         if vector in (401, 403):
             raise ConformanceError(
                 f"{target.url} answers {vector}: it wants credentials, as in http://USER:PASSWORD@HOST:PORT, or in "
                 f"{CREDENTIALS_VARIABLE}"
             )
-        agent, code = _ask(client, f"/snake/{PROBE}")
+        agent, problem = _ask(client, f"/snake/{PROBE}")
         if agent == 200:
             with suppress(httpx.HTTPError):  # the probe has joined; a check will say what is wrong with the reset
-                client.post("/reset")
+                client.post("/reset", json={})
     absent = {}
     if agent == 404:
-        said = f" ({code})" if code else ""
+        said = f" ({one_line(problem['code'], 60)})" if "code" in problem else ""
         absent["agent"] = f"the server has no agent API: GET /snake/{PROBE} is answered with 404{said}"
     if vector == 404:
         absent["vector"] = "the server has no vector API: GET /v1/spec is answered with 404"
@@ -50,13 +53,13 @@ def absent_faces(target: Target) -> dict[str, str]:
     return absent
 
 
-def _ask(client: httpx.Client, path: str) -> tuple[int | None, str | None]:
-    """Return the status of a GET, None for a broken answer, and the problem's code."""
+def _ask(client: httpx.Client, path: str) -> tuple[int | None, dict[str, Any]]:
+    """Return the status of a GET, None for a broken answer, and the problem, empty where there is none."""
     import httpx
 
     try:
         with client.stream("GET", path) as stream:
-            return stream.status_code, _code(stream.read()) if stream.status_code == 404 else None
+            return stream.status_code, _problem(stream.read()) if stream.status_code in (403, 404) else {}
     except (httpx.ConnectError, httpx.TimeoutException) as error:
         if problem := tls_problem(str(client.base_url), error):
             raise ConformanceError(problem) from None
@@ -65,12 +68,12 @@ def _ask(client: httpx.Client, path: str) -> tuple[int | None, str | None]:
             f"no server at {client.base_url}: {what}; is it running, and is the port right?"
         ) from None
     except httpx.HTTPError:
-        return None, None
+        return None, {}
 
 
-def _code(content: bytes) -> str | None:
+def _problem(content: bytes) -> dict[str, Any]:
     try:
         body = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    return str(body.get("code")) if isinstance(body, dict) else None
+        return {}
+    return body if isinstance(body, dict) else {}

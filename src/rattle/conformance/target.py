@@ -175,7 +175,7 @@ class Target:
         sent = {"Accept-Encoding": "identity"}
         if value is not None:
             content = msgspec.json.encode(value)
-        if content is not None:
+        if content is not None or method == "POST":
             sent["Content-Type"] = JSON_TYPE
         sent |= headers or {}
         shown = f"{method} {path}"

@@ -18,6 +18,7 @@ from rattle.settings.services import (
     EnvServiceSection,
     InferenceSection,
     IngestSection,
+    SecuritySection,
     ServerUrl,
     SyncSection,
     TelemetrySection,
@@ -236,6 +237,7 @@ class ExperimentSettings(StrictSettings):
     inference: InferenceSection = Field(default_factory=InferenceSection)
     sync: SyncSection = Field(default_factory=SyncSection)
     ingest: IngestSection = Field(default_factory=IngestSection)
+    security: SecuritySection = Field(default_factory=SecuritySection)
     topology: TopologySection = Field(default_factory=TopologySection)
     policy: AnyPolicySection = Field(default_factory=PolicySection)
     algorithm: AlgorithmSettings = Field(default_factory=A2C)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -160,6 +161,24 @@ class IngestSection(StrictSettings):
     batch_seconds: float = Field(1.0, gt=0, le=60, description="How long rows wait for others to be stored with.")
     prefetch: int = Field(
         1000, ge=2, le=65535, description="Messages that are taken and not acknowledged; half of them make a batch."
+    )
+
+
+def _host_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name):
+        raise ValueError("is no name of a host, such as gpu-box or gpu-box.example.org: without a scheme and a port")
+    return name
+
+
+class SecuritySection(StrictSettings):
+    """Who may ask the services."""
+
+    allowed_hosts: tuple[Annotated[str, AfterValidator(_host_name)], ...] = Field(
+        (),
+        max_length=256,
+        examples=[["gpu-box.example.org"]],
+        description="Names by which browsers and clients may ask a service over HTTP, besides localhost, addresses as "
+        "numbers, and the name that it listens on.",
     )
 
 

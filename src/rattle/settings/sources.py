@@ -21,6 +21,7 @@ from rattle.extensions import ExtensionError
 from rattle.learning.algorithms import BUILT_IN
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import SHORT_FORMS, EnvironmentSection, ExperimentSettings
+from rattle.settings.services import SecuritySection
 from rattle.settings.user_code import with_code, with_hooks
 from rattle.settings.yaml_values import Unclear, dump, read_document, read_value
 from rattle.text import one_line
@@ -60,6 +61,15 @@ def load_settings(
         if value is not None:
             _put(values, key, value)
     return check_settings(values, str(path) if path else "settings")
+
+
+def load_security(overrides: Iterable[str], environ: Mapping[str, str]) -> SecuritySection:
+    """Return the section `security` of a command that has no other settings; raises as `load_settings` does."""
+    overrides = tuple(overrides)
+    for override in overrides:
+        if not override.startswith("security."):
+            raise SettingsError(f"--set {hide_credentials(override)}: this command has settings of `security` only")
+    return load_settings(None, overrides, environ).security
 
 
 def check_settings(values: Mapping[str, Any], source: str) -> ExperimentSettings:

@@ -20,6 +20,8 @@ Message = TypeVar("Message")
 JSON = "application/json"
 MSGPACK = "application/msgpack"
 _ALSO_MSGPACK = ("application/x-msgpack", "application/vnd.msgpack")
+#: All that are taken for either.
+MEDIA_TYPES = (JSON, MSGPACK, *_ALSO_MSGPACK)
 
 
 def _array_as_struct(value: object) -> Any:

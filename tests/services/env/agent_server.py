@@ -102,10 +102,11 @@ class AgentServer:
     def ask(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> tuple[int, dict[str, str], Any]:
-        """Return status, headers in lower case and the decoded body."""
+        """Return status, headers in lower case and the decoded body; a POST is JSON unless `headers` say otherwise."""
         connection = self.connect()
+        json_type = {"Content-Type": "application/json"} if method == "POST" else {}
         raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        connection.request(method, path, raw, headers or {})
+        connection.request(method, path, raw, json_type | (headers or {}))
         response = connection.getresponse()
         text = response.read()
         connection.close()

@@ -45,7 +45,7 @@ class EnvProcess:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
             raw = None if body is None else json.dumps(body).encode()
-            connection.request(method, path, raw, {} if body is None else {"Content-Type": "application/json"})
+            connection.request(method, path, raw, {"Content-Type": "application/json"} if method == "POST" else {})
             response = connection.getresponse()
             text = response.read()
             return response.status, json.loads(text) if text else None

@@ -17,13 +17,15 @@ SNAKES = 100
 SERVER = """
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.services.env.agent_routes import AgentFace
+from rattle.services.utils.browsers import Guard
 from rattle.services.utils.serving import serve
 from rattle.services.utils.sockets import listen
-from rattle.settings.services import EnvServiceSection
+from rattle.settings.services import EnvServiceSection, SecuritySection
 
 settings = EnvServiceSection(snakes=100, fps=50)
 face = AgentFace(settings, SnakeSettings(width=64, height=64, food=50), 1)
-serve(face, "agent API", listen("127.0.0.1", 0), settings.max_connections, {})
+guard = Guard("127.0.0.1", SecuritySection())
+serve(face, "agent API", listen("127.0.0.1", 0), guard, settings.max_connections, {})
 """
 
 
@@ -44,7 +46,7 @@ class Player:
     """One snake on a connection of its own: follows every line, joins again when it dies."""
 
     def __init__(self, name: str) -> None:
-        self.request = f"GET /snake/{name}?lines=all HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        self.request = f"GET /snake/{name}?lines=all HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         self.lines = 0
         self.lives = 0
         self.goodbye = False

@@ -144,12 +144,14 @@ def test_problems_say_what_is_wrong_and_change_nothing() -> None:
         assert stream.ticks(2) == [0, 1]
 
 
-@pytest.mark.parametrize("content_type", [None, "application/json", "Application/JSON; charset=utf-8"])
-def test_moves_are_json_whether_that_is_said_or_not(content_type: str | None) -> None:
+@pytest.mark.parametrize(
+    ("content_type", "status"), [("", 415), ("application/json", 200), ("Application/JSON; charset=utf-8", 200)]
+)
+def test_moves_are_json_and_say_so(content_type: str, status: int) -> None:
     with serving(**SLOW) as server:
         server.follow("anna")
-        headers = {} if content_type is None else {"Content-Type": content_type}
-        assert server.ask("POST", "/snake/anna/move", {"move": "left"}, headers)[0] == 200
+        headers = {"Content-Type": content_type}
+        assert server.ask("POST", "/snake/anna/move", {"move": "left"}, headers)[0] == status
 
 
 def test_several_readers_follow_one_snake() -> None:

@@ -107,7 +107,7 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     given = ("env.width=8", "env.height=8", "env_service.max_worlds=64", "env_service.max_sessions=100000")
     with env_process("--clock", "turns", *(part for one in given for part in ("--set", one))) as running:
         follower = running.connect()  # a snake by a name that is soon guessed, so that moves are taken
-        follower.sendall(b"GET /snake/0 HTTP/1.1\r\nHost: x\r\n\r\n")
+        follower.sendall(b"GET /snake/0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         ended = subprocess.run(
             [
                 str(Path(sys.executable).with_name("schemathesis")),

@@ -20,7 +20,7 @@ from tests.services.env.env_process import PATIENCE, RATTLE, EnvProcess, break_o
 pytestmark = pytest.mark.integration
 
 MIB = 2**20
-HEAD = b"Host: x\r\nContent-Type: application/json\r\n"
+HEAD = b"Host: localhost\r\nContent-Type: application/json\r\n"
 IDLE_CONNECTIONS = 10_000
 
 

@@ -363,7 +363,7 @@ def test_a_pettingzoo_game_is_served_with_all_its_agents() -> None:
 
 def test_bodies_that_are_too_large_or_never_come(server: VectorServer, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=240) as client:
-        head = b"POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = b"POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         client.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n" + (b"4000\r\n" + b" " * 0x4000 + b"\r\n") * 5)
         assert b" 413 " in client.recv(65536)
     with socket.create_connection(("127.0.0.1", server.port), timeout=240) as client:

@@ -136,7 +136,7 @@ def no_end(http: httpx.Client) -> None:
     with http.stream("GET", "/snake/anna") as stream:
         got = stream.iter_lines()
         assert [json.loads(next(got))["game_over"] for _ in range(10)] == [False] * 10
-        http.post("/reset")
+        http.post("/reset", json={})
         assert [json.loads(text)["game_over"] for text in got].count(True) == 0
 
 
@@ -161,13 +161,13 @@ def plain_errors(http: httpx.Client) -> None:
 def accepts_bad_moves(http: httpx.Client) -> None:
     ticks(http)
     assert move(http, to="up").status_code == 200
-    assert http.post("/snake/anna/move", content=b"{").status_code == 400
+    assert http.post("/snake/anna/move", content=b"{", headers={"Content-Type": "application/json"}).status_code == 400
 
 
 @check("accepts-unknown-snakes")
 def accepts_unknown_snakes(http: httpx.Client) -> None:
     assert move(http, "nobody").json() == {"snake_id": "nobody", "game_over": False}
-    assert http.post("/snake/nobody/reset").status_code == 200
+    assert http.post("/snake/nobody/reset", json={}).status_code == 200
 
 
 @check("wrong-window")
@@ -199,8 +199,8 @@ def sticky_reset(http: httpx.Client) -> None:
     with http.stream("GET", "/snake/anna") as stream:
         got = stream.iter_lines()
         next(got)
-        assert http.post("/reset").status_code == 200
-        assert http.post("/snake/anna/reset").status_code == 200
+        assert http.post("/reset", json={}).status_code == 200
+        assert http.post("/snake/anna/reset", json={}).status_code == 200
         move(http)
         state = json.loads(next(got))
         assert (state["tick"], state["game_over"]) == (1, False)

@@ -63,7 +63,7 @@ def test_each_move_brings_a_line_to_every_reader(http: httpx.Client) -> None:
 
 def test_resets_end_streams_with_their_last_line(http: httpx.Client) -> None:
     with http.stream("GET", "/snake/anna") as stream:
-        assert http.post("/snake/anna/reset").json() == {"snake_id": "anna", "game_over": False}
+        assert http.post("/snake/anna/reset", **JSON).json() == {"snake_id": "anna", "game_over": False}
         assert [state["game_over"] for state in read(stream)] == [False, True]
     with http.stream("GET", "/snake/anna") as stream:
         assert http.post("/reset", json={"seed": 3}).json() == {"game_over": False, "seed": 3}
@@ -100,19 +100,21 @@ def test_a_reader_that_has_gone_gives_its_place_back(http: httpx.Client) -> None
         again.close()
 
 
+JSON = {"headers": {"Content-Type": "application/json"}}
 WRONG: dict[str, tuple[str, str, dict[str, Any], int, str, str | None]] = {
     "bad move": ("POST", "/snake/a/move", {"json": {"move": "up"}}, 400, "bad_value", "move"),
     "no move": ("POST", "/snake/a/move", {"json": {}}, 400, "bad_value", "move"),
     "a list for a move": ("POST", "/snake/a/move", {"json": {"move": ["left"]}}, 400, "bad_value", "move"),
     "unknown field": ("POST", "/snake/a/move", {"json": {"move": "left", "x": 1}}, 400, "bad_value", "x"),
-    "no JSON": ("POST", "/snake/a/move", {"content": b'{"move"'}, 400, "bad_request", None),
-    "no text": ("POST", "/snake/a/move", {"content": b'{"move":"\xff"}'}, 400, "bad_request", None),
-    "deep JSON": ("POST", "/snake/a/move", {"content": b"[" * 100_000}, 400, "bad_request", None),
-    "empty": ("POST", "/snake/a/move", {}, 400, "bad_request", None),
+    "no JSON": ("POST", "/snake/a/move", {"content": b'{"move"', **JSON}, 400, "bad_request", None),
+    "no text": ("POST", "/snake/a/move", {"content": b'{"move":"\xff"}', **JSON}, 400, "bad_request", None),
+    "deep JSON": ("POST", "/snake/a/move", {"content": b"[" * 100_000, **JSON}, 400, "bad_request", None),
+    "empty": ("POST", "/snake/a/move", JSON, 400, "bad_request", None),
     "a list": ("POST", "/snake/a/move", {"json": ["left"]}, 400, "bad_request", None),
+    "no type": ("POST", "/reset", {}, 415, "unsupported_type", "Content-Type"),
     "a form": ("POST", "/snake/a/move", {"data": {"move": "left"}}, 415, "unsupported_type", "Content-Type"),
     "unknown snake": ("POST", "/snake/nobody/move", {"json": {"move": "left"}}, 404, "unknown_snake", None),
-    "unknown to reset": ("POST", "/snake/nobody/reset", {}, 404, "unknown_snake", None),
+    "unknown to reset": ("POST", "/snake/nobody/reset", JSON, 404, "unknown_snake", None),
     "fields in a reset": ("POST", "/snake/a/reset", {"json": {"seed": 1}}, 400, "bad_value", "seed"),
     "negative seed": ("POST", "/reset", {"json": {"seed": -1}}, 400, "bad_value", "seed"),
     "large seed": ("POST", "/reset", {"json": {"seed": 2**63}}, 400, "bad_value", "seed"),
@@ -125,8 +127,15 @@ WRONG: dict[str, tuple[str, str, dict[str, Any], int, str, str | None]] = {
     "no id": ("GET", "/snake/", {}, 400, "bad_value", "id"),
     "no id to delete": ("DELETE", "/snake/", {}, 405, "wrong_method", None),
     "wrong method": ("PUT", "/state", {}, 405, "wrong_method", None),
-    "a large body": ("POST", "/reset", {"content": b" " * (MAX_BODY_BYTES + 1)}, 413, "too_large", None),
-    "a large body in parts": ("POST", "/reset", {"content": iter([b" " * MAX_BODY_BYTES] * 3)}, 413, "too_large", None),
+    "a large body": ("POST", "/reset", {"content": b" " * (MAX_BODY_BYTES + 1), **JSON}, 413, "too_large", None),
+    "a large body in parts": (
+        "POST",
+        "/reset",
+        {"content": iter([b" " * MAX_BODY_BYTES] * 3), **JSON},
+        413,
+        "too_large",
+        None,
+    ),
 }
 
 

@@ -52,7 +52,7 @@ class SyncProcess(ServiceProcess):
     def ask(self, path: str, method: str = "GET") -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=PATIENCE)
         try:
-            connection.request(method, path)
+            connection.request(method, path, headers={"Content-Type": "application/json"})
             response = connection.getresponse()
             return response.status, response.read()
         finally:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from rattle.services.dashboard.app import DashboardService
 from rattle.services.dashboard.source import RunSource
+from rattle.services.utils.browsers import Guard
 from rattle.services.utils.serving import serve
 from rattle.services.utils.sockets import listen
+from rattle.settings.services import SecuritySection
 
 SERVICE = "rattle dashboard"
 _MAX_CONNECTIONS = 512
 
 
-def run(source: RunSource, host: str, port: int) -> None:
+def run(source: RunSource, host: str, port: int, security: SecuritySection) -> None:
     """Serve pages over a source until SIGINT or SIGTERM; raises ServiceError when it cannot."""
     with listen(host, port) as listener:
-        serve(DashboardService(source), SERVICE, listener, _MAX_CONNECTIONS, {"reads": source.title})
+        guard = Guard(host, security)
+        serve(DashboardService(source), SERVICE, listener, guard, _MAX_CONNECTIONS, {"reads": source.title})

@@ -227,7 +227,7 @@ def _wants_all_lines(scope: Scope) -> bool:
 
 
 def _decode(body: bytes, content_type: str | None, message: type[Body]) -> Body:
-    media_type = (content_type or encoding.JSON).partition(";")[0].strip().lower()
+    media_type = (content_type or "").partition(";")[0].strip().lower()
     if media_type != encoding.JSON:
         raise RequestError(
             "unsupported_type", f"Content-Type must be {encoding.JSON}, got {content_type!r}", "Content-Type"

@@ -94,7 +94,7 @@ def _agent_paths() -> Schema:
         "/": {"get": _operation("agent", "Health and who is there", 200, JSON, "Health")},
         "/state": {"get": _operation("agent", "The whole world", 200, JSON, "State")},
         "/reset": {
-            "post": _operation("agent", "End the game; the next begins", 200, JSON, "GameStarted", "GameRequest", False)
+            "post": _operation("agent", "End the game; the next begins", 200, JSON, "GameStarted", "GameRequest")
         },
         "/snake/{snake_id}": {"parameters": [_SNAKE_ID], "get": follow},
         "/snake/{snake_id}/move": {
@@ -103,7 +103,7 @@ def _agent_paths() -> Schema:
         },
         "/snake/{snake_id}/reset": {
             "parameters": [_SNAKE_ID],
-            "post": _operation("agent", "A new life for a snake", 200, JSON, "Moved", "NoFields", False),
+            "post": _operation("agent", "A new life for a snake", 200, JSON, "Moved", "NoFields"),
         },
         "/v1/history": {"get": _operation("agent", "Hashes of what has happened in lockstep", 200, JSON, "History")},
     }
@@ -153,7 +153,6 @@ def _operation(
     media_type: str,
     answer: str | None = None,
     request: str | None = None,
-    needs_body: bool = True,
 ) -> Schema:
     schema = {"schema": _reference(answer)} if answer else {}
     content = {media_type: schema}
@@ -166,7 +165,7 @@ def _operation(
     }
     if request:
         body: Schema = {JSON: {"schema": _reference(request), "example": _EXAMPLES[request]}}
-        operation["requestBody"] = {"required": needs_body, "content": body}
+        operation["requestBody"] = {"required": True, "content": body}
     return operation
 
 

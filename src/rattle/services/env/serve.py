@@ -6,6 +6,7 @@ from typing import Any
 
 from rattle.services.env.app import SERVICE, EnvService
 from rattle.services.env.clocks import SyncClock
+from rattle.services.utils.browsers import Guard
 from rattle.services.utils.serving import serve
 from rattle.services.utils.sockets import ServiceError, listen
 from rattle.settings.experiment import ExperimentSettings
@@ -23,4 +24,5 @@ def run(settings: ExperimentSettings) -> None:
     if service.agents is not None and isinstance(service.agents.clock, SyncClock):
         more["sync_port"] = service.agents.clock.port
     with watching_system(settings.log.system_seconds):
-        serve(service, SERVICE, listener, own.max_connections, more, max_message_bytes=own.max_body_bytes)
+        guard = Guard(own.host, settings.security)
+        serve(service, SERVICE, listener, guard, own.max_connections, more, max_message_bytes=own.max_body_bytes)

@@ -10,6 +10,7 @@ from rattle.services.inference.control_routes import ControlRoutes
 from rattle.services.inference.lockstep_players import LockstepPlayers
 from rattle.services.inference.serving.models import Models
 from rattle.services.inference.watched_policy import WatchedPolicy
+from rattle.services.utils.browsers import Guard
 from rattle.services.utils.serving import serve
 from rattle.services.utils.sockets import listen
 from rattle.settings.experiment import ExperimentSettings
@@ -34,4 +35,5 @@ def run(settings: ExperimentSettings, policy: str | None) -> None:
     else:
         service = InferenceService(own, models, WatchedPolicy(policy, models.publish))
     with watching_system(settings.log.system_seconds):
-        serve(service, SERVICE, listen(own.host, own.port), own.max_connections, service.hello)
+        guard = Guard(own.host, settings.security)
+        serve(service, SERVICE, listen(own.host, own.port), guard, own.max_connections, service.hello)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rattle.services.ingest.consumer import Consumer
+from rattle.services.utils.browsers import Guard
 from rattle.services.utils.serving import serve
 from rattle.services.utils.sockets import listen
 from rattle.services.utils.status_service import StatusService
@@ -19,4 +20,5 @@ def run(settings: ExperimentSettings, broker: Broker, store_url: str) -> None:
     """Take rows from a broker into a store until SIGINT or SIGTERM; raises RattleError when it cannot."""
     own = settings.ingest
     with listen(own.host, own.port) as listener, watching_system(settings.log.system_seconds):
-        serve(StatusService(Consumer(broker, store_url, own)), SERVICE, listener, _MAX_CONNECTIONS, {})
+        guard = Guard(own.host, settings.security)
+        serve(StatusService(Consumer(broker, store_url, own)), SERVICE, listener, guard, _MAX_CONNECTIONS, {})

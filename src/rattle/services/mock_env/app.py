@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 from rattle.services.mock_env import requests
 from rattle.services.mock_env.faults import Faults
 from rattle.services.mock_env.game import ScriptedGame, ScriptedLife
+from rattle.services.utils.browsers import Guard
 from rattle.wire.problems import PROBLEM_TYPE, STATUS, RequestError, problem_body
 
 MAX_BODY_BYTES = 2**20
@@ -124,7 +125,7 @@ def _is_gone(reader: socket.socket) -> bool:
         return True
 
 
-def make_app(board: Board, faults: Faults) -> Flask:
+def make_app(board: Board, faults: Faults, guard: Guard) -> Flask:
     """Return the WSGI application."""
     app = Flask("rattle.services.mock_env", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1  # a chunked body is cut there, and seen to be too large
@@ -132,10 +133,16 @@ def make_app(board: Board, faults: Faults) -> Flask:
     app.url_map.merge_slashes = False
     app.register_error_handler(RequestError, _problem)
     app.register_error_handler(HTTPException, _http_problem)
+    app.before_request(lambda: _check(guard))
     app.after_request(lambda response: _as_asked(faults, response))
     _add_world_routes(app, board)
     _add_snake_routes(app, board, faults)
     return app
+
+
+def _check(guard: Guard) -> None:
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    guard.check(request.method, request.path, headers)
 
 
 def _add_world_routes(app: Flask, board: Board) -> None:

@@ -35,7 +35,7 @@ def read_move(body: bytes, content_type: str | None) -> object:
 
 def read_reset(body: bytes, content_type: str | None) -> int | None:
     """Return the seed of a reset, None where it has none."""
-    fields = _fields(body, content_type, {"seed"}) if body else {}
+    fields = _fields(body or b"{}", content_type, {"seed"})
     if "seed" not in fields:
         return None
     seed = fields["seed"]
@@ -46,12 +46,11 @@ def read_reset(body: bytes, content_type: str | None) -> int | None:
 
 def read_nothing(body: bytes, content_type: str | None) -> None:
     """Check that a body is empty or an object without fields."""
-    if body:
-        _fields(body, content_type, set())
+    _fields(body or b"{}", content_type, set())
 
 
 def _fields(body: bytes, content_type: str | None, known: set[str]) -> dict[str, Any]:
-    media_type = (content_type or "application/json").partition(";")[0].strip().lower()
+    media_type = (content_type or "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise RequestError(
             "unsupported_type", f"Content-Type must be application/json, got {media_type!r:.60}", "Content-Type"

@@ -6,7 +6,7 @@ import json
 import signal
 import socket
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,7 +18,9 @@ from rattle.services.mock_env.app import Board, make_app
 from rattle.services.mock_env.errors import MockEnvError
 from rattle.services.mock_env.faults import Faults
 from rattle.services.mock_env.game import SERVICE
+from rattle.services.utils.browsers import Guard
 from rattle.services.utils.sockets import address_of
+from rattle.settings.services import SecuritySection
 from rattle.stop_signals import stop_signals
 
 #: Connections that are served at a time; more are closed at once.
@@ -41,6 +43,7 @@ class MockSettings:
     faults: tuple[str, ...] = ()
     fault_every: int = 1
     access_log: bool = False
+    security: SecuritySection = field(default_factory=SecuritySection)
 
 
 class _Handler(WSGIRequestHandler):
@@ -105,7 +108,8 @@ class MockEnv:
         game = faults.game_type()(settings.snakes, settings.length, settings.delay)
         self._board = Board(game, max_streams=4 * settings.snakes)
         with _listen(settings.host, settings.port) as listener:
-            self._server = _FlaskServer(settings, listener, make_app(self._board, faults))
+            app = make_app(self._board, faults, Guard(settings.host, settings.security))
+            self._server = _FlaskServer(settings, listener, app)
             port = listener.getsockname()[1]
         #: Where it is reached.
         self.url = f"http://{address_of(settings.host, port)}"

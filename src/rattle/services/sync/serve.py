@@ -10,6 +10,7 @@ from rattle.clients.keys import read_key
 from rattle.services.sync.history import LockstepHistory
 from rattle.services.sync.lockstep import Lockstep
 from rattle.services.sync.pace import Pace
+from rattle.services.utils.browsers import Guard
 from rattle.services.utils.serving import serve
 from rattle.services.utils.sockets import ServiceError, address_of, listen
 from rattle.services.utils.status_service import Operated, StatusService
@@ -40,7 +41,8 @@ def run(settings: ExperimentSettings, history: Path | None) -> None:
         leading = _leading(own, members, history)
         more = {"address": address_of(*members.getsockname()[:2]), "mode": own.mode}
         with watching_system(settings.log.system_seconds):
-            serve(StatusService(leading), SERVICE, listener, _MAX_CONNECTIONS, more)
+            guard = Guard(own.host, settings.security)
+            serve(StatusService(leading), SERVICE, listener, guard, _MAX_CONNECTIONS, more)
     if leading.failure is not None:
         raise leading.failure
 

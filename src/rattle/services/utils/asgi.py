@@ -130,6 +130,11 @@ async def answer_problem(send: Send, error: RequestError, *, close: bool = False
     await answer(send, error.status, PROBLEM_TYPE, problem_body(error), headers)
 
 
+async def refuse(scope: Scope, receive: Receive, send: Send, error: RequestError, *, close: bool = False) -> None:
+    """Answer a request of either kind with a problem."""
+    await (answer_problem(send, error, close=close) if scope["type"] == "http" else decline(receive, send, error))
+
+
 async def decline(receive: Receive, send: Send, error: RequestError) -> None:
     """Answer the request for a WebSocket with a problem."""
     await receive()

@@ -18,7 +18,8 @@ import uvicorn
 
 from rattle.events import emit, of_services
 from rattle.output import write_line
-from rattle.services.utils.asgi import Receive, Scope, Send, answer_problem, decline
+from rattle.services.utils.asgi import Receive, Scope, Send, refuse
+from rattle.services.utils.browsers import Guard
 from rattle.services.utils.connections import IDLE_SECONDS, BoundedHttpConnection, SocketConnection
 from rattle.services.utils.sockets import BACKLOG, ServiceError, url_of
 from rattle.stop_signals import stop_signals
@@ -93,19 +94,21 @@ def serve(
     service: HttpService,
     name: str,
     listener: socket.socket,
+    guard: Guard,
     max_connections: int,
     more: Mapping[str, Any],
     max_message_bytes: int = 2**24,
 ) -> None:
     """Serve until SIGINT or SIGTERM; prints {"service", "url", …} as the first line when requests are welcome."""
     _raise_file_limit(max_connections)
+    protected = guard.protect(service)
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if len(server.server_state.connections) <= max_connections:
-            await service(scope, receive, send)
+            await protected(scope, receive, send)
             return
         full = RequestError("full", f"all {max_connections} connections are in use: close one, or wait")
-        await (answer_problem(send, full, close=True) if scope["type"] == "http" else decline(receive, send, full))
+        await refuse(scope, receive, send, full, close=True)
 
     def welcome() -> None:
         emit(of_services.Serving(address=url_of(listener)))

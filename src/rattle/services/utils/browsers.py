@@ -1,0 +1,120 @@
+"""Keeps pages of other sites away from a service.
+
+Any page in a browser can send requests to services on the same machine, and to all that the machine reaches. It is kept
+out where it says which site it is of, and where its own name has been bound to a service's address (DNS rebinding).
+Other programs can say what they like: they are not what this is about.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from ipaddress import ip_address
+
+from rattle.services.utils.asgi import App, Receive, Scope, Send, refuse
+from rattle.settings.services import SecuritySection
+from rattle.wire.encoding import JSON, MEDIA_TYPES, MSGPACK
+from rattle.wire.problems import RequestError
+
+#: The headers that are looked at; pages cannot change those that begin with Sec-.
+_HEADERS = ("host", "origin", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest", "content-type")
+_BY_BYTES = {name.encode(): name for name in _HEADERS}
+#: A name or an address, in brackets or not, and a port.
+_HOST = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::\d*)?")
+#: To read what is below joins the game.
+_JOINS = "/snake/"
+#: To ask what is below changes nothing, and clients of the Open Inference Protocol send no Content-Type.
+_MAY_LACK_TYPE = "/v2/"
+_TENSORS = "application/octet-stream"
+
+
+class Guard:
+    """What a service answers only to its own pages, and only at its own names."""
+
+    def __init__(self, host: str, security: SecuritySection) -> None:
+        names = {"localhost", host.lower(), *(name.lower() for name in security.allowed_hosts)}
+        self._is_own = lru_cache(64)(lambda host: _is_own(host, names))
+
+    def protect(self, app: App) -> App:
+        """Return an application (ASGI) that is asked only what `check` lets pass."""
+
+        async def protected(scope: Scope, receive: Receive, send: Send) -> None:
+            headers = {_BY_BYTES[name]: str(value, "latin-1") for name, value in scope["headers"] if name in _BY_BYTES}
+            try:
+                self.check(scope.get("method", "WEBSOCKET"), scope["path"], headers)
+            except RequestError as error:
+                await refuse(scope, receive, send, error)
+            else:
+                await app(scope, receive, send)
+
+        return protected
+
+    def check(self, method: str, path: str, headers: Mapping[str, str]) -> None:
+        """Raise RequestError for what a page elsewhere has sent; names of headers are in lower case.
+
+        A link from another site to a page is no harm, as long as reading changes nothing. Requests that pages may send
+        without asking first have the media types of forms, or none: so no POST may have those.
+        """
+        host = headers.get("host")  # which only programs leave out
+        if host is not None and not self._is_own(host):
+            raise RequestError("forbidden", _not_own(host), "Host")
+        field = _tells_of_another_site(headers)
+        if field and not _is_link(method, path, headers):
+            raise RequestError("forbidden", "pages of other sites may ask nothing here, only link to pages", field)
+        if method == "POST":
+            _check_type(path, headers.get("content-type", ""))
+
+
+def _is_own(host: str, names: set[str]) -> bool:
+    """Whether a Host header has one of these names, or an address as a number, which no page can be named after."""
+    found = _HOST.fullmatch(host)
+    if found is None:
+        return False
+    name = found[1].lower()
+    try:
+        ip_address(name.strip("[]"))
+    except ValueError:
+        return name.removesuffix(".") in names
+    return True
+
+
+def _not_own(host: str) -> str:
+    found = _HOST.fullmatch(host)
+    name = found[1] if found else host
+    return (
+        f"this service is not known as '{name[:100]}': if that is a name of its machine, start it with "
+        f"--set security.allowed_hosts=[{name[:100]}], or ask it by its address"
+    )
+
+
+def _tells_of_another_site(headers: Mapping[str, str]) -> str | None:
+    """Return the header that says that a page of another origin asks, None where none does.
+
+    Old browsers, and all without TLS at other addresses than those of the own machine, send Origin alone.
+    """
+    if (site := headers.get("sec-fetch-site")) is not None:
+        return None if site.lower() in ("same-origin", "none") else "Sec-Fetch-Site"
+    if (origin := headers.get("origin")) is not None:
+        authority = origin.partition("://")[2].lower()
+        return None if authority == headers.get("host", "").lower() else "Origin"
+    return None
+
+
+def _is_link(method: str, path: str, headers: Mapping[str, str]) -> bool:
+    """Whether somebody goes from one page to another, and does nothing else."""
+    goes = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    return goes and method in ("GET", "HEAD") and not path.startswith(_JOINS)
+
+
+def _check_type(path: str, content_type: str) -> None:
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type in (*MEDIA_TYPES, _TENSORS) or (not media_type and path.startswith(_MAY_LACK_TYPE)):
+        return
+    got = f"got {media_type[:60]!r}" if media_type else "and there is none"
+    raise RequestError(
+        "unsupported_type",
+        f"the Content-Type of a POST must be {JSON} (curl -H 'Content-Type: {JSON}') or {MSGPACK}, also where its body "
+        f"is empty, {got}",
+        "Content-Type",
+    )

@@ -1,0 +1,194 @@
+"""What may be asked, by whom, and under which name: the rule by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any
+
+import pytest
+
+from rattle.services.utils.browsers import Guard
+from rattle.settings.services import SecuritySection
+from rattle.wire.problems import RequestError
+
+OWN = {"host": "127.0.0.1:5000"}
+JSON = OWN | {"content-type": "application/json"}
+LINK = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+GUARD = Guard("gpu-box", SecuritySection(allowed_hosts=("Rattle.example.org", "other")))
+
+
+def refused(method: str, path: str, headers: dict[str, str]) -> tuple[str, str | None] | None:
+    """Return code and field of what is refused, None for what may be asked."""
+    try:
+        GUARD.check(method, path, headers)
+    except RequestError as error:
+        return error.code, error.field
+    return None
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *(
+            "localhost",
+            "localhost:5000",
+            "LOCALHOST:5000",
+            "localhost.:5000",
+            "127.0.0.1",
+            "127.9.9.9:80",
+            "10.0.0.7:5",
+        ),
+        *("[::1]", "[::1]:5000", "[fe80::1%25eth0]:5000", "0.0.0.0:5000"),
+        *("gpu-box:5000", "GPU-box", "rattle.example.org", "rattle.EXAMPLE.org.:5000", "other:1"),
+    ],
+)
+def test_own_names_and_addresses_as_numbers_may_be_asked(host: str) -> None:
+    assert refused("GET", "/state", {"host": host}) is None
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example", "evil.example:5000", "localhost.evil.example", "127.0.0.1.evil.example", "evil.localhost"),
+        *(
+            "",
+            ":5000",
+            "x",
+            "sub.rattle.example.org",
+            "rattle.example.org.evil.example",
+            "localhost..",
+            "localhost:5:5",
+        ),
+        *("[::1", "::1]:5000", "[evil.example]", "[localhost]", "localhost@evil.example", "localhost, evil.example"),
+        *("127.0.0.1 evil.example", "1.2.3.4.5", "evil.example:127.0.0.1", "\x1b[2J", "x" * 5000),
+    ],
+)
+@pytest.mark.parametrize(("method", "path"), [("GET", "/healthz"), ("POST", "/reset"), ("WEBSOCKET", "/")])
+def test_other_names_are_refused(host: str, method: str, path: str) -> None:
+    assert refused(method, path, JSON | {"host": host}) == ("forbidden", "Host")
+
+
+def test_a_program_that_sends_no_host_is_answered() -> None:
+    assert refused("GET", "/state", {}) is None
+
+
+SITES = {
+    "program": {},
+    "own page": {"sec-fetch-site": "same-origin", "origin": "http://127.0.0.1:5000"},
+    "own page behind a proxy": {"sec-fetch-site": "same-origin", "origin": "https://rattle.example.org"},
+    "typed": {"sec-fetch-site": "none", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"},
+    "own page in an old browser": {"origin": "http://127.0.0.1:5000"},
+    "own page behind a proxy with TLS in an old browser": {"origin": "https://127.0.0.1:5000"},
+}
+OTHER_SITES = {
+    "page": ({"sec-fetch-site": "cross-site"}, "Sec-Fetch-Site"),
+    "page with its origin": ({"sec-fetch-site": "cross-site", "origin": "http://evil.example"}, "Sec-Fetch-Site"),
+    "port": ({"sec-fetch-site": "same-site", "origin": "http://127.0.0.1:8888"}, "Sec-Fetch-Site"),
+    "unheard-of": ({"sec-fetch-site": "somewhere"}, "Sec-Fetch-Site"),
+    "nothing": ({"sec-fetch-site": ""}, "Sec-Fetch-Site"),
+    "old page": ({"origin": "http://evil.example"}, "Origin"),
+    "old port": ({"origin": "http://127.0.0.1:8888"}, "Origin"),
+    "old name": ({"origin": "http://localhost:5000"}, "Origin"),
+    "old begin": ({"origin": "http://127.0.0.1:5000.evil.example"}, "Origin"),
+    "old file": ({"origin": "null"}, "Origin"),
+    "old blank": ({"origin": ""}, "Origin"),
+    "frame": (LINK | {"sec-fetch-dest": "iframe"}, "Sec-Fetch-Site"),
+    "image": (LINK | {"sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}, "Sec-Fetch-Site"),
+}
+ASKED = [
+    ("GET", "/state", OWN),
+    ("GET", "/snake/anna", OWN),
+    ("HEAD", "/", OWN),
+    ("OPTIONS", "/reset", OWN),
+    ("POST", "/reset", JSON),
+    ("POST", "/v2/models/snake/infer", OWN),
+    ("DELETE", "/v1/agents/main-0", OWN),
+    ("WEBSOCKET", "/v1/sessions/0/ws", OWN),
+]
+
+
+@pytest.mark.parametrize("site", SITES.values(), ids=SITES)
+@pytest.mark.parametrize(("method", "path", "headers"), ASKED)
+def test_own_pages_and_programs_may_ask(method: str, path: str, headers: dict[str, str], site: dict[str, str]) -> None:
+    assert refused(method, path, headers | site) is None
+
+
+@pytest.mark.parametrize(("site", "field"), OTHER_SITES.values(), ids=OTHER_SITES)
+@pytest.mark.parametrize(("method", "path", "headers"), ASKED)
+def test_pages_of_other_sites_may_not(
+    method: str, path: str, headers: dict[str, str], site: dict[str, str], field: str
+) -> None:
+    assert refused(method, path, headers | site) == ("forbidden", field)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        *(("GET", path, True) for path in ("/", "/watch", "/docs", "/sql", "/state", "/metrics")),
+        ("HEAD", "/watch", True),
+        ("GET", "/snake/anna", False),  # which would join
+        *((method, "/reset", False) for method in ("POST", "DELETE", "PUT", "WEBSOCKET")),
+    ],
+)
+def test_a_link_may_be_followed_to_what_is_only_read(method: str, path: str, allowed: bool) -> None:
+    assert (refused(method, path, JSON | LINK) is None) == allowed
+
+
+@pytest.mark.parametrize(
+    ("media_type", "allowed"),
+    [
+        *((name, True) for name in ("application/json", "Application/JSON; charset=utf-8", "application/msgpack")),
+        *((name, True) for name in ("application/x-msgpack", "application/octet-stream")),
+        *((name, False) for name in ("", " ", "text/plain", "text/plain; application/json", "application/json, x")),
+        *((name, False) for name in ("application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "*/*")),
+        *((name, False) for name in ("text/json", "application/xml", "application/jsonp")),
+    ],
+)
+@pytest.mark.parametrize("path", ["/reset", "/v1/agents/main-0/pause", "/v1/sessions", "/v2/models/snake/infer"])
+def test_a_post_says_what_it_is(path: str, media_type: str, allowed: bool) -> None:
+    expected = None if allowed else ("unsupported_type", "Content-Type")
+    assert refused("POST", path, OWN | {"content-type": media_type}) == (
+        None if path.startswith("/v2/") and not media_type.strip() else expected
+    )
+    assert refused("GET", path, OWN | {"content-type": media_type}) is None
+
+
+def test_a_post_without_a_type_is_of_clients_of_the_open_inference_protocol_only() -> None:
+    assert refused("POST", "/v2/models/snake/infer", OWN) is None
+    for path in ("/reset", "/v1/agents", "/v2", "/v2x", "/"):
+        assert refused("POST", path, OWN) == ("unsupported_type", "Content-Type")
+
+
+def test_errors_say_what_to_do() -> None:
+    with pytest.raises(RequestError, match=r"start it with --set security.allowed_hosts=\[evil.example\]"):
+        GUARD.check("GET", "/", {"host": "evil.example:5000"})
+    with pytest.raises(
+        RequestError, match=r"must be application/json .* or application/msgpack, also where its body is empty"
+    ):
+        GUARD.check("POST", "/reset", OWN)
+
+
+@pytest.mark.parametrize(("kind", "start"), [("http", "http.response"), ("websocket", "websocket.http.response")])
+def test_what_is_refused_does_not_reach_the_service(kind: str, start: str) -> None:
+    reached: list[str] = []
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        reached.append(scope["path"])
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    def ask(path: str, host: bytes) -> None:
+        scope = {"type": kind, "path": path, "headers": [(b"host", host), (b"x", b"y")]}
+        asyncio.run(GUARD.protect(app)(scope | ({"method": "GET"} if kind == "http" else {}), receive, send))
+
+    ask("/own", b"localhost")
+    ask("/others", b"evil.example\xff")
+    assert reached == ["/own"]
+    assert [message["type"] for message in sent] == [f"{start}.start", f"{start}.body"]
+    assert sent[0]["status"] == 403
