@@ -194,23 +194,23 @@ class Codec:
 
     def __init__(self, key: bytes | None = None) -> None:
         self.dropped: Counter[str] = Counter(malformed=0, unauthenticated=0)
-        self._key = key
+        self._hmac = None if key is None else hmac.new(key, digestmod="sha256")
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Datagram).decode
 
     def encode(self, datagram: Datagram) -> bytes:
         """Return the bytes of a datagram."""
         body = self._encode(datagram)
-        return body if self._key is None else body + self._seal(body)
+        return body if self._hmac is None else body + _seal(self._hmac, body)
 
     def decode(self, data: bytes) -> Datagram | None:
         """Return the datagram in some bytes, None for what is none or does not carry the right seal."""
         if len(data) > MAX_BYTES:
             self.dropped["malformed"] += 1
             return None
-        if self._key is not None:
+        if self._hmac is not None:
             data, seal = data[:-SEAL_BYTES], data[-SEAL_BYTES:]
-            if not hmac.compare_digest(self._seal(data), seal):
+            if not hmac.compare_digest(_seal(self._hmac, data), seal):
                 self.dropped["unauthenticated"] += 1
                 return None
         try:
@@ -220,5 +220,8 @@ class Codec:
             return None
         return datagram
 
-    def _seal(self, body: bytes) -> bytes:
-        return hmac.digest(self._key or b"", body, "sha256")[:SEAL_BYTES]
+
+def _seal(keyed: hmac.HMAC, body: bytes) -> bytes:
+    seal = keyed.copy()  # takes in the key once, so it costs half of what `hmac.digest` does
+    seal.update(body)
+    return seal.digest()[:SEAL_BYTES]
