@@ -64,9 +64,13 @@ class Network:
         """Return the address at which the others reach a host."""
         return f"10.77.{self._numbers[host]}.2"
 
+    def namespace(self, host: str) -> str:
+        """Return the name of a host's network namespace."""
+        return f"{self._run}-{host}"
+
     def within(self, host: str) -> tuple[str, ...]:
         """Return what runs a command in a host's network, when it is put before it."""
-        return ("ip", "netns", "exec", self._name(host))
+        return ("ip", "netns", "exec", self.namespace(host))
 
     def lose(self, percent: int) -> None:
         """Have the router drop so many of a hundred datagrams by chance, and count from 0."""
@@ -100,9 +104,9 @@ class Network:
         self._add("router")
         for host, number in self._numbers.items():
             self._add(host)
-            own, link = self._name(host), f"to-{number}"
+            own, router, link = self.namespace(host), self.namespace("router"), f"to-{number}"
             # Both ends are made where they belong: the machine's own network does not see them.
-            _run("ip", "-n", own, "link", "add", "uplink", "type", "veth", "peer", link, "netns", self._name("router"))
+            _run("ip", "-n", own, "link", "add", "uplink", "type", "veth", "peer", link, "netns", router)
             self._set_up("router", link, f"10.77.{number}.1/24")
             self._set_up(host, "uplink", f"{self.address(host)}/24")
             _run("ip", "-n", own, "route", "add", "default", "via", f"10.77.{number}.1")
@@ -110,16 +114,13 @@ class Network:
         self.lose(0)
 
     def _add(self, host: str) -> None:
-        _run("ip", "netns", "add", self._name(host))
-        self._made.append(self._name(host))
-        _run("ip", "-n", self._name(host), "link", "set", "lo", "up")
+        _run("ip", "netns", "add", self.namespace(host))
+        self._made.append(self.namespace(host))
+        _run("ip", "-n", self.namespace(host), "link", "set", "lo", "up")
 
     def _set_up(self, host: str, link: str, address: str) -> None:
-        _run("ip", "-n", self._name(host), "address", "add", address, "dev", link)
-        _run("ip", "-n", self._name(host), "link", "set", link, "up")
-
-    def _name(self, host: str) -> str:
-        return f"{self._run}-{host}"
+        _run("ip", "-n", self.namespace(host), "address", "add", address, "dev", link)
+        _run("ip", "-n", self.namespace(host), "link", "set", link, "up")
 
     def __enter__(self) -> Self:
         return self

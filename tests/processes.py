@@ -9,20 +9,26 @@ from signal import SIGKILL, Signals
 from types import TracebackType
 from typing import Any, Self
 
-from tests.template import RattleProcess, start
+from tests.template import NAMESPACE, RattleProcess, start
 from tests.trainer.conftest import RATTLE
 
 
 class ServiceProcess:
     """A service started as a user does; `kill` and `start` let it die and come back at the same address.
 
-    `prefix` is a command that runs it, such as one that takes it to another network.
+    `prefix` is a command that runs it, such as one that sets its clock back; `namespace` is that of its network.
     """
 
     def __init__(
-        self, command: str, *arguments: str, settings: tuple[str, ...] = (), prefix: tuple[str, ...] = ()
+        self,
+        command: str,
+        *arguments: str,
+        settings: tuple[str, ...] = (),
+        prefix: tuple[str, ...] = (),
+        namespace: str | None = None,
     ) -> None:
         self._prefix = prefix
+        self._environment = None if namespace is None else {**os.environ, NAMESPACE: namespace}
         self._arguments = [command, *arguments, *(part for setting in settings for part in ("--set", setting))]
         self._port = 0
         self._process: subprocess.Popen[str] | RattleProcess | None = None
@@ -45,7 +51,7 @@ class ServiceProcess:
             command = [*self._prefix, *RATTLE, *arguments]
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         else:
-            self._process = start(*arguments, stdout=subprocess.PIPE)
+            self._process = start(*arguments, env=self._environment, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         self.hello = json.loads(self._process.stdout.readline())
         address = str(self.hello.get("url") or self.hello["address"])

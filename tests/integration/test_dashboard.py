@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from rattle.envs.snake.settings import SnakeSettings
 from tests.analytics.build import make_run, record_snake, steps_columns, update_row, write_rows
 from tests.integration.browsing import PATIENCE_S, Visit, visiting
 from tests.services.dashboard.build import log, make_full_run, store_policy
+from tests.template import RattleProcess, start
 
 expect.set_options(timeout=PATIENCE_S * 1000)
 pytestmark = [pytest.mark.integration, pytest.mark.promised]
@@ -75,15 +75,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def service(root: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "rattle.cli", "dashboard", str(root), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+def service(root: Path) -> Iterator[RattleProcess | subprocess.Popen[str]]:
+    with start("dashboard", str(root), "--port", "0", stdout=subprocess.PIPE) as process:
         yield process
         process.kill()
 
 
 @pytest.fixture(scope="module")
-def url(service: subprocess.Popen[str]) -> str:
+def url(service: RattleProcess | subprocess.Popen[str]) -> str:
     assert service.stdout is not None
     address: str = json.loads(service.stdout.readline())["url"]
     return address
@@ -231,8 +230,7 @@ def test_what_is_not_there_is_said(visit: Visit, url: str) -> None:
 
 def test_a_service_that_has_gone_is_said_to_be_gone(visit: Visit, tmp_path: Path) -> None:
     run = make_full_run(tmp_path, "live", status="running")
-    command = [sys.executable, "-m", "rattle.cli", "dashboard", str(tmp_path), "--port", "0"]
-    with run.locked(), subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with run.locked(), start("dashboard", str(tmp_path), "--port", "0", stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         page = visit.open(json.loads(process.stdout.readline())["url"])
         expect(page.locator(".pulse")).to_have_text("live")

@@ -69,7 +69,7 @@ class Run:
 
     def _start(self, host: str, service: str, *arguments: str) -> ServiceProcess:
         given = (service, "--host", self._network.address(host), *arguments)
-        process = ServiceProcess(*given, settings=self._settings, prefix=self._network.within(host))
+        process = ServiceProcess(*given, settings=self._settings, namespace=self._network.namespace(host))
         return self._stack.enter_context(process)
 
     def status(self) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from playwright.sync_api import Page, expect
 
 from rattle.envs.snake.geometry import HEADINGS, TURNS, to_world, visible_offsets
 from tests.integration.browsing import PATIENCE_S, Visit
+from tests.template import start
 
 pytestmark = [pytest.mark.integration, pytest.mark.promised]
 
@@ -32,8 +32,7 @@ class Server:
     """`rattle env` in a process of its own."""
 
     def __init__(self, *arguments: str, port: int = 0) -> None:
-        command = [sys.executable, "-m", "rattle.cli", "env", "--port", str(port), "--seed", "7", *arguments]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._process = start("env", "--port", str(port), "--seed", "7", *arguments, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         self.url: str = json.loads(self._process.stdout.readline())["url"]
         self._readers: list[threading.Thread] = []
