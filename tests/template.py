@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -47,8 +48,8 @@ IMPORTS = (
     "pyarrow.parquet",
 )
 
-#: The variable that has a command run in a network namespace.
-NAMESPACE = "TESTS_NETWORK_NAMESPACE"
+#: Variables that have a command run in a network namespace, and another module's `main` in the place of `rattle`.
+NAMESPACE, PROGRAM = "TESTS_NETWORK_NAMESPACE", "TESTS_PROGRAM"
 CLONE_NEWNET = 0x40000000  # of sched.h; `os` has it from Python 3.12 on
 
 
@@ -219,15 +220,15 @@ def run(
 
 
 def _main() -> None:
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # as `rattle up` does, before gRPC is imported
     warm_up(IMPORTS)
     request = serve(socket.socket(fileno=int(sys.argv[1])))
     if name := request["environment"].pop(NAMESPACE, ""):
         _enter_network(name)
-    from rattle.cli import main
-
+    program = import_module(request["environment"].pop(PROGRAM, "rattle.cli"))
     sys.path[0] = request["cwd"]
     sys.modules["__main__"].__package__ = None  # by which click finds the name of a program
-    run_forked(request, main)
+    run_forked(request, program.main)
 
 
 def _enter_network(name: str) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,27 +17,28 @@ from rattle.analytics.runs import row
 from rattle.runs.progress import Progress, Summary
 from rattle.services.utils.sockets import listen
 from tests.launch.test_processes import wait_for_end
+from tests.template import PROGRAM, RattleProcess
 
 pytestmark = pytest.mark.integration
 
-UP = [sys.executable, str(Path(__file__).with_name("up_with_fakes.py")), "up"]
 SUMMARY = {"event", *(field.name for field in fields(Summary))}
 
 
-def begin(*arguments: str | Path, cwd: Path, **ways: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*UP, *map(str, arguments)],
-        cwd=cwd,
-        # The command itself quietens gRPC, but these stand-ins import it before.
-        env={**os.environ, "BEHAVIOUR": json.dumps(ways), "GRPC_VERBOSITY": "NONE"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+def begin(*arguments: str | Path, cwd: Path, **ways: list[str]) -> RattleProcess:
+    return begin_with_fakes("up", *arguments, cwd=cwd, ways=ways)
+
+
+def begin_with_fakes(
+    *arguments: str | Path, cwd: Path, ways: dict[str, list[str]], stderr: int = subprocess.PIPE, **variables: str
+) -> RattleProcess:
+    """Start a command that launches small processes in the place of services."""
+    ours = {"BEHAVIOUR": json.dumps(ways), PROGRAM: "tests.launch.up_with_fakes"}
+    return RattleProcess(
+        *map(str, arguments), cwd=cwd, env={**os.environ, **ours, **variables}, stdout=subprocess.PIPE, stderr=stderr
     )
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
+def ended(process: RattleProcess) -> tuple[str, str]:
     """Return what a command wrote when it has ended; leaves nothing of one that takes too long."""
     try:
         return process.communicate(timeout=120)
@@ -64,7 +64,7 @@ def logs(directory: Path) -> list[dict[str, Any]]:
     return [{"event": entry["event"], **json.loads(entry["fields"])} for entry in rows]
 
 
-def until(process: subprocess.Popen[str], event: str) -> None:
+def until(process: RattleProcess, event: str) -> None:
     """Read JSON lines until one of a kind comes."""
     assert process.stdout is not None
     while json.loads(process.stdout.readline())["event"] != event:

@@ -22,8 +22,8 @@ from rattle.launch.up import launch
 from rattle.launch.view import JsonView
 from rattle.services.utils.sockets import listen
 from rattle.settings.sources import load_settings
+from tests.launch.test_processes import FAKE
 from tests.launch.test_up import begin, lines, logs, run, until
-from tests.launch.up_with_fakes import FAKE
 
 pytestmark = pytest.mark.integration
 

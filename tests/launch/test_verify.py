@@ -7,7 +7,6 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,35 +20,25 @@ from rattle.launch.verify_report import VerifyReport
 from rattle.launch.verify_view import QuietView, Reporter
 from rattle.settings.sources import check_settings, load_settings
 from tests.launch.test_processes import PATIENCE, wait_for_end
-from tests.launch.test_up import ended
+from tests.launch.test_up import begin_with_fakes, ended
+from tests.template import RattleProcess
 
 pytestmark = pytest.mark.integration
 
-COMMAND = [sys.executable, str(Path(__file__).with_name("up_with_fakes.py")), "verify-determinism"]
 FEW = ("--ticks", "200")
 
 
-def variables(folder: Path, ways: dict[str, list[str]]) -> dict[str, str]:
-    """Return the environment of a command whose temporary folders are made below `folder`/tmp."""
-    (folder / "tmp").mkdir(exist_ok=True)
-    ours = {"BEHAVIOUR": json.dumps(ways), "GRPC_VERBOSITY": "NONE", "TMPDIR": str(folder / "tmp")}
-    return {**os.environ, **ours}
-
-
-def begin(*arguments: str | Path, cwd: Path, **ways: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
-        cwd=cwd,
-        env=variables(cwd, ways),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def begin(
+    *arguments: str | Path, cwd: Path, stderr: int = subprocess.PIPE, ways: dict[str, list[str]], **variables: str
+) -> RattleProcess:
+    """Start the command; its temporary folders are made below `cwd`/tmp."""
+    (cwd / "tmp").mkdir(exist_ok=True)
+    variables["TMPDIR"] = str(cwd / "tmp")
+    return begin_with_fakes("verify-determinism", *arguments, cwd=cwd, ways=ways, stderr=stderr, **variables)
 
 
 def run(*arguments: str | Path, cwd: Path, **ways: list[str]) -> tuple[int, str, str]:
-    process = begin(*arguments, cwd=cwd, **ways)
+    process = begin(*arguments, cwd=cwd, ways=ways)
     out, err = ended(process)
     assert "Traceback" not in out + err
     return process.returncode, out, err
@@ -168,7 +157,7 @@ def test_runs_that_are_there_already_are_not_touched(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_all_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    process = begin("--ticks", "1000000", cwd=tmp_path)
+    process = begin("--ticks", "1000000", cwd=tmp_path, ways={})
     logs: list[Path] = []
     deadline = time.monotonic() + PATIENCE
     while not logs or b"service_ready" not in logs[0].read_bytes():
@@ -219,13 +208,8 @@ def test_runs_that_differ_are_kept_whatever_comes(tmp_path: Path, monkeypatch: p
 
 def test_in_a_terminal_it_says_how_far_it_is(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [*COMMAND, "--ticks", "600"],
-        cwd=tmp_path,
-        env={**variables(tmp_path, {}), "TERM": "xterm-256color", "COLUMNS": "100"},
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-    )
+    terminal = {"TERM": "xterm-256color", "COLUMNS": "100"}
+    process = begin("--ticks", "600", cwd=tmp_path, ways={}, stderr=theirs, **terminal)
     os.close(theirs)
     shown = b""
     try:
@@ -239,7 +223,7 @@ def test_in_a_terminal_it_says_how_far_it_is(tmp_path: Path) -> None:
     assert b"run 1 of 2: " in shown
     assert b"of 600, 400 ticks/s, 7 of 7 services ready" in shown
     assert b"run 2 of 2: " in shown
-    assert out.decode().splitlines()[2] == "All 2 runs agree."
+    assert out.splitlines()[2] == "All 2 runs agree."
 
 
 def test_inference_processes_are_taken_in_turn() -> None:

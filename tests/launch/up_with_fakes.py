@@ -7,14 +7,14 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from rattle.analytics.run_directory import RunDirectory
-from rattle.cli import main
-from rattle.launch import launched_run, template, up
-from rattle.launch.processes import Processes
+from rattle.cli import main as rattle
+from rattle.launch import template, up
+from rattle.launch.processes import LEASH
+from tests.launch import fake_service
 
-FAKE = (sys.executable, str(Path(__file__).with_name("fake_service.py")))
+begin_template = template.begin
 
 
 def after(done: Callable[..., None], then: Callable[..., None]) -> Callable[..., None]:
@@ -30,8 +30,14 @@ def write_behaviour(directory: RunDirectory) -> None:
     (directory.path / "behaviour.json").write_text(json.dumps(json.loads(os.environ.get("BEHAVIOUR", "{}"))))
 
 
-if __name__ == "__main__":
-    launched_run.Processes = functools.partial(Processes, program=FAKE)  # type: ignore[misc, assignment]
-    template.begin = lambda command: None  # of no use to these
+def fake() -> None:
+    """Be a service, as the command of a fork: its arguments follow those of the leash."""
+    sys.argv.remove(LEASH)
+    fake_service.main()
+
+
+def main() -> None:
+    os.setpgid(0, 0)  # so that tests can signal it and all that shares a terminal with it
+    template.begin = lambda command: begin_template(fake)
     up.store_beginning = after(up.store_beginning, write_behaviour)
-    main()
+    rattle()
