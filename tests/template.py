@@ -48,7 +48,8 @@ IMPORTS = (
     "pyarrow.parquet",
 )
 
-#: Variables that have a command run in a network namespace, and another module's `main` in the place of `rattle`.
+RATTLE = "rattle.cli"
+#: Variables that tell a fork in which network namespace it runs, and which module's `main`.
 NAMESPACE, PROGRAM = "TESTS_NETWORK_NAMESPACE", "TESTS_PROGRAM"
 CLONE_NEWNET = 0x40000000  # of sched.h; `os` has it from Python 3.12 on
 
@@ -94,16 +95,21 @@ def start(
     env: Mapping[str, str] | None = None,
     stdout: int | None = None,
     stderr: int | None = None,
+    program: str = RATTLE,
 ) -> RattleProcess | subprocess.Popen[str]:
     """Start a command: as a fork, or really where variables that are read early are not the template's."""
     if early(os.environ if env is None else env) == template().early:
-        return RattleProcess(*arguments, cwd=cwd, env=env, stdout=stdout, stderr=stderr)
+        return RattleProcess(*arguments, cwd=cwd, env=env, stdout=stdout, stderr=stderr, program=program)
+    assert program == RATTLE
     command = [sys.executable, "-m", "rattle.cli", *arguments]
     return subprocess.Popen(command, cwd=cwd, env=env, stdout=stdout, stderr=stderr, text=True)
 
 
 class RattleProcess:
-    """A running `rattle` command, with the methods of `subprocess.Popen` that tests use; its streams are text."""
+    """A running `rattle` command, with the methods of `subprocess.Popen` that tests use; its streams are text.
+
+    `program` is the module whose `main` is called, such as one that changes something of `rattle` before.
+    """
 
     def __init__(
         self,
@@ -112,8 +118,9 @@ class RattleProcess:
         env: Mapping[str, str] | None = None,
         stdout: int | None = None,
         stderr: int | None = None,
+        program: str = RATTLE,
     ) -> None:
-        environment = dict(os.environ if env is None else env)
+        environment = {**(os.environ if env is None else env), PROGRAM: program}
         assert early(environment) == template().early, "a fork cannot have these variables: start a real process"
         self.args = ["rattle", *arguments]
         self.returncode: int | None = None
@@ -204,10 +211,14 @@ def _pipe(number: int, wanted: int | None) -> tuple[IO[str] | None, int]:
 
 
 def run(
-    *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 120
+    *arguments: str,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 120,
+    program: str = RATTLE,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, as `subprocess.run` does; kills it when that takes too long."""
-    process = start(*arguments, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = start(*arguments, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, program=program)
     try:
         out, err = process.communicate(timeout)
     except BaseException:
@@ -225,7 +236,7 @@ def _main() -> None:
     request = serve(socket.socket(fileno=int(sys.argv[1])))
     if name := request["environment"].pop(NAMESPACE, ""):
         _enter_network(name)
-    program = import_module(request["environment"].pop(PROGRAM, "rattle.cli"))
+    program = import_module(request["environment"].pop(PROGRAM))
     sys.path[0] = request["cwd"]
     sys.modules["__main__"].__package__ = None  # by which click finds the name of a program
     run_forked(request, program.main)

@@ -16,8 +16,9 @@ from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.runs import row
 from rattle.runs.progress import Progress, Summary
 from rattle.services.utils.sockets import listen
+from tests.launch import up_with_fakes
 from tests.launch.test_processes import wait_for_end
-from tests.template import PROGRAM, RattleProcess
+from tests.template import RattleProcess
 
 pytestmark = pytest.mark.integration
 
@@ -32,9 +33,13 @@ def begin_with_fakes(
     *arguments: str | Path, cwd: Path, ways: dict[str, list[str]], stderr: int = subprocess.PIPE, **variables: str
 ) -> RattleProcess:
     """Start a command that launches small processes in the place of services."""
-    ours = {"BEHAVIOUR": json.dumps(ways), PROGRAM: "tests.launch.up_with_fakes"}
     return RattleProcess(
-        *map(str, arguments), cwd=cwd, env={**os.environ, **ours, **variables}, stdout=subprocess.PIPE, stderr=stderr
+        *map(str, arguments),
+        cwd=cwd,
+        env={**os.environ, "BEHAVIOUR": json.dumps(ways), **variables},
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        program=up_with_fakes.__name__,
     )
 
 

@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.launch.rattle_with_a_whim import NOT_BEFORE, SNAKE
-from tests.trainer.conftest import RATTLE
+from tests.launch import verify_with_a_whim
+from tests.launch.verify_with_a_whim import NOT_BEFORE, SNAKE
+from tests.template import RATTLE, run
 
 pytestmark = pytest.mark.integration
 
-WHIMSICAL = [sys.executable, str(Path(__file__).with_name("verify_with_a_whim.py"))]
 
-
-def verify(*arguments: str, cwd: Path, program: list[str] = RATTLE) -> tuple[int, dict[str, Any], str]:
-    done = subprocess.run(
-        [*program, "verify-determinism", "--json", *arguments],
-        cwd=cwd,
-        env={**os.environ, "TMPDIR": str(cwd)},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+def verify(*arguments: str, cwd: Path, program: str = RATTLE) -> tuple[int, dict[str, Any], str]:
+    variables = {**os.environ, "TMPDIR": str(cwd)}
+    done = run("verify-determinism", "--json", *arguments, cwd=cwd, env=variables, timeout=280, program=program)
     assert "Traceback" not in done.stderr
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout), done.stderr
@@ -42,16 +32,16 @@ def test_runs_are_equal_whatever_is_lost_late_or_shared_among_processes(tmp_path
     assert set(one["histories"]) == {"env-0", "main-0", "main-1", "main-2", "main-3"}
     assert one["policies"] == other["policies"]
     assert one["policies"]["main"]["updates"] >= 1
-    for run in (one, other):
-        assert (run["ticks"], run["faults"], run["restarts"]) == (200, [], 0)
-        assert run["datagrams"]["lost_on_purpose"] > 0
-        assert run["datagrams"]["repeated"] > 0
+    for found in (one, other):
+        assert (found["ticks"], found["faults"], found["restarts"]) == (200, [], 0)
+        assert found["datagrams"]["lost_on_purpose"] > 0
+        assert found["datagrams"]["repeated"] > 0
     assert not list(tmp_path.glob("rattle-verify-*"))
 
 
 def test_a_snake_that_does_as_it_likes_is_named_with_the_tick(tmp_path: Path) -> None:
     few = ("--ticks", "60", "--loss", "0.05", "--delay", "0", "--inference", "2", "--keep", "runs")
-    status, report, err = verify(*few, cwd=tmp_path, program=WHIMSICAL)
+    status, report, err = verify(*few, cwd=tmp_path, program=verify_with_a_whim.__name__)
     assert (status, report["agree"]) == (1, False), err
     tick = int((tmp_path / "runs" / "run-2" / "whim.txt").read_text())
     assert tick >= NOT_BEFORE

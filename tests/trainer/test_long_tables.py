@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,23 +16,15 @@ import pytest
 from rattle.analytics.packing import unpack
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.table_parts import PACKED, table_files
+from tests import template
+from tests.template import start
+from tests.trainer import short_parts
 
 pytestmark = pytest.mark.integration
 
-#: `rattle` with parts of 4 kB instead of 32 MiB.
-COMMAND = """
-import sys
-from rattle.analytics import table_writer
-from rattle.cli import main
-table_writer.PART_BYTES = 4000
-main(sys.argv[1:])
-"""
+PROGRAM = short_parts.__name__
 SETTINGS = ("env.worlds=64", "train.checkpoint_seconds=0.05", "evaluation={every_steps: 10000, episodes: 20}")
 CLOCKS = frozenset({"time", "run_id", "seconds", "env_steps_per_second"})
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", COMMAND, *arguments]
 
 
 def rows(run: RunDirectory, table: str) -> list[dict[str, Any]]:
@@ -52,7 +43,7 @@ def test_kill_9_at_any_moment_loses_no_row_of_long_tables(tmp_path: Path) -> Non
     sets = [part for setting in SETTINGS for part in ("--set", setting)]
     arguments = ["train", "--json", "--run-dir", "killed", *sets]
     for _ in range(4):
-        process = subprocess.Popen(command(*arguments), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = start(*arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, program=PROGRAM)
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(moments.uniform(0.5, 1.5))
@@ -63,9 +54,9 @@ def test_kill_9_at_any_moment_loses_no_row_of_long_tables(tmp_path: Path) -> Non
     killed = RunDirectory(tmp_path / "killed")
     done = msgspec.json.decode(killed.run.read_bytes())["env_steps"]
     steps = ["--steps", str(done + 40_000)]
-    subprocess.run(command(*arguments, *steps), cwd=tmp_path, check=True, capture_output=True, timeout=250)
-    whole = command("train", "--json", "--run-dir", "whole", *sets, *steps)
-    subprocess.run(whole, cwd=tmp_path, check=True, capture_output=True, timeout=250)
+    for rest in (arguments, ["train", "--json", "--run-dir", "whole", *sets]):
+        ended = template.run(*rest, *steps, cwd=tmp_path, timeout=250, program=PROGRAM)
+        assert ended.returncode == 0, ended.stderr
     assert [path.suffix for path in table_files(killed.table("episodes"))].count(PACKED) >= 1
     for table in ("episodes", "updates", "evaluations"):
         assert rows(killed, table) == rows(RunDirectory(tmp_path / "whole"), table), table
