@@ -16,7 +16,6 @@ from typing import Any
 
 from tests.template import RattleProcess
 
-RATTLE = [sys.executable, "-m", "rattle.cli", "env"]
 PATIENCE = 60.0  # seconds that something may take on a busy machine
 
 
@@ -93,7 +92,7 @@ def env_process(*arguments: str, limit_files: int | None = None) -> Iterator[Env
     if limit_files is None:
         process = RattleProcess("env", "--port", "0", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     else:
-        command = [*RATTLE, "--port", "0", *arguments]
+        command = [sys.executable, "-m", "rattle.cli", "env", "--port", "0", *arguments]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=limit)
     try:
         assert process.stdout is not None

@@ -7,7 +7,6 @@ import resource
 import select
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.services.env.env_process import PATIENCE, RATTLE, EnvProcess, break_off, env_process, rest_of
+from tests.services.env.env_process import PATIENCE, EnvProcess, break_off, env_process, rest_of
+from tests.template import run
 
 pytestmark = pytest.mark.integration
 
@@ -301,14 +301,12 @@ def test_a_signal_ends_it_while_a_step_never_ends(tmp_path: Path, monkeypatch: p
         (["--clock", "sync", "--set", "env_service.sync_port=UDP"], "UDP port"),
     ],
 )
-def test_what_it_cannot_have_is_said_in_one_line(arguments: list[str], said: str) -> None:
+def test_what_it_cannot_have_is_said_in_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
         datagrams.bind(("127.0.0.1", 0))
         ports = {"PORT": str(taken.getsockname()[1]), "UDP": str(datagrams.getsockname()[1])}
         given = [ports.get(argument, argument.replace("=UDP", f"={ports['UDP']}")) for argument in arguments]
-        ended = subprocess.run(
-            [*RATTLE, "--port", "0", *given], capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
+        ended = run("env", "--port", "0", *given, cwd=tmp_path)
     assert ended.returncode == 1
     assert ended.stdout == ""
     assert ended.stderr.count("\n") == 1, ended.stderr

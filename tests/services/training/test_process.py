@@ -22,6 +22,7 @@ from rattle.runs.run_tables import read_run_row
 from rattle.services.utils.protos import training_pb2
 from tests.processes import ServiceProcess
 from tests.services.training.playing import ACCEPTED, SECONDS, Client, Player
+from tests.template import run
 from tests.trainer.conftest import RATTLE, read_rows, small_settings
 
 pytestmark = pytest.mark.integration
@@ -140,13 +141,7 @@ def test_an_address_that_is_taken_is_said_in_one_line_and_leaves_no_run(
 ) -> None:
     port = str(service.hello["address"]).rpartition(":")[2]
     elsewhere = directory.path.with_name("elsewhere")
-    found = subprocess.run(
-        [*RATTLE, "training", "--port", port, "--run-dir", str(elsewhere)],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    found = run("training", "--port", port, "--run-dir", str(elsewhere), cwd=directory.path)
     assert found.returncode == 1
     assert found.stdout == ""
     assert "Address already in use" in found.stderr

@@ -25,7 +25,8 @@ from rattle.services.utils.protos.open_inference_pb2_grpc import GRPCInferenceSe
 from rattle.trainer.train import train
 from tests.services.inference.serving.building import FLOATS, PATIENCE, chosen, policy, rows
 from tests.services.inference.serving.inference_process import InferenceProcess, serving, write
-from tests.trainer.conftest import RATTLE, Silence, small_settings
+from tests.template import run
+from tests.trainer.conftest import Silence, small_settings
 
 pytestmark = pytest.mark.integration
 
@@ -237,14 +238,7 @@ def test_it_ends_by_interrupt_as_well(tmp_path: Path) -> None:
 )
 def test_what_it_cannot_serve_it_says_in_a_line(tmp_path: Path, arguments: list[str], message: str) -> None:
     write(tmp_path / "snakes.safetensors", policy())
-    ended = subprocess.run(
-        [*RATTLE, "inference", *arguments, "--port", "0", "--grpc-port", "0"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    ended = run("inference", *arguments, "--port", "0", "--grpc-port", "0", cwd=tmp_path)
     assert ended.returncode == 1
     assert ended.stdout == ""
     assert message in ended.stderr
@@ -256,14 +250,8 @@ def test_ports_that_are_taken_are_named(snakes: InferenceProcess, tmp_path: Path
     taken = snakes.grpc.rpartition(":")[2]
     for option in ("--port", "--grpc-port"):
         free = {"--port": "0", "--grpc-port": "0"} | {option: taken}
-        ended = subprocess.run(
-            [*RATTLE, "inference", "--policy", "snakes.safetensors", *(part for pair in free.items() for part in pair)],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        ports = [part for pair in free.items() for part in pair]
+        ended = run("inference", "--policy", "snakes.safetensors", *ports, cwd=tmp_path)
         assert ended.returncode == 1
         assert f"port {taken} of 127.0.0.1" in ended.stderr
         assert "Traceback" not in ended.stderr
