@@ -21,6 +21,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
+from rattle.analytics.schema import quoted
+
 USER, PASSWORD = "rattle", "let me in"
 #: Parameters of a request that are no settings.
 _OF_HTTP = frozenset(("query", "database", "default_format", "query_id", "user", "compress", "wait_end_of_query"))
@@ -99,9 +101,10 @@ class _Handler(BaseHTTPRequestHandler):
         statement, data = (query, body) if query.strip() else (body, b"")
         try:
             self._send(200, *self._answer(statement, data, parameters))
-        except RuntimeError as error:
-            code = re.search(r"Code: (\d+)\.", str(error))
-            self._send(500, str(error).encode(), {"X-ClickHouse-Exception-Code": code[1] if code else "1002"})
+        except (RuntimeError, UnicodeDecodeError) as error:  # which has what the engine said, with bytes of a row
+            said = error.object if isinstance(error, UnicodeDecodeError) else str(error).encode()
+            code = re.search(rb"Code: (\d+)\.", said)
+            self._send(500, said, {"X-ClickHouse-Exception-Code": code[1].decode() if code else "1002"})
 
     def _answer(self, statement: bytes, data: bytes, parameters: dict[str, str]) -> tuple[bytes, dict[str, str]]:
         import chdb
@@ -111,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
             connection.query(f"USE {parameters.get('database', 'default')}")
             settings = {name: value for name, value in parameters.items() if name not in _OF_HTTP.union(_OF_CLIENTS)}
             for name in sorted(settings, key="readonly".__eq__):  # which would forbid those after it
-                connection.query(f"SET {name} = {_quoted(settings[name])}")
+                connection.query(f"SET {name} = {quoted(settings[name])}")
             if match := _INSERT.match(statement):
                 return self._insert(connection, match, statement[match.end() :] + data)
             form = _FORMAT.search(statement)
@@ -154,10 +157,6 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _serve(folder: str, port: int, *, secured: bool) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from rattle.analytics.store import Store, StoreError
+from rattle.analytics.store import Store, StoreError, create_tables, open_store
 from rattle.services.ingest.inserting import Inserter
 from rattle.services.ingest.messages import Delivery
 from tests.services.ingest.test_batches import PARQUET, delivery
@@ -45,12 +46,25 @@ def test_a_batch_is_one_insert_a_table(store: Store) -> None:
     assert (count(store), count(store, "updates")) == (20, 1)
 
 
-def test_the_message_that_does_not_fit_is_found(store: Store) -> None:
+@pytest.fixture(params=["server", "folder"])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A store with tables that is asked over HTTP, and one in a folder."""
+    if request.param == "server":
+        yield request.getfixturevalue("store")
+        return
+    with open_store(f"chdb://{tmp_path}/store", create=True) as opened:
+        create_tables(opened)
+        yield opened
+
+
+def test_the_message_that_does_not_fit_is_found(any_store: Store) -> None:
+    store = any_store
     wrong = {17: b'{"number":"x"}\n', 40: b'{"no_column":1}\n', 41: b"[1, 2\n"}
+    wrong |= {50: b'{"number":"\xff"}\n', 51: b'{"no_column\xff":1}\n', 52: b"\xff\xfe\n"}
     batch = [logs(tag, body=wrong.get(tag)) for tag in range(64)]
     rejected = Inserter(store, Counter()).insert(batch)
     assert [one.delivery.tag for one in rejected] == sorted(wrong)
-    assert count(store) == 610
+    assert count(store) == 10 * (64 - len(wrong))
     reasons = [one.reason for one in rejected]
     assert "Unknown field found while parsing JSONEachRow format: no_column" in reasons[1]
     assert all("\n" not in reason and "DB::Exception" not in reason for reason in reasons)

@@ -192,7 +192,7 @@ def _answering(url: str) -> Iterator[None]:
 
     try:
         yield
-    except ClickHouseError as error:
+    except (ClickHouseError, UnicodeDecodeError) as error:
         raise _error(url, error) from error
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # what answers is no store
         raise StoreAway(f"{url} does not answer as a store does: {one_line(error, 200)}") from error
@@ -200,10 +200,14 @@ def _answering(url: str) -> Iterator[None]:
 
 def _error(url: str, error: Any) -> StoreError:
     """Return the error for what the client raised, as one line."""
-    said = _FOR_URL.sub("", str(error))
-    code = error.code
-    where = re.search(r"Code: \d+\.", said)
-    if code is None and not where:
+    unreadable = error if isinstance(error, UnicodeDecodeError) else error.__cause__
+    if isinstance(unreadable, UnicodeDecodeError):  # the engine's words quote a row that is no UTF-8
+        said = unreadable.object.decode(errors="replace")
+    else:
+        said = _FOR_URL.sub("", str(error))
+    where = re.search(r"Code: (\d+)\.", said)
+    code = getattr(error, "code", None) or (int(where[1]) if where else None)
+    if code is None:
         return StoreAway(_away(url, said))
     whole, _ = sentence_and_code(said[where.start() :] if where else said)
     row = re.search(r"at row (\d+)", whole)
