@@ -345,6 +345,15 @@ def test_answers_are_written_to_files(run: RunDirectory, tmp_path: Path, suffix:
     assert read(path).to_pylist() == [{"n": 0, "s": "x0"}, {"n": 1, "s": "x1"}]
 
 
+def test_bytes_that_are_no_text_hide_no_rows(run: RunDirectory) -> None:
+    path = write_rows(run, "logs", [{"event": "first"}])
+    path.write_bytes(path.read_bytes() + b'{"event":"second \xff"}\n')
+    sql = "SELECT event FROM logs ORDER BY event"
+    assert rows(sql, [run]) == [{"event": "first"}, {"event": "second \N{REPLACEMENT CHARACTER}"}]
+    assert query(sql, [run], "csv") == '"event"\n"first"\n"second \N{REPLACEMENT CHARACTER}"\n'
+    assert "second \N{REPLACEMENT CHARACTER}" in query(sql, [run])
+
+
 def test_what_is_no_text_and_no_known_file_is_explained(run: RunDirectory, tmp_path: Path) -> None:
     with pytest.raises(AnalyticsError, match=r"the answer is no text: leave FORMAT out .* --output answer\.parquet"):
         query("SELECT number FROM numbers(300) FORMAT Parquet", [run])

@@ -65,6 +65,7 @@ _SETTINGS: Final = {
     "allow_suspicious_types_in_group_by": "1",  # a setting in the column config has a type of its own
     "allow_suspicious_types_in_order_by": "1",
     "output_format_arrow_string_as_string": "1",
+    "output_format_json_validate_utf8": "1",
     "output_format_parquet_string_as_string": "1",
     "output_format_pretty_color": "0",
     "output_format_pretty_row_numbers": "0",
@@ -93,8 +94,9 @@ def query(sql: str, runs: Runs, output: Output = "pretty", warn: Warn | None = N
 
     Raises AnalyticsError with one line that says what is wrong.
     """
+    errors = "strict" if "FORMAT" in sql.upper() else "replace"  # a format may be none of text; rows may hold any bytes
     try:
-        answer = _answer(sql, runs, _ENGINE_FORMATS[output], warn).decode()
+        answer = _answer(sql, runs, _ENGINE_FORMATS[output], warn).decode(errors=errors)
     except UnicodeDecodeError:
         raise AnalyticsError(
             "the answer is no text: leave FORMAT out of the query, and write a file, such as --output answer.parquet"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from rattle.analytics.derived_views import VIEWS
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.plot import plot_learning_curves
-from rattle.analytics.query import Bounds, arrow, bounded, query, save
+from rattle.analytics.query import Bounds, Output, arrow, bounded, query, save
 from rattle.analytics.replay import list_episodes, load_episode
 from rattle.analytics.run_directory import RunDirectory, list_runs
 from rattle.analytics.run_settings import described
@@ -22,7 +22,7 @@ from rattle.analytics.runs import json_lines, row, stored_json_lines, stored_row
 from rattle.analytics.schema import TABLES
 from rattle.analytics.store import create_tables, open_store
 from rattle.analytics.store.load import load_run
-from rattle.analytics.stored_runs import StoredRuns, opened_runs
+from rattle.analytics.stored_runs import StoredRun, StoredRuns, opened_runs
 from rattle.analytics.updates import read_evaluations, read_updates
 from rattle.cli import main
 from rattle.envs.snake.settings import SnakeSettings
@@ -305,6 +305,24 @@ def test_a_store_of_a_newer_schema_is_not_read(served: str) -> None:
     ended = CliRunner().invoke(main, ["query", "SELECT 1", "--store", newer])
     assert ended.exit_code == 1
     assert "has schema 999, and this version of Rattle knows" in ended.stderr
+
+
+class _Event(msgspec.Struct):
+    event: str
+    level: str
+
+
+def test_bytes_that_are_no_text_hide_no_rows(url: str) -> None:
+    with open_store(url) as store:
+        rows = b'{"run_id":"odd","level":"A","event":"e"}\n{"run_id":"odd","level":"B","event":"\xff"}\n'
+        store.insert("stored_logs", rows, "JSONEachRow", {})
+    with opened_runs(url) as stored:
+        found = StoredRun(stored.store, "odd").rows("logs", _Event, "level")
+        assert [event.event for event in found] == ["e", "\N{REPLACEMENT CHARACTER}"]
+        for output in get_args(Output):
+            assert "\N{REPLACEMENT CHARACTER}" in query("SELECT event FROM logs", stored, output)
+    with open_store(url) as store:
+        store.command("DELETE FROM stored_logs WHERE run_id = 'odd'")
 
 
 def test_stored_runs_answer_while_a_writer_goes_on(served: str) -> None:

@@ -28,6 +28,8 @@ _CREDENTIALS: Final = frozenset({192, 193, 194, 516})
 _UNKNOWN_DATABASE: Final = 81
 _FOR_URL: Final = re.compile(r" \(for url [^)]*\)\s*$")
 _CONNECT_SECONDS: Final = 10
+#: Of all statements: bytes in a row that are no UTF-8 must not hide the others.
+_SETTINGS: Final = {"output_format_json_validate_utf8": 1}
 
 
 class StoreError(AnalyticsError):
@@ -132,6 +134,7 @@ def open_store(url: str, *, create: bool = False, seconds: float = 300.0) -> Sto
             send_receive_timeout=max(1, int(seconds)),
             autogenerate_session_id=False,
             dedicated_pool=True,
+            settings=_SETTINGS,
             **options,
         )
     return Store(shown, client)
@@ -159,7 +162,7 @@ def _open_folder(driver: Any, url: str, *, create: bool) -> Store:
     if is_held(status):
         raise StoreAway(f"{url} is open in another process, and a folder belongs to one at a time: stop that one first")
     with _answering(url):
-        client = driver.get_client(dsn=url)
+        client = driver.get_client(dsn=url, settings=_SETTINGS)
         client.command(f"CREATE DATABASE IF NOT EXISTS {_DATABASE}")
         client.database = _DATABASE
         return Store(url, client)
