@@ -171,9 +171,22 @@ def test_updates_are_read_from_all_files(run: RunDirectory) -> None:
         np.testing.assert_array_equal(values, after[name])
 
 
-def test_rows_that_are_none_of_their_table_stay_text(run: RunDirectory, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"length": "long"},
+        {"metrics": {"food": [1]}},
+        {"metrics": {"food": {"x": 1}}},
+        {"metrics": {"food": "x"}},
+        {"metrics": [1]},
+        {"time": "the twenty-ninth of November 2026"},
+    ],
+)
+def test_rows_that_are_none_of_their_table_stay_text(
+    run: RunDirectory, caplog: pytest.LogCaptureFixture, wrong: dict[str, Any]
+) -> None:
     with closing(TableWriter(run.table("episodes"), "train")) as writer:
-        write(writer, 0, lambda number: {**episode(number), "length": "long"})
+        write(writer, 0, lambda number: {**episode(number), **wrong})
         pack(run, writer.flush())
         pack(run, writer.flush())
     assert "stays text" in caplog.text

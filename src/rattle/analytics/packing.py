@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -36,7 +37,7 @@ _ARROW: Final = {
 def pack(lines: bytes, table: str) -> bytes:
     """Return rows of a table as a Parquet file with all of its columns.
 
-    Raises ValueError, of which Arrow's errors are, for what are no rows of the table.
+    Raises ValueError or NotImplementedError, of which Arrow's errors are, for what are no rows of the table.
     """
     import pyarrow
     import pyarrow.json
@@ -59,13 +60,13 @@ def pack(lines: bytes, table: str) -> bytes:
     return file.getvalue()
 
 
-def unpack(path: Path, columns: Iterable[str] | None = None) -> list[dict[str, Any]]:
-    """Return the rows of a packed file, or some columns of them; raises AnalyticsError."""
+def unpack(path: Path, columns: Iterable[str] | None = None, last: int = sys.maxsize) -> list[dict[str, Any]]:
+    """Return the rows of a packed file, or some columns of them, or the `last` of them; raises AnalyticsError."""
     import pyarrow.parquet
 
     try:
         table = pyarrow.parquet.read_table(path, columns=columns and list(columns))
-        rows: list[dict[str, Any]] = table.to_pylist(maps_as_pydicts="strict")
+        rows: list[dict[str, Any]] = table.slice(max(0, len(table) - last)).to_pylist(maps_as_pydicts="strict")
     except (OSError, ValueError) as error:  # pyarrow's own are of these kinds
         raise AnalyticsError(f"{path} is damaged: {one_line(error, 200)}") from None
     return rows
@@ -119,7 +120,7 @@ def _spread(column: pyarrow.ChunkedArray) -> dict[str, NDArray[np.float64]]:
 
 def unpack_last(path: Path) -> bytes:
     """Return the last row of a packed file as JSON; raises AnalyticsError."""
-    return msgspec.json.encode(unpack(path)[-1])
+    return msgspec.json.encode(unpack(path, last=1)[0])
 
 
 def _column(values: Any, kind: str, *, is_nullable: bool) -> Any:
@@ -137,16 +138,18 @@ def _column(values: Any, kind: str, *, is_nullable: bool) -> Any:
 
 
 def _map(rows: pyarrow.Table, name: str) -> pyarrow.Array:
-    """Return objects as maps to float64; names without a value are left out."""
+    """Return objects as maps to float64; names without a value are left out. Raises as `pack` does."""
     import pyarrow
     import pyarrow.compute
 
     empty = pyarrow.MapArray.from_arrays(
         np.zeros(rows.num_rows + 1, np.int32), pyarrow.array([], pyarrow.string()), pyarrow.array([], pyarrow.float64())
     )
-    if name not in rows.column_names or not pyarrow.types.is_struct(rows[name].type) or not rows.num_rows:
+    if name not in rows.column_names or pyarrow.types.is_null(rows[name].type) or not rows.num_rows:
         return empty
     objects = rows[name].combine_chunks()
+    if not pyarrow.types.is_struct(objects.type):
+        raise ValueError(f"'{name}' of a table's rows is no object")
     names = [field.name for field in objects.type]
     if not names:
         return empty

@@ -170,7 +170,7 @@ def pack_parts(folder: Path, writer: str, table: str, length: int) -> None:
             lines = part.path.read_bytes()
         try:
             packed = pack(lines, table)
-        except ValueError as error:
+        except (ValueError, NotImplementedError) as error:
             _not_packed.add(part.path)
             emit(of_runs.PartStaysText(path=str(part.path), error=one_line(error, 200)))
         else:
