@@ -40,6 +40,11 @@ def test_what_can_go_into_no_store_is_said(message: Delivery, said: str | None) 
     assert (problem is None) if said is None else said in (problem or "")
 
 
+@pytest.mark.parametrize(("said", "rows"), [(7, 7), (0, 0), (-5, 3), ("7", 3), (None, 3), (2.5, 3)])
+def test_rows_are_those_that_the_publisher_says_or_the_lines(said: object, rows: int) -> None:
+    assert delivery(body=b"{}\n{}\n", rows=said).rows == rows
+
+
 def test_a_batch_is_due_when_it_is_full_or_old() -> None:
     batch = Batch(most_rows=100, most_messages=3, most_seconds=1.0)
     assert batch.due_in(5.0) == float("inf")

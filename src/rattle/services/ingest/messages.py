@@ -39,7 +39,7 @@ class Delivery(NamedTuple):
     def rows(self) -> int:
         """How many rows its publisher says it has, else how many lines."""
         said = (self.properties.headers or {}).get("rows")
-        return said if isinstance(said, int) else self.body.count(b"\n") + 1
+        return said if isinstance(said, int) and said >= 0 else self.body.count(b"\n") + 1
 
     @property
     def engine_format(self) -> str:
