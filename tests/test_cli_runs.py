@@ -64,6 +64,17 @@ def test_tags_are_given_taken_printed_and_searched() -> None:
 
 
 @pytest.mark.usefixtures("two")
+def test_runs_are_chosen_by_all_their_tags_and_archived_ones_where_they_are_wanted() -> None:
+    make_run(Path("runs"), "cc3")
+    call("tag aa1 cc3 --add x --add y")
+    call("tag bb2 --add x")
+    call("archive cc3")
+    assert listed() == ["aa1", "bb2"]
+    assert listed("--tag y --tag x") == ["aa1"]
+    assert listed("--tag y --all") == ["aa1", "cc3"]
+
+
+@pytest.mark.usefixtures("two")
 def test_a_wrong_tag_changes_no_run() -> None:
     done = call("tag aa1 bb2 --add good --add 'not this'")
     assert (done.exit_code, done.stdout) == (1, "")

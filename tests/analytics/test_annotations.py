@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from rattle.analytics.annotations import Annotations, annotate, read_annotations, select
+from rattle.analytics.annotations import Annotations, annotate, read_annotations
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.query import rows
 from rattle.analytics.run_directory import RunDirectory
-from rattle.analytics.runs import row, table
+from rattle.analytics.runs import directory_rows, row, table
 from tests.analytics.build import make_run
 
 
@@ -30,24 +30,13 @@ def test_what_is_said_is_in_lists_and_queries_while_the_run_goes_on(tmp_path: Pa
     assert run.run.read_bytes() == before
     [found] = rows("SELECT run_id, note FROM runs WHERE has(tags, 'good') AND archived", [run, other])
     assert found == {"run_id": "a", "note": "first\nsecond"}
-    assert "tags" in table([run, other])
-    assert "good, new, (archived)" in table([run, other])
+    assert "tags" in table(directory_rows([run, other]))
+    assert "good, new, (archived)" in table(directory_rows([run, other]))
 
 
 def test_old_runs_say_nothing_of_where_they_began(run: RunDirectory) -> None:
     [found] = rows("SELECT host, command, git_commit, git_dirty, length(packages) AS packages FROM runs", [run])
     assert found == {"host": "", "command": "", "git_commit": "", "git_dirty": None, "packages": 0}
-
-
-def test_runs_are_chosen_by_all_their_tags(tmp_path: Path) -> None:
-    first, second, third = (make_run(tmp_path, name) for name in "abc")
-    annotate(first, lambda said: said.with_tags(["x", "y"]))
-    annotate(second, lambda said: said.with_tags(["x"]))
-    annotate(third, lambda said: said.with_tags(["x", "y"]).with_archived(True))
-    everyone = [first, second, third]
-    assert select(everyone, [], archived=False) == [first, second]
-    assert select(everyone, ["y", "x"], archived=False) == [first]
-    assert select(everyone, ["y"], archived=True) == [first, third]
 
 
 def test_nothing_is_lost_where_several_speak_at_once(run: RunDirectory) -> None:
@@ -75,7 +64,7 @@ def test_there_are_bounds() -> None:
 def test_a_damaged_file_hides_no_run_and_is_not_overwritten(run: RunDirectory, content: bytes) -> None:
     run.annotations.write_bytes(content)
     assert row(run)["tags"] == ()
-    assert run.path.name in table([run])
+    assert run.path.name in table(directory_rows([run]))
     with pytest.raises(AnalyticsError, match=r"annotations\.json is damaged"):
         annotate(run, lambda said: said.with_note("new"))
     assert run.annotations.read_bytes() == content

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from rattle.analytics.run_directory import RunDirectory
-from rattle.analytics.runs import json_lines, row, table
+from rattle.analytics.runs import directory_rows, json_lines, row, table
 from rattle.analytics.schema import RUNS
 from tests.analytics.build import START, make_run
 
@@ -33,14 +33,14 @@ def test_a_run_that_has_only_begun_is_listed(run: RunDirectory) -> None:
     run.run.unlink()
     known = row(run)
     assert (known["run_id"], known["status"], known["env_steps"]) == (run.path.name, "interrupted", None)
-    assert run.path.name in table([run])
+    assert run.path.name in table(directory_rows([run]))
 
 
 @pytest.mark.parametrize("content", [b"", b'{"run_id": "x', b"\xff\xfe", b"[]", b'{"env_steps": "many"}'])
 def test_a_damaged_row_does_not_hide_the_others(tmp_path: Path, content: bytes) -> None:
     damaged, sound = make_run(tmp_path, "a"), make_run(tmp_path, "b")
     damaged.run.write_bytes(content)
-    lines = table([damaged, sound]).splitlines()
+    lines = table(directory_rows([damaged, sound])).splitlines()
     assert lines[1].split()[:4] == ["a", "-", "-", "damaged"]
     assert lines[2].split()[:4] == ["b", "snake", "a2c", "finished"]
 
@@ -49,7 +49,7 @@ def test_the_table_is_aligned(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, "short"), make_run(tmp_path, "much-longer", env_steps=1, mean_return=None)]
     short, longer = (run.path for run in runs)
     place, began, started = "directory", "started (UTC)", "2026-01-02 03:04:05"
-    assert table(runs) == "\n".join(
+    assert table(directory_rows(runs)) == "\n".join(
         [
             f"run_id       environment  algorithm  status    env_steps  steps/s  mean return  {began}        {place}",
             f"short        snake        a2c        finished  3,500,000   58,333        38.25  {started}  {short}",
@@ -64,7 +64,7 @@ def test_no_runs_give_a_heading_only() -> None:
 
 
 def test_json_lines_hold_the_whole_row_and_the_directory(run: RunDirectory) -> None:
-    (line,) = json_lines([run]).splitlines()
+    (line,) = json_lines(directory_rows([run])).splitlines()
     known = msgspec.json.decode(line)
     assert list(known) == [*RUNS, "directory"]
     assert known["directory"] == str(run.path)
@@ -82,5 +82,5 @@ def test_the_settings_are_those_of_the_row_or_of_config_yaml(tmp_path: Path) -> 
 def test_names_that_are_not_utf_8_are_listed(tmp_path: Path) -> None:
     run = make_run(tmp_path / os.fsdecode(b"gr\xfcn"), "run")
     run.run.write_bytes(b"{}")
-    assert "gr\\udcfcn" in msgspec.json.decode(json_lines([run]))["directory"]
-    table([run]).encode()
+    assert "gr\\udcfcn" in msgspec.json.decode(json_lines(directory_rows([run])))["directory"]
+    table(directory_rows([run])).encode()

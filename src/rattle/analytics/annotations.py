@@ -76,13 +76,6 @@ def annotate(run: RunDirectory, change: Callable[[Annotations], Annotations]) ->
     return changed
 
 
-def select(runs: Iterable[RunDirectory], tags: Iterable[str], *, archived: bool) -> list[RunDirectory]:
-    """Return the runs that have all of these tags, archived ones only where they are wanted."""
-    wanted = set(tags)
-    known = ((run, annotations_of(run)) for run in runs)
-    return [run for run, said in known if wanted <= set(said.tags) and (archived or not said.archived)]
-
-
 def annotations_of(run: RunDirectory) -> Annotations:
     """Return what people say of a run; nothing where that cannot be read, for a list goes on without it."""
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
@@ -59,11 +59,9 @@ def row(run: RunDirectory) -> dict[str, Any]:
     return {**found, **said, "run_id": found["run_id"] or printable(run.path.resolve().name)}
 
 
-def json_lines(runs: Iterable[RunDirectory]) -> str:
-    """Return one JSON object a line and run: the columns of `runs` and the run's `directory`."""
-    return (
-        msgspec.json.Encoder().encode_lines([{**row(run), "directory": printable(run.path)} for run in runs]).decode()
-    )
+def directory_rows(runs: Iterable[RunDirectory]) -> list[dict[str, Any]]:
+    """Return the rows of runs, with every column of `runs` and the run's `directory`."""
+    return [{**row(run), "directory": printable(run.path)} for run in runs]
 
 
 def stored_rows(runs: StoredRuns) -> list[dict[str, Any]]:
@@ -77,23 +75,15 @@ def stored_row(run: StoredRun) -> dict[str, Any] | None:
     return msgspec.structs.asdict(rows[0]) if rows else None
 
 
-def stored_json_lines(rows: Iterable[dict[str, Any]]) -> str:
-    """Return one JSON object a line and run of a store: the columns of `runs`."""
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return rows of runs as one JSON object a line."""
     return msgspec.json.Encoder().encode_lines(rows).decode()
 
 
-def table(runs: Iterable[RunDirectory]) -> str:
-    """Return the runs as an aligned text table with a heading, one line a run; with their tags if any has one."""
-    return _table([(row(run), (one_line(run.path),)) for run in runs], ("directory",))
-
-
-def stored_table(rows: Iterable[dict[str, Any]]) -> str:
-    """Return the runs of a store as `table` does, without a directory."""
-    return _table([(row, ()) for row in rows], ())
-
-
-def _table(known: Sequence[tuple[dict[str, Any], tuple[str, ...]]], more: tuple[str, ...]) -> str:
-    with_tags = any(_said(found) for found, _ in known)
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows of runs as an aligned text table with a heading; with tags and directories if any has some."""
+    some = {"tags": [*map(_said, rows)], "directory": [one_line(row.get("directory", "")) for row in rows]}
+    more = {name: cells for name, cells in some.items() if any(cells)}
     lines = [
         (
             "run_id",
@@ -104,16 +94,15 @@ def _table(known: Sequence[tuple[dict[str, Any], tuple[str, ...]]], more: tuple[
             "steps/s",
             "mean return",
             "started (UTC)",
-            *(("tags",) if with_tags else ()),
             *more,
         ),
-        *((*_shown(found), *((_said(found),) if with_tags else ()), *own) for found, own in known),
+        *((*_shown(row), *own) for row, *own in zip(rows, *more.values(), strict=True)),
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(_aligned(line, widths) for line in lines)
 
 
-def _shown(known: dict[str, Any]) -> tuple[str, ...]:
+def _shown(known: Mapping[str, Any]) -> tuple[str, ...]:
     started = known["started"]
     return (
         one_line(known["run_id"]),
@@ -127,7 +116,7 @@ def _shown(known: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _said(known: dict[str, Any]) -> str:
+def _said(known: Mapping[str, Any]) -> str:
     """Return the tags of a run, and that it is archived."""
     return one_line(", ".join([*(known["tags"] or ()), *(["(archived)"] if known["archived"] else [])]))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -53,47 +53,40 @@ def runs() -> None:
 @STORE
 def list_all(root: Path, tags: tuple[str, ...], with_archived: bool, as_json: bool, store_url: str | None) -> None:
     """List the runs in ROOT (default: runs), or in a store."""
-    if store_url is not None:
-        _list_stored(store_url, set(tags), with_archived=with_archived, as_json=as_json)
-        return
-    from rattle.analytics.annotations import select
-    from rattle.analytics.run_directory import list_runs, without_copies
     from rattle.analytics.runs import json_lines, table
 
-    if not root.exists() and (near := nearest(str(root), runs.commands)):
-        raise click.UsageError(f"there is no folder {root}{near}")
-    found = without_copies(list_runs(root, warn), warn)
-    chosen = select(found, tags, archived=with_archived)
+    rows = _rows_of(root) if store_url is None else _rows_of_store(store_url)
+    tagged = [row for row in rows if set(tags) <= set(row["tags"])]
+    chosen = [row for row in tagged if with_archived or not row["archived"]]
     if as_json:
         click.echo(json_lines(chosen), nl=False)
         return
+    where, start = (f"{root}/", ": start one with 'rattle train'") if store_url is None else ("the store", "")
     if chosen:
         click.echo(table(chosen))
-    elif not found:
-        click.echo(f"no runs in {root}/ yet: start one with 'rattle train'")
-    if hidden := len(select(found, tags, archived=True)) - len(chosen):
-        click.echo(f"{hidden} archived: --all lists them too", err=True)
-    elif found and not chosen:
-        click.echo(f"none of the {len(found)} runs in {root}/ has the tags {', '.join(tags)}", err=True)
-
-
-def _list_stored(url: str, tags: set[str], *, with_archived: bool, as_json: bool) -> None:
-    from rattle.analytics.runs import stored_json_lines, stored_rows, stored_table
-    from rattle.analytics.stored_runs import opened_runs
-
-    with opened_runs(url) as found:
-        rows = stored_rows(found)
-    tagged = [row for row in rows if tags <= set(row["tags"])]
-    chosen = [row for row in tagged if with_archived or not row["archived"]]
-    if as_json:
-        click.echo(stored_json_lines(chosen), nl=False)
-        return
-    if chosen or not rows:
-        click.echo(stored_table(chosen) if chosen else "no runs in the store yet")
+    elif not rows:
+        click.echo(f"no runs in {where} yet{start}")
     if hidden := len(tagged) - len(chosen):
         click.echo(f"{hidden} archived: --all lists them too", err=True)
     elif rows and not chosen:
-        click.echo(f"none of the {len(rows)} runs in the store has the tags {', '.join(sorted(tags))}", err=True)
+        click.echo(f"none of the {len(rows)} runs in {where} has the tags {', '.join(tags)}", err=True)
+
+
+def _rows_of(root: Path) -> list[dict[str, Any]]:
+    from rattle.analytics.run_directory import list_runs, without_copies
+    from rattle.analytics.runs import directory_rows
+
+    if not root.exists() and (near := nearest(str(root), runs.commands)):
+        raise click.UsageError(f"there is no folder {root}{near}")
+    return directory_rows(without_copies(list_runs(root, warn), warn))
+
+
+def _rows_of_store(url: str) -> list[dict[str, Any]]:
+    from rattle.analytics.runs import stored_rows
+    from rattle.analytics.stored_runs import opened_runs
+
+    with opened_runs(url) as found:
+        return stored_rows(found)
 
 
 _NAMES = click.argument("names", metavar="RUN...", nargs=-1, required=True)
@@ -195,13 +188,13 @@ def delete(names: tuple[str, ...], yes: bool, store_url: str | None) -> None:
         _delete_stored(names, store_url, yes=yes)
         return
     from rattle.analytics.delete_run import check_deletable, delete_run, size_of
-    from rattle.analytics.runs import table
+    from rattle.analytics.runs import directory_rows, table
 
     found = _find(names)
     for run in found:
         check_deletable(run)
     if not yes:
-        _confirm(table(found), len(found), f", {sum(map(size_of, found)) / 1e6:,.1f} MB")
+        _confirm(table(directory_rows(found)), len(found), f", {sum(map(size_of, found)) / 1e6:,.1f} MB")
     for run in found:
         left = delete_run(run)
         kept = f"; kept what is not the run's: {', '.join(left)}" if left else ""
@@ -209,7 +202,7 @@ def delete(names: tuple[str, ...], yes: bool, store_url: str | None) -> None:
 
 
 def _delete_stored(names: Sequence[str], url: str, *, yes: bool) -> None:
-    from rattle.analytics.runs import stored_rows, stored_table
+    from rattle.analytics.runs import stored_rows, table
     from rattle.analytics.store.delete_run import check_deletable, delete_stored
     from rattle.analytics.stored_runs import opened_runs
 
@@ -219,7 +212,7 @@ def _delete_stored(names: Sequence[str], url: str, *, yes: bool) -> None:
             check_deletable(found.store, run_id)
         if not yes:
             shown = [row for row in stored_rows(found) if row["run_id"] in chosen]
-            _confirm(stored_table(shown), len(chosen), " from the store")
+            _confirm(table(shown), len(chosen), " from the store")
         for run_id in chosen:
             delete_stored(found.store, run_id)
             click.echo(f"deleted {one_line(run_id)}")

@@ -18,7 +18,7 @@ from rattle.analytics.query import Bounds, Output, arrow, bounded, query, save
 from rattle.analytics.replay import list_episodes, load_episode
 from rattle.analytics.run_directory import RunDirectory, list_runs
 from rattle.analytics.run_settings import described
-from rattle.analytics.runs import json_lines, row, stored_json_lines, stored_rows, stored_table, table
+from rattle.analytics.runs import directory_rows, json_lines, row, stored_rows, table
 from rattle.analytics.schema import TABLES
 from rattle.analytics.store import create_tables, open_store
 from rattle.analytics.store.load import load_run
@@ -226,9 +226,9 @@ def test_lists_of_runs(root: Path, url: str) -> None:
         assert {name: mine[name] for name, value in theirs.items() if value is not None} == {
             name: value for name, value in theirs.items() if value is not None
         }
-    lines = [line.rsplit("  ", 1)[0].rstrip() for line in table(runs).splitlines()]
-    assert [line.rstrip() for line in stored_table(found).splitlines()] == lines
-    assert len(stored_json_lines(found).splitlines()) == len(json_lines(runs).splitlines())
+    lines = [line.rsplit("  ", 1)[0].rstrip() for line in table(directory_rows(runs)).splitlines()]
+    assert [line.rstrip() for line in table(found).splitlines()] == lines
+    assert len(json_lines(found).splitlines()) == len(json_lines(directory_rows(runs)).splitlines())
 
 
 def test_curves_and_settings(root: Path, url: str) -> None:
