@@ -12,8 +12,10 @@ import msgspec
 import numpy as np
 import yaml
 
-from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.run_directory import RunDirectory, list_runs
 from rattle.analytics.steps import StepsWriter, encode_state
+from rattle.analytics.store import create_tables, open_store
+from rattle.analytics.store.load import load_run
 from rattle.analytics.table_writer import TableWriter
 from rattle.analytics.writer import write_atomically
 from rattle.envs.snake.reference import SnakeWorld
@@ -114,6 +116,14 @@ def write_rows(run: RunDirectory, table: str, rows: list[dict[str, Any]]) -> Pat
     writer.write(rows)
     writer.close()
     return run.table(table) / f"{WRITER}.jsonl"
+
+
+def load_runs(url: str, root: Path) -> None:
+    """Load the runs in a folder into a store, and make that first."""
+    with open_store(url, create=True) as store:
+        create_tables(store)
+        for run in list_runs(root):
+            load_run(store, run)
 
 
 def steps_columns(run: RunDirectory, ticks: int, **known: Any) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def test_damaged_files_are_named(recorded: RunDirectory) -> None:
     with pytest.raises(AnalyticsError, match=r"w-000001\.parquet cannot be read"):
         list_episodes(recorded)
     whole.write_bytes(content)
-    for damaged in ("", "env: 7", "env: [", "\x00"):
+    for damaged in ("", "env: 7", "env: [", "\x00", "env: 2026-13-45"):
         recorded.config.write_text(damaged)
         with pytest.raises(AnalyticsError, match=r"config\.yaml is damaged"):
             load_episode(recorded)

@@ -14,11 +14,9 @@ import yaml
 from rattle.analytics.query import rows
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.schema import TABLES
-from rattle.analytics.store import create_tables, open_store
-from rattle.analytics.store.load import load_run
 from rattle.analytics.stored_runs import StoredRuns, opened_runs
 from rattle.services.utils.measures import HistogramMeasure, measures
-from tests.analytics.build import episode_row, evaluation_row, make_run, update_row, write_rows
+from tests.analytics.build import episode_row, evaluation_row, load_runs, make_run, update_row, write_rows
 from tests.clickhouse import ClickHouse
 
 GRAFANA = Path(__file__).parents[2] / "deploy" / "grafana"
@@ -55,9 +53,7 @@ def runs(
         yield [run]
         return
     with ClickHouse(tmp_path_factory.mktemp("clickhouse")) as server:
-        with open_store(server.url) as store:
-            create_tables(store)
-            load_run(store, run)
+        load_runs(server.url, run.path.parent)
         with opened_runs(server.url) as found:
             yield found
 

@@ -22,7 +22,7 @@ from rattle.analytics.query_safety import Engine, reading_statement
 from rattle.analytics.query_views import leave_out, link_files, view
 from rattle.analytics.run_directory import RunDirectory, Warn
 from rattle.analytics.schema import TABLES, quoted
-from rattle.analytics.stored_runs import StoredRuns
+from rattle.analytics.stored_runs import WITH_FORMAT, StoredRuns
 from rattle.analytics.writer import write_atomically
 
 if TYPE_CHECKING:
@@ -55,8 +55,6 @@ _CANNOT_WRITE: Final[Mapping[str, str]] = MappingProxyType(
     {"CSVWithNames": rf"{_COMPOSITE}|{'|'.join(_MIXED)}"}
     | dict.fromkeys(("Parquet", "Arrow", "ArrowStream"), rf".*\b(?:{'|'.join(_MIXED)})\b")
 )
-#: A statement that names the format of its answer.
-_WITH_FORMAT: Final = re.compile(r"\bFORMAT\s+\w+\s*;?\s*$", re.IGNORECASE)
 _SETTINGS: Final = {
     "date_time_input_format": "best_effort",  # reads ISO 8601
     "session_timezone": "UTC",
@@ -111,7 +109,7 @@ def save(sql: str, runs: Runs, path: Path, warn: Warn | None = None) -> None:
     """
     if path.suffix.lower() not in FILE_FORMATS:
         raise AnalyticsError(f"cannot write {path}: the name of an answer ends in {', '.join(FILE_FORMATS)}")
-    if _WITH_FORMAT.search(sql):
+    if WITH_FORMAT.search(sql):
         raise AnalyticsError(f"leave FORMAT out of the query: {path.name} says by its ending what is written")
     write_atomically(path, _answer(sql, runs, FILE_FORMATS[path.suffix.lower()], warn))
 

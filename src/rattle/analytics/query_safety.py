@@ -11,6 +11,7 @@ import msgspec
 
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.query_errors import explain
+from rattle.analytics.schema import quoted
 
 _READS: Final = ("select", "with", "show", "describe", "desc", "explain", "exists")
 #: Sources of rows that reach neither the network nor other programs, and that make no file. All others are refused.
@@ -106,9 +107,8 @@ def _read_elsewhere(engine: Engine, parts: Sequence[str], *, only_runs: bool) ->
 
 
 def _as_understood(engine: Engine, sql: str) -> str:
-    quoted = sql.replace("\\", "\\\\").replace("'", "\\'")
     try:
-        return engine.ask(f"SELECT formatQuery('{quoted}')", "TSVRaw").decode()
+        return engine.ask(f"SELECT formatQuery({quoted(sql)})", "TSVRaw").decode()
     except UnicodeDecodeError:
         raise AnalyticsError("the query holds bytes that are not UTF-8: write them as unhex('FF')") from None
     except RuntimeError as error:

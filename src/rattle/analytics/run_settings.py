@@ -35,7 +35,7 @@ def read_config(run: AnyRun) -> dict[str, Any]:
         return dict(run.config)
     try:
         values = _LOADER(run.config.read_bytes()).get_single_data()
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, ValueError, yaml.YAMLError):  # ValueError is also of dates that no calendar has
         return {}
     return values if isinstance(values, dict) else {}
 

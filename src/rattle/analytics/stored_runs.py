@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Row = TypeVar("Row")
 
 #: A statement that names the format of its answer.
-_WITH_FORMAT: Final = re.compile(r"\bFORMAT\s+\w+\s*$", re.IGNORECASE)
+WITH_FORMAT: Final = re.compile(r"\bFORMAT\s+\w+\s*;?\s*$", re.IGNORECASE)
 #: How the store gives its rows to those who decode them here.
 _READING: Final = "SETTINGS date_time_output_format = 'iso', output_format_json_quote_64bit_integers = 0"
 
@@ -43,12 +43,8 @@ class StoredRun:
 
     def rows(self, table: str, kind: type[Row], order: str, most: int | None = None) -> list[Row]:
         """Return the rows of a table, or the first of them, as structs, whose fields are columns, in this order."""
-        columns = ", ".join(f"`{name}`" for name in kind.__struct_fields__)  # type: ignore[attr-defined]
         limit = "" if most is None else f"LIMIT {most}"
-        answer = self._store.read(
-            f"SELECT {columns} FROM {table} WHERE {self._mine} ORDER BY {order} {limit} {_READING}"
-        )
-        return msgspec.json.Decoder(kind).decode_lines(answer)
+        return _rows(self._store, kind, f"{table} WHERE {self._mine} ORDER BY {order} {limit}")
 
     def read(self, columns: Sequence[str], where: Mapping[str, int]) -> pyarrow.Table:
         """Return columns of `steps`, as they were recorded, of the rows that have these values."""
@@ -96,7 +92,7 @@ class StoredRuns:
         if statement.startswith("EXPLAIN"):  # which would take the format for a part of what it explains
             statement = f"SELECT * FROM ({statement})"
         try:
-            return self.store.read(statement, None if _WITH_FORMAT.search(statement) else engine_format)
+            return self.store.read(statement, None if WITH_FORMAT.search(statement) else engine_format)
         except StoreError as error:
             if error.answer:
                 raise RuntimeError(error.answer) from error
@@ -109,9 +105,7 @@ class StoredRuns:
 
     def rows(self, kind: type[Row]) -> list[Row]:
         """Return the rows of `runs` as structs, whose fields are columns."""
-        columns = ", ".join(f"`{name}`" for name in kind.__struct_fields__)  # type: ignore[attr-defined]
-        answer = self.store.read(f"SELECT {columns} FROM runs ORDER BY run_id {_READING}")
-        return msgspec.json.Decoder(kind).decode_lines(answer)
+        return _rows(self.store, kind, "runs ORDER BY run_id")
 
     def chosen(self, names: Iterable[str]) -> StoredRuns:
         """Return some of the runs, by names as `find` takes them."""
@@ -133,6 +127,11 @@ class StoredRuns:
             some = ", ".join(found[:3]) + ", …" * (len(found) > 3)
             raise AnalyticsError(one_line(f"'{name}' is the beginning of {len(found)} runs ({some}): type more of it"))
         return StoredRun(self.store, found[0])
+
+
+def _rows(store: Store, kind: type[Row], source: str) -> list[Row]:
+    columns = ", ".join(f"`{name}`" for name in kind.__struct_fields__)  # type: ignore[attr-defined]
+    return msgspec.json.Decoder(kind).decode_lines(store.read(f"SELECT {columns} FROM {source} {_READING}"))
 
 
 class _Started(msgspec.Struct):

@@ -21,12 +21,20 @@ from rattle.analytics.run_settings import described
 from rattle.analytics.runs import directory_rows, json_lines, row, stored_rows, table
 from rattle.analytics.schema import TABLES
 from rattle.analytics.store import create_tables, open_store
-from rattle.analytics.store.load import load_run
 from rattle.analytics.stored_runs import StoredRun, StoredRuns, opened_runs
 from rattle.analytics.updates import read_evaluations, read_updates
 from rattle.cli import main
 from rattle.envs.snake.settings import SnakeSettings
-from tests.analytics.build import START, episode_row, evaluation_row, make_run, record_snake, update_row, write_rows
+from tests.analytics.build import (
+    START,
+    episode_row,
+    evaluation_row,
+    load_runs,
+    make_run,
+    record_snake,
+    update_row,
+    write_rows,
+)
 from tests.clickhouse import ClickHouse
 
 Open = Callable[[], Any]
@@ -76,27 +84,20 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def served(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with ClickHouse(tmp_path_factory.mktemp("store")) as server:
-        _load(server.url, root)
+        load_runs(server.url, root)
         yield server.url
 
 
 @pytest.fixture(scope="module")
 def folder(root: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     url = f"chdb://{tmp_path_factory.mktemp('folder')}/store"
-    _load(url, root)
+    load_runs(url, root)
     return url
 
 
 @pytest.fixture(scope="module", params=["served", "folder"])
 def url(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(request.param))
-
-
-def _load(url: str, root: Path) -> None:
-    with open_store(url, create=True) as store:
-        create_tables(store)
-        for run in list_runs(root):
-            load_run(store, run)
 
 
 def _in_order(table: str) -> str:

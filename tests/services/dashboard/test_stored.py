@@ -10,15 +10,12 @@ import numpy as np
 import pytest
 
 from rattle.analytics.errors import AnalyticsError
-from rattle.analytics.run_directory import list_runs
-from rattle.analytics.store import create_tables, open_store
 from rattle.analytics.store.connection import StoreError
-from rattle.analytics.store.load import load_run
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.services.dashboard.directories import RunDirectories
 from rattle.services.dashboard.source import NotThere
 from rattle.services.dashboard.stored import StoreRuns
-from tests.analytics.build import record_snake
+from tests.analytics.build import load_runs, record_snake
 from tests.clickhouse import ClickHouse
 from tests.services.dashboard.build import Client, log, make_full_run
 
@@ -35,24 +32,17 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def load(url: str, root: Path) -> None:
-    with open_store(url, create=True) as store:
-        create_tables(store)
-        for run in list_runs(root):
-            load_run(store, run)
-
-
 @pytest.fixture(scope="module")
 def served(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with ClickHouse(tmp_path_factory.mktemp("store")) as server:
-        load(server.url, root)
+        load_runs(server.url, root)
         yield server.url
 
 
 @pytest.fixture(scope="module")
 def folder(root: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     url = f"chdb://{tmp_path_factory.mktemp('folder')}/store"
-    load(url, root)
+    load_runs(url, root)
     return url
 
 
@@ -128,7 +118,7 @@ def test_a_run_that_is_not_there_is_said(source: StoreRuns) -> None:
 
 def test_a_store_that_dies_is_said_and_found_again(root: Path, tmp_path: Path) -> None:
     with ClickHouse(tmp_path) as server:
-        load(server.url, root)
+        load_runs(server.url, root)
         source = StoreRuns(server.url)
         client = Client(source)
         assert client.ask("/").status_code == client.ask("/readyz").status_code == 200

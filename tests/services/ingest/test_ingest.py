@@ -17,7 +17,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from rattle.analytics.store import create_tables, open_store
+from rattle.analytics.store import Store, create_tables, open_store
 from tests.clickhouse import ClickHouse
 from tests.processes import ServiceProcess
 from tests.rabbitmq import PASSWORD, USER, RabbitMQ, needs_rabbitmq
@@ -26,21 +26,10 @@ from tests.services.measured import check_described
 pytestmark = needs_rabbitmq
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse]:
-    with ClickHouse(tmp_path_factory.mktemp("clickhouse")) as server:
-        yield server
-
-
 @pytest.fixture
-def url(server: ClickHouse) -> str:
-    name = f"d{token_hex(4)}"
-    with open_store(server.url) as store:
-        store.command(f"CREATE DATABASE {name}")
-    own = server.url.replace("/default", f"/{name}")
-    with open_store(own) as store:
-        create_tables(store)
-    return own
+def url(store: Store, database: str) -> str:
+    """The URL of `store`."""
+    return database
 
 
 @pytest.fixture
@@ -207,17 +196,14 @@ def test_a_full_disk_of_the_store_costs_nothing(
     assert rabbitmq.messages(f"{exchange}.dead") == []
 
 
-def test_a_store_without_tables_is_waited_for(named: None, server: ClickHouse, publisher: Publisher) -> None:
-    with open_store(server.url) as store:
-        store.command("CREATE DATABASE IF NOT EXISTS later")
-    later = server.url.replace("/default", "/later")
-    with ServiceProcess("ingest", "--store", later, settings=("ingest.batch_seconds=0.1",)) as process:
+def test_a_store_without_tables_is_waited_for(named: None, database: str, publisher: Publisher) -> None:
+    with ServiceProcess("ingest", "--store", database, settings=("ingest.batch_seconds=0.1",)) as process:
         wait_for(lambda: b"run 'rattle create-tables'" in get(process, "/readyz")[1])
         wait_for(lambda: json.loads(get(process, "/v1/status")[1])["broker_trouble"] is None)
         publisher.logs(10)
-        with open_store(later) as store:
+        with open_store(database) as store:
             create_tables(store)
-        wait_for(lambda: count(later) == 10)
+        wait_for(lambda: count(database) == 10)
 
 
 def test_several_ingests_side_by_side(ingest: ServiceProcess, url: str, publisher: Publisher) -> None:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.extras import require
+from rattle.analytics.run_settings import read_config
 from rattle.analytics.stored_runs import AnyRun, StoredRun
+from rattle.analytics.table_parts import PACKED, table_files
 
 if TYPE_CHECKING:
     import pyarrow
@@ -211,8 +213,7 @@ def _recordings(run: AnyRun) -> Sequence[_File | StoredRun]:
     """Return where the run's steps lie."""
     if isinstance(run, StoredRun):
         return [run]
-    paths = (path for path in run.table("steps").glob("*.parquet") if not path.name.startswith("."))
-    return [_File(path) for path in sorted(paths)]
+    return [_File(path) for path in table_files(run.table("steps"), (PACKED,))]
 
 
 class _File:
@@ -243,12 +244,8 @@ def _run_id(run: AnyRun) -> str:
 
 
 def _env(run: AnyRun) -> Mapping[str, Any]:
-    import yaml
-
-    if isinstance(run, StoredRun):
-        return dict(run.config.get("env") or {})
-    try:
-        config = yaml.safe_load(run.config.read_text())
-        return dict(config["env"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, ValueError):
-        raise AnalyticsError(f"{run.config} is damaged: it does not say which environment was played") from None
+    env = read_config(run).get("env", {} if isinstance(run, StoredRun) else None)
+    if not isinstance(env, Mapping):
+        where = run if isinstance(run, StoredRun) else run.config
+        raise AnalyticsError(f"{where} is damaged: it does not say which environment was played")
+    return env
