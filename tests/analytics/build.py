@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from rattle.analytics.run_directory import RunDirectory, list_runs
-from rattle.analytics.steps import StepsWriter, encode_state
+from rattle.analytics.steps import StepsWriter, as_episode, encode_state
 from rattle.analytics.store import create_tables, open_store
 from rattle.analytics.store.load import load_run
 from rattle.analytics.table_writer import TableWriter
@@ -149,6 +149,20 @@ def steps_columns(run: RunDirectory, ticks: int, **known: Any) -> dict[str, Any]
     }
 
 
+def record_steps(run: RunDirectory, *episodes: Mapping[str, Any]) -> None:
+    """Record episodes with these columns, in a file of their own."""
+    store_steps(StepsWriter(run.table("steps"), WRITER), *episodes)
+
+
+def store_steps(writer: StepsWriter, *episodes: Mapping[str, Any]) -> int:
+    """Store episodes, and those that the writer has already, in one file; return the number of files."""
+    for columns in episodes:
+        writer.append(as_episode(columns))
+    count, store = writer.begin_flush()
+    store()
+    return count
+
+
 @dataclass
 class _Tick:
     observations: list[Any]
@@ -171,10 +185,7 @@ def record_snake(run: RunDirectory, settings: SnakeSettings, *, episode: int = 0
         result = world.step(actions)
         ticks.append(_Tick(observations, alive, actions, result.rewards, result.terminated, result.truncated, state))
         over = result.over
-    writer = StepsWriter(run.table("steps"), WRITER)
-    for agent in range(settings.num_snakes):
-        writer.add(_agent_columns(run, ticks, agent, episode))
-    writer.flush()
+    record_steps(run, *(_agent_columns(run, ticks, agent, episode) for agent in range(settings.num_snakes)))
     return len(ticks)
 
 

@@ -23,9 +23,16 @@ from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.query import arrow, query, rows, save
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.schema import DERIVED_COLUMNS, TABLES
-from rattle.analytics.steps import StepsWriter
 from rattle.envs.snake.settings import SnakeSettings
-from tests.analytics.build import episode_row, make_run, record_snake, steps_columns, update_row, write_rows
+from tests.analytics.build import (
+    episode_row,
+    make_run,
+    record_snake,
+    record_steps,
+    steps_columns,
+    update_row,
+    write_rows,
+)
 
 
 @pytest.fixture
@@ -34,9 +41,7 @@ def full_run(run: RunDirectory) -> RunDirectory:
     write_rows(run, "episodes", [episode_row(run, number) for number in range(100)])
     event = {"time": "2026-01-02T03:04:05.5Z", "level": "info", "event": "begun", "pid": 7, "fields": {"a": 1}}
     write_rows(run, "logs", [event])
-    steps = StepsWriter(run.table("steps"), "w")
-    steps.add(steps_columns(run, 5))
-    steps.flush()
+    record_steps(run, steps_columns(run, 5))
     return run
 
 
@@ -235,7 +240,7 @@ def test_damaged_files_are_named(run: RunDirectory) -> None:
     path.write_bytes(path.read_bytes().replace(b'"world":1', b'"world"!1'))
     with pytest.raises(AnalyticsError, match=rf"{path} is damaged near row 2: Cannot parse input"):
         query("SELECT * FROM episodes", [run])
-    parquet = run.table("steps") / "w-000000.parquet"
+    parquet = run.table("steps") / "train-000000.parquet"
     parquet.parent.mkdir()
     parquet.write_bytes(b"PAR1 no more than that")
     with pytest.raises(AnalyticsError, match=rf"{parquet} is damaged: Not a Parquet file"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,23 +13,16 @@ from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.query import arrow
 from rattle.analytics.replay import json_lines, list_episodes, load_episode, table
 from rattle.analytics.run_directory import RunDirectory
-from rattle.analytics.steps import StepsWriter, encode_state
+from rattle.analytics.steps import encode_state
 from rattle.envs.snake.settings import SnakeSettings
-from tests.analytics.build import record_snake, steps_columns
-
-
-def record(run: RunDirectory, *episodes: dict[str, Any]) -> None:
-    writer = StepsWriter(run.table("steps"), "w")
-    for columns in episodes:
-        writer.add(columns)
-    writer.flush()
+from tests.analytics.build import record_snake, record_steps, steps_columns
 
 
 @pytest.fixture
 def recorded(run: RunDirectory) -> RunDirectory:
-    record(run, steps_columns(run, 5, policy_version=1), steps_columns(run, 3, world_episode=20, reward=2.0))
-    record(run, steps_columns(run, 4, world=1, world_episode=7, reward=1.5, policy_version=30))
-    record(run, steps_columns(run, 8, world_episode=40, policy_version=12))
+    record_steps(run, steps_columns(run, 5, policy_version=1), steps_columns(run, 3, world_episode=20, reward=2.0))
+    record_steps(run, steps_columns(run, 4, world=1, world_episode=7, reward=1.5, policy_version=30))
+    record_steps(run, steps_columns(run, 8, world_episode=40, policy_version=12))
     return run
 
 
@@ -57,7 +49,7 @@ def test_many_episodes_in_one_file_keep_their_own_rows(run: RunDirectory) -> Non
     ticks = rng.integers(1, 6, 2000)
     order = [int(number) for number in rng.permutation(2000)]
     parts = [steps_columns(run, int(ticks[i]), world=i % 7, world_episode=i, reward=float(i)) for i in order]
-    record(run, *parts, *(steps_columns(run, 9, world=i % 7, world_episode=i, agent=1) for i in order[:3]))
+    record_steps(run, *parts, *(steps_columns(run, 9, world=i % 7, world_episode=i, agent=1) for i in order[:3]))
     listed = list_episodes(run)
     assert [(episode.world, episode.world_episode) for episode in listed] == [(i % 7, i) for i in order]
     assert [episode.ticks for episode in listed] == [9, 9, 9, *(ticks[i] for i in order[3:])]
@@ -91,7 +83,7 @@ def test_all_agents_are_loaded(run: RunDirectory) -> None:
 
 def test_a_state_in_the_rows_of_all_agents_is_as_good(run: RunDirectory) -> None:
     state = [encode_state({"bodies": [[[tick, 0]], [[0, tick]]]}) for tick in range(4)]
-    record(run, steps_columns(run, 4, state=state), steps_columns(run, 4, agent=1, state=state))
+    record_steps(run, steps_columns(run, 4, state=state), steps_columns(run, 4, agent=1, state=state))
     assert [state["bodies"][0][0][0] for state in load_episode(run).states] == [0, 1, 2, 3]
 
 
@@ -107,10 +99,10 @@ def test_what_is_not_there_is_explained(run: RunDirectory, tmp_path: Path) -> No
 
 
 def test_damaged_files_are_named(recorded: RunDirectory) -> None:
-    whole = recorded.table("steps") / "w-000001.parquet"
+    whole = recorded.table("steps") / "train-000001.parquet"
     content = whole.read_bytes()
     whole.write_bytes(content[: len(content) // 2])
-    with pytest.raises(AnalyticsError, match=r"w-000001\.parquet cannot be read"):
+    with pytest.raises(AnalyticsError, match=r"train-000001\.parquet cannot be read"):
         list_episodes(recorded)
     whole.write_bytes(content)
     for damaged in ("", "env: 7", "env: [", "\x00", "env: 2026-13-45"):
@@ -120,8 +112,8 @@ def test_damaged_files_are_named(recorded: RunDirectory) -> None:
 
 
 def test_a_state_that_is_not_json_is_named(run: RunDirectory) -> None:
-    record(run, steps_columns(run, 2, state="{half"))
-    with pytest.raises(AnalyticsError, match=r"w-000000\.parquet is damaged: a state is not JSON"):
+    record_steps(run, steps_columns(run, 2, state="{half"))
+    with pytest.raises(AnalyticsError, match=r"train-000000\.parquet is damaged: a state is not JSON"):
         load_episode(run)
 
 

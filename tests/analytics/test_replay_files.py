@@ -18,10 +18,10 @@ from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.replay import Episode, load_episode, palette, save
 from rattle.analytics.replay.views import view_of
 from rattle.analytics.run_directory import RunDirectory
-from rattle.analytics.steps import StepsWriter, encode_state
+from rattle.analytics.steps import encode_state
 from rattle.analytics.writer import storing
 from rattle.envs.snake.settings import SnakeSettings
-from tests.analytics.build import record_snake, steps_columns
+from tests.analytics.build import record_snake, record_steps, steps_columns
 
 
 @pytest.fixture
@@ -51,9 +51,7 @@ def long_episode(run: RunDirectory, ticks: int) -> Episode:
         body = [cells[(tick - i) % len(cells)] for i in range(80)]
         food = [[(7 * tick // 10) % 15, 14]]
         states.append(encode_state({"bodies": [body], "headings": [1], "food": food}))
-    writer = StepsWriter(run.table("steps"), "w")
-    writer.add(steps_columns(run, ticks, state=states))
-    writer.flush()
+    record_steps(run, steps_columns(run, ticks, state=states))
     return load_episode(run)
 
 

@@ -13,17 +13,15 @@ from rattle.analytics.replay.chart import ChartView
 from rattle.analytics.replay.snake import DEFAULTS, SnakeView
 from rattle.analytics.replay.views import view_of
 from rattle.analytics.run_directory import RunDirectory
-from rattle.analytics.steps import StepsWriter, encode_state
+from rattle.analytics.steps import encode_state
 from rattle.envs.snake.batch import SnakeWorlds
 from rattle.envs.snake.geometry import to_world, visible_offsets
 from rattle.envs.snake.settings import MAX_SNAKES, SnakeSettings
-from tests.analytics.build import make_run, record_snake, steps_columns
+from tests.analytics.build import make_run, record_snake, record_steps, steps_columns
 
 
 def recorded_board(run: RunDirectory, *states: dict[str, Any], **known: Any) -> Episode:
-    writer = StepsWriter(run.table("steps"), "w")
-    writer.add(steps_columns(run, len(states), state=[encode_state(state) for state in states], **known))
-    writer.flush()
+    record_steps(run, steps_columns(run, len(states), state=[encode_state(state) for state in states], **known))
     return load_episode(run)
 
 

@@ -12,8 +12,8 @@ import pytest
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.schema import STEPS
-from rattle.analytics.steps import StepsWriter, encode_state
-from tests.analytics.build import steps_columns
+from rattle.analytics.steps import StepsWriter, as_episode, encode_state
+from tests.analytics.build import steps_columns, store_steps
 
 ARROW_TYPES = {
     "String": "string",
@@ -33,9 +33,9 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def test_a_file_has_the_columns_and_types_of_the_table(run: RunDirectory) -> None:
     writer = StepsWriter(run.table("steps"), "w")
-    writer.add(steps_columns(run, 3, state=[encode_state({"food": [[1, 2]]}), "", ""]))
-    writer.add(steps_columns(run, 2, world=1, observation=np.ones((2, 6), np.uint8)))
-    assert (writer.pending, writer.flush(), writer.pending) == (2, 1, 0)
+    first = steps_columns(run, 3, state=[encode_state({"food": [[1, 2]]}), "", ""])
+    second = steps_columns(run, 2, world=1, observation=np.ones((2, 6), np.uint8))
+    assert (store_steps(writer, first, second), store_steps(writer)) == (1, 1)
     path = run.table("steps") / "w-000000.parquet"
     assert {field.name: str(field.type) for field in pq.read_schema(path)} == {
         name: ARROW_TYPES[kind] for name, kind in STEPS.items()
@@ -49,39 +49,35 @@ def test_a_file_has_the_columns_and_types_of_the_table(run: RunDirectory) -> Non
 
 def test_a_flush_without_episodes_writes_nothing(run: RunDirectory) -> None:
     writer = StepsWriter(run.table("steps"), "w")
-    assert writer.flush() == 0
+    assert store_steps(writer) == 0
     assert list(run.table("steps").iterdir()) == []
 
 
 def test_added_arrays_may_be_reused_by_the_caller(run: RunDirectory) -> None:
     writer = StepsWriter(run.table("steps"), "w")
     reward = np.zeros(2, np.float32)
-    writer.add(steps_columns(run, 2, reward=reward))
+    writer.append(as_episode(steps_columns(run, 2, reward=reward)))
     reward[:] = 9
-    writer.flush()
+    store_steps(writer)
     assert [row["reward"] for row in read(run.table("steps") / "w-000000.parquet")] == [0, 0]
 
 
 def test_a_resume_goes_back_to_what_the_checkpoint_knew(run: RunDirectory) -> None:
     folder = run.table("steps")
     for _ in range(3):
-        writer = StepsWriter(folder, "w")
-        writer.add(steps_columns(run, 2))
-        writer.flush()
+        store_steps(StepsWriter(folder, "w"), steps_columns(run, 2))
     (folder / "other-000007.parquet").touch()
     (folder / ".123.w-000003.parquet").touch()
     writer = StepsWriter(folder, "w")
-    assert writer.count == 3
-    writer.add(steps_columns(run, 2))
+    assert store_steps(writer) == 3
+    writer.append(as_episode(steps_columns(run, 2)))
     writer.discard_after(1, run.path.name)
-    assert (writer.count, writer.pending) == (1, 0)
+    assert store_steps(writer) == 1
     assert sorted(path.name for path in folder.iterdir()) == ["other-000007.parquet", "w-000000.parquet"]
-    writer.add(steps_columns(run, 5))
-    assert writer.flush() == 2
+    assert store_steps(writer, steps_columns(run, 5)) == 2
     assert len(read(folder / "w-000001.parquet")) == 5
     writer.discard_after(1, run.path.name, keep=True)
-    writer.add(steps_columns(run, 3))
-    writer.flush()
+    store_steps(writer, steps_columns(run, 3))
     writer.discard_after(1, run.path.name, keep=True)
     put_aside = {path.name: len(read(path)) for path in folder.glob("*.cut*")}
     assert put_aside == {"w-000001.parquet.cut": 5, "w-000001.parquet.cut.2": 3}
@@ -90,12 +86,10 @@ def test_a_resume_goes_back_to_what_the_checkpoint_knew(run: RunDirectory) -> No
 def test_files_of_other_runs_are_neither_deleted_nor_written_over(run: RunDirectory) -> None:
     folder = run.table("steps")
     writer = StepsWriter(folder, "w")
-    writer.add(steps_columns(run, 2, run_id="other"))
-    writer.flush()
+    store_steps(writer, steps_columns(run, 2, run_id="other"))
     writer.discard_after(0, run.path.name)
     (folder / "w-000000.parquet").write_bytes(b"no parquet")
-    writer.add(steps_columns(run, 3))
-    assert writer.flush() == 2
+    assert store_steps(writer, steps_columns(run, 3)) == 2
     writer.discard_after(0, run.path.name)
     kept = sorted(path.name for path in folder.iterdir())
     assert kept == ["w-000000.parquet.cut", "w-000000.parquet.cut.2"]
@@ -112,15 +106,19 @@ def test_files_of_other_runs_are_neither_deleted_nor_written_over(run: RunDirect
 )
 def test_columns_that_do_not_fit_are_named(run: RunDirectory, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        StepsWriter(run.table("steps"), "w").add(steps_columns(run, 2, **change))
+        as_episode(steps_columns(run, 2, **change))
 
 
 def test_a_full_disk_keeps_the_episodes_for_another_attempt(tiny_disk: Path) -> None:
     run = RunDirectory(tiny_disk)
     writer = StepsWriter(run.table("steps"), "w")
-    noise = np.random.default_rng(0).normal(size=(600, 200))
-    writer.add(steps_columns(run, 600, observation=noise))
+    noise = np.random.default_rng(0).normal(size=(200, 200))
+    writer.append(as_episode(steps_columns(run, 200, observation=noise)))
+    count, store = writer.begin_flush()
+    (tiny_disk / "others").write_bytes(bytes(150_000))
     with pytest.raises(AnalyticsError, match=r"w-000000\.parquet: the disk is full"):
-        writer.flush()
-    assert (writer.count, writer.pending) == (0, 1)
+        store()
     assert list(run.table("steps").iterdir()) == []
+    (tiny_disk / "others").unlink()
+    store()
+    assert (count, len(read(run.table("steps") / "w-000000.parquet"))) == (1, 200)

@@ -13,9 +13,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from rattle.analytics.annotations import annotate
-from rattle.analytics.steps import StepsWriter
 from rattle.envs.snake.settings import SnakeSettings
-from tests.analytics.build import make_run, record_snake, steps_columns, update_row, write_rows
+from tests.analytics.build import make_run, record_snake, record_steps, steps_columns, update_row, write_rows
 from tests.integration.browsing import PATIENCE_S, Visit, visiting
 from tests.services.dashboard.build import log, make_full_run, store_policy
 from tests.template import RattleProcess, start
@@ -62,9 +61,7 @@ def fill(root: Path) -> None:
     log(run, "service_restarted", service="actor-0", second=3)
     log(run, "run_finished", second=4, update=3000)
     pole = make_run(root, "pole", env={"id": "gym:CartPole-v1"}, environment="gym:CartPole-v1", status="failed")
-    writer = StepsWriter(pole.table("steps"), "train")
-    writer.add(steps_columns(pole, 50, observation=[[i / 50, (-1) ** i, i % 7, 0.5] for i in range(50)]))
-    writer.flush()
+    record_steps(pole, steps_columns(pole, 50, observation=[[i / 50, (-1) ** i, i % 7, 0.5] for i in range(50)]))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.schema import STEPS
 from rattle.analytics.writer import put_aside, storing, write_atomically
 
@@ -51,42 +50,15 @@ class StepsWriter:
         self._episodes: list[Mapping[str, NDArray[Any]]] = []
         self._count = max(self._numbers(), default=-1) + 1
 
-    @property
-    def count(self) -> int:
-        """The number of files written; a checkpoint keeps it for `discard_after`."""
-        return self._count
-
-    @property
-    def pending(self) -> int:
-        """The number of episodes added since the last flush."""
-        return len(self._episodes)
-
-    def add(self, columns: Mapping[str, Any]) -> None:
-        """Take one agent's finished episode, as `as_episode` does; it is stored by the next `flush`."""
-        self.append(as_episode(columns))
-
     def append(self, episode: Mapping[str, NDArray[Any]]) -> None:
-        """Take an episode that `as_episode` has returned; it is stored by the next `flush`."""
+        """Take an episode that `as_episode` has returned; it is stored by the next `begin_flush`."""
         self._episodes.append(episode)
 
-    def flush(self) -> int:
-        """Store the episodes added since the last flush as one file and return `count`; no episodes, no file.
-
-        Raises AnalyticsError when the disk does not take it; then nothing has changed and it may be tried again.
-        """
-        episodes = self._episodes
-        count, store = self.begin_flush()
-        try:
-            store()
-        except AnalyticsError:
-            self._count, self._episodes = self._count - 1, episodes
-            raise
-        return count
-
     def begin_flush(self) -> tuple[int, Callable[[], None]]:
-        """Return `count` as it will be, and what stores the episodes added so far; another thread may call it.
+        """Return the number of files as it will be, and what stores the episodes so far; another thread may call that.
 
-        Episodes that are added from now on go to the next file.
+        Episodes that are added from now on go to the next file; a checkpoint keeps the number for `discard_after`. What
+        stores them raises AnalyticsError when the disk does not take them, and may be called again.
         """
         episodes, self._episodes = self._episodes, []
         if not episodes:

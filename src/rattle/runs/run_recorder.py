@@ -320,10 +320,7 @@ class RunRecorder:
         """Begin to store everything that decides how the run goes on: the recorder's own, and the caller's part.
 
         Waits for the checkpoint before, and raises AnalyticsError when that one failed; then only until all is copied.
-        A run that has finished waits for its evaluations too, and raises what stopped them.
         """
-        if status == "finished":
-            self.evaluations.finish()
         if self.hooks:
             self._store.wait()
             self._tell_of_checkpoint()

@@ -15,10 +15,9 @@ import pytest
 from rattle.analytics.replay import episodes
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.runs import row
-from rattle.analytics.steps import StepsWriter
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.services.dashboard import compare_page, directories
-from tests.analytics.build import make_run, record_snake, steps_columns, update_row, write_rows
+from tests.analytics.build import make_run, record_snake, record_steps, steps_columns, update_row, write_rows
 from tests.services.dashboard.build import Client, log, make_full_run, store_policy
 
 
@@ -302,9 +301,7 @@ class TestReplay:
 
     def test_other_environments_show_what_was_observed(self, client: Client, root: Path) -> None:
         run = make_run(root, "pole", env={"id": "gym:CartPole-v1"}, environment="gym:CartPole-v1")
-        writer = StepsWriter(run.table("steps"), "train")
-        writer.add(steps_columns(run, 12))
-        writer.flush()
+        record_steps(run, steps_columns(run, 12))
         charts = embedded(page(client, "/replay", run="pole"), "charts")
         assert {"values", "observed-0", "observed-3"} <= charts.keys()
 
@@ -312,10 +309,8 @@ class TestReplay:
         self, client: Client, root: Path
     ) -> None:
         run = make_run(root, "swing", env={"id": "gym:Pendulum-v1"}, environment="gym:Pendulum-v1")
-        writer = StepsWriter(run.table("steps"), "train")
         rows = np.array([[0.5, -1.5], [2.25, 0.0]], np.float32)
-        writer.add(steps_columns(run, 2, action=None, action_row=rows))
-        writer.flush()
+        record_steps(run, steps_columns(run, 2, action=None, action_row=rows))
         replay = embedded(page(client, "/replay", run="swing"), "replay")
         assert (replay["rows"]["action"], replay["rows"]["chosen"]) == (rows.tolist(), [None, None])
         assert (replay["actions"], replay["likelihoods"]) == ([], None)

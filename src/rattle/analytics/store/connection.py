@@ -64,33 +64,27 @@ class Store:
 
     def command(self, statement: str) -> None:
         """Run a statement that answers with no rows."""
-        with self.answering():
+        with _answering(self.url):
             self._client.command(statement)
 
     def read(self, statement: str, engine_format: str | None = "JSONEachRow") -> bytes:
         """Return the answer to a statement in one of the engine's formats, or in that which it names itself."""
-        with self.answering():
+        with _answering(self.url):
             return bytes(self._client.raw_query(statement, fmt=engine_format))
 
     def insert(self, table: str, rows: bytes, engine_format: str, settings: Mapping[str, Any]) -> None:
         """Append rows that are in one of the engine's formats to a table."""
-        with self.answering():
+        with _answering(self.url):
             self._client.raw_insert(table, insert_block=rows, fmt=engine_format, settings=self._known(settings))
 
     def only_read(self, settings: Mapping[str, Any]) -> None:
         """Have all later statements run under these settings, and change nothing."""
-        with self.answering():
+        with _answering(self.url):
             for name, value in self._known(settings).items():
                 self._client.set_client_setting(name, value)
             if not self._only_reads:
                 self._client.set_client_setting("readonly", 2)  # 1 would forbid SETTINGS too
             self._only_reads = True
-
-    @contextmanager
-    def answering(self) -> Iterator[None]:
-        """Turn what the client raises in the block into a StoreError."""
-        with _answering(self.url):
-            yield
 
     def close(self) -> None:
         """End the connection; a folder may then be opened by other processes."""
@@ -191,6 +185,7 @@ def _address(url: str) -> ServerAddress:
 
 @contextmanager
 def _answering(url: str) -> Iterator[None]:
+    """Turn what the client raises in the block into a StoreError."""
     from clickhouse_connect.driver.exceptions import ClickHouseError
 
     try:
