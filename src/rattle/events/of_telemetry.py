@@ -119,6 +119,22 @@ class MessageRejected(Event, frozen=True, kw_only=True):
     reason: str
 
 
+class ClockDiffers(Event, frozen=True, kw_only=True):
+    """The clock of a producer's host or of the store (`place`) is more than 5 seconds off ingest's; told once a host.
+
+    `seconds` is negative where it is behind. Its rows are kept, with the times that they have.
+    """
+
+    level: ClassVar[Level] = "WARNING"
+    sentence: ClassVar[str] = (
+        "the clock of the {place} {host} differs from that of ingest by {seconds:+} seconds: rows are kept with the "
+        "times that they have; set the clocks of all hosts by NTP"
+    )
+    place: str
+    host: str
+    seconds: float
+
+
 class ToolFailed(Event, frozen=True, kw_only=True):
     """A tool that a hook sends a run to takes no rows."""
 

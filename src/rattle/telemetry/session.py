@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -144,13 +146,15 @@ class Session:
     def _properties(self, message: Message) -> Any:
         from pika import BasicProperties
 
+        # Only what is alone on the connection is surely sent now.
+        sent = {"sent": time.time_ns() // 1000, "host": platform.node()} if len(self._under_way) == 1 else {}
         return BasicProperties(
             content_type=message.content_type,
             delivery_mode=_PERSISTENT,
             type=message.table,
             message_id=message.message_id,
             app_id=self._service,
-            headers={"schema": SCHEMA, "run_id": message.run_id, "rows": message.rows},
+            headers={"schema": SCHEMA, "run_id": message.run_id, "rows": message.rows, **sent},
         )
 
     def _on_confirmed(self, frame: Any) -> None:

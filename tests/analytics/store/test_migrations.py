@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from rattle.analytics.derived_views import VIEWS
 from rattle.analytics.schema import DERIVED_COLUMNS, TABLES
 from rattle.analytics.store import SCHEMA_VERSION, Store, StoreError, check_tables, create_tables, open_store
+from rattle.analytics.store.load import SETTINGS
 from rattle.analytics.store.tables import STORED, create_table
 from rattle.cli import main
 
@@ -53,10 +54,27 @@ def test_a_table_that_lacks_columns_gets_them(store: Store) -> None:
 def test_steps_of_an_earlier_schema_take_rows_of_numbers_as_actions(store: Store) -> None:
     store.command("INSERT INTO stored_steps (run_id, action) VALUES ('old', 2)")
     store.command("ALTER TABLE stored_steps MODIFY COLUMN action Int32 DEFAULT 0")
-    store.command("ALTER TABLE schema_migrations DELETE WHERE version = 3 SETTINGS mutations_sync = 1")
-    assert create_tables(store) == [3]
+    store.command("ALTER TABLE schema_migrations DELETE WHERE version >= 3 SETTINGS mutations_sync = 1")
+    assert create_tables(store) == [*range(3, SCHEMA_VERSION + 1)]
     assert described(store, "steps") == dict(TABLES["steps"])
     assert store.read("SELECT action, action_row FROM steps") == b'{"action":2,"action_row":[]}\n'
+
+
+def test_debug_lines_of_wrong_clocks_stay(store: Store) -> None:
+    """They went at once where the days after them were counted in 32 bits."""
+    store.command("ALTER TABLE schema_migrations DELETE WHERE version >= 4 SETTINGS mutations_sync = 1")
+    store.command("ALTER TABLE stored_logs MODIFY TTL toDateTime(time) + INTERVAL 14 DAY DELETE WHERE level = 'DEBUG'")
+    assert create_tables(store) == [*range(4, SCHEMA_VERSION + 1)]
+    for year in (1900, 1971, 2105, 2107, 2150, 2299):
+        row = {"run_id": "r", "level": "DEBUG", "time": f"{year}-01-01T00:00:00Z", "number": year}
+        store.insert("stored_logs", msgspec.json.encode(row), "JSONEachRow", SETTINGS)
+    store.command("OPTIMIZE TABLE stored_logs FINAL")
+    assert store.read("SELECT number FROM stored_logs ORDER BY number", "TSVRaw").split() == [
+        b"2105",
+        b"2107",
+        b"2150",
+        b"2299",
+    ]
 
 
 def test_a_store_of_a_newer_schema_is_refused(store: Store) -> None:
@@ -68,7 +86,7 @@ def test_a_store_of_a_newer_schema_is_refused(store: Store) -> None:
 
 def test_a_change_of_the_tables_has_a_number() -> None:
     """Where this fails, add an empty step with the next number to MIGRATIONS, and its fingerprint here."""
-    fingerprints = {1: "fbb9836f50d14525", 2: "8cd4cc614cffc8c3", 3: "3ac537066798f315"}
+    fingerprints = {1: "fbb9836f50d14525", 2: "8cd4cc614cffc8c3", 3: "3ac537066798f315", 4: "982f2178a43711a9"}
     assert list(fingerprints) == list(range(1, SCHEMA_VERSION + 1))
     assert sha256("\n".join(map(create_table, STORED)).encode()).hexdigest()[:16] == fingerprints[SCHEMA_VERSION]
 

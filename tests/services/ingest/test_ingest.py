@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from secrets import token_hex
 from signal import SIGTERM
@@ -141,6 +142,59 @@ def test_rows_arrive_and_what_cannot_be_stored_is_put_aside(
     assert letters["nix"][0]["routing_key"] == "snake.nix"
     assert ingest.kill(SIGTERM) == 0
     assert [body for properties, body in rabbitmq.messages(f"{exchange}.rows") if properties.app_id != "ingest"] == []
+
+
+PRODUCER = """
+import sys, time
+from pathlib import Path
+
+now, off = time.time_ns, int(sys.argv[1]) * 10**9
+time.time_ns = lambda: now() + off
+import platform
+from rattle.telemetry.broker import find_broker
+from rattle.telemetry.broker_sink import BrokerSink
+
+platform.node = lambda: f"host{sys.argv[1]}"
+sink = BrokerSink(find_broker(None), Path(sys.argv[2]), 2**20, service="train", experiment="snake", run_id="r")
+for number in map(int, sys.stdin):
+    sink.append("logs", [{"run_id": "r", "time": time.time_ns() // 10**9, "level": "DEBUG"}])
+sink.close()
+"""
+
+
+def test_producers_whose_clocks_differ_are_told_of_once_and_their_rows_stay(
+    ingest: ServiceProcess, url: str, tmp_path: Path
+) -> None:
+    def told() -> list[tuple[str, float]]:
+        with open_store(url) as store:
+            found = store.read("SELECT fields FROM logs WHERE event = 'clock_differs'", "TSVRaw").splitlines()
+        return sorted((fields["host"], fields["seconds"]) for fields in map(json.loads, found))
+
+    with ExitStack() as stack:
+        producers = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", PRODUCER, str(off), str(tmp_path / f"outbox{off}")],
+                    stdin=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for off in (-3600, 0, 3600)
+        ]
+        rows = 0
+        until = time.monotonic() + 60.0
+        while len(told()) < 2:
+            assert time.monotonic() < until
+            for producer in producers:
+                assert producer.stdin is not None
+                print(rows, file=producer.stdin, flush=True)
+            rows += 1
+            time.sleep(0.2)
+    wait_for(lambda: count(url) == rows * len(producers))
+    [behind, ahead] = told()
+    assert (behind[0], round(behind[1], -2)) == ("host-3600", -3600.0)
+    assert (ahead[0], round(ahead[1], -2)) == ("host3600", 3600.0)
+    assert b'rattle_ingest_clock_differences_total{place="producer"}' in get(ingest, "/metrics")[1]
 
 
 def test_a_store_that_is_away_costs_nothing(named: None, publisher: Publisher, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from rattle.analytics.store.connection import Store, StoreError
 from rattle.analytics.store.tables import (
     CREATE_OUTLIVED,
     CREATE_RUN_LIVES,
+    KINDS,
     PREFIX,
     STORED,
     create_table,
@@ -46,9 +47,13 @@ def _allow_rows_of_actions(store: Store) -> None:
     store.command(f"ALTER TABLE {PREFIX}steps MODIFY COLUMN action {TABLES['steps']['action']}")
 
 
+def _keep_lines_of_wrong_clocks(store: Store) -> None:
+    store.command(f"ALTER TABLE {PREFIX}logs MODIFY TTL {KINDS['logs'].ttl} SETTINGS materialize_ttl_after_modify = 0")
+
+
 #: What each number does. New columns need an empty step only: `create_tables` adds those that are missing.
 MIGRATIONS: Final[MappingProxyType[int, Callable[[Store], None]]] = MappingProxyType(
-    {1: _begin, 2: _annotate, 3: _allow_rows_of_actions}
+    {1: _begin, 2: _annotate, 3: _allow_rows_of_actions, 4: _keep_lines_of_wrong_clocks}
 )
 
 #: The schema that this version of Rattle reads and writes.

@@ -58,6 +58,8 @@ def _of_life(made_by: str) -> Columns:
 
 
 _MONTH: Final = "toYYYYMM(time)"
+#: The time, as far as what TTL counts in has it: with a wrong clock it may lie in any year, and would come round again.
+_COUNTED: Final = "least(greatest(time, toDateTime64(0, 6, 'UTC')), toDateTime64('2106-01-01 00:00:00', 6, 'UTC'))"
 #: Names a row of a run directory's log, which has no number.
 DIRECTORY_LOG: Final = "cityHash64(time, level, service, event, host, pid, fields)"
 
@@ -79,7 +81,7 @@ KINDS: Final = MappingProxyType(
             Columns({"writer": "String DEFAULT ''", "number": f"UInt64 DEFAULT {DIRECTORY_LOG}"}),
             primary="run_id, time",
             more="INDEX by_level level TYPE set(16) GRANULARITY 4, INDEX by_service service TYPE set(64) GRANULARITY 4",
-            ttl=f"toDateTime(time) + INTERVAL {DEBUG_DAYS} DAY DELETE WHERE upper(level) = 'DEBUG'",
+            ttl=f"toDateTime({_COUNTED}) + INTERVAL {DEBUG_DAYS} DAY DELETE WHERE upper(level) = 'DEBUG'",
         ),
         "lives": _Kind("run_id, life", "", Columns({})),
         "annotations": _Kind("run_id", "", Columns({"written": "DateTime64(6, 'UTC') DEFAULT now64(6)"}), "written"),

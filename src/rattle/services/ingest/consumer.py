@@ -18,6 +18,7 @@ import tenacity
 from rattle.errors import RattleError
 from rattle.events import emit
 from rattle.events.of_telemetry import IngestGoesOn, IngestWaits, MessageRejected
+from rattle.services.ingest.clocks import Clocks
 from rattle.services.ingest.messages import Job
 from rattle.services.ingest.numbers import Numbers
 from rattle.services.ingest.storing import StoreThread
@@ -43,11 +44,12 @@ class Consumer:
         self._broker = broker
         self._own = own
         self._numbers = Numbers()
+        self._clocks = Clocks(self._numbers.clocks)
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._stopping = threading.Event()
         self._troubles: dict[str, str | None] = {"broker": "not connected yet", "store": "not connected yet"}
         self._told: dict[str, str] = {}
-        self._store = StoreThread(store_url, self._jobs, self._stopping, self._numbers, self._tell)
+        self._store = StoreThread(store_url, self._jobs, self._stopping, self._numbers, self._tell, self._clocks)
         self._thread = threading.Thread(target=self._run, name="ingest-broker", daemon=True)
 
     def start(self) -> None:
@@ -103,7 +105,7 @@ class Consumer:
         connection = None
         try:
             connection = pika.BlockingConnection(self._broker.parameters("rattle ingest"))
-            taking = Taking(connection, self._broker, self._own)
+            taking = Taking(connection, self._broker, self._own, self._clocks)
         except Exception as error:
             self._tell("broker", self._trouble(error))
             if connection is not None:

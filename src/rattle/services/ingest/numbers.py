@@ -21,6 +21,12 @@ REJECTED = CounterMeasure(
 FAILURES = CounterMeasure(
     "rattle_ingest_failures", "attempts", "Failed attempts to use the broker or the store.", ("place",)
 )
+CLOCKS = CounterMeasure(
+    "rattle_ingest_clock_differences",
+    "findings",
+    "How often a producer's message, or the store, showed that its clock is over 5 seconds off this service's.",
+    ("place",),
+)
 WAITING = GaugeMeasure("rattle_ingest_queue_messages", "messages", "Messages that wait in the broker.")
 LAG = GaugeMeasure(
     "rattle_ingest_lag_seconds", "seconds", "From taking the first message of the last batch to acknowledging it."
@@ -34,6 +40,7 @@ class Numbers:
     def __init__(self) -> None:
         self.rows, self.messages = ROWS.live(None), MESSAGES.live(None)
         self.rejected, self.failures = REJECTED.live(None), FAILURES.live(None)
+        self.clocks = CLOCKS.live(None)
         self.waiting, self.lag, self.seconds = WAITING.live(None), LAG.live(None), SECONDS.live(None)
         self.totals = {"rows": 0, "messages": 0, "rejected": 0, "batches": 0}
 
@@ -55,6 +62,6 @@ class Numbers:
 
     def collect(self) -> Iterator[Metric]:
         """Yield all for Prometheus."""
-        counters = (self.rows, self.messages, self.rejected, self.failures)
+        counters = (self.rows, self.messages, self.rejected, self.failures, self.clocks)
         for metric in (*counters, self.waiting, self.lag, self.seconds):
             yield from metric.collect()

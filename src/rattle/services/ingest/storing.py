@@ -14,6 +14,7 @@ import tenacity
 
 from rattle.analytics.store import Store, StoreError, check_tables, open_store
 from rattle.errors import RattleError
+from rattle.services.ingest.clocks import Clocks
 from rattle.services.ingest.inserting import Inserter
 from rattle.services.ingest.messages import Job
 from rattle.services.ingest.numbers import Numbers
@@ -32,7 +33,13 @@ class StoreThread(threading.Thread):
     """Stores batches until it gets None instead of one."""
 
     def __init__(
-        self, url: str, jobs: SimpleQueue[Job | None], stopping: threading.Event, numbers: Numbers, tell: Tell
+        self,
+        url: str,
+        jobs: SimpleQueue[Job | None],
+        stopping: threading.Event,
+        numbers: Numbers,
+        tell: Tell,
+        clocks: Clocks,
     ) -> None:
         super().__init__(name="ingest-store", daemon=True)
         self._url = url
@@ -40,6 +47,7 @@ class StoreThread(threading.Thread):
         self._stopping = stopping
         self._numbers = numbers
         self._tell = tell
+        self._clocks = clocks
         self._store: Store | None = None
         self._failures: Counter[str] = Counter()
 
@@ -69,7 +77,9 @@ class StoreThread(threading.Thread):
     def _look(self) -> None:
         """See whether the store answers, before there is a batch for it."""
         if self._jobs.empty():
-            self._opened().read("SELECT 1")
+            store, asked = self._opened(), time.time()
+            said = store.read("SELECT toUnixTimestamp64Micro(now64(6))", "TSVRaw")
+            self._clocks.compare_store(store.url, asked, int(said) / 1e6, time.time())
             self._tell("store", None)
 
     def _insert(self, job: Job) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
+from rattle.services.ingest.clocks import Clocks
 from rattle.services.ingest.messages import Batch, Delivery, Job, Rejected
 from rattle.services.utils.sockets import ServiceError
 from rattle.settings.services import IngestSection
@@ -19,9 +20,10 @@ _PERSISTENT: Final = 2
 class Taking:
     """Takes messages in batches; one thread may use it, and any may wake it."""
 
-    def __init__(self, connection: Any, broker: Broker, own: IngestSection) -> None:
+    def __init__(self, connection: Any, broker: Broker, own: IngestSection, clocks: Clocks) -> None:
         self._connection = connection
         self._broker = broker
+        self._clocks = clocks
         self._batch = Batch(own.batch_rows, max(1, own.prefetch // 2), own.batch_seconds)
         self._channel = connection.channel()
         for method, arguments in broker.declarations():
@@ -31,6 +33,8 @@ class Taking:
         self._channel.add_on_cancel_callback(self._on_cancelled)
         self._consumer = self._channel.basic_consume(broker.queue, self._on_message)
         self._letters: Any = None
+        self._found_empty: float | None = None  # when the queue was empty, of which messages may still be on their way
+        self._was_empty: float | None = None  # when the queue was empty, before the messages that come now were in it
 
     def wait(self, *, is_storing: bool) -> None:
         """Wait for messages or until a batch is due; while one is being stored, its end wakes the connection.
@@ -38,7 +42,9 @@ class Taking:
         Raises where the connection has ended, or the broker has taken the queue away.
         """
         due = float("inf") if is_storing else self._batch.due_in(time.monotonic())
+        found_empty = self._found_empty
         self._connection.process_data_events(min(due, _IDLE_SECONDS))
+        self._was_empty = found_empty
         if self._cancelled:
             raise ServiceError(f"the queue '{self._broker.queue}' of {self._broker.url} has been deleted")
 
@@ -51,7 +57,11 @@ class Taking:
 
     def waiting(self) -> int:
         """Return how many messages wait in the broker."""
-        return int(self._channel.queue_declare(self._broker.queue, passive=True).method.message_count)
+        asked = time.time()
+        count = int(self._channel.queue_declare(self._broker.queue, passive=True).method.message_count)
+        if count == 0:
+            self._found_empty = asked
+        return count
 
     def settle(self, job: Job) -> None:
         """Acknowledge messages that were stored; rejected ones go into the dead-letter queue first."""
@@ -80,10 +90,12 @@ class Taking:
             "routing_key": delivery.routing_key,
         }
         properties.headers = {**(properties.headers or {}), **own}
+        properties.headers.pop("sent", None)  # it is sent again now
         properties.delivery_mode = _PERSISTENT
         self._letters.basic_publish(self._broker.dead, delivery.routing_key, delivery.body, properties, mandatory=True)
 
     def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        self._clocks.compare(properties, None if method.redelivered else self._was_empty, time.time())
         self._batch.add(Delivery(method.delivery_tag, method.routing_key, properties, body), time.monotonic())
 
     def _on_cancelled(self, _frame: Any) -> None:
