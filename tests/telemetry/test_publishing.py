@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from platform import node
 from typing import Any
 
 import pytest
@@ -52,6 +53,7 @@ def rows_of(messages: list[tuple[Any, bytes]], table: str) -> list[dict[str, Any
 
 def test_messages_say_what_they_hold(rabbitmq: RabbitMQ, exchange: str, tmp_path: Path) -> None:
     broker = broker_at(rabbitmq.url(), exchange)
+    began = time.time_ns() // 1000
     sink = sink_to(broker, tmp_path)
     sink.cut_back({"update": 0})
     sink.append("episodes", [{"episode_id": 1}, {"episode_id": 2}], made_by=7)
@@ -79,6 +81,8 @@ def test_messages_say_what_they_hold(rabbitmq: RabbitMQ, exchange: str, tmp_path
         assert (properties.headers["schema"], properties.headers["run_id"]) == (1, "run")
         assert (properties.app_id, properties.delivery_mode) == ("test", 2)
         assert properties.content_type == "application/x-ndjson"
+        assert began <= properties.headers["made"] <= properties.headers.get("sent", began + 10**8) < began + 10**9
+    assert {properties.headers["host"] for properties, _body in messages if "sent" in properties.headers} == {node()}
     assert len({properties.message_id for properties, _body in messages}) == 5
 
 

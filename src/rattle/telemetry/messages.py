@@ -24,7 +24,8 @@ _HEAD: Final = struct.Struct("<4sIII")  # magic, bytes of the description and of
 class Message(msgspec.Struct, frozen=True):
     """Rows of one table.
 
-    `number` counts the messages of an outbox; `message_id` is the same whenever the message is published again.
+    `number` counts the messages of an outbox; `message_id` is the same whenever the message is published again, as is
+    `made`: when the rows became a message, in microseconds since 1970; 0 where an earlier version has kept it.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Message(msgspec.Struct, frozen=True):
     routing_key: str
     rows: int
     content_type: str
+    made: int = 0
     body: bytes = b""
 
 

@@ -72,7 +72,8 @@ class Outbox:
         with self._lock:
             self._number += 1
             own = f"{self._ids}-{self._number}"
-            message = Message(number=self._number, message_id=own, importance=importance, **description)
+            made = time.time_ns() // 1000
+            message = Message(number=self._number, message_id=own, importance=importance, made=made, **description)
             self._append(message)
             self._make_room()
 

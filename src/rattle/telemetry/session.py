@@ -154,7 +154,7 @@ class Session:
             type=message.table,
             message_id=message.message_id,
             app_id=self._service,
-            headers={"schema": SCHEMA, "run_id": message.run_id, "rows": message.rows, **sent},
+            headers={**sent, "schema": SCHEMA, "run_id": message.run_id, "rows": message.rows, "made": message.made},
         )
 
     def _on_confirmed(self, frame: Any) -> None:

@@ -60,6 +60,16 @@ def test_a_batch_is_due_when_it_is_full_or_old() -> None:
     assert batch.due_in(20.0) == 0.0
 
 
+def test_a_batch_is_as_old_as_its_oldest_message() -> None:
+    batch = Batch(100, 100, 1.0)
+    assert batch.oldest == float("inf")
+    for tag, made in enumerate((7_500_000, 5_500_000, None, "1", 0)):
+        batch.add(delivery(tag, made=made), 1.0)
+    assert batch.oldest == 5.5
+    batch.take()
+    assert batch.oldest == float("inf")
+
+
 def test_a_batch_in_a_hurry_is_due_unless_it_is_empty() -> None:
     batch = Batch(100, 100, 60.0)
     batch.hurry()

@@ -56,14 +56,16 @@ class Publisher:
         self._exchange = exchange
         self.rows = 0
 
-    def logs(self, rows: int) -> None:
-        """Publish lines of the log."""
+    def logs(self, rows: int, *, age: float = 0.0) -> None:
+        """Publish lines of the log, in a message that has waited for so many seconds."""
         first, self.rows = self.rows, self.rows + rows
         lines = (
             {"time": "2026-01-02T03:04:05.678Z", "level": "INFO", "run_id": "r", "writer": "w", "number": number}
             for number in range(first, self.rows)
         )
-        self.publish("logs", b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+        body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+        made = round((time.time() - age) * 1e6)
+        self.publish("logs", body, headers={"schema": 1, "run_id": "r", "rows": rows, "made": made})
 
     def publish(self, table: str, body: bytes, **known: Any) -> None:
         import pika
@@ -107,6 +109,12 @@ def get(process: ServiceProcess, path: str) -> tuple[int, bytes]:
             return answer.status, answer.read()
     except HTTPError as error:
         return error.code, error.read()
+
+
+def number(process: ServiceProcess, name: str) -> float:
+    """Return a number of `/metrics`."""
+    lines = get(process, "/metrics")[1].decode().splitlines()
+    return next(float(value) for line in lines for key, _, value in [line.rpartition(" ")] if key == name)
 
 
 def is_ready(process: ServiceProcess) -> bool:
@@ -205,13 +213,17 @@ def test_a_store_that_is_away_costs_nothing(named: None, publisher: Publisher, t
             wait_for(lambda: is_ready(process))
             publisher.logs(100)
             server.kill()
-            publisher.logs(100)
+            publisher.logs(100, age=600.0)
             wait_for(lambda: not is_ready(process))
+            wait_for(lambda: number(process, "rattle_ingest_lag_seconds") > 600.0)
             status, said = get(process, "/readyz")
             assert status == 503
             assert b"connection refused" in said
             server.start()
             wait_for(lambda: count(server.url) == 200)
+            wait_for(lambda: number(process, "rattle_ingest_lag_seconds") == 0.0)
+            assert number(process, 'rattle_ingest_delivery_seconds_bucket{le="300.0"}') >= 1
+            assert number(process, "rattle_ingest_delivery_seconds_sum") > 600.0
             wait_for(lambda: is_ready(process))
 
 

@@ -20,7 +20,7 @@ from rattle.events import emit
 from rattle.events.of_telemetry import IngestGoesOn, IngestWaits, MessageRejected
 from rattle.services.ingest.clocks import Clocks
 from rattle.services.ingest.messages import Job
-from rattle.services.ingest.numbers import Numbers
+from rattle.services.ingest.numbers import Numbers, age
 from rattle.services.ingest.storing import StoreThread
 from rattle.services.ingest.taking import Taking
 from rattle.settings.services import IngestSection
@@ -125,6 +125,7 @@ class Consumer:
         try:
             while not self._stopping.is_set():
                 taking.wait(is_storing=job is not None)
+                self._numbers.lag.set(age(taking.oldest(job)))
                 if time.monotonic() - asked > _ASK_SECONDS:
                     asked = time.monotonic()
                     self._numbers.waiting.set(taking.waiting())
@@ -136,6 +137,7 @@ class Consumer:
                 taking.wait(is_storing=True)
                 job = self._advance(taking, job)
         finally:
+            self._numbers.lag.set(0.0)  # nothing is taken any more
             if job is not None:
                 job.abandoned.set()
 

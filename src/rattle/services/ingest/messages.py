@@ -42,6 +42,12 @@ class Delivery(NamedTuple):
         return said if isinstance(said, int) and said >= 0 else self.body.count(b"\n") + 1
 
     @property
+    def made(self) -> float:
+        """When its publisher says that it was made, in seconds since 1970; infinity where it does not say so."""
+        said = (self.properties.headers or {}).get("made")
+        return said / 1e6 if isinstance(said, int) and said > 0 else float("inf")
+
+    @property
     def engine_format(self) -> str:
         """What the engine calls the format of the body."""
         return FORMATS[str(self.properties.content_type)]
@@ -73,10 +79,10 @@ class Rejected(NamedTuple):
 class Job:
     """A batch on its way into the store."""
 
-    def __init__(self, deliveries: Sequence[Delivery], began: float, wake: Callable[[], None]) -> None:
-        """`began` is when its first message came; `wake` is called when it `is_stored`."""
+    def __init__(self, deliveries: Sequence[Delivery], oldest: float, wake: Callable[[], None]) -> None:
+        """`oldest` is when its oldest message was made; `wake` is called when it `is_stored`."""
         self.deliveries = deliveries
-        self.began = began
+        self.oldest = oldest
         self.wake = wake
         self.rejected: Sequence[Rejected] = ()
         self.is_stored = False
@@ -90,7 +96,8 @@ class Batch:
         self._most_rows = most_rows
         self._most_messages = most_messages
         self._most_seconds = most_seconds
-        self.began = 0.0  # when the first message came
+        self.oldest = float("inf")  # when the oldest message was made
+        self._began = 0.0  # when the first message came
         self._rows = 0
         self._bytes = 0
         self._deliveries: list[Delivery] = []
@@ -101,8 +108,9 @@ class Batch:
     def add(self, delivery: Delivery, now: float) -> None:
         """Add a message that came at a time, in seconds."""
         if not self._deliveries:
-            self.began = now
+            self._began = now
         self._deliveries.append(delivery)
+        self.oldest = min(self.oldest, delivery.made)
         self._rows += delivery.rows
         self._bytes += len(delivery.body)
 
@@ -113,7 +121,7 @@ class Batch:
         full = self._rows >= self._most_rows or self._bytes >= _MOST_BYTES
         if full or len(self._deliveries) >= self._most_messages:
             return 0.0
-        return max(0.0, self.began + self._most_seconds - now)
+        return max(0.0, self._began + self._most_seconds - now)
 
     def hurry(self) -> None:
         """Be due from now on, unless empty."""
@@ -122,6 +130,7 @@ class Batch:
     def take(self) -> list[Delivery]:
         """Return the messages, and be empty."""
         taken, self._deliveries, self._rows, self._bytes = self._deliveries, [], 0, 0
+        self.oldest = float("inf")
         return taken
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from math import isfinite
 
 from prometheus_client import Metric
 
@@ -29,9 +30,21 @@ CLOCKS = CounterMeasure(
 )
 WAITING = GaugeMeasure("rattle_ingest_queue_messages", "messages", "Messages that wait in the broker.")
 LAG = GaugeMeasure(
-    "rattle_ingest_lag_seconds", "seconds", "From taking the first message of the last batch to acknowledging it."
+    "rattle_ingest_lag_seconds", "seconds", "Age of the oldest rows that were taken and are not stored yet; 0: none."
+)
+DELIVERY = HistogramMeasure(
+    "rattle_ingest_delivery_seconds",
+    "seconds",
+    "From publishing rows, by their producer's clock, to having them in the store; one a message.",
+    (),
+    (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3600.0),
 )
 SECONDS = HistogramMeasure("rattle_ingest_batch_seconds", "seconds", "Time to store a batch.", (), _BOUNDS)
+
+
+def age(made: float) -> float:
+    """Return how many seconds ago something was made, 0 where that is in the future by another host's clock."""
+    return max(0.0, time.time() - made)
 
 
 class Numbers:
@@ -42,18 +55,20 @@ class Numbers:
         self.rejected, self.failures = REJECTED.live(None), FAILURES.live(None)
         self.clocks = CLOCKS.live(None)
         self.waiting, self.lag, self.seconds = WAITING.live(None), LAG.live(None), SECONDS.live(None)
+        self.delivery = DELIVERY.live(None)
         self.totals = {"rows": 0, "messages": 0, "rejected": 0, "batches": 0}
 
     def count(self, job: Job) -> None:
         """Take note of a batch that was stored, but for the messages that were rejected."""
         refused = {one.delivery.tag for one in job.rejected}
         self.totals["batches"] += 1
-        self.lag.set(time.monotonic() - job.began)
         for delivery in job.deliveries:
             if delivery.tag in refused:
                 continue
             self.rows.labels(delivery.table).inc(delivery.rows)
             self.messages.labels(delivery.table).inc()
+            if isfinite(delivery.made):
+                self.delivery.observe(age(delivery.made))
             self.totals["rows"] += delivery.rows
             self.totals["messages"] += 1
         for one in job.rejected:
@@ -63,5 +78,5 @@ class Numbers:
     def collect(self) -> Iterator[Metric]:
         """Yield all for Prometheus."""
         counters = (self.rows, self.messages, self.rejected, self.failures, self.clocks)
-        for metric in (*counters, self.waiting, self.lag, self.seconds):
+        for metric in (*counters, self.waiting, self.lag, self.seconds, self.delivery):
             yield from metric.collect()

@@ -52,8 +52,12 @@ class Taking:
         """Return the batch that is to be stored now, None where it is not time yet."""
         if self._batch.due_in(time.monotonic()) > 0:
             return None
-        began = self._batch.began
-        return Job(self._batch.take(), began, self._wake)
+        oldest = self._batch.oldest
+        return Job(self._batch.take(), oldest, self._wake)
+
+    def oldest(self, job: Job | None) -> float:
+        """Return when the oldest message was made that is not stored, in a job that is being stored or after it."""
+        return self._batch.oldest if job is None else min(job.oldest, self._batch.oldest)
 
     def waiting(self) -> int:
         """Return how many messages wait in the broker."""
