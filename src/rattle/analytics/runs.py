@@ -12,12 +12,10 @@ import msgspec
 from rattle.analytics.annotations import annotations_of
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.run_settings import read_config
-from rattle.analytics.schema import NULLABLE, RUNS
+from rattle.analytics.schema import INTERRUPTED, NULLABLE, RUNNING, RUNS
 from rattle.analytics.stored_runs import StoredRun, StoredRuns
 from rattle.text import one_line, printable
 
-RUNNING: Final = "running"
-INTERRUPTED: Final = "interrupted"  # also where the process died before it could say so
 DAMAGED: Final = "damaged"  # run.json cannot be read
 
 _PYTHON_TYPES: Final = MappingProxyType(

@@ -11,6 +11,10 @@ Columns = MappingProxyType[str, str]
 #: Matches the type of a column that may be null; its group is the type of the others.
 NULLABLE: Final = re.compile(r"^Nullable\((.*)\)$")
 
+#: Values of `status`: of a run in progress, and of one that was stopped, or whose process died before it could say so.
+RUNNING: Final = "running"
+INTERRUPTED: Final = "interrupted"
+
 #: One row a run; `status` is running, finished, interrupted or failed.
 RUNS: Final = Columns(
     {

@@ -75,5 +75,5 @@ def test_a_run_in_progress_is_refused_and_one_that_was_killed_is_not(
     assert "one in " in done.stderr
     assert "is in progress: stop it first, then delete it" in done.stderr
     assert run_ids(store, "runs") == "one two "
-    store.command("DELETE FROM stored_updates WHERE policy_version = 3")
+    store.command("DELETE FROM stored_updates WHERE run_id = 'one'")
     assert call("one", "--store", database, "--yes").stdout == "deleted one\n"

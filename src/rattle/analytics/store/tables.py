@@ -9,13 +9,16 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from rattle.analytics.schema import DERIVED_COLUMNS, NULLABLE, RUNS, TABLES, Columns
+from rattle.analytics.schema import DERIVED_COLUMNS, INTERRUPTED, NULLABLE, RUNNING, RUNS, TABLES, Columns
 
 #: What stands before the names of tables, beside which there is a view without it.
 PREFIX: Final = "stored_"
 
 #: Rows of lines at this level are kept for so long.
 DEBUG_DAYS: Final = 14
+
+#: A run that says that it is running, and of which nothing has come for so long, was killed.
+SILENT_MINUTES: Final = 10
 
 #: One row a life of a run: a start. What earlier lives made after `after_update` was played again, and does not count.
 LIVES: Final = Columns(
@@ -95,6 +98,15 @@ STORED: Final = MappingProxyType({**TABLES, "lives": LIVES, "annotations": ANNOT
 REPLAYED: Final = tuple(name for name, kind in KINDS.items() if "life" in kind.own)
 
 
+_RECENTLY: Final = " AND ".join(f"now() {sign} INTERVAL {SILENT_MINUTES} MINUTE" for sign in "-+")
+_SAY_RUNNING: Final = f"SELECT run_id FROM {PREFIX}runs FINAL WHERE status = '{RUNNING}'"
+#: Runs that something has come of: updates by the clock of the store, the load of their processes by their own.
+_HEARD_OF: Final = " UNION ALL ".join(
+    f"SELECT run_id FROM {PREFIX}{table} AS heard WHERE heard.{time} BETWEEN {_RECENTLY} AND run_id IN ({_SAY_RUNNING})"
+    for table, time in (("updates", "stored"), ("logs", "time"))
+)
+
+
 def create_table(table: str) -> str:
     """Return the statement that creates a table unless it is there."""
     kind = KINDS[table]
@@ -125,6 +137,8 @@ def create_view(table: str) -> str:
     shown = {name: _shown(name, kind) for name, kind in STORED[table].items()} | {**DERIVED_COLUMNS.get(table, {})}
     source = f"{PREFIX}{table} AS stored FINAL"
     if table == "runs":
+        is_silent = f"stored.written NOT BETWEEN {_RECENTLY} AND stored.run_id NOT IN ({_HEARD_OF})"
+        shown["status"] = f"if(stored.status = '{RUNNING}' AND {is_silent}, '{INTERRUPTED}', {shown['status']})"
         shown |= {name: f"said.`{name}`" for name in ANNOTATIONS if name != "run_id"}
         source += f" LEFT JOIN (SELECT * FROM {PREFIX}annotations FINAL) AS said ON said.run_id = stored.run_id"
     columns = ", ".join(f"{how} AS `{name}`" for name, how in shown.items())
