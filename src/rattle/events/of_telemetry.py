@@ -119,6 +119,22 @@ class MessageRejected(Event, frozen=True, kw_only=True):
     reason: str
 
 
+class MessageKept(Event, frozen=True, kw_only=True):
+    """A message cannot be stored, and no dead-letter queue takes it (`error`), so it stays in the queue.
+
+    Told once, however many they are, until one is taken; ingest tries again over the next connection.
+    """
+
+    level: ClassVar[Level] = "ERROR"
+    sentence: ClassVar[str] = (
+        "a message of the table '{table}' cannot be stored: {reason}; it stays in the queue, unacknowledged, as others "
+        "will, because nothing takes dead letters ({error}): make that exchange with a queue, and start ingest again"
+    )
+    table: str
+    reason: str
+    error: str
+
+
 class ClockDiffers(Event, frozen=True, kw_only=True):
     """The clock of a producer's host or of the store (`place`) is more than 5 seconds off ingest's; told once a host.
 

@@ -69,7 +69,7 @@ def refusal(broker: Broker, code: int, said: str) -> Trouble:
         )
     if code == 406 and "message size" in said:
         return Trouble("too_large", f"a message is larger than the broker {broker.url} takes ({said}): raise its limit")
-    if code == 406:
+    if code == 406 and "timed out" not in said:  # as an acknowledgement may be
         return Trouble(
             "declared_otherwise",
             f"somebody has declared an exchange or a queue of {broker.url} in another way ({said}): delete it there, "

@@ -152,6 +152,45 @@ def test_rows_arrive_and_what_cannot_be_stored_is_put_aside(
     assert [body for properties, body in rabbitmq.messages(f"{exchange}.rows") if properties.app_id != "ingest"] == []
 
 
+@pytest.mark.parametrize("has_exchange", [False, True], ids=["no exchange", "no queue"])
+def test_what_cannot_be_stored_stays_in_the_queue_of_an_operator_without_a_place_for_it(
+    rabbitmq: RabbitMQ, exchange: str, url: str, has_exchange: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    own = ("ingest.batch_seconds=0.1", "ingest.prefetch=4")
+    settings = (*own, "telemetry.declare=false", f"telemetry.exchange={exchange}")
+    rows, dead = f"{exchange}.rows", f"{exchange}.dead"
+    with closing(rabbitmq.connect()) as connection:
+        channel = connection.channel()
+        channel.exchange_declare(exchange, "topic", durable=True)
+        channel.queue_declare(rows, durable=True, arguments={"x-queue-type": "quorum"})
+        channel.queue_bind(rows, exchange, "#")
+        if has_exchange:
+            channel.exchange_declare(dead, "fanout", durable=True)
+        publisher = Publisher(connection, exchange)
+        servers = ("--store", url, "--broker", rabbitmq.url())
+        with ServiceProcess("ingest", *servers, settings=settings) as process:
+            for number_of_poison in range(10):
+                publisher.publish("logs", b'{"no_column":%d}\n' % number_of_poison)
+                publisher.logs(5)
+            wait_for(lambda: count(url) == publisher.rows)
+            wait_for(lambda: number(process, "rattle_ingest_kept_messages") == 10)
+            publisher.logs(5)
+            wait_for(lambda: count(url) == publisher.rows)
+            assert is_ready(process)
+            assert json.loads(get(process, "/v1/status")[1])["rejected"] == 0
+            assert process.kill(SIGTERM) == 0
+            said = capfd.readouterr().err
+            assert (said.count('"event":"message_kept"'), said.count('"event":"message_rejected"')) == (1, 0)
+            channel.exchange_declare(dead, "fanout", durable=True)
+            channel.queue_declare(dead, durable=True, arguments={"x-queue-type": "quorum"})
+            channel.queue_bind(dead, dead)
+            process.start()
+            wait_for(lambda: json.loads(get(process, "/v1/status")[1])["rejected"] == 10)
+            assert number(process, "rattle_ingest_kept_messages") == 0
+    assert sorted(body for _, body in rabbitmq.messages(dead)) == [b'{"no_column":%d}\n' % each for each in range(10)]
+    assert count(url) == publisher.rows
+
+
 PRODUCER = """
 import sys, time
 from pathlib import Path

@@ -17,9 +17,9 @@ import tenacity
 
 from rattle.errors import RattleError
 from rattle.events import emit
-from rattle.events.of_telemetry import IngestGoesOn, IngestWaits, MessageRejected
+from rattle.events.of_telemetry import IngestGoesOn, IngestWaits, MessageKept, MessageRejected
 from rattle.services.ingest.clocks import Clocks
-from rattle.services.ingest.messages import Job
+from rattle.services.ingest.messages import Job, Rejected
 from rattle.services.ingest.numbers import Numbers, age
 from rattle.services.ingest.storing import StoreThread
 from rattle.services.ingest.taking import Taking
@@ -138,6 +138,7 @@ class Consumer:
                 job = self._advance(taking, job)
         finally:
             self._numbers.lag.set(0.0)  # nothing is taken any more
+            self._numbers.kept.set(0)
             if job is not None:
                 job.abandoned.set()
 
@@ -146,14 +147,24 @@ class Consumer:
         if job is not None:
             if not job.is_stored:
                 return job
-            taking.settle(job)
+            refused = taking.settle(job)
             for one in job.rejected:
-                emit(MessageRejected(table=one_line(one.delivery.table, 80), reason=one_line(one.reason, 500)))
-            self._numbers.count(job)
+                self._tell_rejected(one, refused.get(one.delivery.tag))
+            self._numbers.count(job, refused)
+            self._numbers.kept.set(taking.kept)
         following = taking.due()
         if following is not None:
             self._jobs.put(following)
         return following
+
+    def _tell_rejected(self, one: Rejected, refused: str | None) -> None:
+        """Say that a message is put aside; of those that must stay in the queue say it once, however many there are."""
+        table, reason = one_line(one.delivery.table, 80), one_line(one.reason, 500)
+        if refused is None:
+            emit(MessageRejected(table=table, reason=reason))
+        elif self._told.get("dead letters") != refused:
+            emit(MessageKept(table=table, reason=reason, error=refused))
+        self._told["dead letters"] = refused or ""
 
     def _tell(self, place: str, said: str | None) -> None:
         """Take note of what is in the way, None for nothing, and say it once however long it lasts."""

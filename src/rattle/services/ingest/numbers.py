@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from math import isfinite
 
 from prometheus_client import Metric
@@ -18,6 +18,11 @@ ROWS = CounterMeasure("rattle_ingest_rows", "rows", "Rows stored.", ("table",))
 MESSAGES = CounterMeasure("rattle_ingest_messages", "messages", "Messages stored.", ("table",))
 REJECTED = CounterMeasure(
     "rattle_ingest_rejected_messages", "messages", "Messages put into the dead-letter queue.", ("table",)
+)
+KEPT = GaugeMeasure(
+    "rattle_ingest_kept_messages",
+    "messages",
+    "Messages that cannot be stored and stay in the queue, since no dead-letter queue takes them.",
 )
 FAILURES = CounterMeasure(
     "rattle_ingest_failures", "attempts", "Failed attempts to use the broker or the store.", ("place",)
@@ -53,17 +58,17 @@ class Numbers:
     def __init__(self) -> None:
         self.rows, self.messages = ROWS.live(None), MESSAGES.live(None)
         self.rejected, self.failures = REJECTED.live(None), FAILURES.live(None)
-        self.clocks = CLOCKS.live(None)
+        self.clocks, self.kept = CLOCKS.live(None), KEPT.live(None)
         self.waiting, self.lag, self.seconds = WAITING.live(None), LAG.live(None), SECONDS.live(None)
         self.delivery = DELIVERY.live(None)
         self.totals = {"rows": 0, "messages": 0, "rejected": 0, "batches": 0}
 
-    def count(self, job: Job) -> None:
-        """Take note of a batch that was stored, but for the messages that were rejected."""
-        refused = {one.delivery.tag for one in job.rejected}
+    def count(self, job: Job, kept: Container[int]) -> None:
+        """Take note of a batch that was stored, but for the messages that were rejected, or are `kept` in the queue."""
+        rejected = {one.delivery.tag for one in job.rejected}
         self.totals["batches"] += 1
         for delivery in job.deliveries:
-            if delivery.tag in refused:
+            if delivery.tag in rejected:
                 continue
             self.rows.labels(delivery.table).inc(delivery.rows)
             self.messages.labels(delivery.table).inc()
@@ -72,11 +77,13 @@ class Numbers:
             self.totals["rows"] += delivery.rows
             self.totals["messages"] += 1
         for one in job.rejected:
+            if one.delivery.tag in kept:
+                continue
             self.rejected.labels(one.delivery.table if one.delivery.table in STORED else "unknown").inc()
             self.totals["rejected"] += 1
 
     def collect(self) -> Iterator[Metric]:
         """Yield all for Prometheus."""
         counters = (self.rows, self.messages, self.rejected, self.failures, self.clocks)
-        for metric in (*counters, self.waiting, self.lag, self.seconds, self.delivery):
+        for metric in (*counters, self.kept, self.waiting, self.lag, self.seconds, self.delivery):
             yield from metric.collect()

@@ -28,10 +28,13 @@ class Taking:
         self._channel = connection.channel()
         for method, arguments in broker.declarations():
             getattr(self._channel, method)(**arguments)
+        self._prefetch = own.prefetch
         self._channel.basic_qos(prefetch_count=own.prefetch)
-        self._cancelled = False
+        self._cancelled = self._hurries = False
         self._channel.add_on_cancel_callback(self._on_cancelled)
-        self._consumer = self._channel.basic_consume(broker.queue, self._on_message)
+        self._consumers: list[str] = []
+        self._kept: set[int] = set()
+        self._consume()
         self._letters: Any = None
         self._found_empty: float | None = None  # when the queue was empty, of which messages may still be on their way
         self._was_empty: float | None = None  # when the queue was empty, before the messages that come now were in it
@@ -67,23 +70,50 @@ class Taking:
             self._found_empty = asked
         return count
 
-    def settle(self, job: Job) -> None:
-        """Acknowledge messages that were stored; rejected ones go into the dead-letter queue first."""
-        for one in job.rejected:
-            self._bury(one)
-        self._channel.basic_ack(job.deliveries[-1].tag, multiple=True)
+    @property
+    def kept(self) -> int:
+        """How many messages stay in the queue, because they cannot be stored and no dead-letter queue takes them."""
+        return len(self._kept)
+
+    def settle(self, job: Job) -> dict[int, str]:
+        """Acknowledge messages that were stored; rejected ones go into the dead-letter queue first.
+
+        Return, by tag, those that it does not take, and why. They are not acknowledged, so the broker has them still,
+        and sends them over the next connection again.
+        """
+        refused = {one.delivery.tag: said for one in job.rejected if (said := self._bury(one)) is not None}
+        self._kept |= refused.keys()
+        if self._kept:
+            for delivery in job.deliveries:
+                if delivery.tag not in refused:
+                    self._channel.basic_ack(delivery.tag)
+        else:
+            self._channel.basic_ack(job.deliveries[-1].tag, multiple=True)
+        if not self._hurries and len(self._kept) > (len(self._consumers) - 0.5) * self._prefetch:
+            self._consume()  # those that are kept count as under way: there must be room for others
+        return refused
 
     def hurry(self) -> None:
         """Take no more messages, and have those that were taken be due."""
-        self._channel.basic_cancel(self._consumer)
+        self._hurries = True
+        for consumer in self._consumers:
+            self._channel.basic_cancel(consumer)
         self._batch.hurry()
+
+    def _consume(self) -> None:
+        self._consumers.append(self._channel.basic_consume(self._broker.queue, self._on_message))
 
     def _wake(self) -> None:
         if self._connection.is_open:
             self._connection.add_callback_threadsafe(lambda: None)
 
-    def _bury(self, rejected: Rejected) -> None:
-        """Put a message into the dead-letter queue with the reason; returns when the broker has stored it."""
+    def _bury(self, rejected: Rejected) -> str | None:
+        """Put a message into the dead-letter queue with the reason; return why that does not take it, else None.
+
+        Raises whatever ends the connection.
+        """
+        from pika.exceptions import ChannelClosedByBroker, NackError, UnroutableError
+
         if self._letters is None:
             self._letters = self._connection.channel()
             self._letters.confirm_delivery()
@@ -96,7 +126,18 @@ class Taking:
         properties.headers = {**(properties.headers or {}), **own}
         properties.headers.pop("sent", None)  # it is sent again now
         properties.delivery_mode = _PERSISTENT
-        self._letters.basic_publish(self._broker.dead, delivery.routing_key, delivery.body, properties, mandatory=True)
+        try:
+            self._letters.basic_publish(
+                self._broker.dead, delivery.routing_key, delivery.body, properties, mandatory=True
+            )
+        except UnroutableError:
+            return f"no queue is bound to the exchange '{self._broker.dead}'"
+        except NackError:
+            return f"the queue of the exchange '{self._broker.dead}' takes no more"
+        except ChannelClosedByBroker as error:
+            self._letters = None
+            return one_line(error.reply_text, _LONGEST_REASON)
+        return None
 
     def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         self._clocks.compare(properties, None if method.redelivered else self._was_empty, time.time())
