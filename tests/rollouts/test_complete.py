@@ -10,6 +10,7 @@ import yaml
 
 from rattle.learning.algorithms import A2C, PPO, Reinforce
 from rattle.rollouts.complete import complete, complete_for_actors
+from rattle.rollouts.worlds import environment_of
 from rattle.settings.defaults import ALGORITHMS, SECTIONS, are_complete
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import ExperimentSettings
@@ -108,6 +109,19 @@ def test_who_plays_at_a_server_has_the_settings_of_who_learns(pole_server: str) 
     assert complete_for_actors(load_settings(None), "http://127.0.0.1:9") == load_settings(None)
     unnamed = complete_for_actors(load_settings(None, [f"env.url={pole_server}"]), pole_server)
     assert unnamed.algorithm == whole.algorithm  # the id that is not given is not that of snake
+
+
+@pytest.mark.parametrize("override", [POLE, "env.vision_radius=3"])
+def test_an_environment_that_is_known_decides_without_a_world_or_a_server(
+    monkeypatch: pytest.MonkeyPatch, override: str
+) -> None:
+    settings = load_settings(None, [override])
+    expected, known = complete(settings), environment_of(settings)
+    monkeypatch.setattr("rattle.rollouts.worlds.make_worlds", None)
+    assert complete(settings, environment=known) == expected
+    served = load_settings(None, ["env.url=http://127.0.0.1:9"])
+    assert complete(served, environment=known).env.own_settings == expected.env.own_settings
+    assert complete(served, environment=known).algorithm == expected.algorithm
 
 
 def test_a_run_that_goes_on_keeps_what_it_has_begun_with() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import grpc
 import numpy as np
 import pytest
 
@@ -17,7 +19,9 @@ from rattle.rollouts.remote_env import open_remote_worlds
 from rattle.settings.experiment import EnvironmentSection
 from tests.processes import ServiceProcess
 from tests.services.cluster import Cluster
-from tests.trainer.conftest import rattle, read_rows
+from tests.services.training.playing import Client, Player
+from tests.template import start
+from tests.trainer.conftest import rattle, read_rows, small_settings
 
 SMALL = ("env.worlds=24", "train.steps=4608", "policy.hidden_sizes=[16]", "train.actors=2")
 
@@ -94,17 +98,16 @@ def test_settings_of_its_own_and_evaluations_are_no_more_questions(tmp_path: Pat
     assert proxy.counts == (1, 2 + 1 + 1)
 
 
-@pytest.mark.parametrize(("overrides", "sessions"), [((), 0), (("env.vision_radius=3",), 1)])
-def test_training_takes_the_server_s_word(
-    tmp_path: Path, proxy: Proxy, overrides: tuple[str, ...], sessions: int
+@pytest.mark.parametrize("overrides", [(), ("env.vision_radius=3",)])
+def test_training_asks_once_and_makes_one_session_to_try(
+    tmp_path: Path, proxy: Proxy, overrides: tuple[str, ...]
 ) -> None:
-    """A session is made only where other settings may make it another environment; trying it out makes one more."""
     own = (f"env.url={proxy.url}", *overrides, *SMALL)
     with ServiceProcess("training", "--run-dir", str(tmp_path / "run"), settings=own):
-        assert proxy.counts == (1, sessions + 1)
+        assert proxy.counts == (1, 1)
     proxy.sent.clear()
     with ServiceProcess("training", "--run-dir", str(tmp_path / "run"), settings=own):  # goes on with it
-        assert proxy.counts == (1, sessions)
+        assert proxy.counts == (0, 0)  # the run directory says what it is
 
 
 def test_a_vector_environment_of_several_sessions_asks_once(proxy: Proxy) -> None:
@@ -132,6 +135,49 @@ def test_a_server_that_was_replaced_is_asked_again(server: ServiceProcess) -> No
 
 
 @pytest.mark.integration
+def test_training_learns_what_only_env_services_can_make(tmp_path: Path) -> None:
+    """Neither Training nor Inference has the package, or is told of a server that Training could ask."""
+    (tmp_path / "only_there.py").write_text("from tests.envs.parallel_party import parallel_env\n")
+    there = ("env", f"PYTHONPATH={tmp_path}:{Path(__file__).parents[2]}")
+    named = "env={id: 'pettingzoo:only_there', worlds: 6}"
+    small = ("train.steps=1000", "policy.hidden_sizes=[16]")
+    with ServiceProcess("env", settings=(named,), prefix=there) as env:
+        served = rattle(
+            "train", "--run-dir", "served", *sets(f"env.url={env.url}", "env.worlds=6", *small), cwd=tmp_path
+        )
+        assert served.returncode == 0, served.stderr
+        with Cluster(tmp_path / "run", named, *small, envs=0, inferences=0) as cluster:
+            assert cluster.status().status == "waiting"
+            cluster.services["training"].kill()
+            cluster.services["training"].start()
+            played = ("inference", "--training", cluster.address, "--env", env.url, "--grpc-port", "0")
+            cluster.services["inference"] = ServiceProcess(*played, settings=(named, *small))
+            cluster.wait_for(lambda status: status.status == "finished")
+            cluster.services["training"].kill()
+            cluster.services["training"].start()  # and its run directory says what it learns
+            assert cluster.status().status != "waiting"
+            assert cluster.status().env_steps >= 1000
+    assert cluster.run.policy.read_bytes() == (tmp_path / "served" / "policy.safetensors").read_bytes()
+
+
+@pytest.mark.integration
+def test_a_run_that_cannot_begin_when_an_actor_comes_ends_the_service(tmp_path: Path) -> None:
+    trained = rattle("train", "--run-dir", "snake", "--steps", 1000, *sets("env.worlds=4"), cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    own = ("env={id: 'gym:CartPole-v1'}", f"policy.weights={tmp_path / 'snake' / 'policy.safetensors'}")
+    service = start("training", "--run-dir", "run", "--port", "0", *sets(*own), cwd=tmp_path, stdout=-1, stderr=-1)
+    assert service.stdout is not None
+    address = json.loads(service.stdout.readline())["address"]
+    with Client(address) as client, pytest.raises(grpc.RpcError) as error:
+        next(client.watch(environment=Player(small_settings(own[0], "env.worlds=1")).environment))
+    assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+    _, said = service.communicate(timeout=60)
+    assert service.returncode == 1
+    assert "policy.safetensors does not fit" in said.splitlines()[-1], said
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.integration
 def test_training_needs_no_package_of_an_environment_that_a_server_plays(tmp_path: Path) -> None:
     (tmp_path / "only_there.py").write_text("from tests.envs.parallel_party import parallel_env\n")
     there = ("env", f"PYTHONPATH={tmp_path}:{Path(__file__).parents[2]}")
@@ -143,7 +189,7 @@ def test_training_needs_no_package_of_an_environment_that_a_server_plays(tmp_pat
             status = cluster.wait_for(lambda status: status.status == "finished")
             assert status.env_steps >= 1000
         assert len(read_rows(cluster.run, "evaluations")) == 2
-    here = rattle("training", "--set", "env.id=pettingzoo:only_there", cwd=tmp_path / "run")
+    here = rattle("train", "--set", "env.id=pettingzoo:only_there", cwd=tmp_path / "run")
     assert here.returncode == 1
     assert "cannot import 'only_there'" in here.stderr
     assert here.stderr.rstrip().endswith("a server that plays it needs no package here: name it in env.url")

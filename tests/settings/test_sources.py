@@ -260,3 +260,16 @@ def _described(model: type, seen: set[type]) -> list[str]:
 
 def test_every_setting_is_explained_where_it_stands() -> None:
     assert _described(ExperimentSettings, set()) == []
+
+
+@pytest.mark.parametrize("environment", ["gym:only_there:Pond-v0", "pettingzoo:only_there", "only_there:Pond"])
+def test_who_plays_nothing_needs_no_package_of_the_environment(environment: str) -> None:
+    override = f"env={{id: '{environment}', depth: 3}}"
+    settings = load_settings(None, [override], plays=False)
+    assert (settings.env.id, settings.env.own_settings) == (environment, {"depth": 3})
+    assert load_settings(None, plays=False) == load_settings(None)
+    with pytest.raises(SettingsError, match="cannot import 'only_there'"):
+        load_settings(None, [override])
+    for wrong in ("env={id: 'gym:Pond-v0'}", "env.widht=3", "hooks=[{use: 'only_there:Hook'}]"):
+        with pytest.raises(SettingsError):
+            load_settings(None, [wrong], plays=False)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rattle.envs.vector import EnvironmentSpec
 from rattle.samples.spaces import BoxSpace, CodeSpace, DiscreteSpace, FloatSpace
 from rattle.wire import encoding
-from rattle.wire.vector import Environment, describe, environment_spec
+from rattle.wire.vector import Environment, describe, dump_environment, environment_spec, load_environment
 
 NAMES = st.text(st.characters(codec="utf-8"), max_size=10)
 SPECS = st.builds(
@@ -32,6 +32,18 @@ SPECS = st.builds(
 def test_an_environment_comes_back_from_its_description(spec: EnvironmentSpec, spoken: encoding.Encoding) -> None:
     message = spoken.decode(spoken.encode(describe(spec)), Environment)
     assert environment_spec(message) == spec
+
+
+@given(SPECS)
+def test_an_environment_comes_back_from_its_text(spec: EnvironmentSpec) -> None:
+    assert load_environment(dump_environment(spec)) == spec
+    assert load_environment(dump_environment(spec).encode()) == spec
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", b"\xff", "[" * 100_000, '{"environment": 1}'])
+def test_a_text_that_describes_none_is_said(text: str | bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        load_environment(text)
 
 
 @given(SPECS)

@@ -3,6 +3,7 @@
 <run directory>/
     config.yaml                     the effective configuration
     run.json                        this run's row of the table `runs`
+    environment.json                what the environment is: its spaces, its agents, its metrics
     logs|updates|episodes|evaluations/WRITER.jsonl   append-only tables, a file a writing process
     steps/WRITER-NNNNNN.parquet     recorded episodes, each file complete when it appears
     checkpoints/update-NNNNNNNNNN.safetensors
@@ -44,6 +45,7 @@ LATEST = "latest"
 #: Patterns of what else lies in a run's directory, beside its tables and config.yaml.
 _PARTS = (
     "run.json",
+    "environment.json",
     "annotations.json",
     "checkpoints",
     "policy*.safetensors",
@@ -67,6 +69,7 @@ class RunDirectory:
         self.path = path
         self.config = path / "config.yaml"
         self.run = path / "run.json"
+        self.environment = path / "environment.json"
         self.policy = path / "policy.safetensors"
         self.first_policy = path / "policy-first.safetensors"
         self.best_policy = path / "policy-best.safetensors"
@@ -96,7 +99,8 @@ class RunDirectory:
 
     def remains(self) -> list[str]:
         """Return the names of what lies here under the names of a run's files, which a new run would overwrite."""
-        files = (self.config, self.run, self.policy, self.first_policy, self.best_policy, self.history)
+        policies = (self.policy, self.first_policy, self.best_policy)
+        files = (self.config, self.run, self.environment, *policies, self.history)
         folders = (*map(self.table, TABLES), self.checkpoints)
         found = [path for path in files if path.exists()]
         found += [path for path in folders if path.exists() and not _is_empty_folder(path)]

@@ -56,12 +56,17 @@ def env_service(
     run(_load(experiment, overrides, flags))
 
 
-def _load(experiment: Path | None, overrides: Sequence[str], flags: Mapping[str, Any]) -> ExperimentSettings:
-    """Return the settings of a service, and have its logs published where they say so."""
+def _load(
+    experiment: Path | None, overrides: Sequence[str], flags: Mapping[str, Any], *, plays: bool = True
+) -> ExperimentSettings:
+    """Return the settings of a service, and have its logs published where they say so.
+
+    Without `plays` it is none that makes worlds: it may lack the environment's package.
+    """
     from rattle.events import context
     from rattle.settings.sources import load_settings
 
-    settings = load_settings(experiment, overrides, os.environ, flags=flags)
+    settings = load_settings(experiment, overrides, os.environ, flags=flags, plays=plays)
     context.experiment = context.experiment or settings.experiment
     folder = os.environ.get("RUN_DIR")
     settings.telemetry.publish_logs(Path(folder) / "outbox" if folder else None)
@@ -212,7 +217,7 @@ def training_service(
     claim_stdout()
     if allow_changed_code:
         accept_code_of(run_dir)
-    run(_load(experiment, overrides, flags), run_dir)
+    run(_load(experiment, overrides, flags, plays=False), run_dir)
 
 
 @click.command("inference")
@@ -252,7 +257,7 @@ def inference_service(
     own = {"host": host, "port": port, "grpc_port": grpc_port, "training": training or None, "envs": envs or None}
     flags = {f"inference.{key}": value for key, value in own.items()}
     claim_stdout()
-    run(_load(experiment, overrides, flags), policy)
+    run(_load(experiment, overrides, flags, plays=False), policy)
 
 
 @click.command("sync")

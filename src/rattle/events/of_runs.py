@@ -201,6 +201,13 @@ class RolloutDropped(_OfActor, frozen=True, kw_only=True):
     error: str
 
 
+class EnvironmentAwaited(Event, frozen=True, kw_only=True):
+    """The Training service plays nothing itself: its run begins when an actor has said what it plays."""
+
+    sentence: ClassVar[str] = "the run begins when an actor of '{environment}' comes"
+    environment: str
+
+
 class PolicyRefused(Event, frozen=True, kw_only=True):
     """The Training service refuses to send a policy; it is asked again."""
 

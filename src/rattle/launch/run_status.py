@@ -35,6 +35,8 @@ class RunStatus:
     def take(self, service: str, status: Status, now: float) -> None:
         """Take the answer of a Training service."""
         for policy in status.policies:
+            if policy.status == "waiting":  # its run has not been opened yet
+                continue
             self.statuses[policy.policy_id] = policy
             if policy.env_steps_per_second:
                 self._learning[policy.policy_id] = policy

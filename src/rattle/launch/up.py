@@ -55,12 +55,12 @@ def launch(
     check_topology(settings)  # before a server elsewhere is waited for
     _check_key(settings)
     settings = complete(settings, say=say)
-    directory, run_id = name_run(settings, run_dir)
+    directory, run_id, environment = name_run(settings, run_dir)
     services = plan(settings, directory.config)
     _check_ports(services, settings)
     make_folder(directory)
     with directory.launching():
-        store_beginning(directory, run_id, settings)
+        store_beginning(directory, run_id, settings, environment)
         limits = RunLimits(settings.train.steps, settings.train.seconds)
         begun = Launch(settings, directory, services, limits, view, kill_every=kill_every, patience=patience)
         return begun.run()

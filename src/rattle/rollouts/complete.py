@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable
 from contextlib import closing
 
-from rattle.rollouts.remote_env import served_kind, with_served_environment
+from rattle.envs.vector import EnvironmentSpec
+from rattle.rollouts.remote_env import served_kind, with_environment, with_served_environment
 from rattle.rollouts.worlds import build_worlds
 from rattle.settings.defaults import SECTIONS, are_complete, completed, not_given, of_run
 from rattle.settings.errors import SettingsError
@@ -17,15 +18,19 @@ def complete(
     settings: ExperimentSettings,
     run: ExperimentSettings | None = None,
     say: Callable[[str], object] | None = None,
+    environment: EnvironmentSpec | None = None,
 ) -> ExperimentSettings:
     """Return the settings with which an experiment is trained: what was not given follows from its environment.
 
     Where a `run` goes on, it follows from that run's settings. `say` is told in a line what was chosen, if it is not
-    what docs/settings.md has as the defaults of all experiments. Raises a RattleError for an environment, or a server,
+    what docs/settings.md has as the defaults of all experiments. Where the `environment` is known, no world is made and
+    no server asked. Raises a RattleError for an environment, or a server,
     that cannot be had, and SettingsError for settings that do not go together.
     """
-    kind: str | None = None
-    if settings.env.url is not None:
+    kind: str | None = None if environment is None else environment.observation_space.kind
+    if environment is not None:
+        settings = with_environment(settings, environment.id, environment.settings)
+    elif settings.env.url is not None:
         settings, kind = with_served_environment(settings)
     if run is not None:
         return completed(settings, of_run(settings, run))

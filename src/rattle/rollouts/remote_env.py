@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rattle.analytics.extras import require
@@ -29,10 +30,15 @@ def with_served_environment(settings: ExperimentSettings) -> tuple[ExperimentSet
     """
     env, server = settings.env, _ask_anew(settings.env)
     _options(env, server)
-    served = {key: value for key, value in server.settings.items() if key not in EnvironmentSection.model_fields}
-    section = {**env.model_dump(exclude_unset=True), "id": server.environment, **served, **env.own_settings}
-    given = {**settings.model_dump(exclude_unset=True), "env": section}
-    return validated_experiment(given, "settings"), _kind(server)
+    return with_environment(settings, server.environment, server.settings), _kind(server)
+
+
+def with_environment(settings: ExperimentSettings, name: str, served: Mapping[str, Any]) -> ExperimentSettings:
+    """Return the settings with the environment that a server plays, and what it is told besides what they have."""
+    env = settings.env
+    served = {key: value for key, value in served.items() if key not in EnvironmentSection.model_fields}
+    section = {"id": name, **env.model_dump(exclude_unset=True), **served, **env.own_settings}
+    return validated_experiment({**settings.model_dump(exclude_unset=True), "env": section}, "settings")
 
 
 def served_kind(env: EnvironmentSection) -> str:

@@ -16,7 +16,7 @@ from rattle.analytics.run_directory import RUNS_ROOT, RunDirectory
 from rattle.analytics.writer import storing, write_together
 from rattle.envs.errors import EnvError, WorldsLost
 from rattle.envs.philox import derive_seed
-from rattle.envs.vector import VectorWorlds
+from rattle.envs.vector import EnvironmentSpec, VectorWorlds
 from rattle.events import emit, of_runs
 from rattle.rollouts.worlds import build_worlds, policy_spec
 from rattle.runs.errors import RunError
@@ -28,6 +28,7 @@ from rattle.runs.run_tables import dump_run_row, now, run_row
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.sources import to_yaml
 from rattle.text import one_line, with_article
+from rattle.wire.vector import dump_environment
 
 #: Ticks that an environment is played before its run begins, so that its mistakes leave no run behind.
 _TICKS_TRIED = 32
@@ -37,18 +38,30 @@ _TRIED_SECONDS = 5.0
 _EPISODES, _MOST_TICKS, _MOST_SECONDS = 10, 1024, 0.2
 
 
-def name_run(settings: ExperimentSettings, run_dir: Path | None) -> tuple[RunDirectory, str]:
-    """Return the directory, `run_dir` or a new one below runs/, and the run_id of a run that nothing is stored of yet.
+def name_run(
+    settings: ExperimentSettings, run_dir: Path | None, environment: EnvironmentSpec | None = None
+) -> tuple[RunDirectory, str, EnvironmentSpec]:
+    """Return the directory, `run_dir` or a new one below runs/, the run_id and the environment of a new run.
 
-    Raises RattleError where a run is there already, or for an experiment whose worlds cannot be made: what cannot be
-    had leaves no run behind.
+    Its worlds are tried out, unless others play them and have said what their `environment` is. Raises RattleError
+    where a run is there already, or for an experiment that cannot be played: what cannot be had leaves no run behind.
     """
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{settings.experiment}-s{settings.seed}-{secrets.token_hex(2)}"
     directory = RunDirectory(run_dir or RUNS_ROOT / run_id)
-    check_unused(directory)
+    check_beginning(settings, directory)
+    if environment is None:
+        environment = _try_out(settings)
+    if settings.policy.weights is not None:
+        read_first_policy(Path(settings.policy.weights), policy_spec(settings, environment))
+    return directory, run_id, environment
+
+
+def check_beginning(settings: ExperimentSettings, directory: RunDirectory | None) -> None:
+    """Raise a RattleError for what keeps a run from beginning in a directory, as far as no world shows it."""
+    if directory is not None:
+        check_unused(directory)
     settings.telemetry.find_broker()
-    _try_out(settings)
-    return directory, run_id
+    Hooks(settings.all_hooks).state()
 
 
 def check_unused(directory: RunDirectory) -> None:
@@ -65,15 +78,13 @@ def check_unused(directory: RunDirectory) -> None:
         )
 
 
-def _try_out(settings: ExperimentSettings) -> None:
+def _try_out(settings: ExperimentSettings) -> EnvironmentSpec:
     """Play the first episodes of a world, twice, and once beside another; raises RattleError where it cannot be played.
 
-    Warns of one that does not repeat itself: a resume cannot play its episodes again to where they were.
+    Returns what it is. Warns of one that does not repeat itself: a resume cannot play its episodes again to where they
+    were.
     """
-    Hooks(settings.all_hooks).state()
     with closing(build_worlds(settings, 1, 0)) as worlds:
-        if settings.policy.weights is not None:
-            read_first_policy(Path(settings.policy.weights), policy_spec(settings, worlds.spec))
         first = _first_ticks(worlds, settings.seed)
         repeats = _repeats(worlds, settings.seed, first)
     if repeats and settings.env.url is None and settings.env.worlds > 1:
@@ -81,6 +92,7 @@ def _try_out(settings: ExperimentSettings) -> None:
             repeats = _repeats(two, settings.seed, first)
     if not repeats:
         emit(of_runs.NotRepeating(environment=settings.env.id))
+    return worlds.spec
 
 
 def _first_ticks(worlds: VectorWorlds, seed: int) -> list[bytes]:
@@ -148,8 +160,10 @@ def make_folder(directory: RunDirectory) -> None:
         directory.path.mkdir(parents=True, exist_ok=True)
 
 
-def store_beginning(directory: RunDirectory, run_id: str, settings: ExperimentSettings) -> None:
-    """Store the settings of a run and its first row of `runs`; the caller holds the directory's lock.
+def store_beginning(
+    directory: RunDirectory, run_id: str, settings: ExperimentSettings, environment: EnvironmentSpec
+) -> None:
+    """Store the settings of a run, its environment and its first row of `runs`; the caller holds the directory's lock.
 
     Raises RunError where there is anything that the run would overwrite.
     """
@@ -158,4 +172,5 @@ def store_beginning(directory: RunDirectory, run_id: str, settings: ExperimentSe
     row = dump_run_row(run_row(settings, nothing, now(), origin()))
     first = first_policy_file(settings)
     policies = {} if first is None else {directory.first_policy: first}
-    write_together({**policies, directory.run: row, directory.config: to_yaml(settings).encode()})
+    described, config = dump_environment(environment).encode(), to_yaml(settings).encode()
+    write_together({**policies, directory.environment: described, directory.run: row, directory.config: config})

@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 
 from rattle.analytics.directory_sink import WRITER, check_reach
-from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.errors import AnalyticsError, reading
 from rattle.analytics.run_directory import TABLES, RunDirectory
 from rattle.analytics.table_writer import last_row
 from rattle.analytics.writer import write_atomically
+from rattle.envs.vector import EnvironmentSpec
 from rattle.events import emit, of_runs
 from rattle.rollouts.worlds import settings_of_policy
 from rattle.runs.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
@@ -23,6 +24,8 @@ from rattle.runs.progress import Summary
 from rattle.runs.run_tables import read_run_row, run_row, write_run_row
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.sources import check_settings, read_yaml, to_yaml
+from rattle.text import one_line
+from rattle.wire.vector import load_environment
 
 #: Settings that make another run, by the beginnings of their keys; a server may have moved.
 _DECISIVE = ("seed", "env.", "policy.", "algorithm.", "inference.api", "inference.snakes")
@@ -45,13 +48,14 @@ class StoredRun:
         return 0 if self.checkpoint is None else self.checkpoint.update
 
 
-def read_stored_run(directory: RunDirectory) -> StoredRun:
+def read_stored_run(directory: RunDirectory, *, plays: bool = True) -> StoredRun:
     """Read what a run goes on with, and write its row of `runs` anew where that was lost.
 
-    Says in warnings what is not as it was. Raises a RattleError with what to do when the run cannot go on.
+    Says in warnings what is not as it was. `plays`: see `check_settings`. Raises a RattleError with what to do when the
+    run cannot go on.
     """
-    settings = read_settings(directory)
-    row = read_or_mend_row(directory)
+    settings = read_settings(directory, plays=plays)
+    row = read_or_mend_row(directory, plays=plays)
     checkpoint = _newest_that_fits(directory, row["run_id"])
     _check_settings(directory, settings, _began_with(checkpoint) or row.get("config") or {})
     if row["updates"] and checkpoint is None:
@@ -81,12 +85,27 @@ def accept_code_of(run_dir: Path | None) -> None:
             accept_code(directory)
 
 
-def read_settings(directory: RunDirectory) -> ExperimentSettings:
-    """Return the settings in a run's config.yaml; raises SettingsError."""
-    return check_settings(read_yaml(directory.config), str(directory.config))
+def read_settings(directory: RunDirectory, *, plays: bool = True) -> ExperimentSettings:
+    """Return the settings in a run's config.yaml; raises SettingsError. `plays`: see `check_settings`."""
+    return check_settings(read_yaml(directory.config), str(directory.config), plays=plays)
 
 
-def read_or_mend_row(directory: RunDirectory) -> dict[str, Any]:
+def read_environment(directory: RunDirectory) -> EnvironmentSpec | None:
+    """Return what the environment of a run is; None for a run of an earlier version, which did not write that down.
+
+    Raises RunError for a file that is damaged.
+    """
+    if not directory.environment.exists():
+        return None
+    with reading(directory.environment):
+        text = directory.environment.read_bytes()
+    try:
+        return load_environment(text)
+    except ValueError as error:
+        raise RunError(f"{directory.environment} is damaged: move it away ({one_line(error)})") from None
+
+
+def read_or_mend_row(directory: RunDirectory, *, plays: bool = True) -> dict[str, Any]:
     """Return the run's row of `runs`, made anew from its checkpoint where it is missing or damaged."""
     try:
         return read_run_row(directory)
@@ -95,7 +114,7 @@ def read_or_mend_row(directory: RunDirectory) -> dict[str, Any]:
         checkpoint = None if run_id is None else _newest_that_fits(directory, run_id)
         if run_id is None or checkpoint is None:
             raise RunError(f"{error}, and there is no checkpoint to make it anew from: start a new run") from None
-        settings, summary = read_settings(directory), _summary(directory, run_id, checkpoint)
+        settings, summary = read_settings(directory, plays=plays), _summary(directory, run_id, checkpoint)
         _check_settings(directory, settings, _began_with(checkpoint))
         numbers = checkpoint.numbers
         write_run_row(directory, run_row(settings, summary, numbers["started"], numbers.get("origin", {})))

@@ -36,12 +36,13 @@ def load_settings(
     default: Mapping[str, Any] | None = None,
     *,
     flags: Mapping[str, Any] | None = None,
+    plays: bool = True,
 ) -> ExperimentSettings:
     """Return the settings of an experiment, the environment's own filled in; raises SettingsError with one line.
 
     `path` None means the experiment `default`, or the one of all settings' defaults. `overrides` are "key=value";
     `environ` the process's variables, of which empty ones say nothing. `flags` are values by key that need no reading,
-    such as a command's own options; None says nothing.
+    such as a command's own options; None says nothing. `plays`: see `check_settings`.
     """
     values = read_yaml(path) if path else deepcopy(dict(default or {}))
     for name, text in (environ or {}).items():
@@ -60,7 +61,7 @@ def load_settings(
     for key, value in (flags or {}).items():
         if value is not None:
             _put(values, key, value)
-    return check_settings(values, str(path) if path else "settings")
+    return check_settings(values, str(path) if path else "settings", plays=plays)
 
 
 def load_security(overrides: Iterable[str], environ: Mapping[str, str]) -> SecuritySection:
@@ -72,23 +73,28 @@ def load_security(overrides: Iterable[str], environ: Mapping[str, str]) -> Secur
     return load_settings(None, overrides, environ).security
 
 
-def check_settings(values: Mapping[str, Any], source: str) -> ExperimentSettings:
-    """Return typed settings for plain values; raises SettingsError that names the first wrong key and the right one."""
+def check_settings(values: Mapping[str, Any], source: str, *, plays: bool = True) -> ExperimentSettings:
+    """Return typed settings for plain values; raises SettingsError that names the first wrong key and the right one.
+
+    Where this process `plays` nothing, it may lack the environment's package: its settings are then left as they are.
+    """
     settings = validated_experiment(values, source)
     if settings.env.url is None:  # a server knows itself what its environment can be told
-        settings = _with_environment(settings, source)
+        settings = _with_environment(settings, source, plays=plays)
     try:
-        return with_code(with_hooks(settings))
+        return with_code(with_hooks(settings), plays=plays)
     except RattleError as error:
         raise SettingsError(f"{source}: {error}") from error
 
 
-def _with_environment(settings: ExperimentSettings, source: str) -> ExperimentSettings:
+def _with_environment(settings: ExperimentSettings, source: str, *, plays: bool) -> ExperimentSettings:
     """Return settings with all of the environment's own."""
     try:
         own = validate(settings.env.id, settings.env.own_settings, beside=EnvironmentSection.model_fields)
     except RattleError as error:
         is_missing = isinstance(error.__cause__, ModuleNotFoundError)
+        if is_missing and not plays:
+            return settings
         advice = "; a server that plays it needs no package here: name it in env.url" if is_missing else ""
         raise SettingsError(f"{source}: env: {error}{advice}") from None
     given = settings.model_dump(exclude_unset=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rattle.envs.errors import UnknownEnvironment
 from rattle.envs.user_worlds import find_class
 from rattle.envs.validation import settings_of
 from rattle.errors import RattleError
@@ -13,9 +14,9 @@ from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import CodeSection, ExperimentSettings, HookSection, UserNetworkSection
 
 
-def used_code(settings: ExperimentSettings) -> list[Extension[Any]]:
-    """Return the classes of users that settings name."""
-    environment = find_class(settings.env.id) if settings.env.url is None else None
+def used_code(settings: ExperimentSettings, *, plays: bool = True) -> list[Extension[Any]]:
+    """Return the classes of users that settings name; one that is not here is left out if nobody `plays` it here."""
+    environment = _environment(settings, plays=plays) if settings.env.url is None else None
     network = settings.policy.extension if isinstance(settings.policy, UserNetworkSection) else None
     used: list[Extension[Any] | None] = [
         environment,
@@ -24,6 +25,15 @@ def used_code(settings: ExperimentSettings) -> list[Extension[Any]]:
         *(hook.extension for hook in settings.hooks if not hook.is_built_in),
     ]
     return [extension for extension in used if extension is not None]
+
+
+def _environment(settings: ExperimentSettings, *, plays: bool) -> Extension[Any] | None:
+    try:
+        return find_class(settings.env.id)
+    except UnknownEnvironment as error:
+        if plays or not isinstance(error.__cause__, ModuleNotFoundError):
+            raise
+        return None
 
 
 def with_hooks(settings: ExperimentSettings) -> ExperimentSettings:
@@ -42,14 +52,14 @@ def with_hooks(settings: ExperimentSettings) -> ExperimentSettings:
     return settings.model_copy(update={"hooks": tuple(full)})
 
 
-def with_code(settings: ExperimentSettings) -> ExperimentSettings:
+def with_code(settings: ExperimentSettings, *, plays: bool = True) -> ExperimentSettings:
     """Return settings whose section `code` says of all classes of users what they are.
 
-    Raises SettingsError where it says already that one of them was another.
+    `plays`: see `used_code`. Raises SettingsError where it says already that one of them was another.
     """
     before = {section.name: section for section in settings.code}
     found = []
-    for used in used_code(settings):
+    for used in used_code(settings, plays=plays):
         one = CodeSection(name=used.path, sha256=used.sha256, version=used.version)
         said = before.get(used.path, one)
         if said.sha256 != one.sha256:

@@ -28,10 +28,10 @@ def train(settings: ExperimentSettings, run_dir: Path | None, display: Display) 
 
     `settings` hold what follows from the environment: see `complete`.
     """
-    directory, run_id = name_run(settings, run_dir)
+    directory, run_id, environment = name_run(settings, run_dir)
     make_folder(directory)
     with directory.locked():
-        store_beginning(directory, run_id, settings)
+        store_beginning(directory, run_id, settings, environment)
         limits = RunLimits(settings.train.steps, settings.train.seconds)
         return _train(settings, directory, run_id, limits, display, None)
 

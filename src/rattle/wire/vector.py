@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
@@ -157,6 +158,19 @@ def describe(spec: EnvironmentSpec) -> dict[str, Any]:
         "agents_per_world": spec.agents_per_world,
         "metrics": list(spec.metrics),
     }
+
+
+def dump_environment(spec: EnvironmentSpec) -> str:
+    """Return an environment as JSON in one line, with what `GET /v1/spec` says of it."""
+    return json.dumps(describe(spec))
+
+
+def load_environment(text: str | bytes) -> EnvironmentSpec:
+    """Return what `dump_environment` has written; raises ValueError for what describes no environment."""
+    try:
+        return environment_spec(msgspec.convert(json.loads(text), Environment))
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise ValueError(str(error)) from None
 
 
 def environment_spec(message: Environment | SessionCreated) -> EnvironmentSpec:

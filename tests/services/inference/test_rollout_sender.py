@@ -62,6 +62,22 @@ def actor(learner: LearnerDouble) -> Iterator[Actor]:
     actor.close()
 
 
+def test_who_watches_says_what_is_played_each_time(learner: LearnerDouble) -> None:
+    link, said = TrainingLink(learner.address, 2**20), iter(["", "{}", "{}"])
+    feed = PolicyFeed(link, "main", lambda name, policy: None, lambda: next(said))
+    feed.start()
+    try:
+        for count in (1, 2, 3):
+            learner.wait_for(lambda count=count: len(learner.watched) == count)  # type: ignore[misc]
+            if count < 3:
+                learner.stop()
+                learner.start()
+    finally:
+        feed.stop()
+        link.close()
+    assert [request.environment for request in learner.watched] == ["", "{}", "{}"]
+
+
 def test_an_outbox_numbers_keeps_and_sends_again() -> None:
     outbox = RolloutOutbox()
     for _ in range(3):

@@ -28,6 +28,7 @@ from rattle.services.utils.grpc_serving import bind, make_server
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 from rattle.services.utils.tensors import DTYPES
 from rattle.settings.experiment import ExperimentSettings
+from rattle.wire.vector import dump_environment
 
 ACCEPTED, DUPLICATE, STALE, FINISHED = (
     training_pb2.Receipt.ACCEPTED,
@@ -60,6 +61,7 @@ class Player:
         algorithm = settings.algorithm
         ticks = algorithm.rollout_ticks
         group = WorldBatch(build_worlds(settings, count, first_world), first_world, first_world)
+        self.environment = dump_environment(group.worlds.spec)
         self._collector = Collector([WorldsActor([group])], ticks, complete_episodes=algorithm.complete_episodes)
         self._acting: ActingPolicy | None = None
 
@@ -94,9 +96,9 @@ class Client:
         """Return the newest policy."""
         return self.stub.GetPolicy(training_pb2.GetPolicyRequest(policy_id=policy_id), timeout=SECONDS)
 
-    def watch(self, known: training_pb2.Policy | None = None, policy_id: str = "") -> Any:
+    def watch(self, known: training_pb2.Policy | None = None, policy_id: str = "", environment: str = "") -> Any:
         """Return a stream of policies."""
-        request = training_pb2.WatchPolicyRequest(policy_id=policy_id)
+        request = training_pb2.WatchPolicyRequest(policy_id=policy_id, environment=environment)
         if known is not None:
             request.known_version, request.known_lineage = known.version, known.lineage
         return self.stub.WatchPolicy(request, timeout=SECONDS)
@@ -195,7 +197,7 @@ class Server:
 
 def train_to_the_end(client: Client, player: Player) -> training_pb2.Policy:
     """Play and contribute until nothing more is learnt."""
-    for policy in client.watch():
+    for policy in client.watch(environment=player.environment):
         if policy.finished:
             return policy
         assert client.contribute(player.play(policy)) == ACCEPTED

@@ -93,8 +93,16 @@ class TrainingLink:
 class PolicyFeed:
     """Keeps the newest version of a policy, in a thread that watches the Training service for ever."""
 
-    def __init__(self, link: TrainingLink, policy_id: str, on_policy: Callable[[str, StoredPolicy], None]) -> None:
+    def __init__(
+        self,
+        link: TrainingLink,
+        policy_id: str,
+        on_policy: Callable[[str, StoredPolicy], None],
+        describe: Callable[[], str] = lambda: "",
+    ) -> None:
+        """`describe` returns what is played here, as the service is told; an empty text where that is not known."""
         self._link = link
+        self._describe = describe
         self.policy_id = policy_id
         self._on_policy = on_policy
         self._held: ReceivedPolicy | None = None
@@ -153,7 +161,10 @@ class PolicyFeed:
         held, came = self._held, False
         known_lineage, known_version = held.name if held else ("", 0)
         request = training_pb2.WatchPolicyRequest(
-            policy_id=self.policy_id, known_lineage=known_lineage, known_version=known_version
+            policy_id=self.policy_id,
+            known_lineage=known_lineage,
+            known_version=known_version,
+            environment=self._describe(),
         )
         self._call = call = self._link.stub.WatchPolicy(request)
         if self._stop.is_set():

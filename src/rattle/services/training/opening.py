@@ -13,8 +13,8 @@ from rattle.envs.vector import EnvironmentSpec
 from rattle.rollouts.complete import complete
 from rattle.rollouts.worlds import environment_of, settings_of_policy
 from rattle.runs.errors import RunError
-from rattle.runs.new_runs import make_folder, name_run, policy_run_directory, store_beginning
-from rattle.runs.stored_run import read_or_mend_row, read_settings, read_stored_run
+from rattle.runs.new_runs import check_beginning, make_folder, name_run, policy_run_directory, store_beginning
+from rattle.runs.stored_run import read_environment, read_or_mend_row, read_settings, read_stored_run
 from rattle.services.training.learning_loop import LearningLoop
 from rattle.services.training.policy_run import PolicyRun
 from rattle.services.training.rollout_batcher import RolloutBatcher
@@ -32,18 +32,45 @@ class Place:
     is_first: bool = False  # of the experiment: its directory keeps the experiment's settings, others their policy's
 
 
+def waits_for_actors(settings: ExperimentSettings, run_dir: Path | None) -> bool:
+    """Whether only those who play can say what the environment is: no world is made here for that.
+
+    Raises a RattleError for what keeps the run from beginning all the same.
+    """
+    begun = _begun(run_dir)
+    if settings.env.url is not None or settings.env.id == "snake" or settings.evaluation.every_steps is not None:
+        return False  # its server, or this process, which plays it in evaluations, knows it
+    if begun is None:
+        check_beginning(settings, RunDirectory(run_dir) if run_dir is not None else None)
+    return begun is None or not begun.environment.exists()
+
+
 def open_loops(
-    settings: ExperimentSettings, run_dir: Path | None, lineage: str, stack: ExitStack
+    settings: ExperimentSettings,
+    run_dir: Path | None,
+    lineage: str,
+    stack: ExitStack,
+    environment: EnvironmentSpec | None = None,
 ) -> dict[str, LearningLoop]:
     """Return what learns each policy, where its newest checkpoint was taken or from the beginning.
 
-    `stack` keeps other processes from the run directories until it is closed. Raises RattleError.
+    `stack` keeps other processes from the run directories until it is closed. A run directory says what its environment
+    is; else it is the `environment` that actors have said that they play, or follows from the settings. Raises
+    RattleError.
     """
-    begun = None if run_dir is None else RunDirectory(run_dir)
-    settings = complete(settings, read_settings(begun) if begun is not None and begun.is_run else None)
-    environment = environment_of(settings)
+    begun = _begun(run_dir)
+    if begun is None:
+        settings = complete(settings, environment=environment)
+        directory, run_id, environment = name_run(settings, run_dir, environment)
+        first = settings.training.policies[0]
+    else:
+        stored, environment = read_settings(begun, plays=False), read_environment(begun) or environment
+        settings = complete(settings, stored, environment=environment)
+        directory, run_id = begun, str(read_or_mend_row(begun, plays=False)["run_id"])
+        environment = environment or environment_of(settings)
+        first = stored.training.policies[0]  # this service may train some of the others only
     loops = {}
-    for place in _places(settings, run_dir):
+    for place in _places(settings, first, directory, run_id):
         make_folder(place.directory)
         stack.enter_context(place.directory.locked())
         loop = _open(settings, place, environment, lineage)
@@ -51,15 +78,14 @@ def open_loops(
     return loops
 
 
-def _places(settings: ExperimentSettings, run_dir: Path | None) -> Iterator[Place]:
-    """Yield where the policies go: the first of the whole experiment's into the run directory, others beside it."""
-    first = settings.training.policies[0]
-    if run_dir is not None and RunDirectory(run_dir).is_run:
-        directory = RunDirectory(run_dir)
-        run_id = str(read_or_mend_row(directory)["run_id"])
-        first = read_settings(directory).training.policies[0]  # this service may train some of the others only
-    else:
-        directory, run_id = name_run(settings, run_dir)
+def _begun(run_dir: Path | None) -> RunDirectory | None:
+    """Return the directory of a run that has begun already, if it is to go on."""
+    directory = None if run_dir is None else RunDirectory(run_dir)
+    return directory if directory is not None and directory.is_run else None
+
+
+def _places(settings: ExperimentSettings, first: str, directory: RunDirectory, run_id: str) -> Iterator[Place]:
+    """Yield where the policies go: the `first` of the whole experiment into the run directory, others beside it."""
     for policy_id in settings.training.policies:
         if policy_id == first:
             yield Place(policy_id, directory, run_id, is_first=True)
@@ -72,11 +98,11 @@ def _open(experiment: ExperimentSettings, place: Place, environment: Environment
     kept = experiment if place.is_first else settings
     checkpoint = None
     if directory.is_run:
-        stored = read_stored_run(directory)
+        stored = read_stored_run(directory, plays=False)
         _check_same(stored.settings, kept, directory)
         checkpoint = stored.checkpoint
     else:
-        store_beginning(directory, place.run_id, kept)
+        store_beginning(directory, place.run_id, kept, environment)
     run = PolicyRun(settings, directory, place.run_id, environment)
     own = settings.training
     intake: RolloutBatcher[Contribution] = RolloutBatcher(

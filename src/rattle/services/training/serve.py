@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 from rattle.services.training.service import TrainingService
@@ -19,7 +21,15 @@ def run(settings: ExperimentSettings, run_dir: Path | None) -> None:
     """Train an experiment's policies until SIGINT or SIGTERM; raises RattleError when it cannot."""
     keep_memory()
     own = settings.training
-    face = TrainingServicer(TrainingService(settings, run_dir))
+    problems: list[Exception] = []
+
+    def give_up(problem: Exception) -> None:
+        problems.append(problem)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    face = TrainingServicer(TrainingService(settings, run_dir, give_up))
     more = {"mode": own.mode, "policies": list(own.policies)}
     with watching_system(settings.log.system_seconds, run_dir):
         serve(face, "training", own.host, own.port, more, max_message_bytes=own.max_message_bytes, max_calls=MAX_CALLS)
+    if problems:
+        raise problems[0]

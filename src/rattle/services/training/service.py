@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
+from rattle.envs.vector import EnvironmentSpec
+from rattle.events import emit, of_runs
 from rattle.learning.learner import UpdateMetrics
 from rattle.services.training.given_policies import GivenPolicies
+from rattle.services.training.introduction import check_same, read_introduction
 from rattle.services.training.learning_loop import MOST_REQUESTS, LearningLoop
-from rattle.services.training.opening import open_loops
+from rattle.services.training.opening import open_loops, waits_for_actors
 from rattle.services.training.policy_run import Update
 from rattle.services.training.rollout_batcher import Verdict
 from rattle.services.training.rollout_messages import Contribution, part_of, read_contribution
@@ -53,11 +56,16 @@ class ActorStream:
 class TrainingService:
     """Learns policies: `start` and `stop` it, and in between ask it what the gRPC face asks."""
 
-    def __init__(self, settings: ExperimentSettings, run_dir: Path | None) -> None:
+    def __init__(
+        self, settings: ExperimentSettings, run_dir: Path | None, give_up: Callable[[Exception], None] | None = None
+    ) -> None:
+        """`give_up` is told why a run cannot begin, when an actor has come for it."""
         self.settings = settings
+        self.policies = settings.training.policies
         self.lineage = secrets.token_hex(8)
         self.loops: dict[str, LearningLoop] = {}
         self._run_dir = run_dir
+        self._give_up = give_up
         self._given = GivenPolicies(settings)
         self._given_thread = ThreadPoolExecutor(1, "given policies")
         self._decoders = ThreadPoolExecutor(_DECODERS, "decoder")
@@ -68,11 +76,33 @@ class TrainingService:
         self._stack = ExitStack()
 
     async def start(self) -> None:
-        """Open the runs and begin to learn; raises RattleError when a run cannot be had."""
-        with ExitStack() as stack:
-            self.loops = open_loops(self.settings, self._run_dir, self.lineage, stack)
-            self._stack = stack.pop_all()
-        self._learning = [asyncio.create_task(self._learn(loop)) for loop in self.loops.values()]
+        """Open the runs and begin to learn, unless an actor must say first what it plays.
+
+        Raises RattleError when a run cannot be had.
+        """
+        if waits_for_actors(self.settings, self._run_dir):
+            emit(of_runs.EnvironmentAwaited(environment=self.settings.env.id))
+        else:
+            self._begin()
+
+    def introduce(self, described: str) -> None:
+        """Take in what an actor says that it plays; with the first that says so, a run that waits for it begins.
+
+        Raises RequestError where that is not what is learnt here.
+        """
+        if not described:
+            return
+        environment = read_introduction(described, self.settings.env)
+        if not self.loops and not self._is_stopping:
+            try:
+                self._begin(environment)
+            except Exception as error:
+                self._is_stopping = True
+                if self._give_up is None:
+                    raise
+                self._give_up(error)
+        if self.loops:
+            check_same(next(iter(self.loops.values())).run.recorder.environment, environment)
 
     async def stop(self) -> None:
         """End streams and runs: each after the updates in progress and due, with a checkpoint."""
@@ -90,6 +120,8 @@ class TrainingService:
 
     def loop(self, policy_id: str) -> LearningLoop:
         """Return what learns a policy, the first for an empty name; raises RequestError when there is none."""
+        if not self.loops:
+            raise _stopping() if self._is_stopping else RequestError("starting", "no actor has said yet what it plays")
         if not policy_id:
             return next(iter(self.loops.values()))
         if policy_id not in self.loops:
@@ -142,6 +174,12 @@ class TrainingService:
             raise
         finally:
             self._given_waiting -= 1
+
+    def _begin(self, environment: EnvironmentSpec | None = None) -> None:
+        with ExitStack() as stack:
+            self.loops = open_loops(self.settings, self._run_dir, self.lineage, stack, environment)
+            self._stack = stack.pop_all()
+        self._learning = [asyncio.create_task(self._learn(loop)) for loop in self.loops.values()]
 
     async def _learn(self, loop: LearningLoop) -> None:
         await loop.learn()

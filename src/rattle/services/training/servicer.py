@@ -73,6 +73,7 @@ class TrainingServicer(training_pb2_grpc.TrainingServicer):
     ) -> AsyncIterator[training_pb2.Policy]:
         """Send the policy unless the reader knows it, and every new one."""
         async with answering(context):
+            self._service.introduce(request.environment)
             loop = self._service.loop(request.policy_id)
             async for made in loop.watch((request.known_lineage, request.known_version)):
                 yield self._policy(loop, made)
@@ -92,7 +93,8 @@ class TrainingServicer(training_pb2_grpc.TrainingServicer):
         return training_pb2.Status(
             lineage=self._service.lineage,
             mode=self._service.settings.training.mode,
-            policies=[policy_status(loop) for loop in self._service.loops.values()],
+            policies=[policy_status(loop) for loop in self._service.loops.values()]
+            or [training_pb2.PolicyStatus(policy_id=name, status="waiting") for name in self._service.policies],
         )
 
     def _policy(self, loop: LearningLoop, made: PublishedPolicy) -> training_pb2.Policy:

@@ -384,20 +384,24 @@ class WatchPolicyRequest(_message.Message):
     POLICY_ID_FIELD_NUMBER: _builtins.int
     KNOWN_VERSION_FIELD_NUMBER: _builtins.int
     KNOWN_LINEAGE_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
     known_version: _builtins.int
     """What the reader has; an empty lineage means nothing."""
     known_lineage: _builtins.str
+    environment: _builtins.str
+    """JSON: what the reader plays, as in GET /v1/spec of the vector API; empty: it does not say"""
     def __init__(
         self,
         *,
         policy_id: _builtins.str = ...,
         known_version: _builtins.int = ...,
         known_lineage: _builtins.str = ...,
+        environment: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["known_lineage", b"known_lineage", "known_version", b"known_version", "policy_id", b"policy_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "known_lineage", b"known_lineage", "known_version", b"known_version", "policy_id", b"policy_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -580,7 +584,7 @@ class PolicyStatus(_message.Message):
     run_id: _builtins.str
     run_dir: _builtins.str
     status: _builtins.str
-    """running, finished, interrupted or failed"""
+    """waiting (for an actor that says what it plays), running, finished, interrupted or failed"""
     error: _builtins.str
     """a sentence, where it has failed"""
     policy_version: _builtins.int
