@@ -21,7 +21,7 @@ from typing import Any
 import grpc
 from measure import report, table
 
-from rattle.envs.philox import derive_seed
+from rattle.envs.seeds import derive_seed
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.file import load_policy
 from rattle.samples.rollout import as_tensors

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from rattle.analytics.extras import require
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.run_directory import find_run as find_directory
-from rattle.envs.philox import derive_seed
 from rattle.envs.registry import make_worlds
+from rattle.envs.seeds import derive_seed
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
 from rattle.rollouts.evaluate import MAX_TICKS, Evaluation

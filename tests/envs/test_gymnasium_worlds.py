@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
 from rattle.envs.gymnasium_worlds import GymnasiumWorlds
-from rattle.envs.philox import derive_seed
+from rattle.envs.seeds import derive_seed
 from rattle.envs.vector import VectorWorlds
 from rattle.samples.spaces import FloatSpace
 

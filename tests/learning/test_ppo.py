@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from rattle.envs.philox import derive_seed
+from rattle.envs.seeds import derive_seed
 from rattle.learning.algorithms import PPO
 from rattle.learning.errors import LearningError
 from rattle.learning.learner import Learner

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rattle.envs.philox import philox_words, split_seed
+from rattle.envs.philox import philox_words
+from rattle.envs.seeds import split_seed
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
 from rattle.policies.mlp.spec import MlpSpec

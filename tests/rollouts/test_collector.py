@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rattle.envs.philox import derive_seed
+from rattle.envs.seeds import derive_seed
 from rattle.envs.snake.reference import SnakeWorld
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.rollouts.worlds import build_worlds, policy_spec

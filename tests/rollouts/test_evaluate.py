@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rattle.analytics.run_directory import RunDirectory
-from rattle.envs.philox import derive_seed
+from rattle.envs.seeds import derive_seed
 from rattle.envs.snake.reference import SnakeWorld
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.policies.acting import ActingPolicy

@@ -15,7 +15,7 @@ import pytest
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.envs.errors import EnvError
-from rattle.envs.philox import derive_seed
+from rattle.envs.seeds import derive_seed
 from rattle.policies.file import load_policy
 from rattle.rollouts.evaluate import Evaluation, evaluate
 from rattle.rollouts.worlds import build_worlds, policy_spec

@@ -14,7 +14,7 @@ import pytest
 
 from rattle.analytics.replay import load_episode, save
 from rattle.analytics.run_directory import RunDirectory
-from rattle.envs.philox import derive_seed
+from rattle.envs.seeds import derive_seed
 from rattle.envs.snake.reference import SnakeWorld
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.runs.checkpoint import list_checkpoints, load_checkpoint

@@ -17,7 +17,7 @@ from rattle.clients.errors import ClientError
 from rattle.clients.remote_worlds import Patience, RemoteWorlds, ask_spec
 from rattle.envs.errors import EnvError, WorldsLost
 from rattle.envs.gymnasium_batch import activity_infos, as_rows, final_infos, spaces_of
-from rattle.envs.philox import check_seed
+from rattle.envs.seeds import check_seed
 from rattle.envs.vector import EnvironmentSpec, check_actions
 from rattle.wire.vector import ServerSpec
 

@@ -18,7 +18,7 @@ from rattle.clients.connections import Connection, HttpConnection, HttpSteps, No
 from rattle.clients.errors import ClientError, ConnectionBroken, RequestRefused
 from rattle.clients.retries import is_temporary, retry_for
 from rattle.envs.errors import CannotReplay, EnvError, EnvironmentFailed, WorldsLost
-from rattle.envs.philox import check_seed, derive_seed
+from rattle.envs.seeds import check_seed, derive_seed
 from rattle.envs.vector import EnvironmentSpec, check_actions
 from rattle.errors import RattleError
 from rattle.events import emit, of_services

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rattle.envs.action_log import TOO_LONG, ActionLog
 from rattle.envs.errors import CannotReplay, EnvError
 from rattle.envs.foreign import as_taken, close_all
-from rattle.envs.philox import check_seed, derive_seed
+from rattle.envs.seeds import check_seed, derive_seed
 from rattle.envs.vector import EnvironmentSpec, check_actions
 
 

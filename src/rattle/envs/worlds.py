@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
 from rattle.envs.logged_worlds import check_batch
-from rattle.envs.philox import check_seed, derive_seed, philox, split_seed
+from rattle.envs.philox import philox
+from rattle.envs.seeds import check_seed, derive_seed, split_seed
 from rattle.envs.validation import StrictSettings
 from rattle.envs.vector import EnvironmentSpec, check_actions
 from rattle.extensions import Extension, ExtensionError, WrongResult

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rattle.envs.philox import derive_seed
+from rattle.envs.seeds import derive_seed
 from rattle.extensions import WrongResult, calling
 from rattle.learning.adam import Adam
 from rattle.learning.algorithms.algorithm import Algorithm, Batch, Loss, LossFunction, S

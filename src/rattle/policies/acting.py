@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rattle.envs.philox import split_seed
+from rattle.envs.seeds import split_seed
 from rattle.policies.errors import PolicyError
 from rattle.policies.kind import Parameters
 from rattle.policies.kinds import check_parameters, kind_of

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from rattle.addresses import keep_credentials
 from rattle.envs.errors import NotImported, UnknownEnvironment
-from rattle.envs.philox import derive_seed
 from rattle.envs.registry import make_worlds
+from rattle.envs.seeds import derive_seed
 from rattle.envs.vector import VectorWorlds
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError

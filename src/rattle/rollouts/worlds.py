@@ -6,8 +6,8 @@ import threading
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from rattle.envs.philox import derive_seed
 from rattle.envs.registry import make_worlds
+from rattle.envs.seeds import derive_seed
 from rattle.envs.validation import settings_of
 from rattle.envs.vector import EnvironmentSpec, VectorWorlds
 from rattle.policies.mlp.spec import MlpSpec

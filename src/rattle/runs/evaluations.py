@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.envs.errors import WorldsLost
-from rattle.envs.philox import derive_seed
+from rattle.envs.seeds import derive_seed
 from rattle.envs.vector import EnvironmentSpec, VectorWorlds
 from rattle.errors import RattleError
 from rattle.policies.file import StoredPolicy

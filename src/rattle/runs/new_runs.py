@@ -15,7 +15,7 @@ import numpy as np
 from rattle.analytics.run_directory import RUNS_ROOT, RunDirectory
 from rattle.analytics.writer import storing, write_together
 from rattle.envs.errors import EnvError, WorldsLost
-from rattle.envs.philox import derive_seed
+from rattle.envs.seeds import derive_seed
 from rattle.envs.vector import EnvironmentSpec, VectorWorlds
 from rattle.events import emit, of_runs
 from rattle.rollouts.worlds import build_worlds, policy_spec

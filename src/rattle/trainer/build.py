@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from rattle.envs.philox import derive_seed
+from rattle.envs.seeds import derive_seed
 from rattle.envs.vector import VectorWorlds
 from rattle.learning.learner import Learner
 from rattle.policies.acting import ActingPolicy

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.envs.errors import CannotReplay, EnvError, WorldsLost
-from rattle.envs.philox import derive_seed
+from rattle.envs.seeds import derive_seed
 from rattle.events import of_runs
 from rattle.extensions import ExtensionError
 from rattle.learning.learner import UpdateMetrics

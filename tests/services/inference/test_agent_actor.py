@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from rattle.clients.agent_protocol import observation
-from rattle.envs.philox import derive_seed
 from rattle.envs.registry import make_worlds
+from rattle.envs.seeds import derive_seed
 from rattle.envs.vector import VectorWorlds
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.file import StoredPolicy, dump_policy

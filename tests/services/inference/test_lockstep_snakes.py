@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rattle.envs.philox import derive_seed
+from rattle.envs.seeds import derive_seed
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.file import StoredPolicy, dump_policy
 from rattle.services.inference import lockstep_snake

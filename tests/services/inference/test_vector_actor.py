@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rattle.envs.philox import derive_seed
 from rattle.envs.registry import make_worlds
+from rattle.envs.seeds import derive_seed
 from rattle.envs.vector import VectorWorlds
 from rattle.services.inference.actor_pool import ActorPool, assignments
 from rattle.services.utils.protos import training_pb2

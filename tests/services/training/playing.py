@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rattle.envs.philox import derive_seed
+from rattle.envs.seeds import derive_seed
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.file import load_policy
 from rattle.rollouts.collector import Collector, WorldBatch, WorldsActor

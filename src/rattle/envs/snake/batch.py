@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
-from rattle.envs.philox import check_seed, split_seed
+from rattle.envs.seeds import check_seed, split_seed
 from rattle.envs.snake import kernel
 from rattle.envs.snake.geometry import (
     Cell,

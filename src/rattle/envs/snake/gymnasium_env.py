@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
 from rattle.envs.gymnasium_batch import activity_infos, as_rows, final_infos, spaces_of
-from rattle.envs.philox import check_seed
+from rattle.envs.seeds import check_seed
 from rattle.envs.snake.batch import SnakeWorlds
 from rattle.envs.snake.drawing import FRAMES_PER_SECOND, RENDER_MODES, check_render_mode, draw
 from rattle.envs.snake.one_world import OneWorld, fresh_seed

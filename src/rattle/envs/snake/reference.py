@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from rattle.envs.philox import philox_words, split_seed
+from rattle.envs.philox import philox_words
+from rattle.envs.seeds import split_seed
 from rattle.envs.snake.geometry import HEADINGS, TURNS, Cell, all_cells, to_world, visible_offsets
 from rattle.envs.snake.settings import START_LENGTH, SnakeSettings
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from rattle.envs.philox import derive_seed
+from rattle.envs.seeds import derive_seed
 from rattle.learning.algorithms.algorithm import Batch, Loss, LossFunction, Optimisation
 from rattle.learning.algorithms.policy_gradient import with_normal_advantage
 from rattle.learning.algorithms.v_trace import CorrectedActorCritic

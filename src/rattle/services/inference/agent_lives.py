@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rattle.envs.philox import derive_seed
+from rattle.envs.seeds import derive_seed
 from rattle.policies.acting import ActingPolicy
 from rattle.services.inference.actors import ActorHandle, Assignment
 from rattle.services.inference.agent_episode import AgentEpisode, episode_buffer

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from rattle.clients.retries import retry_forever
 from rattle.envs.errors import EnvironmentFailed, WorldsLost
-from rattle.envs.philox import derive_seed
+from rattle.envs.seeds import derive_seed
 from rattle.errors import RattleError
 from rattle.events import bind, emit, of_runs
 from rattle.policies.acting import ActingPolicy
