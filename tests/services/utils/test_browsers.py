@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from rattle.services.utils.browsers import Guard
+from rattle.services.utils.asgi import answer, answer_problem
+from rattle.services.utils.browsers import Guard, wrong_type
 from rattle.settings.services import SecuritySection
 from rattle.wire.problems import RequestError
 
@@ -24,7 +25,8 @@ def refused(method: str, path: str, headers: dict[str, str]) -> tuple[str, str |
         GUARD.check(method, path, headers)
     except RequestError as error:
         return error.code, error.field
-    return None
+    wrong = wrong_type(path, headers) if method == "POST" else None
+    return wrong and (wrong.code, wrong.field)
 
 
 @pytest.mark.parametrize(
@@ -163,10 +165,7 @@ def test_a_post_without_a_type_is_of_clients_of_the_open_inference_protocol_only
 def test_errors_say_what_to_do() -> None:
     with pytest.raises(RequestError, match=r"start it with --set security.allowed_hosts=\[evil.example\]"):
         GUARD.check("GET", "/", {"host": "evil.example:5000"})
-    with pytest.raises(
-        RequestError, match=r"must be application/json .* or application/msgpack, also where its body is empty"
-    ):
-        GUARD.check("POST", "/reset", OWN)
+    assert "curl -H 'Content-Type: application/json'" in str(wrong_type("/reset", OWN))
 
 
 @pytest.mark.parametrize(("kind", "start"), [("http", "http.response"), ("websocket", "websocket.http.response")])
@@ -192,3 +191,34 @@ def test_what_is_refused_does_not_reach_the_service(kind: str, start: str) -> No
     assert reached == ["/own"]
     assert [message["type"] for message in sent] == [f"{start}.start", f"{start}.body"]
     assert sent[0]["status"] == 403
+
+
+@pytest.mark.parametrize(
+    ("method", "content_type", "expected"),
+    [
+        ("POST", b"application/json", ["POST", 200]),
+        ("POST", b"text/plain", ["post", 415]),
+        ("DELETE", b"text/plain", ["DELETE", 405]),
+    ],
+)
+def test_a_route_sees_no_post_of_a_wrong_type(method: str, content_type: bytes, expected: list[object]) -> None:
+    told: list[object] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        told.append(scope["method"])
+        if scope["method"] == "POST":
+            await answer(send, 200, "text/plain", b"done")
+        else:
+            await answer_problem(send, RequestError("wrong_method", "no", allow="GET, POST"))
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            told.append(message["status"])
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {}
+
+    headers = [(b"host", b"localhost"), (b"content-type", content_type)]
+    scope = {"type": "http", "method": method, "path": "/reset", "headers": headers}
+    asyncio.run(GUARD.protect(app)(scope, receive, send))
+    assert told == expected

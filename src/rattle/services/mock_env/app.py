@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException
 from rattle.services.mock_env import requests
 from rattle.services.mock_env.faults import Faults
 from rattle.services.mock_env.game import ScriptedGame, ScriptedLife
-from rattle.services.utils.browsers import Guard
+from rattle.services.utils.browsers import Guard, wrong_type
 from rattle.wire.problems import PROBLEM_TYPE, STATUS, RequestError, problem_body
 
 MAX_BODY_BYTES = 2**20
@@ -143,6 +143,10 @@ def make_app(board: Board, faults: Faults, guard: Guard) -> Flask:
 def _check(guard: Guard) -> None:
     headers = {name.lower(): value for name, value in request.headers.items()}
     guard.check(request.method, request.path, headers)
+    if request.method == "POST" and request.routing_exception is None:  # a wrong path or method is said first
+        wrong = wrong_type(request.path, headers)
+        if wrong is not None:
+            raise wrong
 
 
 def _add_world_routes(app: Flask, board: Board) -> None:

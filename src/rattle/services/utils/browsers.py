@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import ip_address
 
-from rattle.services.utils.asgi import App, Receive, Scope, Send, refuse
+from rattle.services.utils.asgi import App, Message, Receive, Scope, Send, answer_problem, refuse
 from rattle.settings.services import SecuritySection
 from rattle.wire.encoding import JSON, MEDIA_TYPES, MSGPACK
 from rattle.wire.problems import RequestError
 
+#: What a POST is called while its type is wrong. No route has this method, so none acts; each says what it takes.
+_UNTYPED = "post"
 #: The headers that are looked at; pages cannot change those that begin with Sec-.
 _HEADERS = ("host", "origin", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest", "content-type")
 _BY_BYTES = {name.encode(): name for name in _HEADERS}
@@ -45,16 +47,19 @@ class Guard:
                 self.check(scope.get("method", "WEBSOCKET"), scope["path"], headers)
             except RequestError as error:
                 await refuse(scope, receive, send, error)
-            else:
+                return
+            wrong = wrong_type(scope["path"], headers) if scope.get("method") == "POST" else None
+            if wrong is None:
                 await app(scope, receive, send)
+            else:
+                await app({**scope, "method": _UNTYPED}, receive, _instead_of_wrong_method(send, wrong))
 
         return protected
 
     def check(self, method: str, path: str, headers: Mapping[str, str]) -> None:
         """Raise RequestError for what a page elsewhere has sent; names of headers are in lower case.
 
-        A link from another site to a page is no harm, as long as reading changes nothing. Requests that pages may send
-        without asking first have the media types of forms, or none: so no POST may have those.
+        A link from another site to a page is no harm, as long as reading changes nothing.
         """
         host = headers.get("host")  # which only programs leave out
         if host is not None and not self._is_own(host):
@@ -62,8 +67,6 @@ class Guard:
         field = _tells_of_another_site(headers)
         if field and not _is_link(method, path, headers):
             raise RequestError("forbidden", "pages of other sites may ask nothing here, only link to pages", field)
-        if method == "POST":
-            _check_type(path, headers.get("content-type", ""))
 
 
 def _is_own(host: str, names: set[str]) -> bool:
@@ -107,14 +110,31 @@ def _is_link(method: str, path: str, headers: Mapping[str, str]) -> bool:
     return goes and method in ("GET", "HEAD") and not path.startswith(_JOINS)
 
 
-def _check_type(path: str, content_type: str) -> None:
-    media_type = content_type.partition(";")[0].strip().lower()
+def wrong_type(path: str, headers: Mapping[str, str]) -> RequestError | None:
+    """Return the error of a POST that pages may send without asking first: of the type of a form, or of none."""
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type in (*MEDIA_TYPES, _TENSORS) or (not media_type and path.startswith(_MAY_LACK_TYPE)):
-        return
+        return None
     got = f"got {media_type[:60]!r}" if media_type else "and there is none"
-    raise RequestError(
+    return RequestError(
         "unsupported_type",
         f"the Content-Type of a POST must be {JSON} (curl -H 'Content-Type: {JSON}') or {MSGPACK}, also where its body "
         f"is empty, {got}",
         "Content-Type",
     )
+
+
+def _instead_of_wrong_method(send: Send, error: RequestError) -> Send:
+    """Return a `send` (ASGI) that sends an error in place of the answer that a route takes POST."""
+    replaced = False
+
+    async def replacing(message: Message) -> None:
+        nonlocal replaced
+        if message["type"] == "http.response.start" and message["status"] == 405:
+            allowed = str(dict(message["headers"]).get(b"allow", b""), "latin-1").split(", ")
+            if replaced := "POST" in allowed:
+                await answer_problem(send, error)
+        if not replaced:
+            await send(message)
+
+    return replacing
