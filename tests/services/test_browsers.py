@@ -18,7 +18,7 @@ from tests.services.inference.serving.inference_process import write
 
 NAME = "gpu-box.example.org"
 ALLOWED = f"security.allowed_hosts=[{NAME}]"
-#: What each is started with, a path to read, and one to POST to, which two of them do not take.
+#: What each is started with, a path to read, and one to POST to, which some of them do not take.
 SERVICES: dict[str, tuple[tuple[str, ...], tuple[str, ...], str, str]] = {
     "env": ((), ("env_service.clock=turns",), "/state", "/reset"),
     "inference": (
@@ -28,9 +28,11 @@ SERVICES: dict[str, tuple[tuple[str, ...], tuple[str, ...], str, str]] = {
         "/v2/models/snake/infer",
     ),
     "sync": (("--participant", "127.0.0.1:9"), ("sync.http_port=PORT",), "/v1/status", "/v1/status"),
+    "ingest": (("--store", "chdb:///FOLDER/store", "--broker", "amqp://127.0.0.1:9"), (), "/v1/status", "/v1/status"),
     "dashboard": (("FOLDER",), (), "/", "/sql"),
     "mock-env": ((), (), "/state", "/reset"),
 }
+NO_POST = ("sync", "ingest", "dashboard")
 
 
 class Asked:
@@ -92,7 +94,7 @@ def test_pages_of_other_sites_read_and_change_nothing(asked: Asked, headers: dic
 def test_a_post_needs_a_type(asked: Asked, media_type: str) -> None:
     headers = {"Content_Type": media_type} if media_type else {}
     status, problem = asked.ask("POST", asked.change, **headers)
-    if asked.name in ("sync", "dashboard"):  # which take no POST at all
+    if asked.name in NO_POST:  # which take no POST at all
         assert status == 405
     elif asked.name == "inference" and not media_type:  # clients of its protocol send none
         assert (status, problem["code"]) == (400, "bad_request")
@@ -119,7 +121,7 @@ def test_a_connection_goes_on_after_a_refusal(asked: Asked) -> None:
     for _ in range(3):
         connection.request("POST", asked.change, b"x" * 300_000, {"Content-Type": "text/plain"})
         answer = connection.getresponse()
-        assert (answer.status, answer.read() != b"") == (405 if asked.name in ("sync", "dashboard") else 415, True)
+        assert (answer.status, answer.read() != b"") == (405 if asked.name in NO_POST else 415, True)
         connection.request("GET", asked.read)
         answer = connection.getresponse()
         assert (answer.status, answer.read() != b"") == (200, True)

@@ -46,7 +46,7 @@ class Lockstep:
         url = (service or self.inference).url
         connection = HTTPConnection(url.removeprefix("http://"), timeout=PATIENCE)
         try:
-            connection.request(method, path)
+            connection.request(method, path, headers={"Content-Type": "application/json"})
             response = connection.getresponse()
             text = response.read()
             return response.status, json.loads(text) if text else None
