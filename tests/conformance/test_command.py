@@ -27,6 +27,18 @@ class Nothing(BaseHTTPRequestHandler):
         pass
 
 
+class Known(Nothing):
+    """A server that is asked by a name that it is not known by."""
+
+    def do_GET(self) -> None:
+        body = b'{"code": "forbidden", "detail": "not known as \\u001b[2Jgpu-box: start it with --set"}'
+        self.send_response(403)
+        self.send_header("Content-Type", "application/problem+json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
 def test_the_list_needs_no_server() -> None:
     result = invoke("--list", "--only", "agent.stream")
     assert result.exit_code == 0
@@ -68,3 +80,14 @@ def test_a_server_with_neither_face_is_2() -> None:
         server.shutdown()
     assert result.exit_code == 2
     assert "has neither face" in result.output
+
+
+def test_a_server_that_is_asked_by_another_name_is_2_and_says_so_in_its_words() -> None:
+    with HTTPServer(("127.0.0.1", 0), Known) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        result = invoke(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+        thread.join()
+    assert result.exit_code == 2
+    assert "answers 403: not known as [2Jgpu-box: start it with --set" in result.output
