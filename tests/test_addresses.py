@@ -68,7 +68,7 @@ def test_a_variable_that_cannot_be_read_is_said_without_what_it_holds(
     monkeypatch: pytest.MonkeyPatch, told: str
 ) -> None:
     monkeypatch.setenv(CREDENTIALS_VARIABLE, told)
-    with pytest.raises(RattleError, match="write it as http://USER:PASSWORD@HOST:PORT") as caught:
+    with pytest.raises(RattleError, match="Write it as http://USER:PASSWORD@HOST:PORT") as caught:
         parse_address("http://h")
     assert "hidden" not in str(caught.value)
 

@@ -30,14 +30,19 @@ def begin(*arguments: str | Path, cwd: Path, **ways: list[str]) -> RattleProcess
 
 
 def begin_with_fakes(
-    *arguments: str | Path, cwd: Path, ways: dict[str, list[str]], stderr: int = subprocess.PIPE, **variables: str
+    *arguments: str | Path,
+    cwd: Path,
+    ways: dict[str, list[str]],
+    stdout: int = subprocess.PIPE,
+    stderr: int = subprocess.PIPE,
+    **variables: str,
 ) -> RattleProcess:
     """Start a command that launches small processes in the place of services."""
     return RattleProcess(
         *map(str, arguments),
         cwd=cwd,
         env={**os.environ, "BEHAVIOUR": json.dumps(ways), **variables},
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=stderr,
         program=up_with_fakes.__name__,
     )

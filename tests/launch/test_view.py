@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import re
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from rattle.launch.view import LiveView, Picture, choose_view
 from rattle.runs.progress import Progress, Summary
 from rattle.services.utils.protos.training_pb2 import PolicyStatus
 from rattle.settings.sources import load_settings
-from tests.launch.test_up import UP
+from tests.launch.test_up import begin_with_fakes
 
 HELLO = json.dumps({"url": "http://127.0.0.1:50123", "address": "127.0.0.1:50124", "grpc": "127.0.0.1:50125"})
 METRICS = {"policy_loss": -0.01, "value_loss": 0.2, "entropy": 0.5}
@@ -122,14 +121,9 @@ def test_a_flood_of_warnings_is_shown_now_and_then(capsys: pytest.CaptureFixture
 
 def test_in_a_terminal_it_is_drawn_over_itself_and_leaves_the_summary(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [*UP, "--steps", "50000", "--run-dir", "run"],
-        cwd=tmp_path,
-        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "80", "GRPC_VERBOSITY": "NONE"},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
+    command = ("up", "--steps", "50000", "--run-dir", "run")
+    terminal = {"TERM": "xterm-256color", "COLUMNS": "80"}
+    process = begin_with_fakes(*command, cwd=tmp_path, ways={}, stdout=theirs, stderr=theirs, **terminal)
     os.close(theirs)
     shown = b""
     try:

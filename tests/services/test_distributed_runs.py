@@ -55,6 +55,7 @@ def test_services_in_mode_sync_change_nothing(
         assert read_rows(other, table, *TIMES) == read_rows(one, table, *TIMES)
     assert other.policy.read_bytes() == one.policy.read_bytes()
     assert other.best_policy.exists() == one.best_policy.exists()
+    assert one.best_policy.exists() or overrides not in (GOOD_ENOUGH, EVALUATED)
     if one.best_policy.exists():
         assert other.best_policy.read_bytes() == one.best_policy.read_bytes()
 

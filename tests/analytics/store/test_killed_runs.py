@@ -19,22 +19,25 @@ from rattle.analytics.store.tables import SILENT_MINUTES
 from rattle.analytics.stored_runs import StoredRuns
 from rattle.cli import main
 
-NOW = datetime.now(UTC)
+#: Times as they lie from the moment at which rows are stored.
+NOW = timedelta()
 SILENT = timedelta(minutes=SILENT_MINUTES)
-LONG_AGO = NOW - 2 * SILENT
+LONG_AGO = -2 * SILENT
 #: What has come of each run, and what readers say of it.
 RUNS: dict[str, tuple[str, str, list[tuple[str, dict[str, Any]]]]] = {
     "killed": ("running", "interrupted", []),
     "heard": ("running", "running", [("logs", {"time": NOW, "event": "system_metrics"})]),
     "learning": ("running", "running", [("updates", {"time": LONG_AGO})]),  # by a clock that is behind
     "begun": ("running", "running", [("runs", {"status": "running", "written": NOW})]),
-    "ahead": ("running", "interrupted", [("logs", {"time": NOW + 2 * SILENT})]),  # killed, with a clock that was ahead
+    "ahead": ("running", "interrupted", [("logs", {"time": 2 * SILENT})]),  # killed, with a clock that was ahead
     "resumed": ("interrupted", "running", [("runs", {"status": "running", "written": NOW})]),
     "finished": ("finished", "finished", []),
 }
 
 
 def insert(store: Store, table: str, **row: Any) -> None:
+    now = datetime.now(UTC)
+    row = {name: now + value if isinstance(value, timedelta) else value for name, value in row.items()}
     store.insert(f"stored_{table}", msgspec.json.encode(row), "JSONEachRow", SETTINGS)
 
 
