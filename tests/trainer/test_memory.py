@@ -183,3 +183,10 @@ def test_rollouts_with_memory_are_joined_side_by_side() -> None:
     assert joined.memory.shape == (4, 3)
     assert joined.memory[2:].all()
     assert "memory" not in allocate(*spaces, 4, 2).arrays
+
+
+def test_minibatches_in_which_nobody_lived_are_left_out(user_module: UserModule, tmp_path: Path) -> None:
+    user_module("my_network", EXAMPLE)
+    few = ("env.worlds=2", "env.num_snakes=3", "train.steps=200", "algorithm={id: ppo, ticks: 2, minibatches: 6}")
+    summary = train(small_settings("policy={}", *settings(*few)), tmp_path / "run", Silence())
+    assert summary.status == "finished"

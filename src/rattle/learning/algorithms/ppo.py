@@ -58,6 +58,8 @@ class PPO(CorrectedActorCritic):
             first = len(steps)
             for samples in self._minibatches(batch, derive_seed(optimisation.seed, "pass", passes)):
                 part = batch.pick(samples)
+                if batch.samples and not part.samples:  # slots in which nobody lived
+                    continue
                 part = with_normal_advantage(part) if self.normalise_advantages else part
                 part = replace(part, advantage=part.weight * part.advantage)
                 steps.append(optimisation.step(part, loss, learning_rate))
