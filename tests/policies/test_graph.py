@@ -172,9 +172,11 @@ def test_what_is_wrong_with_a_network_names_class_and_method(
 
 def test_graphs_that_lie_are_refused(user_module: UserModule) -> None:
     policy = stored(own(user_module, NETWORKS["norm"]))
+    graph = policy.spec.graph  # type: ignore[attr-defined]
     for change, said in (
         ({"graph": b"garbage"}, "refused by ONNX Runtime"),
-        ({"graph": policy.spec.graph + b"\n\x08location"}, "refers to another file"),  # type: ignore[attr-defined]
+        ({"graph": graph + b"\n\x08location"}, "refers to another file"),
+        ({"graph": graph + b"\x8a\x00\x88\x80\x00location"}, "refers to another file"),
         ({"parameters": ()}, "takes .*own.body.0.bias.*, which its spec does not describe"),
         ({"action": DiscreteSpace(n=4)}, r"gives outputs as float32 \(64, 5\), not float32 \(64, 4\)"),
     ):

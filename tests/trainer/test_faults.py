@@ -18,6 +18,7 @@ from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory
 from rattle.errors import RattleError
 from rattle.learning.errors import LearningError
+from rattle.policies.errors import PolicyError
 from rattle.policies.file import dump_tensors, load_tensors
 from rattle.runs.checkpoint import list_checkpoints, load_checkpoint
 from rattle.runs.checkpoint_store import CheckpointStore
@@ -201,7 +202,18 @@ def test_a_new_run_takes_over_nothing_of_another(train_small: TrainSmall, lost: 
 
 
 @pytest.mark.parametrize(
-    "name", ["updates/train.jsonl", "checkpoints/.mine.safetensors", "policy.safetensors", "run.json", "logs"]
+    "name",
+    [
+        "updates/train.jsonl",
+        "checkpoints/.mine.safetensors",
+        "policy.safetensors",
+        "run.json",
+        "logs",
+        "annotations.json",
+        "outbox/mine",
+        "service-logs/env-0.log",
+        "tensorboard/events.out",
+    ],
 )
 def test_files_that_a_new_run_would_overwrite_are_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -258,3 +270,9 @@ def test_rows_of_more_than_a_minute_are_kept_when_they_are_cut(
     assert rows.endswith(cut)
     assert "rows_put_aside" in [row["event"] for row in read_rows(directory, "logs")]
     assert len(read_rows(directory, "updates")) == summary.updates
+
+
+def test_a_network_that_overflows_is_not_taken_for_the_environment(tmp_path: Path) -> None:
+    settings = small_settings("policy.hidden_sizes=[16, 16, 16]", "algorithm.learning_rate=1e15")
+    with pytest.raises(PolicyError, match=r"a value of the policy's network that is not finite.*lower algorithm.learn"):
+        train(settings, tmp_path / "run", Silence())

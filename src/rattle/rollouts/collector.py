@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rattle.envs.errors import EnvError
 from rattle.envs.vector import AsyncVectorWorlds, EnvironmentSpec, VectorWorlds
 from rattle.policies.acting import ActingPolicy
+from rattle.policies.errors import PolicyError
 from rattle.samples.rollout import Played, allocate
 from rattle.text import with_article
 
@@ -203,7 +204,7 @@ class Collector:
             worlds.close()
 
     def _check_finite(self, ticks: int) -> None:
-        """Raise EnvError that names what was not finite first: nothing can be learnt from the rollout then."""
+        """Raise EnvError or PolicyError for what was not finite first: nothing can be learnt from the rollout then."""
         buffer = self.buffer
         for what, array, first_row in (
             ("reward", buffer.reward[:ticks], 0),
@@ -213,7 +214,14 @@ class Collector:
         ):
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 row, slot = (int(index) for index in np.argwhere(~np.isfinite(array))[0][:2])
+                if what != "reward" and self._values_fail(ticks):
+                    said = self._not_finite("value of the policy's network", slot, first_row + row, ticks)
+                    raise PolicyError(f"{said}: lower algorithm.learning_rate, or look for divisions in the network")
                 raise EnvError(self._not_finite(what, slot, first_row + row, ticks))
+
+    def _values_fail(self, ticks: int) -> bool:
+        """Whether the network makes of finite observations values that are not."""
+        return self.buffer.observation.dtype.kind != "f" or not np.isfinite(self.buffer.value[:ticks]).all()
 
     def _not_finite(self, what: str, slot: int, row: int, ticks: int) -> str:
         spec, first = self.batches[0].spec, self.actors[0].groups[0].buffer_world

@@ -101,7 +101,7 @@ class LearningNetwork(nn.Module):
         """Return outputs and values of one tick, and the next state where one was given."""
         given = observation.new_zeros((len(observation), 0), dtype=torch.float32) if state is None else state
         with self._extension.calling("step"):
-            outputs, value, after = self._checked(self.own.step(observation, given), len(observation))
+            outputs, value, after = self._checked(self.own.step(observation, given), observation)
         value = value * self.value_scale
         return (outputs, value) if state is None else (outputs, value, after)
 
@@ -113,19 +113,20 @@ class LearningNetwork(nn.Module):
             if not isinstance(found, tuple) or len(found) != 2:
                 raise WrongResult("something other than outputs and values")
             outputs, value = found
-            _check("the outputs", outputs, (*shape, self.own.spaces.action.outputs))
-            _check("the values", value, shape)
+            _check("the outputs", outputs, (*shape, self.own.spaces.action.outputs), observation.device)
+            _check("the values", value, shape, observation.device)
             _check_finite(outputs, value)
         return outputs, value * self.value_scale
 
-    def _checked(self, found: Any, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _checked(self, found: Any, observation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if not isinstance(found, tuple) or len(found) != 3:
             raise WrongResult("something other than outputs, values and the next state")
         outputs, value, state = found
-        _check("the outputs", outputs, (rows, self.own.spaces.action.outputs))
-        _check("the values", value, (rows,))
-        _check("the next state", state, (rows, self.own.state_size))
-        _check_finite(outputs, value)
+        rows, device = len(observation), observation.device
+        _check("the outputs", outputs, (rows, self.own.spaces.action.outputs), device)
+        _check("the values", value, (rows,), device)
+        _check("the next state", state, (rows, self.own.state_size), device)
+        _check_finite(outputs, value, state)
         return outputs, value, state
 
 
@@ -286,8 +287,10 @@ def _check_finite(*tensors: Tensor) -> None:
     raise WrongResult("numbers that are not finite: look for divisions and logarithms, or lower the learning rate")
 
 
-def _check(what: str, tensor: Any, shape: tuple[int, ...]) -> None:
+def _check(what: str, tensor: Any, shape: tuple[int, ...], device: torch.device) -> None:
     if not isinstance(tensor, Tensor):
         raise WrongResult(f"{what} as {type(tensor).__name__}, not as a tensor")
     if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
         raise WrongResult(f"{what} as {tensor.dtype} {tuple(tensor.shape)}, where torch.float32 {shape} is wanted")
+    if tensor.device != device:
+        raise WrongResult(f"{what} on {tensor.device}, where the observations are on {device}")

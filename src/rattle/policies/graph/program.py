@@ -8,6 +8,7 @@ matters even in one size, rows are computed one by one, which is exact and slow.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -22,8 +23,9 @@ from rattle.text import one_line
 
 #: Rows of a block: many for efficient matrix products, few for small batches. The first decides what is right.
 BLOCKS = (64, 256, 16)
-#: A reference to a file beside the model, as it stands in the bytes of a model: none is ever followed.
-_EXTERNAL = b"\n\x08location"
+#: A reference to a file beside the model, as it stands in the bytes of a model: none is ever followed. Protocol buffers
+#: read the length before the word in longer forms too.
+_EXTERNAL = re.compile(rb"(\x08|\x88\x80*\x00)location")
 
 
 class GraphProgram:
@@ -128,7 +130,7 @@ def _loaded(graph: bytes) -> Any:
         raise PolicyError(
             "this policy has a network of a user, which acts in ONNX Runtime: pip install 'rattle[onnx]'"
         ) from None
-    if _EXTERNAL in graph:
+    if _EXTERNAL.search(graph):
         raise PolicyError("the policy's graph refers to another file, which is never read")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
