@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from rattle.analytics.run_directory import RunDirectory
+from rattle.analytics.run_directory import RunDirectory, find_run
 from rattle.analytics.runs import directory_rows, json_lines, row, table
 from rattle.analytics.schema import RUNS
 from tests.analytics.build import START, make_run
@@ -36,13 +36,16 @@ def test_a_run_that_has_only_begun_is_listed(run: RunDirectory) -> None:
     assert run.path.name in table(directory_rows([run]))
 
 
-@pytest.mark.parametrize("content", [b"", b'{"run_id": "x', b"\xff\xfe", b"[]", b'{"env_steps": "many"}'])
+@pytest.mark.parametrize(
+    "content", [b"", b'{"run_id": "x', b"\xff\xfe", b'{"run_id": "\xff"}', b"[]", b'{"env_steps": "many"}']
+)
 def test_a_damaged_row_does_not_hide_the_others(tmp_path: Path, content: bytes) -> None:
     damaged, sound = make_run(tmp_path, "a"), make_run(tmp_path, "b")
     damaged.run.write_bytes(content)
     lines = table(directory_rows([damaged, sound])).splitlines()
     assert lines[1].split()[:4] == ["a", "-", "-", "damaged"]
     assert lines[2].split()[:4] == ["b", "snake", "a2c", "finished"]
+    assert find_run("latest", tmp_path).path == sound.path
 
 
 def test_the_table_is_aligned(tmp_path: Path) -> None:

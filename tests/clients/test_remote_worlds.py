@@ -181,6 +181,15 @@ def test_an_expired_session_shows_as_lost_worlds(mortal: ServiceProcess) -> None
     remote.close()
 
 
+def test_a_state_that_is_too_large_for_the_server_shows_as_lost_worlds() -> None:
+    with ServiceProcess("env", settings=("env_service.max_body_bytes=2048",)) as small:
+        remote = RemoteWorlds(small.url, 40, seed=3)
+        with pytest.raises(WorldsLost, match=r"takes no state of [0-9,]+ bytes"):
+            remote.restore(remote.state())
+        remote.step(np.zeros(40, np.int64))
+        remote.close()
+
+
 def test_a_seed_is_played_also_when_the_session_was_gone(server: ServiceProcess) -> None:
     remote = RemoteWorlds(server.url, WORLDS, seed=3)
     remote._http.ask("DELETE", f"/v1/sessions/{remote._session}")

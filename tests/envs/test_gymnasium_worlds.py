@@ -477,6 +477,16 @@ def test_what_an_environment_does_wrong_is_said_in_one_line(what: str, message: 
     assert caught.value.__cause__ is not None
 
 
+def test_a_space_that_cannot_be_asked_for_is_said_in_one_line() -> None:
+    class Shy(gymnasium.Env[Any, Any]):
+        @property
+        def observation_space(self) -> Any:
+            raise RuntimeError("not\nconnected")
+
+    with pytest.raises(EnvError, match=r"^'own:Shy' cannot say what its agents observe and do: RuntimeError: not"):
+        GymnasiumWorlds("own:Shy", made_by=Shy)
+
+
 def test_an_environment_that_takes_no_seed_is_told_so() -> None:
     with pytest.raises(EnvError, match=r"reset raised TypeError: .*'seed': .*must take the keywords seed and options"):
         GymnasiumWorlds("Unseeded-v0")

@@ -314,7 +314,7 @@ def test_what_cannot_be_played_is_said_in_one_line(module: str, settings: dict[s
     [
         (lambda answer, env: env.agents.append("dan"), "lets 'dan' join, who is not in possible_agents"),
         (lambda answer, env: answer[0].pop("ann"), "step handed out no observation of 'ann', who plays on"),
-        (lambda answer, env: answer[0].update(bob=np.zeros(3)), r"an observation of shape \(3,\)"),
+        (lambda answer, env: answer[0].update(bob=np.zeros(3)), r"an observation of shape \(3,\) .*, for 'bob'"),
         (lambda answer, env: answer[1].update(bob="much"), "a reward of 'bob' that is not one number: 'much'"),
         (lambda answer, env: 1 / 0, "^'pettingzoo:tests.envs.parallel_party', world 2: step raised ZeroDivisionError"),
     ],

@@ -254,6 +254,34 @@ def test_faults_of_vector_environments_name_the_method(
     assert "\n" not in str(error.value)
 
 
+def test_what_a_snapshot_hands_out_is_made_plain_and_a_close_that_fails_harms_nothing(user_module: UserModule) -> None:
+    user_module(
+        "shown",
+        """
+        import numpy as np
+        from rattle.extend import DiscreteSpace, FloatSpace, Worlds
+        class Shown(Worlds):
+            def spaces(self):
+                return FloatSpace(size=1), DiscreteSpace(n=2)
+            def start(self, worlds):
+                pass
+            def advance(self, action):
+                pass
+            def snapshot(self, world):
+                return [{"at": np.arange(2), "far": np.float32(0.5)}, {"at": object()}, 3][world]
+            def close(self):
+                raise RuntimeError("the arm is stuck")
+        """,
+    )
+    worlds = make_worlds("shown:Shown", {}, 3, 0)
+    assert worlds.snapshot(0) == {"at": [0, 1], "far": 0.5}
+    for world, said in ((1, "a object, which JSON does not have"), (2, "a int, where a dictionary is wanted")):
+        with pytest.raises(EnvError, match=f"^shown:Shown: snapshot returned {said}"):
+            worlds.snapshot(world)
+    with pytest.warns(UserWarning, match="shown:Shown: close raised RuntimeError: the arm is stuck"):
+        worlds.close()
+
+
 def test_arrays_may_be_filled_or_put_in_place(user_module: UserModule) -> None:
     user_module(
         "placed",

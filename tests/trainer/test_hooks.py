@@ -125,7 +125,7 @@ def test_a_hook_sees_a_run_from_its_start_to_its_end(user_module: UserModule, tm
     assert said[0] == "on_start"
     assert said[-2:] == ["on_end", "on_checkpoint"]
     assert said.count("on_update") == summary.updates
-    assert said.index("on_episodes") + 1 < len(said)
+    assert "on_episodes" in said[1:-2]
     assert [row["metrics"]["seen"] for row in read_rows(RunDirectory(tmp_path / "run"), "updates")] == [
         float(number + 1) for number in range(summary.updates)
     ]

@@ -100,8 +100,9 @@ class RunDirectory:
     def remains(self) -> list[str]:
         """Return the names of what lies here under the names of a run's files, which a new run would overwrite."""
         policies = (self.policy, self.first_policy, self.best_policy)
-        files = (self.config, self.run, self.environment, *policies, self.history)
-        folders = (*map(self.table, TABLES), self.checkpoints)
+        files = (self.config, self.run, self.environment, *policies, self.history, self.annotations)
+        curves = self.path / "tensorboard"
+        folders = (*map(self.table, TABLES), self.checkpoints, self.outbox, self.service_logs, curves)
         found = [path for path in files if path.exists()]
         found += [path for path in folders if path.exists() and not _is_empty_folder(path)]
         return sorted(path.name + "/" * path.is_dir() for path in found)
@@ -292,5 +293,5 @@ class _Row(msgspec.Struct):
 def _row(run: RunDirectory) -> _Row:
     try:
         return msgspec.json.decode(run.run.read_bytes(), type=_Row)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return _Row()

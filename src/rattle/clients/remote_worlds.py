@@ -256,7 +256,10 @@ class RemoteWorlds:
         except RequestRefused as error:
             if error.code == "cannot_replay":
                 raise CannotReplay(str(error)) from None
-            raise
+            if error.code != "too_large":
+                raise
+            self._begin_anew()
+            raise WorldsLost(f"the environment server takes no state of {len(body):,} bytes") from None
         self._number += 1
         self._arrays.begin(decode(answer, ResetAnswer))
         if "seed" in stored:

@@ -16,6 +16,7 @@ from rattle.envs.foreign import (
     as_flag,
     as_number,
     as_observation,
+    cannot_describe,
     check_harmless,
     check_same_actions,
     failed,
@@ -69,8 +70,11 @@ class GymnasiumWorlds(LoggedWorlds):
             check_harmless(name, settings)
         make = made_by or _maker(find_spec(gymnasium_id, allow_imports=allow_imports))
         envs = [make_one(name, make, settings) for _ in range(num_worlds)]
-        self._sight: Any = getattr(envs[0], "observation_space", None)
-        taken: Any = getattr(envs[0], "action_space", None)
+        try:
+            self._sight: Any = getattr(envs[0], "observation_space", None)
+            taken: Any = getattr(envs[0], "action_space", None)
+        except FOREIGN_ERRORS as error:
+            raise cannot_describe(name, error) from error
         spec = EnvironmentSpec(
             id=name,
             settings=settings,

@@ -96,7 +96,7 @@ class PettingZooWorlds(LoggedWorlds):
                     "possible agents are all there from the start can be played"
                 )
             for slot, agent in zip(self._slots_of(world), self._agents, strict=True):
-                self._see(slot, seen[agent])
+                self._see(slot, agent, seen[agent])
                 self.active[slot] = True
                 check_same_actions(self._envs[world].action_space(agent), self._taken)
         except EnvError:
@@ -139,7 +139,7 @@ class PettingZooWorlds(LoggedWorlds):
         cut = as_flag(truncated.get(agent, False), f"truncation of '{agent}'")
         self.truncated[slot] = cut = not over and (cut or agent not in playing)
         if agent in seen:
-            self._see(slot, seen[agent])
+            self._see(slot, agent, seen[agent])
         elif not (over or cut):
             raise WrongValue(f"no observation of '{agent}', who plays on")
         if over or cut:
@@ -155,8 +155,11 @@ class PettingZooWorlds(LoggedWorlds):
                     "agents are all there from the start can be played"
                 )
 
-    def _see(self, slot: int, observation: Any) -> None:
-        self.observation[slot] = as_observation(observation, self._sight)
+    def _see(self, slot: int, agent: Any, observation: Any) -> None:
+        try:
+            self.observation[slot] = as_observation(observation, self._sight)
+        except WrongValue as error:
+            raise WrongValue(f"{error}, for '{agent}'") from None
 
 
 def _agents_of(name: str, env: Any) -> list[Any]:

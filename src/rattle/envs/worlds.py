@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any, ClassVar
 
 import numpy as np
@@ -83,6 +86,14 @@ class Worlds(ABC):
         with self._calling("allocate"):
             self.allocate()
         self.reset(seed)
+
+    def __init_subclass__(cls, **extra: Any) -> None:
+        """Have what a subclass says of `snapshot` and `close` name that subclass where it fails."""
+        super().__init_subclass__(**extra)
+        if "snapshot" in cls.__dict__:
+            cls.snapshot = _plain(cls.snapshot)  # type: ignore[method-assign, assignment]
+        if "close" in cls.__dict__:
+            cls.close = _harmless(cls.close)  # type: ignore[method-assign, assignment]
 
     @contextmanager
     def _calling(self, method: str) -> Iterator[None]:
@@ -249,3 +260,38 @@ class Worlds(ABC):
 
     def close(self) -> None:  # noqa: B027
         """Free what the worlds hold; a subclass may have something."""
+
+
+def _plain(snapshot: Callable[[Any, int], Any]) -> Callable[[Any, int], dict[str, Any]]:
+    """Return a `snapshot` whose values JSON has; those of NumPy become plain ones. Raises EnvError."""
+
+    @wraps(snapshot)
+    def called(worlds: Worlds, world: int) -> dict[str, Any]:
+        with worlds._calling("snapshot"):
+            found = snapshot(worlds, world)
+            if not isinstance(found, dict):
+                raise WrongResult(f"a {type(found).__name__}, where a dictionary is wanted")
+            plain: dict[str, Any] = json.loads(json.dumps(found, default=_as_plain))
+            return plain
+
+    return called
+
+
+def _as_plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise WrongResult(f"a {type(value).__name__}, which JSON does not have")
+
+
+def _harmless(close: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return a `close` of which nothing is raised: the worlds have been played, and a warning says it."""
+
+    @wraps(close)
+    def called(worlds: Worlds) -> None:
+        try:
+            with worlds._calling("close"):
+                close(worlds)
+        except EnvError as error:
+            warnings.warn(str(error), stacklevel=2)
+
+    return called

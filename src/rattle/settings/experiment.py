@@ -37,8 +37,9 @@ class EnvironmentSection(StrictSettings):
 
     id: str = Field(
         "snake",
-        description="snake, gym:ID for any Gymnasium environment, such as gym:CartPole-v1, pettingzoo:MODULE for "
-        "any PettingZoo module with a parallel_env, or module:Class for one of your own.",
+        description="snake, gym:ID for any Gymnasium environment, such as gym:CartPole-v1, gym:MODULE:ID for one that "
+        "MODULE registers when it is imported, also a file MODULE.py in this folder, pettingzoo:MODULE for any "
+        "PettingZoo module with a parallel_env, or module:Class for one of your own.",
     )
     worlds: int = Field(1024, ge=1, le=2**20, description="Worlds that are played side by side.")
     url: ServerUrl | None = Field(

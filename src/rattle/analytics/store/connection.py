@@ -57,9 +57,10 @@ class StoreRefused(StoreError):
 class Store:
     """An open store; methods raise StoreError. One thread at a time may use it."""
 
-    def __init__(self, url: str, client: Any) -> None:
+    def __init__(self, url: str, client: Any, pool: Any = None) -> None:
+        """`pool` holds the connections of the client, where it has any."""
         self.url = url
-        self._client = client
+        self._client, self._pool = client, pool
         self._only_reads = False
 
     def command(self, statement: str) -> None:
@@ -89,6 +90,8 @@ class Store:
     def close(self) -> None:
         """End the connection; a folder may then be opened by other processes."""
         self._client.close()
+        if self._pool is not None:
+            self._pool.clear()
 
     def _known(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return those settings that the store has: older servers lack some."""
@@ -117,7 +120,10 @@ def open_store(url: str, *, create: bool = False, seconds: float = 300.0) -> Sto
     address = _address(url)
     database = address.prefix.strip("/") or None
     shown = address.url
-    options: dict[str, Any] = {"headers": address.headers, "ca_cert": os.environ.get("SSL_CERT_FILE")}
+    from clickhouse_connect.driver.httputil import get_pool_manager
+
+    # A pool of its own, since the driver would make one that goes by the environment's proxy; no client does here.
+    pool = get_pool_manager(ca_cert=os.environ.get("SSL_CERT_FILE"))
     with _answering(shown):
         client = driver.get_client(
             interface="https" if address.tls else "http",
@@ -127,11 +133,11 @@ def open_store(url: str, *, create: bool = False, seconds: float = 300.0) -> Sto
             connect_timeout=_CONNECT_SECONDS,
             send_receive_timeout=max(1, int(seconds)),
             autogenerate_session_id=False,
-            dedicated_pool=True,
+            pool_mgr=pool,
+            headers=address.headers,
             settings=_SETTINGS,
-            **options,
         )
-    return Store(shown, client)
+    return Store(shown, client, pool)
 
 
 def keep_store_credentials(url: str) -> str:

@@ -38,7 +38,7 @@ def ask(sql: str, root: Path) -> Answer:
 
 def _run(question: bytes) -> bytes:
     """Return what the process writes; it is killed when it takes too long."""
-    command = [sys.executable, "-m", __name__]
+    command = [sys.executable, "-P", "-m", __name__]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:  # noqa: S603 (this module)
         late = threading.Event()
