@@ -31,6 +31,12 @@ def test_credentials_are_sent_and_not_shown(secured: ClickHouse) -> None:
         assert store.read("SELECT 1 AS a") == b'{"a":1}\n'
 
 
+def test_no_proxy_is_taken_from_the_environment(secured: ClickHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with open_store(secured.url) as store:
+        assert store.read("SELECT 1 AS a") == b'{"a":1}\n'
+
+
 def test_the_port_of_the_engine_is_meant_where_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, object]] = []
     monkeypatch.setattr("clickhouse_connect.get_client", lambda **options: asked.append(options))
