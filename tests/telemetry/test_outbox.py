@@ -197,9 +197,10 @@ def test_what_cannot_be_read_now_is_read_later(tmp_path: Path, monkeypatch: pyte
         assert outbox.dropped["rows"] == 0
     with monkeypatch.context() as busy:
         busy.setattr(os, "pread", refuse)
-        Outbox(tmp_path, BOUND).close()
+        with closing(Outbox(tmp_path, BOUND)) as outbox:
+            put(outbox, b"third")
     with closing(Outbox(tmp_path, BOUND)) as outbox:
-        assert bodies(taken(outbox)) == [b"first", b"second"]
+        assert bodies(taken(outbox)) == [b"first", b"second", b"third"]
 
 
 def test_a_folder_that_cannot_be_made_is_told_and_breaks_nothing(tmp_path: Path) -> None:

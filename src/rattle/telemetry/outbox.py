@@ -15,7 +15,7 @@ from secrets import token_hex
 from typing import Any, Final
 
 from rattle.telemetry.messages import Importance, Message
-from rattle.telemetry.segments import Segment, list_segments, segment_path
+from rattle.telemetry.segments import Segment, first_number, list_segments, segment_path
 
 #: In this order messages are dropped where there is no more room.
 _IMPORTANCES: Final[Sequence[Importance]] = ("debug", "logs", "rows")
@@ -266,6 +266,7 @@ class Outbox:
         highest = 0
         for importance, stream in self._streams.items():
             for path in [] if self.folder is None else list_segments(self.folder, importance):
+                highest = max(highest, first_number(path))  # also of one that cannot be read: none is written over it
                 with suppress(OSError):  # unreadable: it stays for who may read it
                     segment = Segment(path)
                     self.damaged_bytes += segment.find_messages()

@@ -180,6 +180,12 @@ def segment_path(folder: Path, first: int, importance: Importance) -> Path:
     return folder / f"{first:020d}.{importance}{_SUFFIX}"
 
 
+def first_number(path: Path) -> int:
+    """Return the number of the message that a segment begins with, as its path says; 0 for another file."""
+    number = path.name.partition(".")[0]
+    return int(number) if number.isdecimal() else 0
+
+
 def list_segments(folder: Path, importance: Importance) -> list[Path]:
     """List the segments that a folder holds, the oldest first."""
     return sorted(folder.glob(f"*.{importance}{_SUFFIX}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any, Final
 
 from rattle.services.ingest.clocks import Clocks
@@ -104,7 +105,9 @@ class Taking:
         self._consumers.append(self._channel.basic_consume(self._broker.queue, self._on_message))
 
     def _wake(self) -> None:
-        if self._connection.is_open:
+        from pika.exceptions import ConnectionWrongStateError
+
+        with suppress(ConnectionWrongStateError):  # it has closed, which is noticed where it is used
             self._connection.add_callback_threadsafe(lambda: None)
 
     def _bury(self, rejected: Rejected) -> str | None:
