@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -18,7 +19,17 @@ from rattle.analytics.store.load import SETTINGS, load_run
 from rattle.analytics.table_parts import part_file, tail_file
 from rattle.cli import main
 from rattle.envs.snake.settings import SnakeSettings
-from tests.analytics.build import START, episode_row, evaluation_row, make_run, record_snake, update_row, write_rows
+from tests.analytics.build import (
+    START,
+    episode_row,
+    evaluation_row,
+    make_run,
+    record_snake,
+    record_steps,
+    steps_columns,
+    update_row,
+    write_rows,
+)
 
 
 def log_row(run: RunDirectory, number: int) -> dict[str, Any]:
@@ -103,6 +114,27 @@ def test_what_the_broker_has_not_brought_counts_and_is_no_double_when_it_comes(s
     publish(store, "updates", [{**row, "entropy": 0.125} for row in updates[5:]], life=2)
     assert counts(store) == expected
     assert number(store, "SELECT countIf(entropy = 0.125) FROM updates") == 15
+
+
+@pytest.mark.parametrize("broker_is_first", [True, False])
+def test_what_spans_two_lives_counts_once(store: Store, tmp_path: Path, broker_is_first: bool) -> None:
+    """An episode and an evaluation that begin before the update with which a run goes on, and end after it."""
+    run = make_run(tmp_path, "r")
+    versions = [9, 9, 10, 10]
+    record_steps(run, steps_columns(run, 4, policy_version=np.array(versions)))
+    write_rows(run, "evaluations", [evaluation_row(run, 10)])
+    for life, after_update in enumerate((0, 10)):
+        publish(store, "lives", [{"run_id": "r", "life": life, "after_update": after_update, "time": START}])
+
+    def bring() -> None:
+        keys = ({"run_id": "r", "tick": tick, "policy_version": version} for tick, version in enumerate(versions))
+        publish(store, "steps", list(keys), life=1, made_by=11)
+        publish(store, "evaluations", [evaluation_row(run, 10)], life=1, made_by=12)
+
+    for step in (bring, lambda: load_run(store, run)) if broker_is_first else (lambda: load_run(store, run), bring):
+        step()
+        found = counts(store)
+        assert (found["steps"], found["evaluations"]) == (4, 1)
 
 
 class Rolling:

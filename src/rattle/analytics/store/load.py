@@ -55,6 +55,7 @@ def load_run(store: Store, run: RunDirectory) -> None:
         _load_files(store, table, run.table(table))
     if _count(store, f"SELECT count() AS n FROM {PREFIX}lives WHERE run_id = {run_id}"):
         _drop_logs_that_the_broker_brought(store, run_id)
+        _count_steps_with_their_episodes(store, run_id, began)
         for table in REPLAYED:
             _count_what_only_the_directory_has(store, table, run_id, began)
     else:
@@ -97,6 +98,15 @@ def _count_what_only_the_directory_has(store: Store, table: str, run_id: str, be
     store.command(
         f"INSERT INTO {PREFIX}{table} SELECT * REPLACE ({life} AS life) FROM {PREFIX}{table} AS loaded FINAL "
         f"WHERE run_id = {run_id} AND loaded.life = 0 AND {new}"
+    )
+
+
+def _count_steps_with_their_episodes(store: Store, run_id: str, began: str) -> None:
+    """Have steps of this load belong to the update in which their episode ended, as those of the broker do."""
+    ended = "max(policy_version) OVER (PARTITION BY world, world_episode, agent) + 1"
+    store.command(
+        f"INSERT INTO {PREFIX}steps SELECT * REPLACE (toUInt64({ended}) AS made_by, now64(6) AS stored) "
+        f"FROM {PREFIX}steps FINAL WHERE run_id = {run_id} AND life = 0 AND stored >= {began}"
     )
 
 

@@ -146,6 +146,8 @@ def create_view(table: str) -> str:
         later = "stored.run_id = outlived.run_id AND stored.life < outlived.life"
         counts = "outlived.life = 0 OR stored.made_by <= outlived.last_update"
         source += f" ASOF LEFT JOIN outlived ON {later} WHERE {counts}"
+    if table == "evaluations":  # one may begin in one life and end in several
+        source += " ORDER BY stored.life DESC LIMIT 1 BY stored.run_id, stored.policy_version"
     return f"CREATE OR REPLACE VIEW {table} AS SELECT {columns} FROM {source}"
 
 
