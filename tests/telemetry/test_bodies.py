@@ -76,3 +76,13 @@ def test_recorded_episodes_become_parquet_of_bounded_size() -> None:
     assert table.num_rows == 6000
     assert table["made_by"].to_pylist() == [made_by for made_by in range(6) for _ in range(1000)]
     assert set(table["life"].to_pylist()) == {4}
+
+
+def test_a_long_episode_is_spread_over_bodies() -> None:
+    draws = np.random.default_rng(0).random((10_000, 1000), np.float32)  # 40 MB that hardly get smaller
+    whole = {**episode(10_000, 1), "observation": draws}
+    bodies = list(parquet_bodies([Entry("steps", "rows", [whole, episode(3, 4)], 1, 0)]))
+    assert max(len(body) for _rows, body in bodies) < 1 << 24
+    tables = [pyarrow.parquet.read_table(io.BytesIO(body)) for _rows, body in bodies]
+    assert [tick for table in tables for tick in table["tick"].to_pylist()] == [*range(10_000), 0, 1, 2]
+    assert tables[1]["observation"][0].as_py() == draws[tables[0].num_rows].tolist()

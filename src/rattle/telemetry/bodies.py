@@ -16,7 +16,9 @@ _encoder: Final = msgspec.json.Encoder()
 #: A row of logs may have 48 kB: so few of them stay below what a broker takes in one message.
 _ROWS_AT_A_TIME: Final = 100
 _LARGEST_BODY: Final = 1 << 19  # bytes of JSON lines, more or less
-_LARGEST_EPISODES: Final = 1 << 23  # bytes of the observations in a body, before they are compressed
+#: A body of episodes with so many bytes is whole, before it is compressed; a part of an episode has half of them at
+#: most. RabbitMQ 4 takes 16 MiB in a message.
+_LARGEST_EPISODES: Final = 1 << 23
 
 #: Tables whose rows belong to an update of a life of their run.
 _OF_AN_UPDATE: Final = frozenset({"updates", "episodes", "evaluations", "steps"})
@@ -53,18 +55,25 @@ def json_bodies(entries: Iterable[Entry], on_unfit: Callable[[], None]) -> Itera
 
 
 def parquet_bodies(entries: Iterable[Entry]) -> Iterator[Body]:
-    """Yield bodies of Parquet; the rows of the entries are episodes, as `as_episode` returns them."""
+    """Yield bodies of Parquet; the rows of the entries are episodes, as `as_episode` returns them.
+
+    A long episode is spread over several bodies.
+    """
     episodes: list[dict[str, Any]] = []
     size = 0
     for entry in entries:
         for episode in entry.rows:
             ticks = len(episode["tick"])
             life, made_by = np.full(ticks, entry.life, np.uint32), np.full(ticks, entry.made_by, np.uint64)
-            episodes.append({**episode, "life": life, "made_by": made_by})
-            size += episode["observation"].nbytes
-            if size >= _LARGEST_EPISODES:
-                yield _ticks(episodes), parquet_of_episodes(episodes)
-                episodes, size = [], 0
+            whole, bytes_in_it = {**episode, "life": life, "made_by": made_by}, _bytes(episode)
+            parts = min(ticks, 1 + 2 * bytes_in_it // _LARGEST_EPISODES)
+            for part in range(parts):
+                chosen = slice(part * ticks // parts, (part + 1) * ticks // parts)
+                episodes.append({name: column[chosen] for name, column in whole.items()})
+                size += bytes_in_it // parts
+                if size >= _LARGEST_EPISODES:
+                    yield _ticks(episodes), parquet_of_episodes(episodes)
+                    episodes, size = [], 0
     if episodes:
         yield _ticks(episodes), parquet_of_episodes(episodes)
 
@@ -77,6 +86,10 @@ def _encoded(rows: Sequence[Mapping[str, Any]], on_unfit: Callable[[], None]) ->
             on_unfit()
             return b""
         return b"".join(_encoded([row], on_unfit) for row in rows)
+
+
+def _bytes(episode: Mapping[str, Any]) -> int:
+    return int(sum(column.nbytes for column in episode.values())) + sum(map(len, episode["state"]))
 
 
 def _ticks(episodes: Iterable[Mapping[str, Any]]) -> int:
