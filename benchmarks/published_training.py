@@ -18,7 +18,7 @@ from measure import report, table
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tests' private node
 from tests.rabbitmq import RabbitMQ
 
-from rattle.analytics.run_directory import RunDirectory
+from rattle.runs.new_runs import name_run, store_beginning
 from rattle.runs.run_clock import RunLimits
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.sources import load_settings
@@ -39,9 +39,9 @@ class QuietDisplay(JsonDisplay):
 def train(settings: ExperimentSettings, seconds: float) -> float:
     """Train for some seconds, and return the environment steps of a second."""
     with tempfile.TemporaryDirectory() as folder:
-        directory = RunDirectory(Path(folder))
-        directory.run.write_text('{"run_id": "benchmark", "updates": 0}')
-        run = TrainingRun(settings, directory, "benchmark")
+        directory, run_id, environment = name_run(settings, Path(folder))
+        store_beginning(directory, run_id, settings, environment)
+        run = TrainingRun(settings, directory, run_id)
         end_publishing = settings.telemetry.publish_logs(directory.outbox)
         run.start()
         summary = run.train(RunLimits(None, seconds), QuietDisplay(), lambda: False)

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from measure import median_seconds, report, side_by_side, table
 
-from rattle.analytics.run_directory import RunDirectory
 from rattle.envs.snake import kernel as snake_kernel
 from rattle.learning.algorithms.algorithm import Batch
 from rattle.rollouts.worlds import build_worlds
+from rattle.runs.new_runs import name_run, store_beginning
 from rattle.runs.run_clock import RunLimits
 from rattle.samples.rollout import as_tensors
 from rattle.settings.experiment import ExperimentSettings
@@ -45,7 +45,9 @@ class QuietDisplay(JsonDisplay):
 def train(settings: ExperimentSettings, seconds: float) -> tuple[TrainingRun, float, float]:
     """Train for some seconds; return the run, its steps a second and the share of time spent writing things down."""
     with tempfile.TemporaryDirectory() as folder:
-        run = TrainingRun(settings, RunDirectory(Path(folder)), "benchmark")
+        directory, run_id, environment = name_run(settings, Path(folder))
+        store_beginning(directory, run_id, settings, environment)
+        run = TrainingRun(settings, directory, run_id)
         run.start()
         display = QuietDisplay()
         writing = 0.0
@@ -62,7 +64,7 @@ def train(settings: ExperimentSettings, seconds: float) -> tuple[TrainingRun, fl
             return wrapper
 
         run.recorder.write_down = timed(run.recorder.write_down)  # type: ignore[method-assign]
-        run.checkpoint = timed(run.checkpoint)  # type: ignore[method-assign]
+        run.recorder.checkpoint = timed(run.recorder.checkpoint)  # type: ignore[method-assign]
         display.update = timed(display.update)  # type: ignore[method-assign]
         summary = run.train(RunLimits(None, seconds), display, lambda: False)
         run.close()
@@ -100,8 +102,16 @@ def floor_parts(run: TrainingRun) -> dict[str, float]:
     def gradient(thread: int) -> tuple[torch.Tensor, ...]:
         torch.set_num_threads(1)
         rows = slice(samples // THREADS * thread, samples // THREADS * (thread + 1))
-        part = Batch(encoded[rows], batch.action[rows], batch.advantage[rows], batch.target[rows])
-        hidden = part.observation
+        part = Batch(
+            batch.observation[rows],
+            batch.action[rows],
+            batch.advantage[rows],
+            batch.target[rows],
+            batch.log_prob[rows],
+            batch.value[rows],
+            batch.weight[rows],
+        )
+        hidden = encoded[rows]
         for layer in network.trunk:
             hidden = network.activation(layer(hidden))
         policy = run.learner.spec.action.distribution(network.policy(hidden))

@@ -80,12 +80,14 @@ class Timer:
 class Simulation:
     """A service and its members; `run` lets virtual time pass until the clock or a condition says stop."""
 
-    def __init__(self, seed: int, members: dict[str, Role], network: Network, **settings: object) -> None:
+    def __init__(
+        self, seed: int, members: dict[str, Role], network: Network, *, sealed: bool = True, **settings: object
+    ) -> None:
         self.random = Random(seed)  # noqa: S311 - a network guards nothing
         self.network = network
         self.now = 1000.0
         self.settings = SyncSection.model_validate({"participants": tuple(members), **settings})
-        self.key = b"k" * 16
+        self.key = b"k" * 16 if sealed else None
         self.coordinator: Coordinator | None = None
         self.members = {name: SimulatedMember(name, role) for name, role in members.items()}
         self.committed = 0  # ticks
