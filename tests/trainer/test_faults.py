@@ -211,6 +211,7 @@ def test_a_new_run_takes_over_nothing_of_another(train_small: TrainSmall, lost: 
         "logs",
         "annotations.json",
         "outbox/mine",
+        "life",
         "service-logs/env-0.log",
         "tensorboard/events.out",
     ],

@@ -42,7 +42,7 @@ RUNS_ROOT = Path("runs")
 TABLES = tuple(name for name in schema.TABLES if name != "runs")
 LATEST = "latest"
 
-#: Patterns of what else lies in a run's directory, beside its tables and config.yaml.
+#: Patterns of what else a run writes into its directory, beside its tables and config.yaml.
 _PARTS = (
     "run.json",
     "environment.json",
@@ -55,10 +55,9 @@ _PARTS = (
     "life",
     "tensorboard",
     "wandb",
-    "learning_curve.png",
-    "replay.gif",
-    ".[0-9]*.*",  # begun by a process that was killed
 )
+#: Patterns of what lies there too: pictures of commands that were asked about the run, and files of killed processes.
+_BESIDE = ("learning_curve.png", "replay.gif", ".[0-9]*.*")
 _MOST_SECONDS_OF_A_CHANGE = 5.0
 
 
@@ -99,18 +98,16 @@ class RunDirectory:
 
     def remains(self) -> list[str]:
         """Return the names of what lies here under the names of a run's files, which a new run would overwrite."""
-        policies = (self.policy, self.first_policy, self.best_policy)
-        files = (self.config, self.run, self.environment, *policies, self.history, self.annotations)
-        curves = self.path / "tensorboard"
-        folders = (*map(self.table, TABLES), self.checkpoints, self.outbox, self.service_logs, curves)
-        found = [path for path in files if path.exists()]
-        found += [path for path in folders if path.exists() and not _is_empty_folder(path)]
-        return sorted(path.name + "/" * path.is_dir() for path in found)
+        found = self._matching(self.config.name, *_PARTS, *TABLES)
+        return sorted(path.name + "/" * path.is_dir() for path in found if not _is_empty_folder(path))
 
     def parts(self) -> list[Path]:
         """List what lies here of what a run, and commands that are asked about it, write; config.yaml comes last."""
-        found = {path for name in (*_PARTS, *TABLES) for path in self.path.glob(name)}
+        found = self._matching(*_PARTS, *_BESIDE, *TABLES)
         return [*sorted(found), *([self.config] if self.config.exists() else [])]
+
+    def _matching(self, *patterns: str) -> set[Path]:
+        return {path for pattern in patterns for path in self.path.glob(pattern)}
 
     @property
     def locks(self) -> tuple[Path, ...]:

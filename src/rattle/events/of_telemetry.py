@@ -128,7 +128,7 @@ class MessageKept(Event, frozen=True, kw_only=True):
     level: ClassVar[Level] = "ERROR"
     sentence: ClassVar[str] = (
         "a message of the table '{table}' cannot be stored: {reason}; it stays in the queue, unacknowledged, as others "
-        "will, because nothing takes dead letters ({error}): make that exchange with a queue, and start ingest again"
+        "will, because nothing takes dead letters ({error}): mend that, and start ingest again"
     )
     table: str
     reason: str
@@ -136,7 +136,7 @@ class MessageKept(Event, frozen=True, kw_only=True):
 
 
 class ClockDiffers(Event, frozen=True, kw_only=True):
-    """The clock of a producer's host or of the store (`place`) is more than 5 seconds off ingest's; told once a host.
+    """The clock of a producer's host or of the store (`place`) is more than 5 seconds off ingest's; told once per host.
 
     `seconds` is negative where it is behind. Its rows are kept, with the times that they have.
     """

@@ -24,8 +24,8 @@ def complete(
 
     Where a `run` goes on, it follows from that run's settings. `say` is told in a line what was chosen, if it is not
     what docs/settings.md has as the defaults of all experiments. Where the `environment` is known, no world is made and
-    no server asked. Raises a RattleError for an environment, or a server,
-    that cannot be had, and SettingsError for settings that do not go together.
+    no server asked. Raises a RattleError for an environment, or a server, that cannot be had, and SettingsError for
+    settings that do not go together.
     """
     kind: str | None = None if environment is None else environment.observation_space.kind
     if environment is not None:

@@ -61,7 +61,7 @@ def _of_life(made_by: str) -> Columns:
 
 
 _MONTH: Final = "toYYYYMM(time)"
-#: The time, as far as what TTL counts in has it: with a wrong clock it may lie in any year, and would come round again.
+#: The time within the years that TTL can count, 1970 to 2106: those of a wrong clock may lie beyond, and wrap round.
 _COUNTED: Final = "least(greatest(time, toDateTime64(0, 6, 'UTC')), toDateTime64('2106-01-01 00:00:00', 6, 'UTC'))"
 #: Names a row of a run directory's log, which has no number.
 DIRECTORY_LOG: Final = "cityHash64(time, level, service, event, host, pid, fields)"

@@ -19,7 +19,7 @@ Place = Literal["producer", "store"]
 
 
 class Clocks:
-    """Counts what shows that a clock differs, and tells it once a host. Times are seconds since 1970 by this clock.
+    """Counts what shows that a clock differs, and tells it once per host. Times are seconds since 1970 by this clock.
 
     A message may have waited, so that its age says nothing. But it was not sent after it came, nor before a moment at
     which the queue was empty. A broker that stands still keeps a message back on the connection: so a clock is behind

@@ -17,7 +17,7 @@ from rattle.settings.services import SecuritySection
 from rattle.wire.encoding import JSON, MEDIA_TYPES, MSGPACK
 from rattle.wire.problems import RequestError
 
-#: What a POST is called while its type is wrong. No route has this method, so none acts; each says what it takes.
+#: The method that routes see in place of POST where the type is wrong. None has it, so none acts: each answers 405.
 _UNTYPED = "post"
 #: The headers that are looked at; pages cannot change those that begin with Sec-.
 _HEADERS = ("host", "origin", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest", "content-type")
