@@ -206,21 +206,21 @@ class Collector:
     def _check_finite(self, ticks: int) -> None:
         """Raise EnvError or PolicyError for what was not finite first: nothing can be learnt from the rollout then."""
         buffer = self.buffer
-        for what, array, first_row in (
-            ("reward", buffer.reward[:ticks], 0),
-            ("observation", buffer.observation[:ticks], 0),
-            ("last observation", buffer.final_value[:ticks], 0),
-            ("observation", buffer.last_value[np.newaxis], ticks),
+        for what, array, first_row, is_value in (
+            ("reward", buffer.reward[:ticks], 0, False),
+            ("observation", buffer.observation[:ticks], 0, False),
+            ("last observation", buffer.final_value[:ticks], 0, True),  # what the network made of it
+            ("observation", buffer.last_value[np.newaxis], ticks, True),
         ):
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 row, slot = (int(index) for index in np.argwhere(~np.isfinite(array))[0][:2])
-                if what != "reward" and self._values_fail(ticks):
+                if is_value and self._values_fail(ticks):
                     said = self._not_finite("value of the policy's network", slot, first_row + row, ticks)
                     raise PolicyError(f"{said}: lower algorithm.learning_rate, or look for divisions in the network")
                 raise EnvError(self._not_finite(what, slot, first_row + row, ticks))
 
     def _values_fail(self, ticks: int) -> bool:
-        """Whether the network makes of finite observations values that are not."""
+        """Whether the network makes values that are not finite of observations that all are."""
         return self.buffer.observation.dtype.kind != "f" or not np.isfinite(self.buffer.value[:ticks]).all()
 
     def _not_finite(self, what: str, slot: int, row: int, ticks: int) -> str:
