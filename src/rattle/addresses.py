@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from rattle.errors import RattleError
 from rattle.text import one_line
+from rattle.tokens import bearer
 
 #: The environment variable with credentials: addresses that hold them, apart by blanks.
 CREDENTIALS_VARIABLE = "RATTLE_CREDENTIALS"
@@ -50,12 +51,13 @@ class ServerAddress:
     prefix: str
     user: str | None = None
     password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)  # which counts where there are no user and password
 
     @property
     def authorization(self) -> str | None:
         """Return the value of the header of that name, None where no credentials are known."""
         if not self.has_credentials:
-            return None
+            return None if self.token is None else bearer(self.token)
         pair = f"{self.user or ''}:{self.password or ''}"
         return f"Basic {b64encode(pair.encode()).decode()}"
 

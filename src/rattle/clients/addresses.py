@@ -6,21 +6,27 @@ No client takes a proxy from the environment, so that `http_proxy` changes nothi
 from __future__ import annotations
 
 import ssl
+from dataclasses import replace
 from functools import cache
 from urllib.parse import urljoin
 
 from rattle.addresses import ServerAddress, parse_address, tls_problem, without_credentials
 from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken
 from rattle.text import one_line
+from rattle.tokens import token_for
 
 #: A channel option of gRPC, which takes proxies from the environment otherwise.
 GRPC_WITHOUT_PROXY = ("grpc.enable_http_proxy", 0)
 
 
 def read_address(url: str) -> ServerAddress:
-    """Return the parts of a URL such as http://HOST:PORT/PREFIX; raises ClientError for what is none."""
+    """Return the parts of a URL such as http://HOST:PORT/PREFIX, and what to send there as credentials.
+
+    Raises ClientError for what is no such URL.
+    """
     try:
-        return parse_address(url)
+        address = parse_address(url)
+        return replace(address, token=token_for(address.url))
     except ValueError as error:
         raise ClientError(str(error)) from None
 

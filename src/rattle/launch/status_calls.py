@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Self
 import grpc
 import msgspec
 
-from rattle.clients.addresses import GRPC_WITHOUT_PROXY
 from rattle.clients.async_http import AsyncHttp
+from rattle.clients.channels import open_async_channel
 from rattle.clients.errors import ClientError
 from rattle.launch.ticking import SyncStatus
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 #: How long an answer may take, in seconds: a service that is learning may be slow, one that is dead says nothing.
 _DEADLINE_SECONDS = 2.0
 _OPTIONS = (
-    GRPC_WITHOUT_PROXY,
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -37,7 +36,7 @@ class StatusCalls:
     async def ask(self, address: str) -> Status | None:
         """Return where a Training service stands, or None when it does not say so in time."""
         if address not in self._channels:
-            self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
+            self._channels[address] = open_async_channel(address, _OPTIONS)
         stub: training_pb2_grpc.TrainingAsyncStub = training_pb2_grpc.TrainingStub(self._channels[address])
         try:
             return await stub.GetStatus(training_pb2.GetStatusRequest(), timeout=_DEADLINE_SECONDS)

@@ -173,6 +173,12 @@ def _host_name(name: str) -> str:
 class SecuritySection(StrictSettings):
     """Who may ask the services."""
 
+    token_file: str | None = Field(
+        None,
+        examples=["/run/secrets/rattle-token"],
+        description="File with the bearer token that services ask for and clients send: 16 to 4,096 characters, "
+        "which its owner alone may read; null: no token.",
+    )
     allowed_hosts: tuple[Annotated[str, AfterValidator(_host_name)], ...] = Field(
         (),
         max_length=256,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from rattle.clients.addresses import GRPC_WITHOUT_PROXY
+from rattle.clients.channels import open_channel
 from rattle.clients.errors import ClientError, ConnectionBroken
 from rattle.clients.retries import retry_forever
 from rattle.events import emit, of_runs, of_services
@@ -22,7 +22,6 @@ PATIENCE = 2.0
 #: How long to wait before a stream that broke off is begun again, in seconds.
 BREATH = 0.1
 _CONNECTION_OPTIONS = (
-    GRPC_WITHOUT_PROXY,
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2000),  # how long a connection may take to be made
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -75,7 +74,7 @@ class TrainingLink:
         self.address = address
         self.max_message_bytes = max_message_bytes
         limits = [(f"grpc.max_{way}_message_length", max_message_bytes) for way in ("send", "receive")]
-        self._channel = grpc.insecure_channel(address, [*_CONNECTION_OPTIONS, *limits])
+        self._channel = open_channel(address, [*_CONNECTION_OPTIONS, *limits])
         self.stub = training_pb2_grpc.TrainingStub(self._channel)
 
     def close(self) -> None:

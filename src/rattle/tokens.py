@@ -1,0 +1,88 @@
+"""The secret that services and those who ask them share: read from a file, sent as a bearer token, shown nowhere."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import stat
+from collections.abc import Collection
+from pathlib import Path
+
+from rattle.errors import RattleError
+
+#: Fewer bytes could be guessed; more are no token, but another file.
+LEAST_BYTES = 16
+MOST_BYTES = 4096
+#: What the header `Authorization` may carry (RFC 6750, 2.1).
+_TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
+_ADVICE = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))' > FILE, and chmod 600 FILE"
+
+
+class TokenFileError(RattleError):
+    """A token file holds no token that may be used."""
+
+
+class _Known:
+    """What this process sends to the servers that it asks."""
+
+    token: str | None = None
+    strangers: frozenset[str] = frozenset()
+
+
+def read_token(path: str | None, setting: str = "security.token_file") -> str | None:
+    """Return the token in a file, less a line's end; None without a file. Raises TokenFileError in one line."""
+    if path is None:
+        return None
+    try:
+        with Path(path).open("rb") as file:
+            about = os.fstat(file.fileno())
+            content = file.read(MOST_BYTES + 2).removesuffix(b"\n").removesuffix(b"\r")
+    except FileNotFoundError:
+        raise TokenFileError(f"{setting}: there is no {path}; {_ADVICE.replace('FILE', path)}") from None
+    except OSError as error:
+        raise TokenFileError(f"{setting}: cannot read {path}: {error.strerror}") from None
+    # What root hands over to a service, as a secret of Kubernetes, may be for the service's group.
+    others = 0o027 if about.st_uid == 0 != os.geteuid() else 0o077
+    if stat.S_ISREG(about.st_mode) and about.st_mode & others:
+        raise TokenFileError(f"{setting}: other users may read or write {path}: chmod 600 {path}")
+    if not LEAST_BYTES <= len(content) <= MOST_BYTES:
+        size = "empty" if not content else "too short" if len(content) < LEAST_BYTES else "too long"
+        raise TokenFileError(
+            f"{setting}: {path} is {size}: a token has {LEAST_BYTES} to {MOST_BYTES} characters; "
+            f"{_ADVICE.replace('FILE', path)}"
+        )
+    if not _TOKEN.fullmatch(content):
+        raise TokenFileError(
+            f"{setting}: {path} holds more than a token, which is letters, digits and any of -._~+/ on one line; "
+            f"{_ADVICE.replace('FILE', path)}"
+        )
+    return content.decode("ascii")
+
+
+def keep_token(token: str | None, strangers: Collection[str] = ()) -> None:
+    """Have all clients of this process send a token from now on, but not to `strangers`: the URLs of servers."""
+    _Known.token, _Known.strangers = token, frozenset(strangers)
+
+
+def token_for(url: str = "") -> str | None:
+    """Return the token to send to the server at a URL or address, None where it asks for none or must not get it."""
+    return None if url in _Known.strangers else _Known.token
+
+
+def bearer(token: str) -> str:
+    """Return the value of the header or metadata `authorization`."""
+    return f"Bearer {token}"
+
+
+def is_right(authorization: str | None, token: str) -> bool:
+    """Whether a header or metadata `authorization` carries the token; how long this takes tells nothing about it."""
+    scheme, _, said = (authorization or "").partition(" ")
+    same = hmac.compare_digest(said.strip().encode(), token.encode())
+    return same and scheme.lower() == "bearer"
+
+
+def derive_key(token: str, purpose: str) -> bytes:
+    """Return a key of 32 bytes that tells nothing about the token: HMAC-SHA256 of a purpose such as rattle.sync/1."""
+    return hmac.digest(token.encode(), purpose.encode(), hashlib.sha256)
