@@ -6,11 +6,13 @@ import re
 import runpy
 import shlex
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner
 
 from rattle.cli import main
+from rattle.telemetry.troubles import Kind
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [path for path in REPOSITORY.rglob("*.md") if not {".venv", "runs", ".pytest_cache"} & set(path.parts)]
@@ -79,3 +81,9 @@ def test_the_page_of_metrics_is_what_the_code_declares() -> None:
     made = runpy.run_path(str(REPOSITORY / "docs" / "make_metrics.py"))
     assert made["without_units"]() == []
     assert (REPOSITORY / "docs" / "metrics.md").read_text() == made["page"](), "run: python docs/make_metrics.py"
+
+
+def test_the_page_of_telemetry_explains_every_trouble_with_a_broker() -> None:
+    page = (REPOSITORY / "docs" / "telemetry.md").read_text()
+    table = page.split("| `kind` |")[1].split("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", table.replace("`telemetry.", ""))) >= set(get_args(Kind))

@@ -4,17 +4,36 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rattle.addresses import tls_problem
 from rattle.telemetry.broker import Broker
 from rattle.text import one_line
 
+#: What the event `broker_trouble` may say; docs/telemetry.md explains each.
+Kind = Literal[
+    "away",
+    "blocked",
+    "credentials",
+    "declared_otherwise",
+    "garbage",
+    "no_answer",
+    "no_permission",
+    "not_confirmed",
+    "not_declared",
+    "not_stored",
+    "settings",
+    "tls",
+    "too_large",
+    "unroutable",
+    "vhost",
+]
+
 
 class Trouble(NamedTuple):
     """Why nothing is published now. It is told once, however long it lasts."""
 
-    kind: str
+    kind: Kind
     text: str
 
 
@@ -40,8 +59,8 @@ def _describe(broker: Broker, cause: BaseException) -> Trouble | None:
         (known.ProbableAccessDeniedError, _no_vhost),
         (known.IncompatibleProtocolError | known.ProtocolSyntaxError | known.UnexpectedFrameError, _garbage),
     )
-    for kind, say in said_by_kind:
-        if isinstance(cause, kind):
+    for error, say in said_by_kind:
+        if isinstance(cause, error):
             return say(broker)
     if isinstance(cause, AMQPConnectorStackTimeout):
         return Trouble("no_answer", f"{broker.url} takes connections and does not answer as a broker does")
