@@ -201,6 +201,29 @@ class RolloutDropped(_OfActor, frozen=True, kw_only=True):
     error: str
 
 
+class ActorReplaced(Event, frozen=True, kw_only=True):
+    """A later life of an actor has come while an earlier one contributed, and takes its stream."""
+
+    level: ClassVar[Level] = "WARNING"
+    sentence: ClassVar[str] = "{agent} has been started again, at {peer}: nothing more is taken from {before}"
+    agent: str
+    peer: str
+    before: str
+
+
+class ActorRefused(Event, frozen=True, kw_only=True):
+    """Several updates in a row could not be made of an actor's rollouts: nothing more is taken from this life of it."""
+
+    level: ClassVar[Level] = "ERROR"
+    sentence: ClassVar[str] = (
+        "{agent} is refused, as {updates} updates in a row could not be made of its rollouts ({error}): start it again "
+        "when that is mended"
+    )
+    agent: str
+    updates: int
+    error: str
+
+
 class EnvironmentAwaited(Event, frozen=True, kw_only=True):
     """The Training service plays nothing itself: its run begins when an actor has said what it plays."""
 

@@ -41,6 +41,7 @@ class LearnerDouble(training_pb2_grpc.TrainingServicer):
         self.rollouts: list[training_pb2.Rollout] = []
         self.on_rollout: Callable[[training_pb2.Rollout, grpc.ServicerContext], training_pb2.Receipt.Verdict.ValueType]
         self.on_rollout = lambda rollout, context: training_pb2.Receipt.ACCEPTED
+        self.reason = ""  # in receipts
         self.rollouts_a_stream: int | None = None  # after so many the service ends the stream, in good order
         self.came = threading.Condition()
         self.port = 0
@@ -102,7 +103,8 @@ class LearnerDouble(training_pb2_grpc.TrainingServicer):
             with self.came:
                 self.rollouts.append(rollout)
                 self.came.notify_all()
-            yield training_pb2.Receipt(sequence=rollout.sequence, verdict=self.on_rollout(rollout, context))
+            verdict = self.on_rollout(rollout, context)
+            yield training_pb2.Receipt(sequence=rollout.sequence, verdict=verdict, reason=self.reason)
             if number == self.rollouts_a_stream:
                 return
 

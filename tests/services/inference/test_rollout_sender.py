@@ -94,7 +94,12 @@ def test_an_outbox_numbers_keeps_and_sends_again() -> None:
     outbox.drop_first()
     assert len(outbox) == 2
     assert outbox.next_to_send() is None
-    assert RolloutOutbox().life != outbox.life
+    later = RolloutOutbox()
+    assert later.life != outbox.life
+    first, again = training_pb2.Rollout(), training_pb2.Rollout()
+    outbox.add(first)
+    later.add(again)
+    assert 0 < first.life_number < again.life_number
 
 
 def test_a_rollout_carries_who_played_it_and_with_what(learner: LearnerDouble, actor: Actor) -> None:
@@ -204,6 +209,21 @@ def test_a_verdict_of_a_newer_service_ends_no_thread(learner: LearnerDouble, act
     for number in range(1, 5):
         actor.contributions.contribute(training_pb2.Rollout(first_world=number), held, continues=True)
     learner.wait_for(lambda: len(learner.rollouts) == 4)
+
+
+def test_an_actor_that_is_refused_says_so_once_and_plays_on_slowly(
+    learner: LearnerDouble, actor: Actor, caplog: pytest.LogCaptureFixture
+) -> None:
+    learner.send(policy_message(0))
+    held = actor.held()
+    learner.on_rollout = lambda rollout, context: training_pb2.Receipt.REFUSED
+    learner.reason = "main-0 is refused\x1b[2J\nfinished"
+    for number in range(1, 3):
+        actor.contributions.contribute(training_pb2.Rollout(first_world=number), held, continues=True)
+        assert actor.contributions.last_error == "main-0 is refused [2J finished"
+    assert actor.contributions.verdicts["REFUSED"] == 2
+    said = [message for message in caplog.messages if "is refused" in message]
+    assert said == ["main-0 is refused [2J finished: the rollout is dropped"]
 
 
 def test_a_rollout_that_no_service_takes_is_not_sent(learner: LearnerDouble, actor: Actor) -> None:

@@ -23,8 +23,9 @@ from rattle.rollouts.worlds import environment_of, policy_spec
 from rattle.runs.run_tables import read_run_row
 from rattle.samples.rollout import allocate, as_tensors
 from rattle.services.inference.rollouts import to_message
+from rattle.services.training.actors import MOST_UNLEARNT
 from rattle.services.training.given_policies import GivenPolicies
-from rattle.services.training.learning_loop import MOST_REQUESTS, MOST_UNLEARNT
+from rattle.services.training.learning_loop import MOST_REQUESTS
 from rattle.services.training.policy_run import PolicyRun
 from rattle.services.utils.protos import training_pb2
 from rattle.trainer.build import build_learner

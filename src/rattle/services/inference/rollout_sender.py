@@ -15,6 +15,7 @@ from rattle.clients.retries import retry_forever
 from rattle.events import bind, emit, of_runs
 from rattle.services.inference.training_link import (
     BREATH,
+    LONGEST_TEXT,
     PolicyFeed,
     PolicyName,
     ReceivedPolicy,
@@ -23,6 +24,7 @@ from rattle.services.inference.training_link import (
     restart_on_error,
 )
 from rattle.services.utils.protos import training_pb2
+from rattle.text import one_line
 
 #: Rollouts without a receipt that an actor may have. The receipt comes when the rollout begins to be learnt from, and
 #: then the next one is played: its policy is one update old, where more in advance would make it older.
@@ -36,6 +38,7 @@ class RolloutOutbox:
 
     def __init__(self) -> None:
         self.life = secrets.token_hex(8)
+        self._life_number = time.time_ns()  # a later life of the actor has a higher one
         self._sequence = 0
         self._kept: deque[training_pb2.Rollout] = deque()
         self._sent = 0  # of those kept, on the stream that is open
@@ -46,7 +49,7 @@ class RolloutOutbox:
     def add(self, rollout: training_pb2.Rollout) -> None:
         """Number a rollout and keep it."""
         self._sequence += 1
-        rollout.life, rollout.sequence = self.life, self._sequence
+        rollout.life, rollout.life_number, rollout.sequence = self.life, self._life_number, self._sequence
         self._kept.append(rollout)
 
     def begin_stream(self) -> None:
@@ -202,10 +205,20 @@ class RolloutSender:
         known = training_pb2.Receipt.Verdict
         name = known.Name(number) if number in known.values() else str(number)  # of a newer service
         self.verdicts[name] = self.verdicts.get(name, 0) + 1
-        self.last_error = None
+        if receipt.verdict == known.REFUSED:
+            self._say_refused(one_line(receipt.reason, LONGEST_TEXT))
+        else:
+            self.last_error = None
         with self._changed:
             self._outbox.take(receipt)
             self._changed.notify_all()
+
+    def _say_refused(self, why: str) -> None:
+        """Say, once, that nothing is taken from this life of the actor, and have it play on slowly."""
+        if why != self.last_error:
+            emit(of_runs.RolloutDropped(error=why))
+        self.last_error = why
+        self._stop.wait(1.0)
 
     def _to_send(self, stream: int) -> Iterator[training_pb2.Rollout]:
         """Yield rollouts as long as this stream is the one that is open."""

@@ -32,7 +32,7 @@ _CONNECTION_OPTIONS = (
 #: How gRPC says that a message is too large, with the code that it has for a server that is full, too.
 _TOO_LARGE = "message larger than max"
 #: Longer texts of a service are cut.
-_LONGEST_TEXT = 300
+LONGEST_TEXT = 300
 
 
 PolicyName = tuple[str, int]
@@ -83,7 +83,7 @@ class TrainingLink:
 
     def failure(self, error: grpc.RpcError) -> ClientError:
         """Return a failed call as an error of one line."""
-        code, details = error.code(), one_line(error.details() or "", _LONGEST_TEXT)
+        code, details = error.code(), one_line(error.details() or "", LONGEST_TEXT)
         said = f"Training service {self.address}: {details} ({code.name})"
         too_large = code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in details
         return RolloutRefused(said) if too_large or code is grpc.StatusCode.INVALID_ARGUMENT else ConnectionBroken(said)

@@ -13,6 +13,7 @@ from rattle.errors import RattleError
 from rattle.events import of_runs
 from rattle.learning.errors import LearningError
 from rattle.runs.progress import Status
+from rattle.services.training.actors import MOST_UNLEARNT, Actors
 from rattle.services.training.policy_run import PolicyRun, PublishedPolicy, Update
 from rattle.services.training.rollout_batcher import Part, RolloutBatcher, Verdict
 from rattle.services.training.rollout_messages import Contribution
@@ -20,8 +21,6 @@ from rattle.wire.problems import RequestError
 
 Result = TypeVar("Result")
 
-#: Updates in a row that cannot be made, because something is not finite, before a run fails.
-MOST_UNLEARNT = 3
 #: Updates out of turn that may wait: each holds a whole rollout.
 MOST_REQUESTS = 16
 
@@ -68,7 +67,7 @@ class LearningLoop:
         self.error = ""
         self._stopping = False
         run.recorder.evaluations.wants_stop = lambda: self._stopping
-        self._unlearnt = 0  # updates in a row that could not be made
+        self.actors = Actors()
         self._requests: deque[tuple[Contribution, asyncio.Future[Update]]] = deque()
         self._arrived = News()
         self._changed = News()
@@ -116,9 +115,13 @@ class LearningLoop:
         self.run.begin()
         if self.newest.finished:
             return Verdict.FINISHED, "the run has reached its limit"
-        verdict = self.intake.offer(contribution.origin, contribution)
+        origin = contribution.origin
+        if reason := self.actors.refusal((origin.actor, origin.life)):
+            self.intake.counts[Verdict.REFUSED] += 1
+            return Verdict.REFUSED, reason
+        verdict = self.intake.offer(origin, contribution)
         self._arrived.tell()
-        while self.intake.must_wait(contribution.origin.actor) and not self._is_over:
+        while self.intake.must_wait(origin.actor) and not self._is_over:
             await self._changed.wait()
         return verdict
 
@@ -183,21 +186,31 @@ class LearningLoop:
             await self._arrived.wait(self.run.seconds_left)
 
     async def _learn_from(self, parts: list[Part[Contribution]]) -> None:
-        """Make the update that is due; raises LearningError when there were several in a row that could not be made."""
+        """Make the update that is due; raises LearningError when none could be made of what anybody sends."""
         self._changed.tell()  # there is room for more
         try:
             update = await self._update(parts)
         except LearningError as error:
-            self._unlearnt += 1
-            if self._unlearnt >= MOST_UNLEARNT:
-                raise
-            self.run.tell(of_runs.RolloutDropped(error=str(error)))
+            await self._blame(parts, error)
             # Another lineage has actors play this version once more: nothing that they played is counted now.
             self.intake.drop(parts, secrets.token_hex(8))
             self._changed.tell()
             return
-        self._unlearnt = 0
+        self.actors.praise({part.origin.actor for part in parts})
         await self._write_down(update)
+
+    async def _blame(self, parts: list[Part[Contribution]], error: LearningError) -> None:
+        """Refuse those of whose rollouts several updates could not be made; raises the error where nobody is left."""
+        blamed = await self._in_thread(lambda: self.run.find_unlearnable(parts))
+        agents = {actor for actor, _ in blamed}
+        refused = self.actors.blame(blamed)
+        if refused and not self.actors.are_there_besides(refused):
+            raise error
+        self.run.tell(of_runs.RolloutDropped(agent=agents.pop() if len(agents) == 1 else None, error=str(error)))
+        for actor, life in refused:
+            event = of_runs.ActorRefused(agent=actor, updates=MOST_UNLEARNT, error=str(error))
+            self.actors.refuse((actor, life), str(event))
+            self.run.tell(event)
 
     async def _improve(self, contribution: Contribution, done: asyncio.Future[Update]) -> None:
         """Make an update out of turn; what is wrong with the rollout is said to who sent it, and is no failure."""

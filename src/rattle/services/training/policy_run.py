@@ -12,13 +12,15 @@ from rattle.analytics.run_directory import RunDirectory
 from rattle.envs.vector import EnvironmentSpec
 from rattle.events import Event, of_runs
 from rattle.extensions import ExtensionError
+from rattle.learning.errors import LearningError
 from rattle.learning.learner import UpdateMetrics
 from rattle.rollouts.worlds import policy_spec
 from rattle.runs.checkpoint import Checkpoint
 from rattle.runs.progress import Status
 from rattle.runs.run_clock import RunClock, RunLimits
 from rattle.runs.run_recorder import CallersPart, MissingTicks, RecordedRollout, RunRecorder, checkpoint_mismatch
-from rattle.samples.rollout import as_tensors, join
+from rattle.samples.rollout import Played, as_tensors, join
+from rattle.services.training.actors import LifeName
 from rattle.services.training.rollout_batcher import Origin, Part, RolloutBatcher
 from rattle.services.training.rollout_messages import Contribution, RunRolloutSpec
 from rattle.settings.experiment import ExperimentSettings
@@ -168,6 +170,26 @@ class PolicyRun:
         over = self.why_over(sum(one.env_steps for one in played)) is not None
         made = PublishedPolicy(metrics.policy_version, self.recorder.policy_file(), self.first_tick, over)
         return Update(parts, played, metrics, made)
+
+    def find_unlearnable(self, parts: Sequence[Part[Contribution]]) -> set[LifeName]:
+        """Return whose parts cannot be learnt from by themselves: of some that could not be learnt from together.
+
+        All of them where each actor's parts can. Nothing is learnt.
+        """
+        whose: dict[LifeName, list[Played]] = {}
+        for part in parts:
+            whose.setdefault((part.origin.actor, part.origin.life), []).append(part.content.rollout)
+        if len(whose) == 1:
+            return set(whose)
+        state, found = self.learner.state(), set[LifeName]()
+        for life, rollouts in whose.items():
+            try:
+                self.learner.update(as_tensors(join(rollouts)))
+            except (LearningError, ExtensionError):
+                found.add(life)
+            else:
+                self.learner.restore(state)
+        return found or set(whose)
 
     def write_down(self, update: Update, intake: Mapping[str, Any] | None) -> None:
         """Put an update into the tables; with the state of the intake, store a checkpoint too."""

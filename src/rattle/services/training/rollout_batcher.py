@@ -25,6 +25,7 @@ class Verdict(Enum):
     DUPLICATE = "DUPLICATE"
     STALE = "STALE"
     FINISHED = "FINISHED"
+    REFUSED = "REFUSED"
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 from rattle.envs.vector import EnvironmentSpec
 from rattle.events import emit, of_runs
 from rattle.learning.learner import UpdateMetrics
+from rattle.services.training.actors import ActorStream, Life
 from rattle.services.training.given_policies import GivenPolicies
 from rattle.services.training.introduction import check_same, read_introduction
 from rattle.services.training.learning_loop import MOST_REQUESTS, LearningLoop
@@ -25,32 +26,6 @@ from rattle.wire.problems import RequestError
 
 #: Rollouts that are decoded at a time; more wait.
 _DECODERS = 4
-
-
-class ActorStream:
-    """One actor's stream of rollouts; may be ended from elsewhere with a RequestError."""
-
-    def __init__(self) -> None:
-        self.actor: tuple[str, str] | None = None  # policy and name, known with the first rollout
-        self._task = asyncio.current_task()
-        self._reason: RequestError | None = None
-
-    def end(self, reason: RequestError) -> None:
-        """Have the task that serves the stream stop, wherever it waits."""
-        if self._task is not None and self._reason is None:
-            self._reason = reason
-            self._task.cancel()
-
-    @asynccontextmanager
-    async def ending(self) -> AsyncIterator[None]:
-        """Turn the end of the stream from elsewhere into its reason."""
-        try:
-            yield
-        except asyncio.CancelledError:
-            if self._reason is None or self._task is None:
-                raise
-            self._task.uncancel()
-            raise self._reason from None
 
 
 class TrainingService:
@@ -69,7 +44,6 @@ class TrainingService:
         self._given = GivenPolicies(settings)
         self._given_thread = ThreadPoolExecutor(1, "given policies")
         self._decoders = ThreadPoolExecutor(_DECODERS, "decoder")
-        self._streams: dict[tuple[str, str], ActorStream] = {}
         self._learning: list[asyncio.Task[None]] = []
         self._given_waiting = 0
         self._is_stopping = False
@@ -109,7 +83,7 @@ class TrainingService:
         self._is_stopping = True
         for loop in self.loops.values():
             loop.stop()
-        self._end_streams(_stopping())
+            loop.actors.end_streams(_stopping())
         await asyncio.gather(*self._learning)
         for loop in self.loops.values():
             await loop.close()
@@ -129,22 +103,13 @@ class TrainingService:
             raise RequestError("unknown_policy", f"policy_id: there is no '{policy_id[:40]}', but {known}", "policy_id")
         return self.loops[policy_id]
 
-    @asynccontextmanager
-    async def stream(self) -> AsyncIterator[ActorStream]:
-        """Serve one stream of rollouts in this task; raises RequestError when another of the actor begins."""
-        stream = ActorStream()
-        try:
-            async with stream.ending():
-                yield stream
-        finally:
-            if stream.actor is not None and self._streams.get(stream.actor) is stream:
-                del self._streams[stream.actor]
-
     async def contribute(self, stream: ActorStream, message: training_pb2.Rollout) -> tuple[Verdict, str, LearningLoop]:
         """Take in a rollout of an actor, or not, and say why; returns when the actor may go on."""
         loop = self.loop(message.policy_id)
         contribution = await self._read(loop, message)
-        self._note(stream, (loop.policy_id, message.actor))
+        life = Life(message.actor, message.life, message.life_number, stream.peer)
+        if (before := loop.actors.open(stream, life)) is not None:
+            emit(of_runs.ActorReplaced(agent=life.actor, peer=life.peer, before=before.peer))
         verdict, reason = await loop.contribute(contribution)
         return verdict, reason, loop
 
@@ -184,29 +149,12 @@ class TrainingService:
     async def _learn(self, loop: LearningLoop) -> None:
         await loop.learn()
         if loop.status == "failed":
-            self._end_streams(loop.ended_error(), loop.policy_id)
+            loop.actors.end_streams(loop.ended_error())
 
     async def _read(self, loop: LearningLoop, message: training_pb2.Rollout) -> Contribution:
         """Decode in a thread: large rollouts take milliseconds."""
         work = asyncio.get_running_loop().run_in_executor
         return await work(self._decoders, read_contribution, message, loop.run.form)
-
-    def _note(self, stream: ActorStream, actor: tuple[str, str]) -> None:
-        """Note whose stream it is, and end an earlier one of the same actor."""
-        if stream.actor == actor:
-            return
-        if stream.actor is not None:
-            raise RequestError("bad_value", "actor: a stream is of one actor and policy", "actor")
-        earlier = self._streams.get(actor)
-        if earlier is not None:
-            earlier.end(RequestError("replaced", f"another stream of actor '{actor[1]}' has begun"))
-        stream.actor = actor
-        self._streams[actor] = stream
-
-    def _end_streams(self, reason: RequestError, policy_id: str | None = None) -> None:
-        for (policy, _), stream in list(self._streams.items()):
-            if policy_id in (None, policy):
-                stream.end(reason)
 
 
 def _stopping() -> RequestError:

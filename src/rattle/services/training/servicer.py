@@ -8,12 +8,14 @@ from typing import Any
 import grpc
 
 from rattle.learning.learner import UpdateMetrics
+from rattle.services.training.actors import ActorStream
 from rattle.services.training.learning_loop import LearningLoop
 from rattle.services.training.policy_run import PublishedPolicy
 from rattle.services.training.service import TrainingService
 from rattle.services.training.status import policy_status
 from rattle.services.utils.grpc_serving import answering
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
+from rattle.text import one_line
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -57,7 +59,8 @@ class TrainingServicer(training_pb2_grpc.TrainingServicer):
         self, request_iterator: AsyncIterator[training_pb2.Rollout], context: Context
     ) -> None:
         """Take the rollouts of one actor, and answer each with a receipt."""
-        async with answering(context), self._service.stream() as stream:
+        stream = ActorStream(one_line(context.peer()))
+        async with answering(context), stream.ending():
             async for message in request_iterator:
                 verdict, reason, loop = await self._service.contribute(stream, message)
                 receipt = training_pb2.Receipt(

@@ -6,17 +6,21 @@ from rattle.services.training.learning_loop import LearningLoop
 from rattle.services.training.rollout_batcher import Verdict
 from rattle.services.utils.protos import training_pb2
 
+#: Characters of an actor's life that anybody may know.
+_SHOWN_OF_LIFE = 8
+
 
 def policy_status(loop: LearningLoop) -> training_pb2.PolicyStatus:
     """Return everything that is known of a policy's run."""
     run, standing, intake, stored = loop.run, loop.run.standing, loop.intake, loop.run.recorder.newest
     actors = {
         actor: training_pb2.ActorStatus(
-            life=life,
+            life=life[:_SHOWN_OF_LIFE],
             sequence=counted.sequence,
             policy_version=counted.policy_version,
             first_world=counted.first_world,
             worlds=counted.worlds,
+            refused=loop.actors.refusal((actor, life)),
         )
         for actor, (life, counted) in intake.actors().items()
     }
@@ -40,6 +44,7 @@ def policy_status(loop: LearningLoop) -> training_pb2.PolicyStatus:
         rollouts_accepted=intake.counts[Verdict.ACCEPTED],
         rollouts_repeated=intake.counts[Verdict.DUPLICATE],
         rollouts_stale=intake.counts[Verdict.STALE],
+        rollouts_refused=intake.counts[Verdict.REFUSED],
         rollouts_waiting=len(intake),
         actors=actors,
         policy_sha256=stored.policy_sha256,

@@ -106,6 +106,7 @@ class Rollout(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     CONTINUES_FIELD_NUMBER: _builtins.int
     FIRST_WORLD_FIELD_NUMBER: _builtins.int
+    LIFE_NUMBER_FIELD_NUMBER: _builtins.int
     OBSERVATION_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
     LOG_PROB_FIELD_NUMBER: _builtins.int
@@ -128,13 +129,15 @@ class Rollout(_message.Message):
     actor: _builtins.str
     """Who played: a repeated (actor, life, sequence) is counted once."""
     life: _builtins.str
-    """another one each time that the actor is started"""
+    """another one each time that the actor is started: a random text, which no stranger can guess"""
     sequence: _builtins.int
     """from 1, one more for each rollout of a life"""
     continues: _builtins.bool
     """its worlds are those of rollout sequence - 1, which have only gone on since"""
     first_world: _builtins.int
     """the number, in the run, of its first world"""
+    life_number: _builtins.int
+    """higher in each later life of the actor, such as nanoseconds since 1970; 0: it does not say"""
     @_builtins.property
     def observation(self) -> Global___Tensor:
         """What is learnt from.
@@ -206,6 +209,7 @@ class Rollout(_message.Message):
         sequence: _builtins.int = ...,
         continues: _builtins.bool = ...,
         first_world: _builtins.int = ...,
+        life_number: _builtins.int = ...,
         observation: Global___Tensor | None = ...,
         action: Global___Tensor | None = ...,
         log_prob: Global___Tensor | None = ...,
@@ -223,7 +227,7 @@ class Rollout(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "active", b"active", "final_value", b"final_value", "last_value", b"last_value", "log_prob", b"log_prob", "memory", b"memory", "observation", b"observation", "reward", b"reward", "terminated", b"terminated", "truncated", b"truncated", "value", b"value", "world_episode", b"world_episode"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "active", b"active", "actor", b"actor", "continues", b"continues", "final_value", b"final_value", "first_world", b"first_world", "last_value", b"last_value", "life", b"life", "lineage", b"lineage", "log_prob", b"log_prob", "memory", b"memory", "metrics", b"metrics", "observation", b"observation", "policy_id", b"policy_id", "policy_version", b"policy_version", "reward", b"reward", "sequence", b"sequence", "state", b"state", "terminated", b"terminated", "truncated", b"truncated", "value", b"value", "world_episode", b"world_episode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "active", b"active", "actor", b"actor", "continues", b"continues", "final_value", b"final_value", "first_world", b"first_world", "last_value", b"last_value", "life", b"life", "life_number", b"life_number", "lineage", b"lineage", "log_prob", b"log_prob", "memory", b"memory", "metrics", b"metrics", "observation", b"observation", "policy_id", b"policy_id", "policy_version", b"policy_version", "reward", b"reward", "sequence", b"sequence", "state", b"state", "terminated", b"terminated", "truncated", b"truncated", "value", b"value", "world_episode", b"world_episode"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -247,6 +251,8 @@ class Receipt(_message.Message):
         """played by a policy that is too old, or of another lineage: play another one with a newer policy"""
         FINISHED: Receipt._Verdict.ValueType  # 4
         """nothing more is learnt here"""
+        REFUSED: Receipt._Verdict.ValueType  # 5
+        """nothing more is taken from this life of the actor: no update could be made of what it sent"""
 
     class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper): ...
     VERDICT_UNSPECIFIED: Receipt.Verdict.ValueType  # 0
@@ -257,6 +263,8 @@ class Receipt(_message.Message):
     """played by a policy that is too old, or of another lineage: play another one with a newer policy"""
     FINISHED: Receipt.Verdict.ValueType  # 4
     """nothing more is learnt here"""
+    REFUSED: Receipt.Verdict.ValueType  # 5
+    """nothing more is taken from this life of the actor: no update could be made of what it sent"""
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
@@ -488,13 +496,17 @@ class ActorStatus(_message.Message):
     POLICY_VERSION_FIELD_NUMBER: _builtins.int
     FIRST_WORLD_FIELD_NUMBER: _builtins.int
     WORLDS_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
     life: _builtins.str
+    """its first characters: who knows all of it can take the actor's stream"""
     sequence: _builtins.int
     """of the last rollout that was counted"""
     policy_version: _builtins.int
     """that played it"""
     first_world: _builtins.int
     worlds: _builtins.int
+    refused: _builtins.str
+    """why nothing more is taken from this life; empty: it is"""
     def __init__(
         self,
         *,
@@ -503,10 +515,11 @@ class ActorStatus(_message.Message):
         policy_version: _builtins.int = ...,
         first_world: _builtins.int = ...,
         worlds: _builtins.int = ...,
+        refused: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_world", b"first_world", "life", b"life", "policy_version", b"policy_version", "sequence", b"sequence", "worlds", b"worlds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_world", b"first_world", "life", b"life", "policy_version", b"policy_version", "refused", b"refused", "sequence", b"sequence", "worlds", b"worlds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -580,6 +593,7 @@ class PolicyStatus(_message.Message):
     CHECKPOINT_VERSION_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     EVALUATION_RETURN_FIELD_NUMBER: _builtins.int
+    ROLLOUTS_REFUSED_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
     run_id: _builtins.str
     run_dir: _builtins.str
@@ -611,6 +625,8 @@ class PolicyStatus(_message.Message):
     """of the newest checkpoint"""
     evaluation_return: _builtins.float
     """mean return of the newest evaluation in fresh games"""
+    rollouts_refused: _builtins.int
+    """since the service was started: of actors of whose rollouts no update could be made"""
     @_builtins.property
     def actors(self) -> _containers.MessageMap[_builtins.str, Global___ActorStatus]: ...
     @_builtins.property
@@ -643,10 +659,11 @@ class PolicyStatus(_message.Message):
         checkpoint_version: _builtins.int = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         evaluation_return: _builtins.float | None = ...,
+        rollouts_refused: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_evaluation_return", b"_evaluation_return", "_mean_episode_length", b"_mean_episode_length", "_mean_return", b"_mean_return", "evaluation_return", b"evaluation_return", "mean_episode_length", b"mean_episode_length", "mean_return", b"mean_return"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_evaluation_return", b"_evaluation_return", "_mean_episode_length", b"_mean_episode_length", "_mean_return", b"_mean_return", "actors", b"actors", "checkpoint_version", b"checkpoint_version", "env_steps", b"env_steps", "env_steps_per_second", b"env_steps_per_second", "episodes", b"episodes", "error", b"error", "evaluation_return", b"evaluation_return", "max_policy_age", b"max_policy_age", "mean_episode_length", b"mean_episode_length", "mean_return", b"mean_return", "metrics", b"metrics", "policy_age", b"policy_age", "policy_id", b"policy_id", "policy_sha256", b"policy_sha256", "policy_version", b"policy_version", "rollouts_accepted", b"rollouts_accepted", "rollouts_repeated", b"rollouts_repeated", "rollouts_stale", b"rollouts_stale", "rollouts_waiting", b"rollouts_waiting", "run_dir", b"run_dir", "run_id", b"run_id", "seconds", b"seconds", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_evaluation_return", b"_evaluation_return", "_mean_episode_length", b"_mean_episode_length", "_mean_return", b"_mean_return", "actors", b"actors", "checkpoint_version", b"checkpoint_version", "env_steps", b"env_steps", "env_steps_per_second", b"env_steps_per_second", "episodes", b"episodes", "error", b"error", "evaluation_return", b"evaluation_return", "max_policy_age", b"max_policy_age", "mean_episode_length", b"mean_episode_length", "mean_return", b"mean_return", "metrics", b"metrics", "policy_age", b"policy_age", "policy_id", b"policy_id", "policy_sha256", b"policy_sha256", "policy_version", b"policy_version", "rollouts_accepted", b"rollouts_accepted", "rollouts_refused", b"rollouts_refused", "rollouts_repeated", b"rollouts_repeated", "rollouts_stale", b"rollouts_stale", "rollouts_waiting", b"rollouts_waiting", "run_dir", b"run_dir", "run_id", b"run_id", "seconds", b"seconds", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__evaluation_return: _TypeAlias = _typing.Literal["evaluation_return"]  # noqa: Y015
     _WhichOneofArgType__evaluation_return: _TypeAlias = _typing.Literal["_evaluation_return", b"_evaluation_return"]  # noqa: Y015
