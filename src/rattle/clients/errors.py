@@ -37,6 +37,10 @@ class NoAnswer(ConnectionBroken):
     """The server took too long."""
 
 
+class DamagedAnswer(ConnectionBroken):
+    """What the server sent was damaged on the way."""
+
+
 class BadAnswer(ClientError):
     """The server sent something that its API does not allow."""
 

@@ -139,6 +139,15 @@ class Retrying(Event, frozen=True, kw_only=True):
         return f"{super()._text()} {until}"
 
 
+class DamagedMessage(Event, frozen=True, kw_only=True):
+    """A message was damaged on the way to this process: its checksum says so. It was dropped, and is sent again."""
+
+    level: ClassVar[Level] = "WARNING"
+    sentence: ClassVar[str] = "a message from {source} arrived damaged: {error}: it is sent again"
+    source: str
+    error: str
+
+
 class NoWebSocket(Event, frozen=True, kw_only=True):
     """No WebSocket passes between this process and a server, which is asked by plain requests instead."""
 

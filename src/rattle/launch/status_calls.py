@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 import grpc
 import msgspec
 
 from rattle.clients.async_http import AsyncHttp
 from rattle.clients.channels import open_async_channel
-from rattle.clients.errors import ClientError
+from rattle.clients.errors import ClientError, DamagedAnswer
 from rattle.launch.ticking import SyncStatus
+from rattle.services.utils.checked_messages import checked, whole
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 
 if TYPE_CHECKING:
@@ -37,10 +38,13 @@ class StatusCalls:
         """Return where a Training service stands, or None when it does not say so in time."""
         if address not in self._channels:
             self._channels[address] = open_async_channel(address, _OPTIONS)
-        stub: training_pb2_grpc.TrainingAsyncStub = training_pb2_grpc.TrainingStub(self._channels[address])
+        stub = cast(
+            training_pb2_grpc.TrainingAsyncStub, training_pb2_grpc.TrainingStub(checked(self._channels[address]))
+        )
         try:
-            return await stub.GetStatus(training_pb2.GetStatusRequest(), timeout=_DEADLINE_SECONDS)
-        except grpc.aio.AioRpcError:
+            status = await stub.GetStatus(training_pb2.GetStatusRequest(), timeout=_DEADLINE_SECONDS)
+            return whole(status, f"Training service {address}")
+        except (grpc.aio.AioRpcError, DamagedAnswer):
             return None
 
     async def ask_sync(self, url: str) -> SyncStatus | None:

@@ -102,6 +102,13 @@ class InferenceSection(StrictSettings):
         None, ge=1, le=64, description="Actors of a process, a thread each; null: one for each Env service at least."
     )
     snakes: int = Field(4, ge=1, le=1024, description="API agent: snakes that all processes play together.")
+    answer_seconds: float = Field(
+        30.0,
+        ge=1,
+        le=3600,
+        description="How long an actor waits for a Training service before it asks again: something may have been lost "
+        "on the way. It waits longer after every time.",
+    )
     max_queue: int = Field(4096, ge=1, description="Rows that may wait for a forward pass; more are refused.")
     max_body_bytes: int = Field(2**24, ge=2**10, lt=2**31, description="The largest request.")
     max_connections: int = Field(4096, ge=1, description="Connections at a time; more are answered with 503.")

@@ -18,6 +18,7 @@ LONGEST_TEXT = 2000
 STATUS = {
     "bad_request": HTTPStatus.BAD_REQUEST,
     "bad_value": HTTPStatus.BAD_REQUEST,
+    "damaged": HTTPStatus.BAD_REQUEST,
     "forbidden": HTTPStatus.FORBIDDEN,
     "unknown_path": HTTPStatus.NOT_FOUND,
     "unknown_snake": HTTPStatus.NOT_FOUND,

@@ -38,7 +38,8 @@ class Learners:
 
     def __init__(self, settings: ExperimentSettings, on_policy: Callable[[str, StoredPolicy], None]) -> None:
         self._links = [
-            TrainingLink(address, settings.training.max_message_bytes) for address in settings.inference.training
+            TrainingLink(address, settings.training.max_message_bytes, settings.inference.answer_seconds)
+            for address in settings.inference.training
         ]
         played = PlayedEnvironment(settings)
         self._feeds: dict[str, PolicyFeed] = {}

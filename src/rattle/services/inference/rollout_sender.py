@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import grpc
 
-from rattle.clients.errors import ClientError, ConnectionBroken
+from rattle.clients.errors import ClientError, ConnectionBroken, DamagedAnswer
 from rattle.clients.retries import retry_forever
 from rattle.events import bind, emit, of_runs
 from rattle.services.inference.training_link import (
@@ -20,9 +20,12 @@ from rattle.services.inference.training_link import (
     PolicyName,
     ReceivedPolicy,
     RolloutRefused,
+    StreamDeadline,
+    StreamExpired,
     TrainingLink,
     restart_on_error,
 )
+from rattle.services.utils.checked_messages import whole
 from rattle.services.utils.protos import training_pb2
 from rattle.text import one_line
 
@@ -45,6 +48,11 @@ class RolloutOutbox:
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    @property
+    def first_number(self) -> int:
+        """Return the number of the oldest rollout that is kept; 0 where there is none."""
+        return self._kept[0].sequence if self._kept else 0
 
     def add(self, rollout: training_pb2.Rollout) -> None:
         """Number a rollout and keep it."""
@@ -90,6 +98,8 @@ class RolloutSender:
         self._refused: set[PolicyName] = set()  # a rollout of these was refused: another one is needed
         self.verdicts: dict[str, int] = dict.fromkeys(("ACCEPTED", "DUPLICATE", "STALE", "REFUSED"), 0)
         self.last_error: str | None = None
+        self._doubted = 0  # the number of a rollout that was refused once
+        self._deadline = StreamDeadline(link.answer_seconds)
         self._call: grpc.RpcContext | None = None
         self._thread = threading.Thread(
             target=restart_on_error, args=(self._run, stop), name=f"rollouts of {actor}", daemon=True
@@ -154,6 +164,8 @@ class RolloutSender:
                 retry_forever(self._stop)(self._send_until_it_breaks)
                 self.last_error = None
             except RolloutRefused as error:
+                if self._is_doubtful():
+                    continue
                 with self._changed:
                     refused = self._outbox.drop_first()
                     self._changed.notify_all()
@@ -161,6 +173,12 @@ class RolloutSender:
                     self._refuse((refused.lineage, refused.policy_version), str(error))
             except ClientError as error:  # stopping
                 self.last_error = str(error)
+
+    def _is_doubtful(self) -> bool:
+        """Whether the first rollout is refused for the first time: what was damaged on the way is wrong just once."""
+        first = self._outbox.first_number
+        known, self._doubted = self._doubted, first
+        return known != first
 
     def _refuse(self, played_by: PolicyName, why: str) -> None:
         """Say that a rollout is dropped, and have another one played."""
@@ -179,24 +197,30 @@ class RolloutSender:
             self._outbox.begin_stream()
             self._stream += 1
         came = False
-        self._call = call = self._link.stub.ContributeRollouts(self._to_send(self._stream))
+        to_send, seconds = self._to_send(self._stream), self._deadline.seconds
+        self._call = call = self._link.stub.ContributeRollouts(to_send, timeout=seconds)
         if self._stop.is_set():
             call.cancel()  # whoever stopped this did not see the call
         try:
             for receipt in call:
+                self._take(whole(receipt, self._link.name))
                 came = True
-                self._take(receipt)
-            failure: ClientError = ConnectionBroken(f"Training service {self._link.address} ended the stream")
+            failure: ClientError = ConnectionBroken(f"{self._link.name} ended the stream")
+        except DamagedAnswer as error:
+            failure = error
         except grpc.RpcError as error:
             failure = self._link.failure(error)
             if error.code() is grpc.StatusCode.ABORTED:
                 self._stop.wait(1.0)  # another process plays under this name: do not take turns at full speed
         finally:
+            call.cancel()
+            self._deadline.note(came=came)
             with self._changed:
                 self._stream += 1
                 self._changed.notify_all()
-        self.last_error = str(failure)
-        if not came or isinstance(failure, RolloutRefused):
+        if not isinstance(failure, StreamExpired):
+            self.last_error = str(failure)
+        if isinstance(failure, RolloutRefused) or not (came or isinstance(failure, DamagedAnswer | StreamExpired)):
             raise failure
         self._stop.wait(BREATH)
 

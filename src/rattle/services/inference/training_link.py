@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import grpc
 
 from rattle.clients.channels import open_channel
-from rattle.clients.errors import ClientError, ConnectionBroken
+from rattle.clients.errors import ClientError, ConnectionBroken, DamagedAnswer
 from rattle.clients.retries import retry_forever
 from rattle.events import emit, of_runs, of_services
 from rattle.policies.errors import PolicyError
 from rattle.policies.file import StoredPolicy, load_policy
+from rattle.services.utils.checked_messages import checked, whole
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 from rattle.text import one_line
 
@@ -21,6 +22,8 @@ from rattle.text import one_line
 PATIENCE = 2.0
 #: How long to wait before a stream that broke off is begun again, in seconds.
 BREATH = 0.1
+#: The longest deadline of a stream, as a multiple of the shortest.
+_MOST_DEADLINES = 16
 _CONNECTION_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2000),  # how long a connection may take to be made
@@ -52,6 +55,10 @@ class RolloutRefused(ClientError):
     """The learner does not take a rollout, however often it comes."""
 
 
+class StreamExpired(ConnectionBroken):
+    """A stream has gone on for as long as one may: the next goes on where it was."""
+
+
 @dataclass(frozen=True)
 class ReceivedPolicy:
     """A policy as the Training service sent it."""
@@ -70,12 +77,15 @@ class ReceivedPolicy:
 class TrainingLink:
     """The connection to one Training service; raises nothing while it is away."""
 
-    def __init__(self, address: str, max_message_bytes: int) -> None:
+    def __init__(self, address: str, max_message_bytes: int, answer_seconds: float = 30.0) -> None:
+        """Streams are begun anew every `answer_seconds`: where a length was damaged, both sides wait for ever."""
         self.address = address
+        self.name = f"Training service {address}"
+        self.answer_seconds = answer_seconds
         self.max_message_bytes = max_message_bytes
         limits = [(f"grpc.max_{way}_message_length", max_message_bytes) for way in ("send", "receive")]
         self._channel = open_channel(address, [*_CONNECTION_OPTIONS, *limits])
-        self.stub = training_pb2_grpc.TrainingStub(self._channel)
+        self.stub = training_pb2_grpc.TrainingStub(checked(self._channel))
 
     def close(self) -> None:
         """End all streams."""
@@ -84,9 +94,22 @@ class TrainingLink:
     def failure(self, error: grpc.RpcError) -> ClientError:
         """Return a failed call as an error of one line."""
         code, details = error.code(), one_line(error.details() or "", LONGEST_TEXT)
-        said = f"Training service {self.address}: {details} ({code.name})"
+        said = f"{self.name}: {details} ({code.name})"
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return StreamExpired(said)
         too_large = code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in details
         return RolloutRefused(said) if too_large or code is grpc.StatusCode.INVALID_ARGUMENT else ConnectionBroken(said)
+
+
+class StreamDeadline:
+    """How long the next stream may go on, in seconds: longer after each on which nothing came, for slow networks."""
+
+    def __init__(self, seconds: float) -> None:
+        self._least = self.seconds = seconds
+
+    def note(self, *, came: bool) -> None:
+        """Take in whether anything came on the last stream."""
+        self.seconds = self._least if came else min(2 * self.seconds, _MOST_DEADLINES * self._least)
 
 
 class PolicyFeed:
@@ -107,6 +130,7 @@ class PolicyFeed:
         self._held: ReceivedPolicy | None = None
         self._news = threading.Condition()
         self._stop = threading.Event()
+        self._deadline = StreamDeadline(link.answer_seconds)
         self._call: grpc.RpcContext | None = None
         self._thread = threading.Thread(
             target=restart_on_error, args=(self._run, self._stop), name=f"policy {policy_id}", daemon=True
@@ -165,21 +189,24 @@ class PolicyFeed:
             known_version=known_version,
             environment=self._describe(),
         )
-        self._call = call = self._link.stub.WatchPolicy(request)
+        self._call = call = self._link.stub.WatchPolicy(request, timeout=self._deadline.seconds)
         if self._stop.is_set():
             call.cancel()  # whoever stopped this did not see the call
         try:
             for message in call:
-                self._take(message)
+                self._take(whole(message, self._link.name))
                 came = True
         except grpc.RpcError as error:
-            if not came:
-                raise self._link.failure(error) from None
+            failure = self._link.failure(error)
+            if not came and not isinstance(failure, StreamExpired):
+                raise failure from None
+        except DamagedAnswer:
+            self._stop.wait(BREATH)
         except PolicyError as error:
+            raise ConnectionBroken(f"{self._link.name} sent a policy that is none: {error}") from None
+        finally:
             call.cancel()
-            raise ConnectionBroken(
-                f"Training service {self._link.address} sent a policy that is none: {error}"
-            ) from None
+            self._deadline.note(came=came)
 
     def _take(self, message: training_pb2.Policy) -> None:
         policy = load_policy(message.file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import grpc
 
@@ -13,9 +13,11 @@ from rattle.services.training.learning_loop import LearningLoop
 from rattle.services.training.policy_run import PublishedPolicy
 from rattle.services.training.service import TrainingService
 from rattle.services.training.status import policy_status
+from rattle.services.utils.checked_messages import CheckedServer
 from rattle.services.utils.grpc_serving import answering
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 from rattle.text import one_line
+from rattle.wire.checksums import damaged_messages
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -32,7 +34,7 @@ class TrainingServicer(training_pb2_grpc.TrainingServicer):
 
     def attach(self, server: grpc.aio.Server) -> None:
         """Add its methods to a server."""
-        training_pb2_grpc.add_TrainingServicer_to_server(self, server)
+        training_pb2_grpc.add_TrainingServicer_to_server(self, cast(grpc.aio.Server, CheckedServer(server)))
 
     async def start(self) -> None:
         """Begin to learn."""
@@ -98,6 +100,7 @@ class TrainingServicer(training_pb2_grpc.TrainingServicer):
             mode=self._service.settings.training.mode,
             policies=[policy_status(loop) for loop in self._service.loops.values()]
             or [training_pb2.PolicyStatus(policy_id=name, status="waiting") for name in self._service.policies],
+            messages_damaged=damaged_messages(),
         )
 
     def _policy(self, loop: LearningLoop, made: PublishedPolicy) -> training_pb2.Policy:

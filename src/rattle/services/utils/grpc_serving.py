@@ -33,6 +33,7 @@ STATUS = {
     "bad_request": grpc.StatusCode.INVALID_ARGUMENT,
     "upgrade_required": grpc.StatusCode.UNIMPLEMENTED,
     "bad_value": grpc.StatusCode.INVALID_ARGUMENT,
+    "damaged": grpc.StatusCode.DATA_LOSS,
     "forbidden": grpc.StatusCode.PERMISSION_DENIED,
     "unknown_path": grpc.StatusCode.UNIMPLEMENTED,
     "unknown_snake": grpc.StatusCode.NOT_FOUND,

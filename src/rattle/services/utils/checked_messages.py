@@ -1,0 +1,138 @@
+"""Messages of gRPC that end in their checksum, the field `crc32c`: who reads one notices whether it was damaged.
+
+Peers that know no checksums skip the field, and their messages, which have none, are taken as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, TypeVar, cast
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from rattle.clients.errors import DamagedAnswer
+from rattle.services.utils.grpc_serving import answering
+from rattle.wire.checksums import add_checksum, is_whole, note_damage
+from rattle.wire.problems import RequestError
+
+Received = TypeVar("Received", bound=Message)
+
+#: How the field begins, which is the last of a message: field 100, four bytes.
+_NAME = b"\xa5\x06"
+
+
+class _Reader:
+    """Reads one kind of message of one peer; a message without a checksum, after one that had it, has lost it."""
+
+    def __init__(self, parse: Callable[[bytes], Any]) -> None:
+        self._parse = parse
+        self._had_checksum = False
+
+    def read(self, received: bytes) -> Any:
+        """Return a message; raises DamagedAnswer."""
+        had_checksum, self._had_checksum = self._had_checksum, False
+        try:
+            message = self._parse(received)
+        except DecodeError:
+            raise DamagedAnswer("it cannot be decoded") from None
+        if message.HasField("crc32c"):
+            if not is_whole(received):
+                raise DamagedAnswer("its content does not match its checksum")
+            self._had_checksum = True
+            message.ClearField("crc32c")
+        elif had_checksum:
+            raise DamagedAnswer("it has no checksum, unlike the last one")
+        return message
+
+
+def _writer(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    return lambda message: add_checksum(serialize(message), _NAME)
+
+
+class CheckedServer:
+    """What the generated `add_…Servicer_to_server` takes in place of a server, to have all messages checked."""
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """Leave the methods to `add_registered_method_handlers`, which is called with the same."""
+
+    def add_registered_method_handlers(
+        self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        """Add the methods of a service."""
+        checked = {name: _checked(handler) for name, handler in handlers.items()}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, checked),))
+
+
+def _checked(handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
+    parse, write = handler.request_deserializer, _writer(handler.response_serializer)
+
+    def read(reader: _Reader, received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            return reader.read(received)
+        except DamagedAnswer as error:
+            note_damage(context.peer(), str(error))
+            raise RequestError("damaged", f"the message arrived damaged: {error}: send it again") from None
+
+    async def unary_unary(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async with answering(context):
+            request = read(_Reader(parse), received, context)
+        return await handler.unary_unary(request, context)
+
+    async def unary_stream(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        async with answering(context):
+            request = read(_Reader(parse), received, context)
+        async with aclosing(handler.unary_stream(request, context)) as answers:
+            async for answer in answers:
+                yield answer
+
+    async def stream_stream(received: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        reader = _Reader(parse)
+        await handler.stream_stream((read(reader, one, context) async for one in received), context)
+
+    if handler.request_streaming:
+        return grpc.stream_stream_rpc_method_handler(stream_stream, response_serializer=write)
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler(unary_stream, response_serializer=write)
+    return grpc.unary_unary_rpc_method_handler(unary_unary, response_serializer=write)
+
+
+class _CheckedChannel:
+    """What a generated stub takes in place of a channel; what arrives damaged comes as a DamagedAnswer."""
+
+    def __init__(self, channel: grpc.Channel | grpc.aio.Channel) -> None:
+        self._channel = channel
+
+    def __getattr__(self, kind: str) -> Callable[..., Any]:
+        make = getattr(self._channel, kind)
+
+        def method(path: str, request_serializer: Any, response_deserializer: Any, **more: Any) -> Any:
+            reader = _Reader(response_deserializer)
+
+            def read(received: bytes) -> Any:
+                try:
+                    return reader.read(received)
+                except DamagedAnswer as error:  # gRPC would log what is raised here, and not pass it on
+                    return error
+
+            writer = _writer(request_serializer)
+            return make(path, request_serializer=writer, response_deserializer=read, **more)
+
+        return method
+
+
+def checked(channel: grpc.Channel | grpc.aio.Channel) -> grpc.Channel:
+    """Return a channel for a stub, whose messages are checked; ask `whole` of every answer."""
+    return cast(grpc.Channel, _CheckedChannel(channel))
+
+
+def whole(answer: Received, source: str) -> Received:
+    """Return an answer of a checked channel; raises DamagedAnswer, and says so, where it arrived damaged."""
+    if isinstance(answer, DamagedAnswer):
+        note_damage(source, str(answer))
+        raise DamagedAnswer(f"{source} sent a message that arrived damaged: {answer}")
+    return answer

@@ -1,0 +1,139 @@
+"""Messages of gRPC that are damaged on the way are noticed on both sides; peers without checksums are understood."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import grpc
+import pytest
+
+from rattle.clients.errors import DamagedAnswer
+from rattle.services.utils.checked_messages import CheckedServer, _Reader, checked, whole
+from rattle.services.utils.grpc_serving import answering, bind, make_server
+from rattle.services.utils.protos import training_pb2, training_pb2_grpc
+from rattle.wire.checksums import add_checksum, damaged_messages
+
+ROLLOUT = training_pb2.Rollout(
+    actor="one", sequence=7, reward=training_pb2.Tensor(dtype=training_pb2.DTYPE_FLOAT32, shape=[2], data=bytes(8))
+)
+NAME = b"\xa5\x06"  # field 100 with four bytes
+
+
+def flipped(message: bytes, bit: int) -> bytes:
+    damaged = bytearray(message)
+    damaged[bit // 8] ^= 1 << bit % 8
+    return bytes(damaged)
+
+
+def test_a_rollout_with_a_flipped_bit_is_never_taken_for_another() -> None:
+    sent = add_checksum(ROLLOUT.SerializeToString(), NAME)
+    for bit in range(8 * len(sent)):
+        reader = _Reader(training_pb2.Rollout.FromString)
+        assert reader.read(sent) == ROLLOUT
+        with pytest.raises(DamagedAnswer):
+            reader.read(flipped(sent, bit))
+        assert reader.read(sent) == ROLLOUT
+
+
+def test_a_message_that_was_cut_where_a_field_ends_is_noticed_after_a_whole_one() -> None:
+    bare = ROLLOUT.SerializeToString()
+    reader = _Reader(training_pb2.Rollout.FromString)
+    reader.read(add_checksum(bare, NAME))
+    with pytest.raises(DamagedAnswer, match="no checksum"):
+        reader.read(bare)
+    assert reader.read(bare) == ROLLOUT  # another service has come, which knows no checksums
+
+
+class Echo(training_pb2_grpc.TrainingServicer):
+    """Answers with what it was sent."""
+
+    async def GetPolicy(self, request: Any, context: Any) -> training_pb2.Policy:  # noqa: N802
+        return training_pb2.Policy(policy_id=request.policy_id, version=3)
+
+    async def WatchPolicy(self, request: Any, context: Any) -> AsyncIterator[training_pb2.Policy]:  # noqa: N802
+        yield training_pb2.Policy(policy_id=request.policy_id, version=request.known_version)
+
+    async def ContributeRollouts(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802
+        async with answering(context):
+            async for rollout in request_iterator:
+                await context.write(training_pb2.Receipt(sequence=rollout.sequence))
+
+
+def with_echo(scene: Callable[[grpc.aio.Channel], Coroutine[Any, Any, None]]) -> None:
+    async def run() -> None:
+        server = make_server(2**20, 100)
+        address = bind(server, "127.0.0.1", 0)
+        training_pb2_grpc.add_TrainingServicer_to_server(Echo(), CheckedServer(server))  # type: ignore[abstract,arg-type]
+        await server.start()
+        try:
+            async with grpc.aio.insecure_channel(address) as channel:
+                await scene(channel)
+        finally:
+            await server.stop(0)
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
+@pytest.mark.parametrize("wrap", [checked, lambda channel: channel])
+def test_clients_with_and_without_checksums_are_answered_alike(wrap: Callable[[Any], Any]) -> None:
+    async def scene(channel: grpc.aio.Channel) -> None:
+        stub: Any = training_pb2_grpc.TrainingStub(wrap(channel))
+        assert whole(await stub.GetPolicy(training_pb2.GetPolicyRequest(policy_id="p")), "it").policy_id == "p"
+        async for policy in stub.WatchPolicy(training_pb2.WatchPolicyRequest(known_version=4)):
+            assert whole(policy, "it").version == 4
+        async for receipt in stub.ContributeRollouts(iter([ROLLOUT])):
+            assert whole(receipt, "it").sequence == 7
+
+    with_echo(scene)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("GetPolicy", training_pb2.GetPolicyRequest(policy_id="p")),
+        ("WatchPolicy", training_pb2.WatchPolicyRequest(known_version=4)),
+        ("ContributeRollouts", ROLLOUT),
+    ],
+)
+def test_a_damaged_request_is_refused_as_such_and_counted(method: str, message: Any) -> None:
+    sent = flipped(add_checksum(message.SerializeToString(), NAME), -1)
+
+    async def scene(channel: grpc.aio.Channel) -> None:
+        path, before = f"/rattle.v1.Training/{method}", damaged_messages()
+        raw: Any = channel
+        if method == "GetPolicy":
+            answer = raw.unary_unary(path)(sent)
+        elif method == "WatchPolicy":
+            answer = raw.unary_stream(path)(sent).read()
+        else:
+            answer = raw.stream_stream(path)(iter([sent])).read()
+        with pytest.raises(grpc.aio.AioRpcError, match="arrived damaged") as refused:
+            await answer
+        assert refused.value.code() is grpc.StatusCode.DATA_LOSS
+        assert damaged_messages() == before + 1
+
+    with_echo(scene)
+
+
+def test_a_damaged_answer_is_no_answer() -> None:
+    class Damaging:
+        """A network that flips a bit of what the server answers."""
+
+        def __init__(self, channel: grpc.aio.Channel) -> None:
+            self._channel = channel
+
+        def __getattr__(self, kind: str) -> Any:
+            def make(path: str, response_deserializer: Callable[[bytes], Any], **more: Any) -> Any:
+                read = lambda received: response_deserializer(flipped(received, 3))  # noqa: E731
+                return getattr(self._channel, kind)(path, response_deserializer=read, **more)
+
+            return make
+
+    async def scene(channel: grpc.aio.Channel) -> None:
+        stub: Any = training_pb2_grpc.TrainingStub(checked(Damaging(channel)))  # type: ignore[arg-type]
+        with pytest.raises(DamagedAnswer, match="the trainer sent a message that arrived damaged"):
+            whole(await stub.GetPolicy(training_pb2.GetPolicyRequest(policy_id="p")), "the trainer")
+
+    with_echo(scene)
