@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -24,7 +24,7 @@ class Array(msgspec.Struct):
     """An array in MessagePack: `data` holds its elements in C order, little-endian."""
 
     dtype: str
-    shape: tuple[int, ...]
+    shape: Annotated[tuple[int, ...], msgspec.Meta(max_length=8)]
     data: memoryview
 
 
@@ -54,9 +54,9 @@ def unpack(array: Array, field: str) -> NDArray[Any]:
         raise RequestError(
             "bad_value", f"{field}: dtype must be one of {', '.join(DTYPES)}, got {array.dtype!r}", field
         )
-    if not all(0 <= length < 2**31 for length in array.shape) or len(array.shape) > 8:
+    if not all(0 <= length < 2**31 for length in array.shape):
         raise RequestError(
-            "bad_value", f"{field}: shape must hold at most 8 lengths from 0 to 2**31 - 1, got {array.shape}", field
+            "bad_value", f"{field}: shape must hold lengths from 0 to 2**31 - 1, got {array.shape}", field
         )
     expected = math.prod(array.shape) * dtype.itemsize
     if len(array.data) != expected:

@@ -67,7 +67,7 @@ class RestoreRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Go on where a state was taken."""
 
     step: StepNumber
-    state: dict[str, Array]
+    state: Annotated[dict[str, Array], Meta(max_length=1024)]
 
 
 class EndedSlots(msgspec.Struct):

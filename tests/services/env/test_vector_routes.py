@@ -225,6 +225,7 @@ PROBLEMS: list[tuple[str, str, Any, dict[str, str], str, str | None]] = [
     ("POST", "", b'{"worlds":1,"options":{"width":' + b"[" * 30000 + b"]" * 30000 + b"}}", JSON, "bad_request", None),
     ("POST", "", b"\xc1", MSGPACK, "bad_request", None),
     ("POST", "", b"x" * 65537, JSON, "too_large", None),
+    ("POST", "/ID/reset", b"[" * 5000, JSON, "too_large", None),
     ("POST", "", b"{}", {"Content-Type": "text/plain"}, "unsupported_type", "Content-Type"),
     ("POST", "", {"worlds": 1}, {"Accept": "text/html"}, "not_acceptable", "Accept"),
     ("GET", "", None, {}, "wrong_method", None),

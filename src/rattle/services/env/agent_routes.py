@@ -41,6 +41,8 @@ Body = TypeVar("Body")
 
 #: How long streams may take to write their last line when the service stops, in seconds.
 GOODBYE_SECONDS = 2.0
+#: The largest body: a move or a seed takes some twenty bytes.
+_BODY_BYTES = 2**12
 
 _METHODS = {
     "": "GET",
@@ -112,7 +114,7 @@ class AgentFace:
             if route == "snake":
                 await self._stream(snake_id, scope, receive, send)
                 return
-            body = await read_body(scope, receive, self.settings.max_body_bytes)
+            body = await read_body(scope, receive, min(self.settings.max_body_bytes, _BODY_BYTES))
             said = self._answer(route, snake_id, body, header(scope, b"content-type"))
             await answer(send, 200, encoding.JSON, msgspec.json.encode(said))
         except RequestError as error:

@@ -98,8 +98,7 @@ class VectorFace:
         match parts:
             case []:
                 _check_method(method, "POST")
-                if len(body) > _SESSION_BYTES:
-                    raise RequestError("too_large", f"what asks for a session may have {_SESSION_BYTES} bytes")
+                _check_length(body, _SESSION_BYTES, "a request for a session")
                 return 201, await self.shared.create(spoken.decode(body, SessionRequest)), spoken_back
             case [session_id]:
                 _check_method(method, "GET", "DELETE")
@@ -137,6 +136,7 @@ class VectorFace:
         return await self.shared.step(session_id, number, action, _key("step", body), shown)
 
     async def _reset(self, session_id: str, spoken: Encoding, body: bytes) -> Message:
+        _check_length(body, _STEP_BYTES, "a reset")
         request = spoken.decode(body, ResetRequest)
         key = _key("reset", body)
         return await self.shared.call(session_id, lambda session: session.reset(request.step, request.seed, key))
@@ -175,8 +175,7 @@ class VectorFace:
         slots, space = self.shared.actions_of(session_id)
         brackets = 2 * len(space.shape)
         most = _STEP_BYTES + (_NUMBER_BYTES + brackets) * slots * math.prod(space.shape)
-        if len(body) > most:
-            raise RequestError("too_large", f"a step of this session has at most {most} bytes")
+        _check_length(body, most, "a step of this session")
         return space
 
     async def _socket_request(self, session_id: str, spoken: Encoding, body: bytes) -> Message:
@@ -231,6 +230,11 @@ def _check_method(method: str, *allowed: str) -> None:
     if method not in allowed:
         names = ", ".join(allowed)
         raise RequestError("wrong_method", f"this route takes {names}, not {method}", allow=names)
+
+
+def _check_length(body: bytes, most: int, what: str) -> None:
+    if len(body) > most:
+        raise RequestError("too_large", f"{what} has at most {most} bytes")
 
 
 def _world_number(text: str) -> int:

@@ -25,20 +25,21 @@ from rattle.wire.problems import RequestError
 
 PATH = "/v1/agents"
 HISTORY_PATH = "/v1/history"
+#: The largest body that asks for an actor.
+_BODY_BYTES = 2**12
 
 
 class ControlRoutes:
     """/v1/agents (GET, POST), /v1/agents/NAME (GET, DELETE), its /pause and /resume (POST), and /v1/history (GET)."""
 
-    def __init__(self, players: ActorPoolApi, max_body_bytes: int) -> None:
+    def __init__(self, players: ActorPoolApi) -> None:
         self._players = players
-        self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request (ASGI)."""
         scope = as_get(scope)
         try:
-            body = await read_body(scope, receive, self._max_body_bytes)
+            body = await read_body(scope, receive, _BODY_BYTES)
             if scope["path"] == HISTORY_PATH:
                 await self._say_history(scope["method"], send)
                 return

@@ -30,7 +30,7 @@ def run(settings: ExperimentSettings, policy: str | None) -> None:
             settings = complete_for_actors(settings, own.envs[0])
         kind = LockstepPlayers if settings.sync.mode == "lockstep" else ActorPool
         players = kind(settings, models.publish)
-        service = InferenceService(own, models, players, ControlRoutes(players, own.max_body_bytes))
+        service = InferenceService(own, models, players, ControlRoutes(players))
         service.metrics.registry.register(ActorMetrics(players))
     else:
         service = InferenceService(own, models, WatchedPolicy(policy, models.publish))

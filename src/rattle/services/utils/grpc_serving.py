@@ -28,6 +28,10 @@ _ALIVE_WITHIN_SECONDS = 10
 #: Clients may ask the same, but not more often.
 _ASKED_EVERY_SECONDS = 5
 
+#: How fields of protobuf begin that have a length, or are a number of any or of a fixed length, in bytes.
+_BY_LENGTH, _VARINT, _FIXED_LENGTHS = 2, 0, {1: 8, 5: 4}
+_LONGEST_VARINT = 10
+
 #: The gRPC status of every code of a RequestError.
 STATUS = {
     "bad_request": grpc.StatusCode.INVALID_ARGUMENT,
@@ -117,6 +121,43 @@ class HealthServices:
         status = health_pb2.HealthCheckResponse
         for name in self._names:
             await self._servicer.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+
+def check_fields(content: bytes, kind: Any, most: int) -> None:
+    """Raise RequestError (too_large) for a message of more fields than `most`, those of messages within it included.
+
+    `kind` is the descriptor of the message.
+    To walk over fields and lengths is quick; to make objects of a million of them is not.
+    """
+    parts = [(memoryview(content), kind)]
+    while parts:
+        part, kind = parts.pop()
+        at, end = 0, len(part)
+        while at < end:
+            if (most := most - 1) < 0:
+                raise RequestError("too_large", "the request has too many fields")
+            tag, at = _varint(part, at)
+            length = _FIXED_LENGTHS.get(tag & 7, 0)
+            if tag & 7 == _BY_LENGTH:
+                length, at = _varint(part, at)
+                field = kind.fields_by_number.get(tag >> 3)
+                if field is not None and field.message_type is not None:
+                    parts.append((part[at : at + length], field.message_type))
+            elif tag & 7 == _VARINT:
+                _, at = _varint(part, at)
+            elif not length:
+                raise RequestError("bad_request", f"the request is no {kind.name}")
+            at += length
+
+
+def _varint(part: memoryview, at: int) -> tuple[int, int]:
+    """Return a number, and where what follows it begins; what is cut off or too long, the parser finds."""
+    value = 0
+    for place, byte in enumerate(part[at : at + _LONGEST_VARINT]):
+        value |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            return value, at + place + 1
+    return value, at + _LONGEST_VARINT
 
 
 @asynccontextmanager

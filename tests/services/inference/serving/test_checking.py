@@ -32,6 +32,8 @@ def reshaped(*shape: int) -> InputTensor:
         (inputs(), "observation: is missing"),
         (inputs(tensor("obs", rows(2))), "inputs: 'obs' is none; there are observation and seed"),
         (inputs(tensor("observation", rows(2)), tensor("observation", rows(2))), "inputs: a name occurs twice"),
+        (inputs(*[tensor("observation", rows(2))] * 17), "inputs: a request has at most 16 inputs, got 17"),
+        (request(rows(2), **{f"p{number}": 1 for number in range(17)}), "parameters: a request has at most 16, got 17"),
         (inputs(tensor("observation", rows(2, spec=FLOATS))), "observation: must be UINT8, got 'FP32'"),
         (inputs(reshaped(18)), r"observation: must have the shape \[1, 9\], got \[18\]"),
         (inputs(reshaped(2, 3, 3)), r"must have the shape \[1, 9\], got \[2, 3, 3\]"),
@@ -84,7 +86,7 @@ def test_messages_do_not_repeat_much_of_a_request() -> None:
 
 
 def test_numbers_are_read_only_when_all_else_is_right() -> None:
-    def read(dtype: np.dtype[Any]) -> Any:
+    def read(dtype: np.dtype[Any], size: int) -> Any:
         raise AssertionError("read")
 
     for field in ({"datatype": "FP64"}, {"shape": [2, 8]}, {"shape": [2**62, 9]}):

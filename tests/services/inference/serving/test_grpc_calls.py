@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -13,8 +14,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rattle.services.inference.serving.messages import MOST_FIELDS
+from rattle.services.utils.grpc_serving import check_fields
 from rattle.services.utils.protos import open_inference_pb2 as pb
 from rattle.services.utils.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from rattle.wire.problems import RequestError
 from tests.services.inference.serving.building import FLOATS, PATIENCE, chosen, policy, rows
 from tests.services.inference.serving.inference_process import InferenceProcess, serving, write
 
@@ -139,7 +143,8 @@ def test_the_standard_services_know_this_one(channel: grpc.Channel) -> None:
 
 def numbers(*values: int, **more: Any) -> pb.ModelInferRequest:
     asked = pb.ModelInferRequest(model_name="snakes")
-    asked.inputs.add(name="observation", datatype="UINT8", shape=[1, len(values)], **more)
+    described = {"name": "observation", "datatype": "UINT8", "shape": [1, len(values)], **more}
+    asked.inputs.add(**described)
     asked.inputs[0].contents.uint_contents.extend(values)
     return asked
 
@@ -157,6 +162,8 @@ def with_parameter(name: str, **value: Any) -> pb.ModelInferRequest:
         (message(model_version="6"), "NOT_FOUND", "model_version: '6' of model 'snakes' is not served"),
         (pb.ModelInferRequest(model_name="snakes"), "INVALID_ARGUMENT", "observation: is missing"),
         (numbers(*[0] * 8), "INVALID_ARGUMENT", "observation: must have the shape [1, 9], got [1, 8]"),
+        (numbers(*[0] * 8, shape=[1, 9]), "INVALID_ARGUMENT", "observation: [1, 9] takes 9 numbers, got 8"),
+        (numbers(*[0] * 40_000, shape=[1, 9]), "INVALID_ARGUMENT", "observation: [1, 9] takes 9 numbers, got 40000"),
         (numbers(*[0] * 8, 300), "INVALID_ARGUMENT", "observation: holds numbers that are no UINT8"),
         (numbers(*[0] * 8, 4), "INVALID_ARGUMENT", "observation: must hold cell codes from 0 to 3, and [0, 8] is 4"),
         (
@@ -196,6 +203,26 @@ def test_what_is_too_large_is_refused(stub: GRPCInferenceServiceStub) -> None:
     asked.raw_input_contents[0] = b"x" * LIMIT
     assert refusal(stub, asked)[0] == "RESOURCE_EXHAUSTED"
     assert stub.ModelInfer(message(), timeout=PATIENCE).model_version == "7"
+
+
+def test_messages_of_too_many_fields_are_refused_before_they_are_parsed() -> None:
+    many = pb.ModelInferRequest(model_name="snakes", raw_input_contents=[b""] * MOST_FIELDS)
+    deep = pb.ModelInferRequest(inputs=[pb.ModelInferRequest.InferInputTensor(name="x")])
+    deep.inputs[0].contents.bytes_contents.extend([b""] * MOST_FIELDS)
+    for asked in (many, deep):
+        with pytest.raises(RequestError, match="too many fields"):
+            check_fields(asked.SerializeToString(), asked.DESCRIPTOR, MOST_FIELDS)
+    del many.raw_input_contents[1:], deep.inputs[0].contents.bytes_contents[1:]
+    deep.inputs[0].contents.fp32_contents.extend([1.5] * 10 * MOST_FIELDS)
+    deep.inputs[0].parameters["x"].double_param = 1.0
+    for asked in (many, deep):
+        check_fields(asked.SerializeToString(), asked.DESCRIPTOR, 14)
+
+
+@given(garbage=st.binary(max_size=60))
+def test_the_fields_of_garbage_are_counted_or_refused(garbage: bytes) -> None:
+    with suppress(RequestError):
+        check_fields(garbage, pb.ModelInferRequest.DESCRIPTOR, 100)
 
 
 def test_methods_that_there_are_not_are_said(channel: grpc.Channel) -> None:

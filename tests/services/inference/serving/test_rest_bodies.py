@@ -6,12 +6,14 @@ import json
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rattle.services.inference.serving.checking import check
+from rattle.services.inference.serving import rest_bodies
+from rattle.services.inference.serving.checking import check, most_numbers
 from rattle.services.inference.serving.messages import InferResponse
 from rattle.services.inference.serving.rest_bodies import AnswerFormat, read_request, write_response
 from rattle.services.inference.serving.tensors import OutputTensor
@@ -36,7 +38,7 @@ def as_json(*inputs: dict[str, Any], **more: Any) -> bytes:
 
 def read(body: bytes, json_length: str | None = None) -> Any:
     """Return what a policy of codes is asked by a body."""
-    request, form = read_request(body, json_length, "main", "")
+    request, form = read_request(body, json_length, "main", "", most_numbers(CODES, MAX_ROWS))
     return check(request, CODES, MAX_ROWS), form
 
 
@@ -70,7 +72,7 @@ def test_floats_are_read_at_any_place_of_a_body() -> None:
             )
             + b" " * padding
         )
-        request, _ = read_request(head + observation.tobytes(), str(len(head)), "main", "")
+        request, _ = read_request(head + observation.tobytes(), str(len(head)), "main", "", 0)
         np.testing.assert_array_equal(check(request, FLOATS, MAX_ROWS).observation, observation)
 
 
@@ -119,6 +121,54 @@ def test_what_is_wrong_is_named(body: bytes, message: str) -> None:
         read(body)
 
 
+def large(data: bytes, more: bytes = b"") -> bytes:
+    """Return a body of 2 rows that is longer than any other of two rows."""
+    return b'{"inputs":[{"name":"observation","datatype":"UINT8","shape":[2,9],"data":' + data + b"}]" + more + b"}"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (large(b"[" + b"[0]," * 300_000 + b"[0]]"), "at most 640 numbers"),
+        (large(b"[" + b"0," * 100_000 + b"0]"), "at most 640 numbers"),
+        (
+            large(b"[0]", b',"parameters":{' + b'"p":1,' * 9_000 + b'"q":1' + b"}"),
+            "fields",
+        ),
+        (large(b"[0]", b',"parameters":{"p":[' + b"[]," * 50_000 + b"0]}"), "at most 640 numbers"),
+        (large(b'[0]},{"name":"x","datatype":"UINT8","shape":[' + b"1," * 50_000 + b'1],"data":[]'), "at most 640"),
+        (b'{"inputs":[' + b'{"name":"x","shape":[],"datatype":"x"},' * 9_000 + b"{}]}", "fields"),
+    ],
+)
+def test_what_no_shape_allows_is_refused_before_it_is_decoded(
+    body: bytes, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rest_bodies, "encoding", None)
+    with pytest.raises(RequestError, match=message) as refused:
+        read(body)
+    assert refused.value.code == "too_large"
+
+
+def test_numbers_that_their_shape_does_not_allow_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest_bodies, "_DECODERS", None)
+    with pytest.raises(RequestError, match=r"observation: \[2, 9\] takes 18 numbers, got 501"):
+        read(large(b"[" + b"[0]," * 500 + b"[0]]"))
+
+
+@pytest.mark.parametrize("blank", [b"", b" \n"])
+def test_large_lists_are_read_in_pieces_that_hold_the_same(blank: bytes) -> None:
+    numbers = np.arange(40_000).reshape(-1, 10)
+    for data in (numbers, numbers.ravel(), numbers[:7], numbers[0]):
+        content = json.dumps(data.tolist()).encode().replace(b",", blank + b"," + blank)
+        tensor = rest_bodies._Input("x", list(data.shape), "INT64", data=msgspec.Raw(content))
+        read = rest_bodies._read_lists(tensor, np.dtype(np.int64), data.size)
+        np.testing.assert_array_equal(read, data.ravel())
+        end = b"]" if data.ndim == 2 else b","
+        pieces = list(rest_bodies._pieces(content, end))
+        assert max(map(len, pieces)) < rest_bodies._PIECE_BYTES + 200
+        assert sum(map(len, pieces)) >= len(content)
+
+
 HEAD = as_json(binary(18))
 
 
@@ -145,7 +195,7 @@ def test_lengths_that_do_not_fit_are_named(tail: bytes, length: str | None, mess
 
 def test_bytes_that_are_no_whole_numbers_are_named() -> None:
     head = as_json({"name": "observation", "shape": [1, 4], "datatype": "FP32", "parameters": {"binary_data_size": 15}})
-    request, _ = read_request(head + b"x" * 15, str(len(head)), "main", "")
+    request, _ = read_request(head + b"x" * 15, str(len(head)), "main", "", 0)
     with pytest.raises(RequestError, match="observation: FP32 takes 4 bytes a number, got 15 bytes"):
         check(request, FLOATS, MAX_ROWS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.policies.spec import PolicySpec
-from rattle.services.inference.serving.messages import PARAMETERS, InferRequest, Parameter
+from rattle.services.inference.serving.messages import MOST_INPUTS, MOST_PARAMETERS, PARAMETERS, InferRequest, Parameter
 from rattle.services.inference.serving.tensors import (
     InputTensor,
     TensorDescription,
@@ -24,6 +25,7 @@ from rattle.services.inference.serving.tensors import (
 _DEFAULT_OUTPUTS = ("action",)
 _DRAWN_OUTPUTS = frozenset(("action", "log_prob"))
 _ALIKE = 0.75  # from here on a name is a misspelt one
+_LONGEST_NAME = 40  # that is compared
 #: Seeds that the service draws: a number that any program can hold, those too that count in floats.
 _SEED_BITS = 53
 
@@ -68,6 +70,11 @@ def describe_outputs(spec: PolicySpec) -> list[TensorDescription]:
     return outputs
 
 
+def most_numbers(spec: PolicySpec, max_rows: int) -> int:
+    """Return how many numbers a request to a policy has at most."""
+    return sum(math.prod((max_rows, *known.shape[1:])) for known in describe_inputs(spec)) + max_rows  # the seeds
+
+
 def check(request: InferRequest, spec: PolicySpec, max_rows: int) -> ParsedRequest:
     """Return what a request asks of a policy; raises RequestError that names the field which is wrong."""
     tensors = _by_name(request.inputs, spec)
@@ -87,6 +94,8 @@ def check(request: InferRequest, spec: PolicySpec, max_rows: int) -> ParsedReque
 
 
 def _by_name(inputs: Sequence[InputTensor], spec: PolicySpec) -> dict[str, InputTensor]:
+    if len(inputs) > MOST_INPUTS:
+        raise wrong("inputs", f"a request has at most {MOST_INPUTS} inputs, got {len(inputs)}")
     tensors = {tensor.name: tensor for tensor in inputs}
     known = [*(description.name for description in describe_inputs(spec)), "seed"]
     for name in tensors:
@@ -134,8 +143,10 @@ def _outputs(names: Sequence[str], spec: PolicySpec) -> Sequence[str]:
 
 
 def _parameters(given: Mapping[str, Parameter]) -> tuple[bool, int | None, float | None]:
+    if len(given) > MOST_PARAMETERS:
+        raise wrong("parameters", f"a request has at most {MOST_PARAMETERS}, got {len(given)}")
     for name in set(given).difference(PARAMETERS):
-        if meant := get_close_matches(name.lower(), PARAMETERS, 1, _ALIKE):
+        if meant := get_close_matches(name[:_LONGEST_NAME].lower(), PARAMETERS, 1, _ALIKE):
             raise wrong("parameters", f"{shown(name)} is none: did you mean {meant[0]}?")
     greedy, seed, timeout = given.get("greedy", False), given.get("seed"), given.get("timeout", 0)
     if not isinstance(greedy, bool):

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from rattle import __version__
 from rattle.services.inference.metrics import InferenceMetrics
-from rattle.services.inference.serving.checking import check, describe_inputs, describe_outputs
+from rattle.services.inference.serving.checking import check, describe_inputs, describe_outputs, most_numbers
 from rattle.services.inference.serving.messages import InferRequest, InferResponse, ModelMetadata, ServerMetadata
 from rattle.services.inference.serving.model_runner import ModelRunner, PendingRequest
 from rattle.services.inference.serving.models import Models, Served
@@ -63,13 +63,19 @@ class DataPlane:
         """Return what all models take and give, by name."""
         return [_described(served) for served in self._models.all()]
 
+    def most_numbers(self, name: str, version: str) -> int:
+        """Return how many numbers a request to a model has at most; raises RequestError as `infer` would."""
+        self.check_ready()
+        return most_numbers(self._models.get(name, version).spec, self._max_rows)
+
     async def infer(
         self, request: InferRequest, seconds: float | None, is_given_up: Callable[[], bool] = never
     ) -> InferResponse:
         """Answer a request; raises RequestError when it cannot be answered, or not in the time that the caller has."""
         self.check_ready()
         served = self._models.get(request.model, request.version)
-        asked = check(request, served.spec, self._max_rows)
+        arguments = request, served.spec, self._max_rows
+        asked = await asyncio.to_thread(check, *arguments) if request.slow else check(*arguments)
         limits = [limit for limit in (seconds, asked.seconds) if limit is not None]
         question = PendingRequest(
             served,

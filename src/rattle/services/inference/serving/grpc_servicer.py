@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 
 from rattle.services.inference.metrics import InferenceMetrics
 from rattle.services.inference.serving.dataplane import DataPlane
-from rattle.services.inference.serving.messages import InferRequest, InferResponse, Parameter
+from rattle.services.inference.serving.messages import MOST_FIELDS, SMALL_BYTES, InferRequest, InferResponse, Parameter
 from rattle.services.inference.serving.tensors import (
     InputTensor,
     TensorDescription,
     check_parameters,
     read_bytes,
+    shown,
     wrong,
 )
-from rattle.services.utils.grpc_serving import STATUS, refuse
+from rattle.services.utils.grpc_serving import STATUS, check_fields, refuse
 from rattle.services.utils.protos import open_inference_pb2 as pb
 from rattle.services.utils.protos.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 from rattle.wire.problems import RequestError
@@ -116,9 +117,13 @@ async def _answer(
 ) -> Message:
     """Answer a call; gRPC itself would call it an error of the server where the content is no message of its kind."""
     try:
+        if len(content) > SMALL_BYTES:
+            check_fields(content, kind.DESCRIPTOR, MOST_FIELDS)
         request = kind.FromString(content)
     except DecodeError:
         await refuse(context, RequestError("bad_request", f"the request is no {kind.DESCRIPTOR.name}"))
+    except RequestError as error:
+        await refuse(context, error)
     try:
         return await method(request, context)
     except RequestError as error:
@@ -140,6 +145,7 @@ def _from_message(message: pb.ModelInferRequest) -> InferRequest:
         [_input(tensor, raw[number] if raw else None) for number, tensor in enumerate(message.inputs)],
         [_output(tensor) for tensor in message.outputs],
         {name: _parameter(name, value) for name, value in message.parameters.items()},
+        slow=not raw and message.ByteSize() > SMALL_BYTES,
     )
 
 
@@ -159,8 +165,10 @@ def _input(tensor: _Input, raw: bytes | None) -> InputTensor:
     return InputTensor(tensor.name, tensor.datatype, tensor.shape, read)
 
 
-def _read_contents(tensor: _Input, dtype: np.dtype[Any]) -> NDArray[Any]:
+def _read_contents(tensor: _Input, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
     numbers = getattr(tensor.contents, _CONTENTS[tensor.datatype])
+    if len(numbers) > size:
+        raise wrong(tensor.name, f"{shown(list(tensor.shape))} takes {size} numbers, got {len(numbers)}")
     try:
         return np.array(numbers, dtype)
     except OverflowError:

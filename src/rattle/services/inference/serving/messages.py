@@ -8,6 +8,10 @@ from typing import NamedTuple
 from rattle.services.inference.serving.tensors import InputTensor, OutputTensor, TensorDescription
 
 Parameter = bool | int | float | str
+#: Inputs that a request may have, and parameters. Clients add parameters of their own, and each is looked at.
+MOST_INPUTS = MOST_PARAMETERS = 16
+#: Requests up to this size take no time worth speaking of, whatever is in them; larger ones may have so many fields.
+SMALL_BYTES, MOST_FIELDS = 2**16, 1024
 #: The parameters of a request that mean something here; clients add others of their own, which are ignored.
 PARAMETERS = ("greedy", "seed", "timeout")
 
@@ -20,6 +24,7 @@ class InferRequest(NamedTuple):
     inputs: Sequence[InputTensor]
     outputs: Sequence[str]  # none: the actions
     parameters: Mapping[str, Parameter]
+    slow: bool = False  # whether reading its numbers takes long: in the event loop it would hold up all others
 
 
 class InferResponse(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import zlib
 from collections.abc import Sequence
@@ -9,8 +10,14 @@ from typing import Any
 
 from rattle.services.inference.metrics import InferenceMetrics
 from rattle.services.inference.serving.dataplane import DataPlane
-from rattle.services.inference.serving.messages import ModelMetadata
-from rattle.services.inference.serving.rest_bodies import JSON_LENGTH, read_request, write_response
+from rattle.services.inference.serving.messages import SMALL_BYTES, InferRequest, ModelMetadata
+from rattle.services.inference.serving.rest_bodies import (
+    JSON_LENGTH,
+    AnswerFormat,
+    most_bytes,
+    read_request,
+    write_response,
+)
 from rattle.services.inference.serving.tensors import shown
 from rattle.services.utils.asgi import (
     ClientGone,
@@ -68,9 +75,14 @@ class RestFace:
 
     async def _infer(self, model: str, version: str, scope: Scope, receive: Receive, send: Send) -> None:
         _check_method(scope, "POST")
-        body = await read_body(scope, receive, self._max_body_bytes)
-        body = _decompressed(body, header(scope, b"content-encoding"), self._max_body_bytes)
-        request, form = read_request(body, header(scope, _JSON_LENGTH), model, version)
+        numbers = self._plane.most_numbers(model, version)
+        most, coding = min(self._max_body_bytes, most_bytes(numbers)), header(scope, b"content-encoding")
+        body = await read_body(scope, receive, most)
+
+        def read() -> tuple[InferRequest, AnswerFormat]:
+            return read_request(_decompressed(body, coding, most), header(scope, _JSON_LENGTH), model, version, numbers)
+
+        request, form = read() if coding is None and len(body) <= SMALL_BYTES else await asyncio.to_thread(read)
         said, json_length = write_response(await self._plane.infer(request, None, may_be_gone(scope)), form)
         if json_length is None:
             await answer(send, 200, encoding.JSON, said)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Annotated, Any, NamedTuple
 
@@ -10,14 +10,19 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rattle.services.inference.serving.messages import InferRequest, InferResponse, Parameter
+from rattle.services.inference.serving.messages import MOST_FIELDS, SMALL_BYTES, InferRequest, InferResponse, Parameter
 from rattle.services.inference.serving.tensors import InputTensor, check_parameters, read_bytes, shown, wrong
 from rattle.wire import encoding
+from rattle.wire.problems import RequestError
 
 #: The header that says how many bytes of a body are JSON, where tensors follow it.
 JSON_LENGTH = "Inference-Header-Content-Length"
 
 _DIGITS = 12  # of a length; int refuses to read thousands
+#: What each number of a body may take: up to 24 characters, a comma and a blank.
+_NUMBER_BYTES = 26
+#: Lists are read in pieces of about so many bytes: other threads get their turn in between.
+_PIECE_BYTES = 2**15
 
 _Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
 _Long = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -57,17 +62,36 @@ class AnswerFormat(NamedTuple):
     is_binary_else: bool
 
 
-def read_request(body: bytes, json_length: str | None, model: str, version: str) -> tuple[InferRequest, AnswerFormat]:
-    """Return what a body asks, and how; raises RequestError where it is none."""
+def most_bytes(numbers: int) -> int:
+    """Return how long a body with so many numbers is at most."""
+    return SMALL_BYTES + _NUMBER_BYTES * numbers
+
+
+def read_request(
+    body: bytes, json_length: str | None, model: str, version: str, numbers: int
+) -> tuple[InferRequest, AnswerFormat]:
+    """Return what a body asks, and how; raises RequestError where it is none, or of more than so many numbers."""
     length = _length(json_length, len(body))
-    message = encoding.json.decode(body if length == len(body) else body[:length], _Request)
+    head = body if length == len(body) else body[:length]
+    if length > SMALL_BYTES:
+        _check_parts(head, numbers)
+    message = encoding.json.decode(head, _Request)
     is_binary = _flag("binary_data_output", message.parameters.get("binary_data_output", False))
     parameters: dict[str, Parameter] = message.parameters
     form = AnswerFormat(
         message.id, {output.name: _is_binary(output, is_binary) for output in message.outputs}, is_binary
     )
     inputs = _inputs(message.inputs, memoryview(body)[length:])
-    return InferRequest(model, version, inputs, [output.name for output in message.outputs], parameters), form
+    outputs = [output.name for output in message.outputs]
+    return InferRequest(model, version, inputs, outputs, parameters, slow=length > SMALL_BYTES), form
+
+
+def _check_parts(head: bytes, numbers: int) -> None:
+    """Refuse JSON of more parts than a request has: to count signs is quick, to make objects of them is not."""
+    if head.count(b":") > MOST_FIELDS:
+        raise RequestError("too_large", f"a large body has at most {MOST_FIELDS} fields, those within others included")
+    if head.count(b",") > numbers + MOST_FIELDS:
+        raise RequestError("too_large", f"a request to this model has at most {numbers} numbers")
 
 
 def _length(given: str | None, body: int) -> int:
@@ -120,21 +144,36 @@ def _size(tensor: _Input) -> int | None:
     return size
 
 
-def _read_lists(tensor: _Input, dtype: np.dtype[Any]) -> NDArray[Any]:
+def _read_lists(tensor: _Input, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
     """Return the numbers of JSON, which may be nested as the shape says, or not."""
     content = bytes(tensor.data)
+    if (commas := content.count(b",")) > size:
+        raise wrong(tensor.name, f"{shown(tensor.shape)} takes {size} numbers, got {commas + 1}")
     flat, nested = _DECODERS[tensor.datatype]
     try:
         if content[1:].lstrip().startswith(b"["):
-            array = np.array(nested.decode(content), dtype)
+            array = np.concatenate([np.array(nested.decode(piece), dtype) for piece in _pieces(content, b"]")])
             if array.shape != tuple(tensor.shape):
                 raise wrong(tensor.name, f"data has the shape {list(array.shape)} and says {shown(tensor.shape)}")
             return array.ravel()
-        return np.array(flat.decode(content), dtype)
+        return np.concatenate([np.array(flat.decode(piece), dtype) for piece in _pieces(content, b",")])
     except msgspec.ValidationError as error:
         raise wrong(tensor.name, f"data: {error}") from None
     except ValueError:  # from NumPy
         raise wrong(tensor.name, "data: rows must be equally long") from None
+
+
+def _pieces(content: bytes, end: bytes) -> Iterator[bytes]:
+    """Cut a long list behind an `end` of one of its items: together the pieces hold what it holds."""
+    first, last = 0, len(content)
+    while content[:1] == b"[" and last - first > _PIECE_BYTES:
+        behind = content.find(end, first + _PIECE_BYTES)
+        comma = content.find(b",", behind) if behind >= 0 else -1
+        if comma < 0:
+            break
+        yield b"[" * (first > 0) + content[first:comma] + b"]"
+        first = comma + 1
+    yield b"[" * (first > 0) + content[first:]
 
 
 def write_response(answer: InferResponse, form: AnswerFormat) -> tuple[bytes, int | None]:

@@ -28,7 +28,7 @@ class InputTensor(NamedTuple):
     name: str
     datatype: str
     shape: Sequence[int]
-    read: Callable[[np.dtype[Any]], NDArray[Any]]  # flat, of any length; raises RequestError
+    read: Callable[[np.dtype[Any], int], NDArray[Any]]  # flat; raises RequestError, at once for too many numbers
 
 
 class OutputTensor(NamedTuple):
@@ -57,14 +57,15 @@ def read_tensor(tensor: InputTensor, datatype: str, shape: tuple[int, ...]) -> N
         raise wrong(tensor.name, f"must be {datatype}, got {shown(tensor.datatype)}")
     if tuple(tensor.shape) != shape:
         raise wrong(tensor.name, f"must have the shape {list(shape)}, got {shown(list(tensor.shape))}")
-    numbers = tensor.read(DTYPES[datatype])
-    if numbers.size != math.prod(shape):
-        raise wrong(tensor.name, f"{list(shape)} takes {math.prod(shape)} numbers, got {numbers.size}")
+    size = math.prod(shape)
+    numbers = tensor.read(DTYPES[datatype], size)
+    if numbers.size != size:
+        raise wrong(tensor.name, f"{list(shape)} takes {size} numbers, got {numbers.size}")
     return numbers.reshape(shape)
 
 
-def read_bytes(name: str, content: bytes | memoryview, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return the numbers of the tensor `name` that its little-endian bytes are."""
+def read_bytes(name: str, content: bytes | memoryview, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
+    """Return the numbers of the tensor `name` that its little-endian bytes are, however many."""
     if len(content) % dtype.itemsize:
         raise wrong(name, f"{_NAMES[dtype]} takes {dtype.itemsize} bytes a number, got {len(content)} bytes")
     return np.frombuffer(content, dtype)
