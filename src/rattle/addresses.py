@@ -12,6 +12,7 @@ import ssl
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from types import MappingProxyType
 from urllib.parse import unquote, urlsplit
 
@@ -31,8 +32,25 @@ _WITH_TLS = frozenset({"https", "amqps"})
 #: By address without credentials: the same address with those that were told to this process. Nothing is removed.
 _kept: dict[str, str] = {}
 
-#: OpenSSL's codes: signed by itself, or by an authority that is not known here.
+#: OpenSSL's codes of what is wrong with a certificate. The first are: signed by itself, or by an unknown authority.
 _UNKNOWN_AUTHORITY = frozenset({18, 19, 20, 21})
+_NOT_YET_VALID, _EXPIRED = 9, 10
+_OF_ANOTHER_HOST = frozenset({62, 64})
+_NOT_FOR_THIS = 26
+#: What a server without TLS makes of the first message of TLS, or what is made of its answer.
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"})
+_OWN = "security.certificate and security.private_key"
+#: The alerts of a server that does not take what we have shown of ourselves, by the end of their names.
+_ALERTS = {
+    "CERTIFICATE_REQUIRED": f"wants a certificate of its clients: name one that its authority has signed in {_OWN}",
+    "HANDSHAKE_FAILURE": f"may want a certificate of its clients: name one that its authority has signed in {_OWN}",
+    "UNKNOWN_CA": "does not know the authority that has signed our certificate, security.certificate",
+    "CERTIFICATE_EXPIRED": "says that our certificate, security.certificate, is not valid now: look at the clocks, or "
+    "make a new one",
+    "BAD_CERTIFICATE": "does not accept our certificate, security.certificate",
+    "UNSUPPORTED_CERTIFICATE": "does not accept our certificate, security.certificate, as that of a client",
+    "PROTOCOL_VERSION": "speaks no version of TLS from 1.2 on",
+}
 
 
 @dataclass(frozen=True)
@@ -121,13 +139,40 @@ def tls_problem(url: str, error: BaseException | None) -> str | None:
     while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__ or error.__context__
     if isinstance(error, ssl.SSLCertVerificationError):
-        advice = ": name the file of the authority that signed it in the environment variable SSL_CERT_FILE"
-        said = f"the certificate of {url} is not accepted: {error.verify_message}"
-        return one_line(said + advice * (error.verify_code in _UNKNOWN_AUTHORITY))
-    if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
-        scheme = url.partition("://")[0].removesuffix("s")
-        return f"{url} does not speak TLS: write it as {scheme}://"
-    return None
+        return one_line(f"the certificate of {url} is not accepted: {certificate_problem(error, url)}")
+    if not isinstance(error, ssl.SSLError):
+        return None
+    reason = error.reason or ""
+    if reason in _NO_TLS:
+        return without_tls(url)
+    said = next((says for name, says in _ALERTS.items() if reason.endswith(f"ALERT_{name}")), None)
+    return None if said is None else f"{url} {said}"
+
+
+def without_tls(url: str) -> str:
+    """Return what to say of a server that has no TLS where its address says that it has."""
+    scheme, _, rest = url.partition("://")
+    if not rest:
+        return f"{url} does not speak TLS: start it with security.certificate, or ask it without security.authority"
+    return f"{url} does not speak TLS: write it as {scheme.removesuffix('s')}://"
+
+
+def certificate_problem(error: ssl.SSLCertVerificationError, url: str = "") -> str:
+    """Return what is wrong with a certificate, and what to do; `url` is that of the server that has shown it."""
+    code, said = error.verify_code, error.verify_message
+    if code in _UNKNOWN_AUTHORITY:
+        where = "the environment variable SSL_CERT_FILE"
+        if not url.startswith("amqps://"):
+            where = f"security.authority (for clients: --authority, or RATTLE_SECURITY__AUTHORITY), or in {where}"
+        return f"{said}: name the file of the authority that signed it in {where}"
+    if code in (_NOT_YET_VALID, _EXPIRED):
+        now = datetime.now(UTC)
+        return f"{said}: make a new one, unless the clock here is wrong, which says {now:%Y-%m-%d %H:%M} UTC"
+    if code in _OF_ANOTHER_HOST:
+        return f"{said}: use a name that it is for, or make one for this with rattle certificates --host"
+    if code == _NOT_FOR_THIS:
+        return f"{said}: name one that is made for servers"
+    return said
 
 
 def without_credentials(url: str) -> str:

@@ -43,9 +43,7 @@ def read_token(path: str | None, setting: str = "security.token_file") -> str | 
         raise TokenFileError(f"{setting}: there is no {path}; {_ADVICE.replace('FILE', path)}") from None
     except OSError as error:
         raise TokenFileError(f"{setting}: cannot read {path}: {error.strerror}") from None
-    # What root hands over to a service, as a secret of Kubernetes, may be for the service's group.
-    others = 0o027 if about.st_uid == 0 != os.geteuid() else 0o077
-    if stat.S_ISREG(about.st_mode) and about.st_mode & others:
+    if is_open_to_others(about):
         raise TokenFileError(f"{setting}: other users may read or write {path}: chmod 600 {path}")
     if not LEAST_BYTES <= len(content) <= MOST_BYTES:
         size = "empty" if not content else "too short" if len(content) < LEAST_BYTES else "too long"
@@ -59,6 +57,13 @@ def read_token(path: str | None, setting: str = "security.token_file") -> str | 
             f"{_ADVICE.replace('FILE', path)}"
         )
     return content.decode("ascii")
+
+
+def is_open_to_others(about: os.stat_result) -> bool:
+    """Whether other users may read or write the file of a secret."""
+    # What root hands over to a service, as a secret of Kubernetes, may be for the service's group.
+    others = 0o027 if about.st_uid == 0 != os.geteuid() else 0o077
+    return stat.S_ISREG(about.st_mode) and bool(about.st_mode & others)
 
 
 def keep_token(token: str | None, strangers: Collection[str] = ()) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from rattle.cli.analytics import plot, query, replay
+from rattle.cli.certificates import certificates
 from rattle.cli.dashboard import dashboard
 from rattle.cli.launch import up, verify_determinism
 from rattle.cli.learning import evaluate, export, train
@@ -131,6 +132,7 @@ for command in (
     ingest,
     create_tables,
     dashboard,
+    certificates,
     mock_env,
     check_env,
 ):

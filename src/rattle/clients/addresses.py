@@ -5,9 +5,7 @@ No client takes a proxy from the environment, so that `http_proxy` changes nothi
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import replace
-from functools import cache
 from urllib.parse import urljoin
 
 from rattle.addresses import ServerAddress, parse_address, tls_problem, without_credentials
@@ -53,9 +51,3 @@ def check_status(url: str, path: str, status: int, location: str | None, *, allo
         moved = without_credentials(urljoin(url + path, location)).removesuffix(path).rstrip("/")
         raise BadAnswer(f"{url} has moved to {moved}: use that address")
     raise BadAnswer(f"{url} answered with status {status} where {allowed[0]} belongs")
-
-
-@cache
-def tls_context() -> ssl.SSLContext:
-    """Return how certificates are checked: by those of the system, or of SSL_CERT_FILE."""
-    return ssl.create_default_context()

@@ -13,11 +13,12 @@ import httpx
 import msgspec
 import tenacity
 
-from rattle.clients.addresses import check_status, no_connection, read_address, tls_context, why_of
+from rattle.clients.addresses import check_status, no_connection, read_address, why_of
 from rattle.clients.agent_protocol import AgentState, LineReader, Lines, StreamBroken, read_answer
 from rattle.clients.async_http import AsyncConnection, AsyncHttp
 from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken, NoAnswer, NotSent, RequestRefused
 from rattle.clients.retries import is_temporary, retry_for, retrying_async
+from rattle.tls import tls_context
 
 _Answer = TypeVar("_Answer")
 

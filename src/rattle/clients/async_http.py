@@ -11,9 +11,10 @@ from typing import cast
 
 import httptools
 
-from rattle.clients.addresses import no_connection, read_address, tls_context, why_of
+from rattle.clients.addresses import no_connection, read_address, why_of
 from rattle.clients.connections import MAX_ANSWER_BYTES
 from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken, NoAnswer, NotSent
+from rattle.tls import tls_context
 
 #: The longest head of an answer that is taken, in bytes.
 MAX_HEAD_BYTES = 2**16

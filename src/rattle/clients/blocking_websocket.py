@@ -16,7 +16,7 @@ from websockets.protocol import State
 from websockets.uri import WebSocketURI
 
 from rattle.addresses import ServerAddress
-from rattle.clients.addresses import tls_context
+from rattle.tls import tls_context
 
 _READ_BYTES = 2**18
 

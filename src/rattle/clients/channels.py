@@ -7,15 +7,22 @@ from typing import Any
 
 import grpc
 
+from rattle.addresses import tls_problem
 from rattle.clients.addresses import GRPC_WITHOUT_PROXY
+from rattle.tls import greet, speaks_tls, system_authorities, tls_context, tls_files
 from rattle.tokens import bearer, token_for
 
 Options = Sequence[tuple[str, Any]]
 
 
 def open_channel(address: str, options: Options = ()) -> grpc.Channel:
-    """Return a channel to HOST:PORT, whose calls carry the token of this process where there is one."""
-    channel = grpc.insecure_channel(address, [GRPC_WITHOUT_PROXY, *options])
+    """Return a channel to HOST:PORT, whose calls carry the token of this process where there is one.
+
+    It uses TLS where this process has an authority to trust or a certificate of its own; raises TlsFileError.
+    """
+    options = [GRPC_WITHOUT_PROXY, *options]
+    tls = _credentials()
+    channel = grpc.insecure_channel(address, options) if tls is None else grpc.secure_channel(address, tls, options)
     token = token_for(address)
     return channel if token is None else grpc.intercept_channel(channel, _Bearer(token))
 
@@ -24,7 +31,38 @@ def open_async_channel(address: str, options: Options = ()) -> grpc.aio.Channel:
     """Return the same for asyncio."""
     token = token_for(address)
     interceptors = None if token is None else [_AsyncBearer(token)]
-    return grpc.aio.insecure_channel(address, [GRPC_WITHOUT_PROXY, *options], interceptors=interceptors)
+    options = [GRPC_WITHOUT_PROXY, *options]
+    tls = _credentials()
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options, interceptors=interceptors)
+    return grpc.aio.secure_channel(address, tls, options, interceptors=interceptors)
+
+
+def why_no_channel(address: str) -> str | None:
+    """Return why no channel to HOST:PORT can be made, where TLS is the reason; None where it is not.
+
+    gRPC itself says of all such reasons that the server is unavailable. To ask takes a moment, two seconds at most.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    if not tls_files():
+        where = "name the authority that signed its certificate in security.authority"
+        return f"{address} speaks TLS: {where}" if speaks_tls(host, int(port)) else None
+    try:
+        greet(host, int(port))
+    except OSError as error:
+        return tls_problem(address, error)
+    return None
+
+
+def _credentials() -> grpc.ChannelCredentials | None:
+    """Return what channels trust and show, None where they do not use TLS."""
+    files = tls_files()
+    if not files:
+        return None
+    tls_context()  # says in one line what is wrong with the files
+    certificate, key, authority = files.read()
+    return grpc.ssl_channel_credentials(authority or system_authorities(), key, certificate)
 
 
 def _carrying(details: Any, token: str) -> Any:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from rattle.clients.addresses import check_status, no_connection, read_address, tls_context, why_of
+from rattle.clients.addresses import check_status, no_connection, read_address, why_of
 from rattle.clients.errors import ClientError, ConnectionBroken, refusal
+from rattle.tls import tls_context
 from rattle.wire.encoding import MSGPACK
 
 if TYPE_CHECKING:

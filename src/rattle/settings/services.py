@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from rattle.addresses import AMQP, keep_credentials
 from rattle.analytics.store.connection import keep_store_credentials
 from rattle.envs.validation import StrictSettings
 from rattle.telemetry.broker import Broker, find_broker
+from rattle.tls import TlsFiles
 
 #: A server's URL, which holds no credentials once it is read: `rattle.addresses` keeps those, and no run stores any.
 ServerUrl = Annotated[str, AfterValidator(keep_credentials)]
@@ -193,6 +194,36 @@ class SecuritySection(StrictSettings):
         description="Names by which browsers and clients may ask a service over HTTP, besides localhost, addresses as "
         "numbers, and the name that it listens on.",
     )
+    certificate: str | None = Field(
+        None,
+        examples=["certs/gpu-box.pem"],
+        description="PEM file: services speak TLS and show this certificate, with its chain; clients show it to "
+        "servers that ask for one. `rattle certificates` makes it.",
+    )
+    private_key: str | None = Field(
+        None, examples=["certs/gpu-box.key"], description="PEM file with its key, which its owner alone may read."
+    )
+    authority: str | None = Field(
+        None,
+        examples=["certs/authority.pem"],
+        description="PEM file: clients trust servers that it has signed, and no others; null: what SSL_CERT_FILE says, "
+        "or the system. gRPC, whose addresses have no scheme, uses TLS where this or `certificate` is set.",
+    )
+    mutual: bool = Field(
+        False, description="Whether services ask all clients for a certificate that `authority` has signed."
+    )
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key go together: name both, or neither")
+        if self.mutual and (self.certificate is None or self.authority is None):
+            raise ValueError("mutual needs certificate, private_key and authority, which has signed those of clients")
+        return self
+
+    def tls_files(self) -> TlsFiles:
+        """Return the files of TLS."""
+        return TlsFiles(self.authority, self.certificate, self.private_key)
 
 
 class TopologySection(StrictSettings):

@@ -25,6 +25,7 @@ from rattle.settings.services import SecuritySection
 from rattle.settings.user_code import with_code, with_hooks
 from rattle.settings.yaml_values import Unclear, dump, read_document, read_value
 from rattle.text import one_line
+from rattle.tls import keep_tls
 
 ENVIRONMENT_PREFIX = "RATTLE_"
 
@@ -61,7 +62,9 @@ def load_settings(
     for key, value in (flags or {}).items():
         if value is not None:
             _put(values, key, value)
-    return check_settings(values, str(path) if path else "settings", plays=plays)
+    settings = check_settings(values, str(path) if path else "settings", plays=plays)
+    keep_tls(settings.security.tls_files())
+    return settings
 
 
 def load_security(overrides: Iterable[str], environ: Mapping[str, str]) -> SecuritySection:

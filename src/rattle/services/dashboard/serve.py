@@ -15,6 +15,6 @@ _MAX_CONNECTIONS = 512
 
 def run(source: RunSource, host: str, port: int, security: SecuritySection) -> None:
     """Serve pages over a source until SIGINT or SIGTERM; raises ServiceError when it cannot."""
+    guard = Guard(host, security)
     with listen(host, port) as listener:
-        guard = Guard(host, security)
         serve(DashboardService(source), SERVICE, listener, guard, _MAX_CONNECTIONS, {"reads": source.title})

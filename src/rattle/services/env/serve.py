@@ -18,11 +18,11 @@ def run(settings: ExperimentSettings) -> None:
     own = settings.env_service
     if settings.env.url is not None:
         raise ServiceError(f"env.url is {settings.env.url}: this service plays its environment itself, leave it out")
+    guard = Guard(own.host, settings.security)
     service = EnvService(settings)
     listener = listen(own.host, own.port)
     more: dict[str, Any] = {"environment": settings.env.id}
     if service.agents is not None and isinstance(service.agents.clock, SyncClock):
         more["sync_port"] = service.agents.clock.port
     with watching_system(settings.log.system_seconds):
-        guard = Guard(own.host, settings.security)
         serve(service, SERVICE, listener, guard, own.max_connections, more, max_message_bytes=own.max_body_bytes)

@@ -13,6 +13,7 @@ from rattle.services.inference.serving.grpc_servicer import NAME, GrpcFace
 from rattle.services.inference.serving.models import Models
 from rattle.services.inference.serving.rest import RestFace
 from rattle.services.utils.asgi import App, Receive, Scope, Send, answer, answer_problem, decline, exposition
+from rattle.services.utils.browsers import Guard
 from rattle.services.utils.grpc_serving import GRACE_SECONDS, HealthServices, bind, make_server
 from rattle.services.utils.serving import freeze_gc
 from rattle.settings.services import InferenceSection
@@ -37,7 +38,12 @@ class InferenceService:
     """Both faces of what is served, health, metrics and the control of what plays (ASGI)."""
 
     def __init__(
-        self, settings: InferenceSection, models: Models, source: PolicySource, control: App | None = None
+        self,
+        settings: InferenceSection,
+        models: Models,
+        source: PolicySource,
+        guard: Guard,
+        control: App | None = None,
     ) -> None:
         self.metrics = InferenceMetrics()
         self.plane = DataPlane(models, self.metrics, settings.max_queue)
@@ -46,6 +52,7 @@ class InferenceService:
         self.hello: dict[str, Any] = {}
         self._settings = settings
         self._source = source
+        self._guard = guard
         self._control = control
         self._rest = RestFace(self.plane, self.metrics, settings.max_body_bytes)
         self._grpc: grpc.aio.Server | None = None
@@ -85,7 +92,7 @@ class InferenceService:
         """Listen for gRPC, and let policies come."""
         own = self._settings
         self._grpc = make_server(own.max_body_bytes, own.max_connections)
-        address = bind(self._grpc, own.host, own.grpc_port)
+        address = bind(self._grpc, own.host, own.grpc_port, self._guard.tls)
         GrpcFace(self.plane, self.metrics).attach(self._grpc)
         self._health = HealthServices(self._grpc, [NAME])
         await asyncio.to_thread(self._source.start)

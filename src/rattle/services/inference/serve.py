@@ -25,15 +25,15 @@ def run(settings: ExperimentSettings, policy: str | None) -> None:
     Raises RattleError when it cannot.
     """
     own, models = settings.inference, Models()
+    guard = Guard(own.host, settings.security)
     if policy is None:
         if own.api == "vector":
             settings = complete_for_actors(settings, own.envs[0])
         kind = LockstepPlayers if settings.sync.mode == "lockstep" else ActorPool
         players = kind(settings, models.publish)
-        service = InferenceService(own, models, players, ControlRoutes(players))
+        service = InferenceService(own, models, players, guard, ControlRoutes(players))
         service.metrics.registry.register(ActorMetrics(players))
     else:
-        service = InferenceService(own, models, WatchedPolicy(policy, models.publish))
+        service = InferenceService(own, models, WatchedPolicy(policy, models.publish), guard)
     with watching_system(settings.log.system_seconds):
-        guard = Guard(own.host, settings.security)
         serve(service, SERVICE, listen(own.host, own.port), guard, own.max_connections, service.hello)

@@ -19,7 +19,8 @@ from rattle.services.mock_env.errors import MockEnvError
 from rattle.services.mock_env.faults import Faults
 from rattle.services.mock_env.game import SERVICE
 from rattle.services.utils.browsers import Guard
-from rattle.services.utils.sockets import address_of
+from rattle.services.utils.server_tls import ServerTls
+from rattle.services.utils.sockets import url_of
 from rattle.settings.services import SecuritySection
 from rattle.stop_signals import stop_signals
 
@@ -63,11 +64,14 @@ class _FlaskServer(ThreadedWSGIServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, settings: MockSettings, listener: socket.socket, app: Any) -> None:
+    def __init__(self, settings: MockSettings, listener: socket.socket, app: Any, tls: ServerTls | None) -> None:
         self.access_log = settings.access_log
         self._served = threading.Condition()
         self._connections = 0
         super().__init__(settings.host, settings.port, app, _Handler, fd=listener.fileno())
+        if tls is not None:  # handshakes are made where a connection is served: no other one waits for it
+            self.ssl_context = tls.context
+            self.socket = tls.context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a thread of its own, if there is room."""
@@ -104,15 +108,15 @@ class MockEnv:
 
     def __init__(self, settings: MockSettings | None = None) -> None:
         settings = settings or MockSettings()
+        guard = Guard(settings.host, settings.security)
         faults = Faults(settings.faults, settings.fault_every)
         game = faults.game_type()(settings.snakes, settings.length, settings.delay)
         self._board = Board(game, max_streams=4 * settings.snakes)
         with _listen(settings.host, settings.port) as listener:
-            app = make_app(self._board, faults, Guard(settings.host, settings.security))
-            self._server = _FlaskServer(settings, listener, app)
-            port = listener.getsockname()[1]
-        #: Where it is reached.
-        self.url = f"http://{address_of(settings.host, port)}"
+            app = make_app(self._board, faults, guard)
+            self._server = _FlaskServer(settings, listener, app, guard.tls)
+            #: Where it is reached.
+            self.url = url_of(listener, None if guard.tls is None else guard.tls.name)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="mock-env", daemon=True)
         self._thread.start()
 

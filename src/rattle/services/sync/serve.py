@@ -37,11 +37,11 @@ def run(settings: ExperimentSettings, history: Path | None) -> None:
     Phases that are complete are written to `history`. Raises RattleError when it cannot.
     """
     own = settings.sync
+    guard = Guard(own.host, settings.security)
     with listen(own.host, own.port, socket.SOCK_DGRAM) as members, listen(own.host, own.http_port) as listener:
         leading = _leading(own, members, history)
         more = {"address": address_of(*members.getsockname()[:2]), "mode": own.mode}
         with watching_system(settings.log.system_seconds):
-            guard = Guard(own.host, settings.security)
             serve(StatusService(leading), SERVICE, listener, guard, _MAX_CONNECTIONS, more)
     if leading.failure is not None:
         raise leading.failure

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rattle.services.training.service import TrainingService
 from rattle.services.training.servicer import TrainingServicer
+from rattle.services.utils.browsers import Guard
 from rattle.services.utils.grpc_serving import serve
 from rattle.services.utils.memory import keep_memory
 from rattle.settings.experiment import ExperimentSettings
@@ -21,6 +22,7 @@ def run(settings: ExperimentSettings, run_dir: Path | None) -> None:
     """Train an experiment's policies until SIGINT or SIGTERM; raises RattleError when it cannot."""
     keep_memory()
     own = settings.training
+    guard = Guard(own.host, settings.security)
     problems: list[Exception] = []
 
     def give_up(problem: Exception) -> None:
@@ -30,6 +32,7 @@ def run(settings: ExperimentSettings, run_dir: Path | None) -> None:
     face = TrainingServicer(TrainingService(settings, run_dir, give_up))
     more = {"mode": own.mode, "policies": list(own.policies)}
     with watching_system(settings.log.system_seconds, run_dir):
-        serve(face, "training", own.host, own.port, more, max_message_bytes=own.max_message_bytes, max_calls=MAX_CALLS)
+        limits = {"max_message_bytes": own.max_message_bytes, "max_calls": MAX_CALLS}
+        serve(face, "training", own.host, own.port, guard, more, **limits)
     if problems:
         raise problems[0]

@@ -13,6 +13,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 
 from rattle.services.utils.asgi import App, Message, Receive, Scope, Send, answer_problem, refuse
+from rattle.services.utils.server_tls import server_tls
 from rattle.settings.services import SecuritySection
 from rattle.wire.encoding import JSON, MEDIA_TYPES, MSGPACK
 from rattle.wire.problems import RequestError
@@ -32,9 +33,13 @@ _TENSORS = "application/octet-stream"
 
 
 class Guard:
-    """What a service answers only to its own pages, and only at its own names."""
+    """What a service answers only to its own pages, and only at its own names.
+
+    `tls` is how it speaks TLS, None where it does not; raises a RattleError where that is set up wrong.
+    """
 
     def __init__(self, host: str, security: SecuritySection) -> None:
+        self.tls = server_tls(host, security)
         names = {"localhost", host.lower(), *(name.lower() for name in security.allowed_hosts)}
         self._is_own = lru_cache(64)(lambda host: _is_own(host, names))
 

@@ -15,6 +15,8 @@ from grpc_reflection.v1alpha import reflection
 
 from rattle.events import emit, of_services
 from rattle.output import write_line
+from rattle.services.utils.browsers import Guard
+from rattle.services.utils.server_tls import ServerTls
 from rattle.services.utils.sockets import PortTaken, address_of, listen
 from rattle.stop_signals import stop_signals
 from rattle.text import one_line
@@ -97,14 +99,21 @@ def make_server(max_message_bytes: int, max_calls: int) -> grpc.aio.Server:
     )
 
 
-def bind(server: grpc.aio.Server, host: str, port: int) -> str:
+def bind(server: grpc.aio.Server, host: str, port: int, tls: ServerTls | None = None) -> str:
     """Have a server listen, on any free port for 0, and return HOST:PORT; raises ServiceError in one line."""
     listen(host, port).close()  # says why not; gRPC itself would write lines of its own to stderr
+    at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        got = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        got = server.add_insecure_port(at) if tls is None else server.add_secure_port(at, _credentials(tls))
     except RuntimeError:
         raise PortTaken(f"cannot listen on port {port} of {host}: choose another") from None
-    return address_of(host, got)
+    return address_of(host if tls is None else tls.name, got)
+
+
+def _credentials(tls: ServerTls) -> grpc.ServerCredentials:
+    certificate, key, authority = tls.files.read()
+    trusted = authority if tls.mutual else None
+    return grpc.ssl_server_credentials([(key or b"", certificate or b"")], trusted, require_client_auth=tls.mutual)
 
 
 class HealthServices:
@@ -183,6 +192,7 @@ def serve(
     name: str,
     host: str,
     port: int,
+    guard: Guard,
     more: Mapping[str, Any],
     *,
     max_message_bytes: int,
@@ -198,7 +208,7 @@ def serve(
         if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         server = make_server(max_message_bytes, max_calls)
-        address = bind(server, host, port)
+        address = bind(server, host, port, guard.tls)
         service.attach(server)
         checks = HealthServices(server, service.names)
         try:

@@ -110,9 +110,12 @@ def serve(
         full = RequestError("full", f"all {max_connections} connections are in use: close one, or wait")
         await refuse(scope, receive, send, full, close=True)
 
+    tls = guard.tls
+    url = url_of(listener, None if tls is None else tls.name)
+
     def welcome() -> None:
-        emit(of_services.Serving(address=url_of(listener)))
-        write_line(json.dumps({"service": name, "url": url_of(listener), **more}))
+        emit(of_services.Serving(address=url))
+        write_line(json.dumps({"service": name, "url": url, **more}))
 
     async def run() -> None:
         await service.start()
@@ -120,6 +123,8 @@ def serve(
         await server.serve(sockets=[listener])
 
     config = server_config(guarded, max_message_bytes)
+    config.load()
+    config.ssl = None if tls is None else tls.context
     server = _UvicornServer(config, service, welcome)
     # What still runs in a thread after all patience would keep the process for ever.
     last_resort = threading.Timer(GRACE_SECONDS, _leave_at_once)

@@ -46,9 +46,10 @@ def listen(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -
     return listener
 
 
-def url_of(listener: socket.socket) -> str:
-    """Return the http URL of a bound socket."""
-    return f"http://{address_of(*listener.getsockname()[:2])}"
+def url_of(listener: socket.socket, tls_name: str | None = None) -> str:
+    """Return the URL of a bound socket: of https, where it is known by a name in a certificate."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{address_of(host, port)}" if tls_name is None else f"https://{address_of(tls_name, port)}"
 
 
 def address_of(host: str, port: int) -> str:
