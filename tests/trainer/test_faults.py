@@ -16,6 +16,7 @@ import pytest
 
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory
+from rattle.envs.errors import EnvError
 from rattle.errors import RattleError
 from rattle.learning.errors import LearningError
 from rattle.policies.errors import PolicyError
@@ -60,7 +61,8 @@ def test_bad_numbers_stop_the_run_and_keep_the_last_good_checkpoint(
     monkeypatch.setattr("rattle.runs.run_clock.PAUSE", 0.0)
     monkeypatch.setattr(CheckpointStore, "is_idle", property(lambda store: store.wait() or True))
     every_update = "train.checkpoint_seconds=0.000001"
-    settings = small_settings(f"env={{id: '{poisoned}', worlds: 2}}", "algorithm.ticks=16", every_update)
+    own = (f"env={{id: '{poisoned}', worlds: 2}}", "algorithm.ticks=16", "train.max_reward=null")
+    settings = small_settings(*own, every_update)
     with pytest.raises(LearningError, match=r"update 13: the value loss is inf"):
         train(settings, tmp_path / "run", Silence())
     directory = RunDirectory(tmp_path / "run")
@@ -71,6 +73,18 @@ def test_bad_numbers_stop_the_run_and_keep_the_last_good_checkpoint(
     assert newest.tensors["learner/version"] == 12
     assert all(np.isfinite(array).all() for array in newest.part("learner").values())
     assert read_rows(directory, "logs")[-1]["event"] == "run_failed"
+
+
+def test_a_reward_that_is_not_allowed_stops_the_run_and_is_named(tmp_path: Path, poisoned: str) -> None:
+    settings = small_settings(f"env={{id: '{poisoned}', worlds: 2}}", "algorithm.ticks=16")
+    said = (
+        rf"'{poisoned}', world 0: a reward of 3e\+38 in tick 199 of the run \(episode 19 of that world\), "
+        r"where train\.max_reward is 1e\+06: mend it, or raise that"
+    )
+    with pytest.raises(EnvError, match=said):
+        train(settings, tmp_path / "run", Silence())
+    row = read_run_row(RunDirectory(tmp_path / "run"))
+    assert (row["status"], row["updates"]) == ("failed", 12)
 
 
 def contents(directory: RunDirectory) -> dict[Path, bytes]:

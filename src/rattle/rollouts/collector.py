@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from rattle.envs.errors import EnvError
+from rattle.envs.errors import EnvError, EnvironmentFailed
 from rattle.envs.vector import AsyncVectorWorlds, EnvironmentSpec, VectorWorlds
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
-from rattle.samples.rollout import Played, allocate
+from rattle.samples.rollout import Played, allocate, find_absurd
 from rattle.text import with_article
 
 #: Ticks between two looks at whether all first episodes have ended.
@@ -141,13 +141,22 @@ class WorldsActor:
 class Collector:
     """Plays all worlds and hands out rollouts; the same whatever the number of actors."""
 
-    def __init__(self, actors: list[WorldsActor], max_ticks: int, *, complete_episodes: bool) -> None:
+    def __init__(
+        self,
+        actors: list[WorldsActor],
+        max_ticks: int,
+        *,
+        complete_episodes: bool,
+        max_reward: float | None = None,
+    ) -> None:
+        """`max_reward` is the largest reward, and its negative the least, that is taken; None: any finite number."""
         self.actors = actors
         self.batches = [group.worlds for group in self.groups]
         self.num_worlds = sum(worlds.num_worlds for worlds in self.batches)
         self.ticks = 0  # since the run began
         self._max_ticks = max_ticks
         self._complete_episodes = complete_episodes
+        self._max_reward = max_reward
         self.memory_size = 0
         self.buffer = allocate_for(self.batches[0].spec, max_ticks, self.num_worlds)
         self._pool = ThreadPoolExecutor(len(actors), "actor")
@@ -159,7 +168,7 @@ class Collector:
 
         Raises WorldsLost when an actor's worlds began anew: what was played of the rollout is of no use then, for it
         would join what came before with what came after. Go on with `restart`. Raises EnvError for rewards and
-        observations that are not finite.
+        observations that are not finite, and rewards that are not allowed.
         """
         if not self._complete_episodes:
             self._play(policy, range(self._max_ticks), records)
@@ -168,6 +177,7 @@ class Collector:
             ticks = self._play_first_episodes(policy, records)
         list(self._pool.map(lambda actor: actor.predict(policy, self.buffer), self.actors))
         self._check_finite(ticks)
+        self._check_rewards(ticks)
         self.buffer.policy_version[:] = version
         return self.buffer.first(ticks)
 
@@ -219,18 +229,30 @@ class Collector:
                     raise PolicyError(f"{said}: lower algorithm.learning_rate, or look for divisions in the network")
                 raise EnvError(self._not_finite(what, slot, first_row + row, ticks))
 
+    def _check_rewards(self, ticks: int) -> None:
+        """Raise EnvironmentFailed for the first reward that is larger than is allowed, or less than its negative."""
+        if (place := find_absurd(self.buffer.reward[:ticks], self._max_reward)) is not None:
+            row, slot = place
+            said = self._describe(f"a reward of {self.buffer.reward[place]:g}", slot, row, ticks)
+            raise EnvironmentFailed(f"{said}, where train.max_reward is {self._max_reward:g}: mend it, or raise that")
+
     def _values_fail(self, ticks: int) -> bool:
         """Whether the network makes values that are not finite of observations that all are."""
         return self.buffer.observation.dtype.kind != "f" or not np.isfinite(self.buffer.value[:ticks]).all()
 
     def _not_finite(self, what: str, slot: int, row: int, ticks: int) -> str:
+        said = f"{with_article(what)} that is not finite, or too large for float32,"
+        return self._describe(said, slot, row, ticks)
+
+    def _describe(self, what: str, slot: int, row: int, ticks: int) -> str:
+        """Return what has come, and where, when and in which episode."""
         spec, first = self.batches[0].spec, self.actors[0].groups[0].buffer_world
         world, agent = divmod(slot, spec.agents_per_world)
         whose = f", agent {agent}" if spec.agents_per_world > 1 else ""
         episode = self.buffer.world_episode[min(row, ticks - 1), world]
         return (
-            f"'{spec.id}', world {first + world}{whose}: {with_article(what)} that is not finite, or too large "
-            f"for float32, in tick {self.ticks - ticks + row} of the run (episode {episode} of that world)"
+            f"'{spec.id}', world {first + world}{whose}: {what} "
+            f"in tick {self.ticks - ticks + row} of the run (episode {episode} of that world)"
         )
 
     def _play(self, policy: ActingPolicy, rows: range, records: Callable[[int], bool]) -> None:

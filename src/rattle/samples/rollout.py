@@ -164,6 +164,13 @@ def allocate(
     return Rollout(arrays, own, [""] * ticks)
 
 
+def find_absurd(reward: NDArray[np.float32], most: float | None) -> tuple[int, ...] | None:
+    """Return the index of the first reward beyond `most` or its negative; None where none is, or all are allowed."""
+    if most is None or not reward.size or max(reward.max(), -reward.min()) <= most:
+        return None
+    return tuple(np.argwhere(np.abs(reward) > most)[0].tolist())
+
+
 def join(parts: Sequence[Played]) -> Played:
     """Return rollouts side by side, in their order; shorter ones end in inactive rows. One alone stays as it is."""
     if len(parts) == 1:

@@ -129,6 +129,12 @@ class TrainSection(StrictSettings):
     stop_at_return: float | None = Field(
         None, description="Stop when the mean return of the last 100 episodes is at least this; null: never."
     )
+    max_reward: float | None = Field(
+        1e6,
+        gt=0,
+        description="A reward beyond this, or beyond its negative, is a fault of the environment: `rattle train` "
+        "ends, and Training refuses the rollout; null: any finite number is a reward.",
+    )
     actors: int = Field(2, ge=1, le=64, description="Parts that the worlds are played in, side by side in threads.")
     checkpoint_seconds: float = Field(
         10.0,

@@ -69,6 +69,10 @@ class TrainingSection(StrictSettings):
         1, ge=1, description="Rollouts of one actor that may wait: its receipts are held back until there are fewer."
     )
     max_message_bytes: int = Field(2**28, ge=2**16, lt=2**31, description="The largest rollout or policy.")
+    update_policy: bool = Field(
+        False,
+        description="Whether UpdatePolicy without a policy may improve the service's own, out of turn.",
+    )
 
     @field_validator("policies")
     @classmethod

@@ -31,7 +31,12 @@ def build_collector(settings: ExperimentSettings) -> Collector:
     algorithm = settings.algorithm
     made = [WorldBatch(build_worlds(settings, last - first, first), first) for first, last in pairwise(firsts)]
     shares = [WorldsActor(made[number : number + turns]) for number in range(0, parts, turns)]
-    return Collector(shares, algorithm.rollout_ticks, complete_episodes=algorithm.complete_episodes)
+    return Collector(
+        shares,
+        algorithm.rollout_ticks,
+        complete_episodes=algorithm.complete_episodes,
+        max_reward=settings.train.max_reward,
+    )
 
 
 def build_learner(settings: ExperimentSettings, spec: PolicySpec) -> Learner:

@@ -13,12 +13,12 @@ import pytest
 from rattle.services.training.actors import MOST_UNLEARNT
 from rattle.services.utils.protos import training_pb2
 from tests.services.training.playing import ACCEPTED, DUPLICATE, Client, Player, Server
-from tests.services.training.test_refusals import Status, ended, until_version
+from tests.services.training.test_refusals import Status, ended, unchanged, until_version
 from tests.services.training.test_rollout_messages import put
 from tests.trainer.conftest import small_settings
 
 REFUSED = training_pb2.Receipt.REFUSED
-SMALL = ("env.worlds=4", "train.steps=null")
+SMALL = ("env.worlds=4", "train.steps=null", "train.max_reward=null")
 
 
 @pytest.fixture
@@ -92,6 +92,29 @@ class TestStreams:
             with server.client() as early, suppress(grpc.RpcError):
                 verdict = play(early, "early", 1)
         assert verdict == DUPLICATE
+
+
+def test_rewards_that_the_run_does_not_allow_are_refused_and_drop_nothing(tmp_path: Path) -> None:
+    with Server(small_settings("env.worlds=4"), tmp_path / "run") as server, server.client() as client:
+        assert client.contribute(player(0, 2).play(client.policy())) == ACCEPTED
+        before = unchanged(client)
+        with server.client() as stranger, ended(Status.INVALID_ARGUMENT, "reward: must lie between -1e+06 and 1e+06"):
+            stranger.contribute(poisoned(player(actor="evil", life="forged").play(client.policy())))
+        assert unchanged(client) == before
+        with server.client() as other:
+            assert other.contribute(player(2, 2, "other").play(client.policy())) == ACCEPTED
+        until_version(client, 1)
+
+
+def test_a_services_own_policy_is_not_improved_out_of_turn_unless_that_is_allowed(client: Client) -> None:
+    before = unchanged(client)
+    rollout = player(actor="evil").play(client.policy())
+    with ended(Status.PERMISSION_DENIED, "the service's own policies are improved by rollouts of actors alone: "):
+        client.stub.UpdatePolicy(training_pb2.UpdatePolicyRequest(rollout=rollout))
+    assert unchanged(client) == before
+    given = training_pb2.UpdatePolicyRequest(policy=client.policy().file, rollout=rollout)
+    assert client.stub.UpdatePolicy(given).policy.version == 1
+    assert unchanged(client) == before
 
 
 class TestUpdatesThatCannotBeMade:

@@ -47,7 +47,7 @@ from tests.user_code import UserModule, user_module
 
 __all__ = ["user_module"]
 
-SMALL = ("env.worlds=4", "train.steps=null")
+SMALL = ("env.worlds=4", "train.steps=null", "training.update_policy=true", "train.max_reward=3.1e38")
 Status = grpc.StatusCode
 
 
@@ -91,6 +91,10 @@ BAD_ROLLOUTS: dict[str, tuple[str, Spoil]] = {
     "type": ("value: ", put("value", np.zeros((16, 4), np.int32))),
     "length": ("log_prob: ", lambda message: setattr(message.log_prob, "data", b"123")),
     "missing": ("observation: ", clear("observation")),
+    "absurd": (
+        "reward: must lie between -3.1e+38 and 3.1e+38 (train.max_reward), and [3, 1] is -3.3e+38",
+        change("reward", (3, 1), -3.3e38),
+    ),
     "not a number": ("reward: ", change("reward", (3, 1), np.nan)),
     "infinite": ("last_value: ", change("last_value", (0,), np.inf)),
     "action": ("action: ", change("action", (3, 1), 200)),

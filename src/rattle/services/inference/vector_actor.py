@@ -87,7 +87,10 @@ class VectorActor:
             raise
         algorithm = self._settings.algorithm
         collector = Collector(
-            [WorldsActor(groups)], algorithm.rollout_ticks, complete_episodes=algorithm.complete_episodes
+            [WorldsActor(groups)],
+            algorithm.rollout_ticks,
+            complete_episodes=algorithm.complete_episodes,
+            max_reward=self._settings.train.max_reward,
         )
         collector.ticks = held.first_tick
         collector.remember(held.policy.spec.memory_size)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rattle.envs.vector import EnvironmentSpec
 from rattle.policies.spec import PolicySpec
-from rattle.samples.rollout import TRAVELLING, Played, Rollout, RolloutField
+from rattle.samples.rollout import TRAVELLING, Played, Rollout, RolloutField, find_absurd
 from rattle.samples.spaces import ActionSpace, ObservationSpace, Space
 from rattle.services.training.rollout_batcher import Origin
 from rattle.services.utils.protos import training_pb2
@@ -38,6 +38,7 @@ class RolloutSpec:
     most_ticks: int
     memory_size: int  # numbers that a slot remembers
     complete_episodes: bool  # every slot plays one episode to its end, in up to `most_ticks`; else just so many
+    max_reward: float | None  # rewards beyond it, or its negative, are refused
 
     @classmethod
     def of(cls, settings: ExperimentSettings, spec: PolicySpec) -> RolloutSpec:
@@ -46,7 +47,7 @@ class RolloutSpec:
         complete = by_agents or algorithm.complete_episodes
         of_any_length = by_agents and not algorithm.complete_episodes
         most_ticks = MOST_TICKS if of_any_length else algorithm.rollout_ticks
-        return cls(spec.observation, spec.action, most_ticks, spec.memory_size, complete)
+        return cls(spec.observation, spec.action, most_ticks, spec.memory_size, complete, settings.train.max_reward)
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,10 @@ def read_learnable(message: training_pb2.Rollout, form: RolloutSpec) -> Arrays:
             _check_lengths(array.shape[0], array.shape[1], form)
             lengths = {"ticks": array.shape[0], "slots": array.shape[1]}
     arrays["policy_version"] = np.full(lengths["slots"] or 0, min(message.policy_version, _MOST_VERSION), np.int64)
+    if (place := find_absurd(arrays["reward"], form.max_reward)) is not None:
+        most = f"{form.max_reward:g}"
+        got = f"{list(place)} is {arrays['reward'][place]:g}"
+        raise _wrong("reward", f"must lie between -{most} and {most} (train.max_reward), and {got}")
     _check_ends(arrays)
     if form.complete_episodes:
         _check_complete(arrays)

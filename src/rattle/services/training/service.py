@@ -114,9 +114,15 @@ class TrainingService:
         return verdict, reason, loop
 
     async def improve(self, message: training_pb2.Rollout) -> tuple[Update, LearningLoop]:
-        """Improve a policy of the service out of turn."""
+        """Improve a policy of the service out of turn, where the settings allow that."""
         with part_of("rollout"):
             loop = self.loop(message.policy_id)
+            if not self.settings.training.update_policy:
+                raise RequestError(
+                    "forbidden",
+                    "the service's own policies are improved by rollouts of actors alone: send a policy to be "
+                    "improved, or start the service with training.update_policy=true",
+                )
             contribution = await self._read(loop, message)
             if contribution.origin.worlds != loop.run.form.worlds:
                 wanted = f"all {loop.run.form.worlds} worlds"
