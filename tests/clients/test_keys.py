@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hmac
 from pathlib import Path
 
 import pytest
 
-from rattle.clients.keys import KeyFileError, read_key
+from rattle.clients.keys import KeyFileError, read_key, sync_key
+from rattle.tokens import TokenFileError, derive_key
 
 
 def test_a_key_is_the_whole_file_whatever_its_bytes(tmp_path: Path) -> None:
@@ -16,7 +18,19 @@ def test_a_key_is_the_whole_file_whatever_its_bytes(tmp_path: Path) -> None:
 
 
 def test_no_file_means_no_key() -> None:
-    assert read_key(None) is None
+    assert sync_key(None, None) is None
+
+
+def test_the_key_follows_from_the_token_where_there_is_no_key_file(tmp_path: Path) -> None:
+    token, key = tmp_path / "token", tmp_path / "key"
+    token.write_text("a-token-of-the-run\n")
+    token.chmod(0o600)
+    key.write_bytes(b"sixteen bytes at least")
+    derived = hmac.digest(b"a-token-of-the-run", b"rattle.sync/1", "sha256")
+    assert sync_key(None, str(token)) == derive_key("a-token-of-the-run", "rattle.sync/1") == derived
+    assert sync_key(str(key), str(token)) == b"sixteen bytes at least"
+    with pytest.raises(TokenFileError, match="there is no"):
+        sync_key(None, str(tmp_path / "away"))
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,36 @@
-"""The secret that both sides of a lockstep run seal their datagrams with."""
+"""The secret that both sides of a run seal their datagrams with."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from rattle.errors import RattleError
+from rattle.tokens import derive_key, read_token
 
 #: Fewer bytes could be guessed; more are no key, but another file.
 _LEAST_BYTES = 16
 _MOST_BYTES = 4096
+#: What a key that follows from the token is for.
+_PURPOSE = "rattle.sync/1"
 
 
 class KeyFileError(RattleError):
     """A key file holds no key."""
 
 
-def read_key(path: str | None) -> bytes | None:
-    """Return the content of a key file, every byte of it; None without one. Raises KeyFileError in one line."""
-    if path is None:
-        return None
+def sync_key(key_file: str | None, token_file: str | None) -> bytes | None:
+    """Return what datagrams are sealed with: `sync.key_file`, else what follows from the token; None without both.
+
+    Raises a RattleError in one line for a file that cannot be used.
+    """
+    if key_file is not None:
+        return read_key(key_file)
+    token = read_token(token_file)
+    return None if token is None else derive_key(token, _PURPOSE)
+
+
+def read_key(path: str) -> bytes:
+    """Return the content of a key file, every byte of it. Raises KeyFileError in one line."""
     try:
         with Path(path).open("rb") as file:
             key = file.read(_MOST_BYTES + 1)

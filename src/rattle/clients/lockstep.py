@@ -325,7 +325,7 @@ class Member:
         if self.state == "gathering":
             self._joining.due = now + self._heartbeat
         elif self._joining.sent(now) == _TELLING_ATTEMPTS:
-            self.reason = "no answer: does it run there, and is sync.key_file the same"
+            self.reason = "no answer: does it run there, and is the token or sync.key_file the same"
         done = self._done
         self._send(
             Join(

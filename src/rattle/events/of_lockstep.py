@@ -165,4 +165,6 @@ class BadSeals(Event, frozen=True, kw_only=True):
     """Somebody sends datagrams without the seal of the key."""
 
     level: ClassVar[Level] = "WARNING"
-    sentence: ClassVar[str] = "datagrams without the right seal are dropped: is sync.key_file the same everywhere?"
+    sentence: ClassVar[str] = (
+        "datagrams without the right seal are dropped: is the token, or sync.key_file, the same everywhere?"
+    )

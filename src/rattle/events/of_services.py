@@ -217,6 +217,16 @@ class SyncClockBack(Event, frozen=True, kw_only=True):
     )
 
 
+class NonceNotRepeated(Event, frozen=True, kw_only=True):
+    """A Sync service does not hear what this listener answers to its datagrams."""
+
+    level: ClassVar[Level] = "WARNING"
+    sentence: ClassVar[str] = (
+        "the Sync service's datagrams do not repeat this service's nonce, so they are no ticks: its answers must get "
+        "through, by UDP from the port for ticks to the one that the datagrams come from; let them pass"
+    )
+
+
 class NotTold(Event, frozen=True, kw_only=True):
     """A participant cannot be told the time."""
 

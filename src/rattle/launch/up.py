@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rattle.analytics.run_directory import RunDirectory, find_run
 from rattle.analytics.writer import storing
-from rattle.clients.keys import read_key
+from rattle.clients.keys import sync_key
 from rattle.launch.launched_run import Launch, RunOutcome
 from rattle.launch.plan import check_topology, plan
 from rattle.launch.service import LaunchedService
@@ -111,9 +111,9 @@ def _put_aside(history: Path) -> None:
 
 
 def _check_key(settings: ExperimentSettings) -> None:
-    """Raise KeyFileError for a key that no service could read."""
-    if settings.sync.mode == "lockstep":
-        read_key(settings.sync.key_file)
+    """Raise a RattleError for a key that no service could read."""
+    if settings.sync.mode != "none":
+        sync_key(settings.sync.key_file, settings.security.token_file)
 
 
 def _check_ports(services: Sequence[LaunchedService], settings: ExperimentSettings) -> None:

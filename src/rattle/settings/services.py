@@ -149,7 +149,9 @@ class SyncSection(StrictSettings):
     silence_seconds: float = Field(2.0, ge=0.1, description="A member that is not heard for so long is suspected.")
     heartbeat_seconds: float = Field(0.5, ge=0.01, le=60, description="How long either side is silent at most.")
     key_file: str | None = Field(
-        None, description="File whose content both sides seal datagrams with (HMAC); null: they are not sealed."
+        None,
+        description="File whose content both sides seal datagrams with (HMAC); null: they use security.token_file, and "
+        "without that datagrams are not sealed.",
     )
     address: str = Field("127.0.0.1:5555", description="Members: HOST:PORT of the Sync service.")
     name: str | None = Field(

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rattle.services.env.datagrams import Datagrams
+from rattle.services.env.datagrams import SealedDatagrams, UnsealedDatagrams
+from rattle.services.sync.pace import Sealing
 
 START = datetime(2026, 1, 31, tzinfo=UTC)
 HOUR = 3600.0
@@ -25,7 +26,7 @@ class Line:
     """Takes datagrams as they come, and knows what became of each."""
 
     def __init__(self) -> None:
-        self.datagrams = Datagrams()
+        self.datagrams = UnsealedDatagrams()
         self.now = 0.0
 
     def ticks(self, sequences: Iterable[int], offset: float = 0.0, period: float = 0.1) -> list[int]:
@@ -53,7 +54,7 @@ class Line:
 
 @given(st.lists(st.integers(2, 40), max_size=80))
 def test_each_new_higher_sequence_is_one_tick(sequences: list[int]) -> None:
-    datagrams, highest = Datagrams(), 0
+    datagrams, highest = UnsealedDatagrams(), 0
     for sequence in sequences:
         assert datagrams.is_tick(datagram(sequence), 0.0) == (sequence > highest)
         highest = max(highest, sequence)
@@ -163,18 +164,128 @@ def test_a_late_one_of_the_sender_before_does_not_lock_the_later_one_out() -> No
     ],
 )
 def test_malformed_datagrams_are_counted_and_ignored(data: bytes) -> None:
-    datagrams = Datagrams()
+    datagrams = UnsealedDatagrams()
     assert not datagrams.is_tick(data, 0.0)
     assert (datagrams.accepted, datagrams.ignored) == (0, 1)
     assert datagrams.is_tick(datagram(1), 0.0)
 
 
 def test_more_fields_and_times_without_offset_are_welcome() -> None:
-    datagrams = Datagrams()
+    datagrams = UnsealedDatagrams()
     assert datagrams.is_tick(b'{"sequence": 4, "timestamp": "2026-01-31T12:00:00", "mode": "pace"}', 0.0)
 
 
 def test_times_at_the_ends_of_the_calendar_are_times() -> None:
-    datagrams = Datagrams()
+    datagrams = UnsealedDatagrams()
     for sequence, time in enumerate(("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"), start=1):
         assert datagrams.is_tick(json.dumps({"sequence": sequence, "timestamp": time}).encode(), 0.0)
+
+
+KEY, LIVES = b"sixteen bytes at least", [f"{number:016x}" for number in range(1, 6)]
+HERE, THERE = "1" * 16, "2" * 16
+
+
+class SealedLine:
+    """A Sync service's lives and one listener, that hear each other; remembers all that was sent to it."""
+
+    def __init__(self, nonce: str = HERE) -> None:
+        self.listener = SealedDatagrams(KEY, nonce)
+        self.services = {life: Sealing(KEY, life) for life in LIVES}
+        self.now = 0.0
+        self.recorded: list[bytes] = []
+
+    def ticks(self, life: str, sequences: Iterable[int], period: float = 0.1) -> list[int]:
+        """Have a life's beats come one period after the other, and return which were ticks."""
+        return [sequence for sequence in sequences if self.beat(life, sequence, period)]
+
+    def beat(self, life: str, sequence: int, period: float = 0.1) -> bool:
+        self.now += period
+        self.recorded.append(self.services[life].beat("listener", sequence, START.isoformat()))
+        is_tick = self.listener.is_tick(self.recorded[-1], self.now)
+        if self.listener.question is not None:
+            self.services[life].hear("listener", self.listener.question)
+        return is_tick
+
+    def replay(self) -> int:
+        """Have all that was recorded come again, and return how often the world ticked."""
+        return sum(self.listener.is_tick(data, self.now) for data in self.recorded)
+
+
+def test_sealed_beats_tick_from_the_one_that_repeats_the_nonce_on() -> None:
+    line = SealedLine()
+    assert line.ticks(LIVES[0], range(1, 30)) == list(range(2, 30))
+    assert line.ticks(LIVES[1], range(1, 30)) == list(range(2, 30))  # a service that was started again
+    assert (line.listener.refused, line.listener.replaced, line.listener.unanswered) == (0, 0, 0)
+
+
+def test_nothing_that_was_recorded_ticks_again() -> None:
+    line = SealedLine()
+    for life in LIVES[:3]:
+        line.ticks(life, range(1, 30))
+        assert line.replay() == 0
+        line.now += 3600
+        assert line.replay() == 0
+    assert line.ticks(LIVES[2], range(30, 50)) == list(range(30, 50))
+    later = SealedLine(THERE)  # the listener was started again, and nobody speaks
+    later.recorded, later.now = line.recorded, line.now
+    assert later.replay() == 0
+    assert later.ticks(LIVES[2], range(50, 60)) == list(range(51, 60))
+
+
+def test_a_recorded_question_takes_nobody_s_nonce_away() -> None:
+    service, first, second = Sealing(KEY, LIVES[0]), SealedDatagrams(KEY, HERE), SealedDatagrams(KEY, THERE)
+    assert not first.is_tick(service.beat("listener", 1, START.isoformat()), 0.1)
+    recorded = first.question
+    assert recorded is not None
+    service.hear("listener", recorded)
+    assert not second.is_tick(service.beat("listener", 2, START.isoformat()), 0.2)
+    assert second.question is not None
+    service.hear("listener", second.question)
+    service.hear("listener", recorded)
+    assert second.is_tick(service.beat("listener", 3, START.isoformat()), 0.3)
+    other = Sealing(KEY, LIVES[1])
+    other.hear("listener", recorded)  # to another life it says nothing
+    assert b"nonce" not in other.beat("listener", 1, START.isoformat())
+
+
+def test_what_is_not_sealed_with_the_key_or_was_changed_anywhere_is_refused() -> None:
+    line = SealedLine()
+    line.ticks(LIVES[0], range(1, 4))
+    right = line.services[LIVES[0]].beat("listener", 4, START.isoformat())
+    forged = [datagram(2**63 - 1, 50 * 365 * 24 * HOUR), Sealing(b"another key, as long", LIVES[0]).beat("x", 4, "now")]
+    forged += [
+        right[:place] + bytes([right[place] ^ bit]) + right[place + 1 :]
+        for place in range(len(right))
+        for bit in (1, 32, 128)
+    ]
+    for data in (*forged, b"", b"[]", b"[" * 2000, right[:-1], right + b"x", line.listener.question or b"{}"):
+        assert not line.listener.is_tick(data, line.now), data
+    assert line.listener.refused == len(forged) + 6
+    assert line.listener.is_tick(right, line.now)
+
+
+def test_of_two_services_one_is_followed_and_the_other_when_that_has_gone() -> None:
+    line = SealedLine()
+    assert line.ticks(LIVES[0], range(1, 10))[-1] == 9
+    for sequence in range(1, 30):
+        assert line.beat(LIVES[1], sequence) == (sequence > 1)
+        assert line.beat(LIVES[0], sequence + 9, 0.001) == (sequence == 1)
+    recorded = list(line.recorded)
+    taken = line.ticks(LIVES[0], range(39, 80))
+    assert taken == list(range(taken[0], 80))
+    assert 48 <= taken[0] <= 50
+    line.recorded = recorded
+    line.now += HOUR
+    assert (line.replay(), line.listener.replaced) == (0, 1)
+
+
+@given(st.randoms(use_true_random=False))
+def test_sealed_beats_that_are_overtaken_or_doubled_never_tick(draw: Random) -> None:
+    line = SealedLine()
+    line.ticks(LIVES[0], [1, 2])
+    on_the_way = [number for number in range(3, 100) for _ in range(draw.choice([0, 1, 1, 1, 2]))]
+    on_the_way.sort(key=lambda number: number + draw.uniform(0, 5))
+    highest = 2
+    for number in on_the_way:
+        assert line.beat(LIVES[0], number) == (number > highest)
+        highest = max(highest, number)

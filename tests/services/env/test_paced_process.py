@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import threading
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,29 +38,95 @@ def an_hour_behind(tmp_path: Path) -> tuple[str, ...]:
     return "env", f"PYTHONPATH={tmp_path}"
 
 
-def ticks(env: subprocess.Popen[str], url: str) -> int:
+class Relay:
+    """Carries datagrams between a Sync service and a listener, both ways, and remembers them."""
+
+    def __init__(self, listener: tuple[str, int]) -> None:
+        self.recorded: list[bytes] = []
+        self._near = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._near.bind(("127.0.0.1", 0))
+        self._far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._far.connect(listener)
+        self.port = self._near.getsockname()[1]
+        threading.Thread(target=self._carry, daemon=True).start()
+
+    def replay(self, datagrams: list[bytes]) -> None:
+        """Send some datagrams to the listener, as they are."""
+        for data in datagrams:
+            self._far.send(data)
+
+    def _carry(self) -> None:
+        while True:
+            data, sync = self._near.recvfrom(2048)
+            self.recorded.append(data)
+            self._far.send(data)
+            self._far.settimeout(0.001)
+            with suppress(TimeoutError):
+                self._near.sendto(self._far.recv(2048), sync)
+
+
+def number(url: str, metric: str) -> int:
     with urllib.request.urlopen(f"{url}/metrics", timeout=240) as answer:  # noqa: S310
         lines = answer.read().decode().splitlines()
-    return int(float(next(line.split()[1] for line in lines if line.startswith("rattle_env_ticks_total "))))
+    return int(float(next(line.split()[1] for line in lines if line.startswith(f"{metric} "))))
+
+
+def ticks(url: str) -> int:
+    return number(url, "rattle_env_ticks_total")
+
+
+@contextmanager
+def paced(*more: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """Run an Env service that datagrams pace, with a snake on its board."""
+    settings = ("env.width=60", "env.height=60", "env.max_steps_without_food=0", *more)
+    command = [*RATTLE, "env", "--port", "0", "--clock", "sync", "--sync-port", "0"]
+    command += [part for setting in settings for part in ("--set", setting)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as env:
+        try:
+            assert env.stdout is not None
+            hello = json.loads(env.stdout.readline())
+            anna = urllib.request.urlopen(f"{hello['url']}/snake/anna", timeout=240)  # noqa: S310
+            threading.Thread(target=anna.read, daemon=True).start()
+            yield env, hello
+        finally:
+            env.terminate()
 
 
 def test_a_sync_service_that_comes_back_with_its_clock_set_back_ticks_on(an_hour_behind: tuple[str, ...]) -> None:
-    settings = ("env.width=60", "env.height=60", "env.max_steps_without_food=0")
-    command = [*RATTLE, "env", "--port", "0", "--clock", "sync", "--sync-port", "0"]
-    command += [part for setting in settings for part in ("--set", setting)]
-    env = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    with env:
-        assert env.stdout is not None
-        assert env.stderr is not None
-        hello = json.loads(env.stdout.readline())
+    with paced() as (env, hello):
+        url = hello["url"]
         told = ("--participant", f"127.0.0.1:{hello['sync_port']}", "--frequency", "200")
-        anna = urllib.request.urlopen(f"{hello['url']}/snake/anna", timeout=240)  # noqa: S310
-        threading.Thread(target=anna.read, daemon=True).start()
         with SyncProcess(*told) as sync:
-            until(lambda: ticks(env, hello["url"]) > 500)
+            until(lambda: ticks(url) > 500)
             sync.kill()
-        before = ticks(env, hello["url"])
+        before = ticks(url)
         with ServiceProcess("sync", "--http-port", "0", *told, prefix=an_hour_behind):
-            until(lambda: ticks(env, hello["url"]) > before + 10)
+            until(lambda: ticks(url) > before + 10)
         env.terminate()
+        assert env.stderr is not None
         assert env.stderr.read().count("clock was set back") == 1
+
+
+def test_with_a_key_a_world_ticks_by_sealed_datagrams_alone_each_once(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(bytes(range(32)))
+    forged = b'{"sequence":9223372036854775807,"timestamp":"2076-03-01T12:00:01+00:00"}'
+    with paced(f"sync.key_file={key}") as (env, hello):
+        url, ignored, refused = hello["url"], "rattle_env_datagrams_ignored_total", "rattle_env_datagrams_refused_total"
+        relay = Relay(("127.0.0.1", hello["sync_port"]))
+        told = ("--participant", f"127.0.0.1:{relay.port}", "--frequency", "200")
+        with SyncProcess(*told, settings=(f"sync.key_file={key}",)) as sync:
+            until(lambda: ticks(url) > 20)
+            relay.replay([forged] * 30 + relay.recorded)
+            until(lambda: number(url, refused) == 30)
+            before = ticks(url)
+            until(lambda: ticks(url) > before + 20)
+            sync.kill()
+        recorded = list(relay.recorded)
+        before, seen = ticks(url), number(url, ignored)
+        relay.replay(recorded)
+        until(lambda: number(url, ignored) == seen + len(recorded))
+        assert ticks(url) == before
+        env.terminate()
+        assert env.stderr is not None
+        assert env.stderr.read().count("without the right seal") == 1

@@ -13,6 +13,7 @@ import msgspec
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from rattle.clients.keys import sync_key
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.services.env.clocks import RealtimeClock, SyncClock, TickClock, TurnsClock
 from rattle.services.env.game import Game
@@ -75,20 +76,27 @@ class AgentFace:
     """The agent API of one snake world: an ASGI application of its paths, with its game, clock and streams."""
 
     def __init__(
-        self, settings: EnvServiceSection, snake: SnakeSettings, seed: int, sync: SyncSection | None = None
+        self,
+        settings: EnvServiceSection,
+        snake: SnakeSettings,
+        seed: int,
+        sync: SyncSection | None = None,
+        token_file: str | None = None,
     ) -> None:
+        """Prepare; `sync` and `token_file` say who leads it. Raises RattleError for settings that lead nowhere."""
         self.settings = settings
         self.streams = Streams()
         self.game: Game
         self.clock: TickClock
         capacity = snake.num_snakes if settings.snakes is None else settings.snakes
-        if sync is not None and sync.mode == "lockstep":
+        sync = sync or SyncSection()
+        if sync.mode == "lockstep":
             # There is no time in lockstep: a snake stays for as many ticks as it would at `fps`.
             game = LockstepGame(snake, seed, capacity, settings.leave_seconds * settings.fps)
-            self.game, self.clock = game, LockstepClock(game, sync, end_service)
+            self.game, self.clock = game, LockstepClock(game, sync, sync_key(sync.key_file, token_file), end_service)
         else:
             self.game = Game(snake, seed, capacity, settings.clock, settings.leave_seconds)
-            self.clock = _make_clock(settings, self.game)
+            self.clock = _make_clock(settings, self.game, sync.key_file, token_file)
 
     async def start(self) -> None:
         """Let the clock run."""
@@ -192,12 +200,13 @@ def agent_routes(app: ASGIApp) -> list[Route]:
     return [Route(path, app, include_in_schema=False) for path in paths]
 
 
-def _make_clock(settings: EnvServiceSection, game: Game) -> TickClock:
+def _make_clock(settings: EnvServiceSection, game: Game, key_file: str | None, token_file: str | None) -> TickClock:
     if settings.clock == "realtime":
         return RealtimeClock(game, settings.fps)
     if settings.clock == "turns":
         return TurnsClock(game, settings.turn_seconds)
-    return SyncClock(listen(settings.host, settings.sync_port, SOCK_DGRAM))
+    key = sync_key(key_file, token_file)
+    return SyncClock(listen(settings.host, settings.sync_port, SOCK_DGRAM), key)
 
 
 def _route_of(scope: Scope) -> tuple[str, str]:

@@ -101,7 +101,9 @@ class EnvService:
         if self.settings.env.id != "snake":
             return None
         snake = validated(SnakeSettings, self.settings.env.own_settings, "snake")
-        return AgentFace(self.settings.env_service, snake, self.settings.seed, self.settings.sync)
+        settings = self.settings
+        token_file = settings.security.token_file
+        return AgentFace(settings.env_service, snake, settings.seed, settings.sync, token_file)
 
     def _make_worlds(self, options: Mapping[str, Any], worlds: int, seed: int, first_world: int) -> VectorWorlds:
         env = self.settings.env

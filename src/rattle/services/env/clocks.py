@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import math
+import secrets
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
-from rattle.events import emit, of_services
-from rattle.services.env.datagrams import Datagrams
+from rattle.events import Event, emit, of_lockstep, of_services
+from rattle.services.env.datagrams import Datagrams, SealedDatagrams, UnsealedDatagrams
 from rattle.services.env.game import Game
 from rattle.services.utils.schedule import Schedule
+
+#: So many datagrams in a row that do not repeat the nonce are more than those that were on their way.
+_MOST_UNANSWERED = 20
 
 
 class TickClock(Protocol):
@@ -157,12 +162,13 @@ class TurnsClock:
 class SyncClock:
     """Ticks for every datagram that says so; owns the UDP socket that it is given."""
 
-    def __init__(self, listener: socket.socket) -> None:
-        self.datagrams = Datagrams()
+    def __init__(self, listener: socket.socket, key: bytes | None = None) -> None:
+        """Listen; with a key to nothing that is not sealed with it."""
+        self.datagrams: Datagrams = UnsealedDatagrams() if key is None else SealedDatagrams(key, secrets.token_hex(8))
         self.port: int = listener.getsockname()[1]
         self._listener = listener
         self._tick: Callable[[], None] | None = None
-        self._has_warned = False
+        self._said: set[type[Event]] = set()
 
     def start(self, tick: Callable[[], None]) -> None:
         """Begin, in a running event loop."""
@@ -182,12 +188,27 @@ class SyncClock:
     def _receive(self) -> None:
         """Take one datagram: the loop comes back for the next, and lets the streams have their turn in between."""
         try:
-            data = self._listener.recv(2048)
+            data, sender = self._listener.recvfrom(2048)
         except (BlockingIOError, ConnectionError):
             return
-        if self._tick is None or not self.datagrams.is_tick(data, time.monotonic()):
+        if self._tick is None:
             return
-        if self.datagrams.replaced and not self._has_warned:
-            self._has_warned = True
-            emit(of_services.SyncClockBack())
-        self._tick()
+        is_tick = self.datagrams.is_tick(data, time.monotonic())
+        if self.datagrams.question is not None:
+            with suppress(OSError):  # lost, as any datagram may be: the next beat is asked again
+                self._listener.sendto(self.datagrams.question, sender)
+        self._warn()
+        if is_tick:
+            self._tick()
+
+    def _warn(self) -> None:
+        """Say each thing that people should know once, however many datagrams show it."""
+        datagrams = self.datagrams
+        for event, is_so in (
+            (of_services.SyncClockBack, datagrams.replaced > 0),
+            (of_lockstep.BadSeals, datagrams.refused > 0),
+            (of_services.NonceNotRepeated, datagrams.unanswered >= _MOST_UNANSWERED),
+        ):
+            if is_so and event not in self._said:
+                self._said.add(event)
+                emit(event())

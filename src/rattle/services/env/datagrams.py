@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from rattle.wire.pace import Beat, PaceCodec, Question
+
 #: A sender is replaced by one whose clock is behind after so many seconds, and so many periods of its own, without
 #: a tick of it; a period is taken to be no longer than that.
 _SECONDS, _PERIODS, _LONGEST_SECONDS = 1.0, 3, 60.0
@@ -33,7 +35,84 @@ class _Rise:
 
 
 class Datagrams:
-    """Says which datagrams of a Sync service are ticks: each newer one.
+    """Says which datagrams of a Sync service are ticks, and counts them; `question` is to be sent to their sender."""
+
+    question: bytes | None = None
+    unanswered = 0  # questions in a row
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.ignored = 0  # malformed, repeated or old
+        self.refused = 0  # without the right seal
+        self.replaced = 0  # senders, by one that sent before, or whose clock is behind theirs
+        self._heard_at: float | None = None
+        self._period = 0.0  # seconds between two datagrams
+
+    def is_tick(self, data: bytes, now: float) -> bool:
+        """Look at a datagram that came at `now`, in seconds of a clock that is never set, and count it."""
+        raise NotImplementedError
+
+    def _patience(self) -> float:
+        """Return how long nothing must have come of the present sender before another takes its place, in seconds."""
+        return max(_SECONDS, min(_PERIODS * self._period, _LONGEST_SECONDS))
+
+    def _note(self, steps: int, now: float) -> None:
+        """Count a tick that is so many sequences after the one before; 0 where that was another sender's."""
+        if self._heard_at is not None and steps > 0:
+            self._period = (now - self._heard_at) / steps
+        self._heard_at = now
+        self.accepted += 1
+
+
+class SealedDatagrams(Datagrams):
+    """Takes what has the right seal, repeats the nonce of this listener, and has not been there.
+
+    So a tick comes from a Sync service that has been heard since this listener was made: what was recorded before, or
+    was meant for others, has another nonce, and what was recorded since has a sequence that was there. Clocks do not
+    matter. A service that is new is followed at once; one that was left for another, when that has fallen silent.
+    """
+
+    def __init__(self, key: bytes, nonce: str) -> None:
+        """Listen; `nonce` is 16 hexadecimal digits that nobody has used before."""
+        super().__init__()
+        self._codec, self._nonce = PaceCodec(key), nonce
+        self._newest: dict[str, int] = {}  # the highest sequence that came, by the life of its sender
+        self._life = ""
+
+    def is_tick(self, data: bytes, now: float) -> bool:
+        """Look at a datagram that came at `now`, in seconds of a clock that is never set, and count it."""
+        self.question = None
+        beat = self._codec.decode(data, Beat)
+        if beat is None:
+            self.refused += 1
+        elif beat.nonce != self._nonce:
+            self.question = self._codec.encode(Question(sequence=beat.sequence, life=beat.life, nonce=self._nonce))
+            self.unanswered += 1
+            self.ignored += 1
+        elif self._is_next(beat, now):
+            return True
+        else:
+            self.ignored += 1
+        return False
+
+    def _is_next(self, beat: Beat, now: float) -> bool:
+        self.unanswered = 0
+        newest = self._newest.get(beat.life)
+        if newest is not None and beat.sequence <= newest:
+            return False
+        self._newest[beat.life] = beat.sequence
+        is_back = newest is not None and beat.life != self._life
+        if is_back:
+            if self._heard_at is not None and now - self._heard_at < self._patience():
+                return False
+            self.replaced += 1
+        self._note(beat.sequence - newest if newest is not None and not is_back else 0, now)
+        self._life = beat.life
+        return True
+
+
+class UnsealedDatagrams(Datagrams):
+    """Takes each datagram that is newer than those before.
 
     Newer is what was sent later, by the sender's own clock, or has the next sequence; so a sender that starts anew is
     followed, and copies and datagrams that were overtaken on their way are not. A sender whose clock was set back
@@ -41,13 +120,9 @@ class Datagrams:
     """
 
     def __init__(self) -> None:
-        self.accepted = 0
-        self.ignored = 0  # malformed, repeated or old
-        self.replaced = 0  # senders, by one whose clock is behind theirs
+        super().__init__()
         self._sequence = 0
         self._sent = datetime.min.replace(tzinfo=UTC)
-        self._heard_at: float | None = None
-        self._period = 0.0  # seconds between two datagrams
         self._taken: OrderedDict[tuple[int, datetime], None] = OrderedDict()  # the newest ticks, oldest first
         self._rise: _Rise | None = None
         self._decode = msgspec.json.Decoder(_TickDatagram).decode
@@ -77,7 +152,7 @@ class Datagrams:
 
     def _is_new_sender(self, sequence: int, now: float) -> bool:
         """Take an old datagram, and say whether its sender takes the place of the one before."""
-        patience = max(_SECONDS, min(_PERIODS * self._period, _LONGEST_SECONDS))
+        patience = self._patience()
         rise = self._rise
         if rise is None or (sequence <= rise.sequence and now - rise.rose_at > patience):
             self._rise = _Rise(now, now, sequence)
@@ -91,10 +166,8 @@ class Datagrams:
         return True
 
     def _take(self, sequence: int, sent: datetime, now: float) -> None:
-        if self._heard_at is not None and sequence > self._sequence:
-            self._period = (now - self._heard_at) / (sequence - self._sequence)
-        self._sequence, self._sent, self._heard_at, self._rise = sequence, sent, now, None
+        self._note(sequence - self._sequence, now)
+        self._sequence, self._sent, self._rise = sequence, sent, None
         self._taken[sequence, sent] = None
         if len(self._taken) > _REMEMBERED:
             self._taken.popitem(last=False)
-        self.accepted += 1

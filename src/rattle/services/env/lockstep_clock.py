@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from rattle.clients.keys import read_key
 from rattle.clients.lockstep_member import LockstepMember, MemberAnswer, MemberSettings, Work
 from rattle.events import emit, of_lockstep
 from rattle.services.env.lockstep_game import LockstepGame
@@ -18,16 +17,20 @@ class LockstepClock:
     """Ticks when the Sync service says so, and tells it what has come of it."""
 
     def __init__(
-        self, game: LockstepGame, sync: SyncSection, refused: Callable[[str], None] = lambda _reason: None
+        self,
+        game: LockstepGame,
+        sync: SyncSection,
+        key: bytes | None,
+        refused: Callable[[str], None] = lambda _reason: None,
     ) -> None:
         """Prepare; `refused` is told why this member is led no more though the run goes on.
 
-        Raises RattleError for settings that lead nowhere.
+        Raises ClientError for an address that is none.
         """
         self._refused = refused
         self.name = sync.name or "env"
         self.tick = 0  # the last that was stepped, as the Sync service counts
-        settings = MemberSettings(sync.address, read_key(sync.key_file), sync.loss, sync.delay_seconds)
+        settings = MemberSettings(sync.address, key, sync.loss, sync.delay_seconds)
         self.member = LockstepMember(settings, self.name, Role.ENVIRONMENT, self._step, self._end)
         self._game = game
         self._advance: Callable[[], None] | None = None

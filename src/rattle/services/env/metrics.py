@@ -36,6 +36,9 @@ DATAGRAMS = CounterMeasure("rattle_env_datagrams", "datagrams", "Datagrams of th
 DATAGRAMS_IGNORED = CounterMeasure(
     "rattle_env_datagrams_ignored", "datagrams", "Datagrams of the Sync service that were none."
 )
+DATAGRAMS_REFUSED = CounterMeasure(
+    "rattle_env_datagrams_refused", "datagrams", "Datagrams to the port for ticks without the right seal."
+)
 STEPS = CounterMeasure("rattle_env_steps", "environment steps", "Ticks of worlds, over all sessions.")
 SOCKETS = GaugeMeasure("rattle_env_sockets", "connections", "Open WebSockets of the vector API.")
 STEP_SECONDS = HistogramMeasure(
@@ -69,6 +72,7 @@ class _ServiceGauges(Collector):
         if isinstance(clock, SyncClock):
             yield DATAGRAMS.family(clock.datagrams.accepted)
             yield DATAGRAMS_IGNORED.family(clock.datagrams.ignored)
+            yield DATAGRAMS_REFUSED.family(clock.datagrams.refused)
 
 
 class EnvMetrics:

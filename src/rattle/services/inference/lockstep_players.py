@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import NoReturn
 
-from rattle.clients.keys import read_key
+from rattle.clients.keys import sync_key
 from rattle.clients.lockstep_member import MemberSettings
 from rattle.policies.file import StoredPolicy
 from rattle.rollouts.worlds import settings_of_policy
@@ -44,8 +44,9 @@ class LockstepPlayers:
             )
             for assignment, control in ((assignment, ActorHandle()) for assignment in own)
         }
+        key = sync_key(sync.key_file, settings.security.token_file)
         self._agents = LockstepAgents(
-            MemberSettings(sync.address, read_key(sync.key_file), sync.loss, sync.delay_seconds),
+            MemberSettings(sync.address, key, sync.loss, sync.delay_seconds),
             sync.name or f"inference-{settings.inference.index}",
             list(self._snakes.values()),
             end_service,

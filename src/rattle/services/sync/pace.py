@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from rattle.services.utils.measures import CounterMeasure, HistogramMeasure
 from rattle.services.utils.schedule import Schedule
 from rattle.services.utils.sockets import ServiceError
 from rattle.settings.services import SyncSection
+from rattle.wire.pace import Beat, PaceCodec, Question
 
 #: Ticks a second where the settings leave it open.
 DEFAULT_FREQUENCY = 10.0
@@ -39,9 +41,25 @@ LATE = HistogramMeasure(
 )
 
 
-def datagram(sequence: int, now: datetime) -> bytes:
-    """Return what participants are told."""
-    return msgspec.json.encode({"sequence": sequence, "timestamp": now.isoformat(timespec="microseconds")})
+class Sealing:
+    """Seals what participants are told, and repeats the nonces that they ask for."""
+
+    def __init__(self, key: bytes, life: str) -> None:
+        """Seal; `life` is 16 hexadecimal digits that nobody has used before."""
+        self._codec, self._life = PaceCodec(key), life
+        self._asked: dict[str, tuple[int, str]] = {}  # by participant: the sequence that it answered, and its nonce
+
+    def hear(self, participant: str, data: bytes) -> None:
+        """Take what a participant sends: only the newest question counts, for others may be recorded ones."""
+        question = self._codec.decode(data, Question)
+        if question is not None and question.life == self._life:
+            asked = question.sequence, question.nonce
+            self._asked[participant] = max(asked, self._asked.get(participant, asked))
+
+    def beat(self, participant: str, sequence: int, timestamp: str) -> bytes:
+        """Return what a participant is told."""
+        _, nonce = self._asked.get(participant, (0, ""))
+        return self._codec.encode(Beat(sequence=sequence, timestamp=timestamp, life=self._life, nonce=nonce))
 
 
 class Pace:
@@ -49,12 +67,14 @@ class Pace:
 
     failure: ServiceError | None = None
 
-    def __init__(self, settings: SyncSection) -> None:
+    def __init__(self, settings: SyncSection, key: bytes | None = None) -> None:
+        """Tell the participants of `settings`, in datagrams that are sealed where there is a key."""
         self.sequence = 0
         self.finished = False
         self._frequency = settings.frequency or DEFAULT_FREQUENCY
         self._ticks = settings.ticks
         self._participants = participants(settings.participants)
+        self._sealing = None if key is None else Sealing(key, secrets.token_hex(8))
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pace", daemon=True)
         self._late = LATE.live(None)
@@ -116,8 +136,13 @@ class Pace:
 
     def _tell(self, now: float) -> None:
         self.sequence += 1
-        data = datagram(self.sequence, datetime.now(UTC))
+        timestamp = datetime.now(UTC).isoformat(timespec="microseconds")
+        data = msgspec.json.encode({"sequence": self.sequence, "timestamp": timestamp})
         for one in self._participants:
+            if self._sealing is not None:
+                for question in one.take():
+                    self._sealing.hear(one.name, question)
+                data = self._sealing.beat(one.name, self.sequence, timestamp)
             one.send(data, now)
 
     def _find_all(self) -> None:

@@ -14,6 +14,9 @@ from rattle.services.utils.sockets import ServiceError
 #: A participant that cannot be told is warned of so often at most, in seconds.
 _WARN_SECONDS = 60.0
 
+#: Datagrams of a participant that are read before it is told again.
+_MOST_TAKEN = 16
+
 #: A family of addresses, and an address of it.
 _Place = tuple[int, tuple[Any, ...]]
 
@@ -37,6 +40,7 @@ class Participant:
         self._unknown = f"the address of '{self._host}' is not known yet"
         self._socket: socket.socket | None = None
         self._warn_at = -math.inf
+        self._was_refused = False  # what was sent last, as is known
 
     @property
     def address(self) -> str | None:
@@ -72,6 +76,19 @@ class Participant:
                 emit(of_services.NotTold(participant=self.name, problem=problem))
         self.problem = problem
 
+    def take(self) -> list[bytes]:
+        """Return what it has sent, no more than a few at a time."""
+        taken: list[bytes] = []
+        if self._socket is not None:
+            try:
+                while len(taken) < _MOST_TAKEN:
+                    taken.append(self._socket.recv(2048))
+            except ConnectionRefusedError:
+                self._was_refused = True
+            except OSError:
+                pass
+        return taken
+
     def close(self) -> None:
         """Free its socket."""
         if self._socket is not None:
@@ -80,8 +97,11 @@ class Participant:
     def _try(self, connected: socket.socket, data: bytes) -> str | None:
         """Return what is wrong."""
         try:
+            if self._was_refused:
+                raise ConnectionRefusedError
             connected.send(data)
         except ConnectionRefusedError:  # the datagram before was; this one has not been sent
+            self._was_refused = False
             if len(self._places) > 1:
                 self._connect(self._places)
             elif self._socket is not None:

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 from typing import Protocol
 
-from rattle.clients.keys import read_key
+from rattle.clients.keys import sync_key
 from rattle.services.sync.history import LockstepHistory
 from rattle.services.sync.lockstep import Lockstep
 from rattle.services.sync.pace import Pace
@@ -15,7 +15,6 @@ from rattle.services.utils.serving import serve
 from rattle.services.utils.sockets import ServiceError, address_of, listen
 from rattle.services.utils.status_service import Operated, StatusService
 from rattle.settings.experiment import ExperimentSettings
-from rattle.settings.services import SyncSection
 from rattle.telemetry.system import watching_system
 
 SERVICE = "sync"
@@ -39,7 +38,7 @@ def run(settings: ExperimentSettings, history: Path | None) -> None:
     own = settings.sync
     guard = Guard(own.host, settings.security)
     with listen(own.host, own.port, socket.SOCK_DGRAM) as members, listen(own.host, own.http_port) as listener:
-        leading = _leading(own, members, history)
+        leading = _leading(settings, members, history)
         more = {"address": address_of(*members.getsockname()[:2]), "mode": own.mode}
         with watching_system(settings.log.system_seconds):
             serve(StatusService(leading), SERVICE, listener, guard, _MAX_CONNECTIONS, more)
@@ -47,9 +46,11 @@ def run(settings: ExperimentSettings, history: Path | None) -> None:
         raise leading.failure
 
 
-def _leading(own: SyncSection, members: socket.socket, history: Path | None) -> Leading:
+def _leading(settings: ExperimentSettings, members: socket.socket, history: Path | None) -> Leading:
+    own = settings.sync
+    key = sync_key(own.key_file, settings.security.token_file)
     if own.mode == "pace":
         if history is not None:
             raise ServiceError("--history is of the mode lockstep: in mode pace nobody answers what has happened")
-        return Pace(own)  # the port is held all the same: two services at one address would be one too many
-    return Lockstep(own, read_key(own.key_file), members, None if history is None else LockstepHistory(history))
+        return Pace(own, key)  # the port is held all the same: two services at one address would be one too many
+    return Lockstep(own, key, members, None if history is None else LockstepHistory(history))
