@@ -3,11 +3,12 @@ PYTHON ?= python3
 SECONDS_TO_TRAIN ?= 60
 WORKERS ?= 3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # A file's tests stay with one worker, for they share its fixtures; tests/conftest.py says which come first.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25
 
 .DEFAULT_GOAL := help
-.PHONY: help train test integration lint bench format protos
+.PHONY: help train test integration lint bench format protos locks
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,16 +44,27 @@ format: .venv/.developers ## Mend what ruff can mend
 protos: .venv/.developers ## Generate the code of the gRPC messages anew
 	$(BIN)/python -m rattle.services.utils.generate_protos
 
+locks: .venv/.developers ## Pin the packages that pyproject.toml names anew, with hashes
+	$(BIN)/python requirements/make_locks.py
+
 bench: .venv/.developers ## Measure speed and learning, and write the tables in benchmarks/
 	$(BIN)/python benchmarks/run.py
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-.venv/.users: .venv/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+# Only the files whose hashes are listed, and none that runs code to be installed. PyPI has no CPU build of PyTorch.
+install = $(PIP) --no-deps --require-hashes --only-binary :all: $(2) -r requirements
+define install-list
+	@$(install)/pytorch.txt 2>/dev/null || $(install)/pytorch.txt --index-url https://download.pytorch.org/whl/cpu
+	$(install)/$(1).txt
+	$(PIP) --no-deps --no-build-isolation -e .
+endef
+
+.venv/.users: .venv/bin/python pyproject.toml requirements/pytorch.txt requirements/users.txt
+	$(call install-list,users)
 	@touch $@
 
-.venv/.developers: .venv/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
+.venv/.developers: .venv/bin/python pyproject.toml requirements/pytorch.txt requirements/developers.txt
+	$(call install-list,developers,--no-compile)
 	@touch $@ .venv/.users

@@ -23,9 +23,10 @@ pytestmark = pytest.mark.integration
 def test_make_train_leaves_a_curve_and_a_replay(tmp_path: Path) -> None:
     if not (REPOSITORY / ".venv" / ".users").exists():
         pytest.skip("`make train` would install everything again: the tests do not run from make's own .venv")
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+    for name in ("Makefile", "pyproject.toml"):
         shutil.copy2(REPOSITORY / name, tmp_path)
-    shutil.copytree(REPOSITORY / "shared", tmp_path / "shared")
+    for name in ("requirements", "shared"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name)
     (tmp_path / ".venv").symlink_to(REPOSITORY / ".venv")
     made = subprocess.run(
         ["make", "train", "SECONDS_TO_TRAIN=6"],
