@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ import httpx
 import msgspec
 import pytest
 
+from rattle.services.mock_env import server
 from rattle.services.mock_env.app import MAX_BODY_BYTES
 from rattle.services.mock_env.script import line
 from rattle.services.mock_env.server import MockEnv, MockSettings
@@ -206,3 +208,36 @@ def test_an_unknown_fault_is_one_clear_line() -> None:
 def test_the_address_it_says_can_be_asked(host: str) -> None:
     with MockEnv(MockSettings(host=host)) as env:
         assert httpx.get(f"{env.url}/", trust_env=False).status_code == 200
+
+
+def test_connections_that_ask_nothing_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 8)
+    head = b"POST /reset HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+    with MockEnv(MockSettings(snakes=1)) as env, httpx.Client(base_url=env.url, timeout=60) as client:
+        port = int(env.url.rpartition(":")[2])
+        idle = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(10)]
+        for handle in idle[5:]:
+            handle.sendall(head)
+        with client.stream("GET", "/snake/anna") as stream:
+            for _ in range(20):
+                assert client.get("/").status_code == 200
+            assert json.loads(next(stream.iter_lines()))["tick"] == 0, "what is being answered stays"
+        assert idle[0].recv(1) == b""
+        for handle in idle:
+            handle.close()
+
+
+def test_a_large_body_is_not_kept_while_it_is_dropped(http: httpx.Client) -> None:
+    head = (
+        b"POST /reset HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 15900000\r\n\r\n"
+    )
+    with socket.create_connection((http.base_url.host, http.base_url.port), timeout=60) as handle:
+        tracemalloc.start()
+        handle.sendall(head + bytes(9_000_000))
+        assert handle.recv(2**16).startswith(b"HTTP/1.1 413")
+        handle.shutdown(socket.SHUT_WR)
+        while handle.recv(2**16):
+            pass
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert most - 9_000_000 * 2 < 4_000_000

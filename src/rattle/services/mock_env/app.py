@@ -19,7 +19,7 @@ from rattle.services.mock_env.game import ScriptedGame, ScriptedLife
 from rattle.services.utils.browsers import Guard, wrong_type
 from rattle.wire.problems import PROBLEM_TYPE, STATUS, RequestError, problem_body
 
-MAX_BODY_BYTES = 2**20
+MAX_BODY_BYTES = 2**18
 RETRY_AFTER_SECONDS = 1
 #: How often a stream that has nothing to say looks whether its reader is still there.
 GONE_CHECK_SECONDS = 0.5

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import socket
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -24,8 +26,10 @@ from rattle.services.utils.sockets import url_of
 from rattle.settings.services import SecuritySection
 from rattle.stop_signals import stop_signals
 
-#: Connections that are served at a time; more are closed at once.
+#: Connections at a time. For more, those are closed whose requests have been on their way for longest.
 MAX_CONNECTIONS = 512
+#: Bytes that are read of a body at a time.
+_PART_BYTES = 2**16
 #: How long a connection may take to send its request or to take what it is sent.
 IDLE_SECONDS = 30.0
 #: How long a stop waits for streams to send their last line.
@@ -47,9 +51,25 @@ class MockSettings:
     security: SecuritySection = field(default_factory=SecuritySection)
 
 
+class _SmallParts(io.BufferedReader):
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(_PART_BYTES if size is None or not 0 <= size <= _PART_BYTES else size)
+
+
 class _Handler(WSGIRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = IDLE_SECONDS
+
+    def setup(self) -> None:
+        """Read in small parts: Werkzeug would wait for ten megabytes of a body that nobody wants."""
+        super().setup()
+        self.rfile = _SmallParts(self.rfile.detach())
+
+    def send_response(self, code: int, message: str | None = None) -> None:
+        """Begin to answer."""
+        if isinstance(self.server, _FlaskServer):
+            self.server.begin_answer(self.connection)
+        super().send_response(code, message)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Write the access log, if there is one."""
@@ -68,6 +88,7 @@ class _FlaskServer(ThreadedWSGIServer):
         self.access_log = settings.access_log
         self._served = threading.Condition()
         self._connections = 0
+        self._asking: dict[socket.socket, None] = {}  # connections whose requests are not complete, the oldest first
         super().__init__(settings.host, settings.port, app, _Handler, fd=listener.fileno())
         if tls is not None:  # handshakes are made where a connection is served: no other one waits for it
             self.ssl_context = tls.context
@@ -76,10 +97,11 @@ class _FlaskServer(ThreadedWSGIServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a thread of its own, if there is room."""
         with self._served:
-            if self._connections >= MAX_CONNECTIONS:
+            if self._connections >= MAX_CONNECTIONS and not self._close_oldest():
                 self.shutdown_request(request)
                 return
             self._connections += 1
+            self._asking[request] = None
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -89,7 +111,22 @@ class _FlaskServer(ThreadedWSGIServer):
         finally:
             with self._served:
                 self._connections -= 1
+                self._asking.pop(request, None)
                 self._served.notify_all()
+
+    def begin_answer(self, request: socket.socket) -> None:
+        """Know that a request is complete."""
+        with self._served:
+            self._asking.pop(request, None)
+
+    def _close_oldest(self) -> bool:
+        """Have the connection end that has been asking for longest; False where all are being answered."""
+        for oldest in self._asking:
+            del self._asking[oldest]
+            with suppress(OSError):  # it has just ended by itself
+                oldest.shutdown(socket.SHUT_RDWR)
+            return True
+        return False
 
     def wait_until_served(self, seconds: float) -> None:
         """Wait until no connection is left, for some seconds at most."""

@@ -62,8 +62,9 @@ def may_be_gone(scope: Scope) -> Callable[[], bool]:
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     """Return a request's body.
 
-    Raises RequestError when it is larger than `max_bytes`, which is known from its length before it is read, does not
-    arrive in time, or has not arrived when the service stops, and ClientGone when it never will.
+    Raises RequestError when it is larger than `max_bytes`, which is known from its length before it is read, when
+    there is no room for it beside others, and when it does not arrive in time or before the service stops; raises
+    ClientGone when it never will.
     """
     length = header(scope, b"content-length")
     if length is not None and length.isdecimal() and int(length) > max_bytes:
@@ -75,6 +76,10 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
             body, complete = await _read(receive, max_bytes)
     except TimeoutError:
         raise RequestError("bad_request", f"the body did not arrive within {BODY_SECONDS:.0f} seconds") from None
+    except RequestError as error:
+        if error.code == "full":
+            await _discard(receive, max_bytes)
+        raise
     if len(body) > max_bytes:
         if not complete:
             await _discard(receive, max_bytes)
@@ -88,10 +93,14 @@ async def _read(receive: Receive, max_bytes: int) -> tuple[bytes, bool]:
     if not more:
         return first, True
     parts, size = [first], len(first)
-    while more and size <= max_bytes:
-        part, more = await _receive_part(receive)
-        parts.append(part)
-        size += len(part)
+    try:
+        while more and size <= max_bytes:
+            part, more = await _receive_part(receive)
+            parts.append(part)
+            size += len(part)
+    except RequestError:
+        parts.clear()  # else the error's own frames would keep them
+        raise
     return b"".join(parts), not more
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Coroutine
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from rattle.services.utils import budget
 from rattle.services.utils.asgi import CONNECTION, Message, Receive, Scope, Send, answer_problem
 from rattle.wire.problems import PROBLEM_TYPE, RequestError, problem_body
 
@@ -71,11 +74,35 @@ class _Exchange:
         self.cycle = cycle
         self.ends_with_connection = False
         self._takes_body = True
+        self._held = 0  # bytes of the budget
+        self._is_full = False  # there was no room for the body
+
+    def hold(self, size: int) -> bool:
+        """Hold a part of the body; False where there is no room for it, then or before."""
+        if self._is_full or not budget.BUDGET.take(size, self._held):
+            self._is_full = True
+            self.cycle.keep_alive = False
+            self.cycle.message_event.set()
+            return False
+        self._held += size
+        return True
+
+    def give_back(self) -> None:
+        """Hold nothing of the body any more."""
+        budget.BUDGET.give_back(self._held)
+        self._held = 0
 
     async def receive(self) -> Message:
-        """Return the next part of the body; `stopping` says that no more of it is read."""
+        """Return the next part of the body; `stopping` says that no more of it is read.
+
+        Raises RequestError (full) when there was no room for it; what is still read of it is dropped.
+        """
         message: Message = await self.cycle.receive()  # type: ignore[assignment]
-        if not self._takes_body and self.cycle.more_body:
+        if self._is_full and self._takes_body:
+            self._takes_body = False
+            self.give_back()
+            raise budget.BUDGET.full()
+        if not self._takes_body and self.cycle.more_body and not self._is_full:
             return {"type": "http.disconnect", "stopping": not self.cycle.disconnected}
         return message
 
@@ -132,6 +159,7 @@ class BoundedHttpConnection(_UnreadAnswers, HttpToolsProtocol):
         """Tell every request that its client has gone."""
         for exchange in self._exchanges:
             exchange.leave()
+            exchange.give_back()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -180,7 +208,8 @@ class BoundedHttpConnection(_UnreadAnswers, HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""
         self._body += len(body)
-        super().on_body(body)
+        if not self._exchanges or self._exchanges[-1].hold(len(body)):
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Know where a request ends."""
@@ -236,6 +265,8 @@ class BoundedHttpConnection(_UnreadAnswers, HttpToolsProtocol):
                 await answer_problem(
                     exchange.send, RequestError("shutting_down", "the service is stopping"), close=True
                 )
+        finally:
+            exchange.give_back()
 
 
 class SocketConnection(_UnreadAnswers, WebSocketsSansIOProtocol):
@@ -243,6 +274,40 @@ class SocketConnection(_UnreadAnswers, WebSocketsSansIOProtocol):
 
     To stop and go on with every message, as the server's own protocol does, costs two calls of the system.
     """
+
+    _arrived = 0  # bytes since the last whole message
+    _held = 0  # bytes of the budget, of long messages only
+
+    def data_received(self, data: bytes) -> None:
+        """Go on with a message; one for which there is no room ends the connection."""
+        self._arrived += len(data)
+        if self._arrived > HEAD_BYTES and not self._hold(len(data)):
+            self.conn.fail(1013, "full: try again in a while")
+            self.transport.writelines(self.conn.data_to_send())
+            self.transport.close()
+            return
+        super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Hold nothing any more."""
+        self._give_back()
+        super().connection_lost(exc)
+
+    def receive(self) -> Coroutine[Any, Any, Any]:  # not async itself, as this happens with every step
+        """Return the next message; what came before it has been worked on."""
+        if self._held and self.queue.empty():
+            self._give_back()
+        return super().receive()
+
+    def _hold(self, size: int) -> bool:
+        if not budget.BUDGET.take(size, self._arrived):
+            return False
+        self._held += size
+        return True
+
+    def _give_back(self) -> None:
+        budget.BUDGET.give_back(self._held)
+        self._held = 0
 
     async def run_asgi(self) -> None:
         """Have the service answer; a handshake that it declines with a whole answer is complete as well.
@@ -260,6 +325,7 @@ class SocketConnection(_UnreadAnswers, WebSocketsSansIOProtocol):
 
     def send_receive_event_to_app(self) -> None:
         """Hand on a message."""
+        self._arrived = 0
         stop_reading = self.read_paused or self.queue.qsize() >= _MESSAGES_AHEAD
         self.read_paused = self.read_paused or not stop_reading  # it only stops where it has not
         super().send_receive_event_to_app()

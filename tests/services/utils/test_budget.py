@@ -1,0 +1,135 @@
+"""Bodies and messages are held to a sum over all connections; small ones find room beside large ones."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+
+import pytest
+import uvicorn
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from rattle.services.utils import budget
+from rattle.services.utils.asgi import Receive, Scope, Send, answer, answer_problem, read_body
+from rattle.services.utils.budget import ByteBudget
+from rattle.services.utils.serving import server_config
+from rattle.services.utils.sockets import listen
+from rattle.wire.problems import RequestError
+
+LIMIT, LARGE, PATIENCE = 2**22, 2**20, 60.0
+
+
+def test_large_requests_leave_room_for_small_ones() -> None:
+    whole = ByteBudget(2**20)
+    assert whole.take(2**19, 0)
+    assert whole.take(2**18, 2**19)
+    assert not whole.take(1, 2**16)
+    assert all(whole.take(2**16, 0) for _ in range(4))
+    assert not whole.take(1, 0)
+    whole.give_back(2**16)
+    assert whole.take(2**16 - 1, 1)
+    assert whole.held == 2**20 - 1
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer how long a body is; messages of a WebSocket likewise."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": str(len(message["bytes"]))})
+        return
+    try:
+        body = await read_body(scope, receive, 2 * LARGE)
+        await answer(send, 200, "text/plain", str(len(body)).encode())
+    except RequestError as error:
+        await answer_problem(send, error)
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    monkeypatch.setattr(budget, "BUDGET", ByteBudget(LIMIT))
+    listener = listen("127.0.0.1", 0)
+    config = server_config(app, 4 * LARGE)
+    config.log_level, config.timeout_graceful_shutdown = "critical", 1
+    server = uvicorn.Server(config)
+
+    def work() -> None:
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(server.serve([listener]))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield listener.getsockname()[1]
+    server.should_exit = True
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    assert budget.BUDGET.held == 0
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def unfinished(port: int) -> socket.socket:
+    """Begin a large request, and do not finish it."""
+    handle = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    head = f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {LARGE}\r\n\r\n"
+    handle.sendall(head.encode() + bytes(LARGE - 1))
+    return handle
+
+
+def ask(port: int, size: int) -> tuple[int, bytes]:
+    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    connection.request("POST", "/", bytes(size))
+    answered = connection.getresponse()
+    try:
+        return answered.status, answered.read()
+    finally:
+        connection.close()
+
+
+def test_bodies_that_are_not_finished_leave_room_for_others_and_give_it_back(port: int) -> None:
+    handles = [unfinished(port) for _ in range(3)]
+    until(lambda: budget.BUDGET.held == 3 * (LARGE - 1))
+    status, said = ask(port, LARGE)
+    assert (status, b'"code":"full"' in said) == (503, True)
+    assert ask(port, 2**15) == (200, b"32768")
+    handles[0].sendall(b"\0")
+    assert handles[0].recv(2**16).startswith(b"HTTP/1.1 200")
+    assert ask(port, LARGE) == (200, str(LARGE).encode())
+    until(lambda: budget.BUDGET.held == 2 * (LARGE - 1))
+    for handle in handles:
+        handle.close()
+    until(lambda: budget.BUDGET.held == 0)
+
+
+def test_a_body_for_which_there_is_no_room_any_more_is_dropped(port: int) -> None:
+    with unfinished(port), unfinished(port), unfinished(port), unfinished(port) as last:
+        assert last.recv(2**16).startswith(b"HTTP/1.1 503")
+        until(lambda: budget.BUDGET.held == 3 * (LARGE - 1))
+
+
+def test_long_messages_of_websockets_count_and_short_ones_do_not(port: int) -> None:
+    with connect(f"ws://127.0.0.1:{port}", max_size=None) as one, connect(f"ws://127.0.0.1:{port}") as other:
+        for size in (2 * LARGE, 5, 2**15):
+            one.send(bytes(size))
+            assert one.recv() == str(size)
+        until(lambda: budget.BUDGET.held == 0)
+        with unfinished(port), unfinished(port), unfinished(port):
+            until(lambda: budget.BUDGET.held == 3 * (LARGE - 1))
+            one.send(bytes(LARGE))
+            with pytest.raises(ConnectionClosed) as closed:
+                one.recv()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1013
+            other.send(bytes(2**15))
+            assert other.recv() == "32768"
