@@ -39,7 +39,7 @@ class StatusCalls:
         if address not in self._channels:
             self._channels[address] = open_async_channel(address, _OPTIONS)
         stub = cast(
-            training_pb2_grpc.TrainingAsyncStub, training_pb2_grpc.TrainingStub(checked(self._channels[address]))
+            "training_pb2_grpc.TrainingAsyncStub", training_pb2_grpc.TrainingStub(checked(self._channels[address]))
         )
         try:
             status = await stub.GetStatus(training_pb2.GetStatusRequest(), timeout=_DEADLINE_SECONDS)
