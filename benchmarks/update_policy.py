@@ -27,9 +27,11 @@ from rattle.policies.file import load_policy
 from rattle.samples.rollout import as_tensors
 from rattle.services.inference.rollouts import to_message
 from rattle.services.utils.grpc_serving import bind, make_server
+from rattle.services.utils.guard import Guard
 from rattle.services.utils.memory import keep_memory
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.services import SecuritySection
 from rattle.settings.sources import load_settings
 from rattle.trainer.build import build_collector, build_learner
 
@@ -51,7 +53,7 @@ class Bare(training_pb2_grpc.TrainingServicer):
 async def bare() -> None:
     """Serve the floor."""
     keep_memory()
-    server = make_server(2**28, 100)
+    server = make_server(2**28, 100, Guard("127.0.0.1", SecuritySection()))
     address = bind(server, "127.0.0.1", 0)
     training_pb2_grpc.add_TrainingServicer_to_server(Bare(), server)
     await server.start()

@@ -19,6 +19,9 @@ _IN_URL = re.compile(r"(?<=://)(?!USER:PASSWORD@)\S*@")
 _IN_HEADER = re.compile(r"(\bbearer\s+|authorization[\"']?\s*[:=]\s*[\"']?\w+\s+)[\w.~+/=-]{4,}", re.IGNORECASE)
 
 
+#: Secrets that this process knows, which are hidden wherever they stand.
+_known: set[str] = set()
+
 #: Without one of these nothing names a secret: most texts have none, and take a microsecond.
 _SIGNS = ("pass", "secret", "token", "credential", "authorization", "cookie", "key", "bearer")
 
@@ -29,8 +32,15 @@ def is_secret(name: str) -> bool:
     return _IS_SECRET.fullmatch(name) is not None
 
 
+def hide(secret: str) -> None:
+    """Have a secret hidden in all texts from now on, whatever stands around it."""
+    _known.add(secret)
+
+
 def redact(text: str) -> str:
-    """Return a text without the credentials of URLs in it, and without values that it names as secrets."""
+    """Return a text without known secrets, the credentials of URLs, and values that it names as secrets."""
+    for secret in _known:
+        text = text.replace(secret, HIDDEN)
     if "://" in text:
         text = _IN_URL.sub(f"{HIDDEN}@", text)
     lower = text.lower()

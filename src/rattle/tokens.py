@@ -6,11 +6,16 @@ import hashlib
 import hmac
 import os
 import re
+import secrets
 import stat
 from collections.abc import Collection
 from pathlib import Path
 
+from rattle import redaction
 from rattle.errors import RattleError
+
+#: The environment variable that names a token's file, for all commands and for programs that use the clients.
+TOKEN_VARIABLE = "RATTLE_SECURITY__TOKEN_FILE"  # noqa: S105
 
 #: Fewer bytes could be guessed; more are no token, but another file.
 LEAST_BYTES = 16
@@ -27,6 +32,7 @@ class TokenFileError(RattleError):
 class _Known:
     """What this process sends to the servers that it asks."""
 
+    is_told = False  # or else the environment says it
     token: str | None = None
     strangers: frozenset[str] = frozenset()
 
@@ -56,7 +62,19 @@ def read_token(path: str | None, setting: str = "security.token_file") -> str | 
             f"{setting}: {path} holds more than a token, which is letters, digits and any of -._~+/ on one line; "
             f"{_ADVICE.replace('FILE', path)}"
         )
-    return content.decode("ascii")
+    token = content.decode("ascii")
+    redaction.hide(token)
+    return token
+
+
+def make_token(path: Path) -> str:
+    """Write a new token into a file that its owner alone may read, in place of an earlier one; raises OSError."""
+    path.unlink(missing_ok=True)
+    token = secrets.token_urlsafe(32)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(token + "\n")
+    redaction.hide(token)
+    return token
 
 
 def is_open_to_others(about: os.stat_result) -> bool:
@@ -68,11 +86,16 @@ def is_open_to_others(about: os.stat_result) -> bool:
 
 def keep_token(token: str | None, strangers: Collection[str] = ()) -> None:
     """Have all clients of this process send a token from now on, but not to `strangers`: the URLs of servers."""
-    _Known.token, _Known.strangers = token, frozenset(strangers)
+    _Known.is_told, _Known.token, _Known.strangers = True, token, frozenset(strangers)
 
 
 def token_for(url: str = "") -> str | None:
-    """Return the token to send to the server at a URL or address, None where it asks for none or must not get it."""
+    """Return the token to send to the server at a URL or address, None where it asks for none or must not get it.
+
+    Where none was kept, the environment variable names its file; raises TokenFileError for one that cannot be used.
+    """
+    if not _Known.is_told:
+        keep_token(read_token(os.environ.get(TOKEN_VARIABLE) or None, TOKEN_VARIABLE))
     return None if url in _Known.strangers else _Known.token
 
 

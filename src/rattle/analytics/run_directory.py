@@ -57,7 +57,7 @@ _PARTS = (
     "wandb",
 )
 #: Patterns of what lies there too: pictures of commands that were asked about the run, and files of killed processes.
-_BESIDE = ("learning_curve.png", "replay.gif", ".[0-9]*.*")
+_BESIDE = ("learning_curve.png", "replay.gif", ".[0-9]*.*", ".token")
 _MOST_SECONDS_OF_A_CHANGE = 5.0
 
 
@@ -77,6 +77,7 @@ class RunDirectory:
         self.service_logs = path / "service-logs"
         self.history = path / "history.jsonl"
         self.annotations = path / "annotations.json"
+        self.token = path / ".token"
         self._lock = path / ".lock"
         self._launch_lock = path / ".launch.lock"
         self._annotations_lock = path / ".annotations.lock"

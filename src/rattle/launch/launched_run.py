@@ -61,8 +61,11 @@ class Launch:
         resumed_at: int | None = None,
         kill_every: float | None = None,
         patience: float | None = None,
+        overrides: Sequence[str] = (),
     ) -> None:
-        """`patience` is how many seconds may pass without a tick or an update before the run has failed.
+        """`overrides` are settings of services that the run's own do not hold.
+
+        `patience` is how many seconds may pass without a tick or an update before the run has failed.
 
         None: those of `topology.patience_seconds`.
         """
@@ -71,6 +74,7 @@ class Launch:
         self._limits = limits
         self._resumed_at = resumed_at
         self._kill_every = kill_every
+        self._overrides = tuple(overrides)
         self._patience = settings.topology.patience_seconds if patience is None else patience
         self._run_id = read_run_row(directory)["run_id"]
         self._supervisor = Supervisor(services)
@@ -221,7 +225,7 @@ class Launch:
 
     def _command(self, name: str) -> list[str]:
         """Return the arguments of a service: Training is told what this command changes of the limits."""
-        changes = []
+        changes = [*self._overrides]
         watched = self._supervisor.services[name]
         service = watched.service
         if service.kind == "training":

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
+from rattle.addresses import parse_address
 from rattle.analytics.run_directory import RunDirectory, find_run
 from rattle.analytics.writer import storing
 from rattle.clients.keys import sync_key
@@ -22,6 +25,7 @@ from rattle.runs.run_clock import RunLimits
 from rattle.runs.stored_run import accept_code, read_stored_run
 from rattle.services.utils.sockets import listen
 from rattle.settings.experiment import ExperimentSettings
+from rattle.tokens import keep_token, make_token
 
 
 def up(settings: ExperimentSettings, run_dir: Path | None, *, kill_every: float | None, as_json: bool) -> None:
@@ -59,11 +63,44 @@ def launch(
     services = plan(settings, directory.config)
     _check_ports(services, settings)
     make_folder(directory)
-    with directory.launching():
+    with directory.launching(), _token_of(settings, directory, say) as overrides:
         store_beginning(directory, run_id, settings, environment)
         limits = RunLimits(settings.train.steps, settings.train.seconds)
-        begun = Launch(settings, directory, services, limits, view, kill_every=kill_every, patience=patience)
+        begun = Launch(
+            settings,
+            directory,
+            services,
+            limits,
+            view,
+            kill_every=kill_every,
+            patience=patience,
+            overrides=overrides,
+        )
         return begun.run()
+
+
+@contextmanager
+def _token_of(
+    settings: ExperimentSettings, directory: RunDirectory, say: Callable[[str], object] | None
+) -> Iterator[list[str]]:
+    """Give the block what services are told of the token: of the run's own, unless the settings name another.
+
+    It lies in a file of the run directory as long as the run is in progress.
+    """
+    if settings.security.token_file is not None:
+        yield []
+        return
+    path, url = directory.token.absolute(), settings.env.url
+    with storing(path):
+        token = make_token(path)
+    keep_token(token, [] if url is None else [parse_address(url).url])
+    if say is not None:
+        say(f'ask its services with: curl -H "Authorization: Bearer $(cat {shlex.quote(str(directory.token))})" URL')
+    try:
+        yield [f"security.token_file={json.dumps(str(path))}"]
+    finally:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def resume(
@@ -89,7 +126,18 @@ def resume(
         _put_aside(directory.history)
         limits = RunLimits(steps or settings.train.steps, seconds or settings.train.seconds)
         view = choose_view(as_json=as_json)
-        Launch(settings, directory, services, limits, view, resumed_at=run.updates, kill_every=kill_every).run()
+        with _token_of(settings, directory, _say) as overrides:
+            begun = Launch(
+                settings,
+                directory,
+                services,
+                limits,
+                view,
+                resumed_at=run.updates,
+                kill_every=kill_every,
+                overrides=overrides,
+            )
+            begun.run()
 
 
 def _check_other_policies(first: RunDirectory, settings: ExperimentSettings, *, allow_changed_code: bool) -> None:

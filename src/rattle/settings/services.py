@@ -193,6 +193,17 @@ class SecuritySection(StrictSettings):
         description="File with the bearer token that services ask for and clients send: 16 to 4,096 characters, "
         "which its owner alone may read; null: no token.",
     )
+    open: tuple[Literal["infer", "watch", "metrics"], ...] = Field(
+        (),
+        examples=[["infer", "metrics"]],
+        description="What may be asked without the token, besides health: infer: policies in the Open Inference "
+        "Protocol; watch: the agent API's world at /watch, not playing in it; metrics: /metrics.",
+    )
+    trust_network: bool = Field(
+        False,
+        description="Whether services may listen for other machines without a token: everybody who reaches them may "
+        "then read and change everything.",
+    )
     allowed_hosts: tuple[Annotated[str, AfterValidator(_host_name)], ...] = Field(
         (),
         max_length=256,

@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from rattle.addresses import CREDENTIALS_VARIABLE, hide_credentials
+from rattle.addresses import CREDENTIALS_VARIABLE, hide_credentials, parse_address
+from rattle.analytics.run_directory import RunDirectory
 from rattle.envs.registry import validate
 from rattle.envs.validation import complaint
 from rattle.errors import RattleError
@@ -26,6 +27,7 @@ from rattle.settings.user_code import with_code, with_hooks
 from rattle.settings.yaml_values import Unclear, dump, read_document, read_value
 from rattle.text import one_line
 from rattle.tls import keep_tls
+from rattle.tokens import keep_token, read_token
 
 ENVIRONMENT_PREFIX = "RATTLE_"
 
@@ -64,7 +66,20 @@ def load_settings(
             _put(values, key, value)
     settings = check_settings(values, str(path) if path else "settings", plays=plays)
     keep_tls(settings.security.tls_files())
+    keep_token_of(settings, environ or {})
     return settings
+
+
+def keep_token_of(settings: ExperimentSettings, environ: Mapping[str, str], *, file: str | None = None) -> None:
+    """Have all clients of this process send the token in `file`, or else in the one that the settings name.
+
+    What `rattle up` has made for a run is for the services that it starts: a server at env.url does not get it. Raises
+    TokenFileError.
+    """
+    file = file or settings.security.token_file
+    folder, url = environ.get("RUN_DIR"), settings.env.url
+    is_own = file is not None and bool(folder) and Path(file) == RunDirectory(Path(folder or "")).token.absolute()
+    keep_token(read_token(file), [parse_address(url).url] if is_own and url is not None else [])
 
 
 def load_security(overrides: Iterable[str], environ: Mapping[str, str]) -> SecuritySection:

@@ -19,6 +19,7 @@ STATUS = {
     "bad_request": HTTPStatus.BAD_REQUEST,
     "bad_value": HTTPStatus.BAD_REQUEST,
     "damaged": HTTPStatus.BAD_REQUEST,
+    "unauthenticated": HTTPStatus.UNAUTHORIZED,
     "forbidden": HTTPStatus.FORBIDDEN,
     "unknown_path": HTTPStatus.NOT_FOUND,
     "unknown_snake": HTTPStatus.NOT_FOUND,

@@ -17,7 +17,7 @@ SNAKES = 100
 SERVER = """
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.services.env.agent_routes import AgentFace
-from rattle.services.utils.browsers import Guard
+from rattle.services.utils.guard import Guard
 from rattle.services.utils.serving import serve
 from rattle.services.utils.sockets import listen
 from rattle.settings.services import EnvServiceSection, SecuritySection

@@ -11,7 +11,9 @@ import pytest
 from rattle.clients.errors import ConnectionBroken
 from rattle.services.inference.training_link import RolloutRefused, TrainingLink
 from rattle.services.utils.grpc_serving import bind, make_server
+from rattle.services.utils.guard import Guard
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
+from rattle.settings.services import SecuritySection
 
 LIMIT = 2**16
 
@@ -42,7 +44,7 @@ def test_a_message_that_is_too_large_is_told_from_a_full_server(
     is_full: bool, size: int, kind: type[Exception]
 ) -> None:
     async def scene() -> Exception:
-        server = make_server(LIMIT, 1)
+        server = make_server(LIMIT, 1, Guard("127.0.0.1", SecuritySection()))
         address = bind(server, "127.0.0.1", 0)
         training_pb2_grpc.add_TrainingServicer_to_server(Watched(), server)
         await server.start()

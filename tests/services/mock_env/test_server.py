@@ -19,6 +19,7 @@ from rattle.services.mock_env import server
 from rattle.services.mock_env.app import MAX_BODY_BYTES
 from rattle.services.mock_env.script import line
 from rattle.services.mock_env.server import MockEnv, MockSettings
+from rattle.settings.services import SecuritySection
 from tests.services.mock_env.servers import MOCK_ENV, mock_env_process
 
 
@@ -206,7 +207,7 @@ def test_an_unknown_fault_is_one_clear_line() -> None:
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
 @pytest.mark.parametrize("host", ["::", "::1", "0.0.0.0"])  # noqa: S104
 def test_the_address_it_says_can_be_asked(host: str) -> None:
-    with MockEnv(MockSettings(host=host)) as env:
+    with MockEnv(MockSettings(host=host, security=SecuritySection(trust_network=True))) as env:
         assert httpx.get(f"{env.url}/", trust_env=False).status_code == 200
 
 

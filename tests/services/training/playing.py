@@ -25,9 +25,11 @@ from rattle.services.training.policy_run import PolicyRun
 from rattle.services.training.service import TrainingService
 from rattle.services.training.servicer import TrainingServicer
 from rattle.services.utils.grpc_serving import bind, make_server
+from rattle.services.utils.guard import Guard
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 from rattle.services.utils.tensors import DTYPES
 from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.services import SecuritySection
 from rattle.wire.vector import dump_environment
 
 ACCEPTED, DUPLICATE, STALE, FINISHED = (
@@ -170,7 +172,7 @@ class Server:
     async def _serve(self) -> None:
         face = TrainingServicer(self.service)
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = make_server(self._limit, 1000)
+        server = make_server(self._limit, 1000, Guard("127.0.0.1", SecuritySection()))
         self.address = bind(server, "127.0.0.1", 0)
         face.attach(server)
         try:

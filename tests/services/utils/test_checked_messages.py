@@ -12,7 +12,9 @@ import pytest
 from rattle.clients.errors import DamagedAnswer
 from rattle.services.utils.checked_messages import CheckedServer, _Reader, checked, whole
 from rattle.services.utils.grpc_serving import answering, bind, make_server
+from rattle.services.utils.guard import Guard
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
+from rattle.settings.services import SecuritySection
 from rattle.wire.checksums import add_checksum, damaged_messages
 
 ROLLOUT = training_pb2.Rollout(
@@ -63,7 +65,7 @@ class Echo(training_pb2_grpc.TrainingServicer):
 
 def with_echo(scene: Callable[[grpc.aio.Channel], Coroutine[Any, Any, None]]) -> None:
     async def run() -> None:
-        server = make_server(2**20, 100)
+        server = make_server(2**20, 100, Guard("127.0.0.1", SecuritySection()))
         address = bind(server, "127.0.0.1", 0)
         training_pb2_grpc.add_TrainingServicer_to_server(Echo(), CheckedServer(server))  # type: ignore[abstract,arg-type]
         await server.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,13 +15,16 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from rattle.services.utils import grpc_serving
 from rattle.services.utils.grpc_serving import STATUS, HealthServices, answering, bind, make_server
+from rattle.services.utils.guard import Guard
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 from rattle.services.utils.sockets import ServiceError, listen
+from rattle.settings.services import SecuritySection
 from rattle.wire import problems
 from rattle.wire.problems import RequestError
 
 NAME = "rattle.v1.Training"
 LIMIT = 2**16
+GUARD = Guard("127.0.0.1", SecuritySection())
 
 
 class Refusing(training_pb2_grpc.TrainingServicer):
@@ -37,8 +41,10 @@ class Refusing(training_pb2_grpc.TrainingServicer):
 
 
 @asynccontextmanager
-async def serving(error: RequestError | None = None) -> AsyncIterator[tuple[grpc.aio.Channel, HealthServices, str]]:
-    server = make_server(LIMIT, 100)
+async def serving(
+    error: RequestError | None = None, guard: Guard = GUARD
+) -> AsyncIterator[tuple[grpc.aio.Channel, HealthServices, str]]:
+    server = make_server(LIMIT, 100, guard)
     address = bind(server, "127.0.0.1", 0)
     training_pb2_grpc.add_TrainingServicer_to_server(Refusing(error), server)
     health = HealthServices(server, [NAME])
@@ -154,9 +160,9 @@ def test_an_address_that_is_taken_is_said_in_one_line(capfd: pytest.CaptureFixtu
         async with serving() as (_, _, address):
             port = int(address.rpartition(":")[2])
             with pytest.raises(ServiceError, match=rf"port {port} of 127\.0\.0\.1: Address already in use"):
-                bind(make_server(LIMIT, 100), "127.0.0.1", port)
+                bind(make_server(LIMIT, 100, GUARD), "127.0.0.1", port)
         with pytest.raises(ServiceError, match="choose another host"):
-            bind(make_server(LIMIT, 100), "no host", 0)
+            bind(make_server(LIMIT, 100, GUARD), "no host", 0)
 
     run(test)
     assert capfd.readouterr().err == ""
@@ -167,5 +173,37 @@ def test_a_server_has_its_port_for_itself() -> None:
         async with serving() as (_, _, address):
             with pytest.raises(ServiceError):
                 listen("127.0.0.1", int(address.rpartition(":")[2]))
+
+    run(test)
+
+
+@pytest.mark.parametrize("said", [None, "Bearer another", "the-token-of-these-tests"])
+def test_a_server_with_a_token_answers_no_method_but_health_without_it(tmp_path: Path, said: str | None) -> None:
+    file = tmp_path / "token"
+    file.write_text("the-token-of-these-tests")
+    file.chmod(0o600)
+    guard = Guard("127.0.0.1", SecuritySection(token_file=str(file)))
+    metadata = [] if said is None else [("authorization", said)]
+
+    async def status_of(channel: grpc.aio.Channel, method: str, metadata: list[tuple[str, str]]) -> str:
+        call = channel.stream_stream(method)(iter(()), metadata=metadata, timeout=20)
+        try:
+            async for _ in call:
+                pass
+        except grpc.aio.AioRpcError as error:
+            return str(error.code().name)
+        return "OK"
+
+    async def test() -> None:
+        async with serving(guard=guard) as (channel, _, _):
+            reflection = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+            methods = training_pb2.DESCRIPTOR.services_by_name["Training"].methods
+            for method in [*(f"/{NAME}/{one.name}" for one in methods), reflection, f"/{NAME}/No", "/x/y"]:
+                assert await status_of(channel, method, metadata) == "UNAUTHENTICATED", method
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), metadata=metadata)
+            right = [("authorization", "Bearer the-token-of-these-tests")]
+            stub = training_pb2_grpc.TrainingStub(channel)
+            await stub.GetPolicy(training_pb2.GetPolicyRequest(policy_id="p"), metadata=right)
+            assert await status_of(channel, "/x/y", right) == "UNIMPLEMENTED"
 
     run(test)

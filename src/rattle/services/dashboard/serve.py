@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rattle.services.dashboard.app import DashboardService
 from rattle.services.dashboard.source import RunSource
-from rattle.services.utils.browsers import Guard
+from rattle.services.utils.guard import Guard
 from rattle.services.utils.serving import serve
 from rattle.services.utils.sockets import listen
 from rattle.settings.services import SecuritySection

@@ -6,7 +6,7 @@ from typing import Any
 
 from rattle.services.env.app import SERVICE, EnvService
 from rattle.services.env.clocks import SyncClock
-from rattle.services.utils.browsers import Guard
+from rattle.services.utils.guard import Guard
 from rattle.services.utils.serving import serve
 from rattle.services.utils.sockets import ServiceError, listen
 from rattle.settings.experiment import ExperimentSettings

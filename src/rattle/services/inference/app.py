@@ -13,8 +13,8 @@ from rattle.services.inference.serving.grpc_servicer import NAME, GrpcFace
 from rattle.services.inference.serving.models import Models
 from rattle.services.inference.serving.rest import RestFace
 from rattle.services.utils.asgi import App, Receive, Scope, Send, answer, answer_problem, decline, exposition
-from rattle.services.utils.browsers import Guard
 from rattle.services.utils.grpc_serving import GRACE_SECONDS, HealthServices, bind, make_server
+from rattle.services.utils.guard import Guard
 from rattle.services.utils.serving import freeze_gc
 from rattle.settings.services import InferenceSection
 from rattle.wire import encoding
@@ -52,7 +52,7 @@ class InferenceService:
         self.hello: dict[str, Any] = {}
         self._settings = settings
         self._source = source
-        self._guard = guard
+        self._guard = guard  # of what is asked over gRPC; who serves this guards it over HTTP
         self._control = control
         self._rest = RestFace(self.plane, self.metrics, settings.max_body_bytes)
         self._grpc: grpc.aio.Server | None = None
@@ -91,7 +91,7 @@ class InferenceService:
     async def start(self) -> None:
         """Listen for gRPC, and let policies come."""
         own = self._settings
-        self._grpc = make_server(own.max_body_bytes, own.max_connections)
+        self._grpc = make_server(own.max_body_bytes, own.max_connections, self._guard)
         address = bind(self._grpc, own.host, own.grpc_port, self._guard.tls)
         GrpcFace(self.plane, self.metrics).attach(self._grpc)
         self._health = HealthServices(self._grpc, [NAME])

@@ -10,7 +10,7 @@ from rattle.services.inference.control_routes import ControlRoutes
 from rattle.services.inference.lockstep_players import LockstepPlayers
 from rattle.services.inference.serving.models import Models
 from rattle.services.inference.watched_policy import WatchedPolicy
-from rattle.services.utils.browsers import Guard
+from rattle.services.utils.guard import Guard
 from rattle.services.utils.serving import serve
 from rattle.services.utils.sockets import listen
 from rattle.settings.experiment import ExperimentSettings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rattle.services.ingest.consumer import Consumer
-from rattle.services.utils.browsers import Guard
+from rattle.services.utils.guard import Guard
 from rattle.services.utils.serving import serve
 from rattle.services.utils.sockets import listen
 from rattle.services.utils.status_service import StatusService

@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException
 from rattle.services.mock_env import requests
 from rattle.services.mock_env.faults import Faults
 from rattle.services.mock_env.game import ScriptedGame, ScriptedLife
-from rattle.services.utils.browsers import Guard, wrong_type
+from rattle.services.utils.guard import Guard, wrong_type
 from rattle.wire.problems import PROBLEM_TYPE, STATUS, RequestError, problem_body
 
 MAX_BODY_BYTES = 2**18
@@ -215,6 +215,8 @@ def _problem(error: RequestError) -> Response:
     response = Response(problem_body(error), error.status, content_type=PROBLEM_TYPE)
     if error.status == STATUS["full"]:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if error.status == STATUS["unauthenticated"]:
+        response.headers["WWW-Authenticate"] = "Bearer"
     return response
 
 

@@ -20,7 +20,7 @@ from rattle.services.mock_env.app import Board, make_app
 from rattle.services.mock_env.errors import MockEnvError
 from rattle.services.mock_env.faults import Faults
 from rattle.services.mock_env.game import SERVICE
-from rattle.services.utils.browsers import Guard
+from rattle.services.utils.guard import Guard
 from rattle.services.utils.server_tls import ServerTls
 from rattle.services.utils.sockets import url_of
 from rattle.settings.services import SecuritySection

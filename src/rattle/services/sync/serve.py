@@ -10,7 +10,7 @@ from rattle.clients.keys import sync_key
 from rattle.services.sync.history import LockstepHistory
 from rattle.services.sync.lockstep import Lockstep
 from rattle.services.sync.pace import Pace
-from rattle.services.utils.browsers import Guard
+from rattle.services.utils.guard import Guard
 from rattle.services.utils.serving import serve
 from rattle.services.utils.sockets import ServiceError, address_of, listen
 from rattle.services.utils.status_service import Operated, StatusService

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rattle.services.training.service import TrainingService
 from rattle.services.training.servicer import TrainingServicer
-from rattle.services.utils.browsers import Guard
 from rattle.services.utils.grpc_serving import serve
+from rattle.services.utils.guard import Guard
 from rattle.services.utils.memory import keep_memory
 from rattle.settings.experiment import ExperimentSettings
 from rattle.telemetry.system import watching_system

@@ -156,6 +156,8 @@ def _problem_headers(error: RequestError) -> list[tuple[bytes, bytes]]:
     headers: list[tuple[bytes, bytes]] = []
     if error.status == 503:
         headers.append((b"retry-after", b"1"))
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
     if "allow" in error.more:
         headers.append((b"allow", str(error.more["allow"]).encode()))
     if "upgrade" in error.more:

@@ -19,8 +19,8 @@ import uvicorn
 from rattle.events import emit, of_services
 from rattle.output import write_line
 from rattle.services.utils.asgi import Receive, Scope, Send, refuse
-from rattle.services.utils.browsers import Guard
 from rattle.services.utils.connections import IDLE_SECONDS, BoundedHttpConnection, SocketConnection
+from rattle.services.utils.guard import Guard
 from rattle.services.utils.sockets import BACKLOG, ServiceError, url_of
 from rattle.stop_signals import stop_signals
 from rattle.telemetry.pipe import pipe

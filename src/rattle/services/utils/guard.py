@@ -1,8 +1,8 @@
-"""Keeps pages of other sites away from a service.
+"""Who is answered: those who know the token, at the service's own names; pages of other sites never.
 
 Any page in a browser can send requests to services on the same machine, and to all that the machine reaches. It is kept
 out where it says which site it is of, and where its own name has been bound to a service's address (DNS rebinding).
-Other programs can say what they like: they are not what this is about.
+Other programs can say what they like: the token keeps them out, which whoever listens for the network must have.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from ipaddress import ip_address
 
 from rattle.services.utils.asgi import App, Message, Receive, Scope, Send, answer_problem, refuse
 from rattle.services.utils.server_tls import server_tls
+from rattle.services.utils.sockets import check_loopback
 from rattle.settings.services import SecuritySection
+from rattle.tokens import is_right, read_token
 from rattle.wire.encoding import JSON, MEDIA_TYPES, MSGPACK
 from rattle.wire.problems import RequestError
 
 #: The method that routes see in place of POST where the type is wrong. None has it, so none acts: each answers 405.
 _UNTYPED = "post"
 #: The headers that are looked at; pages cannot change those that begin with Sec-.
-_HEADERS = ("host", "origin", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest", "content-type")
+_HEADERS = ("host", "origin", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest", "content-type", "authorization")
 _BY_BYTES = {name.encode(): name for name in _HEADERS}
 #: A name or an address, in brackets or not, and a port.
 _HOST = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::\d*)?")
@@ -30,16 +32,30 @@ _JOINS = "/snake/"
 #: To ask what is below changes nothing, and clients of the Open Inference Protocol send no Content-Type.
 _MAY_LACK_TYPE = "/v2/"
 _TENSORS = "application/octet-stream"
+#: What is asked without a token: whether a service lives, and files that come with the package. They hold no secrets,
+#: and a browser cannot send a token for what it loads by itself: a page's script sends it for what the page shows.
+_HEALTH = ("/healthz", "/readyz")
+_FILES = re.compile(r"/watch(/.*)?|/docs(/.*)?|/static/.*")
+#: What `security.open` lets anybody ask: over HTTP the paths, for `watch` only to read; over gRPC the services.
+_OPEN = {
+    "infer": re.compile(r"/v2(/.*)?|/v1/models|/inference\.GRPCInferenceService/.*"),
+    "watch": re.compile(r"/state"),
+    "metrics": re.compile(r"/metrics"),
+}
 
 
 class Guard:
-    """What a service answers only to its own pages, and only at its own names.
+    """What a service that listens at a host answers to whom; `tls` is how it speaks TLS, None where it does not.
 
-    `tls` is how it speaks TLS, None where it does not; raises a RattleError where that is set up wrong.
+    Raises a RattleError where it may not listen there, or where that is set up wrong.
     """
 
     def __init__(self, host: str, security: SecuritySection) -> None:
+        self._token = read_token(security.token_file)
+        if self._token is None and not security.trust_network:
+            check_loopback(host)
         self.tls = server_tls(host, security)
+        self._open = [_OPEN[name] for name in security.open]
         names = {"localhost", host.lower(), *(name.lower() for name in security.allowed_hosts)}
         self._is_own = lru_cache(64)(lambda host: _is_own(host, names))
 
@@ -72,6 +88,18 @@ class Guard:
         field = _tells_of_another_site(headers)
         if field and not _is_link(method, path, headers):
             raise RequestError("forbidden", "pages of other sites may ask nothing here, only link to pages", field)
+        may_read = method in ("GET", "HEAD") and _FILES.fullmatch(path)
+        if self._token is not None and path not in _HEALTH and not may_read:
+            self.check_token(path, headers.get("authorization"))
+
+    def check_token(self, path: str, authorization: str | None) -> None:
+        """Raise RequestError unless the token is there, or is not needed to ask for a path, or to call a method."""
+        if self._token is None or is_right(authorization, self._token):
+            return
+        if any(one.fullmatch(path) for one in self._open):
+            return
+        wrong = "this is not the token that is asked for here" if authorization else "a token is asked for here"
+        raise RequestError("unauthenticated", f"{wrong}: send the header Authorization: Bearer TOKEN", "Authorization")
 
 
 def _is_own(host: str, names: set[str]) -> bool:

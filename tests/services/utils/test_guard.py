@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import MutableMapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rattle.services.utils.asgi import answer, answer_problem
-from rattle.services.utils.browsers import Guard, wrong_type
+from rattle.services.utils.guard import Guard, wrong_type
+from rattle.services.utils.sockets import ServiceError
 from rattle.settings.services import SecuritySection
 from rattle.wire.problems import RequestError
 
 OWN = {"host": "127.0.0.1:5000"}
 JSON = OWN | {"content-type": "application/json"}
 LINK = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
-GUARD = Guard("gpu-box", SecuritySection(allowed_hosts=("Rattle.example.org", "other")))
+GUARD = Guard("gpu-box", SecuritySection(allowed_hosts=("Rattle.example.org", "other"), trust_network=True))
 
 
 def refused(method: str, path: str, headers: dict[str, str]) -> tuple[str, str | None] | None:
@@ -222,3 +224,71 @@ def test_a_route_sees_no_post_of_a_wrong_type(method: str, content_type: bytes, 
     scope = {"type": "http", "method": method, "path": "/reset", "headers": headers}
     asyncio.run(GUARD.protect(app)(scope, receive, send))
     assert told == expected
+
+
+TOKEN = "the-token-of-these-tests"  # noqa: S105
+RIGHT = {"authorization": f"Bearer {TOKEN}"}
+
+
+def guard_with_token(folder: Path, *open_to_all: str) -> Guard:
+    file = folder / "token"
+    file.write_text(TOKEN)
+    file.chmod(0o600)
+    return Guard("127.0.0.1", SecuritySection(token_file=str(file), open=open_to_all))
+
+
+@pytest.mark.parametrize("said", [None, "", TOKEN, "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x"])
+def test_without_the_token_health_and_files_of_pages_are_all_that_is_answered(tmp_path: Path, said: str | None) -> None:
+    guard = guard_with_token(tmp_path)
+    headers = OWN | ({} if said is None else {"authorization": said})
+    for path in ("/healthz", "/readyz", "/watch", "/watch/watch.js", "/docs", "/static/dashboard.js"):
+        guard.check("GET", path, headers)
+    for method, path in [("GET", "/"), ("GET", "/state"), ("GET", "/metrics"), ("GET", "/v1/spec"), ("POST", "/reset")]:
+        with pytest.raises(RequestError, match="Authorization: Bearer") as refused:
+            guard.check(method, path, headers)
+        assert (refused.value.code, refused.value.field) == ("unauthenticated", "Authorization")
+    for method, path in [("POST", "/watch"), ("WEBSOCKET", "/static/x"), ("GET", "/healthz/"), ("GET", "//healthz")]:
+        with pytest.raises(RequestError):
+            guard.check(method, path, headers)
+
+
+def test_with_the_token_everything_is_answered_that_no_page_elsewhere_asks(tmp_path: Path) -> None:
+    guard = guard_with_token(tmp_path)
+    guard.check("WEBSOCKET", "/v1/sessions/1/socket", OWN | RIGHT)
+    guard.check("POST", "/reset", OWN | {"authorization": f"bearer  {TOKEN}"})
+    with pytest.raises(RequestError) as refused:
+        guard.check("GET", "/state", OWN | RIGHT | {"sec-fetch-site": "cross-site"})
+    assert refused.value.code == "forbidden"
+
+
+@pytest.mark.parametrize(
+    ("name", "answered", "others"),
+    [
+        ("infer", ["/v2", "/v2/models/m/infer", "/v1/models"], ["/v1/agents", "/v20", "/metrics", "/v1/models/x"]),
+        ("watch", ["/state"], ["/", "/snake/a", "/reset", "/snake/a/move"]),
+        ("metrics", ["/metrics"], ["/v2", "/state", "/metrics/"]),
+    ],
+)
+def test_what_is_open_is_answered_without_a_token(
+    tmp_path: Path, name: str, answered: list[str], others: list[str]
+) -> None:
+    guard = guard_with_token(tmp_path, name)
+    for path in answered:
+        guard.check_token(path, None)
+    for path in others:
+        with pytest.raises(RequestError):
+            guard.check_token(path, None)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost", "::ffff:127.0.0.1"])
+def test_a_service_for_this_machine_alone_needs_no_token(host: str) -> None:
+    Guard(host, SecuritySection())
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "fe80::1", "192.168.1.1"])  # noqa: S104
+def test_a_service_for_others_needs_a_token_or_trust(host: str, tmp_path: Path) -> None:
+    with pytest.raises(ServiceError, match=r"security\.token_file=FILE, or .* security\.trust_network=true"):
+        Guard(host, SecuritySection())
+    Guard(host, SecuritySection(trust_network=True))
+    guard_with_token(tmp_path)
+    Guard(host, SecuritySection(token_file=str(tmp_path / "token")))
