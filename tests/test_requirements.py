@@ -61,7 +61,7 @@ def test_every_package_has_hashes(name: str) -> None:
 def test_users_get_the_versions_that_are_tested() -> None:
     developers, users = listed("developers.txt"), listed("users.txt")
     assert {name: str(users[name][0]) for name in users} == {name: str(developers[name][0]) for name in users}
-    assert not {"playwright", "pytest", "python-rapidjson", "ruff", "uv"} & set(users)
+    assert not {"imageio-ffmpeg", "playwright", "pytest", "python-rapidjson", "ruff", "uv"} & set(users)
 
 
 def test_a_cpu_build_of_pytorch_is_pinned_beside_the_same_version_for_gpus() -> None:
@@ -69,3 +69,9 @@ def test_a_cpu_build_of_pytorch_is_pinned_beside_the_same_version_for_gpus() -> 
     assert [*torch] == [next(iter(listed("gpu.txt")["torch"][0].specifier)).version]
     needs_gpu = {name for name in listed("developers.txt") if name.startswith(("nvidia", "cuda", "triton-"))}
     assert needs_gpu == set()
+
+
+def test_the_page_names_every_extra() -> None:
+    rows = re.findall(r"^\| (`.+?`) \|", (REPOSITORY / "docs" / "installing.md").read_text(), re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([\w-]+)`", row)}
+    assert named == set(PYPROJECT["project"]["optional-dependencies"])

@@ -144,7 +144,7 @@ def plot(
 @click.option("--agent", type=click.IntRange(0), default=0, show_default=True, help="Whose fog is shown.")
 @click.option("--fps", type=Range(0, min_open=True), default=20.0, show_default=True, help="Ticks a second.")
 @click.option("--gif", is_flag=True, help="Write replay.gif into the run instead.")
-@click.option("--output", "-o", type=FILE, help="Write this .gif or .mp4 instead.")
+@click.option("--output", "-o", type=FILE, help="Write this .gif or .mp4 instead; MP4 needs ffmpeg.")
 @STORE
 def replay(
     name: str,

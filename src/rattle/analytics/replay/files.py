@@ -7,8 +7,10 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib import import_module
 from itertools import chain
 from pathlib import Path
+from shutil import which
 from subprocess import DEVNULL, PIPE, Popen
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Final
@@ -89,7 +91,7 @@ def _gif_images(frames: Iterator[NDArray[np.uint8]]) -> Iterator[Image]:
 
 def _write_mp4(view: ReplayView, output: Path, fps: float) -> None:
     """Have ffmpeg encode the frames; its own words tell why where it cannot."""
-    program = require("imageio_ffmpeg", "video", "an MP4 file").get_ffmpeg_exe()
+    program = _ffmpeg()
     shown = [*range(view.frames), *[view.frames - 1] * round(_CLOSING_SECONDS * fps)]
     height, width = view.pixels(0).shape
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-"]
@@ -106,6 +108,19 @@ def _write_mp4(view: ReplayView, output: Path, fps: float) -> None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             last = (said or f"exit status {ffmpeg.returncode}").splitlines()[-1]
             raise AnalyticsError(f"cannot write {output}: ffmpeg says: {last}")
+
+
+def _ffmpeg() -> str:
+    """Return the ffmpeg of the system, or else that of the extra `video`."""
+    if found := which("ffmpeg"):
+        return found
+    try:
+        return str(import_module("imageio_ffmpeg").get_ffmpeg_exe())
+    except (ImportError, RuntimeError):  # not installed, or without a program for this platform
+        raise AnalyticsError(
+            "an MP4 file needs ffmpeg: install it with the system's packages, or pip install 'rattle[video]'; "
+            "a .gif needs neither"
+        ) from None
 
 
 def _feed(ffmpeg: Popen[bytes], frames: Iterator[bytes]) -> None:
