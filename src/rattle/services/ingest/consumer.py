@@ -81,7 +81,7 @@ class Consumer:
     def _run(self) -> None:
         """Take messages, over one connection after the other."""
         connecting = tenacity.Retrying(
-            wait=tenacity.wait_exponential_jitter(initial=0.2, max=10.0, jitter=0.2),
+            wait=tenacity.wait_exponential_jitter(multiplier=0.2, max=10.0, jitter=0.2),
             stop=tenacity.stop_when_event_set(self._stopping),
             sleep=tenacity.sleep_using_event(self._stopping),
         )

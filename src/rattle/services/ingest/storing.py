@@ -68,7 +68,7 @@ class StoreThread(threading.Thread):
 
     def _until(self, given_up: threading.Event) -> tenacity.Retrying:
         return tenacity.Retrying(
-            wait=tenacity.wait_exponential_jitter(initial=0.2, max=10.0, jitter=0.2),
+            wait=tenacity.wait_exponential_jitter(multiplier=0.2, max=10.0, jitter=0.2),
             stop=tenacity.stop_when_event_set(given_up),
             sleep=tenacity.sleep_using_event(given_up),
             before_sleep=self._note,
