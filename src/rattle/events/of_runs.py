@@ -231,6 +231,15 @@ class EnvironmentAwaited(Event, frozen=True, kw_only=True):
     environment: str
 
 
+class IntroductionRefused(Event, frozen=True, kw_only=True):
+    """What an actor says that it plays cannot be learnt: the run waits for another."""
+
+    level: ClassVar[Level] = "WARNING"
+    sentence: ClassVar[str] = "an actor at {peer} is refused: {error}"
+    peer: str
+    error: str
+
+
 class PolicyRefused(Event, frozen=True, kw_only=True):
     """The Training service refuses to send a policy; it is asked again."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,6 +85,55 @@ def test_who_plays_something_else_is_refused(tmp_path: Path) -> None:
             assert part in said
         assert next(client.watch(environment=pole)).version == 0
         assert next(client.watch()).version == 0
+
+
+SAID: dict[str, tuple[dict[str, object], str]] = {
+    "wide": ({"observation_space": {"kind": "floats", "size": 2**40}}, "a rollout of one world would have"),
+    "wide codes": (
+        {"observation_space": {"kind": "codes", "cells": 2**20, "codes": 256}},
+        "what a policy of it takes in",
+    ),
+    "wide in worlds": ({"observation_space": {"kind": "floats", "size": 2**17}}, "a rollout of all worlds would have"),
+    "beyond integers": (
+        {"observation_space": {"kind": "floats", "size": 10**300}},
+        "a rollout of one world would have",
+    ),
+    "actions": ({"num_actions": 2**40}, "what a policy of it takes in and gives would have"),
+    "agents": ({"agents_per_world": 2**30}, "a rollout of one world would have"),
+    "agents in worlds": ({"agents_per_world": 2**14}, "a rollout of all worlds would have"),
+    "long name": ({"metrics": ["x" * 201]}, "its id and its metrics must be printable texts of 1 to 200 characters"),
+    "unprintable": ({"metrics": ["\x1b[2J"]}, "its id and its metrics must be printable texts"),
+    "surrogate": ({"settings": {"a": "\ud800"}}, "'utf-8' codec can't encode character"),
+    "not a number": ({"settings": {"a": float("nan")}}, "Out of range float values are not JSON compliant"),
+    "many": ({"metrics": [str(number) for number in range(257)]}, "has 257 metrics, where 256 may be"),
+    "long": ({"settings": {"a": "x" * 2**18}}, "is described by 262,[0-9]+ characters, where 262,144 may be"),
+    "other actions": ({"num_actions": 3}, "cannot be learnt with the settings of this run: policy.weights: "),
+}
+
+
+def test_what_nobody_could_learn_is_refused_ends_nothing_and_keeps_nobody_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(complete(small_settings(*POLE, "train.steps=100")), tmp_path / "before", Silence())
+    settings = small_settings(*POLE, f"policy.weights={tmp_path / 'before' / 'policy.safetensors'}")
+    player = Player(complete(settings))
+    honest = json.loads(player.environment)
+    many_worlds = settings.model_copy(update={"env": settings.env.model_copy(update={"worlds": 2**20})})
+    with Server(many_worlds, tmp_path / "run") as server, server.client() as client:
+        for name, (changes, begins) in SAID.items():
+            described = json.dumps({**honest, **changes})
+            code, said = refused(lambda described=described: next(client.watch(environment=described)))  # type: ignore[misc]
+            assert code is grpc.StatusCode.INVALID_ARGUMENT, name
+            assert re.match(f"environment: ('gym:CartPole-v1' )?({begins})", said), (name, said)
+            assert said.isprintable()
+            assert client.status().status == "waiting"
+        assert list(tmp_path.iterdir()) == [tmp_path / "before"]
+        assert "an actor at ipv4:127.0.0.1:" in caplog.text
+    with Server(settings, tmp_path / "run") as server, server.client() as client:
+        wide = json.dumps({**honest, "observation_space": {"kind": "codes", "cells": 2**18, "codes": 256}})
+        _, said = refused(lambda: next(client.watch(environment=wide)))
+        assert said.startswith("environment: a policy of it would have 4,278,190,348 bytes")
+        assert next(client.watch(environment=player.environment)).version == 0
 
 
 def test_who_evaluates_makes_worlds_and_waits_for_nobody(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from rattle.events import emit, of_runs
 from rattle.learning.learner import UpdateMetrics
 from rattle.services.training.actors import ActorStream, Life
 from rattle.services.training.given_policies import GivenPolicies
-from rattle.services.training.introduction import check_same, read_introduction
+from rattle.services.training.introduction import check_learnable, check_same, read_introduction
 from rattle.services.training.learning_loop import MOST_REQUESTS, LearningLoop
 from rattle.services.training.opening import open_loops, waits_for_actors
 from rattle.services.training.policy_run import Update
@@ -45,6 +45,7 @@ class TrainingService:
         self._given_thread = ThreadPoolExecutor(1, "given policies")
         self._decoders = ThreadPoolExecutor(_DECODERS, "decoder")
         self._learning: list[asyncio.Task[None]] = []
+        self._refused_introduction = ""  # why the last one was
         self._given_waiting = 0
         self._is_stopping = False
         self._stack = ExitStack()
@@ -59,14 +60,23 @@ class TrainingService:
         else:
             self._begin()
 
-    def introduce(self, described: str) -> None:
+    async def introduce(self, described: str, peer: str) -> None:
         """Take in what an actor says that it plays; with the first that says so, a run that waits for it begins.
 
         Raises RequestError where that is not what is learnt here.
         """
         if not described:
             return
-        environment = read_introduction(described, self.settings.env)
+        work = asyncio.get_running_loop().run_in_executor
+        try:
+            environment = await work(self._decoders, read_introduction, described, self.settings.env)
+            if not self.loops:
+                await work(self._decoders, check_learnable, environment, self.settings)
+        except RequestError as error:
+            if not self.loops and str(error) != self._refused_introduction:
+                self._refused_introduction = str(error)
+                emit(of_runs.IntroductionRefused(peer=peer, error=str(error)))
+            raise
         if not self.loops and not self._is_stopping:
             try:
                 self._begin(environment)

@@ -78,7 +78,7 @@ class TrainingServicer(training_pb2_grpc.TrainingServicer):
     ) -> AsyncIterator[training_pb2.Policy]:
         """Send the policy unless the reader knows it, and every new one."""
         async with answering(context):
-            self._service.introduce(request.environment)
+            await self._service.introduce(request.environment, one_line(context.peer()))
             loop = self._service.loop(request.policy_id)
             async for made in loop.watch((request.known_lineage, request.known_version)):
                 yield self._policy(loop, made)
