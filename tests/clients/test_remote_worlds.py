@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rattle.clients.addresses import read_address
 from rattle.clients.errors import ClientError, ConnectionBroken, RequestRefused
 from rattle.clients.remote_worlds import Patience, RemoteWorlds, ask_spec
 from rattle.envs.errors import EnvError, WorldsLost
 from rattle.envs.registry import make_worlds
 from rattle.envs.vector import VectorWorlds
+from tests.flips import FlippingProxy
 from tests.processes import ServiceProcess
 
 WORLDS = 12
@@ -68,6 +70,27 @@ def test_they_play_the_same_games(server: ServiceProcess, websocket: bool) -> No
         here.reset(seed)
         assert_same(remote, here)
     remote.close()
+
+
+@pytest.mark.parametrize("websocket", [True, False])
+def test_they_play_the_same_games_over_a_network_that_flips_bits(server: ServiceProcess, websocket: bool) -> None:
+    address = read_address(server.url)
+    with FlippingProxy((address.host, address.port), flips=30, share=0.15) as network:
+        url = f"http://127.0.0.1:{network.port}"
+        remote, here = RemoteWorlds(url, WORLDS, seed=3, websocket=websocket, patience=Patience(1.0)), local()
+        draw = np.random.default_rng(0)
+        for _ in range(2000):
+            action = draw.integers(0, 3, remote.num_slots)
+            remote.step(action)
+            here.step(action)
+            assert_same(remote, here)
+            if not network.left:
+                break
+        state = remote.state()
+        assert not network.left
+        remote.close()
+    for name, array in here.state().items():
+        np.testing.assert_array_equal(state[name], array)
 
 
 def test_snapshots_come_along_with_steps_while_somebody_looks(

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from rattle.clients.errors import BadAnswer, ClientError, NotSent
-from rattle.clients.retries import persevere
+from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken, NotSent, RequestRefused
+from rattle.clients.retries import believed, persevere
 
 
 class Attempt:
@@ -57,3 +57,40 @@ def test_it_ends_when_it_is_cancelled() -> None:
 
     asyncio.run(cancel())
     assert attempt.made < 1000
+
+
+def test_what_is_final_is_believed_when_it_was_said_three_times_in_a_row() -> None:
+    said, closed = iter(["no", "nu", "no", "no", "no", "never asked"]), []
+
+    def ask() -> str:
+        raise RequestRefused(next(said), 404)
+
+    with pytest.raises(RequestRefused, match=r"^no$"):
+        believed(ask, lambda: closed.append(1))
+    assert next(said) == "never asked"
+    assert len(closed) == 4
+
+
+def test_a_damaged_refusal_is_no_refusal() -> None:
+    answers: list[Exception | str] = [RequestRefused("wrong path", 404), "answer"]
+
+    def ask() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert believed(ask, lambda: None) == "answer"
+
+
+@pytest.mark.parametrize("error", [RequestRefused("the environment failed", 500), ConnectionBroken("gone")])
+def test_failures_and_what_may_go_away_are_passed_on_at_once(error: ClientError) -> None:
+    asked = []
+
+    def ask() -> str:
+        asked.append(1)
+        raise error
+
+    with pytest.raises(type(error)):
+        believed(ask, lambda: None)
+    assert len(asked) == 1

@@ -16,7 +16,8 @@ from hypothesis.extra import numpy as hnp
 
 from rattle.wire import encoding
 from rattle.wire.arrays import DTYPES, Array, unpack
-from rattle.wire.encoding import Encoding
+from rattle.wire.checksums import DamagedMessage
+from rattle.wire.encoding import Encoding, check, has_checksum, msgpack, pack_checked
 from rattle.wire.problems import RequestError, problem
 from rattle.wire.vector import (
     ResetRequest,
@@ -58,7 +59,7 @@ SESSIONS = st.fixed_dictionaries(
 @given(SESSIONS, st.sampled_from(BOTH))
 def test_a_request_comes_back(request_: dict[str, Any], spoken: Encoding) -> None:
     decoded = spoken.decode(spoken.encode(request_), SessionRequest)
-    asked = {"seed": None, "first_world": 0, "options": {}, "owner": "", "life": ""} | request_
+    asked = {"seed": None, "first_world": 0, "options": {}, "owner": "", "life": "", "crc32c": msgspec.UNSET} | request_
     assert msgspec.structs.asdict(decoded) == asked
 
 
@@ -337,3 +338,33 @@ for _ in range(300):
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_checked_message_is_a_message_that_ends_in_its_checksum() -> None:
+    message = {"step": 3, "action": np.arange(4, dtype=np.uint8)}
+    packed = pack_checked(message)
+    decoded = msgspec.msgpack.decode(packed)
+    assert list(decoded) == ["step", "action", "crc32c"]
+    assert packed.endswith(decoded["crc32c"])
+    assert {name: value for name, value in decoded.items() if name != "crc32c"} == msgspec.msgpack.decode(
+        msgpack.encode(message)
+    )
+    assert has_checksum(packed)
+    check(packed)
+    assert not has_checksum(msgpack.encode(message))
+    check(msgpack.encode(message))
+
+
+def test_no_flipped_bit_of_a_checked_message_gives_another_message() -> None:
+    packed = pack_checked({"step": 3, "action": np.arange(4, dtype=np.uint8), "snapshots": [1]})
+
+    def read(message: bytes) -> StepRequest[Array]:
+        check(message)
+        return msgpack.decode(message, StepRequest[Array])
+
+    assert read(packed).step == 3
+    for bit in range(8 * len(packed)):
+        damaged = bytearray(packed)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises((DamagedMessage, RequestError)):
+            read(bytes(damaged))

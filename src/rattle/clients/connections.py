@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from rattle.clients.addresses import check_status, no_connection, read_address, why_of
-from rattle.clients.errors import ClientError, ConnectionBroken, refusal
+from rattle.clients.errors import ClientError, ConnectionBroken, DamagedAnswer, refusal
 from rattle.tls import tls_context
 from rattle.wire.encoding import MSGPACK
 
@@ -69,7 +69,7 @@ class HttpConnection:
             body = answer.read(MAX_ANSWER_BYTES)
             if answer.length:  # bytes that were announced and have not come
                 raise http.client.IncompleteRead(body, answer.length)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             self.close()
             raise ConnectionBroken(f"{self.url} broke the connection: {why_of(error)}") from None
         if answer.status >= 400:
@@ -148,8 +148,10 @@ class SocketSteps:
         if isinstance(answer, bytes):
             return answer
         problem = _problem(answer.encode())
-        status = (problem or {}).get("status")
-        raise refusal(status if isinstance(status, int) else 500, problem)
+        if problem is None or not isinstance(status := problem.get("status"), int):
+            self.close()
+            raise DamagedAnswer(f"{self._url} sent a text that is no problem")
+        raise refusal(status, problem)
 
     def close(self) -> None:
         """Close; the next `send` opens it again."""

@@ -66,8 +66,11 @@ class RequestRefused(ClientError):
 
     @property
     def is_temporary(self) -> bool:
-        """Whether the same request may be taken later: the server is full, starting, stopping or behind a proxy."""
-        return self.status in (429, 502, 503, 504)
+        """Whether the same request may be taken later.
+
+        The server is full, starting, stopping or behind a proxy, or the request was damaged on the way.
+        """
+        return self.status in (429, 502, 503, 504) or self.code == "damaged"
 
 
 def refusal(status: int, problem: Mapping[str, Any] | None) -> RequestRefused:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from rattle.clients.answers import ONLY_JSON, SlotArrays, WrongAnswer, decode, read_metrics, read_spec, read_state
 from rattle.clients.connections import Connection, HttpConnection, HttpSteps, NoWebSocket, SocketSteps
-from rattle.clients.errors import ClientError, ConnectionBroken, RequestRefused
-from rattle.clients.retries import is_temporary, retry_for
+from rattle.clients.errors import ClientError, ConnectionBroken, DamagedAnswer, RequestRefused
+from rattle.clients.retries import believed, is_temporary, retry_for
 from rattle.envs.errors import CannotReplay, EnvError, EnvironmentFailed, WorldsLost
 from rattle.envs.seeds import check_seed, derive_seed
 from rattle.envs.vector import EnvironmentSpec, check_actions
@@ -25,6 +25,7 @@ from rattle.events import emit, of_services
 from rattle.text import one_line
 from rattle.wire import encoding
 from rattle.wire.arrays import Array
+from rattle.wire.checksums import DamagedMessage, note_damage
 from rattle.wire.vector import PROTOCOL, ResetAnswer, ServerSpec, SessionCreated, StepAnswer
 
 
@@ -71,15 +72,17 @@ def ask_spec(url: str, patience: Patience | None = None) -> ServerSpec:
     # Whoever waits is told so soon, also where a server takes connections and does not answer.
     connection = HttpConnection(url, min(_FIRST_ANSWER_SECONDS, patience.answer_seconds))
 
-    def ask() -> bytes:
+    def ask() -> ServerSpec:
         try:
-            return connection.ask("GET", "/v1/spec")
+            return believed(
+                lambda: decode(_whole(connection.ask("GET", "/v1/spec"), connection), ServerSpec), connection.close
+            )
         except ConnectionBroken:
             connection.wait_for_answers(patience.answer_seconds)
             raise
 
     try:
-        body = retry_for(patience.retry_seconds, stop=patience.stop)(ask)
+        spec = retry_for(patience.retry_seconds, stop=patience.stop)(ask)
     except ConnectionBroken as error:
         raise ConnectionBroken(_gave_up(error, patience)) from None
     except RequestRefused as error:
@@ -89,10 +92,25 @@ def ask_spec(url: str, patience: Patience | None = None) -> ServerSpec:
         raise ClientError(f"{what}: {error}") from None
     finally:
         connection.close()
-    spec = decode(body, ServerSpec)
     if spec.protocol != PROTOCOL:
         raise ClientError(f"{connection.url} speaks '{one_line(spec.protocol, 80)}', and this version '{PROTOCOL}'")
     return spec
+
+
+def _whole(body: bytes, connection: HttpConnection, *, must: bool = False) -> bytes:
+    """Return an answer that is what was sent, as far as its checksum tells; `must` it have one.
+
+    Raises DamagedAnswer, with the connection closed: nobody knows where the next answer would begin.
+    """
+    try:
+        encoding.check(body)
+        if must and not encoding.has_checksum(body):
+            raise DamagedMessage("it has no checksum")
+    except DamagedMessage as error:
+        connection.close()
+        note_damage(connection.url, str(error))
+        raise DamagedAnswer(f"an answer of {connection.url} arrived damaged: {error}") from None
+    return body
 
 
 def _answers_in_json(url: str, patience: Patience) -> bool:
@@ -154,8 +172,11 @@ class RemoteWorlds:
         server = server or ask_spec(url, self._patience)
         self._features = frozenset(server.features)
         self._websocket = websocket and "websocket" in self._features
+        self._checked = "crc32c" in self._features
+        self._pack = encoding.pack_checked if self._checked else encoding.msgpack.encode
         self._url = url
         self._http = HttpConnection(url, self._patience.answer_seconds)
+        self._steps: Connection = HttpSteps(self._http, "")  # until there is a session
         self._options = dict(options or {})
         self._owner = owner if "owners" in self._features else None
         self.num_worlds = num_worlds
@@ -249,7 +270,7 @@ class RemoteWorlds:
         if "state" not in self._features or not stored:
             self._begin_anew()
             raise WorldsLost("the environment server cannot store worlds")
-        body = encoding.msgpack.encode({"step": self._number + 1, "state": stored})
+        body = self._pack({"step": self._number + 1, "state": stored})
         self._snapshots = {}
         try:
             answer = self._ask_session("POST", "/state", body)
@@ -289,9 +310,9 @@ class RemoteWorlds:
         request = {"worlds": self.num_worlds, "seed": seed, "first_world": self.first_world, "options": self._options}
         if self._owner:
             request |= {"owner": self._owner[0], "life": self._owner[1]}
-        created = decode(self._ask("POST", "/v1/sessions", encoding.msgpack.encode(request)), SessionCreated)
+        created = decode(self._ask("POST", "/v1/sessions", self._pack(request)), SessionCreated)
         self._session, self._number = created.session, created.step
-        self._steps: Connection = (
+        self._steps = (
             SocketSteps(self._url, created.session, self._patience.answer_seconds)
             if self._websocket
             else HttpSteps(self._http, created.session)
@@ -320,14 +341,14 @@ class RemoteWorlds:
         self._awaits_answer = True
         if kind == "reset":
             self._snapshots = {}
-        self._request = (kind, encoding.msgpack.encode(message))
+        self._request = (kind, self._pack(message))
         self._sent = False
         with suppress(ConnectionBroken, RequestRefused):  # _receive tries again, and says what is wrong
             self._transmit()
 
     def _transmit(self) -> None:
         try:
-            self._steps.send(*self._request)
+            believed(lambda: self._steps.send(*self._request), self._steps.close)
         except NoWebSocket:
             _say_that_requests_do(self._http.url)
             self._websocket = False  # the next session of these worlds does not try again
@@ -340,7 +361,7 @@ class RemoteWorlds:
         if not self._sent:
             self._transmit()
         self._sent = False
-        return self._steps.receive()
+        return self._check(self._steps.receive())
 
     def _receive(self, kind: type[Answer]) -> Answer:
         try:
@@ -357,7 +378,19 @@ class RemoteWorlds:
         return answer
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        return self._retry_for(lambda: self._http.ask(method, path, body))
+        return self._retry_for(lambda: self._check(self._http.ask(method, path, body)))
+
+    def _check(self, answer: bytes) -> bytes:
+        try:
+            return _whole(answer, self._http, must=self._checked)
+        except DamagedAnswer:
+            self._close_connections()
+            raise
+
+    def _close_connections(self) -> None:
+        """Have the next request make a connection: nobody knows where answers begin on one that brought damage."""
+        self._http.close()
+        self._steps.close()
 
     def _ask_session(self, method: str, path: str = "", body: bytes | None = None) -> bytes:
         self._settle()
@@ -365,12 +398,16 @@ class RemoteWorlds:
 
     def _retry_for(self, attempt: Callable[[], bytes]) -> bytes:
         try:
-            return attempt()  # nearly always: the library that tries again takes its time
+            return believed(
+                attempt, self._close_connections
+            )  # nearly always: the library that tries again takes its time
         except ClientError as error:
             if not is_temporary(error):
                 raise _failure(error) from None
         try:
-            return retry_for(self._patience.retry_seconds, stop=self._patience.stop)(attempt)
+            return retry_for(self._patience.retry_seconds, stop=self._patience.stop)(
+                lambda: believed(attempt, self._close_connections)
+            )
         except ConnectionBroken as error:
             raise ConnectionBroken(_gave_up(error, self._patience)) from None
         except RequestRefused as error:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import tenacity
 
-from rattle.clients.errors import ConnectionBroken, RequestRefused
+from rattle.clients.errors import ClientError, ConnectionBroken, RequestRefused
 from rattle.events import emit, of_services
 
 #: The first and the longest wait between two tries, in seconds; the waits double, and vary by as much as the first.
@@ -16,12 +16,34 @@ FIRST_WAIT = 0.05
 LONGEST_WAIT = 2.0
 _BACK_OFF = tenacity.wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT) + tenacity.wait_random(0, FIRST_WAIT)
 
+#: How often a server must have said before what is final now.
+_SAID_BEFORE = 2
+
 _Result = TypeVar("_Result")
 
 
 def is_temporary(error: BaseException) -> bool:
     """Whether an error may go away by itself."""
     return isinstance(error, ConnectionBroken) or (isinstance(error, RequestRefused) and error.is_temporary)
+
+
+def believed(attempt: Callable[[], _Result], close: Callable[[], None]) -> _Result:
+    """Return the result of an attempt; what seems final is believed when the server says the same three times in a row.
+
+    A status, a path or a length that is damaged on the way makes a server refuse, or seem to refuse, what it takes.
+    The attempt begins with a connection of its own, after `close`. That the server itself has failed is believed at
+    once: its worlds are gone.
+    """
+    said: list[str] = []
+    while True:
+        try:
+            return attempt()
+        except ClientError as error:
+            failed = isinstance(error, RequestRefused) and error.is_failure
+            said = [*said[-_SAID_BEFORE:], str(error)]
+            if failed or is_temporary(error) or said == [str(error)] * (_SAID_BEFORE + 1):
+                raise
+            close()
 
 
 def retry_for(

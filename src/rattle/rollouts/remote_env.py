@@ -139,4 +139,4 @@ def _ask_anew(env: EnvironmentSection, stop: threading.Event | None = None) -> S
 def _patience(env: EnvironmentSection, stop: threading.Event | None) -> Patience:
     from rattle.clients.remote_worlds import Patience
 
-    return Patience(retry_seconds=env.wait_seconds, stop=stop)
+    return Patience(answer_seconds=env.answer_seconds, retry_seconds=env.wait_seconds, stop=stop)

@@ -50,6 +50,10 @@ class EnvironmentSection(StrictSettings):
     )
     wait_seconds: float = Field(60.0, ge=0, description="How long to wait for an environment server that is away.")
 
+    answer_seconds: float = Field(
+        30.0, ge=1, le=3600, description="How long to wait for an answer of an environment server before asking again."
+    )
+
     @property
     def own_settings(self) -> dict[str, Any]:
         """Return what the environment itself is told."""

@@ -11,13 +11,18 @@ import threading
 
 import google_crc32c
 
+from rattle.errors import RattleError
 from rattle.events import emit, of_services
 
 #: The checksum of any message that ends in its own checksum.
 _WHOLE = 0x48674BC7
 
 
-def add_checksum(message: bytes, name: bytes) -> bytes:
+class DamagedMessage(RattleError):
+    """A message is not what was sent."""
+
+
+def add_checksum(message: bytes, name: bytes = b"") -> bytes:
     """Return a message with its checksum at the end, after a `name` that tells readers what it is."""
     return b"".join((message, name, struct.pack("<I", google_crc32c.extend(google_crc32c.value(message), name))))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from rattle.wire.arrays import ReusedArray, pack
+from rattle.wire.checksums import DamagedMessage, add_checksum, is_whole
 from rattle.wire.problems import RequestError
 
 Message = TypeVar("Message")
@@ -88,6 +89,26 @@ msgpack = Encoding(
     msgspec.msgpack.Encoder(enc_hook=_array_as_struct).encode,
     lambda body, message: _msgpack_decoder(message).decode(body),
 )
+
+
+#: The last member of a message in MessagePack that is checked: "crc32c", and how its four bytes begin.
+_CHECKSUM = b"\xa6crc32c\xc4\x04"
+
+
+def pack_checked(message: Mapping[str, Any]) -> bytes:
+    """Return a message in MessagePack whose last member, `crc32c`, is its checksum."""
+    return add_checksum(msgpack.encode({**message, "crc32c": msgspec.Raw(_CHECKSUM[-2:])}))
+
+
+def has_checksum(body: bytes) -> bool:
+    """Whether a body in MessagePack ends in a checksum, of whatever."""
+    return body[-4 - len(_CHECKSUM) : -4] == _CHECKSUM
+
+
+def check(body: bytes) -> None:
+    """Raise DamagedMessage where a body in MessagePack ends in a checksum that is not its own."""
+    if has_checksum(body) and not is_whole(body):
+        raise DamagedMessage("its content does not match its checksum")
 
 
 def of_request(content_type: str | None, *, has_body: bool) -> Encoding:

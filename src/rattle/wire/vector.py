@@ -28,7 +28,13 @@ Shown = Annotated[list[int], Meta(max_length=16)]
 A = TypeVar("A", Array, msgspec.Raw)
 
 
-class SessionRequest(msgspec.Struct, forbid_unknown_fields=True):
+class CheckedRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What may end in its checksum, in MessagePack."""
+
+    crc32c: bytes | UnsetType = UNSET
+
+
+class SessionRequest(CheckedRequest):
     """Make a session."""
 
     worlds: Annotated[int, Meta(ge=1, le=2**32 - 1)]
@@ -39,14 +45,14 @@ class SessionRequest(msgspec.Struct, forbid_unknown_fields=True):
     life: Name = ""
 
 
-class ResetRequest(msgspec.Struct, forbid_unknown_fields=True):
+class ResetRequest(CheckedRequest):
     """Start episodes anew."""
 
     step: StepNumber
     seed: Seed | None = None
 
 
-class StepRequest(msgspec.Struct, Generic[A], forbid_unknown_fields=True):
+class StepRequest(CheckedRequest, Generic[A]):
     """Advance every world one tick."""
 
     step: StepNumber
@@ -54,7 +60,7 @@ class StepRequest(msgspec.Struct, Generic[A], forbid_unknown_fields=True):
     snapshots: Shown = []
 
 
-class SocketRequest(msgspec.Struct, Generic[A], forbid_unknown_fields=True):
+class SocketRequest(CheckedRequest, Generic[A]):
     """A message on a WebSocket: with `action` a step, without one a reset."""
 
     step: StepNumber
@@ -63,7 +69,7 @@ class SocketRequest(msgspec.Struct, Generic[A], forbid_unknown_fields=True):
     snapshots: Shown = []
 
 
-class RestoreRequest(msgspec.Struct, forbid_unknown_fields=True):
+class RestoreRequest(CheckedRequest):
     """Go on where a state was taken."""
 
     step: StepNumber

@@ -32,11 +32,11 @@ def test_the_spec_says_what_the_server_is(server: VectorServer) -> None:
     assert spec["settings"]["num_snakes"] == 2
     assert spec["observation_space"] == {"kind": "codes", "cells": 12, "codes": 5}
     assert (spec["num_actions"], spec["agents_per_world"], spec["metrics"]) == (3, 2, ["food"])
-    assert spec["features"] == ["websocket", "state", "snapshot", "step_snapshots", "options", "owners"]
+    assert spec["features"] == ["websocket", "state", "snapshot", "step_snapshots", "options", "owners", "crc32c"]
     assert spec["limits"] == {"sessions": 64, "worlds": 1000, "body_bytes": 65536, "session_seconds": 300.0}
     packed_spec = server.ask("GET", "/v1/spec", headers={"Accept": "application/msgpack"})
     assert packed_spec.headers["content-type"] == "application/msgpack"
-    assert packed_spec.body == spec
+    assert packed_spec.body == {**spec, "crc32c": packed_spec.raw[-4:]}
 
 
 def test_both_encodings_carry_the_same_games_as_the_worlds_play_here(server: VectorServer) -> None:
@@ -203,7 +203,8 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(server: Vector
         assert problem["field"].startswith("state"), problem
     missing = msgspec.msgpack.encode({"step": 1, "state": {}})
     server.ask("POST", f"{session}/state", missing, MSGPACK).problem("bad_value")
-    assert server.ask("GET", f"{session}/state").body == {"step": 0, "state": state}
+    after = server.ask("GET", f"{session}/state")
+    assert after.body == {"step": 0, "state": state, "crc32c": after.raw[-4:]}
 
 
 PROBLEMS: list[tuple[str, str, Any, dict[str, str], str, str | None]] = [
@@ -397,3 +398,70 @@ def test_many_clients_make_and_step_sessions_at_once(server: VectorServer) -> No
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def crc32c(content: bytes) -> bytes:
+    """Return the checksum bit by bit, as the standard defines it."""
+    remainder = 0xFFFFFFFF
+    for byte in content:
+        remainder ^= byte
+        for _ in range(8):
+            remainder = remainder >> 1 ^ 0x82F63B78 * (remainder & 1)
+    return (remainder ^ 0xFFFFFFFF).to_bytes(4, "little")
+
+
+def checked(message: dict[str, Any]) -> bytes:
+    """Return a message in MessagePack that ends in its checksum, as the documents say."""
+    blank = msgspec.msgpack.encode({**message, "crc32c": bytes(4)})
+    return blank[:-4] + crc32c(blank[:-4])
+
+
+def test_every_answer_in_messagepack_ends_in_its_checksum(server: VectorServer) -> None:
+    accept = {"Accept": "application/msgpack"}
+    session = server.session()
+    action = packed([0] * 4, "uint8")
+    answers = [
+        server.ask("GET", "/v1/spec", headers=accept),
+        server.ask("POST", "/v1/sessions", checked({"worlds": 1, "seed": 1}), MSGPACK),
+        server.ask("POST", f"{session}/step", checked({"step": 1, "action": action}), MSGPACK),
+        server.ask("POST", f"{session}/step", msgspec.msgpack.encode({"step": 2, "action": action}), MSGPACK),
+        server.ask("POST", f"{session}/reset", checked({"step": 3}), MSGPACK),
+        server.ask("GET", session, headers=accept),
+        server.ask("GET", f"{session}/worlds/0", headers=accept),
+        server.ask("GET", f"{session}/state"),
+    ]
+    state = answers[-1].body["state"]
+    answers.append(server.ask("POST", f"{session}/state", checked({"step": 4, "state": state}), MSGPACK))
+    assert [answer.status for answer in answers] == [200, 201, *[200] * 7]
+    for answer in answers:
+        assert answer.raw[-13:-4] == b"\xa6crc32c\xc4\x04"
+        assert answer.raw[-4:] == crc32c(answer.raw[:-4]) == answer.body["crc32c"]
+    assert "crc32c" in answers[0].body["features"]
+    assert "crc32c" not in server.ask("GET", session).body
+
+
+def test_a_damaged_request_is_refused_changes_nothing_and_is_counted(server: VectorServer) -> None:
+    session, before = server.session(), server.metric("rattle_damaged_messages_total")
+    whole = checked({"step": 1, "action": packed([1] * 4, "uint8")})
+    damaged = [
+        whole.replace(b"\x01" * 4, b"\x01\x01\x00\x01"),
+        whole[:-1] + bytes([whole[-1] ^ 1]),
+        b"\xff" + whole[1:],
+    ]
+    for content in damaged:
+        assert server.ask("POST", f"{session}/step", content, MSGPACK).problem("damaged")["status"] == 400
+    with server.socket(session) as socket:
+        for content in damaged:
+            socket.send(content)
+            assert msgspec.json.decode(socket.recv())["code"] == "damaged"
+        socket.send(whole)
+        assert msgspec.msgpack.decode(socket.recv())["step"] == 1
+    assert server.metric("rattle_damaged_messages_total") == before + 2 * len(damaged)
+
+
+def test_a_checksum_that_is_not_the_last_member_or_of_json_is_refused(server: VectorServer) -> None:
+    session = server.session()
+    first = msgspec.msgpack.encode({"crc32c": bytes(4), "step": 1, "action": packed([1] * 4, "uint8")})
+    assert server.ask("POST", f"{session}/step", first, MSGPACK).problem("bad_value")["field"] == "crc32c"
+    listed = {"step": 1, "action": [1] * 4, "crc32c": "AAAAAA=="}
+    assert server.ask("POST", f"{session}/step", listed).problem("bad_value")["field"] == "crc32c"

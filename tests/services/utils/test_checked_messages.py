@@ -15,7 +15,7 @@ from rattle.services.utils.grpc_serving import answering, bind, make_server
 from rattle.services.utils.guard import Guard
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 from rattle.settings.services import SecuritySection
-from rattle.wire.checksums import add_checksum, damaged_messages
+from rattle.wire.checksums import DamagedMessage, add_checksum, damaged_messages
 
 ROLLOUT = training_pb2.Rollout(
     actor="one", sequence=7, reward=training_pb2.Tensor(dtype=training_pb2.DTYPE_FLOAT32, shape=[2], data=bytes(8))
@@ -34,7 +34,7 @@ def test_a_rollout_with_a_flipped_bit_is_never_taken_for_another() -> None:
     for bit in range(8 * len(sent)):
         reader = _Reader(training_pb2.Rollout.FromString)
         assert reader.read(sent) == ROLLOUT
-        with pytest.raises(DamagedAnswer):
+        with pytest.raises(DamagedMessage):
             reader.read(flipped(sent, bit))
         assert reader.read(sent) == ROLLOUT
 
@@ -43,7 +43,7 @@ def test_a_message_that_was_cut_where_a_field_ends_is_noticed_after_a_whole_one(
     bare = ROLLOUT.SerializeToString()
     reader = _Reader(training_pb2.Rollout.FromString)
     reader.read(add_checksum(bare, NAME))
-    with pytest.raises(DamagedAnswer, match="no checksum"):
+    with pytest.raises(DamagedMessage, match="no checksum"):
         reader.read(bare)
     assert reader.read(bare) == ROLLOUT  # another service has come, which knows no checksums
 

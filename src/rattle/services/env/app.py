@@ -136,7 +136,9 @@ class EnvService:
                 spoken = encoding.of_answer(header(request.scope, b"accept"), encoding.json)
             except RequestError as error:
                 return _problem(error)
-            return Response(spoken.encode(self.describe()), media_type=spoken.media_type)
+            described = self.describe()
+            body = encoding.pack_checked(described) if spoken is encoding.msgpack else spoken.encode(described)
+            return Response(body, media_type=spoken.media_type)
 
         @app.get("/healthz", tags=["operation"])
         async def healthz() -> dict[str, str]:
@@ -176,7 +178,7 @@ class EnvService:
             "service": SERVICE,
             "version": __version__,
             **describe(self.sessions.spec),
-            "features": ["websocket", "state", "snapshot", "step_snapshots", "options", "owners"],
+            "features": ["websocket", "state", "snapshot", "step_snapshots", "options", "owners", "crc32c"],
             "limits": {
                 "sessions": limits.sessions,
                 "worlds": limits.worlds,

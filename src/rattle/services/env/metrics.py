@@ -15,12 +15,14 @@ from rattle.services.env.lockstep_clock import LockstepClock
 from rattle.services.env.sessions import Sessions
 from rattle.services.utils.measures import (
     ANSWER_SECONDS,
+    DAMAGED_MESSAGES,
     REQUEST_SECONDS,
     REQUESTS,
     CounterMeasure,
     GaugeMeasure,
     HistogramMeasure,
 )
+from rattle.wire.checksums import damaged_messages
 
 SESSIONS = GaugeMeasure("rattle_env_sessions", "sessions", "Sessions of the vector API.")
 WORLDS = GaugeMeasure("rattle_env_worlds", "worlds", "Worlds in all sessions.")
@@ -54,6 +56,7 @@ class _ServiceGauges(Collector):
         self._agents = agents
 
     def collect(self) -> Iterator[Metric]:
+        yield DAMAGED_MESSAGES.family(damaged_messages())
         yield SESSIONS.family(len(self._sessions))
         yield WORLDS.family(self._sessions.num_worlds)
         if self._agents is None:

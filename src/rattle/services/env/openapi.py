@@ -205,6 +205,7 @@ def _schemas(actions: ActionSpace) -> Schema:
     for name, reference in zip(types, found, strict=True):
         generated = reference["$ref"].rpartition("/")[2]
         schemas[name] = schemas.pop(generated)
+        schemas[name]["properties"].pop("crc32c", None)  # JSON has none
         for field, closer in _CLOSER.get(name, {}).items():
             schemas[name]["properties"][field] = closer
     return schemas | _plain_schemas(actions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -29,9 +29,12 @@ from rattle.services.utils.asgi import (
 )
 from rattle.wire import encoding
 from rattle.wire.arrays import Array, unpack
+from rattle.wire.checksums import DamagedMessage, note_damage
 from rattle.wire.encoding import Encoding
 from rattle.wire.problems import RequestError, problem_body
-from rattle.wire.vector import ResetRequest, RestoreRequest, SessionRequest, SocketRequest, StepRequest
+from rattle.wire.vector import CheckedRequest, ResetRequest, RestoreRequest, SessionRequest, SocketRequest, StepRequest
+
+Request = TypeVar("Request", bound=CheckedRequest)
 
 #: The largest body that asks for a session: options are a few settings, and small lists of lists take much memory.
 _SESSION_BYTES = 2**16
@@ -58,7 +61,7 @@ class VectorFace:
         try:
             body = await read_body(scope, receive, self._max_body_bytes)
             status, message, encoded = await self._dispatch(scope, body)
-            said = b"" if message is None else encoded.encode(message)
+            said = b"" if message is None else _encode(encoded, message)
         except ClientGone:
             return
         except Exception as failure:  # the edge of the service: an environment may raise anything
@@ -84,7 +87,7 @@ class VectorFace:
             await receive()
             await send({"type": "websocket.accept"})
             while (received := await receive())["type"] == "websocket.receive":
-                await send(await self._socket_message(session_id, received))
+                await send(await self._socket_message(session_id, scope, received))
         finally:
             self._metrics.sockets.dec()
             # uvicorn says 1005 of a connection that was lost, too; only what a client has said comes with a reason.
@@ -93,13 +96,14 @@ class VectorFace:
 
     async def _dispatch(self, scope: Scope, body: bytes) -> tuple[int, Message | None, Encoding]:
         spoken = encoding.of_request(header(scope, b"content-type"), has_body=bool(body))
+        _check(spoken, body, scope)
         spoken_back = encoding.of_answer(header(scope, b"accept"), spoken)
         method, parts = scope["method"], _parts(scope["path"])
         match parts:
             case []:
                 _check_method(method, "POST")
                 _check_length(body, _SESSION_BYTES, "a request for a session")
-                return 201, await self.shared.create(spoken.decode(body, SessionRequest)), spoken_back
+                return 201, await self.shared.create(_decode(spoken, body, SessionRequest)), spoken_back
             case [session_id]:
                 _check_method(method, "GET", "DELETE")
                 if method == "DELETE":
@@ -128,28 +132,28 @@ class VectorFace:
     async def _step(self, session_id: str, spoken: Encoding, body: bytes) -> Message:
         space = self._check_size(session_id, body)
         if spoken is encoding.msgpack:
-            packed = spoken.decode(body, StepRequest[Array])
+            packed = _decode(spoken, body, StepRequest[Array])
             number, action, shown = packed.step, unpack(packed.action, "action"), packed.snapshots
         else:
-            listed = spoken.decode(body, StepRequest[msgspec.Raw])
+            listed = _decode(spoken, body, StepRequest[msgspec.Raw])
             number, action, shown = listed.step, _listed_actions(listed.action, space), listed.snapshots
         return await self.shared.step(session_id, number, action, _key("step", body), shown)
 
     async def _reset(self, session_id: str, spoken: Encoding, body: bytes) -> Message:
         _check_length(body, _STEP_BYTES, "a reset")
-        request = spoken.decode(body, ResetRequest)
+        request = _decode(spoken, body, ResetRequest)
         key = _key("reset", body)
         return await self.shared.call(session_id, lambda session: session.reset(request.step, request.seed, key))
 
     async def _restore(self, session_id: str, spoken: Encoding, body: bytes) -> Message:
         if spoken is not encoding.msgpack:
             raise RequestError("unsupported_type", f"a state travels as {encoding.MSGPACK}", "Content-Type")
-        request = spoken.decode(body, RestoreRequest)
+        request = _decode(spoken, body, RestoreRequest)
         state = {name: unpack(array, f"state.{name}") for name, array in request.state.items()}
         key = _key("state", body)
         return await self.shared.call(session_id, lambda session: session.restore(request.step, state, key))
 
-    async def _socket_message(self, session_id: str, received: Any) -> dict[str, Any]:
+    async def _socket_message(self, session_id: str, scope: Scope, received: Any) -> dict[str, Any]:
         binary: bytes | None = received.get("bytes")
         body = binary if binary is not None else received["text"].encode()
         spoken = encoding.msgpack if binary is not None else encoding.json
@@ -157,7 +161,8 @@ class VectorFace:
         try:
             if len(body) > self._max_body_bytes:
                 raise RequestError("too_large", f"a message may have {self._max_body_bytes} bytes")
-            message = spoken.encode(await self._socket_request(session_id, spoken, body))
+            _check(spoken, body, scope)
+            message = _encode(spoken, await self._socket_request(session_id, spoken, body))
         except Exception as failure:  # as in `http`
             error = _as_request_error(failure)
             self._metrics.request("socket", error.status, time.perf_counter() - began)
@@ -182,12 +187,12 @@ class VectorFace:
         space = self._check_size(session_id, body)
         action: NDArray[Any] | None = None
         if spoken is encoding.msgpack:
-            packed = spoken.decode(body, SocketRequest[Array])
+            packed = _decode(spoken, body, SocketRequest[Array])
             number, seed, shown = packed.step, packed.seed, packed.snapshots
             if isinstance(packed.action, Array):
                 action = unpack(packed.action, "action")
         else:
-            listed = spoken.decode(body, SocketRequest[msgspec.Raw])
+            listed = _decode(spoken, body, SocketRequest[msgspec.Raw])
             number, seed, shown = listed.step, listed.seed, listed.snapshots
             if isinstance(listed.action, msgspec.Raw):
                 action = _listed_actions(listed.action, space)
@@ -199,6 +204,28 @@ class VectorFace:
         if seed is not None:
             raise RequestError("bad_value", "seed: a step takes none, only a reset does", "seed")
         return await self.shared.step(session_id, number, action, _key("step", body), shown)
+
+
+def _check(spoken: Encoding, body: bytes, scope: Scope) -> None:
+    """Hold a request to its checksum, if it ends in one, before anything else is made of it."""
+    try:
+        if spoken is encoding.msgpack:
+            encoding.check(body)
+    except DamagedMessage as error:
+        note_damage("{}:{}".format(*(scope.get("client") or ("a client", "?"))), str(error))
+        raise RequestError("damaged", f"the request arrived damaged: {error}: send it again") from None
+
+
+def _decode(spoken: Encoding, body: bytes, request: type[Request]) -> Request:
+    """Return a request that `_check` has let pass."""
+    decoded = spoken.decode(body, request)
+    if decoded.crc32c is not msgspec.UNSET and (spoken is encoding.json or not encoding.has_checksum(body)):
+        raise RequestError("bad_value", "crc32c: is the last member of a request in MessagePack", "crc32c")
+    return decoded
+
+
+def _encode(spoken: Encoding, message: Message) -> bytes:
+    return encoding.pack_checked(message) if spoken is encoding.msgpack else spoken.encode(message)
 
 
 def _parts(path: str) -> list[str]:

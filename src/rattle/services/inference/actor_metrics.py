@@ -11,7 +11,8 @@ from prometheus_client.registry import Collector
 
 from rattle.services.inference.actor_pool import ActorPoolApi
 from rattle.services.inference.actors import State
-from rattle.services.utils.measures import CounterMeasure, GaugeMeasure
+from rattle.services.utils.measures import DAMAGED_MESSAGES, CounterMeasure, GaugeMeasure
+from rattle.wire.checksums import damaged_messages
 
 _ACTOR = ("actor", "policy")
 
@@ -52,4 +53,5 @@ class ActorMetrics(Collector):
             versions.add_metric(names, -1 if report.policy_version is None else report.policy_version)
             for verdict, number in playing.verdicts.items():
                 receipts.add_metric([*names, verdict.lower()], number)
+        yield DAMAGED_MESSAGES.family(damaged_messages())
         yield from (states, steps, played, receipts, versions)

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message
 
 from rattle.clients.errors import DamagedAnswer
 from rattle.services.utils.grpc_serving import answering
-from rattle.wire.checksums import add_checksum, is_whole, note_damage
+from rattle.wire.checksums import DamagedMessage, add_checksum, is_whole, note_damage
 from rattle.wire.problems import RequestError
 
 Received = TypeVar("Received", bound=Message)
@@ -31,19 +31,19 @@ class _Reader:
         self._had_checksum = False
 
     def read(self, received: bytes) -> Any:
-        """Return a message; raises DamagedAnswer."""
+        """Return a message; raises DamagedMessage."""
         had_checksum, self._had_checksum = self._had_checksum, False
         try:
             message = self._parse(received)
         except DecodeError:
-            raise DamagedAnswer("it cannot be decoded") from None
+            raise DamagedMessage("it cannot be decoded") from None
         if message.HasField("crc32c"):
             if not is_whole(received):
-                raise DamagedAnswer("its content does not match its checksum")
+                raise DamagedMessage("its content does not match its checksum")
             self._had_checksum = True
             message.ClearField("crc32c")
         elif had_checksum:
-            raise DamagedAnswer("it has no checksum, unlike the last one")
+            raise DamagedMessage("it has no checksum, unlike the last one")
         return message
 
 
@@ -74,7 +74,7 @@ def _checked(handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
     def read(reader: _Reader, received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
             return reader.read(received)
-        except DamagedAnswer as error:
+        except DamagedMessage as error:
             note_damage(context.peer(), str(error))
             raise RequestError("damaged", f"the message arrived damaged: {error}: send it again") from None
 
@@ -102,7 +102,7 @@ def _checked(handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
 
 
 class _CheckedChannel:
-    """What a generated stub takes in place of a channel; what arrives damaged comes as a DamagedAnswer."""
+    """What a generated stub takes in place of a channel; what arrives damaged comes as a DamagedMessage."""
 
     def __init__(self, channel: grpc.Channel | grpc.aio.Channel) -> None:
         self._channel = channel
@@ -116,7 +116,7 @@ class _CheckedChannel:
             def read(received: bytes) -> Any:
                 try:
                     return reader.read(received)
-                except DamagedAnswer as error:  # gRPC would log what is raised here, and not pass it on
+                except DamagedMessage as error:  # gRPC would log what is raised here, and not pass it on
                     return error
 
             writer = _writer(request_serializer)
@@ -132,7 +132,7 @@ def checked(channel: grpc.Channel | grpc.aio.Channel) -> grpc.Channel:
 
 def whole(answer: Received, source: str) -> Received:
     """Return an answer of a checked channel; raises DamagedAnswer, and says so, where it arrived damaged."""
-    if isinstance(answer, DamagedAnswer):
+    if isinstance(answer, DamagedMessage):
         note_damage(source, str(answer))
         raise DamagedAnswer(f"{source} sent a message that arrived damaged: {answer}")
     return answer

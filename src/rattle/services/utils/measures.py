@@ -91,6 +91,12 @@ REQUEST_SECONDS = HistogramMeasure(
     ("api",),
     ANSWER_SECONDS,
 )
+DAMAGED_MESSAGES = CounterMeasure(
+    "rattle_damaged_messages",
+    "messages",
+    "Messages of other services that arrived damaged, as their checksums say; they are sent again.",
+)
+_SHARED = (REQUESTS, REQUEST_SECONDS, DAMAGED_MESSAGES)
 
 
 def measures() -> dict[str, list[Measure]]:
@@ -107,7 +113,7 @@ def _defined() -> Iterator[tuple[Measure, str]]:
     for module in walk_packages(services.__path__, "rattle.services."):
         package = module.name.split(".")[2]
         for value in vars(import_module(module.name)).values():
-            if isinstance(value, Measure) and value not in (REQUESTS, REQUEST_SECONDS):
+            if isinstance(value, Measure) and value not in _SHARED:
                 yield value, package
             elif isinstance(value, Measure):
                 yield value, "utils"
