@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25
 
 .DEFAULT_GOAL := help
-.PHONY: help train test integration lint bench format protos locks
+.PHONY: help train test integration lint bench format protos locks sbom audit
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,12 @@ protos: .venv/.developers ## Generate the code of the gRPC messages anew
 
 locks: .venv/.developers ## Pin the packages that pyproject.toml names anew, with hashes
 	$(BIN)/python requirements/make_locks.py
+
+sbom: .venv/.developers ## List what users get as CycloneDX in dist/, and check its licences
+	$(BIN)/python requirements/make_sbom.py
+
+audit: .venv/.developers ## Ask whether advisories against the pinned packages are known
+	$(BIN)/python requirements/audit.py
 
 bench: .venv/.developers ## Measure speed and learning, and write the tables in benchmarks/
 	$(BIN)/python benchmarks/run.py

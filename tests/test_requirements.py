@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
+from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
@@ -14,6 +20,14 @@ from packaging.utils import canonicalize_name
 REPOSITORY = Path(__file__).parents[1]
 LISTS = REPOSITORY / "requirements"
 PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+
+
+@pytest.fixture
+def script(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A script of the folder requirements, imported."""
+    monkeypatch.syspath_prepend(LISTS)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    return import_module(request.param)
 
 
 def listed(name: str) -> dict[str, tuple[Requirement, str]]:
@@ -75,3 +89,82 @@ def test_the_page_names_every_extra() -> None:
     rows = re.findall(r"^\| (`.+?`) \|", (REPOSITORY / "docs" / "installing.md").read_text(), re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`([\w-]+)`", row)}
     assert named == set(PYPROJECT["project"]["optional-dependencies"])
+
+
+@pytest.mark.parametrize(
+    ("licences", "accepted"),
+    [
+        (["MIT"], True),
+        (["License :: OSI Approved :: BSD License"], True),
+        (["BSD-3-Clause AND MIT"], True),
+        (["GPL-3.0-only OR Apache-2.0"], True),
+        (["Apache-2.0 WITH LLVM-exception"], True),
+        (["MIT", "Apache-2.0"], True),
+        ([], False),
+        (["GPL-3.0-or-later"], False),
+        (["AGPL-3.0-only"], False),
+        (["SSPL-1.0"], False),
+        (["MIT AND GPL-2.0-only"], False),
+        (["MIT", "GPL-2.0-only"], False),
+        (["GPL-2.0-only WITH Classpath-exception-2.0"], False),
+        (["License :: OSI Approved :: GNU General Public License v3 (GPLv3)"], False),
+        (["Copyright (c) somebody, ask (nicely"], False),
+        ([""], False),
+    ],
+)
+@pytest.mark.parametrize("script", ["make_sbom"], indirect=True)
+def test_licences_that_are_unknown_or_not_accepted_are_refused(
+    script: ModuleType, licences: list[str], accepted: bool
+) -> None:
+    given = [
+        {"expression": text} if " AND " in text or " OR " in text else {"license": {"name": text}} for text in licences
+    ]
+    complaints = [*script.complaints([{"name": "some", "version": "1.0", "licenses": given}])]
+    assert complaints == [] if accepted else complaints[0].startswith("some 1.0 has ")
+
+
+@pytest.fixture
+def advisories() -> Iterator[str]:
+    """Serve a database of advisories that knows one, against `some` 1.0, and return its address."""
+    known = {
+        "id": "GHSA-0000-0000-0000",
+        "summary": "It opens the door.",
+        "affected": [
+            {
+                "package": {"name": "some", "ecosystem": "PyPI"},
+                "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "1.1"}]}],
+            }
+        ],
+    }
+
+    class Database(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            hit = asked["package"]["name"] == "some" and asked["version"] == "1.0"
+            body = json.dumps({"vulns": [known]} if hit else {}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Database) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/v1/query"
+        server.shutdown()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("script", ["audit"], indirect=True)
+def test_an_audit_fails_for_advisories_and_says_where_it_could_not_ask(
+    script: ModuleType, advisories: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(script, "pins", lambda: iter(["other==3.0", "some==1.0"]))
+    with pytest.raises(SystemExit, match=r"some 1\.0: GHSA-0000-0000-0000, mended in 1\.1"):
+        script.main(advisories)
+    monkeypatch.setattr(script, "IGNORED", {"GHSA-0000-0000-0000": "the door is a window"})
+    script.main(advisories)
+    assert "2 packages have no advisories" in capsys.readouterr().out
+    script.main("http://127.0.0.1:9/v1/query")
+    assert "NOT CHECKED FOR ADVISORIES: http://127.0.0.1:9/v1/query does not answer" in capsys.readouterr().out
