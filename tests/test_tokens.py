@@ -7,7 +7,19 @@ from pathlib import Path
 import pytest
 
 from rattle.clients.addresses import read_address
-from rattle.tokens import TokenFileError, derive_key, is_right, keep_token, read_token, token_for
+from rattle.clients.errors import refusal
+from rattle.redaction import redact
+from rattle.tokens import (
+    TOKEN_VARIABLE,
+    TokenFileError,
+    derive_key,
+    is_right,
+    keep_token,
+    make_token,
+    offer_token,
+    read_token,
+    token_for,
+)
 
 TOKEN = "0123456789abcdefXYZ-._~+/="  # noqa: S105
 
@@ -97,3 +109,41 @@ def test_a_kept_token_goes_to_servers_without_credentials_of_their_own_and_to_no
         keep_token(None)
     assert token_for("http://box:5000") is None
     assert read_address("http://box:5000").headers == {}
+
+
+def test_where_no_token_is_kept_the_environment_names_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "asks for a token" in str(refusal(401, {"code": "unauthenticated"}))
+    monkeypatch.setenv(TOKEN_VARIABLE, _file(tmp_path / "token", b"short"))
+    with pytest.raises(TokenFileError, match=f"^{TOKEN_VARIABLE}: .* is too short"):
+        token_for("http://box:5000")
+    _file(tmp_path / "token", TOKEN.encode())
+    try:
+        assert token_for("http://box:5000") == TOKEN
+        offer_token(_file(tmp_path / "other", b"another-token-altogether"))
+        assert token_for("http://box:5000") == TOKEN
+        assert "has another token" in str(refusal(401, {"code": "unauthenticated"}))
+    finally:
+        keep_token(None)
+    monkeypatch.delenv(TOKEN_VARIABLE)
+    try:
+        offer_token(str(tmp_path / "other"))
+        assert token_for("http://box:5000") == "another-token-altogether"
+    finally:
+        keep_token(None)
+
+
+def test_a_token_that_is_made_is_its_owners_alone_and_takes_an_earlier_ones_place(tmp_path: Path) -> None:
+    path, elsewhere = tmp_path / ".token", tmp_path / "elsewhere"
+    elsewhere.write_text("kept")
+    path.symlink_to(elsewhere)
+    tokens = {make_token(path) for _ in range(2)}
+    assert len(tokens) == 2
+    assert read_token(str(path)) in tokens
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert elsewhere.read_text() == "kept"
+
+
+def test_a_token_that_was_read_or_made_is_hidden_in_texts_whatever_stands_around_it(tmp_path: Path) -> None:
+    made = make_token(tmp_path / ".token")
+    read_token(_file(tmp_path / "token", TOKEN.encode()))
+    assert redact(f"GET /x?y={made}, or {TOKEN}.") == "GET /x?y=…, or …."

@@ -32,7 +32,6 @@ class TokenFileError(RattleError):
 class _Known:
     """What this process sends to the servers that it asks."""
 
-    is_told = False  # or else the environment says it
     token: str | None = None
     strangers: frozenset[str] = frozenset()
 
@@ -86,7 +85,13 @@ def is_open_to_others(about: os.stat_result) -> bool:
 
 def keep_token(token: str | None, strangers: Collection[str] = ()) -> None:
     """Have all clients of this process send a token from now on, but not to `strangers`: the URLs of servers."""
-    _Known.is_told, _Known.token, _Known.strangers = True, token, frozenset(strangers)
+    _Known.token, _Known.strangers = token, frozenset(strangers)
+
+
+def offer_token(path: str | None) -> None:
+    """Have all clients send the token in a file if they know none; raises TokenFileError."""
+    if token_for() is None:
+        keep_token(read_token(path))
 
 
 def token_for(url: str = "") -> str | None:
@@ -94,9 +99,15 @@ def token_for(url: str = "") -> str | None:
 
     Where none was kept, the environment variable names its file; raises TokenFileError for one that cannot be used.
     """
-    if not _Known.is_told:
-        keep_token(read_token(os.environ.get(TOKEN_VARIABLE) or None, TOKEN_VARIABLE))
+    if _Known.token is None:
+        _Known.token = read_token(os.environ.get(TOKEN_VARIABLE) or None, TOKEN_VARIABLE)
     return None if url in _Known.strangers else _Known.token
+
+
+def missing_token() -> str:
+    """Return what is said of a server that asks for a token that it was not sent, with what to do about it."""
+    name = f"name the file that holds it in {TOKEN_VARIABLE}, --token-file, or --set security.token_file=FILE"
+    return f"the server asks for a token: {name}" if token_for() is None else f"the server has another token: {name}"
 
 
 def bearer(token: str) -> str:

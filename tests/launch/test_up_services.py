@@ -46,11 +46,13 @@ class Running:
             "up", "--json", *arguments, cwd=folder, env=environment, stdout=pipe, stderr=pipe
         )
         self.summary: dict[str, Any] = {}
+        self.said: list[str] = []
 
     def progress(self) -> Iterator[int]:
         """Yield the environment steps of the lines that say them."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
+            self.said.append(line)
             content = json.loads(line)
             if content["event"] == "progress":
                 yield content["env_steps"]

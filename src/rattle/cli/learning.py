@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from rattle.cli.options import ALLOW_CHANGED_CODE, EXPERIMENT, FILE, FOLDER, Range
+from rattle.cli.options import ALLOW_CHANGED_CODE, EXPERIMENT, FILE, FOLDER, TOKEN_FILE, Range
 
 
 @click.command()
@@ -84,6 +84,7 @@ def train(
 @click.option("--best", is_flag=True, help="Play the run's best policy instead of its newest.")
 @click.option("--env", "environment", metavar="ID", help="Play this environment.  [default: what the policy names]")
 @click.option("--url", help="Play in the environment server at this address.  [default: where the run has played]")
+@TOKEN_FILE
 @click.option(
     "--max-ticks",
     type=click.IntRange(1),

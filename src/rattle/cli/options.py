@@ -41,7 +41,23 @@ SECURITY = click.option(
     metavar="security.KEY=VALUE",
     help="Change a setting of the section security; may be repeated.",
 )
+
+
+def _keep_token(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    from rattle.tokens import keep_token, read_token
+
+    if path is not None:
+        keep_token(read_token(str(path), "--token-file"))
+
+
 FILE = click.Path(dir_okay=False, path_type=Path)
+TOKEN_FILE = click.option(
+    "--token-file",
+    type=FILE,
+    expose_value=False,
+    callback=_keep_token,
+    help="File with the token that the server asks for.  [default: what RATTLE_SECURITY__TOKEN_FILE names]",
+)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from rattle.addresses import CREDENTIALS_VARIABLE
 from rattle.errors import RattleError
 from rattle.text import one_line
+from rattle.tokens import missing_token
 
 #: Longer texts are cut, in characters.
 _LONGEST_TEXT = 2000
@@ -77,7 +78,9 @@ def refusal(status: int, problem: Mapping[str, Any] | None) -> RequestRefused:
     """Return the error for an answer with a status of 400 or more; `problem` is None where it was no problem object."""
     problem = problem or {}
     detail = one_line(problem.get("detail") or problem.get("error") or problem.get("title") or "", _LONGEST_DETAIL)
-    if status in (401, 403) and problem.get("code") != "forbidden":
+    if problem.get("code") == "unauthenticated":
+        detail = missing_token()
+    elif status in (401, 403) and problem.get("code") != "forbidden":
         said = f" and said: {detail}" if detail else ""
         detail = f"the server answered {status}{said}: it wants credentials, as in "
         detail += f"http://USER:PASSWORD@HOST:PORT, or in {CREDENTIALS_VARIABLE}"

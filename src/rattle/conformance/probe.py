@@ -11,6 +11,7 @@ from rattle.addresses import CREDENTIALS_VARIABLE, tls_problem
 from rattle.conformance.errors import ConformanceError
 from rattle.conformance.target import Target
 from rattle.text import one_line
+from rattle.tokens import missing_token
 
 if TYPE_CHECKING:  # the checks are listed where it is not installed too
     import httpx
@@ -30,6 +31,8 @@ def absent_faces(target: Target) -> dict[str, str]:
         vector, problem = _ask(client, "/v1/spec")
         if problem.get("code") == "forbidden":
             raise ConformanceError(f"{target.url} answers {vector}: {one_line(problem.get('detail'), 300)}")
+        if problem.get("code") == "unauthenticated":
+            raise ConformanceError(f"{target.url} answers {vector}: {missing_token()}")
         if vector in (401, 403):
             raise ConformanceError(
                 f"{target.url} answers {vector}: it wants credentials, as in http://USER:PASSWORD@HOST:PORT, or in "
@@ -59,7 +62,7 @@ def _ask(client: httpx.Client, path: str) -> tuple[int | None, dict[str, Any]]:
 
     try:
         with client.stream("GET", path) as stream:
-            return stream.status_code, _problem(stream.read()) if stream.status_code in (403, 404) else {}
+            return stream.status_code, _problem(stream.read()) if stream.status_code in (401, 403, 404) else {}
     except (httpx.ConnectError, httpx.TimeoutException) as error:
         if problem := tls_problem(str(client.base_url), error):
             raise ConformanceError(problem) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +13,7 @@ import msgspec
 from rattle.addresses import parse_address
 from rattle.conformance.errors import ConformanceError
 from rattle.conformance.judging import Failed, expect, fail, kind, shorten
+from rattle.tokens import TokenFileError, token_for
 
 if TYPE_CHECKING:
     import httpx
@@ -103,7 +104,8 @@ class Target:
     def __init__(self, url: str, timeout: float = 5.0) -> None:
         try:
             self.address = parse_address(url if "://" in url else f"http://{url}")
-        except ValueError as error:
+            self.address = replace(self.address, token=token_for(self.address.url))
+        except (ValueError, TokenFileError) as error:
             raise ConformanceError(str(error)) from None
         self.url = self.address.url  # as it is shown: without credentials
         self.timeout = timeout

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
+import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,8 @@ from rattle.runs.run_clock import RunLimits
 from rattle.runs.stored_run import accept_code, read_stored_run
 from rattle.services.utils.sockets import listen
 from rattle.settings.experiment import ExperimentSettings
-from rattle.tokens import keep_token, make_token
+from rattle.settings.sources import keep_security
+from rattle.tokens import TOKEN_VARIABLE, keep_token, make_token
 
 
 def up(settings: ExperimentSettings, run_dir: Path | None, *, kill_every: float | None, as_json: bool) -> None:
@@ -63,7 +64,7 @@ def launch(
     services = plan(settings, directory.config)
     _check_ports(services, settings)
     make_folder(directory)
-    with directory.launching(), _token_of(settings, directory, say) as overrides:
+    with directory.launching(), _token(settings, settings.security.token_file, directory) as overrides:
         store_beginning(directory, run_id, settings, environment)
         limits = RunLimits(settings.train.steps, settings.train.seconds)
         begun = Launch(
@@ -80,22 +81,18 @@ def launch(
 
 
 @contextmanager
-def _token_of(
-    settings: ExperimentSettings, directory: RunDirectory, say: Callable[[str], object] | None
-) -> Iterator[list[str]]:
-    """Give the block what services are told of the token: of the run's own, unless the settings name another.
+def _token(settings: ExperimentSettings, named: str | None, directory: RunDirectory) -> Iterator[list[str]]:
+    """Give the block what services are told of the token: which file the user has `named`, or that of a new one.
 
-    It lies in a file of the run directory as long as the run is in progress.
+    The run's own lies in its directory as long as the run is in progress.
     """
-    if settings.security.token_file is not None:
-        yield []
+    if named is not None:
+        yield [f"security.token_file={json.dumps(named)}"]
         return
     path, url = directory.token.absolute(), settings.env.url
     with storing(path):
         token = make_token(path)
     keep_token(token, [] if url is None else [parse_address(url).url])
-    if say is not None:
-        say(f'ask its services with: curl -H "Authorization: Bearer $(cat {shlex.quote(str(directory.token))})" URL')
     try:
         yield [f"security.token_file={json.dumps(str(path))}"]
     finally:
@@ -119,6 +116,8 @@ def resume(
             accept_code(directory)
         run = read_stored_run(directory)
         settings = run.settings
+        named = os.environ.get(TOKEN_VARIABLE) or settings.security.token_file
+        keep_security(settings, os.environ, named)
         services = plan(settings, directory.config)
         _check_key(settings)
         _check_ports(services, settings)
@@ -126,7 +125,7 @@ def resume(
         _put_aside(directory.history)
         limits = RunLimits(steps or settings.train.steps, seconds or settings.train.seconds)
         view = choose_view(as_json=as_json)
-        with _token_of(settings, directory, _say) as overrides:
+        with _token(settings, named, directory) as overrides:
             begun = Launch(
                 settings,
                 directory,

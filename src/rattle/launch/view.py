@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from rattle.analytics.run_directory import RunDirectory
 from rattle.launch.notes import Note, Warnings
 from rattle.launch.run_status import ChaosSummary
 from rattle.launch.sparkline import Sparkline
@@ -82,6 +85,13 @@ class LaunchView(Protocol):
         """Take the live view down and show the summary; None when the run has failed."""
 
 
+def _how_to_ask(run_dir: str) -> list[str]:
+    """Return how the services of a run with a token of its own are asked."""
+    token = RunDirectory(Path(run_dir)).token
+    header = f'"Authorization: Bearer $(cat {shlex.quote(str(token))})"'
+    return [f"ask its services with: curl -H {header} URL"] if token.exists() else []
+
+
 def choose_view(*, as_json: bool) -> LaunchView:
     """Return the view that fits: JSON when asked for, live in a terminal, plain lines elsewhere."""
     if as_json:
@@ -132,6 +142,8 @@ class PlainView:
     def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
         """Print the run's name and place."""
         self._display.start(run_id, run_dir, resumed_at)
+        for line in _how_to_ask(run_dir):
+            print_line(line)
 
     def note(self, note: Note) -> None:
         """Print what has happened."""
@@ -174,7 +186,8 @@ class LiveView:
     def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
         """Print the run's name and place, and open the live view below."""
         self._headline = headline(run_id, run_dir, resumed_at)
-        self._console.print(self._headline, highlight=False, soft_wrap=True)
+        for line in (self._headline, *_how_to_ask(run_dir)):
+            self._console.print(line, highlight=False, soft_wrap=True)
         self._live.start()
 
     def note(self, note: Note) -> None:

@@ -65,17 +65,17 @@ def load_settings(
         if value is not None:
             _put(values, key, value)
     settings = check_settings(values, str(path) if path else "settings", plays=plays)
-    keep_tls(settings.security.tls_files())
-    keep_token_of(settings, environ or {})
+    keep_security(settings, environ or {})
     return settings
 
 
-def keep_token_of(settings: ExperimentSettings, environ: Mapping[str, str], *, file: str | None = None) -> None:
-    """Have all clients of this process send the token in `file`, or else in the one that the settings name.
+def keep_security(settings: ExperimentSettings, environ: Mapping[str, str], file: str | None = None) -> None:
+    """Have all clients of this process trust the authority, and send the token, that the settings name.
 
-    What `rattle up` has made for a run is for the services that it starts: a server at env.url does not get it. Raises
-    TokenFileError.
+    `file` is that of a token that counts instead. What `rattle up` has made for a run is for the services that it
+    starts: a server at env.url does not get it. Raises a RattleError.
     """
+    keep_tls(settings.security.tls_files())
     file = file or settings.security.token_file
     folder, url = environ.get("RUN_DIR"), settings.env.url
     is_own = file is not None and bool(folder) and Path(file) == RunDirectory(Path(folder or "")).token.absolute()
