@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +58,13 @@ def test_another_seed_is_another_run_from_the_first_tick(tmp_path: Path) -> None
     few = ("--ticks", "30", "--loss", "0", "--delay", "0", "--inference", "1")
     kept = [verify(*few, "--set", f"seed={seed}", cwd=tmp_path)[1]["runs"][0] for seed in (0, 1)]
     assert kept[0]["history_sha256"] != kept[1]["history_sha256"]
+
+
+def test_classes_of_users_learn_the_same_every_time(tmp_path: Path) -> None:
+    for path in (Path(__file__).parents[2] / "examples" / "extend").glob("my_*.py"):
+        shutil.copy(path, tmp_path)
+    own = ("--set", "algorithm={id: 'my_algorithm:Clipped'}", "--set", "policy={network: 'my_network:Remembers'}")
+    few = ("--ticks", "200", "--loss", "0", "--delay", "0", "--inference", "1,2")
+    status, report, err = verify(*few, *own, cwd=tmp_path)
+    assert (status, report["agree"]) == (0, True), err
+    assert report["runs"][0]["policies"]["main"]["updates"] >= 1
