@@ -8,7 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rattle.wire import lockstep
-from rattle.wire.lockstep import MAX_BYTES, MAX_HASHES, SEAL_BYTES, Codec, Datagram, Done, Join, Phase, Role, Tick
+from rattle.wire.lockstep import (
+    MAX_BYTES,
+    MAX_HASHES,
+    NUMBER_BYTES,
+    SEAL_BYTES,
+    Codec,
+    Datagram,
+    Done,
+    Join,
+    Phase,
+    Role,
+    Tick,
+)
 
 KEY = b"sixteen bytes at least"
 numbers = st.integers(0, 2**63 - 1)
@@ -43,14 +55,13 @@ datagrams = kinds.flatmap(lambda kind: st.builds(kind, *(of(kind, name) for name
 
 @given(datagrams, st.sampled_from([None, KEY]))
 def test_what_is_written_is_read(datagram: Datagram, key: bytes | None) -> None:
-    codec = Codec(key)
-    data = codec.encode(datagram)
+    reader, data = Codec(key, is_service=True), Codec(key).encode(datagram)
     if len(data) <= MAX_BYTES:
-        assert codec.decode(data) == datagram
-        assert codec.dropped.total() == 0
+        assert reader.decode(data) == datagram
+        assert reader.dropped.total() == 0
     else:
-        assert codec.decode(data) is None
-        assert codec.dropped["malformed"] == 1
+        assert reader.decode(data) is None
+        assert reader.dropped["malformed"] == 1
 
 
 @given(st.binary(max_size=2000) | datagrams.map(Codec().encode))
@@ -62,13 +73,15 @@ def test_without_the_right_seal_nothing_is_read(data: bytes) -> None:
 
 @given(datagrams.filter(lambda datagram: not isinstance(datagram, Done | Tick)), st.data())
 def test_a_sealed_datagram_that_is_changed_anywhere_is_dropped(datagram: Datagram, data: st.DataObject) -> None:
-    codec = Codec(KEY)
-    sealed = bytearray(codec.encode(datagram))
+    codec = Codec(KEY, is_service=True)
+    sealed = bytearray(Codec(KEY).encode(datagram))
     place = data.draw(st.integers(0, len(sealed) - 1))
     sealed[place] ^= data.draw(st.integers(1, 255))
     assert codec.decode(bytes(sealed)) is None
     assert codec.dropped == {"malformed": 0, "unauthenticated": 1}
     assert Codec(KEY + b"!").decode(codec.encode(datagram)) is None
+    assert codec.decode(Codec(KEY).encode(datagram)) == datagram
+    assert codec.decode(codec.encode(datagram)) is None  # its own, sent back
 
 
 @given(st.binary(max_size=2000))
@@ -116,5 +129,5 @@ def test_the_bytes_are_those_of_the_page() -> None:
     done = Done(1, 2, 3, 4, Phase.STEP, 5, False, {"env": b"01234567"})
     assert msgspec.msgpack.decode(Codec().encode(done)) == [7, 1, 2, 3, 4, 2, 5, False, {"env": b"01234567"}]
     assert Codec().encode(done).hex() == "9907010203040205c281a3656e76c4083031323334353637"
-    assert len(Codec(KEY).encode(done)) == len(Codec().encode(done)) + SEAL_BYTES
+    assert len(Codec(KEY).encode(done)) == len(Codec().encode(done)) + NUMBER_BYTES + SEAL_BYTES
     assert lockstep.MAX_BYTES == 1200

@@ -17,6 +17,7 @@ from rattle.wire.lockstep import (
     MAX_BYTES,
     MAX_HASHES,
     MAX_NUMBER,
+    Arrived,
     Bye,
     Codec,
     Datagram,
@@ -102,6 +103,9 @@ class Member:
         self._heard_at = -inf
         self._ping_at = inf
         self._done = _Finished(0, 0, 0, MemberAnswer({}))
+        self._nonce = 0  # that of the service
+        self._answered_join = 0  # the number of the newest join that was answered, or is too old to be
+        self._arrived = Arrived()  # at this seat
         self._is_known = False  # the service has taken this life
         self._is_whole = False  # no tick is missing before what was done
         self._doing: Tick | None = None
@@ -187,18 +191,38 @@ class Member:
     def _take_about_joining(self, datagram: Datagram, now: float) -> bool:
         """Take a datagram to this life, or return False."""
         match datagram:
-            case Welcome() if datagram.life == self.life and self._is_newer(datagram):
+            case Welcome() | Gathering() | SeatRefused() if not self._is_answer(datagram):
+                return False
+            case Welcome() if self._is_newer(datagram):
                 self._is_known = True
                 self._take_seat(datagram, now)
-            case Gathering() if datagram.life == self.life and self.state in ("joining", "gathering"):
-                self._is_known = True
-                self.state, self.reason = "gathering", f"{datagram.present} of {datagram.wanted} members are there"
-                self._joining.due = now + self._heartbeat
-            case SeatRefused() if datagram.life == self.life and self.state in ("joining", "gathering"):
+            case Gathering() if self.state in ("joining", "gathering"):
+                self._gather(datagram, now)
+            case SeatRefused() if self.state in ("joining", "gathering"):
                 self._take_refusal(datagram, now)
             case _:
                 return False
         return True
+
+    def _is_answer(self, datagram: Welcome | Gathering | SeatRefused) -> bool:
+        """Whether a datagram is to this life, and answers a join that nothing has answered, or is its welcome again."""
+        if datagram.life != self.life:
+            return False
+        if not self._codec.is_sealed or datagram.answers > self._answered_join:
+            self._answered_join = datagram.answers
+            return True
+        here = isinstance(datagram, Welcome) and (datagram.session, datagram.epoch, datagram.seat) == self.place
+        return here and self.state == "seated" and self._arrived.is_new(self._codec.read)
+
+    def _gather(self, gathering: Gathering, now: float) -> None:
+        """Wait for others, or join again at once with a nonce that is new to this member."""
+        self.state, self.reason = "gathering", f"{gathering.present} of {gathering.wanted} members are there"
+        if gathering.nonce != self._nonce:
+            self._nonce = gathering.nonce
+            self._send_join(now)
+        else:
+            self._is_known = True
+            self._joining.due = now + self._heartbeat
 
     def _take_refusal(self, refused: SeatRefused, now: float) -> None:
         """Come back as the latest life where an earlier one has a higher number, for clocks may be set back.
@@ -214,6 +238,8 @@ class Member:
     def _take_at_the_seat(self, datagram: Datagram, now: float) -> bool:
         """Take a datagram to this seat, or return False."""
         if not isinstance(datagram, Tick | Seen | Ping | Pong | Unknown | Bye) or not self._is_here(datagram):
+            return False
+        if not self._arrived.is_new(self._codec.read):
             return False
         match datagram:
             case Tick():
@@ -249,9 +275,11 @@ class Member:
         place = _Place(welcome.session, welcome.epoch, welcome.seat)
         if place != self.place:
             self._answering.rest()  # the service will ask
+            self._arrived = Arrived()
             self._next = None
             if self._doing is not None:  # attempts are counted anew
                 self._doing = msgspec.structs.replace(self._doing, attempt=0)
+        self._arrived.is_new(self._codec.read)
         self.place = place
         self.state, self.reason = "seated", ""
         self._joining.rest()
@@ -319,6 +347,7 @@ class Member:
         self._answering.rest()
         self._ping_at = inf
         self._joining.begin()
+        self._answered_join = self._codec.written
         self._send_join(now)
 
     def _send_join(self, now: float) -> None:
@@ -339,6 +368,7 @@ class Member:
                 done.flags,
                 done.answer.idle,
                 self._is_whole,
+                self._nonce,
             )
         )
 

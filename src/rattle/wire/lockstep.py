@@ -14,6 +14,11 @@ from msgspec import Meta
 MAX_BYTES = 1200
 #: How much of its HMAC-SHA256 a datagram carries, in bytes; RFC 2104 advises half of it at least.
 SEAL_BYTES = 16
+#: The length of a sealed datagram's number.
+NUMBER_BYTES = 8
+#: So many of a sender's newest numbers are told from copies; older ones are too late.
+_NEWEST_NUMBERS = 1024
+_NEWEST = (1 << _NEWEST_NUMBERS) - 1
 #: The length of a history's hash, in bytes.
 HASH_BYTES = 8
 MAX_HASHES = 32
@@ -66,14 +71,17 @@ class Join(_Datagram, frozen=True, tag=1):
     done_flags: Annotated[int, Meta(ge=0, le=3)]
     idle: bool
     whole: bool = False  # it has done every tick from the first on
+    nonce: Number = 0  # that of the service, as its `gathering` said
 
 
 class Gathering(_Datagram, frozen=True, tag=2):
-    """The service waits for more members."""
+    """The service waits for more members, or for the nonce; `answers` is the number of the join, as below."""
 
     life: Number
     present: Number
     wanted: Number
+    nonce: Number = 0
+    answers: Number = 0
 
 
 class Welcome(_Datagram, frozen=True, tag=3):
@@ -85,6 +93,7 @@ class Welcome(_Datagram, frozen=True, tag=3):
     seat: Number
     attempt: Number
     heartbeat_ms: Annotated[int, Meta(ge=1, le=60_000)]
+    answers: Number = 0
 
 
 class Ready(_Datagram, frozen=True, tag=4):
@@ -175,6 +184,7 @@ class SeatRefused(_Datagram, frozen=True, tag=12):
     life: Number
     reason: Reason
     later_life: Number = 0
+    answers: Number = 0
 
 
 class Bye(_Datagram, frozen=True, tag=13):
@@ -190,18 +200,33 @@ Datagram = Join | Gathering | Welcome | Ready | Tick | Working | Done | Seen | P
 
 
 class Codec:
-    """Turns datagrams into bytes and back, sealed where there is a key; counts what it does not take."""
+    """Turns datagrams into bytes and back, sealed where there is a key; counts what it does not take.
 
-    def __init__(self, key: bytes | None = None) -> None:
+    Each sealed datagram has a number, higher than those before: `written` and `read` are those of the newest, 0
+    without a key. Members write odd numbers and the service even ones, so that nobody is sent their own datagrams.
+    """
+
+    def __init__(self, key: bytes | None = None, *, is_service: bool = False) -> None:
         self.dropped: Counter[str] = Counter(malformed=0, unauthenticated=0)
         self._hmac = None if key is None else hmac.new(key, digestmod="sha256")
+        self.written = self.read = 0
+        self._own_parity = 0 if is_service else 1
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Datagram).decode
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether there is a key."""
+        return self._hmac is not None
 
     def encode(self, datagram: Datagram) -> bytes:
         """Return the bytes of a datagram."""
         body = self._encode(datagram)
-        return body if self._hmac is None else body + _seal(self._hmac, body)
+        if self._hmac is None:
+            return body
+        self.written += 2 if self.written else 2 - self._own_parity
+        body += self.written.to_bytes(NUMBER_BYTES)
+        return body + _seal(self._hmac, body)
 
     def decode(self, data: bytes) -> Datagram | None:
         """Return the datagram in some bytes, None for what is none or does not carry the right seal."""
@@ -213,12 +238,39 @@ class Codec:
             if not hmac.compare_digest(_seal(self._hmac, data), seal):
                 self.dropped["unauthenticated"] += 1
                 return None
+            data, number = data[:-NUMBER_BYTES], int.from_bytes(data[-NUMBER_BYTES:])
+            if number % 2 == self._own_parity:
+                self.dropped["unauthenticated"] += 1
+                return None
+            self.read = number
         try:
             datagram: Datagram = self._decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.dropped["malformed"] += 1
             return None
         return datagram
+
+
+class Arrived:
+    """Which numbers of one sender have come: each is taken once, in whatever order, while it is among the newest."""
+
+    def __init__(self) -> None:
+        self._newest = 0
+        self._bits = 0  # the lowest is of the newest
+
+    def is_new(self, number: int) -> bool:
+        """Take a number, and say whether it is the first time; 0, without a key, always is."""
+        if not number:
+            return True
+        ahead = number // 2 - self._newest  # a sender leaves out every other number
+        if ahead > 0:
+            self._bits = (self._bits << ahead | 1) & _NEWEST if ahead < _NEWEST_NUMBERS else 1
+            self._newest += ahead
+            return True
+        bit = 1 << -ahead if -ahead < _NEWEST_NUMBERS else 0
+        is_new = bool(bit) and not self._bits & bit
+        self._bits |= bit
+        return is_new
 
 
 def _seal(keyed: hmac.HMAC, body: bytes) -> bytes:

@@ -23,7 +23,7 @@ class FakeSync:
         self.tick = 0
         self.session = session
         self.left = False
-        self._codec = Codec(key)
+        self._codec = Codec(key, is_service=True)
         self._member: Any = None
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
@@ -38,13 +38,13 @@ class FakeSync:
         """Wait for the member and give it a seat."""
         join = self._answer_to(None, Join)
         assert (join.role, join.session) == (Role.ENVIRONMENT, 0)
-        self._answer_to(Welcome(join.life, self.session, 1, 1, 1, _HEARTBEAT_MS), Ready)
+        self._answer_to(Welcome(join.life, self.session, 1, 1, 1, _HEARTBEAT_MS, self._codec.read), Ready)
         return join
 
     def refuse(self, reason: str) -> None:
         """Wait for the member and give it no seat."""
         join = self._answer_to(None, Join)
-        self._send(SeatRefused(join.life, reason))
+        self._send(SeatRefused(join.life, reason, 0, self._codec.read))
 
     def step(self, ticks: int = 1) -> Mapping[str, bytes]:
         """Have the member step so many ticks; returns the hashes of the last."""

@@ -27,6 +27,7 @@ class Network:
     delay: float = 0.0005
     late: float = 0.0  # fraction of datagrams that come much later
     late_seconds: float = 1.0
+    recorded: int = 0  # for each datagram, how many that somebody has recorded before come once more
 
 
 @dataclass
@@ -98,6 +99,7 @@ class Simulation:
         self._count = 0
         self._sync_timer: Timer | None = None
         self.sent = 0
+        self._recorded: list[Callable[[], None]] = []  # sends a datagram that was there to where it went again
 
     def at(self, when: float, call: Callable[[], None]) -> None:
         self._count += 1
@@ -123,7 +125,7 @@ class Simulation:
     # The service.
 
     def start_sync(self) -> None:
-        coordinator = Coordinator(self.settings, Codec(self.key), self.random.randrange(1, 2**62))
+        coordinator = Coordinator(self.settings, Codec(self.key, is_service=True), self.random.randrange(1, 2**62))
         self.coordinator = coordinator
         coordinator.begin(self.now)
         self._sync_timer = Timer(
@@ -150,6 +152,8 @@ class Simulation:
         for (name, port), data in datagrams:
             assert len(data) <= 1200
             self._carry(self.members[name], data, lambda m, d, port=port: self._arrive_at_member(m, port, d))
+            member = self.members[name]  # whatever life it has by then
+            self._record(lambda m=member, d=data: self._arrive_at_member(m, m.port, d))
         if self._sync_timer is not None:
             self._sync_timer.set()
 
@@ -177,6 +181,8 @@ class Simulation:
         address = (simulated.name, simulated.port)
         for data in datagrams:
             self._carry(simulated, data, lambda _, d: self._arrive_at_sync(address, d))
+            elsewhere = simulated.name, simulated.port + self.random.choice([0, 1, 1000])
+            self._record(lambda d=data, a=elsewhere: self._arrive_at_sync(a, d))
         member = simulated.member
         if member is not None and (work := member.take_work()) is not None:
             self._begin_work(simulated, member, work)
@@ -223,6 +229,12 @@ class Simulation:
                 continue
             longest = network.late_seconds if random.random() < network.late else network.delay
             self.at(self.now + random.uniform(0.00001, longest), lambda: arrive(simulated, data))
+
+    def _record(self, send: Callable[[], None]) -> None:
+        if self.network.recorded:
+            self._recorded.append(send)
+            for _ in range(self.network.recorded):
+                self.at(self.now + self.random.uniform(0.00001, 5.0), self.random.choice(self._recorded))
 
     def _arrive_at_sync(self, address: tuple[str, int], data: bytes) -> None:
         if self.coordinator is not None and not self.members[address[0]].partitioned:

@@ -92,7 +92,7 @@ class BareMember:
         self._codec = Codec(key)
         self._life = time.time_ns()
         self._seat: tuple[int, int, int] | None = None  # session, epoch, seat
-        self._flags = 0
+        self._flags = self._nonce = 0
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.connect(address)
         self._socket.settimeout(0.1)
@@ -132,7 +132,9 @@ class BareMember:
             case SeatRefused():
                 self.refused = datagram.reason
             case Gathering():
-                pass
+                if datagram.nonce != self._nonce:
+                    self._nonce = datagram.nonce
+                    self._join()
             case Tick() | Ping() | Unknown() | Bye() if self._seat == (datagram.session, datagram.epoch, datagram.seat):
                 self._take_own(datagram)
             case _:
@@ -163,7 +165,9 @@ class BareMember:
     def _join(self) -> None:
         session, epoch, _ = self._seat or (self.session, max(self.epochs, default=0), 0)
         tick, phase = self.did[-1] if self.did else (0, 0)
-        self._send(Join(self._life, self.name, self.role, session, epoch, tick, phase, self._flags, False))
+        self._send(
+            Join(self._life, self.name, self.role, session, epoch, tick, phase, self._flags, False, False, self._nonce)
+        )
 
     def _send(self, datagram: Datagram) -> None:
         with suppress(ConnectionRefusedError):  # the service is away

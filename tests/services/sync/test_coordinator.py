@@ -30,22 +30,30 @@ class Party:
         hashes: dict[str, dict[str, bytes]] | None = None,
         *,
         idle: bool = False,
+        key: bytes | None = None,
         **settings: Any,
     ) -> None:
-        self.coordinator = Coordinator(SyncSection.model_validate({"members": 2, **settings}), Codec(), SESSION)
-        self.coordinator.begin(0.0)
+        self.key = key
+        self.settings = SyncSection.model_validate({"members": 2, **settings})
+        self.now = 0.0
+        self.start_service(SESSION)
         self.members: dict[tuple[str, int], Member] = {}
         self.hashes = hashes or {}
         self.idle = idle
         self.deaf: set[tuple[str, int]] = set()
-        self.now = 0.0
+        self.to_service: list[tuple[tuple[str, int], bytes]] = []  # all datagrams that were sent
+        self.to_members: list[tuple[tuple[str, int], bytes]] = []
         self.most_ticks = most_ticks  # of later ones, members do not finish the work
         self.told: dict[str, list[Work]] = defaultdict(list)  # by member, the work that it has done
         self.stepped_at: list[float] = []
 
+    def start_service(self, session: int) -> None:
+        self.coordinator = Coordinator(self.settings, Codec(self.key, is_service=True), session)
+        self.coordinator.begin(self.now)
+
     def join(self, name: str, role: Role, life: int = 1) -> Member:
         address = name, life
-        member = self.members[address] = Member(name, role, life, Codec())
+        member = self.members[address] = Member(name, role, life, Codec(self.key))
         self._hear_all(address, member.begin(self.now))
         return member
 
@@ -64,10 +72,12 @@ class Party:
     def _hear_all(self, address: tuple[str, int], said: list[bytes]) -> None:
         if address not in self.deaf:
             for data in said:
+                self.to_service.append((address, data))
                 self._carry(self.coordinator.receive(data, address, self.now))
 
     def _carry(self, datagrams: list[tuple[tuple[str, int], bytes]]) -> None:
         for address, data in datagrams:
+            self.to_members.append((address, data))
             member = self.members.get(address)
             if member is None or address in self.deaf:
                 continue

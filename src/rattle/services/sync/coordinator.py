@@ -39,7 +39,7 @@ class Coordinator:
     """
 
     def __init__(self, settings: SyncSection, codec: Codec, session: int) -> None:
-        """Lead by `settings`; `session` names the run if no member remembers one."""
+        """Lead by `settings`; `session` names the run if no member remembers one, and is no other life's."""
         self.settings = settings
         self.codec = codec
         self.out = Outbox(codec.encode)
@@ -47,6 +47,8 @@ class Coordinator:
         self.leader = Leader(settings, session, self.out, self._seat_arrivals)
         self._silence = FailureDetector(settings, self.leader, self.out)
         self._heartbeat = settings.heartbeat_seconds
+        self._nonce = session if codec.is_sealed else 0
+        self._joined: dict[str, tuple[int, int]] = {}  # by name: its latest life, and the number of that one's join
         self._said_seals = False
         self._missed_since = 0.0
         self._remind_at = inf  # of those who have not come
@@ -70,11 +72,14 @@ class Coordinator:
             case None:
                 self._look_at_seals()
             case Join():
-                self._take_join(datagram, address, now)
+                if self._is_fresh(datagram, address):
+                    self._take_join(datagram, address, now)
             case Ready() | Working() | Done() | Ping() | Pong() | Bye():
                 seat = self.leader.seat_of(datagram, address)
                 if seat is None:
                     self._refuse_late(datagram, address)
+                elif not seat.arrived.is_new(self.codec.read):
+                    self.out.counts["replayed"] += 1
                 else:
                     self._silence.hear(seat, now)
                     self._take_as_seated(seat, datagram, now)
@@ -132,27 +137,56 @@ class Coordinator:
         leader = self.leader
         seat = leader.seats.get(join.name)
         if leader.finished:
-            self.out.send_to(address, SeatRefused(join.life, RUN_OVER))
+            self._refuse(join, address, RUN_OVER)
         elif seat is None:
             self._arrive(join, address, now)
         elif join.life < seat.life:
-            self.out.send_to(address, SeatRefused(join.life, a_later_life(join.name), seat.life))
+            self._refuse(join, address, a_later_life(join.name), seat.life)
         elif join.role != seat.role:
             taken = f"'{join.name}' is an {seat.role.name.lower()} in this run: choose another name (sync.name)"
-            self.out.send_to(address, SeatRefused(join.life, taken))
+            self._refuse(join, address, taken)
         elif join.life > seat.life:
+            self._note(join)
             self._replace(seat, join, address, now)
         else:
-            seat.address, seat.invited = address, True
+            self._note(join)
+            seat.address, seat.invited, seat.answers = address, True, self.codec.read
             leader.tell_afresh(seat, now)
             self._silence.hear(seat, now)
+
+    def _is_fresh(self, join: Join, address: Address) -> bool:
+        """Whether a join is no recorded one: it repeats the nonce of this life, and is later than all of its name."""
+        if not self._nonce:
+            return True
+        if join.nonce != self._nonce:
+            self._gather(join, address)
+            return False
+        life, number = self._joined.get(join.name, (0, 0))
+        if join.life < life:
+            self._refuse(join, address, a_later_life(join.name), life)
+            return False
+        if join.life == life and self.codec.read <= number:
+            self.out.counts["replayed"] += 1
+            return False
+        return True
+
+    def _note(self, join: Join) -> None:
+        if self._nonce:  # else strangers could fill it with names
+            self._joined[join.name] = join.life, self.codec.read
+
+    def _gather(self, join: Join, address: Address) -> None:
+        present, wanted = len(self.arrivals.lives), self.arrivals.count
+        self.out.send_to(address, Gathering(join.life, present, wanted, self._nonce, self.codec.read))
+
+    def _refuse(self, join: Join, address: Address, reason: str, later_life: int = 0) -> None:
+        self.out.send_to(address, SeatRefused(join.life, reason, later_life, self.codec.read))
 
     def _arrive(self, join: Join, address: Address, now: float) -> None:
         leader = self.leader
         known = join.name in self.arrivals.lives
         later = self.arrivals.later_life(join)
         if later:
-            self.out.send_to(address, SeatRefused(join.life, a_later_life(join.name), later))
+            self._refuse(join, address, a_later_life(join.name), later)
             return
         is_full = not known and len(leader.seats) + len(self.arrivals.lives) >= MOST_MEMBERS
         reason = (
@@ -161,8 +195,9 @@ class Coordinator:
             else self.arrivals.add(join, address, now)
         )
         if reason is not None:
-            self.out.send_to(address, SeatRefused(join.life, reason))
+            self._refuse(join, address, reason)
             return
+        self._note(join)
         if not known:
             missing = None if leader.has_begun or self.arrivals.are_complete else self.arrivals.missing()
             self.out.say(of_lockstep.MemberCame(member=join.name, missing=missing))
@@ -171,7 +206,7 @@ class Coordinator:
         elif leader.has_begun and leader.rounds.stands_still:
             leader.go_on(now)
         if join.name not in leader.seats:
-            self.out.send_to(address, Gathering(join.life, len(self.arrivals.lives), self.arrivals.count))
+            self._gather(join, address)
 
     def _begin_epoch(self, now: float) -> None:
         leader = self.leader
@@ -194,7 +229,7 @@ class Coordinator:
         for name in sorted(self.arrivals.lives):
             join, address = self.arrivals.lives.pop(name)
             seat = leader.add_seat(join, address, now)
-            seat.is_comparable = False
+            seat.is_comparable, seat.answers = False, self._joined.get(name, (0, 0))[1]
             if join.session == leader.session and leader.rounds.leave_out(join):
                 self.out.say(of_lockstep.MemberAhead(member=name, tick=leader.rounds.tick))
                 for other in leader.seats.values():  # for them ticks are left out
@@ -205,7 +240,7 @@ class Coordinator:
         """Give a new life of a member its place, also where it is waited for in the phase in progress."""
         self.out.say(of_lockstep.MemberReplaced(member=join.name))
         seat = self.leader.add_seat(join, address, now)
-        seat.is_comparable = False
+        seat.is_comparable, seat.answers = False, self.codec.read
         self.leader.rounds.replace(old, seat)
         self.leader.tell(seat, now)
 

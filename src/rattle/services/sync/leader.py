@@ -49,7 +49,8 @@ class Leader:
         self._out = out
         self._admit = admit
         self._numbers: dict[int, Membership] = {}
-        self._next_number = 0
+        # A number of an earlier life of the service is none of this one: what was recorded then is of no seat now.
+        self._next_number = session >> 1
         self._hashes: dict[str, bytes] = {}  # of the phase in progress
 
     @property
@@ -106,7 +107,7 @@ class Leader:
         self._out.wake_by(seat.told.due)
         session, epoch, number, rounds = self.session, self.epoch, seat.number, self.rounds
         if seat.invited:
-            self._out.send(seat, Welcome(seat.life, session, epoch, number, attempt, self._heartbeat_ms))
+            self._out.send(seat, Welcome(seat.life, session, epoch, number, attempt, self._heartbeat_ms, seat.answers))
         elif self.finished:
             self._out.send(seat, Bye(session, epoch, number, RUN_OVER))
         else:

@@ -50,7 +50,7 @@ class Lockstep:
     ) -> None:
         _check_names(settings.participants)
         self.failure: ServiceError | None = None
-        self._coordinator = Coordinator(settings, Codec(key), 1 + secrets.randbelow(2**63 - 1))
+        self._coordinator = Coordinator(settings, Codec(key, is_service=True), 1 + secrets.randbelow(2**63 - 1))
         self._socket = members
         self._history = history
         self._faults = DatagramFaults(settings.loss, settings.delay_seconds, Random())  # noqa: S311 - no secret

@@ -28,7 +28,7 @@ REPETITIONS = CounterMeasure(
 
 _NUMBERS = ((TICK, "tick"), (TICKS_PER_SECOND, "ticks_per_second"), (EPOCH, "epoch"))
 #: Why datagrams were not taken or sent; what is counted in the status by these names.
-_DROPPED = ("malformed", "unauthenticated", "late", "unsent", "lost_on_purpose")
+_DROPPED = ("malformed", "unauthenticated", "late", "replayed", "unsent", "lost_on_purpose")
 
 
 def families(status: Mapping[str, Any]) -> Iterator[Metric]:

@@ -18,7 +18,7 @@ class Outbox:
     """
 
     def __init__(self, encode: Callable[[Datagram], bytes]) -> None:
-        self.counts: Counter[str] = Counter(received=0, sent=0, repeated=0, late=0, unknown=0)
+        self.counts: Counter[str] = Counter(received=0, sent=0, repeated=0, late=0, replayed=0, unknown=0)
         self.events: list[Event] = []
         self.wake_at = inf
         self._encode = encode

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
 
-from rattle.wire.lockstep import Join, Role
+from rattle.wire.lockstep import Arrived, Join, Role
 from rattle.wire.round_trips import Repeated, RoundTrips
 
 Address = tuple[str, int]
@@ -37,6 +37,8 @@ class Membership:
     pinged_at: float = 0.0
     repeated: int = 0
     subjects: int = 0
+    answers: int = 0  # the number of its newest join
+    arrived: Arrived = field(default_factory=Arrived)
 
     def __post_init__(self) -> None:
         self.told = Repeated(self.round_trips)
