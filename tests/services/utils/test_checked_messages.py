@@ -67,7 +67,7 @@ def with_echo(scene: Callable[[grpc.aio.Channel], Coroutine[Any, Any, None]]) ->
     async def run() -> None:
         server = make_server(2**20, 100, Guard("127.0.0.1", SecuritySection()))
         address = bind(server, "127.0.0.1", 0)
-        training_pb2_grpc.add_TrainingServicer_to_server(Echo(), CheckedServer(server))  # type: ignore[abstract,arg-type]
+        training_pb2_grpc.add_TrainingServicer_to_server(Echo(), CheckedServer(server, 2**20, ()))  # type: ignore[abstract,arg-type]
         await server.start()
         try:
             async with grpc.aio.insecure_channel(address) as channel:

@@ -93,7 +93,7 @@ class InferenceService:
         own = self._settings
         self._grpc = make_server(own.max_body_bytes, own.max_connections, self._guard)
         address = bind(self._grpc, own.host, own.grpc_port, self._guard.tls)
-        GrpcFace(self.plane, self.metrics).attach(self._grpc)
+        GrpcFace(self.plane, self.metrics, own.max_body_bytes).attach(self._grpc)
         self._health = HealthServices(self._grpc, [NAME])
         await asyncio.to_thread(self._source.start)
         await self._health.say(serving=True)

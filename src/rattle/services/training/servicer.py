@@ -21,6 +21,8 @@ from rattle.wire.checksums import damaged_messages
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+#: Methods that are sent rollouts and policies.
+_LARGE = ("UpdatePolicy", "ContributeRollouts")
 NAME = training_pb2.DESCRIPTOR.services_by_name["Training"].full_name
 
 
@@ -34,7 +36,10 @@ class TrainingServicer(training_pb2_grpc.TrainingServicer):
 
     def attach(self, server: grpc.aio.Server) -> None:
         """Add its methods to a server."""
-        training_pb2_grpc.add_TrainingServicer_to_server(self, cast(grpc.aio.Server, CheckedServer(server)))
+        largest = self._service.settings.training.max_message_bytes
+        training_pb2_grpc.add_TrainingServicer_to_server(
+            self, cast(grpc.aio.Server, CheckedServer(server, largest, _LARGE))
+        )
 
     async def start(self) -> None:
         """Begin to learn."""

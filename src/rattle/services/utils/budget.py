@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from rattle.wire.problems import RequestError
 
 #: Bytes of bodies and messages that a process holds at a time: sixteen of the largest that services take by default.
@@ -28,6 +31,24 @@ class ByteBudget:
     def give_back(self, size: int) -> None:
         """Hold so many bytes no more."""
         self.held -= size
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Hold the bytes of a whole request while the block works on it; raises RequestError without room."""
+        if not self.take(size, 0):
+            raise self.full()
+        try:
+            yield
+        finally:
+            self.give_back(size)
+
+    def fit(self, largest: int) -> None:
+        """Let two requests be held of the largest size that a service takes."""
+        self.limit = max(self.limit, 2 * largest)
+
+    def most(self, largest: int) -> int:
+        """Return how many requests of the largest size may be read at a time."""
+        return max(1, self.limit // largest)
 
     def full(self) -> RequestError:
         """Return what to say to a request for which there is no room."""

@@ -5,7 +5,7 @@ Peers that know no checksums skip the field, and their messages, which have none
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar, cast
 
@@ -13,6 +13,8 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from rattle.clients.errors import DamagedAnswer
+from rattle.services.utils import budget
+from rattle.services.utils.grpc_reading import Reading
 from rattle.services.utils.grpc_serving import answering
 from rattle.wire.checksums import DamagedMessage, add_checksum, is_whole, note_damage
 from rattle.wire.problems import RequestError
@@ -54,8 +56,11 @@ def _writer(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
 class CheckedServer:
     """What the generated `add_…Servicer_to_server` takes in place of a server, to have all messages checked."""
 
-    def __init__(self, server: grpc.aio.Server) -> None:
+    def __init__(self, server: grpc.aio.Server, largest: int, large: Collection[str]) -> None:
+        """`largest` is the size of the largest message, and `large` are the methods that are meant for such ones."""
         self._server = server
+        self._large = large
+        self._most = budget.BUDGET.most(largest)
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Leave the methods to `add_registered_method_handlers`, which is called with the same."""
@@ -64,8 +69,9 @@ class CheckedServer:
         self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
     ) -> None:
         """Add the methods of a service."""
-        checked = {name: _checked(handler) for name, handler in handlers.items()}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, checked),))
+        for are_large in (True, False):  # so that who sends large requests keeps nobody from asking how things stand
+            checked = {name: _checked(one) for name, one in handlers.items() if (name in self._large) == are_large}
+            self._server.add_generic_rpc_handlers((Reading(self._most).handlers(service, checked),))
 
 
 def _checked(handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
@@ -80,8 +86,9 @@ def _checked(handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
 
     async def unary_unary(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         async with answering(context):
-            request = read(_Reader(parse), received, context)
-        return await handler.unary_unary(request, context)
+            with budget.BUDGET.holding(len(received)):
+                request = read(_Reader(parse), received, context)
+                return await handler.unary_unary(request, context)
 
     async def unary_stream(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         async with answering(context):

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from rattle.events import emit, of_services
 from rattle.output import write_line
+from rattle.services.utils import budget
 from rattle.services.utils.guard import Guard
 from rattle.services.utils.server_tls import ServerTls
 from rattle.services.utils.sockets import PortTaken, address_of, listen
@@ -31,12 +32,10 @@ _ALIVE_WITHIN_SECONDS = 10
 #: Clients may ask the same, but not more often.
 _ASKED_EVERY_SECONDS = 5
 
-#: How fields of protobuf begin that have a length, or are a number of any or of a fixed length, in bytes.
-_BY_LENGTH, _VARINT, _FIXED_LENGTHS = 2, 0, {1: 8, 5: 4}
-_LONGEST_VARINT = 10
-
 #: The methods that say whether a service lives, which anybody may ask.
 _HEALTH = f"/{health.SERVICE_NAME}/"
+#: For servers of large messages: none may be packed, since a small one could become a large one.
+UNPACKED = (("grpc.compression_enabled_algorithms_bitset", 1),)
 
 #: The gRPC status of every code of a RequestError.
 STATUS = {
@@ -113,7 +112,9 @@ async def _refusing(error: RequestError, _messages: object, context: grpc.aio.Se
     await refuse(context, error)
 
 
-def make_server(max_message_bytes: int, max_calls: int, guard: Guard) -> grpc.aio.Server:
+def make_server(
+    max_message_bytes: int, max_calls: int, guard: Guard, options: Sequence[tuple[str, int]] = ()
+) -> grpc.aio.Server:
     """Return a server with bounds: of a message's size, and of the calls, streams included, that go on at a time.
 
     Whatever methods are added, those whom the guard does not let pass reach health alone.
@@ -121,6 +122,7 @@ def make_server(max_message_bytes: int, max_calls: int, guard: Guard) -> grpc.ai
     server = grpc.aio.server(
         maximum_concurrent_rpcs=max_calls,
         options=[
+            *options,
             ("grpc.so_reuseport", 0),  # else two services on one port would share its connections
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", max_message_bytes),
@@ -170,43 +172,6 @@ class HealthServices:
             await self._servicer.set(name, status.SERVING if serving else status.NOT_SERVING)
 
 
-def check_fields(content: bytes, kind: Any, most: int) -> None:
-    """Raise RequestError (too_large) for a message of more fields than `most`, those of messages within it included.
-
-    `kind` is the descriptor of the message.
-    To walk over fields and lengths is quick; to make objects of a million of them is not.
-    """
-    parts = [(memoryview(content), kind)]
-    while parts:
-        part, kind = parts.pop()
-        at, end = 0, len(part)
-        while at < end:
-            if (most := most - 1) < 0:
-                raise RequestError("too_large", "the request has too many fields")
-            tag, at = _varint(part, at)
-            length = _FIXED_LENGTHS.get(tag & 7, 0)
-            if tag & 7 == _BY_LENGTH:
-                length, at = _varint(part, at)
-                field = kind.fields_by_number.get(tag >> 3)
-                if field is not None and field.message_type is not None:
-                    parts.append((part[at : at + length], field.message_type))
-            elif tag & 7 == _VARINT:
-                _, at = _varint(part, at)
-            elif not length:
-                raise RequestError("bad_request", f"the request is no {kind.name}")
-            at += length
-
-
-def _varint(part: memoryview, at: int) -> tuple[int, int]:
-    """Return a number, and where what follows it begins; what is cut off or too long, the parser finds."""
-    value = 0
-    for place, byte in enumerate(part[at : at + _LONGEST_VARINT]):
-        value |= (byte & 0x7F) << 7 * place
-        if byte < 0x80:
-            return value, at + place + 1
-    return value, at + _LONGEST_VARINT
-
-
 @asynccontextmanager
 async def answering(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
     """End a call with the status of the RequestError that the block raises."""
@@ -245,7 +210,8 @@ def serve(
         # Until there is something to stop, signals have their usual effect: starting may wait for other services.
         if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-        server = make_server(max_message_bytes, max_calls, guard)
+        budget.BUDGET.fit(max_message_bytes)
+        server = make_server(max_message_bytes, max_calls, guard, UNPACKED)
         address = bind(server, host, port, guard.tls)
         service.attach(server)
         checks = HealthServices(server, service.names)

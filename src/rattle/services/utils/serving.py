@@ -18,6 +18,7 @@ import uvicorn
 
 from rattle.events import emit, of_services
 from rattle.output import write_line
+from rattle.services.utils import budget
 from rattle.services.utils.asgi import Receive, Scope, Send, refuse
 from rattle.services.utils.connections import IDLE_SECONDS, BoundedHttpConnection, SocketConnection
 from rattle.services.utils.guard import Guard
@@ -101,6 +102,7 @@ def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM; prints {"service", "url", …} as the first line when requests are welcome."""
     _raise_file_limit(max_connections)
+    budget.BUDGET.fit(max_message_bytes)
     protected = guard.protect(service)
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rattle.services.inference.serving.messages import MOST_FIELDS
-from rattle.services.utils.grpc_serving import check_fields
+from rattle.services.utils.grpc_reading import check_fields
 from rattle.services.utils.protos import open_inference_pb2 as pb
 from rattle.services.utils.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from rattle.wire.problems import RequestError

@@ -24,7 +24,9 @@ from rattle.services.inference.serving.tensors import (
     shown,
     wrong,
 )
-from rattle.services.utils.grpc_serving import STATUS, check_fields, refuse
+from rattle.services.utils import budget
+from rattle.services.utils.grpc_reading import Reading, check_fields
+from rattle.services.utils.grpc_serving import STATUS, refuse
 from rattle.services.utils.protos import open_inference_pb2 as pb
 from rattle.services.utils.protos.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 from rattle.wire.problems import RequestError
@@ -42,7 +44,8 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class GrpcFace(GRPCInferenceServiceServicer):
     """The protocol's methods; a RequestError that they raise ends the call with its status."""
 
-    def __init__(self, plane: DataPlane, metrics: InferenceMetrics) -> None:
+    def __init__(self, plane: DataPlane, metrics: InferenceMetrics, max_message_bytes: int) -> None:
+        self._reading = Reading(budget.BUDGET.most(max_message_bytes), quick=True)
         self._plane = plane
         self._metrics = metrics
 
@@ -50,12 +53,12 @@ class GrpcFace(GRPCInferenceServiceServicer):
         """Add the methods to a server."""
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             method.name: grpc.unary_unary_rpc_method_handler(
-                partial(_answer, getattr(self, method.name), GetMessageClass(method.input_type)),
+                partial(self._answer, getattr(self, method.name), GetMessageClass(method.input_type)),
                 response_serializer=GetMessageClass(method.output_type).SerializeToString,
             )
             for method in _SERVICE.methods
         }
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
+        server.add_generic_rpc_handlers((self._reading.handlers(NAME, handlers),))
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: _Context) -> pb.ServerLiveResponse:  # noqa: N802
         """Say that the process answers."""
@@ -111,23 +114,27 @@ class GrpcFace(GRPCInferenceServiceServicer):
             self._metrics.request("grpc", status, time.perf_counter() - began)
         return _to_message(answer, request)
 
-
-async def _answer(
-    method: Callable[[Any, _Context], Awaitable[Message]], kind: type[Message], content: bytes, context: _Context
-) -> Message:
-    """Answer a call; gRPC itself would call it an error of the server where the content is no message of its kind."""
-    try:
-        if len(content) > SMALL_BYTES:
-            check_fields(content, kind.DESCRIPTOR, MOST_FIELDS)
-        request = kind.FromString(content)
-    except DecodeError:
-        await refuse(context, RequestError("bad_request", f"the request is no {kind.DESCRIPTOR.name}"))
-    except RequestError as error:
-        await refuse(context, error)
-    try:
-        return await method(request, context)
-    except RequestError as error:
-        await refuse(context, error)
+    async def _answer(
+        self,
+        method: Callable[[Any, _Context], Awaitable[Message]],
+        kind: type[Message],
+        content: bytes,
+        context: _Context,
+    ) -> Message:
+        """Answer a call; gRPC itself would blame the server where the content is no message of its kind."""
+        self._reading.arrived()
+        try:
+            if len(content) > SMALL_BYTES:
+                check_fields(content, kind.DESCRIPTOR, MOST_FIELDS)
+            request = kind.FromString(content)
+        except DecodeError:
+            await refuse(context, RequestError("bad_request", f"the request is no {kind.DESCRIPTOR.name}"))
+        except RequestError as error:
+            await refuse(context, error)
+        try:
+            return await method(request, context)
+        except RequestError as error:
+            await refuse(context, error)
 
 
 def _described(tensor: TensorDescription) -> pb.ModelMetadataResponse.TensorMetadata:
