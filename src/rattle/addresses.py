@@ -157,9 +157,22 @@ def without_tls(url: str) -> str:
     return f"{url} does not speak TLS: write it as {scheme.removesuffix('s')}://"
 
 
+def hung_up(url: str) -> str:
+    """Return what to say of a server that hangs up as soon as it has seen our certificate, or has seen none."""
+    return f"{url} hangs up when TLS begins: does it want a certificate of its clients, or another than {_OWN} name?"
+
+
+def with_tls(url: str) -> str:
+    """Return what to say of a server that has TLS where its address says that it has none."""
+    scheme, _, rest = url.partition("://")
+    if not rest:
+        return f"{url} speaks TLS: name the authority that signed its certificate in security.authority"
+    return f"{url} speaks TLS: write it as {scheme}s://{rest}"
+
+
 def certificate_problem(error: ssl.SSLCertVerificationError, url: str = "") -> str:
     """Return what is wrong with a certificate, and what to do; `url` is that of the server that has shown it."""
-    code, said = error.verify_code, error.verify_message
+    code, said = error.verify_code, error.verify_message.rstrip(".")
     if code in _UNKNOWN_AUTHORITY:
         where = "the environment variable SSL_CERT_FILE"
         if not url.startswith("amqps://"):

@@ -133,11 +133,11 @@ def speaks_tls(host: str, port: int) -> bool:
         return False
 
 
-def greet(host: str, port: int) -> None:
-    """Make a connection as clients do, and hear the first that a server says, as those of HTTP/2 do by themselves.
+def greet(host: str, port: int) -> bool:
+    """Make a connection as clients do, and listen for a moment; whether the server kept it open.
 
-    Raises OSError, of which ssl.SSLError is one. Only what is said after the handshake tells whether the server took
-    our certificate.
+    Raises OSError, of which ssl.SSLError is one. Only what follows the handshake tells whether the server took our
+    certificate: some say that they did not, others just hang up.
     """
     context = _new_context(tls_files())
     context.set_alpn_protocols(["h2"])
@@ -145,7 +145,12 @@ def greet(host: str, port: int) -> None:
         socket.create_connection((host, port), PROBE_SECONDS) as plain,
         context.wrap_socket(plain, server_hostname=host) as secured,
     ):
-        secured.recv(1)
+        try:
+            return bool(secured.recv(1))  # with which servers of HTTP/2 begin by themselves
+        except TimeoutError:
+            return True
+        except (ssl.SSLEOFError, ConnectionError):
+            return False
 
 
 def system_authorities() -> bytes | None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 from urllib.parse import urljoin
 
-from rattle.addresses import ServerAddress, parse_address, tls_problem, without_credentials
-from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken
+from rattle.addresses import ServerAddress, hung_up, parse_address, tls_problem, with_tls, without_credentials
+from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken, NotTrusted
 from rattle.text import one_line
+from rattle.tls import greet, speaks_tls
 from rattle.tokens import token_for
 
 #: A channel option of gRPC, which takes proxies from the environment otherwise.
@@ -32,7 +33,31 @@ def read_address(url: str) -> ServerAddress:
 def no_connection(url: str, error: Exception, why: str, kind: type[ConnectionBroken]) -> ClientError:
     """Return the error for a connection that was not made: of a `kind` that is tried again, unless TLS is why."""
     problem = tls_problem(url, error)
-    return ClientError(problem) if problem else kind(f"no connection to {url}: {why}")
+    return NotTrusted(problem) if problem else kind(f"no connection to {url}: {why}")
+
+
+def broken_connection(address: ServerAddress, error: Exception, *, is_first: bool) -> ClientError:
+    """Return the error for a connection that broke, which TLS is the cause of where the two sides do not agree on it.
+
+    Where `is_first`, the server has answered nothing so far: it is looked for the cause, which takes a moment.
+    """
+    problem = tls_problem(address.url, error)
+    if problem is None and is_first:
+        problem = why_no_tls(address.url, address.host, address.port, tls=address.tls)
+    return NotTrusted(problem) if problem else ConnectionBroken(f"{address.url} broke the connection: {why_of(error)}")
+
+
+def why_no_tls(url: str, host: str, port: int, *, tls: bool) -> str | None:
+    """Return what is wrong with `tls`, or with none of it, at a server; None where that is not why it cannot be asked.
+
+    A connection is made for it, which takes PROBE_SECONDS at most.
+    """
+    if not tls:
+        return with_tls(url) if speaks_tls(host, port) else None
+    try:
+        return None if greet(host, port) else hung_up(url)
+    except OSError as error:
+        return tls_problem(url, error)
 
 
 def why_of(error: BaseException) -> str:

@@ -13,7 +13,7 @@ import httpx
 import msgspec
 import tenacity
 
-from rattle.clients.addresses import check_status, no_connection, read_address, why_of
+from rattle.clients.addresses import broken_connection, check_status, no_connection, read_address, why_of
 from rattle.clients.agent_protocol import AgentState, LineReader, Lines, StreamBroken, read_answer
 from rattle.clients.async_http import AsyncConnection, AsyncHttp
 from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken, NoAnswer, NotSent, RequestRefused
@@ -99,6 +99,7 @@ class Link(_Link):
 
     def __init__(self, url: str, limits: LinkTimeouts) -> None:
         super().__init__(url, limits)
+        self._has_answered = False
         self.http = httpx.Client(
             base_url=self.url,
             timeout=httpx.Timeout(limits.answer, connect=limits.connect),
@@ -120,7 +121,7 @@ class Link(_Link):
         if isinstance(error, httpx.TimeoutException):
             return NoAnswer(f"{self.url} took too long to answer")
         if isinstance(error, httpx.TransportError):
-            return ConnectionBroken(f"{self.url} broke the connection: {why}")
+            return broken_connection(self.address, error, is_first=not self._has_answered)
         return BadAnswer(f"{self.url} sent what cannot be decoded: {why}")
 
     def retry_for(self, method: str) -> tenacity.Retrying:
@@ -138,6 +139,7 @@ class Link(_Link):
             answer = self.http.request(method, path, **_content(body))
         except httpx.RequestError as error:
             raise self.no_answer(error) from None
+        self._has_answered = True
         self.check(path, answer.status_code, answer.headers)
         return read_answer(answer.status_code, answer.headers, answer.content, kind)
 

@@ -11,9 +11,9 @@ from typing import cast
 
 import httptools
 
-from rattle.clients.addresses import no_connection, read_address, why_of
+from rattle.clients.addresses import broken_connection, no_connection, read_address, why_of
 from rattle.clients.connections import MAX_ANSWER_BYTES
-from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken, NoAnswer, NotSent
+from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken, NoAnswer, NotSent, NotTrusted
 from rattle.tls import tls_context
 
 #: The longest head of an answer that is taken, in bytes.
@@ -32,6 +32,7 @@ class AsyncHttp:
         self._head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self._connect_seconds = connect_seconds
         self._answer_seconds = answer_seconds
+        self._has_answered = False
         self._idle: list[AsyncConnection] = []
         self._open: set[AsyncConnection] = set()
 
@@ -53,10 +54,22 @@ class AsyncHttp:
         try:
             connection.send(self._request(method, path, body))
             await connection.head(self._answer_seconds)
+        except ConnectionBroken as error:
+            self.give_back(connection)
+            raise await self._broken(error) from None
         except BaseException:
             self.give_back(connection)
             raise
+        self._has_answered = True
         return connection
+
+    async def _broken(self, error: ConnectionBroken) -> ClientError:
+        """Return the error for a connection that broke before an answer came, or took too long to answer."""
+        if isinstance(error, NoAnswer) or self._has_answered:
+            return error
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        found = await asyncio.to_thread(broken_connection, self._address, cause, is_first=True)
+        return found if isinstance(found, NotTrusted) else error
 
     def give_back(self, connection: AsyncConnection) -> None:
         """Keep a connection for other requests if its answer has been read to the end, else close it."""
@@ -182,7 +195,7 @@ class AsyncConnection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """An answer that does not say where it ends, ends here."""
         self._complete |= error is None and self._has_head and not self._says_its_end
-        self._fail(why_of(error) if error else "it was closed")
+        self._fail(why_of(error) if error else "it was closed", error)
         self._wake()
 
     def on_message_begin(self) -> None:
@@ -219,9 +232,10 @@ class AsyncConnection(asyncio.Protocol):
         self._head_bytes = 0
         self._has_head = self._says_its_end = self._complete = self._keeps_alive = False
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, why: str, cause: Exception | None = None) -> None:
         if self._error is None:
             self._error = ConnectionBroken(f"{self._url} broke the connection: {why}")
+            self._error.__cause__ = cause
         self.close()
 
     def _wake(self) -> None:

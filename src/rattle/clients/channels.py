@@ -7,9 +7,8 @@ from typing import Any
 
 import grpc
 
-from rattle.addresses import tls_problem
-from rattle.clients.addresses import GRPC_WITHOUT_PROXY
-from rattle.tls import greet, speaks_tls, system_authorities, tls_context, tls_files
+from rattle.clients.addresses import GRPC_WITHOUT_PROXY, why_no_tls
+from rattle.tls import system_authorities, tls_context, tls_files
 from rattle.tokens import bearer, token_for
 
 Options = Sequence[tuple[str, Any]]
@@ -44,15 +43,7 @@ def why_no_channel(address: str) -> str | None:
     gRPC itself says of all such reasons that the server is unavailable. To ask takes a moment, two seconds at most.
     """
     host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    if not tls_files():
-        where = "name the authority that signed its certificate in security.authority"
-        return f"{address} speaks TLS: {where}" if speaks_tls(host, int(port)) else None
-    try:
-        greet(host, int(port))
-    except OSError as error:
-        return tls_problem(address, error)
-    return None
+    return why_no_tls(address, host.strip("[]"), int(port), tls=bool(tls_files()))
 
 
 def _credentials() -> grpc.ChannelCredentials | None:

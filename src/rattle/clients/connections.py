@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from rattle.clients.addresses import check_status, no_connection, read_address, why_of
-from rattle.clients.errors import ClientError, ConnectionBroken, DamagedAnswer, refusal
+from rattle.clients.addresses import broken_connection, check_status, no_connection, read_address, why_of
+from rattle.clients.errors import ClientError, ConnectionBroken, DamagedAnswer, NotTrusted, refusal
 from rattle.tls import tls_context
 from rattle.wire.encoding import MSGPACK
 
@@ -48,6 +48,8 @@ class HttpConnection:
             else http.client.HTTPConnection(address.host, address.port, timeout=timeout)
         )
         self._path = ""
+        self._address = address
+        self._has_answered = False
         self.url = address.url  # as messages show it
 
     def send(self, method: str, path: str, body: bytes | None = None, media_type: str = MSGPACK) -> None:
@@ -57,10 +59,13 @@ class HttpConnection:
         try:
             if self._http.sock is None:
                 self._http.connect()  # which sets TCP_NODELAY
-            self._http.request(method, self._prefix + path, body, headers)
-        except (OSError, http.client.HTTPException) as error:
+        except OSError as error:
             self.close()
             raise no_connection(self.url, error, why_of(error), ConnectionBroken) from None
+        try:
+            self._http.request(method, self._prefix + path, body, headers)
+        except (OSError, http.client.HTTPException) as error:
+            raise self._broken(error) from None
 
     def receive(self) -> bytes:
         """Return the answer's body; raises ConnectionBroken, Refused for a status of 400 or more, or BadAnswer."""
@@ -70,12 +75,16 @@ class HttpConnection:
             if answer.length:  # bytes that were announced and have not come
                 raise http.client.IncompleteRead(body, answer.length)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            self.close()
-            raise ConnectionBroken(f"{self.url} broke the connection: {why_of(error)}") from None
+            raise self._broken(error) from None
+        self._has_answered = True
         if answer.status >= 400:
             raise refusal(answer.status, _problem(body))
         check_status(self.url, self._path, answer.status, answer.headers["Location"], allowed=(200, 201, 204))
         return body
+
+    def _broken(self, error: Exception) -> ClientError:
+        self.close()
+        return broken_connection(self._address, error, is_first=not self._has_answered)
 
     def wait_for_answers(self, seconds: float) -> None:
         """Take this as the time-out from the next connection on."""
@@ -124,6 +133,7 @@ class SocketSteps:
         self._path = f"/v1/sessions/{session}/ws"
         self._url = f"ws{self._address.url.removeprefix('http')}{self._path}"
         self._timeout = timeout
+        self._has_answered = False
         self._socket: BlockingWebSocket | None = None
 
     def send(self, kind: str, body: bytes) -> None:
@@ -131,10 +141,13 @@ class SocketSteps:
         try:
             if self._socket is None:
                 self._socket = self._open()
+                self._has_answered = True
             self._socket.send(body)
         except OSError as error:
             self.close()
-            raise ConnectionBroken(f"no connection to {self._url}: {why_of(error)}") from None
+            said = no_connection(self._url, error, why_of(error), ConnectionBroken)
+            cause = said if self._has_answered else broken_connection(self._address, error, is_first=True)
+            raise cause if isinstance(cause, NotTrusted) else said from None
 
     def receive(self) -> bytes:
         """Return its answer."""

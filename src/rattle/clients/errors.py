@@ -42,6 +42,10 @@ class DamagedAnswer(ConnectionBroken):
     """What the server sent was damaged on the way."""
 
 
+class NotTrusted(ClientError):
+    """There is no connection, and TLS is why: what has to be mended is a setting, a certificate or a clock."""
+
+
 class BadAnswer(ClientError):
     """The server sent something that its API does not allow."""
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import tenacity
 
-from rattle.clients.errors import ClientError, ConnectionBroken, RequestRefused
+from rattle.clients.errors import ClientError, ConnectionBroken, NotTrusted, RequestRefused
 from rattle.events import emit, of_services
 
 #: The first and the longest wait between two tries, in seconds; the waits double, and vary by as much as the first.
@@ -41,9 +41,14 @@ def believed(attempt: Callable[[], _Result], close: Callable[[], None]) -> _Resu
         except ClientError as error:
             failed = isinstance(error, RequestRefused) and error.is_failure
             said = [*said[-_SAID_BEFORE:], str(error)]
-            if failed or is_temporary(error) or said == [str(error)] * (_SAID_BEFORE + 1):
+            if failed or may_be_mended(error) or said == [str(error)] * (_SAID_BEFORE + 1):
                 raise
             close()
+
+
+def may_be_mended(error: BaseException) -> bool:
+    """Whether an error may go away by itself, or by what somebody does for a server, such as to renew a certificate."""
+    return is_temporary(error) or isinstance(error, NotTrusted)
 
 
 def retry_for(
@@ -65,7 +70,9 @@ def retrying_async(seconds: float, retry_on: Callable[[BaseException], bool] = i
     return tenacity.AsyncRetrying(**_policy(seconds, retry_on))
 
 
-def retry_forever(stop: threading.Event, retry_on: Callable[[BaseException], bool] = is_temporary) -> tenacity.Retrying:
+def retry_forever(
+    stop: threading.Event, retry_on: Callable[[BaseException], bool] = may_be_mended
+) -> tenacity.Retrying:
     """Return a retrying caller that never gives up; once `stop` is set it raises what it met last."""
     return tenacity.Retrying(
         stop=tenacity.stop_when_event_set(stop), sleep=tenacity.sleep_using_event(stop), **_perseverance(retry_on)
@@ -73,7 +80,7 @@ def retry_forever(stop: threading.Event, retry_on: Callable[[BaseException], boo
 
 
 async def persevere(
-    attempt: Callable[[], Awaitable[_Result]], retry_on: Callable[[BaseException], bool] = is_temporary
+    attempt: Callable[[], Awaitable[_Result]], retry_on: Callable[[BaseException], bool] = may_be_mended
 ) -> _Result:
     """Return the result of an attempt that is made until it works, or the task is cancelled."""
     try:
@@ -86,9 +93,13 @@ async def persevere(
 
 
 def _perseverance(retry_on: Callable[[BaseException], bool]) -> dict[str, Any]:
+    said: set[type] = set()  # kinds of errors: that TLS is in the way is said after a server has been away, too
+
     def say_so_once(call: tenacity.RetryCallState) -> None:
-        if call.attempt_number == 1 and call.outcome is not None:
-            emit(of_services.Retrying(error=str(call.outcome.exception())))
+        error = call.outcome.exception() if call.outcome is not None else None
+        if error is not None and (not said or (isinstance(error, NotTrusted) and NotTrusted not in said)):
+            said.add(type(error))
+            emit(of_services.Retrying(error=str(error)))
 
     return {
         "retry": tenacity.retry_if_exception(retry_on),

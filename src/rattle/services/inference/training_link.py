@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import grpc
 
-from rattle.clients.channels import open_channel
-from rattle.clients.errors import ClientError, ConnectionBroken, DamagedAnswer
+from rattle.clients.channels import open_channel, why_no_channel
+from rattle.clients.errors import ClientError, ConnectionBroken, DamagedAnswer, NotTrusted
 from rattle.clients.retries import retry_forever
 from rattle.events import emit, of_runs, of_services
 from rattle.policies.errors import PolicyError
@@ -97,6 +97,8 @@ class TrainingLink:
         said = f"{self.name}: {details} ({code.name})"
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return StreamExpired(said)
+        if code is grpc.StatusCode.UNAVAILABLE and (why := why_no_channel(self.address)):
+            return NotTrusted(f"Training service: {why}")
         too_large = code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in details
         return RolloutRefused(said) if too_large or code is grpc.StatusCode.INVALID_ARGUMENT else ConnectionBroken(said)
 
