@@ -417,6 +417,21 @@ def _swap_answers(message: Body, state: Body) -> list[Body]:
     return [message, state.pop("held")] if "held" in state else [message]
 
 
+def _checksum_of_another(exchange: Exchange, state: Body) -> None:
+    if exchange.route == "session/step" and exchange.answer_type == MSGPACK:
+        exchange.answer = exchange.answer[:-1] + bytes([exchange.answer[-1] ^ 1])
+
+
+def _no_checksum(message: Body, state: Body) -> list[Body]:
+    """Take a message as it came, damaged or not."""
+    try:
+        body = msgspec.msgpack.decode(message.get("bytes") or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return [message]
+    body.pop("crc32c", None)
+    return [{**message, "bytes": msgspec.msgpack.encode(body)}]
+
+
 def _open_anyway(message: Body, state: Body) -> list[Body]:
     if message["type"] in ("websocket.close", "websocket.http.response.start"):
         state["stay open"] = True
@@ -526,6 +541,9 @@ FAULTS: dict[str, Fault] = {
     "vector.websocket.numbers": _socket(**{"in": _refuse_repeats}),
     "vector.websocket.order": _socket(out=_swap_answers),
     "vector.websocket.unknown": _socket(out=_open_anyway),
+    "vector.checksums.answers": Fault(answer=_checksum_of_another),
+    "vector.checksums.requests": asked("session/step", lambda body: body.pop("crc32c", None)),
+    "vector.checksums.websocket": _socket(**{"in": _no_checksum}),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,13 +17,23 @@ from tests.processes import ServiceProcess
 
 
 class Cluster:
-    """The services of one run; `settings` are `--set` overrides that all of them get."""
+    """The services of one run; `settings` are `--set` overrides that all of them get.
+
+    `network` stands between Inference and the others: it returns the address at which one is asked, of HOST:PORT.
+    """
 
     def __init__(
-        self, folder: Path, *settings: str, envs: int = 1, inferences: int = 1, env_settings: tuple[str, ...] = ()
+        self,
+        folder: Path,
+        *settings: str,
+        envs: int = 1,
+        inferences: int = 1,
+        env_settings: tuple[str, ...] = (),
+        network: Callable[[str], str] = lambda address: address,
     ) -> None:
         self.run = RunDirectory(folder)
         self._settings = settings
+        self._network = network
         self.services: dict[str, ServiceProcess] = {}
         try:
             for number in range(envs):
@@ -39,10 +50,13 @@ class Cluster:
         return str(self.services["training"].hello["address"])
 
     def _inference(self, number: int, count: int) -> ServiceProcess:
-        urls = [service.url for name, service in self.services.items() if name.startswith("env")]
+        addresses = [
+            service.url.removeprefix("http://") for name, service in self.services.items() if name.startswith("env")
+        ]
+        urls = [f"http://{self._network(address)}" for address in addresses]
         own = (f"inference.index={number}", f"topology.inference={count}", f"inference.envs={json.dumps(urls)}")
         return ServiceProcess(
-            "inference", "--training", self.address, "--grpc-port", "0", settings=(*self._settings, *own)
+            "inference", "--training", self._network(self.address), "--grpc-port", "0", settings=(*self._settings, *own)
         )
 
     def status(self) -> training_pb2.PolicyStatus:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from rattle.analytics.run_directory import RunDirectory
 from rattle.rollouts.complete import complete
 from rattle.trainer.train import resume, train
+from tests.flips import FlippingProxy
 from tests.services.cluster import Cluster
 from tests.trainer.conftest import Silence, read_rows, small_settings
 
@@ -58,6 +60,28 @@ def test_services_in_mode_sync_change_nothing(
     assert one.best_policy.exists() or overrides not in (GOOD_ENOUGH, EVALUATED)
     if one.best_policy.exists():
         assert other.best_policy.read_bytes() == one.best_policy.read_bytes()
+
+
+def test_flipped_bits_change_nothing(tmp_path: Path) -> None:
+    here = train(small_settings("train.steps=12000"), tmp_path / "here", Silence())
+    networks: list[FlippingProxy] = []
+
+    def network(address: str) -> str:
+        host, _, port = address.rpartition(":")
+        networks.append(FlippingProxy((host, int(port)), flips=25, share=0.3, seed=len(networks)))
+        return f"127.0.0.1:{networks[-1].port}"
+
+    waits = ("env.answer_seconds=1", "inference.answer_seconds=1")
+    with ExitStack() as stack:
+        cluster = stack.enter_context(Cluster(tmp_path / "there", *SMALL, "train.steps=12000", *waits, network=network))
+        for one in networks:
+            stack.enter_context(one)
+        status = cluster.wait_for(lambda status: status.status == "finished", 200)
+        assert [one.left for one in networks] == [0, 0]
+    assert status.policy_sha256 == here.policy_sha256
+    one, other = RunDirectory(tmp_path / "here"), RunDirectory(tmp_path / "there")
+    for table in ("episodes", "updates"):
+        assert read_rows(other, table, *TIMES) == read_rows(one, table, *TIMES)
 
 
 def test_a_run_may_move_from_one_process_to_services_and_back(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from rattle.conformance import (
     agent_state,
     agent_stream,
     vector_actions,
+    vector_checksums,
     vector_determinism,
     vector_encodings,
     vector_last,
@@ -43,4 +44,5 @@ CHECKS: tuple[Check, ...] = (
     *vector_limits.CHECKS,
     *vector_state.CHECKS,
     *vector_websocket.CHECKS,
+    *vector_checksums.CHECKS,
 )

@@ -111,7 +111,7 @@ def messagepack(target: Target) -> None:
     found = target.request("GET", "/v1/spec", headers={"Accept": MSGPACK_TYPE})
     if found.status in (406, 415):
         fail("the server speaks JSON only: nothing of Rattle trains in it", expected="MessagePack", got=str(found))
-    body = found.object()
+    body = {name: value for name, value in found.object().items() if name != "crc32c"}
     expect(
         found.media_type == MSGPACK_TYPE,
         f"the spec comes as {found.media_type} though Accept asks for {MSGPACK_TYPE}",

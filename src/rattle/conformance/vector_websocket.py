@@ -39,6 +39,7 @@ class CheckedSocket:
         self._target = target
         self._session = opened
         self._connection = connection
+        self.last = b""  # message that came
 
     def send(self, body: dict[str, Any], encoding: ArrayEncoding = JSON) -> None:
         """Send a message, as text in JSON and as binary in MessagePack."""
@@ -67,7 +68,7 @@ class CheckedSocket:
             f"an answer in {encoding.name} must be a {'text' if encoding is JSON else 'binary'} message",
             got=kind(message),
         )
-        content = message.encode() if isinstance(message, str) else message
+        self.last = content = message.encode() if isinstance(message, str) else message
         try:
             body = decode(encoding.media_type, content)
         except msgspec.DecodeError as error:
@@ -96,7 +97,8 @@ class CheckedSocket:
 
 
 @contextmanager
-def _open(target: Target, opened: CheckedSession) -> Iterator[CheckedSocket]:
+def open_socket(target: Target, opened: CheckedSession) -> Iterator[CheckedSocket]:
+    """Open the WebSocket of a session; skips without the feature."""
     from websockets.exceptions import InvalidStatus, WebSocketException
 
     if "websocket" not in target.fact(spec)["features"]:
@@ -146,7 +148,11 @@ def binary(target: Target) -> None:
 
 
 def _play(target: Target, encoding: ArrayEncoding) -> None:
-    with session(target, 3, seed=61) as opened, session(target, 3, seed=61) as other, _open(target, opened) as line:
+    with (
+        session(target, 3, seed=61) as opened,
+        session(target, 3, seed=61) as other,
+        open_socket(target, opened) as line,
+    ):
         for number in range(1, 20):
             wanted = other.step(actions_for(other.shape, number))
             expect_same(wanted, line.step(encoding), "a step over the WebSocket differs from one over HTTP")
@@ -160,7 +166,7 @@ def _play(target: Target, encoding: ArrayEncoding) -> None:
 @CHECKS.check("vector.websocket.problem", "A problem comes as a text message, and the connection stays open", _OPEN)
 def problem(target: Target) -> None:
     """Bad values, wrong numbers and messages that cannot be read."""
-    with session(target, 2, seed=62) as opened, _open(target, opened) as line:
+    with session(target, 2, seed=62) as opened, open_socket(target, opened) as line:
         for encoding in target.fact(encodings):
             action = opened.forward()
             line.send({"step": opened.next_step, "action": action[1:]}, encoding)
@@ -178,10 +184,10 @@ def problem(target: Target) -> None:
 def numbers(target: Target) -> None:
     """A client that lost its connection opens another and repeats its last message."""
     with session(target, 3, seed=63) as opened:
-        with _open(target, opened) as line:
+        with open_socket(target, opened) as line:
             first = line.step()
         body = {"step": 1, "action": actions_for(opened.shape, 1)}
-        with _open(target, opened) as line:
+        with open_socket(target, opened) as line:
             line.send(body)
             again = line.receive()
             _expect_no_problem(again, "a step that is repeated on another connection")
@@ -191,14 +197,14 @@ def numbers(target: Target) -> None:
         repeated = read_step(opened.post("step", body).object(), opened.shape)
         expect_same(first, repeated, "a step repeated over HTTP gets another answer than over the WebSocket")
         opened.step(actions_for(opened.shape, 2))
-        with _open(target, opened) as line:
+        with open_socket(target, opened) as line:
             line.step()
 
 
 @CHECKS.check("vector.websocket.order", "Messages sent ahead are answered in order, each in its own encoding", _OPEN)
 def order(target: Target) -> None:
     """A client need not wait for answers."""
-    with session(target, 2, seed=64) as opened, _open(target, opened) as line:
+    with session(target, 2, seed=64) as opened, open_socket(target, opened) as line:
         known = target.fact(encodings)
         sent = [JSON, known[-1], known[-1], JSON]
         for number, encoding in enumerate(sent, start=1):
