@@ -127,6 +127,7 @@ def make_server(
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", max_message_bytes),
             ("grpc.max_concurrent_streams", max_calls),
+            ("grpc.http2.bdp_probe", 0),  # else requests that nobody reads yet may send megabytes ahead
             ("grpc.keepalive_time_ms", _ALIVE_AFTER_SECONDS * 1000),
             ("grpc.keepalive_timeout_ms", _ALIVE_WITHIN_SECONDS * 1000),
             ("grpc.keepalive_permit_without_calls", 1),
