@@ -23,7 +23,7 @@ from rattle.errors import RattleError
 from rattle.services.dashboard import compare_page, replay_page, run_page, runs_page, shown, sql_page
 from rattle.services.dashboard.source import DashboardError, NotThere, RunSource
 from rattle.services.dashboard.views import CompareView, EpisodesView, ReplayView, RunsView, RunView, SqlView, View
-from rattle.services.utils.asgi import Message, Receive, Scope, Send, exposition
+from rattle.services.utils.asgi import Message, Receive, Scope, Send, answer, exposition
 from rattle.services.utils.measures import REQUEST_SECONDS, REQUESTS
 from rattle.services.utils.pages import HEADERS, compressed_route, file_routes, shared_files
 from rattle.services.utils.serving import freeze_gc
@@ -48,6 +48,14 @@ _PAGE_HEADERS = HEADERS | {
         "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     )
 }
+
+
+async def entrance(send: Send, status: int) -> None:
+    """Send the page that asks for the token, and shows the page that was asked for to those who have it."""
+    content = (resources.files(__package__) / "static" / "enter.html").read_bytes()
+    headers = {**_PAGE_HEADERS, "WWW-Authenticate": "Bearer"}.items()
+    encoded = [(name.lower().encode(), value.encode()) for name, value in headers]
+    await answer(send, status, "text/html; charset=utf-8", content, encoded)
 
 
 def _status_of(error: Exception) -> int:

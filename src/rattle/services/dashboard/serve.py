@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rattle.services.dashboard.app import DashboardService
+from rattle.services.dashboard.app import DashboardService, entrance
 from rattle.services.dashboard.source import RunSource
 from rattle.services.utils.guard import Guard
 from rattle.services.utils.serving import serve
@@ -15,6 +15,6 @@ _MAX_CONNECTIONS = 512
 
 def run(source: RunSource, host: str, port: int, security: SecuritySection) -> None:
     """Serve pages over a source until SIGINT or SIGTERM; raises ServiceError when it cannot."""
-    guard = Guard(host, security)
+    guard = Guard(host, security, entrance)
     with listen(host, port) as listener:
         serve(DashboardService(source), SERVICE, listener, guard, _MAX_CONNECTIONS, {"reads": source.title})

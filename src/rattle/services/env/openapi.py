@@ -83,7 +83,11 @@ def describe(
             "description": "Worlds over REST: one agent in JSON, thousands of worlds in one request.",
         },
         "paths": paths,
-        "components": {"schemas": _needed(paths, schemas)},
+        "components": {
+            "schemas": _needed(paths, schemas),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"token": []}],  # services without a token ask for none
     }
 
 

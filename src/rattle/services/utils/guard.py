@@ -8,7 +8,7 @@ Other programs can say what they like: the token keeps them out, which whoever l
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from ipaddress import ip_address
 
@@ -23,7 +23,8 @@ from rattle.wire.problems import RequestError
 #: The method that routes see in place of POST where the type is wrong. None has it, so none acts: each answers 405.
 _UNTYPED = "post"
 #: The headers that are looked at; pages cannot change those that begin with Sec-.
-_HEADERS = ("host", "origin", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest", "content-type", "authorization")
+_HEADERS = ("host", "origin", *(f"sec-fetch-{what}" for what in ("site", "mode", "dest")), "content-type")
+_HEADERS += ("accept", "authorization")
 _BY_BYTES = {name.encode(): name for name in _HEADERS}
 #: A name or an address, in brackets or not, and a port.
 _HOST = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::\d*)?")
@@ -35,7 +36,7 @@ _TENSORS = "application/octet-stream"
 #: What is asked without a token: whether a service lives, and files that come with the package. They hold no secrets,
 #: and a browser cannot send a token for what it loads by itself: a page's script sends it for what the page shows.
 _HEALTH = ("/healthz", "/readyz")
-_FILES = re.compile(r"/watch(/.*)?|/docs(/.*)?|/static/.*")
+_FILES = re.compile(r"/watch(/.*)?|/docs(/.*)?|/openapi\.json|/static/.*")
 #: What `security.open` lets anybody ask: over HTTP the paths, for `watch` only to read; over gRPC the services.
 _OPEN = {
     "infer": re.compile(r"/v2(/.*)?|/v1/models|/inference\.GRPCInferenceService/.*"),
@@ -44,13 +45,19 @@ _OPEN = {
 }
 
 
+#: Sends a page with a status.
+Entrance = Callable[[Send, int], Awaitable[None]]
+
+
 class Guard:
     """What a service that listens at a host answers to whom; `tls` is how it speaks TLS, None where it does not.
 
-    Raises a RattleError where it may not listen there, or where that is set up wrong.
+    Who asks for a page without the token is shown the `entrance`, whose script gets the page with it; None: there are
+    no such pages. Raises a RattleError where it may not listen there, or where that is set up wrong.
     """
 
-    def __init__(self, host: str, security: SecuritySection) -> None:
+    def __init__(self, host: str, security: SecuritySection, entrance: Entrance | None = None) -> None:
+        self._entrance = entrance
         self._token = read_token(security.token_file)
         if self._token is None and not security.trust_network:
             check_loopback(host)
@@ -67,7 +74,11 @@ class Guard:
             try:
                 self.check(scope.get("method", "WEBSOCKET"), scope["path"], headers)
             except RequestError as error:
-                await refuse(scope, receive, send, error)
+                is_page = error.code == "unauthenticated" and scope.get("method") == "GET"
+                if self._entrance is not None and is_page and "text/html" in headers.get("accept", ""):
+                    await self._entrance(send, error.status)
+                else:
+                    await refuse(scope, receive, send, error)
                 return
             wrong = wrong_type(scope["path"], headers) if scope.get("method") == "POST" else None
             if wrong is None:

@@ -1,5 +1,7 @@
 // What every page does besides being read: charts, forms without a button, live views, keys.
 
+import { authorization } from "./token.js";
+
 const find = (selector, root = document) => root.querySelector(selector);
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 
@@ -111,7 +113,7 @@ function wireChoice() {
 
 /** Take the parts of the same page as the server has it now. */
 async function refresh() {
-  const answer = await fetch(location.href);
+  const answer = await fetch(location.href, { headers: { ...authorization(), Accept: "text/html" } });
   if (!answer.ok) throw new Error(answer.statusText);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const names = (root) => all("[data-chart]", root).map((place) => place.dataset.chart).join();

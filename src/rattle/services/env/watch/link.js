@@ -1,5 +1,7 @@
 // Requests to the server that this page came from.
 
+import { authorization } from "./token.js";
+
 const SERVER = new URL("../", import.meta.url);
 const TIMEOUT_MS = 5000;
 
@@ -13,7 +15,8 @@ export class Lost extends Error {}
 export async function send(path, options = {}) {
   let response;
   try {
-    response = await fetch(new URL(path, SERVER), { cache: "no-store", ...options });
+    const headers = { ...authorization(), ...options.headers };
+    response = await fetch(new URL(path, SERVER), { cache: "no-store", ...options, headers });
   } catch (error) {
     if (options.signal?.aborted && options.signal.reason?.name !== "TimeoutError") throw error;
     throw new Lost("The server does not answer.");
@@ -38,6 +41,7 @@ export function post(path, json) {
 }
 
 async function problemText(response) {
+  if (response.status === 401) return "The server asks for its token: open this page as /watch#token=TOKEN.";
   try {
     const { error } = await response.json();
     if (typeof error === "string" && error) return error;
