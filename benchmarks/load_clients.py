@@ -78,7 +78,7 @@ _END_STREAM, _ACKNOWLEDGED, _END_HEADERS = 1, 1, 4
 class GrpcClient:
     """A unary gRPC call at a time on an HTTP/2 connection; for messages that are smaller than its first window."""
 
-    def __init__(self, port: int, path: str, message: bytes) -> None:
+    def __init__(self, port: int, path: str, message: bytes, headers: Sequence[tuple[str, str]] = ()) -> None:
         self.socket = _connect(port)
         window = struct.pack(">HI", 4, 2**30)
         self.socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(_SETTINGS, 0, 0, window))
@@ -90,8 +90,10 @@ class GrpcClient:
                 b"\x41" + _text(f"127.0.0.1:{port}"),
                 b"\x40" + _text("te") + _text("trailers"),
                 b"\x5f" + _text("application/grpc"),
+                *(b"\x40" + _text(name) + _text(value) for name, value in headers),
             )
         )
+        self._again = b"\x83\x86" + bytes(range(0xC1 + len(headers), 0xBD, -1))
         self._content = b"\x00" + struct.pack(">I", len(message)) + message
         self._stream = 1
         self._seen = b""
@@ -100,7 +102,7 @@ class GrpcClient:
         """Send the request."""
         head = _frame(_HEADERS, _END_HEADERS, self._stream, self._headers)
         self.socket.sendall(head + _frame(_DATA, _END_STREAM, self._stream, self._content))
-        self._headers = b"\x83\x86\xc1\xc0\xbf\xbe"
+        self._headers = self._again
         self._stream += 2
 
     def read(self) -> bool:

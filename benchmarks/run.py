@@ -21,6 +21,7 @@ BENCHMARKS = (
     "update_policy",
     "policy_latency",
     "serving",
+    "security",
     "pace",
     "lockstep",
     "telemetry",
