@@ -24,6 +24,7 @@ class FlippingProxy:
         self._random = {way: random.Random(f"{seed} {way}") for way in self._left}  # noqa: S311
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
+        self._swallowed: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -32,6 +33,11 @@ class FlippingProxy:
     def left(self) -> int:
         """Return how many bits are still to be flipped."""
         return sum(self._left.values())
+
+    def swallow(self) -> None:
+        """Pass nothing on any more of the connections that there are now; they stay open."""
+        with self._lock:
+            self._swallowed |= self._sockets
 
     def close(self) -> None:
         """Close all connections."""
@@ -58,7 +64,8 @@ class FlippingProxy:
     def _pass_on(self, way: str, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
             while piece := source.recv(2**16):
-                target.sendall(self._damage(way, piece))
+                if source not in self._swallowed:
+                    target.sendall(self._damage(way, piece))
         for one in (source, target):
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)

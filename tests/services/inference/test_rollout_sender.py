@@ -22,8 +22,8 @@ from tests.services.inference.learner_double import LearnerDouble, policy_messag
 class Actor:
     """One actor's link, and what its feed brought."""
 
-    def __init__(self, learner: LearnerDouble) -> None:
-        self.link = TrainingLink(learner.address, 2**20)
+    def __init__(self, learner: LearnerDouble, answer_seconds: float = 30.0) -> None:
+        self.link = TrainingLink(learner.address, 2**20, answer_seconds)
         self.published: list[tuple[str, StoredPolicy]] = []
         self.feed = PolicyFeed(self.link, "main", lambda name, policy: self.published.append((name, policy)))
         self.stop = threading.Event()
@@ -319,3 +319,30 @@ def test_a_service_that_answers_garbage_is_waited_for(learner: LearnerDouble, ac
     newer = actor.contributions.policy(newer_than=held)
     assert newer is not None
     assert newer.policy.version == 1
+
+
+def test_a_stream_on_which_nothing_comes_is_begun_anew() -> None:
+    """As after a damaged length: the service waits for the rest of a rollout, and the actor for a receipt."""
+    learner = LearnerDouble()
+    actor = Actor(learner, answer_seconds=1.0)
+    stuck = threading.Event()
+
+    def swallow(rollout: training_pb2.Rollout, context: grpc.ServicerContext) -> training_pb2.Receipt.Verdict.ValueType:
+        if not stuck.is_set():
+            stuck.set()
+            context.add_callback(gone.set)
+            gone.wait(60)
+        return training_pb2.Receipt.ACCEPTED
+
+    gone = threading.Event()
+    learner.on_rollout = swallow
+    learner.send(policy_message(0))
+    try:
+        actor.contributions.contribute(training_pb2.Rollout(first_world=4), actor.held(), continues=False)
+        learner.wait_for(lambda: len(learner.rollouts) == 2)
+        assert {(rollout.first_world, rollout.sequence) for rollout in learner.rollouts} == {(4, 1)}
+        learner.send(policy_message(1))
+        learner.wait_for(lambda: learner.watched[-1].known_version == 1)  # and so is one that brings no policy
+    finally:
+        actor.close()
+        learner.stop()

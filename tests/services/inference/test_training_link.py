@@ -14,6 +14,8 @@ from rattle.services.utils.grpc_serving import bind, make_server
 from rattle.services.utils.guard import Guard
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 from rattle.settings.services import SecuritySection
+from tests.flips import FlippingProxy
+from tests.services.inference.learner_double import LearnerDouble
 
 LIMIT = 2**16
 
@@ -61,3 +63,28 @@ def test_a_message_that_is_too_large_is_told_from_a_full_server(
     failure = asyncio.run(asyncio.wait_for(scene(), 60))
     assert type(failure) is kind
     assert "RESOURCE_EXHAUSTED" in str(failure)
+
+
+def test_a_connection_that_answers_nothing_is_replaced_by_another() -> None:
+    learner = LearnerDouble()
+    with FlippingProxy(("127.0.0.1", learner.port), flips=0) as network:
+        link = TrainingLink(f"127.0.0.1:{network.port}", 2**20, answer_seconds=1.0)
+
+        def ask() -> grpc.StatusCode:
+            with pytest.raises(grpc.RpcError) as refused:  # that the double knows no status is an answer, too
+                link.stub.GetStatus(training_pb2.GetStatusRequest(), timeout=60)
+            code: grpc.StatusCode = refused.value.code()
+            return code
+
+        try:
+            assert ask() is grpc.StatusCode.UNKNOWN
+            stub = link.stub
+            link.replace_if_stuck()
+            assert link.stub is stub
+            network.swallow()
+            link.replace_if_stuck()
+            assert link.stub is not stub
+            assert ask() is grpc.StatusCode.UNKNOWN
+        finally:
+            link.close()
+            learner.stop()

@@ -220,6 +220,8 @@ class RolloutSender:
                 self._changed.notify_all()
         if not isinstance(failure, StreamExpired):
             self.last_error = str(failure)
+        elif not came and len(self._outbox):
+            self._link.replace_if_stuck()
         if isinstance(failure, RolloutRefused) or not (came or isinstance(failure, DamagedAnswer | StreamExpired)):
             raise failure
         self._stop.wait(BREATH)

@@ -25,6 +25,7 @@ BREATH = 0.1
 #: The longest deadline of a stream, as a multiple of the shortest.
 _MOST_DEADLINES = 16
 _CONNECTION_OPTIONS = (
+    ("grpc.use_local_subchannel_pool", 1),  # another channel is another connection
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2000),  # how long a connection may take to be made
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -83,13 +84,34 @@ class TrainingLink:
         self.name = f"Training service {address}"
         self.answer_seconds = answer_seconds
         self.max_message_bytes = max_message_bytes
-        limits = [(f"grpc.max_{way}_message_length", max_message_bytes) for way in ("send", "receive")]
-        self._channel = open_channel(address, [*_CONNECTION_OPTIONS, *limits])
-        self.stub = training_pb2_grpc.TrainingStub(checked(self._channel))
+        self._lock = threading.Lock()
+        self._channels: list[grpc.Channel] = []  # the one in use is the last
+        self._connect()
+
+    def _connect(self) -> None:
+        limits = [(f"grpc.max_{way}_message_length", self.max_message_bytes) for way in ("send", "receive")]
+        self._channels.append(open_channel(self.address, [*_CONNECTION_OPTIONS, *limits]))
+        self.stub = training_pb2_grpc.TrainingStub(checked(self._channels[-1]))
 
     def close(self) -> None:
         """End all streams."""
-        self._channel.close()
+        for channel in self._channels:
+            channel.close()
+
+    def replace_if_stuck(self) -> None:
+        """Have the next streams use another connection if this one answers nothing, as after a damaged length.
+
+        Streams on the old one end with their deadlines: it is closed when it is replaced again.
+        """
+        with self._lock:
+            try:
+                self.stub.GetStatus(training_pb2.GetStatusRequest(), timeout=self.answer_seconds)
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    self._connect()
+                    for channel in self._channels[:-2]:
+                        channel.close()
+                    del self._channels[:-2]
 
     def failure(self, error: grpc.RpcError) -> ClientError:
         """Return a failed call as an error of one line."""
@@ -202,6 +224,8 @@ class PolicyFeed:
             failure = self._link.failure(error)
             if not came and not isinstance(failure, StreamExpired):
                 raise failure from None
+            if not came:
+                self._link.replace_if_stuck()
         except DamagedAnswer:
             self._stop.wait(BREATH)
         except PolicyError as error:
