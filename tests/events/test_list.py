@@ -73,11 +73,14 @@ def test_text_of_strangers_is_made_printable_in_sentences() -> None:
     assert len(str(event)) == 2000
 
 
-def test_an_entry_is_read_as_it_was_written() -> None:
-    fields = {"error": "x", "a": [1]}
+def test_an_entry_is_read_as_it_was_written_and_is_printable_for_any_terminal() -> None:
+    fields = {"error": "x", "a": [1], "\x9b2J": "\x1b[2J\x9b31m\u202e\u2028 é 😀 \U000e0001"}
     entry = LogEntry("2026-01-02", "ERROR", "env-0", "run_failed", "é\n", "mine", "r", "here", 7, fields)
     line = entry.line().decode()
-    assert line.count("\n") == 1
+    assert line.endswith("\n")
+    assert line[:-1].isprintable()
+    assert "é 😀" in line
+    assert entry.row()["fields"].isprintable()
     read = read_line(line)
     assert read == entry
     assert as_event(entry, EVENTS) == EVENTS["run_failed"](error="x")  # type: ignore[call-arg]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -24,8 +25,8 @@ class LogEntry(msgspec.Struct):
     fields: dict[str, Any]
 
     def line(self) -> bytes:
-        """Return it as a line of JSON, which ends in a line break."""
-        return msgspec.json.encode(self) + b"\n"
+        """Return it as a line of JSON, which ends in a line break and can be shown in any terminal."""
+        return _printable(msgspec.json.encode(self)) + b"\n"
 
     def row(self) -> dict[str, Any]:
         """Return its row of the table `logs`; other columns than these are the event's own fields."""
@@ -38,8 +39,16 @@ class LogEntry(msgspec.Struct):
             "run_id": self.run_id,
             "host": self.host,
             "pid": self.pid,
-            "fields": msgspec.json.encode(self.fields).decode(),
+            "fields": _printable(msgspec.json.encode(self.fields)).decode(),
         }
+
+
+def _printable(content: bytes) -> bytes:
+    """Return JSON with escapes for what does not print, most of which JSON allows: strangers may have sent it."""
+    text = content.decode()
+    if text.isprintable():
+        return content
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text).encode()
 
 
 _decoder = msgspec.json.Decoder(LogEntry)

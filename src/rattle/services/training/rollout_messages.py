@@ -200,8 +200,9 @@ def _states(message: training_pb2.Rollout, ticks: int) -> list[str]:
 
 def _origin(message: training_pb2.Rollout, worlds: int) -> Origin:
     for name in ("actor", "life", "lineage"):
-        if not 1 <= len(getattr(message, name)) <= _LONGEST_NAME:
-            raise _wrong(name, f"must be a text of 1 to {_LONGEST_NAME} characters")
+        text = getattr(message, name)
+        if not (1 <= len(text) <= _LONGEST_NAME and text.isprintable()):
+            raise _wrong(name, f"must be a printable text of 1 to {_LONGEST_NAME} characters")
     if not 1 <= message.sequence < 2**63:
         raise _wrong("sequence", f"counts from 1, got {message.sequence}")
     return Origin(
