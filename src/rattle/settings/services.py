@@ -38,7 +38,7 @@ class EnvServiceSection(StrictSettings):
         None, ge=1, le=4096, description="Snakes that the agent API's world has room for; null: env.num_snakes."
     )
     leave_seconds: float = Field(5.0, ge=0, description="How long a snake stays after its last reader has gone.")
-    max_sessions: int = Field(64, ge=0, description="Sessions of the vector API at a time.")
+    max_sessions: int = Field(256, ge=0, description="Sessions of the vector API at a time.")
     max_worlds: int = Field(65536, ge=1, description="Worlds in one session.")
     max_memory_bytes: int = Field(2**31, ge=2**20, description="What the worlds of all sessions may take.")
     max_body_bytes: int = Field(2**24, ge=2**10, description="The largest request body.")

@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 
 from rattle.services.utils import budget
 from rattle.services.utils.asgi import Receive, Scope, Send, answer, answer_problem, read_body
-from rattle.services.utils.budget import ByteBudget
+from rattle.services.utils.budget import ByteBudget, Shares
 from rattle.services.utils.serving import server_config
 from rattle.services.utils.sockets import listen
 from rattle.wire.problems import RequestError
@@ -133,3 +133,30 @@ def test_long_messages_of_websockets_count_and_short_ones_do_not(port: int) -> N
             assert closed.value.rcvd.code == 1013
             other.send(bytes(2**15))
             assert other.recv() == "32768"
+
+
+def test_a_peer_leaves_an_eighth_of_what_others_leave() -> None:
+    places = Shares(64, "sessions")
+    for _ in range(56):
+        places.take("one")
+    with pytest.raises(RequestError, match="one has 56 of 64 sessions in use"):
+        places.take("one")
+    for _ in range(7):
+        places.take("two")
+    with pytest.raises(RequestError, match="two has 7 of 64"):
+        places.take("two")
+    places.take("three")
+    with pytest.raises(RequestError, match="all 64 sessions are in use"):
+        places.take("four")
+    places.give_back("one")
+    with places.holding("four"), pytest.raises(RequestError):
+        places.take("one")
+    places.take("five")
+
+
+def test_of_few_places_one_peer_may_hold_all() -> None:
+    places = Shares(7, "sessions")
+    for _ in range(7):
+        places.take("one")
+    with pytest.raises(RequestError, match="all 7"):
+        places.take("two")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rattle.envs.errors import CannotReplay, EnvError
 from rattle.envs.vector import EnvironmentSpec, VectorWorlds, check_actions
 from rattle.extensions import FOREIGN_ERRORS
+from rattle.services.utils.budget import Shares
 from rattle.text import one_line
 from rattle.wire.arrays import ReusedArray
 from rattle.wire.problems import RequestError
@@ -45,6 +46,7 @@ class Session:
         self.memory_bytes = memory_bytes
         self.owner = ""
         self.life = ""
+        self.peer = ""  # who asked for it
         self.used_at = 0.0
         self.sockets = 0  # WebSockets that are open
         self.lost = False  # the last WebSocket broke, and nothing has used the session since
@@ -191,6 +193,7 @@ class Promise:
     request: SessionRequest
     seed: int
     memory_bytes: int
+    peer: str
 
 
 class Sessions:
@@ -206,8 +209,8 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._lives: dict[str, str] = {}  # of every owner, the latest
         self._over: dict[tuple[str, str], None] = {}  # owners and lives after which another came
-        self._promised = 0  # sessions that are being made
-        self._memory_bytes = 0  # theirs included
+        self._places = Shares(limits.sessions, "sessions")  # those that are being made included
+        self._memory_bytes = 0  # as well
         self.spec: EnvironmentSpec = self._one_world({}).spec
 
     def __len__(self) -> int:
@@ -255,16 +258,14 @@ class Sessions:
             del self._over[next(iter(self._over))]
         return [self._take_out(one) for one in list(self._sessions.values()) if one.owner == owner and one.life != life]
 
-    def promise(self, request: SessionRequest, memory_bytes: int) -> Promise:
-        """Keep a place for a session; raises RequestError when there is none."""
+    def promise(self, request: SessionRequest, memory_bytes: int, peer: str = "") -> Promise:
+        """Keep a place for a session that a peer asks for; raises RequestError when there is none."""
         seed = secrets.randbits(63) if request.seed is None else check_seed(request.seed)
-        if len(self) + self._promised >= self.limits.sessions:
-            raise RequestError("full", f"all {self.limits.sessions} sessions are in use: delete one, or wait")
         if self._memory_bytes + memory_bytes > self.limits.memory_bytes:
             raise RequestError("full", "the worlds of all sessions take too much memory: ask for fewer worlds, or wait")
-        self._promised += 1
+        self._places.take(peer)
         self._memory_bytes += memory_bytes
-        return Promise(request, seed, memory_bytes)
+        return Promise(request, seed, memory_bytes, peer)
 
     def make(self, promise: Promise) -> Session:
         """Make the worlds of a session, slowly, in any thread."""
@@ -279,17 +280,16 @@ class Sessions:
                 raise RequestError("bad_value", str(error), "worlds") from None
             raise environment_failed(error) from error
         session = Session(secrets.token_hex(8), worlds, promise.seed, request.first_world, promise.memory_bytes)
-        session.owner, session.life = request.owner, request.life
+        session.owner, session.life, session.peer = request.owner, request.life, promise.peer
         return session
 
     def take_back(self, promise: Promise) -> None:
         """Give up the place of a session that could not be made."""
-        self._promised -= 1
+        self._places.give_back(promise.peer)
         self._memory_bytes -= promise.memory_bytes
 
     def add(self, session: Session, now: float) -> None:
         """Keep a session that `make` has made."""
-        self._promised -= 1
         session.used_at = now
         self._sessions[session.id] = session
 
@@ -334,6 +334,7 @@ class Sessions:
 
     def _take_out(self, session: Session) -> Session:
         del self._sessions[session.id]
+        self._places.give_back(session.peer)
         self._memory_bytes -= session.memory_bytes
         return session
 

@@ -58,14 +58,14 @@ class SharedSessions:
         self._uses: dict[str, _Use] = {}
         self._closing = False
 
-    async def create(self, request: SessionRequest) -> Message:
-        """Make a session, in a thread."""
+    async def create(self, request: SessionRequest, peer: str) -> Message:
+        """Make a session for a peer, in a thread."""
         self._check_open()
         await self.close_unused()
         memory_bytes = await asyncio.to_thread(self._sessions.measure, request)
         for session in self._sessions.begin_life(request):
             await self._close(session)
-        promise = self._sessions.promise(request, memory_bytes)
+        promise = self._sessions.promise(request, memory_bytes, peer)
         try:
             session = await asyncio.to_thread(self._sessions.make, promise)
         except BaseException:

@@ -25,6 +25,7 @@ from rattle.services.utils.asgi import (
     answer_problem,
     decline,
     header,
+    peer_of,
     read_body,
 )
 from rattle.wire import encoding
@@ -103,7 +104,8 @@ class VectorFace:
             case []:
                 _check_method(method, "POST")
                 _check_length(body, _SESSION_BYTES, "a request for a session")
-                return 201, await self.shared.create(_decode(spoken, body, SessionRequest)), spoken_back
+                asked = _decode(spoken, body, SessionRequest)
+                return 201, await self.shared.create(asked, peer_of(scope)), spoken_back
             case [session_id]:
                 _check_method(method, "GET", "DELETE")
                 if method == "DELETE":

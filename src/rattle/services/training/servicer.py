@@ -13,14 +13,17 @@ from rattle.services.training.learning_loop import LearningLoop
 from rattle.services.training.policy_run import PublishedPolicy
 from rattle.services.training.service import TrainingService
 from rattle.services.training.status import policy_status
+from rattle.services.utils.budget import Shares
 from rattle.services.utils.checked_messages import CheckedServer
-from rattle.services.utils.grpc_serving import answering
+from rattle.services.utils.grpc_serving import address_of_peer, answering
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 from rattle.text import one_line
 from rattle.wire.checksums import damaged_messages
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+#: Streams of each kind at a time: an actor has one of both.
+_STREAMS = 2048
 #: Methods that are sent rollouts and policies.
 _LARGE = ("UpdatePolicy", "ContributeRollouts")
 NAME = training_pb2.DESCRIPTOR.services_by_name["Training"].full_name
@@ -33,6 +36,8 @@ class TrainingServicer(training_pb2_grpc.TrainingServicer):
 
     def __init__(self, service: TrainingService) -> None:
         self._service = service
+        self._contributing = Shares(_STREAMS, "streams of rollouts")
+        self._watching = Shares(_STREAMS, "streams of policies")
 
     def attach(self, server: grpc.aio.Server) -> None:
         """Add its methods to a server."""
@@ -68,25 +73,27 @@ class TrainingServicer(training_pb2_grpc.TrainingServicer):
         """Take the rollouts of one actor, and answer each with a receipt."""
         stream = ActorStream(one_line(context.peer()))
         async with answering(context), stream.ending():
-            async for message in request_iterator:
-                verdict, reason, loop = await self._service.contribute(stream, message)
-                receipt = training_pb2.Receipt(
-                    sequence=message.sequence,
-                    verdict=training_pb2.Receipt.Verdict.Value(verdict.value),
-                    reason=reason,
-                    policy_version=loop.newest.version,
-                )
-                await context.write(receipt)
+            with self._contributing.holding(address_of_peer(context)):
+                async for message in request_iterator:
+                    verdict, reason, loop = await self._service.contribute(stream, message)
+                    receipt = training_pb2.Receipt(
+                        sequence=message.sequence,
+                        verdict=training_pb2.Receipt.Verdict.Value(verdict.value),
+                        reason=reason,
+                        policy_version=loop.newest.version,
+                    )
+                    await context.write(receipt)
 
     async def WatchPolicy(  # noqa: N802
         self, request: training_pb2.WatchPolicyRequest, context: Context
     ) -> AsyncIterator[training_pb2.Policy]:
         """Send the policy unless the reader knows it, and every new one."""
         async with answering(context):
-            await self._service.introduce(request.environment, one_line(context.peer()))
-            loop = self._service.loop(request.policy_id)
-            async for made in loop.watch((request.known_lineage, request.known_version)):
-                yield self._policy(loop, made)
+            with self._watching.holding(address_of_peer(context)):
+                await self._service.introduce(request.environment, one_line(context.peer()))
+                loop = self._service.loop(request.policy_id)
+                async for made in loop.watch((request.known_lineage, request.known_version)):
+                    yield self._policy(loop, made)
 
     async def GetPolicy(  # noqa: N802
         self, request: training_pb2.GetPolicyRequest, context: Context

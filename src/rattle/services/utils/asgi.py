@@ -39,6 +39,12 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None
 
 
+def peer_of(scope: Scope) -> str:
+    """Return the address that a request comes from."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
 def as_get(scope: Scope) -> Scope:
     """Return the request to answer: HEAD is answered like GET, and the connection leaves the body out."""
     return {**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope

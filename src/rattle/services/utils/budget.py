@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,7 @@ from rattle.wire.problems import RequestError
 _MOST_BYTES = 2**28
 #: Requests up to this size may use all of it, larger ones three quarters: those leave room for moves and steps.
 _SMALL_BYTES = 2**16
+_END_ONE = "end one, or wait"
 
 
 class ByteBudget:
@@ -53,6 +55,48 @@ class ByteBudget:
     def full(self) -> RequestError:
         """Return what to say to a request for which there is no room."""
         return RequestError("full", f"requests of {self.held} bytes are being read or answered: try again in a while")
+
+
+class Shares:
+    """Places that peers hold: each leaves an eighth of what the others leave, so that somebody else finds room.
+
+    Of fewer than eight places one peer may hold all.
+    """
+
+    def __init__(self, places: int, what: str) -> None:
+        self.places = places
+        self._what = what
+        self._held: Counter[str] = Counter()
+
+    def take(self, peer: str) -> None:
+        """Give a peer one place more; raises RequestError (full) where it may have none."""
+        used, held = self._held.total(), self._held[peer]
+        if used >= self.places:
+            raise RequestError("full", f"all {self.places} {self._what} are in use: {_END_ONE}")
+        if held >= share(self.places, used - held):
+            raise RequestError("full", f"{peer} has {held} of {self.places} {self._what} in use: {_END_ONE}")
+        self._held[peer] += 1
+
+    def give_back(self, peer: str) -> None:
+        """Take a place back."""
+        self._held[peer] -= 1
+        if not self._held[peer]:
+            del self._held[peer]
+
+    @contextmanager
+    def holding(self, peer: str) -> Iterator[None]:
+        """Give a peer a place for the time of the block; raises RequestError (full)."""
+        self.take(peer)
+        try:
+            yield
+        finally:
+            self.give_back(peer)
+
+
+def share(places: int, of_others: int) -> int:
+    """Return how many places one peer may hold where others hold so many."""
+    left = places - of_others
+    return left - left // 8
 
 
 #: That of this process, for everything that its event loop serves.

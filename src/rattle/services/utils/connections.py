@@ -7,7 +7,7 @@ for a client that never reads them.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Coroutine
 from typing import Any
 
@@ -26,6 +26,10 @@ HEAD_BYTES = 2**16
 _MESSAGES_AHEAD = 2
 #: Bytes of chunk headers and trailers that may come with a byte of a body.
 _WRAPPING = 16
+
+
+#: How many connections each address has.
+PEERS: Counter[str] = Counter()
 
 
 class _UnreadAnswers:
@@ -146,11 +150,14 @@ class BoundedHttpConnection(_UnreadAnswers, HttpToolsProtocol):
     _body = 0  # of these, the body's
     _silent_until: float | None = None  # when the head of a request must be complete
     _upgraded = False
+    _peer = ""
     _wrong = ""  # what is wrong with a head that is HTTP
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request, and not for ever."""
         super().connection_made(transport)
+        self._peer = self.client[0] if self.client else ""
+        PEERS[self._peer] += 1
         self._exchanges: deque[_Exchange] = deque()  # the first one is being answered
         self._service, self.app = self.app, self._answer
         self._wait_for_head()
@@ -160,6 +167,7 @@ class BoundedHttpConnection(_UnreadAnswers, HttpToolsProtocol):
         for exchange in self._exchanges:
             exchange.leave()
             exchange.give_back()
+        forget_peer(self._peer)
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -269,6 +277,13 @@ class BoundedHttpConnection(_UnreadAnswers, HttpToolsProtocol):
             exchange.give_back()
 
 
+def forget_peer(peer: str) -> None:
+    """Count a connection of an address no more."""
+    PEERS[peer] -= 1
+    if not PEERS[peer]:
+        del PEERS[peer]
+
+
 class SocketConnection(_UnreadAnswers, WebSocketsSansIOProtocol):
     """A WebSocket with bounds, which goes on reading while a message or two are worked on.
 
@@ -291,6 +306,7 @@ class SocketConnection(_UnreadAnswers, WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Hold nothing any more."""
         self._give_back()
+        forget_peer(self.client[0] if self.client else "")  # known since before it became a WebSocket
         super().connection_lost(exc)
 
     def receive(self) -> Coroutine[Any, Any, Any]:  # not async itself, as this happens with every step

@@ -173,6 +173,11 @@ class HealthServices:
             await self._servicer.set(name, status.SERVING if serving else status.NOT_SERVING)
 
 
+def address_of_peer(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """Return the address that a call comes from, without its port."""
+    return one_line(context.peer().rpartition(":")[0])
+
+
 @asynccontextmanager
 async def answering(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
     """End a call with the status of the RequestError that the block raises."""

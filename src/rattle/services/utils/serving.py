@@ -19,8 +19,9 @@ import uvicorn
 from rattle.events import emit, of_services
 from rattle.output import write_line
 from rattle.services.utils import budget
-from rattle.services.utils.asgi import Receive, Scope, Send, refuse
-from rattle.services.utils.connections import IDLE_SECONDS, BoundedHttpConnection, SocketConnection
+from rattle.services.utils.asgi import Receive, Scope, Send, peer_of, refuse
+from rattle.services.utils.budget import share
+from rattle.services.utils.connections import IDLE_SECONDS, PEERS, BoundedHttpConnection, SocketConnection
 from rattle.services.utils.guard import Guard
 from rattle.services.utils.sockets import BACKLOG, ServiceError, url_of
 from rattle.stop_signals import stop_signals
@@ -105,11 +106,14 @@ def serve(
     budget.BUDGET.fit(max_message_bytes)
     protected = guard.protect(service)
 
+    few = max_connections // 8
+
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        if len(server.server_state.connections) <= max_connections:
+        used = len(server.server_state.connections)
+        if used <= few or (used <= max_connections and _has_share(peer_of(scope), used, max_connections)):
             await protected(scope, receive, send)
             return
-        full = RequestError("full", f"all {max_connections} connections are in use: close one, or wait")
+        full = RequestError("full", f"of {max_connections} connections {used} are in use: close one, or wait")
         await refuse(scope, receive, send, full, close=True)
 
     tls = guard.tls
@@ -138,6 +142,11 @@ def serve(
     emit(of_services.Stopped())
     if _Process.problem is not None:
         raise ServiceError(_Process.problem)
+
+
+def _has_share(peer: str, used: int, max_connections: int) -> bool:
+    held = PEERS[peer]
+    return held <= share(max_connections, used - held)
 
 
 def _leave_at_once() -> None:
