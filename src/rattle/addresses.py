@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from rattle.errors import RattleError
 from rattle.text import one_line
+from rattle.tls import greet, speaks_tls
 from rattle.tokens import bearer
 
 #: The environment variable with credentials: addresses that hold them, apart by blanks.
@@ -155,6 +156,19 @@ def without_tls(url: str) -> str:
     if not rest:
         return f"{url} does not speak TLS: start it with security.certificate, or ask it without security.authority"
     return f"{url} does not speak TLS: write it as {scheme.removesuffix('s')}://"
+
+
+def why_no_tls(url: str, host: str, port: int, *, tls: bool) -> str | None:
+    """Return what is wrong with `tls`, or with none of it, at a server; None where that is not why it cannot be asked.
+
+    A connection is made for it, which takes PROBE_SECONDS at most.
+    """
+    if not tls:
+        return with_tls(url) if speaks_tls(host, port) else None
+    try:
+        return None if greet(host, port) else hung_up(url)
+    except OSError as error:
+        return tls_problem(url, error)
 
 
 def hung_up(url: str) -> str:

@@ -88,6 +88,12 @@ def keep_tls(files: TlsFiles | None) -> None:
     _Known.files = files
 
 
+def offer_tls(files: TlsFiles) -> None:
+    """Have all clients use these files if they know none."""
+    if not tls_files():
+        keep_tls(files)
+
+
 def tls_files() -> TlsFiles:
     """Return the files of this process: those it was told, else those that environment variables name."""
     if _Known.files is not None:

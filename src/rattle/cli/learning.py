@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from rattle.cli.options import ALLOW_CHANGED_CODE, EXPERIMENT, FILE, FOLDER, TOKEN_FILE, Range
+from rattle.cli.options import ALLOW_CHANGED_CODE, AUTHORITY, EXPERIMENT, FILE, FOLDER, TOKEN_FILE, Range
 
 
 @click.command()
@@ -85,6 +85,7 @@ def train(
 @click.option("--env", "environment", metavar="ID", help="Play this environment.  [default: what the policy names]")
 @click.option("--url", help="Play in the environment server at this address.  [default: where the run has played]")
 @TOKEN_FILE
+@AUTHORITY
 @click.option(
     "--max-ticks",
     type=click.IntRange(1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,24 @@ TOKEN_FILE = click.option(
     expose_value=False,
     callback=_keep_token,
     help="File with the token that the server asks for.  [default: what RATTLE_SECURITY__TOKEN_FILE names]",
+)
+
+
+def _keep_authority(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    from rattle.tls import keep_tls, read_certificates, tls_files
+
+    if path is not None:
+        read_certificates(str(path), "--authority")
+        keep_tls(replace(tls_files(), authority=str(path)))
+
+
+AUTHORITY = click.option(
+    "--authority",
+    type=FILE,
+    expose_value=False,
+    callback=_keep_authority,
+    help="File of the authority that signed the server's certificate.  [default: what RATTLE_SECURITY__AUTHORITY "
+    "names]",
 )
 FOLDER = click.Path(file_okay=False, path_type=Path)
 

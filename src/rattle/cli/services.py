@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rattle.cli.options import ALLOW_CHANGED_CODE, EXPERIMENT, FILE, FOLDER, SECURITY, TOKEN_FILE, Range
+from rattle.cli.options import ALLOW_CHANGED_CODE, AUTHORITY, EXPERIMENT, FILE, FOLDER, SECURITY, TOKEN_FILE, Range
 
 if TYPE_CHECKING:
     from rattle.settings.experiment import ExperimentSettings
@@ -150,6 +150,7 @@ def mock_env(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a list.")
 @click.option("--junit", type=FILE, help="Write JUnit XML to this file as well.")
 @TOKEN_FILE
+@AUTHORITY
 def check_env(
     url: str | None,
     timeout: float,

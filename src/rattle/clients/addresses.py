@@ -8,10 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 from urllib.parse import urljoin
 
-from rattle.addresses import ServerAddress, hung_up, parse_address, tls_problem, with_tls, without_credentials
+from rattle.addresses import ServerAddress, parse_address, tls_problem, why_no_tls, without_credentials
 from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken, NotTrusted
 from rattle.text import one_line
-from rattle.tls import greet, speaks_tls
 from rattle.tokens import token_for
 
 #: A channel option of gRPC, which takes proxies from the environment otherwise.
@@ -45,19 +44,6 @@ def broken_connection(address: ServerAddress, error: Exception, *, is_first: boo
     if problem is None and is_first:
         problem = why_no_tls(address.url, address.host, address.port, tls=address.tls)
     return NotTrusted(problem) if problem else ConnectionBroken(f"{address.url} broke the connection: {why_of(error)}")
-
-
-def why_no_tls(url: str, host: str, port: int, *, tls: bool) -> str | None:
-    """Return what is wrong with `tls`, or with none of it, at a server; None where that is not why it cannot be asked.
-
-    A connection is made for it, which takes PROBE_SECONDS at most.
-    """
-    if not tls:
-        return with_tls(url) if speaks_tls(host, port) else None
-    try:
-        return None if greet(host, port) else hung_up(url)
-    except OSError as error:
-        return tls_problem(url, error)
 
 
 def why_of(error: BaseException) -> str:

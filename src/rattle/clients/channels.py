@@ -7,7 +7,8 @@ from typing import Any
 
 import grpc
 
-from rattle.clients.addresses import GRPC_WITHOUT_PROXY, why_no_tls
+from rattle.addresses import why_no_tls
+from rattle.clients.addresses import GRPC_WITHOUT_PROXY
 from rattle.tls import system_authorities, tls_context, tls_files
 from rattle.tokens import bearer, token_for
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rattle.addresses import CREDENTIALS_VARIABLE, tls_problem
+from rattle.addresses import CREDENTIALS_VARIABLE, tls_problem, why_no_tls
 from rattle.conformance.errors import ConformanceError
 from rattle.conformance.target import Target
 from rattle.text import one_line
@@ -29,6 +29,9 @@ def absent_faces(target: Target) -> dict[str, str]:
 
     with target.client() as client:
         vector, problem = _ask(client, "/v1/spec")
+        address = target.address
+        if vector is None and (wrong := why_no_tls(target.url, address.host, address.port, tls=address.tls)):
+            raise ConformanceError(wrong)
         if problem.get("code") == "forbidden":
             raise ConformanceError(f"{target.url} answers {vector}: {one_line(problem.get('detail'), 300)}")
         if problem.get("code") == "unauthenticated":
@@ -70,7 +73,9 @@ def _ask(client: httpx.Client, path: str) -> tuple[int | None, dict[str, Any]]:
         raise ConformanceError(
             f"no server at {client.base_url}: {what}; is it running, and is the port right?"
         ) from None
-    except httpx.HTTPError:
+    except httpx.HTTPError as error:
+        if problem := tls_problem(str(client.base_url), error):
+            raise ConformanceError(problem) from None
         return None, {}
 
 

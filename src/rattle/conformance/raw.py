@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import socket
-import ssl
 
 from rattle.conformance.target import Target
+from rattle.tls import tls_context
 
 
 def open_socket(target: Target) -> socket.socket:
@@ -14,7 +14,7 @@ def open_socket(target: Target) -> socket.socket:
     plain = socket.create_connection((address.host, address.port), timeout=target.timeout)
     if not address.tls:
         return plain
-    return ssl.create_default_context().wrap_socket(plain, server_hostname=address.host)
+    return tls_context().wrap_socket(plain, server_hostname=address.host)
 
 
 def request_bytes(target: Target, method: str, path: str, body: bytes, media_type: str, length: int = -1) -> bytes:

@@ -13,6 +13,7 @@ import msgspec
 from rattle.addresses import parse_address
 from rattle.conformance.errors import ConformanceError
 from rattle.conformance.judging import Failed, expect, fail, kind, shorten
+from rattle.tls import tls_context
 from rattle.tokens import TokenFileError, token_for
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class Target:
             base_url=self.url,
             timeout=self.timeout,
             headers=self.address.headers,
+            verify=tls_context() if self.address.tls else False,
             follow_redirects=False,
             trust_env=False,
         )

@@ -23,6 +23,7 @@ from rattle.conformance.vector_play import (
     session,
 )
 from rattle.conformance.vector_spec import spec
+from rattle.tls import tls_context
 
 if TYPE_CHECKING:  # the checks are listed where it is not installed too
     from websockets.sync.client import ClientConnection
@@ -122,6 +123,7 @@ def _connect(target: Target, address: str) -> ClientConnection:
         additional_headers=target.address.headers,
         max_size=None,
         proxy=None,
+        ssl=tls_context() if target.address.tls else None,
         open_timeout=target.timeout,
         close_timeout=target.timeout,
     )

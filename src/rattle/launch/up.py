@@ -23,6 +23,7 @@ from rattle.rollouts.complete import complete
 from rattle.runs.new_runs import make_folder, name_run, policy_run_directory, store_beginning
 from rattle.runs.run_clock import RunLimits
 from rattle.runs.stored_run import accept_code, read_stored_run
+from rattle.services.utils.server_tls import check_trust, server_tls
 from rattle.services.utils.sockets import listen
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.sources import keep_security
@@ -59,6 +60,7 @@ def launch(
     """
     check_topology(settings)  # before a server elsewhere is waited for
     _check_key(settings)
+    _check_tls(settings)
     settings = complete(settings, say=say)
     directory, run_id, environment = name_run(settings, run_dir)
     services = plan(settings, directory.config)
@@ -120,6 +122,7 @@ def resume(
         keep_security(settings, os.environ, named)
         services = plan(settings, directory.config)
         _check_key(settings)
+        _check_tls(settings)
         _check_ports(services, settings)
         _check_other_policies(directory, settings, allow_changed_code=allow_changed_code)
         _put_aside(directory.history)
@@ -161,6 +164,14 @@ def _check_key(settings: ExperimentSettings) -> None:
     """Raise a RattleError for a key that no service could read."""
     if settings.sync.mode != "none":
         sync_key(settings.sync.key_file, settings.security.token_file)
+
+
+def _check_tls(settings: ExperimentSettings) -> None:
+    """Raise a RattleError for a certificate that no service could show, or by which they would not know each other."""
+    sections = (settings.env_service, settings.training, settings.inference, settings.sync)
+    for host in dict.fromkeys(section.host for section in sections):
+        if (tls := server_tls(host, settings.security)) is not None:
+            check_trust(tls)
 
 
 def _check_ports(services: Sequence[LaunchedService], settings: ExperimentSettings) -> None:

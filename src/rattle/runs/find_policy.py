@@ -12,7 +12,11 @@ from rattle.policies.file import StoredPolicy, load_policy
 from rattle.runs.errors import RunError
 from rattle.settings.errors import SettingsError
 from rattle.settings.sources import read_yaml
+from rattle.tls import TlsFiles, offer_tls
 from rattle.tokens import offer_token
+
+#: What a server is asked with, by their keys in the section `security`.
+_FILES = ("token_file", "authority", "certificate", "private_key")
 
 
 class FoundPolicy(NamedTuple):
@@ -22,7 +26,8 @@ class FoundPolicy(NamedTuple):
     path: Path
     own: bool  # found as a run
     url: str | None = None  # of the server that the run played at
-    token_file: str | None = None  # with which it did
+    token_file: str | None = None  # with which it did, and with TLS by these files
+    tls: TlsFiles = TlsFiles()
 
     @property
     def may_import(self) -> bool:
@@ -32,46 +37,53 @@ class FoundPolicy(NamedTuple):
     def url_for(self, environment: str | None) -> str | None:
         """Return the server that plays it where nobody names one: the run's, unless another environment is wanted.
 
-        It is sent the token that the run was given, unless another is known; raises TokenFileError.
+        It is sent the token that the run was given, and trusted by the run's authority, unless others are known; raises
+        TokenFileError.
         """
         if environment is not None or self.url is None:
             return None
         offer_token(self.token_file)
+        offer_tls(self.tls)
         return self.url
 
 
 def find_policy(name: str, *, best: bool = False) -> FoundPolicy:
     """Find a policy by policy file or by run, whose newest or `best` it is; raises RattleError when there is none."""
-    path, own, url, token_file = Path(name), False, None, None
+    path, own, server = Path(name), False, _Server()
     if not path.is_file():
         run = find_run(name, RUNS_ROOT)
-        path, own, (url, token_file) = run.best_policy if best else run.policy, True, _server_of(run)
+        path, own, server = run.best_policy if best else run.policy, True, _server_of(run)
         if best and not path.exists():
             judged = "100 episodes, or the first evaluation where evaluation.every_steps is set,"
             raise RunError(f"{run.path} has no best policy yet: the first checkpoint after {judged} stores one")
     elif best:
         raise RunError(f"{path} is a policy file: --best wants the run that it belongs to")
     try:
-        return FoundPolicy(load_policy(path.read_bytes()), path, own, url, token_file)
+        return FoundPolicy(load_policy(path.read_bytes()), path, own, *server)
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
     except PolicyError as error:
         raise RunError(f"{path}: {error}") from None
 
 
-def _server_of(run: RunDirectory) -> tuple[str | None, str | None]:
-    """Return the environment server that a run played at and the file of its token.
+class _Server(NamedTuple):
+    """An environment server, None where there is none, and what it is asked with."""
 
-    The former is None where it played in its own process, or where the run does not say.
-    """
+    url: str | None = None
+    token_file: str | None = None
+    tls: TlsFiles = TlsFiles()
+
+
+def _server_of(run: RunDirectory) -> _Server:
+    """Return the environment server that a run played at: none where it played in its own process, or does not say."""
     try:
         values = read_yaml(run.config)
     except SettingsError:
-        return None, None  # its policy can be played all the same
+        return _Server()  # its policy can be played all the same
     sections = [section if isinstance(section := values.get(name), dict) else {} for name in ("env", "security")]
-    url, token_file = sections[0].get("url"), sections[1].get("token_file")
+    url = sections[0].get("url")
+    files = (path if isinstance(path := sections[1].get(key), str) else None for key in _FILES)
     try:
-        known = keep_credentials(url) if isinstance(url, str) else None
-        return known, token_file if isinstance(token_file, str) else None
+        return _Server(keep_credentials(url) if isinstance(url, str) else None, next(files), TlsFiles(*files))
     except ValueError as error:
         raise RunError(f"{run.config}: env.url: {error}") from None

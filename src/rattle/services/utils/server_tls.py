@@ -9,7 +9,7 @@ from functools import cached_property
 from rattle.addresses import certificate_problem
 from rattle.services.utils.sockets import ServiceError, address_of
 from rattle.settings.services import SecuritySection
-from rattle.tls import TlsFiles
+from rattle.tls import TlsFiles, tls_context
 
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
 
@@ -48,6 +48,15 @@ def server_tls(host: str, security: SecuritySection) -> ServerTls | None:
             f"certificates DIR --host {names[0]}, or name the host that it is for in security.allowed_hosts"
         )
     return ServerTls(files, security.mutual, fitting)
+
+
+def check_trust(tls: ServerTls) -> None:
+    """Raise ServiceError where the clients of this process would not take what it serves, or it would not take them."""
+    try:
+        shake_hands(tls.context, tls_context(), tls.name)
+    except ssl.SSLCertVerificationError as error:
+        signed = f"{tls.files.certificate} is not taken by services that ask each other"
+        raise ServiceError(f"security.certificate: {signed}: {certificate_problem(error)}") from None
 
 
 def _names(host: str, security: SecuritySection) -> tuple[str, ...]:
