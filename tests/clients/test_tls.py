@@ -14,10 +14,15 @@ from pathlib import Path
 
 import grpc
 import pytest
+from click.testing import CliRunner
 
 from rattle.certificates import LOCAL_HOSTS, Signed, make_authority, make_client, make_server
+from rattle.cli import main
 from rattle.clients.connections import SocketSteps
 from rattle.clients.errors import ClientError, ConnectionBroken, NotTrusted
+from rattle.conformance.errors import ConformanceError
+from rattle.conformance.probe import absent_faces
+from rattle.conformance.target import Target
 from rattle.services.inference.training_link import TrainingLink
 from rattle.services.utils.protos import training_pb2
 from rattle.services.utils.server_tls import ServerTls
@@ -163,6 +168,31 @@ def test_who_is_trusted_is_asked(folder: Path, ask: Ask, mutual: bool, own: str 
         pytest.raises(ClientError, match="answered 418"),
     ):
         ask(f"https://{authority}")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_check_env_says_the_same(folder: Path, case: str) -> None:
+    wrong = CASES[case]
+    with (
+        _told(_files(folder, wrong.authority, wrong.own)),
+        _http(_server_tls(folder, wrong.server, mutual=wrong.mutual)) as authority,
+        pytest.raises(ConformanceError, match=f"{wrong.says}|hangs up when TLS begins"),
+    ):
+        absent_faces(Target(f"https://{authority}"))
+
+
+def test_commands_are_told_an_authority(folder: Path) -> None:
+    def check(url: str, *options: str) -> str:
+        done = CliRunner().invoke(main, ["check-env", url, "--only", "agent.health", *options])
+        assert done.exit_code in (1, 2)
+        assert "Traceback" not in done.output
+        return done.output
+
+    with _told(TlsFiles()), _http(_server_tls(folder, "server", mutual=False)) as authority:
+        assert "name the file of the authority that signed it in" in check(f"https://{authority}")
+        assert "speaks TLS: write it as https://" in check(f"http://{authority}")
+        assert "status 418" in check(f"https://{authority}", "--authority", str(folder / "authority.pem"))
+        assert "--authority: cannot read" in check(f"https://{authority}", "--authority", str(folder / "none.pem"))
 
 
 def _call(address: str) -> Exception:
