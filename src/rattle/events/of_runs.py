@@ -211,6 +211,16 @@ class ActorReplaced(Event, frozen=True, kw_only=True):
     before: str
 
 
+class WorldsShared(Event, frozen=True, kw_only=True):
+    """An actor contributes rollouts of worlds that other actors play, too: some of what is played is lost."""
+
+    level: ClassVar[Level] = "WARNING"
+    sentence: ClassVar[str] = "{agent}, at {peer}, plays worlds that {others} plays too: stop one of them"
+    agent: str
+    peer: str
+    others: str
+
+
 class ActorRefused(Event, frozen=True, kw_only=True):
     """Several updates in a row could not be made of an actor's rollouts: nothing more is taken from this life of it."""
 

@@ -47,6 +47,20 @@ def test_a_stream_that_has_ended_keeps_nobody_out() -> None:
     asyncio.run(play())
 
 
+def test_actors_who_play_the_same_worlds_are_found() -> None:
+    async def play() -> None:
+        actors = Actors()
+        for name, worlds in (("one", range(4)), ("two", range(4, 8))):
+            actors.open(ActorStream(), Life(name, "a", worlds=worlds))
+        found = [
+            actors.others_in(Life("new", "a", worlds=range(*worlds))) for worlds in ((0, 4), (3, 5), (7, 9), (8, 9))
+        ]
+        assert found == [["one"], ["one", "two"], ["two"], []]
+        assert actors.others_in(Life("one", "b", worlds=range(4))) == []
+
+    asyncio.run(play())
+
+
 class TestFaults:
     @staticmethod
     def fail(actors: Actors, *lives: LifeName) -> list[LifeName]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -124,6 +125,7 @@ class TestUpdatesThatCannotBeMade:
         honest = player()
         assert client.contribute(honest.play(client.policy())) == ACCEPTED
         until_version(client, 1)
+        assert "plays worlds" not in caplog.text
         before = client.policy()
         for number in range(2):  # strangers enough to fail the run, if each counted for all
             with server.client() as stranger:
@@ -137,6 +139,8 @@ class TestUpdatesThatCannotBeMade:
             said = f"evil-{number} is refused, as 3 updates in a row could not be made of its rollouts (update 2: the"
             assert receipt.reason.startswith(said)
             assert said in caplog.text
+            warned = rf"evil-{number}, at ipv4:127\.0\.0\.1:[0-9]+, plays worlds that actor plays too: stop one of them"
+            assert re.search(warned, caplog.text)
             assert f"evil-{number}: update 2: the " in caplog.text
         status = client.status()
         assert (status.status, status.rollouts_refused) == ("running", 2)

@@ -29,6 +29,7 @@ class Life:
     name: str
     number: int = 0  # higher in each later life; 0: it does not say
     peer: str = ""
+    worlds: range = range(0)  # of the run, which it plays first
 
     @property
     def key(self) -> LifeName:
@@ -107,6 +108,15 @@ class Actors:
         self._streams[life.actor] = stream
         return before if before is not None and before.name != life.name else None
 
+    def others_in(self, life: Life) -> list[str]:
+        """Return the other actors with a stream who play some of the worlds that a life plays, in order."""
+        lives = (stream.life for stream in self._streams.values())
+        return sorted(
+            other.actor
+            for other in lives
+            if other is not None and other.actor != life.actor and _share_some(other.worlds, life.worlds)
+        )
+
     def close(self, stream: ActorStream) -> None:
         """Note that a stream has ended."""
         if stream.life is not None and self._streams.get(stream.life.actor) is stream:
@@ -147,6 +157,10 @@ class Actors:
         there = {stream.life.key for stream in self._streams.values() if stream.life is not None}
         there |= {life for life, ended in self._gone.items() if ended >= since}
         return bool({actor for actor, _ in there - self._refused.keys()} - {actor for actor, _ in lives})
+
+
+def _share_some(one: range, other: range) -> bool:
+    return one.start < other.stop and other.start < one.stop
 
 
 def _forget_oldest(noted: dict[LifeName, float] | dict[LifeName, str] | dict[str, int]) -> None:

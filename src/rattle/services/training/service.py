@@ -26,6 +26,8 @@ from rattle.wire.problems import RequestError
 
 #: Rollouts that are decoded at a time; more wait.
 _DECODERS = 4
+#: Actors that one event names.
+_MOST_NAMED = 5
 
 
 class TrainingService:
@@ -117,9 +119,8 @@ class TrainingService:
         """Take in a rollout of an actor, or not, and say why; returns when the actor may go on."""
         loop = self.loop(message.policy_id)
         contribution = await self._read(loop, message)
-        life = Life(message.actor, message.life, message.life_number, stream.peer)
-        if (before := loop.actors.open(stream, life)) is not None:
-            emit(of_runs.ActorReplaced(agent=life.actor, peer=life.peer, before=before.peer))
+        if stream.life is None or stream.life.actor != message.actor or stream.actors is not loop.actors:
+            self._open(stream, loop, contribution, message.life_number)
         verdict, reason = await loop.contribute(contribution)
         return verdict, reason, loop
 
@@ -155,6 +156,17 @@ class TrainingService:
             raise
         finally:
             self._given_waiting -= 1
+
+    def _open(self, stream: ActorStream, loop: LearningLoop, first: Contribution, life_number: int) -> None:
+        """Take a stream for that of the actor whose rollout is the first on it, and tell of whom it touches."""
+        origin = first.origin
+        worlds = range(origin.first_world, origin.first_world + origin.worlds)
+        life = Life(origin.actor, origin.life, life_number, stream.peer, worlds)
+        if (before := loop.actors.open(stream, life)) is not None:
+            emit(of_runs.ActorReplaced(agent=life.actor, peer=life.peer, before=before.peer))
+        own = self.settings.training
+        if (others := loop.actors.others_in(life)) and (own.mode == "sync" or not loop.run.form.one_world):
+            emit(of_runs.WorldsShared(agent=life.actor, peer=life.peer, others=", ".join(others[:_MOST_NAMED])))
 
     def _begin(self, environment: EnvironmentSpec | None = None) -> None:
         with ExitStack() as stack:
