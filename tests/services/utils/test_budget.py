@@ -36,6 +36,23 @@ def test_large_requests_leave_room_for_small_ones() -> None:
     assert whole.held == 2**20 - 1
 
 
+def test_memory_is_given_back_once_after_a_burst(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(budget, "give_memory_back_soon", lambda: given.append(1))
+    whole = ByteBudget(2**28)
+    with whole.holding(2**25):
+        assert whole.take(2**24, 0)
+    whole.give_back(2**24)
+    assert given == [], "that was no burst"
+    with whole.holding(2**26):
+        assert given == []
+    assert given == [1]
+    with whole.holding(2**20):
+        pass
+    whole.note(2**27)
+    assert given == [1, 1]
+
+
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer how long a body is; messages of a WebSocket likewise."""
     if scope["type"] == "websocket":

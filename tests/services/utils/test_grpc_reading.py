@@ -13,7 +13,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from rattle.services.utils import grpc_reading
+from rattle.services.utils import budget, grpc_reading
 from rattle.services.utils.grpc_reading import Reading
 from rattle.services.utils.grpc_serving import UNPACKED, HealthServices, bind, make_server
 from rattle.services.utils.guard import Guard
@@ -51,7 +51,7 @@ def serving(*, quick: bool) -> Iterator[str]:
     global READING
     addresses: list[str] = []
     begun, over = threading.Event(), threading.Event()
-    READING = Reading(MOST, quick)
+    READING = Reading(budget.BUDGET.limit // MOST, quick)
 
     async def serve() -> None:
         server = make_server(LARGE, 100, Guard("127.0.0.1", SecuritySection()), UNPACKED)

@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rattle.services.utils.memory import give_memory_back_soon
 from rattle.wire.problems import RequestError
 
 #: Bytes of bodies and messages that a process holds at a time: sixteen of the largest that services take by default.
 _MOST_BYTES = 2**28
 #: Requests up to this size may use all of it, larger ones three quarters: those leave room for moves and steps.
 _SMALL_BYTES = 2**16
+#: When so much has been held at a time and is not any more, its memory is given back.
+_BURST_BYTES = 2**26
 _END_ONE = "end one, or wait"
 
 
@@ -21,6 +24,7 @@ class ByteBudget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
+        self._burst = 0  # the most that was held since all was calm
 
     def take(self, size: int, own: int) -> bool:
         """Hold so many bytes more for a request that has `own` already; False where there is no room for them."""
@@ -28,11 +32,23 @@ class ByteBudget:
         if self.held + size > room:
             return False
         self.held += size
+        self._burst = max(self._burst, self.held)
         return True
 
     def give_back(self, size: int) -> None:
         """Hold so many bytes no more."""
         self.held -= size
+        self._give_memory_back()
+
+    def note(self, size: int) -> None:
+        """Know of a request of this size that others have held, and hold no more."""
+        self._burst = max(self._burst, size)
+        self._give_memory_back()
+
+    def _give_memory_back(self) -> None:
+        if self._burst >= _BURST_BYTES and self.held < _BURST_BYTES // 4:
+            self._burst = 0
+            give_memory_back_soon()
 
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:

@@ -60,7 +60,7 @@ class CheckedServer:
         """`largest` is the size of the largest message, and `large` are the methods that are meant for such ones."""
         self._server = server
         self._large = large
-        self._most = budget.BUDGET.most(largest)
+        self._largest = largest
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Leave the methods to `add_registered_method_handlers`, which is called with the same."""
@@ -71,7 +71,7 @@ class CheckedServer:
         """Add the methods of a service."""
         for are_large in (True, False):  # so that who sends large requests keeps nobody from asking how things stand
             checked = {name: _checked(one) for name, one in handlers.items() if (name in self._large) == are_large}
-            self._server.add_generic_rpc_handlers((Reading(self._most).handlers(service, checked),))
+            self._server.add_generic_rpc_handlers((Reading(self._largest).handlers(service, checked),))
 
 
 def _checked(handler: Any) -> grpc.RpcMethodHandler[Any, Any]:

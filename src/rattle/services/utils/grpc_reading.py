@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from rattle.services.utils import budget
 from rattle.services.utils.asgi import BODY_SECONDS
 from rattle.services.utils.grpc_serving import answering
 from rattle.wire.problems import RequestError
@@ -32,8 +33,9 @@ class Reading:
     calls `arrived` first. All others wait for their turn, and for their request no longer than other bodies may take.
     """
 
-    def __init__(self, most: int, quick: bool = False) -> None:
-        self._most = most
+    def __init__(self, largest: int, quick: bool = False) -> None:
+        self._largest = largest
+        self._most = most = budget.BUDGET.most(largest)
         self._quick: dict[asyncio.Task[Any] | None, None] | None = {} if quick else None
         self._turns = asyncio.Semaphore(most)
 
@@ -60,9 +62,13 @@ class Reading:
 
     async def first(self, context: _Context) -> bytes:
         """Return the first message of a call when it is its turn; raises RequestError when it does not come."""
+        received: Any = bytes(0)
         try:
             async with asyncio.timeout(BODY_SECONDS), self._turns:
-                received: Any = await context.read()
+                try:
+                    received = await context.read()
+                finally:  # nobody knows how much of what has not arrived is there
+                    budget.BUDGET.note(len(received) or self._most * self._largest)
         except TimeoutError:
             detail = f"{self._most} requests are being read, and this one was not within {BODY_SECONDS:.0f} seconds"
             raise RequestError("full", detail) from None

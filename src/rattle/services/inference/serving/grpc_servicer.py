@@ -24,7 +24,6 @@ from rattle.services.inference.serving.tensors import (
     shown,
     wrong,
 )
-from rattle.services.utils import budget
 from rattle.services.utils.grpc_reading import Reading, check_fields
 from rattle.services.utils.grpc_serving import STATUS, refuse
 from rattle.services.utils.protos import open_inference_pb2 as pb
@@ -45,7 +44,7 @@ class GrpcFace(GRPCInferenceServiceServicer):
     """The protocol's methods; a RequestError that they raise ends the call with its status."""
 
     def __init__(self, plane: DataPlane, metrics: InferenceMetrics, max_message_bytes: int) -> None:
-        self._reading = Reading(budget.BUDGET.most(max_message_bytes), quick=True)
+        self._reading = Reading(max_message_bytes, quick=True)
         self._plane = plane
         self._metrics = metrics
 
