@@ -9,15 +9,21 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
+from rattle.certificates import make_set
 from rattle.clients.agent_client import AgentClient
-from rattle.clients.errors import RequestRefused
-from rattle.clients.remote_worlds import RemoteWorlds
+from rattle.clients.errors import ClientError, RequestRefused
+from rattle.clients.remote_worlds import RemoteWorlds, ask_spec
+from rattle.services.inference.training_link import TrainingLink
+from rattle.services.utils.protos import training_pb2
+from rattle.tls import TlsFiles, keep_tls
+from rattle.tokens import keep_token, make_token, read_token
 from tests.processes import ServiceProcess
 from tests.trainer.conftest import REPOSITORY, last_json, rattle
 
@@ -37,12 +43,10 @@ SETTINGS = (
 )
 
 
-def documented() -> str:
-    """Return the configuration that the page gives."""
+def documented(which: int = 0) -> str:
+    """Return the configuration that the page gives: the first without TLS, the second with it."""
     page = (REPOSITORY / "docs" / "env-api.md").read_text()
-    found = re.search(r"```nginx\n(.*?)```", page, re.DOTALL)
-    assert found
-    return found[1]
+    return re.findall(r"```nginx\n(.*?)```", page, re.DOTALL)[which]
 
 
 @contextmanager
@@ -138,3 +142,39 @@ def test_a_path_and_a_password_are_nginx_s_to_ask_for(tmp_path: Path, env: Servi
         wrong = f"{url}/sim".replace("http://", "http://anna:wrong@")
         with AgentClient(wrong, "anna") as client, pytest.raises(RequestRefused, match="wants credentials"):
             client.health()
+
+
+def test_tls_a_client_s_certificate_and_the_token_for_http_and_grpc(tmp_path: Path) -> None:
+    make_set(tmp_path / "certs", ["gpu-box"])
+    token = tmp_path / "token"
+    make_token(token)
+    own = (f"security.token_file={token}", "env.worlds=4", "training.host=127.0.0.1")
+    client = TlsFiles(*(str(tmp_path / "certs" / name) for name in ("authority.pem", "client.pem", "client.key")))
+    with (
+        ServiceProcess("env", settings=own) as env,
+        ServiceProcess("training", "--run-dir", str(tmp_path / "run"), settings=own) as training,
+    ):
+        both = documented(0).split("server {")[0] + documented(1)
+        both = both.replace("127.0.0.1:8443", "127.0.0.1:8080").replace("127.0.0.1:50051", training.hello["address"])
+        with nginx(tmp_path, both.replace("certs/", f"{tmp_path}/certs/"), env.url) as url:
+            url = url.replace("http://", "https://")
+            try:
+                with pytest.raises(ClientError, match=r"the certificate of https.* is not accepted"):
+                    ask_spec(url)
+                keep_tls(replace(client, certificate=None, private_key=None))
+                with pytest.raises(ClientError, match=r"No required SSL certificate was sent|answered 400"):
+                    ask_spec(url)
+                keep_tls(client)
+                with pytest.raises(ClientError, match="token"):
+                    ask_spec(url)
+                keep_token(read_token(str(token)))
+                np.testing.assert_array_equal(play(url).observation, play(env.url).observation)
+                link = TrainingLink(url.removeprefix("https://"), 2**20)
+                assert link.stub.GetStatus(training_pb2.GetStatusRequest(), timeout=60).policies
+                policies = link.stub.WatchPolicy(training_pb2.WatchPolicyRequest(policy_id="main"), timeout=60)
+                assert next(iter(policies)).version == 0
+                policies.cancel()
+                link.close()
+            finally:
+                keep_tls(None)
+                keep_token(None)
