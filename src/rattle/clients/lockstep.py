@@ -104,7 +104,8 @@ class Member:
         self._ping_at = inf
         self._done = _Finished(0, 0, 0, MemberAnswer({}))
         self._nonce = 0  # that of the service
-        self._answered_join = 0  # the number of the newest join that was answered, or is too old to be
+        self._before_joining = 0  # the newest number that was written before the first join in a row
+        self._answered_join = 0  # that of the newest join that was answered, but by a welcome
         self._arrived = Arrived()  # at this seat
         self._is_known = False  # the service has taken this life
         self._is_whole = False  # no tick is missing before what was done
@@ -205,14 +206,16 @@ class Member:
         return True
 
     def _is_answer(self, datagram: Welcome | Gathering | SeatRefused) -> bool:
-        """Whether a datagram is to this life, and answers a join that nothing has answered, or is its welcome again."""
-        if datagram.life != self.life:
-            return False
-        if not self._codec.is_sealed or datagram.answers > self._answered_join:
-            self._answered_join = datagram.answers
-            return True
-        here = isinstance(datagram, Welcome) and (datagram.session, datagram.epoch, datagram.seat) == self.place
-        return here and self.state == "seated" and self._arrived.is_new(self._codec.read)
+        """Whether a datagram is to this life, and to one of its present joins; a recorded one is not."""
+        if datagram.life != self.life or not self._codec.is_sealed:
+            return datagram.life == self.life
+        if isinstance(datagram, Welcome):
+            if self.state == "seated" and (datagram.session, datagram.epoch, datagram.seat) == self.place:
+                return self._arrived.is_new(self._codec.read)
+            return datagram.answers > self._before_joining
+        is_first = datagram.answers > self._answered_join
+        self._answered_join = max(datagram.answers, self._answered_join)
+        return is_first
 
     def _gather(self, gathering: Gathering, now: float) -> None:
         """Wait for others, or join again at once with a nonce that is new to this member."""
@@ -347,7 +350,7 @@ class Member:
         self._answering.rest()
         self._ping_at = inf
         self._joining.begin()
-        self._answered_join = self._codec.written
+        self._before_joining = self._answered_join = self._codec.written
         self._send_join(now)
 
     def _send_join(self, now: float) -> None:

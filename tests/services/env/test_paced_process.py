@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.processes import ServiceProcess
+from tests.services.sync.relay import Relay
 from tests.services.sync.sync_process import SyncProcess, until
 from tests.trainer.conftest import RATTLE
 
@@ -36,33 +36,6 @@ def an_hour_behind(tmp_path: Path) -> tuple[str, ...]:
     """Return a command that runs another one with its clock set back."""
     (tmp_path / "sitecustomize.py").write_text(AN_HOUR_BEHIND)
     return "env", f"PYTHONPATH={tmp_path}"
-
-
-class Relay:
-    """Carries datagrams between a Sync service and a listener, both ways, and remembers them."""
-
-    def __init__(self, listener: tuple[str, int]) -> None:
-        self.recorded: list[bytes] = []
-        self._near = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._near.bind(("127.0.0.1", 0))
-        self._far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._far.connect(listener)
-        self.port = self._near.getsockname()[1]
-        threading.Thread(target=self._carry, daemon=True).start()
-
-    def replay(self, datagrams: list[bytes]) -> None:
-        """Send some datagrams to the listener, as they are."""
-        for data in datagrams:
-            self._far.send(data)
-
-    def _carry(self) -> None:
-        while True:
-            data, sync = self._near.recvfrom(2048)
-            self.recorded.append(data)
-            self._far.send(data)
-            self._far.settimeout(0.001)
-            with suppress(TimeoutError):
-                self._near.sendto(self._far.recv(2048), sync)
 
 
 def number(url: str, metric: str) -> int:
@@ -110,22 +83,23 @@ def test_a_sync_service_that_comes_back_with_its_clock_set_back_ticks_on(an_hour
 def test_with_a_key_a_world_ticks_by_sealed_datagrams_alone_each_once(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_bytes(bytes(range(32)))
+    recorded: list[tuple[bool, bytes]] = []
     forged = b'{"sequence":9223372036854775807,"timestamp":"2076-03-01T12:00:01+00:00"}'
-    with paced(f"sync.key_file={key}") as (env, hello):
+    with (
+        paced(f"sync.key_file={key}") as (env, hello),
+        Relay(("127.0.0.1", hello["sync_port"]), recorded, copies=2, forged=[forged]) as relay,
+    ):
         url, ignored, refused = hello["url"], "rattle_env_datagrams_ignored_total", "rattle_env_datagrams_refused_total"
-        relay = Relay(("127.0.0.1", hello["sync_port"]))
-        told = ("--participant", f"127.0.0.1:{relay.port}", "--frequency", "200")
+        told = ("--participant", relay.address, "--frequency", "200")
         with SyncProcess(*told, settings=(f"sync.key_file={key}",)) as sync:
-            until(lambda: ticks(url) > 20)
-            relay.replay([forged] * 30 + relay.recorded)
-            until(lambda: number(url, refused) == 30)
-            before = ticks(url)
-            until(lambda: ticks(url) > before + 20)
+            until(lambda: ticks(url) > 50)
+            until(lambda: number(url, refused) > 30)
+            assert ticks(url) <= sum(to_service for to_service, _ in recorded)
             sync.kill()
-        recorded = list(relay.recorded)
-        before, seen = ticks(url), number(url, ignored)
-        relay.replay(recorded)
-        until(lambda: number(url, ignored) == seen + len(recorded))
+        before = ticks(url)
+        seen = number(url, ignored)
+        sent = relay.replay()
+        until(lambda: number(url, ignored) == seen + sent)
         assert ticks(url) == before
         env.terminate()
         assert env.stderr is not None

@@ -6,10 +6,12 @@ import json
 import logging
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPConnection
+from pathlib import Path
 from signal import SIGCONT, SIGSTOP, SIGTERM
 from typing import Any, cast
 
@@ -20,10 +22,12 @@ from rattle.clients.lockstep_member import MemberSettings, Work
 from rattle.services.inference.lockstep_agents import LockstepAgents
 from rattle.services.inference.lockstep_snake import LockstepSnake
 from rattle.services.inference.snake_loop import SnakeLoop
+from rattle.wire.lockstep import Codec, Join, Role
 from tests.processes import ServiceProcess
 from tests.services.env.agent_server import PATIENCE, eventually
 from tests.services.inference.learner_double import LearnerDouble
 from tests.services.inference.test_lockstep_snakes import array, policy_message
+from tests.services.sync.relay import Address, Relay
 from tests.services.sync.sync_process import SyncProcess
 from tests.trainer.conftest import RATTLE
 
@@ -64,10 +68,15 @@ class Lockstep:
 
 
 @contextmanager
-def running(learner: LearnerDouble, *more: str) -> Iterator[Lockstep]:
-    """Have the services take part in a run until the block ends."""
-    with SyncProcess("--port", "0", settings=(*RUN, *more)) as sync:
-        shared = (*RUN, *more, f"sync.address={sync.hello['address']}")
+def running(
+    learner: LearnerDouble, *more: str, history: tuple[str, ...] = (), between: Callable[[Address], Relay] | None = None
+) -> Iterator[Lockstep]:
+    """Have the services take part in a run until the block ends; `between` stands between Sync and members."""
+    with (
+        SyncProcess("--port", "0", *history, settings=(*RUN, *more)) as sync,
+        nullcontext() if between is None else between(sync.udp) as relay,
+    ):
+        shared = (*RUN, *more, f"sync.address={sync.hello['address'] if relay is None else relay.address}")
         with ServiceProcess("env", settings=shared) as env:
             where = (f"inference.training=['{learner.address}']", f"inference.envs=['{env.url}']")
             with ServiceProcess("inference", "--grpc-port", "0", settings=(*shared, *where)) as inference:
@@ -111,6 +120,32 @@ def test_players_are_listed_and_fixed_and_outlive_the_run(learner: LearnerDouble
         assert run.ask("GET", "/v2/models/main")[0] == 200  # its policy is served as before
         assert run.sync.status()["disagreements"] == []
         assert run.inference.kill(SIGTERM) == 0
+
+
+def test_a_run_is_the_same_whatever_strangers_send(tmp_path: Path) -> None:
+    """Joins of a high life without the key, and copies of all that was said in this run and in the one before."""
+    recorded: list[tuple[bool, bytes]] = []
+    key = tmp_path / "key"
+    key.write_bytes(bytes(range(32)))
+    forged = [
+        Codec(made_up).encode(Join(2**62, name, role, *[0] * 5, False))
+        for made_up in (None, bytes(32))
+        for name, role in (("inference-0", Role.AGENT), ("env", Role.ENVIRONMENT))
+    ]
+    for name, copies, said in (("alone", 0, []), ("attacked", 4, [*forged, b"", b"\x93garbage"])):
+        settings = ("training.mode=async", "sync.ticks=60", f"sync.key_file={key}")
+        strangers = partial(Relay, recorded=recorded, copies=copies, forged=said)
+        learner = LearnerDouble()
+        learner.send(policy_message(0))
+        with running(learner, *settings, history=("--history", str(tmp_path / name)), between=strangers) as run:
+            eventually(lambda run=run: run.sync.status()["state"] == "finished")  # type: ignore[misc]
+            datagrams = run.sync.status()["datagrams"]
+            assert run.sync.status()["disagreements"] == []
+        learner.stop()
+    assert datagrams["unauthenticated"] >= 60 * len(forged)
+    assert min(datagrams["replayed"], datagrams["late"]) > 0
+    assert datagrams["replayed"] + datagrams["late"] > 60
+    assert (tmp_path / "alone").read_bytes() == (tmp_path / "attacked").read_bytes()
 
 
 def test_there_is_no_history_outside_of_lockstep(learner: LearnerDouble) -> None:

@@ -134,16 +134,13 @@ def test_datagrams_that_somebody_has_recorded_change_nothing(seed: int, agents: 
     """Of all lives of everybody, from their own addresses and from others, while the service and members die."""
     simulation = cluster(seed, Network(loss=0.01, recorded=3), agents, 1, ticks=ticks)
     start_all(simulation)
-    session, _ = run_to_the_beginning(simulation)
+    run_to_the_beginning(simulation)
     when = simulation.now
     for _ in range(troubles):
         when += simulation.random.expovariate(1 / 2)
         simulation.at(when, lambda: make_trouble(simulation))
     run_to_the_end(simulation, 600)
     check_everything_was_done(simulation, ticks)
-    if any(simulated.lives == 1 for simulated in simulation.members.values()):
-        assert simulation.coordinator is not None
-        assert simulation.coordinator.leader.session == session
 
 
 @pytest.mark.integration

@@ -108,6 +108,14 @@ def test_who_has_no_key_takes_no_seat_and_stops_nobody(key: bytes | None) -> Non
     ]
 
 
+def test_who_waits_for_others_takes_its_seat_when_they_come() -> None:
+    party = Party(key=KEY)
+    env = party.join("env", Role.ENVIRONMENT)
+    assert env.state == "gathering"
+    party.join("scout", Role.AGENT)
+    assert env.state == "seated"
+
+
 def test_what_was_recorded_in_this_life_of_the_service_is_not_taken_twice() -> None:
     party = sealed(1000)
     for _ in range(3):
@@ -122,6 +130,16 @@ def test_what_was_recorded_in_this_life_of_the_service_is_not_taken_twice() -> N
         assert party.coordinator.leader.rounds.tick > tick + 2
     assert party.texts("WARNING") == []
     assert all(works == sorted(set(works)) for works in ([w.tick for w in told] for told in party.told.values()))
+
+
+def test_answers_to_copies_from_elsewhere_are_of_no_use_at_the_member() -> None:
+    party = sealed(1000)
+    states = {address: (member.state, member.place) for address, member in party.members.items()}
+    for _, data in list(party.to_service):
+        for _, answer in party.coordinator.receive(data, THERE, party.now):
+            for member in party.members.values():
+                assert member.receive(answer, party.now) == []
+    assert states == {address: (member.state, member.place) for address, member in party.members.items()}
 
 
 def test_what_was_recorded_in_an_earlier_life_of_the_service_begins_nothing() -> None:

@@ -75,11 +75,11 @@ class Coordinator:
                 if self._is_fresh(datagram, address):
                     self._take_join(datagram, address, now)
             case Ready() | Working() | Done() | Ping() | Pong() | Bye():
-                seat = self.leader.seat_of(datagram, address)
-                if seat is None:
+                seat = self.leader.seat_of(datagram)
+                if seat is not None and not seat.arrived.is_new(self.codec.read):
+                    self.out.counts["replayed"] += 1  # an answer to it could be carried to the member from here
+                elif seat is None or seat.address != address:
                     self._refuse_late(datagram, address)
-                elif not seat.arrived.is_new(self.codec.read):
-                    self.out.counts["replayed"] += 1
                 else:
                     self._silence.hear(seat, now)
                     self._take_as_seated(seat, datagram, now)

@@ -72,12 +72,10 @@ class Leader:
         """Note that the run is over."""
         self.over_at = now
 
-    def seat_of(self, about: AboutSeat, address: Address) -> Membership | None:
-        """Return the seat that a datagram is about; None where that is of another epoch, life or address."""
-        seat = self._numbers.get(about.seat)
-        if seat is None or about.epoch != self.epoch or about.session != self.session or seat.address != address:
-            return None
-        return seat
+    def seat_of(self, about: AboutSeat) -> Membership | None:
+        """Return the seat that a datagram is about; None where that is of another epoch or life."""
+        is_here = about.epoch == self.epoch and about.session == self.session
+        return self._numbers.get(about.seat) if is_here else None
 
     def add_seat(self, join: Join, address: Address, now: float) -> Membership:
         """Give who has come a seat, and return it; an earlier life of the same name has none any more."""
