@@ -36,6 +36,8 @@ class RoundTrips:
 
     def wait(self, attempt: int = 1) -> float:
         """Return how long to wait after the attempt of this number, from 1; waits double."""
+        if attempt == 1:
+            return self._first_wait
         return min(MOST_SECONDS, self._first_wait * 2.0 ** min(attempt - 1, 16))
 
 

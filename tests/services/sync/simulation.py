@@ -9,6 +9,7 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 from rattle.clients.lockstep import Member, MemberAnswer, Work
 from rattle.services.sync.coordinator import Coordinator
@@ -63,10 +64,10 @@ class Timer:
 
     def set(self) -> None:
         """Look when the machine asks for: a call that comes earlier is kept, and looks again."""
-        when = max(self._simulation.now, self._wake_at())
+        when = self._wake_at()
         if when < self._at:
-            self._at = when
-            self._simulation.at(when, lambda: self._fire(when))
+            self._at = when = max(when, self._simulation.now)
+            self._simulation.at(when, self._fire, when)
 
     def _fire(self, when: float) -> None:
         if when != self._at or not self._is_alive():
@@ -91,29 +92,36 @@ class Simulation:
         self.key = b"k" * 16 if sealed else None
         self.coordinator: Coordinator | None = None
         self.members = {name: SimulatedMember(name, role) for name, role in members.items()}
+        self._agents = {name for name, role in members.items() if role == Role.AGENT}
+        self._has_world = Role.ENVIRONMENT in members.values()
         self.committed = 0  # ticks
         self.acted: dict[int, set[str]] = {}
         self.phases: dict[tuple[int, Phase], dict[str, bytes]] = {}
         self.events: list[str] = []
-        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
         self._sync_timer: Timer | None = None
+        self._service_did = False  # something, since `run` looked
         self.sent = 0
-        self._recorded: list[Callable[[], None]] = []  # sends a datagram that was there to where it went again
+        self._recorded: list[tuple[Callable[..., None], tuple[Any, ...]]] = []  # bring datagrams that were there again
 
-    def at(self, when: float, call: Callable[[], None]) -> None:
+    def at(self, when: float, call: Callable[..., None], *arguments: Any) -> None:
         self._count += 1
-        heapq.heappush(self._queue, (when, self._count, call))
+        heapq.heappush(self._queue, (when, self._count, call, arguments))
 
     def run(self, until: Callable[[], bool], seconds: float = 3600.0) -> None:
-        """Let time pass until a condition holds; fails when it does not within so many virtual seconds."""
+        """Let time pass until a condition of the service holds; fails when it does not within these virtual seconds."""
         deadline = self.now + seconds
+        queue = self._queue
         while not until():
-            assert self._queue, f"nothing will happen any more: {self.describe()}"
-            when, _, call = heapq.heappop(self._queue)
-            assert when < deadline, f"not reached within {seconds} seconds: {self.describe()}"
-            self.now = max(self.now, when)
-            call()
+            self._service_did = False
+            while not self._service_did:
+                assert queue, f"nothing will happen any more: {self.describe()}"
+                when, _, call, arguments = heapq.heappop(queue)
+                assert when < deadline, f"not reached within {seconds} seconds: {self.describe()}"
+                if when > self.now:
+                    self.now = when
+                call(*arguments)
 
     def describe(self) -> str:
         members = {
@@ -128,6 +136,7 @@ class Simulation:
         coordinator = Coordinator(self.settings, Codec(self.key, is_service=True), self.random.randrange(1, 2**62))
         self.coordinator = coordinator
         coordinator.begin(self.now)
+        self._service_did = True
         self._sync_timer = Timer(
             self,
             coordinator.wake_at,
@@ -138,22 +147,28 @@ class Simulation:
 
     def stop_sync(self) -> None:
         self.coordinator = None
+        self._service_did = True
 
     def _give_out(self, datagrams: list[tuple[tuple[str, int], bytes]]) -> None:
         assert self.coordinator is not None
-        for completed in self.coordinator.leader.phases:
-            known = self.phases.setdefault((completed.tick, completed.phase), completed.hashes)
-            assert all(known.get(subject, said) == said for subject, said in completed.hashes.items())
-            known.update(completed.hashes)
-        self.coordinator.leader.phases.clear()
-        self.events += [str(event) for event in self.coordinator.out.events]
-        self.coordinator.out.events.clear()
-        self.coordinator.leader.round_trips.clear()
+        self._service_did = True
+        leader, out = self.coordinator.leader, self.coordinator.out
+        if leader.phases:
+            for completed in leader.phases:
+                known = self.phases.setdefault((completed.tick, completed.phase), completed.hashes)
+                assert all(known.get(subject, said) == said for subject, said in completed.hashes.items())
+                known.update(completed.hashes)
+            leader.phases.clear()
+            leader.round_trips.clear()
+        if out.events:
+            self.events += map(str, out.events)
+            out.events.clear()
         for (name, port), data in datagrams:
             assert len(data) <= 1200
-            self._carry(self.members[name], data, lambda m, d, port=port: self._arrive_at_member(m, port, d))
-            member = self.members[name]  # whatever life it has by then
-            self._record(lambda m=member, d=data: self._arrive_at_member(m, m.port, d))
+            simulated = self.members[name]
+            self._carry(self._arrive_at_member, simulated, port, data)
+            if self.network.recorded:
+                self._record(self._arrive_at_latest_life, simulated, data)
         if self._sync_timer is not None:
             self._sync_timer.set()
 
@@ -178,15 +193,17 @@ class Simulation:
         self.members[name].member = None
 
     def _member_sends(self, simulated: SimulatedMember, datagrams: list[bytes]) -> None:
-        address = (simulated.name, simulated.port)
         for data in datagrams:
-            self._carry(simulated, data, lambda _, d: self._arrive_at_sync(address, d))
-            elsewhere = simulated.name, simulated.port + self.random.choice([0, 1, 1000])
-            self._record(lambda d=data, a=elsewhere: self._arrive_at_sync(a, d))
+            self._carry(self._arrive_at_sync, simulated, simulated.port, data)
+            if self.network.recorded:
+                elsewhere = simulated.port + self.random.choice([0, 1, 1000])
+                self._record(self._arrive_at_sync, simulated, elsewhere, data)
         member = simulated.member
-        if member is not None and (work := member.take_work()) is not None:
+        if member is None:
+            return
+        if (work := member.take_work()) is not None:
             self._begin_work(simulated, member, work)
-        if member is not None and simulated.timer is not None:
+        if simulated.timer is not None:
             simulated.timer.set()
 
     def _begin_work(self, simulated: SimulatedMember, member: Member, work: Work) -> None:
@@ -197,48 +214,50 @@ class Simulation:
         simulated.done.append(did)
         simulated.works.append(work)
 
-        def finish() -> None:
-            if simulated.member is member:
-                if work.phase == Phase.ACT:
-                    self.acted.setdefault(work.tick, set()).add(simulated.name)
-                else:
-                    self.committed = max(self.committed, work.tick)
-                answer = MemberAnswer({simulated.name: work.tick.to_bytes(8, "little")}, work.tick in simulated.idle_at)
-                self._member_sends(simulated, member.finish(answer, self.now))
+        self.at(self.now + self.random.random() * simulated.work_seconds, self._finish_work, simulated, member, work)
 
-        self.at(self.now + self.random.uniform(0, simulated.work_seconds), finish)
+    def _finish_work(self, simulated: SimulatedMember, member: Member, work: Work) -> None:
+        if simulated.member is not member:
+            return
+        if work.phase == Phase.ACT:
+            self.acted.setdefault(work.tick, set()).add(simulated.name)
+        else:
+            self.committed = max(self.committed, work.tick)
+        answer = MemberAnswer({simulated.name: work.tick.to_bytes(8, "little")}, work.tick in simulated.idle_at)
+        self._member_sends(simulated, member.finish(answer, self.now))
 
     def check_work(self, simulated: SimulatedMember, work: Work) -> None:
         """Hold a piece of work to the rules; only where nobody may be left behind."""
         if self.settings.silent != "wait":
             return
-        agents = {m.name for m in self.members.values() if m.role == Role.AGENT}
-        environments = [m for m in self.members.values() if m.role == Role.ENVIRONMENT]
         if work.phase == Phase.STEP:
-            assert agents == self.acted.get(work.tick, set()), f"{simulated.name} steps {work.tick} too early"
-        elif environments and work.tick > 1:
+            assert self._agents == self.acted.get(work.tick, set()), f"{simulated.name} steps {work.tick} too early"
+        elif self._has_world and work.tick > 1:
             assert self.committed >= work.tick - 1, f"{simulated.name} acts in {work.tick} too early"
 
     # The network.
 
-    def _carry(self, simulated: SimulatedMember, data: bytes, arrive: Callable[[SimulatedMember, bytes], None]) -> None:
-        network, random = self.network, self.random
+    def _carry(self, arrive: Callable[..., None], simulated: SimulatedMember, port: int, data: bytes) -> None:
+        network, random = self.network, self.random.random
         self.sent += 1
-        for _ in range(2 if random.random() < network.duplicates else 1):
-            if random.random() < network.loss or simulated.partitioned:
+        for _ in range(2 if random() < network.duplicates else 1):
+            if random() < network.loss or simulated.partitioned:
                 continue
-            longest = network.late_seconds if random.random() < network.late else network.delay
-            self.at(self.now + random.uniform(0.00001, longest), lambda: arrive(simulated, data))
+            longest = network.late_seconds if random() < network.late else network.delay
+            self.at(self.now + 0.00001 + random() * longest, arrive, simulated, port, data)
 
-    def _record(self, send: Callable[[], None]) -> None:
-        if self.network.recorded:
-            self._recorded.append(send)
-            for _ in range(self.network.recorded):
-                self.at(self.now + self.random.uniform(0.00001, 5.0), self.random.choice(self._recorded))
+    def _record(self, arrive: Callable[..., None], *arguments: Any) -> None:
+        self._recorded.append((arrive, arguments))
+        for _ in range(self.network.recorded):
+            call, given = self.random.choice(self._recorded)
+            self.at(self.now + self.random.uniform(0.00001, 5.0), call, *given)
 
-    def _arrive_at_sync(self, address: tuple[str, int], data: bytes) -> None:
-        if self.coordinator is not None and not self.members[address[0]].partitioned:
-            self._give_out(self.coordinator.receive(data, address, self.now))
+    def _arrive_at_sync(self, simulated: SimulatedMember, port: int, data: bytes) -> None:
+        if self.coordinator is not None and not simulated.partitioned:
+            self._give_out(self.coordinator.receive(data, (simulated.name, port), self.now))
+
+    def _arrive_at_latest_life(self, simulated: SimulatedMember, data: bytes) -> None:
+        self._arrive_at_member(simulated, simulated.port, data)
 
     def _arrive_at_member(self, simulated: SimulatedMember, port: int, data: bytes) -> None:
         if simulated.member is not None and simulated.port == port and not simulated.partitioned:

@@ -39,7 +39,8 @@ class Outbox:
 
     def wake_by(self, at: float) -> None:
         """Have the coordinator woken at some time, or before."""
-        self.wake_at = min(self.wake_at, at)
+        if at < self.wake_at:
+            self.wake_at = at
 
     def take(self) -> list[tuple[Address, bytes]]:
         """Return the datagrams to send, each once."""
