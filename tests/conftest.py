@@ -6,8 +6,10 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from rattle import addresses
@@ -38,10 +40,23 @@ def _is_long(nodeid: str) -> bool:
     return any(name in nodeid for name in LONG)
 
 
+# A test that is slow on a busy machine is not wrong.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
+
+
 def pytest_configure() -> None:
     """Undo signals that a shell or nohup has had this process ignore: programs under test would inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import only modules with marked tests where those alone are wanted: all of them take every worker seconds."""
+    if config.option.markexpr != "integration" or not collection_path.match("test_*.py"):
+        return None
+    text = collection_path.read_text()
+    return None if "mark.integration" in text or "needs_rabbitmq" in text else True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
