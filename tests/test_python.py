@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +157,10 @@ def test_mistakes_are_one_line(arguments: dict[str, object], message: str) -> No
     with pytest.raises(RattleError, match=message) as wrong:
         rattle.train(**arguments, steps=16)
     assert "\n" not in str(wrong.value)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/" * 3000, "a\0b"], ids=["long", "deep", "null byte"])
+@pytest.mark.parametrize("find", [rattle.load_policy, rattle.find_run])
+def test_names_that_no_file_can_have_are_no_runs(find: Callable[[str], object], name: str) -> None:
+    with pytest.raises(RattleError, match=r"^no run"):
+        find(name)

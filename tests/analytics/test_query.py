@@ -161,6 +161,18 @@ def test_errors_are_one_clear_line(run: RunDirectory, sql: str, message: str | N
     assert "DB::Exception" not in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["answer.jsonl", "answer.parquet", "answer.arrow"])
+def test_two_columns_of_one_name_are_named(run: RunDirectory, tmp_path: Path, name: str) -> None:
+    message = r"^two columns of the answer are named '1': rename one with AS$"
+    with pytest.raises(AnalyticsError, match=message):
+        save("SELECT 1, 1", [run], tmp_path / name)
+    with pytest.raises(AnalyticsError, match=message):
+        query("SELECT 1, 1", [run], "json")
+    assert query("SELECT 1, 1", [run], "csv") == '"1","1"\n1,1\n'
+    with pytest.raises(AnalyticsError, match="are named 'a'"):  # as JSON both would have to be named anew
+        query("SELECT [1] AS a, a", [run], "csv")
+
+
 def test_queries_change_nothing(full_run: RunDirectory, tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
     other.write_text("1\nwrong\n")

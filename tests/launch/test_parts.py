@@ -166,6 +166,33 @@ def test_a_run_has_ended_when_all_its_policies_have() -> None:
     assert standing.failure == "training of policy 'b' has failed: nan"
 
 
+@pytest.mark.parametrize(
+    ("state", "steps", "now", "seconds"),
+    [
+        ("finished", None, 300.0, 290.0),
+        ("finished", None, 40.0, None),  # it has learnt a moment ago
+        ("running", None, 300.0, None),  # somebody stopped it
+        ("finished", 700, 300.0, None),  # it has all its steps
+        ("finished", 800, 300.0, 290.0),
+    ],
+)
+def test_a_run_whose_seconds_went_by_without_learning_was_in_vain(
+    state: str, steps: int | None, now: float, seconds: float | None
+) -> None:
+    still = Stillness(0.0)
+    still.look(700, 10.0)
+    standing = RunStatus(("main",), RunLimits(steps, 300.0))
+    standing.take("training-0", status(700, state), 10.0)
+    assert standing.seconds_in_vain(still, now) == seconds
+
+
+def test_a_run_without_a_limit_of_seconds_is_not_in_vain() -> None:
+    still = Stillness(0.0)
+    standing = RunStatus(("main",), RunLimits(None, None))
+    standing.take("training-0", status(700, "finished"), 10.0)
+    assert standing.seconds_in_vain(still, 300.0) is None
+
+
 def test_stillness_is_said_again_after_twice_as_long() -> None:
     still = Stillness(100.0)
     assert [now for now in range(100, 400) if still.look("same", float(now))] == [160, 220, 340]

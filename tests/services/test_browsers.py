@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socket
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -48,7 +49,7 @@ class Asked:
         try:
             connection.request(method, path, None, {name.replace("_", "-"): text for name, text in headers.items()})
             answer = connection.getresponse()
-            is_problem = answer.getheader("content-type") == "application/problem+json"
+            is_problem = method != "HEAD" and answer.getheader("content-type") == "application/problem+json"
             said: dict[str, Any] = json.loads(answer.read()) if is_problem else {}
             return answer.status, said
         finally:
@@ -62,8 +63,31 @@ def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     arguments, settings, read, change = SERVICES[request.param]
     arguments = tuple(word.replace("FOLDER", str(folder)) for word in arguments)
     settings = tuple(word.replace("PORT", "0") for word in settings)
+    if socket.has_dualstack_ipv6():  # else the test of that is skipped
+        arguments = (*arguments, "--host", "::")
+        settings = (*settings, "security.trust_network=true")
     with ServiceProcess(request.param, *arguments, settings=(*settings, ALLOWED)) as process:
         yield Asked(request.param, process.url, read, change)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_both_versions_of_ip_are_answered(asked: Asked) -> None:
+    assert asked.authority.startswith("[::1]:")
+    over_4 = Asked(asked.name, "http://127.0.0.1" + asked.authority.removeprefix("[::1]"), asked.read, asked.change)
+    for way in (asked, over_4):
+        assert way.ask("GET", asked.read)[0] == 200
+
+
+def test_head_is_answered_as_get_and_does_nothing(asked: Asked) -> None:
+    for path in (asked.read, "/healthz", "/readyz", "/metrics"):
+        assert asked.ask("HEAD", path)[0] == asked.ask("GET", path)[0], path
+    assert asked.ask("HEAD", "/no-such-path")[0] == 404
+    if asked.read == "/state":  # of the agent API
+        assert asked.ask("HEAD", "/snake/passerby")[0] == 200
+        connection = HTTPConnection(asked.authority, timeout=60)
+        connection.request("GET", "/state")
+        assert b"passerby" not in connection.getresponse().read()
+        connection.close()
 
 
 def test_programs_and_own_pages_are_answered(asked: Asked) -> None:

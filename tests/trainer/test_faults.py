@@ -20,7 +20,7 @@ from rattle.envs.errors import EnvError
 from rattle.errors import RattleError
 from rattle.learning.errors import LearningError
 from rattle.policies.errors import PolicyError
-from rattle.policies.file import dump_tensors, load_tensors
+from rattle.policies.file import dump_tensors, load_policy, load_tensors
 from rattle.runs.checkpoint import list_checkpoints, load_checkpoint
 from rattle.runs.checkpoint_store import CheckpointStore
 from rattle.runs.errors import RunError
@@ -73,6 +73,17 @@ def test_bad_numbers_stop_the_run_and_keep_the_last_good_checkpoint(
     assert newest.tensors["learner/version"] == 12
     assert all(np.isfinite(array).all() for array in newest.part("learner").values())
     assert read_rows(directory, "logs")[-1]["event"] == "run_failed"
+
+
+def test_a_run_that_fails_keeps_the_best_policy_since_its_last_checkpoint(tmp_path: Path, poisoned: str) -> None:
+    own = (f"env={{id: '{poisoned}', worlds: 16}}", "algorithm.ticks=16", "train.max_reward=null")
+    with pytest.raises(LearningError, match="the value loss is inf"):
+        train(small_settings(*own, "train.checkpoint_seconds=1000"), tmp_path / "run", Silence())
+    directory = RunDirectory(tmp_path / "run")
+    assert [path.name for path in list_checkpoints(directory)] == ["update-0000000000.safetensors"]
+    version = read_run_row(directory)["best_policy_version"]
+    assert version is not None
+    assert load_policy(directory.best_policy.read_bytes()).version == version
 
 
 def test_a_reward_that_is_not_allowed_stops_the_run_and_is_named(tmp_path: Path, poisoned: str) -> None:

@@ -24,6 +24,7 @@ from rattle.analytics.run_directory import RunDirectory, Warn
 from rattle.analytics.schema import TABLES, quoted
 from rattle.analytics.stored_runs import WITH_FORMAT, StoredRuns
 from rattle.analytics.writer import write_atomically
+from rattle.text import one_line
 
 if TYPE_CHECKING:
     import pyarrow
@@ -50,6 +51,8 @@ FILE_FORMATS: Final[Mapping[str, str]] = MappingProxyType(
 _COMPOSITE: Final = r"(?:Nullable\()?(?:Map|Array|Tuple|Nested|JSON|Object)\b"
 #: Types of which each value has a type of its own, and what names it.
 _MIXED: Final[Mapping[str, str]] = MappingProxyType({"Dynamic": "dynamicType", "Variant": "variantType"})
+#: Formats of which columns are read by name.
+_BY_NAME: Final = ("JSONEachRow", "Parquet", "Arrow")
 #: Types that formats cannot write.
 _CANNOT_WRITE: Final[Mapping[str, str]] = MappingProxyType(
     {"CSVWithNames": rf"{_COMPOSITE}|{'|'.join(_MIXED)}"}
@@ -141,7 +144,7 @@ def _answer(sql: str, runs: Runs, engine_format: str, warn: Warn | None, bounds:
         statement = reading_statement(engine, sql, only_runs=bounds is not None)
         if bounds is not None:
             engine.set(_settings_of(bounds))
-        if engine_format in _CANNOT_WRITE:
+        if engine_format in {*_CANNOT_WRITE, *_BY_NAME}:
             statement = _writable(engine, statement, engine_format)
         while True:
             try:
@@ -171,8 +174,13 @@ def _writable(engine: Engine, statement: str, engine_format: str) -> str:
     except RuntimeError:  # SHOW and others, whose columns are plain, and what is wrong: it will say so
         return statement
     columns = [msgspec.json.decode(line, type=_Column) for line in described.splitlines()]
-    plain = not any(re.match(_CANNOT_WRITE[engine_format], column.type) for column in columns)
-    if plain or len({column.name for column in columns}) < len(columns):
+    pattern = _CANNOT_WRITE.get(engine_format)
+    plain = pattern is None or not any(re.match(pattern, column.type) for column in columns)
+    names = [column.name for column in columns]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None and (engine_format in _BY_NAME or not plain):
+        raise AnalyticsError(f"two columns of the answer are named '{one_line(twice)}': rename one with AS")
+    if plain:
         return statement
     shown = ", ".join(f"{column.writable(engine_format)} AS {column.quoted}" for column in columns)
     return f"SELECT {shown} FROM ({statement})"  # noqa: S608 (names of the answer's own columns, quoted)

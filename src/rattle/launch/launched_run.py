@@ -313,11 +313,12 @@ class Launch:
 
     def _why_in_vain(self) -> str | None:
         """Return why a run that has had its seconds has failed: it had stopped learning long before."""
-        now = time.monotonic()
-        had_its_seconds = self._limits.seconds is not None and self._standing.ended
-        if not had_its_seconds or not self._stillness.is_unusual(now) or self._standing.has_its_steps:
-            return None
-        return f"nothing was learnt in the last {self._stillness.seconds(now):.0f} s: {self._directory.service_logs}"
+        seconds = self._standing.seconds_in_vain(self._stillness, time.monotonic())
+        return (
+            None
+            if seconds is None
+            else f"nothing was learnt in the last {seconds:.0f} s: {self._directory.service_logs}"
+        )
 
     def _directories(self) -> list[RunDirectory]:
         """Return where the policies' runs are that have begun."""

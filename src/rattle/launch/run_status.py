@@ -10,6 +10,7 @@ from rattle.runs.progress import Progress, Summary
 from rattle.runs.run_clock import RunLimits, fraction_done
 
 if TYPE_CHECKING:
+    from rattle.launch.ticking import Stillness
     from rattle.services.utils.protos.training_pb2 import PolicyStatus, Status
 
 
@@ -64,6 +65,13 @@ class RunStatus:
             return None
         which = f" of policy '{failed[0].policy_id}'" if len(self._policies) > 1 else ""
         return f"training{which} has failed: {failed[0].error}"
+
+    def seconds_in_vain(self, stillness: Stillness, now: float) -> float | None:
+        """Return for how long nothing had been learnt by a run that has had its seconds; None where that is usual."""
+        had_its_seconds = self._limits.seconds is not None and self.ended
+        if not had_its_seconds or self.has_its_steps or not stillness.is_unusual(now):
+            return None
+        return stillness.seconds(now)
 
     def seconds_left(self, service: str, now: float) -> float | None:
         """Return what a Training service has left of this command's seconds, if it has begun and they are limited."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ class FoundPolicy(NamedTuple):
 def find_policy(name: str, *, best: bool = False) -> FoundPolicy:
     """Find a policy by policy file or by run, whose newest or `best` it is; raises RattleError when there is none."""
     path, own, server = Path(name), False, _Server()
-    if not path.is_file():
+    if not os.path.isfile(name):  # noqa: PTH113  # `Path.is_file` raises for a name that no file can have
         run = find_run(name, RUNS_ROOT)
         path, own, server = run.best_policy if best else run.policy, True, _server_of(run)
         if best and not path.exists():

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rattle.analytics.directory_sink import NOTHING
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.schema import UPDATES
+from rattle.analytics.writer import write_atomically
 from rattle.envs.vector import EnvironmentSpec
 from rattle.events import of_runs
 from rattle.learning.learner import Learner, UpdateMetrics
@@ -386,7 +387,7 @@ class RunRecorder:
         return self._file[1]
 
     def fail(self, error: Exception, text: str | None = None, *, quiet: bool) -> None:
-        """Write down that the run has ended in an error, keeping the last checkpoint and policy as they are.
+        """Write down that the run has ended in an error, keeping the last checkpoint, its policy and the best one.
 
         `text` says what has happened, where the error does not; with `quiet`, the caller tells people.
         """
@@ -394,6 +395,10 @@ class RunRecorder:
             self.hooks.end("failed")
         with suppress(Exception):
             self._store.wait()
+            if (best := self._best.new()) is not None:  # since the last checkpoint
+                write_atomically(
+                    self.directory.best_policy, dump_policy(as_policy(self._learner, self.environment, best))
+                )
         self.tables.log(of_runs.RunFailed(error=text or str(error)), error, quiet=quiet)
         policy = self.directory.policy
         digest = hashlib.sha256(policy.read_bytes()).hexdigest() if policy.exists() else ""

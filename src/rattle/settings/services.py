@@ -22,11 +22,15 @@ BrokerUrl = Annotated[str, AfterValidator(lambda url: keep_credentials(url, AMQP
 #: The same of a store, which may also be a folder.
 StoreUrl = Annotated[str, AfterValidator(keep_store_credentials)]
 
+_HOST = Field(
+    "127.0.0.1", description="Address to listen on; 0.0.0.0 for all, :: (in quotes in YAML) for all of IPv6 too."
+)
+
 
 class EnvServiceSection(StrictSettings):
     """The Env service: where it listens, what advances the world of the agent API, and what it allows."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all, :: for all of IPv6 too.")
+    host: str = _HOST
     port: int = Field(5000, ge=0, le=65535, description="Port to listen on; 0: any free one.")
     clock: Literal["realtime", "turns", "sync"] = Field(
         "realtime", description="realtime: `fps` ticks a second; turns: when all have moved; sync: by datagrams."
@@ -49,7 +53,7 @@ class EnvServiceSection(StrictSettings):
 class TrainingSection(StrictSettings):
     """The Training service: where it listens, which rollouts it learns from, and what it allows."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all, :: for all of IPv6 too.")
+    host: str = _HOST
     port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0: any free one.")
     mode: Literal["sync", "async"] = Field(
         "sync",
@@ -85,7 +89,7 @@ class TrainingSection(StrictSettings):
 class InferenceSection(StrictSettings):
     """The Inference service: where it listens, which agents it plays, and what it allows."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all, :: for all of IPv6 too.")
+    host: str = _HOST
     port: int = Field(8000, ge=0, le=65535, description="Port of the REST API; 0: any free one.")
     grpc_port: int = Field(8001, ge=0, le=65535, description="Port of the gRPC API; 0: any free one.")
     training: tuple[str, ...] = Field(
@@ -127,7 +131,7 @@ class SyncSection(StrictSettings):
         description="pace: datagrams at a fixed frequency advance the agent API's world; lockstep: every tick "
         "waits for all who take part, so that a run is the same every time. `sync: lockstep` is short for this key.",
     )
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all, :: for all of IPv6 too.")
+    host: str = _HOST
     port: int = Field(5555, ge=0, le=65535, description="UDP port to listen on; 0: any free one.")
     http_port: int = Field(8005, ge=0, le=65535, description="Port of status and metrics, HTTP; 0: any free one.")
     frequency: float | None = Field(
@@ -169,7 +173,7 @@ class SyncSection(StrictSettings):
 class IngestSection(StrictSettings):
     """The ingest service: where operators ask it, and how it takes rows from the broker into the store."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all, :: for all of IPv6 too.")
+    host: str = _HOST
     port: int = Field(8006, ge=0, le=65535, description="Port of status and metrics, HTTP; 0: any free one.")
     batch_rows: int = Field(50_000, ge=1, description="Rows that are stored together at most.")
     batch_seconds: float = Field(1.0, gt=0, le=60, description="How long rows wait for others to be stored with.")
