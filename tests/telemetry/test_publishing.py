@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -78,6 +79,7 @@ def test_messages_say_what_they_hold(rabbitmq: RabbitMQ, exchange: str, tmp_path
     assert len({row["writer"] for row in logs}) == 1
     for properties, body in messages:
         assert properties.headers["rows"] == len(body.splitlines())
+        assert properties.headers["crc32"] == zlib.crc32(body)
         assert (properties.headers["schema"], properties.headers["run_id"]) == (1, "run")
         assert (properties.app_id, properties.delivery_mode) == ("test", 2)
         assert properties.content_type == "application/x-ndjson"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -148,13 +149,14 @@ class Session:
 
         # Only what is alone on the connection is surely sent now.
         sent = {"sent": time.time_ns() // 1000, "host": platform.node()} if len(self._under_way) == 1 else {}
+        about = {"schema": SCHEMA, "run_id": message.run_id, "rows": message.rows, "made": message.made}
         return BasicProperties(
             content_type=message.content_type,
             delivery_mode=_PERSISTENT,
             type=message.table,
             message_id=message.message_id,
             app_id=self._service,
-            headers={**sent, "schema": SCHEMA, "run_id": message.run_id, "rows": message.rows, "made": message.made},
+            headers={**sent, **about, "crc32": zlib.crc32(message.body)},
         )
 
     def _on_confirmed(self, frame: Any) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import zlib
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from rattle.services.ingest.messages import Batch, Delivery, by_table
+from rattle.services.ingest.taking import Taking
+from rattle.settings.services import IngestSection
+from rattle.telemetry.broker import Broker
 
+BROKER = Broker("amqp://localhost", "localhost", 5672, "/", "guest", "guest")
 LINES = "application/x-ndjson"
 PARQUET = "application/vnd.apache.parquet"
 
@@ -31,6 +37,8 @@ def delivery(
         (delivery(table="stored_logs; DROP"), r"its type is 'stored_logs; DROP'"),
         (delivery(kind="text/plain"), r"its content type is 'text/plain': known are application/x-ndjson and"),
         (delivery(kind=None), r"its content type is not given"),
+        (delivery(crc32=zlib.crc32(b"{}\n")), None),
+        (delivery(crc32=zlib.crc32(b"{}\n") ^ 1), "does not match its header 'crc32'"),
         (delivery(schema=2), r"its header 'schema' is '2', and this version of Rattle reads 1"),
         (delivery()._replace(properties=SimpleNamespace(type="logs", content_type=LINES, headers=None)), "not given"),
     ],
@@ -86,3 +94,15 @@ def test_messages_are_stored_by_table_in_their_order() -> None:
         ("steps", "Parquet"): [2],
         ("steps", "JSONEachRow"): [4],
     }
+
+
+def test_a_damaged_message_is_asked_for_once_more(caplog: pytest.LogCaptureFixture) -> None:
+    connection = MagicMock()
+    taking = Taking(connection, BROKER, IngestSection(), MagicMock())
+    damaged = delivery(crc32=1)
+    for tag, redelivered in ((1, False), (2, True)):
+        method = SimpleNamespace(delivery_tag=tag, routing_key="", redelivered=redelivered)
+        taking._on_message(None, method, damaged.properties, damaged.body)
+    connection.channel().basic_nack.assert_called_once_with(1, requeue=True)
+    assert [message.tag for message in taking._batch.take()] == [2]
+    assert caplog.text.count("its body does not match its checksum") == 1

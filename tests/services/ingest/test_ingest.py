@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -133,11 +134,12 @@ def test_rows_arrive_and_what_cannot_be_stored_is_put_aside(
 ) -> None:
     for _ in range(10):
         publisher.logs(500)
+    publisher.publish("updates", b"{}\n", headers={"schema": 1, "rows": 1, "crc32": zlib.crc32(b"{}\n") ^ 8})
     publisher.publish("logs", b'{"no_column":1}\n')
     publisher.publish("nix", b"{}\n")
     publisher.logs(1)
     wait_for(lambda: count(url) == publisher.rows)
-    wait_for(lambda: json.loads(get(ingest, "/v1/status")[1])["rejected"] == 2)
+    wait_for(lambda: json.loads(get(ingest, "/v1/status")[1])["rejected"] == 3)
     assert json.loads(get(ingest, "/v1/status")[1])["rows"] >= publisher.rows
     shown = check_described(get(ingest, "/metrics")[1], "ingest")
     assert {"rattle_ingest_rows", "rattle_ingest_lag_seconds", "rattle_ingest_queue_messages"} <= shown
@@ -147,6 +149,7 @@ def test_rows_arrive_and_what_cannot_be_stored_is_put_aside(
     assert letters["logs"][1] == b'{"no_column":1}\n'
     assert "Unknown field" in letters["logs"][0]["reason"]
     assert letters["nix"][0]["reason"].startswith("its type is 'nix'")
+    assert "it was damaged on the way" in letters["updates"][0]["reason"]
     assert letters["nix"][0]["routing_key"] == "snake.nix"
     assert ingest.kill(SIGTERM) == 0
     assert [body for properties, body in rabbitmq.messages(f"{exchange}.rows") if properties.app_id != "ingest"] == []

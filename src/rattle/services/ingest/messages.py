@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -48,6 +49,12 @@ class Delivery(NamedTuple):
         return said / 1e6 if isinstance(said, int) and said > 0 else float("inf")
 
     @property
+    def is_damaged(self) -> bool:
+        """Whether the body is another than its publisher sent, as far as it gave a checksum."""
+        said = (self.properties.headers or {}).get("crc32")
+        return said is not None and said != zlib.crc32(self.body)
+
+    @property
     def engine_format(self) -> str:
         """What the engine calls the format of the body."""
         return FORMATS[str(self.properties.content_type)]
@@ -62,6 +69,8 @@ class Delivery(NamedTuple):
         if self.properties.content_type not in FORMATS:
             known = " and ".join(FORMATS)
             return f"its content type is {_shown(self.properties.content_type)}: known are {known}"
+        if self.is_damaged:
+            return "its body does not match its header 'crc32': it was damaged on the way"
         return None
 
 

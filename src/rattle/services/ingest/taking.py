@@ -6,6 +6,8 @@ import time
 from contextlib import suppress
 from typing import Any, Final
 
+from rattle.events import emit
+from rattle.events.of_services import DamagedMessage
 from rattle.services.ingest.clocks import Clocks
 from rattle.services.ingest.messages import Batch, Delivery, Job, Rejected
 from rattle.services.utils.sockets import ServiceError
@@ -144,7 +146,12 @@ class Taking:
 
     def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         self._clocks.compare(properties, None if method.redelivered else self._was_empty, time.time())
-        self._batch.add(Delivery(method.delivery_tag, method.routing_key, properties, body), time.monotonic())
+        delivery = Delivery(method.delivery_tag, method.routing_key, properties, body)
+        if delivery.is_damaged and not method.redelivered:  # the broker may have it as it was
+            emit(DamagedMessage(source=f"the queue {self._broker.queue}", error="its body does not match its checksum"))
+            self._channel.basic_nack(method.delivery_tag, requeue=True)
+            return
+        self._batch.add(delivery, time.monotonic())
 
     def _on_cancelled(self, _frame: Any) -> None:
         self._cancelled = True
