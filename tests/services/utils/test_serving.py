@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+import ssl
 from collections.abc import Iterable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rattle.certificates import make_set
 from rattle.services.utils.asgi import ClientGone, Receive, answer_problem, read_body
-from rattle.services.utils.serving import _raise_file_limit
+from rattle.services.utils.serving import _Loop, _raise_file_limit
 from rattle.services.utils.sockets import ServiceError, listen, url_of
 from rattle.wire.problems import RequestError
 
@@ -142,3 +145,32 @@ def test_what_a_problem_says_beside_its_body(error: RequestError, headers: dict[
     assert int(said.pop(b"content-length")) == len(sent[1]["body"])
     assert said == headers
     assert sent[0]["status"] == error.status
+
+
+def test_a_connection_with_tls_ends_although_its_client_says_nothing(tmp_path: Path) -> None:
+    authority, certificate, key = make_set(tmp_path, [])
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_side.load_cert_chain(certificate, key)
+    client_side = ssl.create_default_context(cafile=authority)
+
+    async def run() -> None:
+        ended = asyncio.Event()
+
+        class Goodbye(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                transport.close()
+
+            def connection_lost(self, error: Exception | None) -> None:
+                ended.set()
+
+        server = await asyncio.get_running_loop().create_server(Goodbye, "127.0.0.1", 0, ssl=server_side)
+        address = server.sockets[0].getsockname()
+        with await asyncio.to_thread(socket.create_connection, address) as plain:
+            kept = await asyncio.to_thread(client_side.wrap_socket, plain, server_hostname="localhost")
+            async with asyncio.timeout(20):  # of the 30 seconds that it would take
+                await ended.wait()
+            kept.close()
+        server.close()
+
+    with asyncio.Runner(loop_factory=_Loop) as runner:
+        runner.run(run())

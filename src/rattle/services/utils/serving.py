@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import uvicorn
+import uvloop
 
 from rattle.events import emit, of_services
 from rattle.output import write_line
@@ -32,6 +33,7 @@ from rattle.wire.problems import RequestError
 _GARBAGE_OBJECTS = 50_000
 #: How long open requests may go on when the service stops, in seconds.
 GRACE_SECONDS = 5
+_GOODBYE_SECONDS = 0.5
 
 
 class HttpService(Protocol):
@@ -62,6 +64,16 @@ def end_service(problem: str) -> None:
     if _Process.serves:
         _Process.problem = problem
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+class _Loop(uvloop.Loop):
+    """Waits no longer than is needed for clients to agree that a connection with TLS ends: most never say so."""
+
+    async def create_server(self, *given: Any, **named: Any) -> asyncio.AbstractServer:  # type: ignore[override]
+        """Return a server, as asyncio describes it."""
+        if named.get("ssl"):
+            named["ssl_shutdown_timeout"] = _GOODBYE_SECONDS
+        return await super().create_server(*given, **named)
 
 
 class _UvicornServer(uvicorn.Server):
@@ -135,7 +147,7 @@ def serve(
     # What still runs in a thread after all patience would keep the process for ever.
     last_resort = threading.Timer(GRACE_SECONDS, _leave_at_once)
     last_resort.daemon = True
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=_Loop) as runner:
         runner.run(run())
         last_resort.start()
     last_resort.cancel()
