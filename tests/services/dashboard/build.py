@@ -19,6 +19,8 @@ from rattle.policies.mlp.spec import MlpSpec
 from rattle.samples.spaces import CodeSpace, DiscreteSpace
 from rattle.services.dashboard.app import DashboardService
 from rattle.services.dashboard.source import RunSource
+from rattle.services.utils.guard import Guard
+from rattle.settings.services import SecuritySection
 from tests.analytics.build import START, episode_row, evaluation_row, make_run, update_row, write_rows
 
 
@@ -26,7 +28,7 @@ class Client:
     """Asks pages of the dashboard over a source of runs, without sockets."""
 
     def __init__(self, source: RunSource) -> None:
-        self._service = DashboardService(source)
+        self._service = DashboardService(source, Guard("127.0.0.1", SecuritySection()))
 
     def ask(
         self, path: str, method: str = "GET", headers: Mapping[str, str] | None = None, **params: Any

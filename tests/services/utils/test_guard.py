@@ -292,3 +292,41 @@ def test_a_service_for_others_needs_a_token_or_trust(host: str, tmp_path: Path) 
     Guard(host, SecuritySection(trust_network=True))
     guard_with_token(tmp_path)
     Guard(host, SecuritySection(token_file=str(tmp_path / "token")))
+
+
+def test_refused_requests_are_counted_and_pages_show_where_the_token_goes(tmp_path: Path) -> None:
+    guard = guard_with_token(tmp_path)
+    file = SecuritySection(token_file=str(tmp_path / "token"))
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def entrance(send: Any, status: int) -> None:
+        await answer(send, status, "text/html", b"where is your token?")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, 200, "text/plain", b"yes")
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {}
+
+    def ask(guard: Guard, **headers: str) -> tuple[int, bytes]:
+        fields = [(name.encode(), value.encode()) for name, value in headers.items()]
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": fields}
+        sent.clear()
+        asyncio.run(guard.protect(app)(scope, receive, send))
+        return sent[0]["status"], sent[1]["body"]
+
+    assert ask(guard, accept="text/html")[0] == ask(guard)[0] == 401
+    assert (b"www-authenticate", b"Bearer") in sent[0]["headers"]
+    assert ask(guard, host="evil.example")[0] == 403
+    assert ask(guard, **RIGHT) == (200, b"yes")
+    samples = next(iter(guard.refused.collect())).samples
+    counted = {one.labels["status"]: one.value for one in samples if one.name.endswith("_total")}
+    assert (counted["401"], counted["403"]) == (2, 1)
+    guard = Guard("127.0.0.1", file, entrance)
+    assert ask(guard, accept="text/html,*/*") == (401, b"where is your token?")
+    assert b"unauthenticated" in ask(guard, accept="*/*")[1]
+    assert b"forbidden" in ask(guard, accept="text/html", host="evil.example")[1]
+    assert ask(guard, accept="text/html", **RIGHT) == (200, b"yes")

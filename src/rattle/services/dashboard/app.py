@@ -24,6 +24,7 @@ from rattle.services.dashboard import compare_page, replay_page, run_page, runs_
 from rattle.services.dashboard.source import DashboardError, NotThere, RunSource
 from rattle.services.dashboard.views import CompareView, EpisodesView, ReplayView, RunsView, RunView, SqlView, View
 from rattle.services.utils.asgi import Message, Receive, Scope, Send, answer, exposition
+from rattle.services.utils.guard import Guard
 from rattle.services.utils.measures import REQUEST_SECONDS, REQUESTS
 from rattle.services.utils.pages import HEADERS, compressed_route, file_routes, shared_files
 from rattle.services.utils.serving import freeze_gc
@@ -68,9 +69,10 @@ def _status_of(error: Exception) -> int:
 class DashboardService:
     """Pages over a source of runs (ASGI)."""
 
-    def __init__(self, source: RunSource) -> None:
+    def __init__(self, source: RunSource, guard: Guard) -> None:
         self._source = source
         self._registry = CollectorRegistry()
+        self._registry.register(guard.refused)
         self._requests = REQUESTS.live(self._registry)
         self._seconds = REQUEST_SECONDS.live(self._registry)
         self._templates = Environment(

@@ -17,4 +17,4 @@ def run(source: RunSource, host: str, port: int, security: SecuritySection) -> N
     """Serve pages over a source until SIGINT or SIGTERM; raises ServiceError when it cannot."""
     guard = Guard(host, security, entrance)
     with listen(host, port) as listener:
-        serve(DashboardService(source), SERVICE, listener, guard, _MAX_CONNECTIONS, {"reads": source.title})
+        serve(DashboardService(source, guard), SERVICE, listener, guard, _MAX_CONNECTIONS, {"reads": source.title})

@@ -20,6 +20,7 @@ def run(settings: ExperimentSettings) -> None:
         raise ServiceError(f"env.url is {settings.env.url}: this service plays its environment itself, leave it out")
     guard = Guard(own.host, settings.security)
     service = EnvService(settings)
+    service.metrics.registry.register(guard.refused)
     listener = listen(own.host, own.port)
     more: dict[str, Any] = {"environment": settings.env.id}
     if service.agents is not None and isinstance(service.agents.clock, SyncClock):

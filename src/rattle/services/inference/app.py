@@ -46,6 +46,7 @@ class InferenceService:
         control: App | None = None,
     ) -> None:
         self.metrics = InferenceMetrics()
+        self.metrics.registry.register(guard.refused)
         self.plane = DataPlane(models, self.metrics, settings.max_queue)
         self.metrics.watch(self.plane.versions, self.plane.waiting_rows, self.plane.running_rows)
         #: What the first line says besides the URL; known when the service has started.

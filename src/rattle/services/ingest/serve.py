@@ -21,4 +21,4 @@ def run(settings: ExperimentSettings, broker: Broker, store_url: str) -> None:
     own = settings.ingest
     guard = Guard(own.host, settings.security)
     with listen(own.host, own.port) as listener, watching_system(settings.log.system_seconds):
-        serve(StatusService(Consumer(broker, store_url, own)), SERVICE, listener, guard, _MAX_CONNECTIONS, {})
+        serve(StatusService(Consumer(broker, store_url, own), guard), SERVICE, listener, guard, _MAX_CONNECTIONS, {})

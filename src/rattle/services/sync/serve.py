@@ -41,7 +41,7 @@ def run(settings: ExperimentSettings, history: Path | None) -> None:
         leading = _leading(settings, members, history)
         more = {"address": address_of(*members.getsockname()[:2]), "mode": own.mode}
         with watching_system(settings.log.system_seconds):
-            serve(StatusService(leading), SERVICE, listener, guard, _MAX_CONNECTIONS, more)
+            serve(StatusService(leading, guard), SERVICE, listener, guard, _MAX_CONNECTIONS, more)
     if leading.failure is not None:
         raise leading.failure
 

@@ -104,6 +104,7 @@ class _Guarded(grpc.GenericRpcHandler):
         try:
             self._guard.check_token(method, None if said is None else str(said))
         except RequestError as error:
+            self._guard.refused.labels(STATUS[error.code].name).inc()
             return grpc.stream_stream_rpc_method_handler(partial(_refusing, error))  # reads nothing of what is sent
         return None
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 
 from rattle.services.utils.asgi import App, Message, Receive, Scope, Send, answer_problem, refuse
+from rattle.services.utils.measures import REFUSED_REQUESTS
 from rattle.services.utils.server_tls import server_tls
 from rattle.services.utils.sockets import check_loopback
 from rattle.settings.services import SecuritySection
@@ -58,6 +59,8 @@ class Guard:
 
     def __init__(self, host: str, security: SecuritySection, entrance: Entrance | None = None) -> None:
         self._entrance = entrance
+        #: How many requests were refused, for the registry of the service.
+        self.refused = REFUSED_REQUESTS.live(None)
         self._token = read_token(security.token_file)
         if self._token is None and not security.trust_network:
             check_loopback(host)
@@ -74,6 +77,7 @@ class Guard:
             try:
                 self.check(scope.get("method", "WEBSOCKET"), scope["path"], headers)
             except RequestError as error:
+                self.refused.labels(str(error.status)).inc()
                 is_page = error.code == "unauthenticated" and scope.get("method") == "GET"
                 if self._entrance is not None and is_page and "text/html" in headers.get("accept", ""):
                     await self._entrance(send, error.status)

@@ -91,12 +91,18 @@ REQUEST_SECONDS = HistogramMeasure(
     ("api",),
     ANSWER_SECONDS,
 )
+REFUSED_REQUESTS = CounterMeasure(
+    "rattle_refused_requests",
+    "requests",
+    "Requests without the right token (401 or UNAUTHENTICATED), or of pages elsewhere (403).",
+    ("status",),
+)
 DAMAGED_MESSAGES = CounterMeasure(
     "rattle_damaged_messages",
     "messages",
     "Messages of other services that arrived damaged, as their checksums say; they are sent again.",
 )
-_SHARED = (REQUESTS, REQUEST_SECONDS, DAMAGED_MESSAGES)
+_SHARED = (REQUESTS, REQUEST_SECONDS, REFUSED_REQUESTS, DAMAGED_MESSAGES)
 
 
 def measures() -> dict[str, list[Measure]]:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from prometheus_client import CollectorRegistry, Metric
 
 from rattle.services.utils.asgi import Receive, Scope, Send, answer, answer_problem, decline, exposition
+from rattle.services.utils.guard import Guard
 from rattle.services.utils.serving import freeze_gc
 from rattle.wire import encoding
 from rattle.wire.problems import RequestError
@@ -37,10 +38,11 @@ class Operated(Protocol):
 class StatusService:
     """What operators ask (ASGI)."""
 
-    def __init__(self, operated: Operated) -> None:
+    def __init__(self, operated: Operated, guard: Guard) -> None:
         self._operated = operated
         self._registry = CollectorRegistry()
         self._registry.register(operated)
+        self._registry.register(guard.refused)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request (ASGI)."""
