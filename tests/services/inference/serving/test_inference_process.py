@@ -35,6 +35,7 @@ SLOW = MlpSpec(
     observation=FloatSpace(size=64), num_actions=2, hidden_sizes=(2048, 2048), activation="relu", value_head=False
 )
 SLOW_ROWS = 4000
+TOKEN = "the-token-of-these-tests"  # noqa: S105
 COMPUTED = 'rattle_inference_pass_rows_sum{model="slow"}'
 WAITING = 'rattle_inference_waiting_rows{model="slow"}'
 RUNNING = 'rattle_inference_running_rows{model="slow"}'
@@ -49,9 +50,12 @@ def eventually(is_so: Callable[[], bool]) -> None:
 
 @pytest.fixture(scope="module")
 def snakes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InferenceProcess]:
+    """A service that asks for a token."""
     path = tmp_path_factory.mktemp("policies") / "snakes.safetensors"
     write(path, policy())
-    with serving(path) as running:
+    path.with_name("token").touch(0o600)
+    path.with_name("token").write_text(TOKEN)
+    with serving(path, f"security.token_file={path.with_name('token')}") as running:
         yield running
 
 
@@ -59,9 +63,8 @@ def snakes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InferenceProces
 def test_the_public_client_package_gets_on_with_it(snakes: InferenceProcess, protocol: str) -> None:
     address = snakes.url.removeprefix("http://") if protocol == "http" else snakes.grpc
     script = Path(__file__).with_name("triton_clients.py")
-    ended = subprocess.run(
-        [sys.executable, str(script), protocol, address], capture_output=True, text=True, timeout=240, check=False
-    )
+    command = [sys.executable, str(script), protocol, address, TOKEN]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert ended.returncode == 0, ended.stderr
 
 

@@ -23,6 +23,16 @@ CLIENTS = 16
 REQUESTS = 25
 
 
+class Token:
+    """A plugin: puts the service's token into the headers, or the metadata, of all requests."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: Any) -> None:
+        request.headers["authorization"] = f"Bearer {self._token}"
+
+
 def rows(count: int, seed: int = 0) -> np.ndarray[Any, Any]:
     return np.random.default_rng(seed).integers(0, 4, (count, 9)).astype(np.uint8)
 
@@ -88,9 +98,11 @@ def check_client(package: Any, client: Any, statuses: tuple[str, str]) -> None:
     assert client.infer(MODEL, given(package, observation), priority=1).as_numpy("action") is not None
 
 
-def check_http(address: str) -> None:
+def check_http(address: str, token: str) -> None:
     package = tritonclient.http
     with package.InferenceServerClient(address, concurrency=CLIENTS) as client:
+        refused(client.get_server_metadata, "401", "a token is asked for")
+        client.register_plugin(Token(token))
         check_client(package, client, ("404", "400"))
         assert client.get_server_metadata()["name"] == "rattle"
         assert client.get_model_metadata(MODEL)["inputs"][0]["shape"] == [-1, 9]
@@ -119,9 +131,11 @@ def check_http(address: str) -> None:
             assert actions == alone.as_numpy("action").tolist()
 
 
-def check_grpc(address: str) -> None:
+def check_grpc(address: str, token: str) -> None:
     package = tritonclient.grpc
     with package.InferenceServerClient(address) as client:
+        refused(client.get_server_metadata, "UNAUTHENTICATED", "a token is asked for")
+        client.register_plugin(Token(token))
         check_client(package, client, ("NOT_FOUND", "INVALID_ARGUMENT"))
         assert client.get_server_metadata().name == "rattle"
         assert list(client.get_model_metadata(MODEL).inputs[0].shape) == [-1, 9]
@@ -129,10 +143,11 @@ def check_grpc(address: str) -> None:
             client.infer(MODEL, given(package, rows(6)), compression_algorithm=coding, client_timeout=240)
 
 
-async def check_together(package: Any, address: str) -> None:
+async def check_together(package: Any, address: str, token: str) -> None:
     """Have many clients ask at the same time; each must get what it gets alone."""
     sync = tritonclient.http if package is tritonclient.http.aio else tritonclient.grpc
     async with package.InferenceServerClient(address) as client:
+        client.register_plugin(Token(token))
         alone = []
         for number in range(CLIENTS):
             answer = await client.infer(MODEL, given(sync, rows(2, number)), parameters={"seed": number})
@@ -146,14 +161,14 @@ async def check_together(package: Any, address: str) -> None:
         await asyncio.gather(*map(ask, range(CLIENTS)))
 
 
-def main(protocol: str, address: str) -> None:
+def main(protocol: str, address: str, token: str) -> None:
     """Check one protocol."""
     if protocol == "http":
-        check_http(address)
-        asyncio.run(check_together(tritonclient.http.aio, address))
+        check_http(address, token)
+        asyncio.run(check_together(tritonclient.http.aio, address, token))
     else:
-        check_grpc(address)
-        asyncio.run(check_together(tritonclient.grpc.aio, address))
+        check_grpc(address, token)
+        asyncio.run(check_together(tritonclient.grpc.aio, address, token))
 
 
 if __name__ == "__main__":
