@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
 
+from rattle.analytics.run_directory import RunDirectory
 from rattle.certificates import (
     LOCAL_HOSTS,
     CertificateError,
@@ -22,6 +23,7 @@ from rattle.certificates import (
 )
 from rattle.cli import main
 from rattle.errors import RattleError
+from rattle.runs.find_policy import FoundPolicy, _server_of
 from rattle.services.utils.server_tls import server_tls, shake_hands
 from rattle.settings.services import SecuritySection
 from rattle.settings.yaml_values import read_document
@@ -213,3 +215,26 @@ def test_programs_take_files_from_the_environment(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("RATTLE_SECURITY__CERTIFICATE", "b.pem")
     with pytest.raises(RattleError, match=r"security.certificate needs security.private_key"):
         tls_files()
+
+
+def test_a_run_s_own_authority_is_offered_where_none_is_known(tmp_path: Path) -> None:
+    policy = FoundPolicy(None, tmp_path, True, "https://a", None, TlsFiles("run.pem"))  # type: ignore[arg-type]
+    try:
+        keep_tls(TlsFiles())
+        assert policy.url_for("snake") is None
+        assert tls_files() == TlsFiles()
+        assert policy.url_for(None) == "https://a"
+        assert tls_files() == TlsFiles("run.pem")
+        keep_tls(TlsFiles("mine.pem"))
+        policy.url_for(None)
+        assert tls_files() == TlsFiles("mine.pem")
+    finally:
+        keep_tls(None)
+
+
+def test_what_a_run_asked_its_server_with_is_read_from_its_settings(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.config.write_text("env: {url: 'https://a:1'}\nsecurity: {token_file: t, authority: a.pem, certificate: 7}\n")
+    assert _server_of(run) == ("https://a:1", "t", TlsFiles("a.pem"))
+    run.config.write_text("env: {}\n")
+    assert _server_of(run) == (None, None, TlsFiles())

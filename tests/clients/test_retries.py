@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken, NotSent, RequestRefused
+from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken, NotSent, NotTrusted, RequestRefused
 from rattle.clients.retries import believed, persevere
 
 
@@ -29,6 +29,14 @@ def test_what_may_go_away_is_tried_until_it_has_and_said_once(caplog: pytest.Log
     assert asyncio.run(persevere(attempt)) == "done"
     assert attempt.made == 5
     assert [record.message for record in caplog.records] == ["nobody there, 1: trying again until it works"]
+
+
+def test_that_tls_is_in_the_way_is_said_after_a_server_was_away_and_waited_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    attempt = Attempt(*[NotSent("nobody there")] * 2, *[NotTrusted("not trusted")] * 2, *[NotSent("away again")] * 2)
+    assert asyncio.run(persevere(attempt)) == "done"
+    assert [record.message.partition(":")[0] for record in caplog.records] == ["nobody there", "not trusted"]
 
 
 @pytest.mark.parametrize("before", [0, 1, 3])
@@ -83,7 +91,9 @@ def test_a_damaged_refusal_is_no_refusal() -> None:
     assert believed(ask, lambda: None) == "answer"
 
 
-@pytest.mark.parametrize("error", [RequestRefused("the environment failed", 500), ConnectionBroken("gone")])
+@pytest.mark.parametrize(
+    "error", [RequestRefused("the environment failed", 500), ConnectionBroken("gone"), NotTrusted("no")]
+)
 def test_failures_and_what_may_go_away_are_passed_on_at_once(error: ClientError) -> None:
     asked = []
 

@@ -109,6 +109,8 @@ def main(ctx: click.Context, leash: bool) -> None:
     """
     from rattle.services.utils.logger import setup
 
+    # Read by gRPC when it is imported: it would write of every connection that breaks, and every handshake that fails.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     service = ctx.invoked_subcommand or "rattle"
     ctx.obj = setup(
         service,

@@ -40,8 +40,6 @@ def _prepare(purpose: str) -> None:
     """Load what talks to services; raises AnalyticsError where it is not installed."""
     from rattle.analytics.extras import require
 
-    # Read by gRPC when it is imported: it would write of every connection that breaks, here and in services.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     for module in ("grpc", "httptools", "tenacity"):  # services say themselves what they lack
         require(module, "inference", purpose)
     from rattle.launch import template

@@ -6,6 +6,7 @@ import io
 import json
 import signal
 import socket
+import ssl
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -70,6 +71,15 @@ class _Handler(WSGIRequestHandler):
         if isinstance(self.server, _FlaskServer):
             self.server.begin_answer(self.connection)
         super().send_response(code, message)
+
+    def handle(self) -> None:
+        """Serve a connection, after the handshake of TLS where there is one; who cannot make that is left alone."""
+        if isinstance(self.connection, ssl.SSLSocket):
+            try:
+                self.connection.do_handshake()
+            except OSError:
+                return
+        super().handle()
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Write the access log, if there is one."""
