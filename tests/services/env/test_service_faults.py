@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -187,6 +188,26 @@ def test_ten_thousand_idle_connections(server: EnvProcess) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     for _ in range(20):
         step()
+
+
+def test_large_bodies_that_are_never_finished_hold_a_bounded_memory_and_give_it_back() -> None:
+    head = b"POST /v1/sessions HTTP/1.1\r\n" + HEAD + b"Content-Length: 15900000\r\n\r\n"
+    with env_process() as server:
+        server.player()()
+        before, handles = server.resident_bytes(), [server.connect() for _ in range(36)]
+        for handle in handles:
+            with suppress(ConnectionError):  # it has been told enough
+                handle.sendall(head + bytes(15_899_999))
+        assert server.resident_bytes() - before < 400 * MIB
+        assert server.ask("GET", "/healthz")[0] == 200
+        server.player()()
+        full, _, _ = select.select(handles, [], [], PATIENCE)
+        assert full[0].recv(2**16).startswith(b"HTTP/1.1 503")
+        server.close()
+        until = time.monotonic() + PATIENCE
+        while server.resident_bytes() - before > 100 * MIB:
+            assert time.monotonic() < until
+            time.sleep(0.1)
 
 
 def test_connections_beyond_the_limit_are_told_so() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from rattle.runs.progress import Summary
 from rattle.runs.run_tables import read_run_row
 from rattle.services.utils.protos import training_pb2
 from tests.processes import ServiceProcess
+from tests.services.raw_http2 import raw_connection
 from tests.services.training.playing import ACCEPTED, SECONDS, Client, Player
 from tests.template import run
 from tests.trainer.conftest import RATTLE, read_rows, small_settings
@@ -46,6 +48,30 @@ def start(directory: RunDirectory, *settings: str) -> ServiceProcess:
 def service(directory: RunDirectory) -> Iterator[ServiceProcess]:
     with start(directory) as service:
         yield service
+
+
+def resident_bytes(service: ServiceProcess) -> int:
+    return int(Path(f"/proc/{service.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def test_bombs_and_calls_that_are_never_finished_leave_memory_and_health(service: ServiceProcess) -> None:
+    address, before = str(service.hello["address"]), resident_bytes(service)
+    path, unlimited = "/rattle.v1.Training/UpdatePolicy", [("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(address, unlimited) as channel, raw_connection(address) as attacker:
+        health, update = health_pb2_grpc.HealthStub(channel), channel.unary_unary(path)
+        for _ in range(2):
+            with pytest.raises(grpc.RpcError, match="UNIMPLEMENTED"):
+                update(bytes(200_000_000), timeout=SECONDS, compression=grpc.Compression.Gzip)
+        assert resident_bytes(service) - before < 150_000_000
+        streams = [attacker.begin(path) for _ in range(20)]
+        taken = [attacker.send(stream, 200_000_000, 20_000_000, SECONDS) for stream in streams[:2]]
+        assert taken == [20_000_005] * 2
+        for stream in streams[2:]:
+            assert attacker.send(stream, 200_000_000, 20_000_000, 0.05) < 2**18
+        assert health.Check(health_pb2.HealthCheckRequest(), timeout=SECONDS).status == 1
+        with client_of(service) as client:
+            assert client.status().status, "who asks how things stand waits for none of them"
+        assert resident_bytes(service) - before < 300_000_000
 
 
 def client_of(service: ServiceProcess) -> Client:

@@ -12,6 +12,7 @@ from rattle.services.inference.serving.dataplane import DataPlane
 from rattle.services.inference.serving.grpc_servicer import NAME, GrpcFace
 from rattle.services.inference.serving.models import Models
 from rattle.services.inference.serving.rest import RestFace
+from rattle.services.utils import budget
 from rattle.services.utils.asgi import App, Receive, Scope, Send, answer, answer_problem, decline, exposition
 from rattle.services.utils.grpc_serving import GRACE_SECONDS, HealthServices, bind, make_server
 from rattle.services.utils.guard import Guard
@@ -92,6 +93,7 @@ class InferenceService:
     async def start(self) -> None:
         """Listen for gRPC, and let policies come."""
         own = self._settings
+        budget.BUDGET.fit(own.max_body_bytes)
         self._grpc = make_server(own.max_body_bytes, own.max_connections, self._guard)
         address = bind(self._grpc, own.host, own.grpc_port, self._guard.tls)
         GrpcFace(self.plane, self.metrics, own.max_body_bytes).attach(self._grpc)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,11 @@ class InferenceProcess(ServiceProcess):
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
+
+    def cpu_seconds(self) -> float:
+        """Return how long the process has computed."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, Any] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import signal
@@ -98,6 +99,22 @@ def test_a_policy_that_is_replaced_is_served_from_then_on_and_never_half(tmp_pat
         for one in asking:
             one.result(timeout=PATIENCE)
     assert set(seen) == set(versions)
+
+
+def test_small_bombs_cost_little_and_health_is_answered_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "snakes.safetensors"
+    write(path, policy())
+    head = b'{"inputs":[{"name":"observation","datatype":"UINT8","shape":[1,9],"data":['
+    bomb, headers = gzip.compress(head + b"[0]," * 3_900_000 + b"[0]]}]}"), {"Content-Encoding": "gzip"}
+    with serving(path) as server, ThreadPoolExecutor(4) as threads:
+        infer = "/v2/models/snakes/infer"
+        assert server.ask("POST", infer, bomb, headers).status == 413
+        before = server.cpu_seconds()
+        attacks = [threads.submit(server.ask, "POST", infer, bomb, headers) for _ in range(40)]
+        while not all(attack.done() for attack in attacks):
+            assert server.ask("GET", "/healthz").status == 200
+        assert {attack.result().status for attack in attacks} == {413}
+        assert server.cpu_seconds() - before < 20, "each took more than a second when it was decoded"
 
 
 def test_a_run_is_served_under_its_name(tmp_path: Path) -> None:
