@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -134,6 +135,19 @@ def test_an_actor_can_be_held_and_removed(learner: LearnerDouble) -> None:
         players.remove("main-0")
         assert players.agents() == []
         players.stop()
+
+
+def test_an_actor_whose_environment_pays_too_much_says_so_and_plays_no_more(learner: LearnerDouble) -> None:
+    with ServiceProcess("env") as server:
+        own = ("training.mode=async", "train.max_reward=0.5")
+        players = ActorPool(settings_for(learner, server.url, *own), lambda name, policy: None)
+        learner.send(policy_message(0))
+        players.start()
+        while (report := players.agents()[0][1]).state != "failed":
+            time.sleep(0.01)
+        players.stop()
+    assert re.match(r"'snake', world \d: a reward of -?1 in tick \d+ of the run", report.reason)
+    assert report.reason.endswith("where train.max_reward is 0.5: mend it, or raise that")
 
 
 def test_later_in_a_run_other_games_are_played_than_at_its_beginning(learner: LearnerDouble) -> None:
