@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rattle.tokens import derive_key
 from rattle.wire.lockstep import Codec, Join, Phase, Role
 from tests.processes import RATTLE
 from tests.services.sync.sync_process import PATIENCE, BareMember, SyncProcess, history, lines_of, members, until
@@ -100,6 +101,20 @@ def test_without_the_key_nobody_takes_part(tmp_path: Path) -> None:
         with members(sync, 2, key.read_bytes()) as right:
             until(lambda: all(one.over for one in right))
         assert wrong.did == none.did == []
+
+
+def test_a_token_alone_seals_datagrams_too(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("a-token-of-this-test\n")
+    token.chmod(0o600)
+    arguments = (*LOCKSTEP, "--members", "2", "--ticks", "20")
+    with SyncProcess(*arguments, settings=(f"security.token_file={token}",)) as sync:
+        strangers = [BareMember(sync.udp, "m0", Role.ENVIRONMENT), BareMember(sync.udp, "m1", Role.AGENT)]
+        with members(sync, 2, derive_key("a-token-of-this-test", "rattle.sync/1")) as right:
+            until(lambda: all(one.over for one in right))
+        for stranger in strangers:
+            stranger.stop()
+            assert stranger.did == []
 
 
 def test_after_kill_9_the_run_goes_on_and_the_history_is_whole(tmp_path: Path) -> None:
