@@ -88,6 +88,11 @@ def keep_token(token: str | None, strangers: Collection[str] = ()) -> None:
     _Known.token, _Known.strangers = token, frozenset(strangers)
 
 
+def withhold_token(url: str) -> None:
+    """Send no token to the server at a URL, from now on: one that nobody but a request has named."""
+    _Known.strangers |= {url}
+
+
 def offer_token(path: str | None) -> None:
     """Have all clients send the token in a file if they know none; raises TokenFileError."""
     if token_for() is None:

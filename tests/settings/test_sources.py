@@ -9,6 +9,7 @@ from rattle.learning.algorithms import A2C, Reinforce
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.sources import check_settings, load_settings, read_yaml, to_yaml
+from rattle.tokens import keep_token, make_token, token_for
 from tests.trainer.conftest import REPOSITORY
 
 EXPERIMENTS = sorted((REPOSITORY / "shared" / "experiments").glob("*.yaml"))
@@ -273,3 +274,20 @@ def test_who_plays_nothing_needs_no_package_of_the_environment(environment: str)
     for wrong in ("env={id: 'gym:Pond-v0'}", "env.widht=3", "hooks=[{use: 'only_there:Hook'}]"):
         with pytest.raises(SettingsError):
             load_settings(None, [wrong], plays=False)
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_a_server_elsewhere_is_sent_the_token_that_the_user_names_and_not_that_of_a_run(
+    tmp_path: Path, is_own: bool
+) -> None:
+    path = tmp_path / ".token"
+    token = make_token(path)
+    environ = {"RUN_DIR": str(tmp_path if is_own else tmp_path / "other")}
+    try:
+        load_settings(None, [f"security.token_file={path}", "env.url=http://elsewhere:5000/"], environ)
+        assert token_for("http://elsewhere:5000") == (None if is_own else token)
+        assert token_for("127.0.0.1:50051") == token
+        load_settings(None, [], {})
+        assert token_for("127.0.0.1:50051") is None
+    finally:
+        keep_token(None)

@@ -91,7 +91,7 @@ def _token(settings: ExperimentSettings, named: str | None, directory: RunDirect
     if named is not None:
         yield [f"security.token_file={json.dumps(named)}"]
         return
-    path, url = directory.token.absolute(), settings.env.url
+    path, url = RunDirectory(directory.path.resolve()).token, settings.env.url
     with storing(path):
         token = make_token(path)
     keep_token(token, [] if url is None else [parse_address(url).url])

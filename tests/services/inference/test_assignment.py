@@ -13,6 +13,7 @@ from rattle.services.inference.actor_pool import assignments
 from rattle.services.inference.actors import Assignment
 from rattle.services.inference.assignment import MOST_ACTORS, ActorRequest, assign
 from rattle.settings.experiment import ExperimentSettings
+from rattle.tokens import keep_token, token_for
 from rattle.wire.problems import RequestError
 
 ENVS = ["http://one", "http://two"]
@@ -172,6 +173,17 @@ def test_any_environment_server_may_be_named_where_a_setting_allows_it() -> None
             add(settings, [], env_url=url)
         assert caught.value.field == "env_url"
         assert str(caught.value).isprintable()
+
+
+def test_a_server_that_a_request_alone_has_named_is_sent_no_token() -> None:
+    keep_token("the-token-of-these-tests")
+    try:
+        add(experiment(any_env=True), [], env_url="http://three:5000/")
+        add(experiment(any_env=True), [], env_url="http://one")
+        assert token_for("http://three:5000") is None
+        assert token_for("http://one") == "the-token-of-these-tests"
+    finally:
+        keep_token(None)
 
 
 def test_snakes_in_mode_sync_are_taken_over() -> None:

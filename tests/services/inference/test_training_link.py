@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -14,6 +15,7 @@ from rattle.services.utils.grpc_serving import bind, make_server
 from rattle.services.utils.guard import Guard
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 from rattle.settings.services import SecuritySection
+from rattle.tokens import keep_token, make_token
 from tests.flips import FlippingProxy
 from tests.services.inference.learner_double import LearnerDouble
 
@@ -63,6 +65,33 @@ def test_a_message_that_is_too_large_is_told_from_a_full_server(
     failure = asyncio.run(asyncio.wait_for(scene(), 60))
     assert type(failure) is kind
     assert "RESOURCE_EXHAUSTED" in str(failure)
+
+
+@pytest.mark.parametrize(
+    ("sent", "says"), [(None, "the server asks for a token: name"), ("another-token-altogether", "has another token")]
+)
+def test_a_token_that_is_wanted_is_said_and_waited_for(tmp_path: Path, sent: str | None, says: str) -> None:
+    make_token(tmp_path / "token")
+    guard = Guard("127.0.0.1", SecuritySection(token_file=str(tmp_path / "token")))
+
+    async def scene() -> Exception:
+        server = make_server(LIMIT, 10, guard)
+        address = bind(server, "127.0.0.1", 0)
+        await server.start()
+        link = TrainingLink(address, 2**20)
+        try:
+            return await asyncio.to_thread(contribute, link, 1)
+        finally:
+            link.close()
+            await server.stop(0)
+
+    keep_token(sent)
+    try:
+        failure = asyncio.run(asyncio.wait_for(scene(), 60))
+        assert says in str(failure)
+        assert type(failure) is ConnectionBroken  # the service may be started again with this token
+    finally:
+        keep_token(None)
 
 
 def test_a_connection_that_answers_nothing_is_replaced_by_another() -> None:

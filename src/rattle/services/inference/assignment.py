@@ -17,6 +17,7 @@ from rattle.addresses import keep_credentials, parse_address, without_credential
 from rattle.services.inference.actors import Assignment
 from rattle.settings.experiment import ExperimentSettings
 from rattle.text import one_line
+from rattle.tokens import withhold_token
 from rattle.wire.problems import RequestError
 
 #: Actors of a process, of which each takes threads and a stream.
@@ -74,6 +75,7 @@ def _known_url(settings: ExperimentSettings, url: str) -> str:
             if wanted.is_same(parse_address(known)) and url == without_credentials(url):
                 return known
         if settings.inference.any_env:
+            withhold_token(wanted.url)  # it was chosen by whoever asks, not by whoever has set up the service
             return keep_credentials(url)
     except ValueError as error:
         raise _bad("env_url", str(error)) from None

@@ -17,6 +17,7 @@ from rattle.policies.file import StoredPolicy, load_policy
 from rattle.services.utils.checked_messages import checked, whole
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 from rattle.text import one_line
+from rattle.tokens import missing_token
 
 #: How long a thread may take to end after it was told to, in seconds.
 PATIENCE = 2.0
@@ -117,6 +118,8 @@ class TrainingLink:
         """Return a failed call as an error of one line."""
         code, details = error.code(), one_line(error.details() or "", LONGEST_TEXT)
         said = f"{self.name}: {details} ({code.name})"
+        if code is grpc.StatusCode.UNAUTHENTICATED:
+            said = f"{self.name}: {missing_token()}"
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return StreamExpired(said)
         if code is grpc.StatusCode.UNAVAILABLE and (why := why_no_channel(self.address)):
