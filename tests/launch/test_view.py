@@ -17,10 +17,12 @@ from rattle.launch.notes import Note, note
 from rattle.launch.plan import plan
 from rattle.launch.supervisor import Supervisor
 from rattle.launch.ticking import Ticks
-from rattle.launch.view import LiveView, Picture, choose_view
+from rattle.launch.view import LiveView, Picture, _how_to_ask, choose_view
 from rattle.runs.progress import Progress, Summary
 from rattle.services.utils.protos.training_pb2 import PolicyStatus
 from rattle.settings.sources import load_settings
+from rattle.tls import TlsFiles, keep_tls
+from rattle.tokens import make_token
 from tests.launch.test_up import begin_with_fakes
 
 HELLO = json.dumps({"url": "http://127.0.0.1:50123", "address": "127.0.0.1:50124", "grpc": "127.0.0.1:50125"})
@@ -161,3 +163,16 @@ def test_the_summary_says_why_it_has_fewer_steps(capsys: pytest.CaptureFixture[s
     summary = replace(Summary.of_nothing_yet("r", "runs/r"), env_steps=100)
     view.finish(summary)
     assert "123,456,789 steps were shown before" in capsys.readouterr().out
+
+
+def test_how_to_ask_names_the_files_of_tls(tmp_path: Path) -> None:
+    make_token(tmp_path / ".token")
+    header = f'-H "Authorization: Bearer $(cat {tmp_path}/.token)" URL'
+    try:
+        keep_tls(TlsFiles())
+        assert _how_to_ask(str(tmp_path)) == [f"ask its services with: curl {header}"]
+        keep_tls(TlsFiles("my certs/a.pem", "b.pem", "b.key"))
+        said = f"ask its services with: curl --cacert 'my certs/a.pem' --cert b.pem --key b.key {header}"
+        assert _how_to_ask(str(tmp_path)) == [said]
+    finally:
+        keep_tls(None)

@@ -17,6 +17,7 @@ from rattle.launch.sparkline import Sparkline
 from rattle.launch.supervisor import Watched
 from rattle.launch.ticking import Ticks
 from rattle.runs.progress import Progress, Summary
+from rattle.tls import tls_files
 from rattle.trainer.display import (
     JSON_SECONDS,
     LINE_SECONDS,
@@ -89,7 +90,10 @@ def _how_to_ask(run_dir: str) -> list[str]:
     """Return how the services of a run with a token of its own are asked."""
     token = RunDirectory(Path(run_dir)).token
     header = f'"Authorization: Bearer $(cat {shlex.quote(str(token))})"'
-    return [f"ask its services with: curl -H {header} URL"] if token.exists() else []
+    files = tls_files()
+    named = {"--cacert": files.authority, "--cert": files.certificate, "--key": files.private_key}
+    tls = "".join(f"{option} {shlex.quote(path)} " for option, path in named.items() if path)
+    return [f"ask its services with: curl {tls}-H {header} URL"] if token.exists() else []
 
 
 def choose_view(*, as_json: bool) -> LaunchView:
