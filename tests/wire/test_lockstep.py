@@ -13,6 +13,7 @@ from rattle.wire.lockstep import (
     MAX_HASHES,
     NUMBER_BYTES,
     SEAL_BYTES,
+    Arrived,
     Codec,
     Datagram,
     Done,
@@ -131,3 +132,24 @@ def test_the_bytes_are_those_of_the_page() -> None:
     assert Codec().encode(done).hex() == "9907010203040205c281a3656e76c4083031323334353637"
     assert len(Codec(KEY).encode(done)) == len(Codec().encode(done)) + NUMBER_BYTES + SEAL_BYTES
     assert lockstep.MAX_BYTES == 1200
+
+
+@given(st.lists(st.integers(1, 3000), max_size=200))
+def test_a_number_is_new_once_and_while_it_is_among_the_newest(numbers: list[int]) -> None:
+    arrived, came, newest = Arrived(), set[int](), 0
+    for number in numbers:
+        is_late = number <= newest - 1024
+        assert arrived.is_new(2 * number + 1) == (number not in came and not is_late)
+        came.add(number)
+        newest = max(newest, number)
+
+
+def test_numbers_that_are_left_out_by_the_million_cost_no_memory() -> None:
+    arrived = Arrived()
+    assert arrived.is_new(3)
+    assert arrived.is_new(2**63 - 1)
+    assert not arrived.is_new(2**63 - 1)
+    assert not arrived.is_new(5)
+    assert arrived.is_new(2**63 - 3)
+    assert arrived.is_new(0)  # without a key
+    assert arrived.is_new(0)
