@@ -139,3 +139,18 @@ def test_a_damaged_answer_is_no_answer() -> None:
             whole(await stub.GetPolicy(training_pb2.GetPolicyRequest(policy_id="p")), "the trainer")
 
     with_echo(scene)
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_rollouts_of_too_many_fields_are_refused_before_they_are_parsed(is_damaged: bool) -> None:
+    many = training_pb2.UpdatePolicyRequest(rollout=training_pb2.Rollout(state=[""] * 40_000))
+    sent = add_checksum(many.SerializeToString(), NAME)
+    sent = flipped(sent, -1) if is_damaged else sent
+
+    async def scene(channel: grpc.aio.Channel) -> None:
+        with pytest.raises(grpc.RpcError) as refused:
+            await channel.unary_unary("/rattle.v1.Training/UpdatePolicy")(sent)
+        code = refused.value.code().name
+        assert code == ("DATA_LOSS" if is_damaged else "RESOURCE_EXHAUSTED")
+
+    with_echo(scene)

@@ -10,11 +10,12 @@ from contextlib import aclosing
 from typing import Any, TypeVar, cast
 
 import grpc
+from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError, Message
 
 from rattle.clients.errors import DamagedAnswer
 from rattle.services.utils import budget
-from rattle.services.utils.grpc_reading import Reading
+from rattle.services.utils.grpc_reading import Reading, check_fields
 from rattle.services.utils.grpc_serving import answering
 from rattle.wire.checksums import DamagedMessage, add_checksum, is_whole, note_damage
 from rattle.wire.problems import RequestError
@@ -23,6 +24,8 @@ Received = TypeVar("Received", bound=Message)
 
 #: How the field begins, which is the last of a message: field 100, four bytes.
 _NAME = b"\xa5\x06"
+#: Fields that a message longer than this may have: a rollout has one for the state of each of its ticks.
+_SMALL_BYTES, _MOST_FIELDS = 2**16, 2**15
 
 
 class _Reader:
@@ -69,16 +72,33 @@ class CheckedServer:
         self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
     ) -> None:
         """Add the methods of a service."""
+        kinds = descriptor_pool.Default().FindServiceByName(service).methods_by_name
         for are_large in (True, False):  # so that who sends large requests keeps nobody from asking how things stand
-            checked = {name: _checked(one) for name, one in handlers.items() if (name in self._large) == are_large}
+            checked = {
+                name: _checked(one, kinds[name].input_type)
+                for name, one in handlers.items()
+                if (name in self._large) == are_large
+            }
             self._server.add_generic_rpc_handlers((Reading(self._largest).handlers(service, checked),))
 
 
-def _checked(handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
+def _check_fields(received: bytes, kind: Any) -> None:
+    """Raise RequestError for a message of too many fields, and DamagedMessage where they may be none of its own."""
+    try:
+        check_fields(received, kind, _MOST_FIELDS)
+    except RequestError:
+        if received[-6:-4] == _NAME and not is_whole(received):
+            raise DamagedMessage("its content does not match its checksum") from None
+        raise
+
+
+def _checked(handler: Any, kind: Any) -> grpc.RpcMethodHandler[Any, Any]:
     parse, write = handler.request_deserializer, _writer(handler.response_serializer)
 
     def read(reader: _Reader, received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
+            if len(received) > _SMALL_BYTES:
+                _check_fields(received, kind)
             return reader.read(received)
         except DamagedMessage as error:
             note_damage(context.peer(), str(error))
