@@ -21,6 +21,7 @@ from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.updates import read_updates
 from rattle.launch.compare import Curves, MemberHistory, first_difference, first_different_update, read_history
 from rattle.runs.run_tables import read_run_row
+from rattle.tokens import make_token
 from tests.networks import Network, NoNetworkError
 from tests.processes import ServiceProcess
 
@@ -46,7 +47,9 @@ SETTINGS = (
     "train.steps=null",
 )
 #: Asks within the service's network, where the test itself is not.
-ASK = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=30).read().decode())"
+ASK = """import sys, urllib.request
+headers = {"Authorization": "Bearer " + open(sys.argv[2]).read().strip()}
+print(urllib.request.urlopen(urllib.request.Request(sys.argv[1], headers=headers), timeout=30).read().decode())"""
 
 
 class Run:
@@ -55,7 +58,9 @@ class Run:
     def __init__(self, network: Network, folder: Path, stack: ExitStack, more: tuple[str, ...]) -> None:
         self._network, self._folder, self._stack = network, folder, stack
         self._history = folder / "history.jsonl"
-        self._settings = (*SETTINGS, *more)
+        self._token = folder / "token"
+        make_token(self._token)
+        self._settings = (*SETTINGS, *more, f"security.token_file={self._token}")
         leading = ("--http-port", "0", "--members", str(len(MEMBERS)), "--history", str(self._history))
         self._sync = self._start("sync", "sync", *leading)
         self._settings += (f"sync.address={self._sync.hello['address']}",)
@@ -74,7 +79,15 @@ class Run:
 
     def status(self) -> dict[str, Any]:
         """Ask the Sync service where it stands."""
-        asking = [*self._network.within("sync"), sys.executable, "-I", "-c", ASK, f"{self._sync.url}/v1/status"]
+        asking = [
+            *self._network.within("sync"),
+            sys.executable,
+            "-I",
+            "-c",
+            ASK,
+            f"{self._sync.url}/v1/status",
+            self._token,
+        ]
         status: dict[str, Any] = json.loads(subprocess.run(asking, capture_output=True, check=True).stdout)
         return status
 

@@ -317,7 +317,7 @@ def test_a_signal_ends_it_while_a_step_never_ends(tmp_path: Path, monkeypatch: p
         (["--set", "env_service.no_such=1"], "no_such"),
         (["--set", "env.id=gym:NoSuch-v0"], "NoSuch"),
         (["--host", "no such host"], "no such host"),
-        (["--host", "192.0.2.1"], "192.0.2.1"),
+        (["--host", "192.0.2.1", "--set", "security.trust_network=true"], "cannot listen on port 0 of 192.0.2.1"),
         (["--port", "PORT"], "choose another"),
         (["--clock", "sync", "--set", "env_service.sync_port=UDP"], "UDP port"),
     ],

@@ -17,6 +17,7 @@ from tests.services.sync.sync_process import SyncProcess
 
 pytestmark = pytest.mark.timeout(120)  # what should be refused is served else
 
+TRUST = ("--set", "security.trust_network=true")
 PARTICIPANT = ("--participant", "127.0.0.1:9")
 ANY_PORT = ("--port", "0", "--http-port", "0")
 
@@ -85,7 +86,7 @@ def test_both_signals_stop_it_in_good_order() -> None:
         (("--mode", "lockstep", *("--participant", "a") * 2), "sync.participants: a is there twice"),
         (("--mode", "lockstep", "--set", "sync.key_file=away"), "sync.key_file: there is no away; make one"),
         (("--mode", "lockstep", "--history", "away/h"), "--history away/h: No such file or directory"),
-        (("--mode", "lockstep", "--host", "192.0.2.1"), "cannot listen on UDP port 0 of 192.0.2.1"),
+        (("--mode", "lockstep", "--host", "192.0.2.1", *TRUST), "cannot listen on UDP port 0 of 192.0.2.1"),
         (("--mode", "lockstep", "--set", "env.id=gym:CartPole-v1"), "sync.mode is lockstep, but env.id is not snake"),
     ],
 )
