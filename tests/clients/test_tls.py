@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from rattle.certificates import LOCAL_HOSTS, Signed, make_authority, make_client, make_server
 from rattle.cli import main
+from rattle.clients.channels import why_no_channel
 from rattle.clients.connections import SocketSteps
 from rattle.clients.errors import ClientError, ConnectionBroken, NotTrusted
 from rattle.conformance.errors import ConformanceError
@@ -232,6 +233,14 @@ def test_grpc_reaches_whom_it_trusts(folder: Path, mutual: bool, own: str | None
         _grpc(_server_tls(folder, "server", mutual=mutual)) as address,
     ):
         assert "UNIMPLEMENTED" in str(_call(address))
+
+
+@pytest.mark.parametrize(
+    "address", ["localhost", "unix:/none", "127.0.0.1:0", "127.0.0.1:99999", "dns:///none.invalid:1"]
+)
+def test_addresses_that_only_grpc_reads_are_not_looked_into(address: str) -> None:
+    with _told(TlsFiles()):
+        assert why_no_channel(address) is None
 
 
 def test_grpc_trusts_whom_the_environment_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

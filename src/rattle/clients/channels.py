@@ -44,6 +44,8 @@ def why_no_channel(address: str) -> str | None:
     gRPC itself says of all such reasons that the server is unavailable. To ask takes a moment, two seconds at most.
     """
     host, _, port = address.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535:  # gRPC knows other ways to write addresses
+        return None
     return why_no_tls(address, host.strip("[]"), int(port), tls=bool(tls_files()))
 
 
