@@ -82,3 +82,7 @@ def test_nobody_else_is_listened_to() -> None:
             await member.leave()
 
     asyncio.run(go())
+
+
+def test_settings_that_are_shown_hide_the_key() -> None:
+    assert "secret" not in repr(MemberSettings("127.0.0.1:5555", b"a secret of 16 bytes"))

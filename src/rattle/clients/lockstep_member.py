@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from random import Random
 from typing import Any
@@ -37,7 +37,7 @@ class MemberSettings:
     """Where the Sync service is, and how to speak with it."""
 
     address: str  # HOST:PORT
-    key: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)
     loss: float = 0.0  # for tests: the fraction of datagrams that is not sent
     delay_seconds: float = 0.0  # for tests: datagrams and work are held up by a random time of up to this
 
