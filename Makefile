@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25
 
 .DEFAULT_GOAL := help
-.PHONY: help train test integration lint bench format protos locks sbom audit
+.PHONY: help train compiled test integration lint bench format protos locks sbom audit
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,11 @@ train: .venv/.users ## Train a snake for a minute, then draw its learning curve 
 	@echo "  $(BIN)/rattle query \"SELECT intDiv(env_steps, 4000000) * 4 AS million_steps, avg(food) FROM episodes GROUP BY 1 ORDER BY 1\""
 	@echo "  $(BIN)/rattle train --set env.vision_radius=3  the same with less sight; then: rattle plot RUN RUN"
 
-test: .venv/.developers ## Run the tests that need Python only
+# Workers, and every process that they start, would compile all of it anew where Python is told to keep nothing.
+compiled: .venv/.developers
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --collect-only -q >/dev/null || true
+
+test: compiled ## Run the tests that need Python only
 	$(PYTEST) -m "not integration"
 
 integration: .venv/.developers ## Run the tests that need more, or take long
