@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
+from functools import cache
 from typing import Any, TypeAlias
 
 import grpc
@@ -20,10 +21,6 @@ from rattle.wire.problems import RequestError
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-
-#: How fields of protobuf begin that have a length, or are a number of any or of a fixed length, in bytes.
-_BY_LENGTH, _VARINT, _FIXED_LENGTHS = 2, 0, {1: 8, 5: 4}
-_LONGEST_VARINT = 10
 
 
 class Reading:
@@ -131,35 +128,54 @@ async def _followed(first: bytes, messages: AsyncIterator[bytes]) -> AsyncIterat
 def check_fields(content: bytes, kind: Any, most: int) -> None:
     """Raise RequestError (too_large) for a message of more fields than `most`, those of messages within it included.
 
-    `kind` is the descriptor of the message. To walk over fields and lengths is quick; to make objects of a million of
-    them is not.
+    `kind` is the descriptor of the message; what is none raises RequestError too. To walk over fields and lengths is
+    quick; to make objects of a million of them is not.
     """
-    parts = [(memoryview(content), kind)]
+    try:
+        _walk(memoryview(content), kind, most)
+    except IndexError:  # a number is cut off
+        raise RequestError("bad_request", f"the request is no {kind.name}") from None
+
+
+def _walk(content: memoryview, kind: Any, most: int) -> None:
+    parts = [(content, kind)]
     while parts:
         part, kind = parts.pop()
-        at, end = 0, len(part)
+        at, end, within = 0, len(part), _messages_within(kind)
         while at < end:
             if (most := most - 1) < 0:
                 raise RequestError("too_large", "the request has too many fields")
             tag, at = _varint(part, at)
-            length = _FIXED_LENGTHS.get(tag & 7, 0)
-            if tag & 7 == _BY_LENGTH:
-                length, at = _varint(part, at)
-                field = kind.fields_by_number.get(tag >> 3)
-                if field is not None and field.message_type is not None:
-                    parts.append((part[at : at + length], field.message_type))
-            elif tag & 7 == _VARINT:
-                _, at = _varint(part, at)
-            elif not length:
-                raise RequestError("bad_request", f"the request is no {kind.name}")
-            at += length
+            match tag & 7:
+                case 2:  # a length, and so many bytes
+                    length, at = _varint(part, at)
+                    if tag >> 3 in within:
+                        parts.append((part[at : at + length], within[tag >> 3]))
+                    at += length
+                case 0:
+                    _, at = _varint(part, at)
+                case 1:
+                    at += 8
+                case 5:
+                    at += 4
+                case _:
+                    raise RequestError("bad_request", f"the request is no {kind.name}")
+
+
+@cache
+def _messages_within(kind: Any) -> dict[int, Any]:
+    return {field.number: field.message_type for field in kind.fields if field.message_type is not None}
 
 
 def _varint(part: memoryview, at: int) -> tuple[int, int]:
-    """Return a number, and where what follows it begins; what is cut off or too long, the parser finds."""
-    value = 0
-    for place, byte in enumerate(part[at : at + _LONGEST_VARINT]):
-        value |= (byte & 0x7F) << 7 * place
-        if byte < 0x80:
-            return value, at + place + 1
-    return value, at + _LONGEST_VARINT
+    """Return a number, and where what follows it begins; of one that is too long, the parser finds that it is."""
+    value = part[at]
+    if value < 0x80:
+        return value, at + 1
+    value &= 0x7F
+    for shift in range(7, 70, 7):
+        at += 1
+        value |= (part[at] & 0x7F) << shift
+        if part[at] < 0x80:
+            break
+    return value, at + 1
