@@ -68,7 +68,7 @@ def test_flipped_bits_change_nothing(tmp_path: Path) -> None:
 
     def network(address: str) -> str:
         host, _, port = address.rpartition(":")
-        networks.append(FlippingProxy((host, int(port)), flips=25, share=0.3, seed=len(networks)))
+        networks.append(FlippingProxy((host, int(port)), flips=20, share=0.25, seed=len(networks)))
         return f"127.0.0.1:{networks[-1].port}"
 
     waits = ("env.answer_seconds=1", "inference.answer_seconds=1")
