@@ -71,7 +71,7 @@ def test_damaged_logs_are_refused(damage: dict[str, NDArray[Any]]) -> None:
 
 def test_episodes_that_do_not_end_take_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rattle.envs.action_log._MOST_TICKS", 256)
-    log = ActionLog(2, DiscreteSpace(n=4))
+    log = ActionLog(2, DiscreteSpace(n=4), "endless")
 
     def play() -> int:
         since = 0
@@ -83,7 +83,7 @@ def test_episodes_that_do_not_end_take_no_more_memory(monkeypatch: pytest.Monkey
                 since = 0
         return since
 
-    with pytest.warns(RuntimeWarning, match="a resume begins new episodes") as warned:
+    with pytest.warns(RuntimeWarning, match="of 'endless' is longer .* a resume begins new episodes") as warned:
         since = play()
     state = log.state()
     assert state["length"].tolist() == [TOO_LONG, since]

@@ -31,8 +31,10 @@ class ActionLog:
     Memory is bounded: the actions of an episode that becomes too long are dropped until the world's next episode.
     """
 
-    def __init__(self, num_worlds: int, space: ActionSpace) -> None:
+    def __init__(self, num_worlds: int, space: ActionSpace, environment: str = "an environment") -> None:
+        """`environment` is its id, for people."""
         self._space = space
+        self._environment = environment
         self._actions = np.zeros((64, num_worlds, *space.shape), space.wire_dtype)  # a row a tick
         self._tick = 0  # the next row
         self._start = np.zeros(num_worlds, np.int64)  # the row where each world's episode began
@@ -95,6 +97,9 @@ class ActionLog:
         self._start[self._start < row] = _NEVER
         if not self._has_warned:
             self._has_warned = True
-            said = f"an episode is longer than the {row} ticks that are kept: a resume begins new episodes"
+            said = (
+                f"an episode of '{self._environment}' is longer than the {row:,} ticks whose actions are kept: "
+                "a resume begins new episodes"
+            )
             warnings.warn(said, RuntimeWarning, stacklevel=4)
         return min(int(self._start.min()), self._tick)

@@ -62,7 +62,7 @@ class LoggedWorlds(ABC):
         self.final_metrics: Mapping[str, NDArray[np.int32]] = {}
         self.metrics: Mapping[str, NDArray[np.int32]] = {}
         self.episode = np.zeros(num_worlds, np.uint32)
-        self._log = ActionLog(slots, spec.action_space)
+        self._log = ActionLog(slots, spec.action_space, spec.id)
         self.reset(seed)
 
     @abstractmethod
