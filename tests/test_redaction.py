@@ -70,3 +70,21 @@ def test_no_sentence_of_ours_is_taken_for_a_secret() -> None:
     ours = [text for path in Path(rattle.__file__).parent.rglob("*.py") for text in sentences(path) if " " in text]
     assert len(ours) > 1000
     assert [text for text in ours if redact(text) != text] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Authorization: Bearer TOKEN", "Authorization: Bearer TOKEN"),
+        (
+            'curl -H "Authorization: Bearer $(cat run/.token)" URL',
+            'curl -H "Authorization: Bearer $(cat run/.token)" URL',
+        ),
+        ("Authorization: Bearer TOKEN-abc1", "Authorization: … …"),
+        ("Authorization: Bearer abcd1234", "Authorization: … …"),
+        ("bearer  token123, and more", "bearer  …, and more"),
+        ("x-token: TOKEN1", "x-token: …"),
+    ],
+)
+def test_advice_is_shown_and_what_begins_as_it_is_hidden(text: str, shown: str) -> None:
+    assert redact(text) == shown

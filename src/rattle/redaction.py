@@ -12,11 +12,17 @@ HIDDEN = "…"
 #: A name that says that its value is a secret: `db_password`, `api-key`, `auth.token`; but `key_file` is a path.
 _NAME = r"[\w.-]*(?:password|passwd|passphrase|secret|token|credentials?|authorization|cookie|apikey|(?<![a-z])key)"
 _IS_SECRET = re.compile(rf"{_NAME}", re.IGNORECASE)
-_WITH_VALUE = re.compile(rf"(?<![\w.-])({_NAME}[\"']?\s*[:=]\s*)(\"[^\"]*\"|'[^']*'|[^\s,;}}\])]+)", re.IGNORECASE)
+#: What advice has in place of a token is none: Authorization: Bearer TOKEN, or what a shell puts there.
+_NO_ADVICE = r"(?!(?:bearer\s+)?(?:(?-i:TOKEN)(?![\w.~+/=-])|\$\())"
+_WITH_VALUE = re.compile(
+    rf"(?<![\w.-])({_NAME}[\"']?\s*[:=]\s*){_NO_ADVICE}(\"[^\"]*\"|'[^']*'|[^\s,;}}\])]+)", re.IGNORECASE
+)
 #: What advice has in their place is none: http://USER:PASSWORD@HOST.
 _IN_URL = re.compile(r"(?<=://)(?!USER:PASSWORD@)\S*@")
 #: What follows the scheme in a header of HTTP: `Authorization: Bearer …`.
-_IN_HEADER = re.compile(r"(\bbearer\s+|authorization[\"']?\s*[:=]\s*[\"']?\w+\s+)[\w.~+/=-]{4,}", re.IGNORECASE)
+_IN_HEADER = re.compile(
+    rf"(\bbearer\s+|authorization[\"']?\s*[:=]\s*[\"']?\w+\s+){_NO_ADVICE}[\w.~+/=-]{{4,}}", re.IGNORECASE
+)
 
 
 #: Secrets that this process knows, which are hidden wherever they stand.

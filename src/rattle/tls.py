@@ -71,8 +71,8 @@ class TlsFiles:
     def _not_a_pair(self, error: ssl.SSLError) -> str:
         if error.reason == "KEY_VALUES_MISMATCH":
             return (
-                f"security.private_key: {self.private_key} is not the key of the certificate {self.certificate}: "
-                "name the two files that were made together"
+                f"security: {self.private_key} is not the key of the certificate {self.certificate}: name the two "
+                "files that were made together in security.certificate and security.private_key"
             )
         return f"security.certificate: {self.certificate} and {self.private_key} cannot be used: {error.reason}"
 

@@ -111,8 +111,8 @@ def token_for(url: str = "") -> str | None:
 
 def missing_token() -> str:
     """Return what is said of a server that asks for a token that it was not sent, with what to do about it."""
-    name = f"name the file that holds it in {TOKEN_VARIABLE}, --token-file, or --set security.token_file=FILE"
-    return f"the server asks for a token: {name}" if token_for() is None else f"the server has another token: {name}"
+    what = "asks for a token" if token_for() is None else "has another token"
+    return f"the server {what}; name the file that holds it in {TOKEN_VARIABLE}, --token-file, or security.token_file"
 
 
 def bearer(token: str) -> str:

@@ -194,7 +194,7 @@ class SecuritySection(StrictSettings):
     token_file: str | None = Field(
         None,
         examples=["/run/secrets/rattle-token"],
-        description="File with the bearer token that services ask for and clients send: 16 to 4,096 characters, "
+        description="File with the token that services ask for and clients send (Bearer), of 16 to 4,096 characters, "
         "which its owner alone may read; null: no token.",
     )
     open: tuple[Literal["infer", "watch", "metrics"], ...] = Field(
@@ -205,7 +205,7 @@ class SecuritySection(StrictSettings):
     )
     trust_network: bool = Field(
         False,
-        description="Whether services may listen for other machines without a token: everybody who reaches them may "
+        description="Whether services may listen for other machines without a token; everybody who reaches them may "
         "then read and change everything.",
     )
     allowed_hosts: tuple[Annotated[str, AfterValidator(_host_name)], ...] = Field(

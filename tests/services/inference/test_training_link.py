@@ -68,7 +68,7 @@ def test_a_message_that_is_too_large_is_told_from_a_full_server(
 
 
 @pytest.mark.parametrize(
-    ("sent", "says"), [(None, "the server asks for a token: name"), ("another-token-altogether", "has another token")]
+    ("sent", "says"), [(None, "the server asks for a token; name"), ("another-token-altogether", "has another token")]
 )
 def test_a_token_that_is_wanted_is_said_and_waited_for(tmp_path: Path, sent: str | None, says: str) -> None:
     make_token(tmp_path / "token")
