@@ -117,4 +117,7 @@ def test_a_server_of_json_only_is_judged_in_json() -> None:
         "vector.state.refused",
         "vector.state.absent",
         "vector.websocket.binary",
+        "vector.checksums.answers",
+        "vector.checksums.requests",
+        "vector.checksums.websocket",
     }
