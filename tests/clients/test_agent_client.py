@@ -383,8 +383,9 @@ def canned(answers: dict[bytes, bytes]) -> Iterator[str]:
                 except OSError:
                     return
                 with connection:
-                    path = connection.recv(65536).split(b" ")[1]
-                    connection.sendall(next(answer for start, answer in answers.items() if path.startswith(start)))
+                    path = [*connection.recv(65536).split(b" "), b""][1]  # or it is asked whether it speaks TLS
+                    fitting = (answer for start, answer in answers.items() if path.startswith(start))
+                    connection.sendall(next(fitting, b""))
 
         thread = threading.Thread(target=serve)
         thread.start()
