@@ -248,6 +248,68 @@ def test_a_recorded_question_takes_nobody_s_nonce_away() -> None:
     assert b"nonce" not in other.beat("listener", 1, START.isoformat())
 
 
+class Spoofer:
+    """One service, its listeners, and a stranger who hears all and speaks with everybody's address.
+
+    The stranger shows every beat to all, but to those in `shown`, whom the service does not tell, none that would make
+    them tick; and gives every question to the service as everybody's.
+    """
+
+    def __init__(self, nonces: Iterable[str], shown: Iterable[str] = ()) -> None:
+        self.service, self.sequence = Sealing(KEY, LIVES[0]), 0
+        self.listeners = {nonce: SealedDatagrams(KEY, nonce) for nonce in nonces}
+        self.shown = {nonce: SealedDatagrams(KEY, nonce) for nonce in shown}
+
+    def beat(self) -> set[str]:
+        """Return the listeners whose world has ticked."""
+        self.sequence += 1
+        told = {name: self.service.beat(name, self.sequence, START.isoformat()) for name in self.listeners}
+        ticked = [name for name, data in told.items() if self._hear(self.listeners[name], data)]
+        for name, listener in self.listeners.items():
+            ticked += [name for data in told.values() if self._hear(listener, data)]
+        for name, listener in self.shown.items():
+            ticked += [name for data in told.values() if name.encode() not in data and self._hear(listener, data)]
+        assert len(set(ticked)) == len(ticked)  # each ticks once at most
+        return set(ticked)
+
+    def _hear(self, listener: SealedDatagrams, data: bytes) -> bool:
+        is_tick = listener.is_tick(data, self.sequence / 10)
+        if listener.question is not None:
+            for participant in self.listeners:
+                self.service.hear(participant, listener.question)
+        return is_tick
+
+
+@pytest.mark.parametrize("nonces", [(HERE, THERE), (THERE, HERE)])
+def test_beats_and_questions_that_are_redirected_between_listeners_stop_neither(nonces: tuple[str, str]) -> None:
+    spoofer = Spoofer(nonces)
+    while not all(listener.accepted for listener in spoofer.listeners.values()):
+        assert spoofer.sequence < 1000
+        spoofer.beat()
+    for _ in range(30):
+        assert spoofer.beat() == set(nonces)
+
+
+@pytest.mark.parametrize("shown", ["0" * 16, "f" * 16])
+def test_the_questions_of_a_listener_that_is_never_told_keep_no_other_from_ticking(shown: str) -> None:
+    spoofer = Spoofer([HERE], [shown])
+    while HERE not in spoofer.beat():
+        assert spoofer.sequence < 1000
+    for _ in range(30):
+        assert spoofer.beat() == {HERE}
+
+
+def test_a_beat_for_another_listener_is_taken_once_and_its_own_is_then_late() -> None:
+    line = SealedLine()
+    line.ticks(LIVES[0], range(1, 4))
+    for_another = line.services[LIVES[0]].beat("another", 4, START.isoformat())
+    assert line.listener.is_tick(for_another, line.now)
+    assert line.listener.question is None
+    assert line.ticks(LIVES[0], [4, 5]) == [5]
+    earlier = line.services[LIVES[0]].beat("another", 5, START.isoformat())
+    assert not line.listener.is_tick(earlier, line.now)
+
+
 def test_what_is_not_sealed_with_the_key_or_was_changed_anywhere_is_refused() -> None:
     line = SealedLine()
     line.ticks(LIVES[0], range(1, 4))

@@ -65,18 +65,20 @@ class Datagrams:
 
 
 class SealedDatagrams(Datagrams):
-    """Takes what has the right seal, repeats the nonce of this listener, and has not been there.
+    """Takes what has the right seal, is of a life that has repeated the nonce of this listener, and is newer.
 
-    So a tick comes from a Sync service that has been heard since this listener was made: what was recorded before, or
-    was meant for others, has another nonce, and what was recorded since has a sequence that was there. Clocks do not
-    matter. A service that is new is followed at once; one that was left for another, when that has fallen silent.
+    So a tick comes from a Sync service that has been heard since this listener was made: a life that ended before has
+    not repeated its nonce, and what was recorded since has a sequence that was there. A life that has repeated the
+    nonce need not do so again, for somebody may give it the questions of other listeners as those of this one. A beat
+    for another listener then is the same tick as this one's own. Clocks do not matter. A service that is new is
+    followed at once; one that was left for another, when that has fallen silent.
     """
 
     def __init__(self, key: bytes, nonce: str) -> None:
         """Listen; `nonce` is 16 hexadecimal digits that nobody has used before."""
         super().__init__()
         self._codec, self._nonce = PaceCodec(key), nonce
-        self._newest: dict[str, int] = {}  # the highest sequence that came, by the life of its sender
+        self._newest: dict[str, int] = {}  # the highest sequence that came, by lives that have repeated the nonce
         self._life = ""
 
     def is_tick(self, data: bytes, now: float) -> bool:
@@ -85,7 +87,7 @@ class SealedDatagrams(Datagrams):
         beat = self._codec.decode(data, Beat)
         if beat is None:
             self.refused += 1
-        elif beat.nonce != self._nonce:
+        elif beat.nonce != self._nonce and beat.life not in self._newest:
             self.question = self._codec.encode(Question(sequence=beat.sequence, life=beat.life, nonce=self._nonce))
             self.unanswered += 1
             self.ignored += 1

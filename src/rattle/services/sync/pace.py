@@ -47,18 +47,22 @@ class Sealing:
     def __init__(self, key: bytes, life: str) -> None:
         """Seal; `life` is 16 hexadecimal digits that nobody has used before."""
         self._codec, self._life = PaceCodec(key), life
-        self._asked: dict[str, tuple[int, str]] = {}  # by participant: the sequence that it answered, and its nonce
+        self._asked: dict[str, tuple[int, set[str]]] = {}  # by participant: the newest sequence, and its nonces
 
     def hear(self, participant: str, data: bytes) -> None:
-        """Take what a participant sends: only the newest question counts, for others may be recorded ones."""
+        """Take what a participant sends: only the newest questions count, for others may be recorded ones."""
         question = self._codec.decode(data, Question)
-        if question is not None and question.life == self._life:
-            asked = question.sequence, question.nonce
-            self._asked[participant] = max(asked, self._asked.get(participant, asked))
+        if question is None or question.life != self._life:
+            return
+        newest, nonces = self._asked.get(participant, (0, set()))
+        if question.sequence >= newest:
+            others = nonces if question.sequence == newest else set()
+            self._asked[participant] = question.sequence, others | {question.nonce}
 
     def beat(self, participant: str, sequence: int, timestamp: str) -> bytes:
         """Return what a participant is told."""
-        _, nonce = self._asked.get(participant, (0, ""))
+        _, nonces = self._asked.get(participant, (0, {""}))
+        nonce = secrets.choice(list(nonces))  # several where somebody redirects questions: that one must not choose
         return self._codec.encode(Beat(sequence=sequence, timestamp=timestamp, life=self._life, nonce=nonce))
 
 
