@@ -79,6 +79,17 @@ def test_what_is_final_is_believed_when_it_was_said_three_times_in_a_row() -> No
     assert len(closed) == 4
 
 
+def test_a_refusal_whose_text_changes_each_time_is_believed_in_the_end() -> None:
+    said, closed = iter(range(1000)), []
+
+    def ask() -> str:
+        raise RequestRefused(f"no such path, request {next(said)}", 404)
+
+    with pytest.raises(RequestRefused, match=r"^no such path, request 8$"):
+        believed(ask, lambda: closed.append(1))
+    assert len(closed) == 8
+
+
 def test_a_damaged_refusal_is_no_refusal() -> None:
     answers: list[Exception | str] = [RequestRefused("wrong path", 404), "answer"]
 

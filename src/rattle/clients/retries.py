@@ -18,6 +18,8 @@ _BACK_OFF = tenacity.wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT) +
 
 #: How often a server must have said before what is final now.
 _SAID_BEFORE = 2
+#: How often a server is asked at most: the text of a refusal may have a time or a number in it, new each time.
+_MOST_ASKED = 9
 
 _Result = TypeVar("_Result")
 
@@ -30,6 +32,7 @@ def is_temporary(error: BaseException) -> bool:
 def believed(attempt: Callable[[], _Result], close: Callable[[], None]) -> _Result:
     """Return the result of an attempt; what seems final is believed when the server says the same three times in a row.
 
+    Nine refusals that differ are believed as well.
     A status, a path or a length that is damaged on the way makes a server refuse, or seem to refuse, what it takes.
     The attempt begins with a connection of its own, after `close`. That the server itself has failed is believed at
     once: its worlds are gone.
@@ -40,8 +43,9 @@ def believed(attempt: Callable[[], _Result], close: Callable[[], None]) -> _Resu
             return attempt()
         except ClientError as error:
             failed = isinstance(error, RequestRefused) and error.is_failure
-            said = [*said[-_SAID_BEFORE:], str(error)]
-            if failed or may_be_mended(error) or said == [str(error)] * (_SAID_BEFORE + 1):
+            said.append(str(error))
+            repeated = said[-_SAID_BEFORE - 1 :] == [str(error)] * (_SAID_BEFORE + 1)
+            if failed or may_be_mended(error) or repeated or len(said) == _MOST_ASKED:
                 raise
             close()
 
