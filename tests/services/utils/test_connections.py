@@ -15,7 +15,7 @@ import uvicorn
 from uvicorn.protocols.http import httptools_impl
 
 from rattle.services.utils import connections
-from rattle.services.utils.asgi import Receive, Scope, Send, answer
+from rattle.services.utils.asgi import Receive, Scope, Send, answer, peer_of
 from rattle.services.utils.serving import server_config
 from rattle.services.utils.sockets import listen
 
@@ -30,6 +30,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "websocket.accept"})
         while (await receive())["type"] != "websocket.disconnect":
             await send({"type": "websocket.send", "bytes": bytes(LARGE)})
+    elif scope["path"] == "/peer":
+        await answer(send, 200, "text/plain", peer_of(scope).encode())
     elif scope["path"] == "/lines":
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"one\n", "more_body": True})
@@ -243,6 +245,12 @@ def test_a_request_has_one_host(served: Served, hosts: bytes) -> None:
         head, _, body = ended(handle).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400")
     assert "one Host header" in json.loads(body)["detail"]
+
+
+def test_nobody_invents_the_address_of_a_client(served: Served) -> None:
+    invented = b"X-Forwarded-For: 192.0.2.7\r\nForwarded: for=192.0.2.7\r\nConnection: close\r\n"
+    with served.connect(b"GET /peer HTTP/1.1\r\nHost: x\r\n" + invented + b"\r\n") as handle:
+        assert ended(handle).endswith(b"\r\n\r\n127.0.0.1")
 
 
 def test_the_server_has_what_our_connections_rely_on() -> None:

@@ -180,6 +180,7 @@ def server_config(app: Callable[[Scope, Receive, Send], Any], max_message_bytes:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # anybody on this machine could invent an address, and have the places of many
         timeout_keep_alive=int(IDLE_SECONDS),
         timeout_graceful_shutdown=GRACE_SECONDS,
         backlog=BACKLOG,
