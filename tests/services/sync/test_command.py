@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,15 @@ def test_without_a_mode_it_tells_the_time(pace: SyncProcess, receiver: socket.so
     assert "rattle_sync_late_seconds" in check_described(pace.ask("/metrics")[1], "sync")
     status = pace.status()  # the service goes on when it has told all: somebody may ask
     assert (status["mode"], status["sequence"], status["finished"]) == ("pace", 30, True)
+
+
+def test_connections_that_say_nothing_keep_nobody_away(pace: SyncProcess) -> None:
+    host, _, port = pace.url.removeprefix("http://").rpartition(":")
+    with ExitStack() as idle:
+        for _ in range(3):
+            for _ in range(200):  # the service takes 256 in all
+                idle.enter_context(socket.create_connection((host, int(port)), timeout=60))
+            assert pace.ask("/healthz")[0] == 200
 
 
 def test_the_routes_are_few(pace: SyncProcess) -> None:

@@ -7,7 +7,7 @@ for a client that never reads them.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Coroutine
 from typing import Any
 
@@ -16,6 +16,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from rattle.services.utils import budget
 from rattle.services.utils.asgi import CONNECTION, Message, Receive, Scope, Send, answer_problem
+from rattle.services.utils.peers import CONNECTIONS
 from rattle.wire.problems import PROBLEM_TYPE, RequestError, problem_body
 
 #: A connection that asks nothing, or reads nothing of its answer, for this long is closed, in seconds.
@@ -26,10 +27,6 @@ HEAD_BYTES = 2**16
 _MESSAGES_AHEAD = 2
 #: Bytes of chunk headers and trailers that may come with a byte of a body.
 _WRAPPING = 16
-
-
-#: How many connections each address has.
-PEERS: Counter[str] = Counter()
 
 
 class _UnreadAnswers:
@@ -150,25 +147,38 @@ class BoundedHttpConnection(_UnreadAnswers, HttpToolsProtocol):
     _body = 0  # of these, the body's
     _silent_until: float | None = None  # when the head of a request must be complete
     _upgraded = False
-    _peer = ""
+    peer = ""
+    _is_counted = False
     _wrong = ""  # what is wrong with a head that is HTTP
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request, and not for ever."""
         super().connection_made(transport)
-        self._peer = self.client[0] if self.client else ""
-        PEERS[self._peer] += 1
         self._exchanges: deque[_Exchange] = deque()  # the first one is being answered
         self._service, self.app = self.app, self._answer
         self._wait_for_head()
+        self.peer = self.client[0] if self.client else ""
+        self._is_counted = True
+        CONNECTIONS.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell every request that its client has gone."""
         for exchange in self._exchanges:
             exchange.leave()
             exchange.give_back()
-        forget_peer(self._peer)
+        self._leave()
         super().connection_lost(exc)
+
+    def make_room(self) -> None:
+        """Leave the connections and close at once."""
+        self._leave()
+        self.transport.abort()
+
+    def _leave(self) -> None:
+        if self._is_counted:
+            self._is_counted = False
+            CONNECTIONS.hear(self)
+            CONNECTIONS.leave(self.peer)
 
     def shutdown(self) -> None:
         """Close when the answers are written."""
@@ -198,6 +208,7 @@ class BoundedHttpConnection(_UnreadAnswers, HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin to answer."""
+        CONNECTIONS.hear(self)
         self._silent_until = None
         self.scope["extensions"] = {CONNECTION: {"is_gone": self.transport.is_closing}}
         if sum(name == b"host" for name, _ in self.headers) != 1 and self.parser.get_http_version() == "1.1":
@@ -228,6 +239,9 @@ class BoundedHttpConnection(_UnreadAnswers, HttpToolsProtocol):
         """Leave the connection to another protocol."""
         self._upgraded = True
         super().handle_websocket_upgrade()
+        upgraded = self.transport.get_protocol()
+        if isinstance(upgraded, SocketConnection):
+            upgraded.peer = self.peer  # which the system does not know any more of a connection that has gone
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP; in the middle of another answer, only close."""
@@ -277,19 +291,13 @@ class BoundedHttpConnection(_UnreadAnswers, HttpToolsProtocol):
             exchange.give_back()
 
 
-def forget_peer(peer: str) -> None:
-    """Count a connection of an address no more."""
-    PEERS[peer] -= 1
-    if not PEERS[peer]:
-        del PEERS[peer]
-
-
 class SocketConnection(_UnreadAnswers, WebSocketsSansIOProtocol):
     """A WebSocket with bounds, which goes on reading while a message or two are worked on.
 
     To stop and go on with every message, as the server's own protocol does, costs two calls of the system.
     """
 
+    peer = ""
     _arrived = 0  # bytes since the last whole message
     _held = 0  # bytes of the budget, of long messages only
 
@@ -306,7 +314,7 @@ class SocketConnection(_UnreadAnswers, WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Hold nothing any more."""
         self._give_back()
-        forget_peer(self.client[0] if self.client else "")  # known since before it became a WebSocket
+        CONNECTIONS.leave(self.peer)  # it was counted before it became a WebSocket
         super().connection_lost(exc)
 
     def receive(self) -> Coroutine[Any, Any, Any]:  # not async itself, as this happens with every step

@@ -21,9 +21,9 @@ from rattle.events import emit, of_services
 from rattle.output import write_line
 from rattle.services.utils import budget
 from rattle.services.utils.asgi import Receive, Scope, Send, peer_of, refuse
-from rattle.services.utils.budget import share
-from rattle.services.utils.connections import IDLE_SECONDS, PEERS, BoundedHttpConnection, SocketConnection
+from rattle.services.utils.connections import IDLE_SECONDS, BoundedHttpConnection, SocketConnection
 from rattle.services.utils.guard import Guard
+from rattle.services.utils.peers import CONNECTIONS
 from rattle.services.utils.sockets import BACKLOG, ServiceError, url_of
 from rattle.stop_signals import stop_signals
 from rattle.telemetry.pipe import pipe
@@ -116,16 +116,15 @@ def serve(
     """Serve until SIGINT or SIGTERM; prints {"service", "url", …} as the first line when requests are welcome."""
     _raise_file_limit(max_connections)
     budget.BUDGET.fit(max_message_bytes)
+    CONNECTIONS.limit = max_connections
     protected = guard.protect(service)
 
-    few = max_connections // 8
-
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        used = len(server.server_state.connections)
-        if used <= few or (used <= max_connections and _has_share(peer_of(scope), used, max_connections)):
+        if CONNECTIONS.have_room_for(peer_of(scope)):
             await protected(scope, receive, send)
             return
-        full = RequestError("full", f"of {max_connections} connections {used} are in use: close one, or wait")
+        used = f"of {max_connections} connections {CONNECTIONS.used} are in use"
+        full = RequestError("full", f"{used}: close one, or wait")
         await refuse(scope, receive, send, full, close=True)
 
     tls = guard.tls
@@ -154,11 +153,6 @@ def serve(
     emit(of_services.Stopped())
     if _Process.problem is not None:
         raise ServiceError(_Process.problem)
-
-
-def _has_share(peer: str, used: int, max_connections: int) -> bool:
-    held = PEERS[peer]
-    return held <= share(max_connections, used - held)
 
 
 def _leave_at_once() -> None:
