@@ -235,6 +235,18 @@ def test_grpc_reaches_whom_it_trusts(folder: Path, mutual: bool, own: str | None
         assert "UNIMPLEMENTED" in str(_call(address))
 
 
+def test_the_scheme_of_an_address_says_whether_grpc_uses_tls(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = _files(folder, "authority", None)
+    with _grpc(None) as plain, _grpc(_server_tls(folder, "server", mutual=False)) as secured:
+        with _told(files):
+            assert "UNIMPLEMENTED" in str(_call(f"http://{plain}/"))
+            assert f"https://{plain} does not speak TLS: write it as http://" in str(_call(f"https://{plain}"))
+            assert f"http://{secured} speaks TLS: write it as https://" in str(_call(f"http://{secured}"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(files.authority))
+        with _told(TlsFiles()):
+            assert "UNIMPLEMENTED" in str(_call(f"https://{secured}"))
+
+
 @pytest.mark.parametrize(
     "address", ["localhost", "unix:/none", "127.0.0.1:0", "127.0.0.1:99999", "dns:///none.invalid:1"]
 )

@@ -37,6 +37,16 @@ def test_a_run_over_mutual_tls_is_the_same(tmp_path: Path) -> None:
     assert run.summary["policy_sha256"] == last_json(train.stdout)["policy_sha256"]
 
 
+@pytest.mark.integration
+def test_an_authority_alone_leaves_the_own_services_without_tls(tmp_path: Path) -> None:
+    authority, *_ = make_set(tmp_path / "certs", ())
+    variable = {"RATTLE_SECURITY__AUTHORITY": str(authority)}
+    with running(tmp_path, "--run-dir", "run", *LIMITS, **variable) as run:
+        status, err = run.end()
+    assert (status, err) == (0, "")
+    assert run.address("env-0").startswith("http://127.0.0.1:")
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [

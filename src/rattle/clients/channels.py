@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from rattle.addresses import why_no_tls
+from rattle.addresses import HTTP, why_no_tls
 from rattle.clients.addresses import GRPC_WITHOUT_PROXY
 from rattle.tls import system_authorities, tls_context, tls_files
 from rattle.tokens import bearer, token_for
@@ -18,24 +18,27 @@ Options = Sequence[tuple[str, Any]]
 def open_channel(address: str, options: Options = ()) -> grpc.Channel:
     """Return a channel to HOST:PORT, whose calls carry the token of this process where there is one.
 
-    It uses TLS where this process has an authority to trust or a certificate of its own; raises TlsFileError.
+    It uses TLS where this process has an authority to trust or a certificate of its own, unless the address begins
+    with http:// or https://, which decides. Raises TlsFileError.
     """
     options = [GRPC_WITHOUT_PROXY, *options]
-    tls = _credentials()
-    channel = grpc.insecure_channel(address, options) if tls is None else grpc.secure_channel(address, tls, options)
-    token = token_for(address)
+    target, uses_tls = _read(address)
+    channel = (
+        grpc.secure_channel(target, _credentials(), options) if uses_tls else grpc.insecure_channel(target, options)
+    )
+    token = token_for(target)
     return channel if token is None else grpc.intercept_channel(channel, _Bearer(token))
 
 
 def open_async_channel(address: str, options: Options = ()) -> grpc.aio.Channel:
     """Return the same for asyncio."""
-    token = token_for(address)
+    target, uses_tls = _read(address)
+    token = token_for(target)
     interceptors = None if token is None else [_AsyncBearer(token)]
     options = [GRPC_WITHOUT_PROXY, *options]
-    tls = _credentials()
-    if tls is None:
-        return grpc.aio.insecure_channel(address, options, interceptors=interceptors)
-    return grpc.aio.secure_channel(address, tls, options, interceptors=interceptors)
+    if not uses_tls:
+        return grpc.aio.insecure_channel(target, options, interceptors=interceptors)
+    return grpc.aio.secure_channel(target, _credentials(), options, interceptors=interceptors)
 
 
 def why_no_channel(address: str) -> str | None:
@@ -43,19 +46,23 @@ def why_no_channel(address: str) -> str | None:
 
     gRPC itself says of all such reasons that the server is unavailable. To ask takes a moment, two seconds at most.
     """
-    host, _, port = address.rpartition(":")
+    target, uses_tls = _read(address)
+    host, _, port = target.rpartition(":")
     if not port.isdecimal() or int(port) > 65535:  # gRPC knows other ways to write addresses
         return None
-    return why_no_tls(address, host.strip("[]"), int(port), tls=bool(tls_files()))
+    return why_no_tls(address, host.strip("[]"), int(port), tls=uses_tls)
 
 
-def _credentials() -> grpc.ChannelCredentials | None:
-    """Return what channels trust and show, None where they do not use TLS."""
-    files = tls_files()
-    if not files:
-        return None
+def _read(address: str) -> tuple[str, bool]:
+    """Return an address as gRPC takes it, without http:// or https://, and whether TLS is to be used there."""
+    scheme, _, rest = address.partition("://")
+    return (rest.rstrip("/"), scheme == "https") if rest and scheme in HTTP else (address, bool(tls_files()))
+
+
+def _credentials() -> grpc.ChannelCredentials:
+    """Return what channels with TLS trust and show."""
     tls_context()  # says in one line what is wrong with the files
-    certificate, key, authority = files.read()
+    certificate, key, authority = tls_files().read()
     return grpc.ssl_channel_credentials(authority or system_authorities(), key, certificate)
 
 

@@ -16,6 +16,7 @@ from rattle.analytics.run_directory import RunDirectory
 from rattle.events import About, Event, Level, LogEntry, bound, emit, of_launch, of_lockstep, of_runs, of_services
 from rattle.launch.errors import LaunchError
 from rattle.launch.notes import Note
+from rattle.launch.plan import training_address
 from rattle.launch.processes import Processes
 from rattle.launch.run_status import ChaosSummary, RunStatus
 from rattle.launch.service import Kind, LaunchedService, command
@@ -154,7 +155,9 @@ class Launch:
 
     async def _ask_trainings(self, calls: StatusCalls) -> None:
         addresses = self._ready("training", "address")
-        answers = await asyncio.gather(*map(calls.ask, addresses.values()))
+        answers = await asyncio.gather(
+            *(calls.ask(training_address(self._settings, address)) for address in addresses.values())
+        )
         for name, status in zip(addresses, answers, strict=True):
             if status is not None:
                 self._standing.take(name, status, time.monotonic())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -64,8 +64,14 @@ def _env(hello: Hello) -> tuple[str, str]:
     return "--env", str(hello["url"])
 
 
-def _training(hello: Hello) -> tuple[str, str]:
-    return "--training", str(hello["address"])
+def training_address(settings: ExperimentSettings, address: str) -> str:
+    """Return how a Training service at HOST:PORT is asked: not with TLS just because there is an authority to trust."""
+    security = settings.security
+    return f"http://{address}" if security.authority is not None and security.certificate is None else address
+
+
+def _training(settings: ExperimentSettings) -> Callable[[Hello], tuple[str, str]]:
+    return lambda hello: ("--training", training_address(settings, str(hello["address"])))
 
 
 def _sync(hello: Hello) -> tuple[str, str]:
@@ -118,7 +124,7 @@ def _inferences(
     ports = (Port("--port", "url"), Port("--grpc-port", "grpc"))
     arguments = ("inference", str(config), *(("--env", settings.env.url) if settings.env.url is not None else ()))
     needs = [Need(service.name, _env) for service in environments]
-    needs += [Need(service.name, _training) for service in trainings]
+    needs += [Need(service.name, _training(settings)) for service in trainings]
     return [
         LaunchedService(
             "inference",

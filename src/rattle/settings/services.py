@@ -95,7 +95,8 @@ class InferenceSection(StrictSettings):
     training: tuple[str, ...] = Field(
         ("127.0.0.1:50051",),
         min_length=1,
-        description="Addresses of the Training services: policy i is trained by number i modulo their count.",
+        description="Addresses of the Training services, HOST:PORT; http:// or https:// before it says whether it "
+        "speaks TLS. Policy i is trained by number i modulo their count.",
     )
     envs: tuple[ServerUrl, ...] = Field(
         ("http://127.0.0.1:5000",), min_length=1, description="URLs of the Env services, which actors take in turn."
@@ -228,7 +229,7 @@ class SecuritySection(StrictSettings):
         None,
         examples=["certs/authority.pem"],
         description="PEM file: clients trust servers that it has signed, and no others; null: what SSL_CERT_FILE says, "
-        "or the system. gRPC, whose addresses have no scheme, uses TLS where this or `certificate` is set.",
+        "or the system. Addresses of gRPC without http:// or https:// mean TLS where this or `certificate` is set.",
     )
     mutual: bool = Field(
         False, description="Whether services ask all clients for a certificate that `authority` has signed."
