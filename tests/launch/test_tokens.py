@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from rattle.launch.processes import RATTLE
+from tests.launch.test_up import begin_with_fakes, ended, run
 from tests.launch.test_up_services import SMALL, running
+from tests.launch.test_up_sync import LOCKSTEP
 from tests.trainer.conftest import rattle
 
 
@@ -93,3 +95,20 @@ def test_a_run_makes_a_token_of_its_own_which_nothing_else_holds(tmp_path: Path)
     stored = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert folder / "policy.safetensors" in stored
     assert [path.name for path in stored if token.encode() in path.read_bytes()] == []
+
+
+@pytest.mark.integration
+def test_a_run_goes_on_with_the_files_that_the_environment_names_where_its_own_have_moved(tmp_path: Path) -> None:
+    token = written(tmp_path / "token", "the-token-of-these-tests")
+    files = ("--set", "security.token_file=token", "--set", "security.authority=authority.pem")
+    assert run(*LOCKSTEP, "--set", "sync.ticks=100", *files, cwd=tmp_path)[0] == 0
+    token.rename(tmp_path / "other token")
+    assert run("--resume", "run", cwd=tmp_path)[2].startswith("Error: security.token_file: there is no token;")
+    named = {"RATTLE_SECURITY__TOKEN_FILE": "other token", "RATTLE_SECURITY__AUTHORITY": "other.pem"}
+    again = begin_with_fakes("up", "--resume", "run", cwd=tmp_path, ways={}, **named)
+    _, err = ended(again)
+    assert (again.returncode, err) == (0, "")
+    notes = (tmp_path / "run" / "notes.txt").read_text().splitlines()
+    last = [note for note in notes if " started " in note][-4:]
+    for told in ('security.token_file="other token"', 'security.authority="other.pem"'):
+        assert all(told in note for note in last)

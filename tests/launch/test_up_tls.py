@@ -35,6 +35,14 @@ def test_a_run_over_mutual_tls_is_the_same(tmp_path: Path) -> None:
         assert run.address("env-0").startswith("https://127.0.0.1:")
     train = rattle("train", "--json", "--run-dir", "own", *LIMITS, cwd=tmp_path)
     assert run.summary["policy_sha256"] == last_json(train.stdout)["policy_sha256"]
+    moved = (tmp_path / "certs").rename(tmp_path / "moved")
+    gone = rattle("up", "--resume", "run", "--steps", "6000", cwd=tmp_path)
+    assert f"security.certificate: cannot read {certificate}" in gone.stderr
+    files = {"AUTHORITY": "authority.pem", "CERTIFICATE": certificate.name, "PRIVATE_KEY": f"{certificate.stem}.key"}
+    variables = {f"RATTLE_SECURITY__{name}": str(moved / file) for name, file in files.items()}
+    with running(tmp_path, "--resume", "run", "--steps", "6000", **variables) as resumed:
+        assert resumed.end() == (0, "")
+    assert resumed.summary["env_steps"] >= 6000
 
 
 @pytest.mark.integration

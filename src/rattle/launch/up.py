@@ -26,8 +26,8 @@ from rattle.runs.stored_run import accept_code, read_stored_run
 from rattle.services.utils.server_tls import check_trust, server_tls
 from rattle.services.utils.sockets import listen
 from rattle.settings.experiment import ExperimentSettings
-from rattle.settings.sources import keep_security
-from rattle.tokens import TOKEN_VARIABLE, keep_token, make_token
+from rattle.settings.sources import SECURITY_FILES, keep_security, with_named_files
+from rattle.tokens import keep_token, make_token
 
 
 def up(settings: ExperimentSettings, run_dir: Path | None, *, kill_every: float | None, as_json: bool) -> None:
@@ -66,7 +66,7 @@ def launch(
     services = plan(settings, directory.config)
     _check_ports(services, settings)
     make_folder(directory)
-    with directory.launching(), _token(settings, settings.security.token_file, directory) as overrides:
+    with directory.launching(), _token(settings, directory) as overrides:
         store_beginning(directory, run_id, settings, environment)
         limits = RunLimits(settings.train.steps, settings.train.seconds)
         begun = Launch(
@@ -83,12 +83,12 @@ def launch(
 
 
 @contextmanager
-def _token(settings: ExperimentSettings, named: str | None, directory: RunDirectory) -> Iterator[list[str]]:
-    """Give the block what services are told of the token: which file the user has `named`, or that of a new one.
+def _token(settings: ExperimentSettings, directory: RunDirectory) -> Iterator[list[str]]:
+    """Give the block what services are told of the token: which file the user has named, or that of a new one.
 
     The run's own lies in its directory as long as the run is in progress.
     """
-    if named is not None:
+    if (named := settings.security.token_file) is not None:
         yield [f"security.token_file={json.dumps(named)}"]
         return
     path, url = RunDirectory(directory.path.resolve()).token, settings.env.url
@@ -117,9 +117,8 @@ def resume(
         if allow_changed_code:
             accept_code(directory)
         run = read_stored_run(directory)
-        settings = run.settings
-        named = os.environ.get(TOKEN_VARIABLE) or settings.security.token_file
-        keep_security(settings, os.environ, named)
+        settings = with_named_files(run.settings, os.environ)
+        keep_security(settings, os.environ)
         services = plan(settings, directory.config)
         _check_key(settings)
         _check_tls(settings)
@@ -128,7 +127,7 @@ def resume(
         _put_aside(directory.history)
         limits = RunLimits(steps or settings.train.steps, seconds or settings.train.seconds)
         view = choose_view(as_json=as_json)
-        with _token(settings, named, directory) as overrides:
+        with _token(settings, directory) as overrides:
             begun = Launch(
                 settings,
                 directory,
@@ -137,9 +136,15 @@ def resume(
                 view,
                 resumed_at=run.updates,
                 kill_every=kill_every,
-                overrides=overrides,
+                overrides=[*_moved_files(run.settings, settings), *overrides],
             )
             begun.run()
+
+
+def _moved_files(stored: ExperimentSettings, settings: ExperimentSettings) -> list[str]:
+    """Return what services are told of the files of `security` that are not those that they find in the run."""
+    before, now = (one.security.model_dump(include=set(SECURITY_FILES)) for one in (stored, settings))
+    return [f"security.{key}={json.dumps(path)}" for key, path in now.items() if path != before[key]]
 
 
 def _check_other_policies(first: RunDirectory, settings: ExperimentSettings, *, allow_changed_code: bool) -> None:

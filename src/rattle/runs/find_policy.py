@@ -12,12 +12,9 @@ from rattle.policies.errors import PolicyError
 from rattle.policies.file import StoredPolicy, load_policy
 from rattle.runs.errors import RunError
 from rattle.settings.errors import SettingsError
-from rattle.settings.sources import read_yaml
+from rattle.settings.sources import SECURITY_FILES, read_yaml
 from rattle.tls import TlsFiles, offer_tls
 from rattle.tokens import offer_token
-
-#: What a server is asked with, by their keys in the section `security`.
-_FILES = ("token_file", "authority", "certificate", "private_key")
 
 
 class FoundPolicy(NamedTuple):
@@ -83,7 +80,7 @@ def _server_of(run: RunDirectory) -> _Server:
         return _Server()  # its policy can be played all the same
     sections = [section if isinstance(section := values.get(name), dict) else {} for name in ("env", "security")]
     url = sections[0].get("url")
-    files = (path if isinstance(path := sections[1].get(key), str) else None for key in _FILES)
+    files = (path if isinstance(path := sections[1].get(key), str) else None for key in SECURITY_FILES)
     try:
         return _Server(keep_credentials(url) if isinstance(url, str) else None, next(files), TlsFiles(*files))
     except ValueError as error:

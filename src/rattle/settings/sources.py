@@ -30,6 +30,8 @@ from rattle.tls import keep_tls
 from rattle.tokens import keep_token, read_token
 
 ENVIRONMENT_PREFIX = "RATTLE_"
+#: The files of the section `security`, which may have moved when a run goes on.
+SECURITY_FILES = ("token_file", "authority", "certificate", "private_key")
 
 
 def load_settings(
@@ -69,14 +71,24 @@ def load_settings(
     return settings
 
 
-def keep_security(settings: ExperimentSettings, environ: Mapping[str, str], file: str | None = None) -> None:
+def with_named_files(settings: ExperimentSettings, environ: Mapping[str, str]) -> ExperimentSettings:
+    """Return the settings of a stored run with the files of `security` that environment variables name in their place.
+
+    All its other settings are those that it began with.
+    """
+    paths = {key: environ.get(f"{ENVIRONMENT_PREFIX}SECURITY__{key.upper()}") for key in SECURITY_FILES}
+    named = {key: path for key, path in paths.items() if path}
+    return settings.model_copy(update={"security": settings.security.model_copy(update=named)})
+
+
+def keep_security(settings: ExperimentSettings, environ: Mapping[str, str]) -> None:
     """Have all clients of this process trust the authority, and send the token, that the settings name.
 
-    `file` is that of a token that counts instead. What `rattle up` has made for a run is for the services that it
-    starts: a server at env.url does not get it. Raises a RattleError.
+    What `rattle up` has made for a run is for the services that it starts: a server at env.url does not get it. Raises
+    a RattleError.
     """
     keep_tls(settings.security.tls_files())
-    file = file or settings.security.token_file
+    file = settings.security.token_file
     folder, url = environ.get("RUN_DIR"), settings.env.url
     is_own = file is not None and bool(folder) and Path(file) == RunDirectory(Path(folder or "")).token.absolute()
     keep_token(read_token(file), [parse_address(url).url] if is_own and url is not None else [])

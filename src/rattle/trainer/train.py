@@ -18,10 +18,9 @@ from rattle.runs.progress import Display, Summary
 from rattle.runs.run_clock import RunLimits
 from rattle.runs.stored_run import accept_code, read_stored_run
 from rattle.settings.experiment import ExperimentSettings
-from rattle.settings.sources import keep_security
+from rattle.settings.sources import keep_security, with_named_files
 from rattle.stop_signals import stop_signals
 from rattle.telemetry.system import watching_system
-from rattle.tokens import TOKEN_VARIABLE
 from rattle.trainer.loop import TrainingRun
 
 
@@ -48,7 +47,7 @@ def resume(
             accept_code(directory)
         run = read_stored_run(directory)
         settings = run.settings
-        keep_security(settings, os.environ, os.environ.get(TOKEN_VARIABLE))
+        keep_security(with_named_files(settings, os.environ), os.environ)
         limits = RunLimits(steps or settings.train.steps, seconds or settings.train.seconds)
         return _train(settings, directory, run.run_id, limits, display, run.checkpoint)
 
