@@ -123,6 +123,7 @@ def test_a_signal_stops_all_with_a_summary(tmp_path: Path, number: signal.Signal
 def test_a_second_signal_ends_all_at_once(tmp_path: Path) -> None:
     process = begin("--json", "--run-dir", "run", cwd=tmp_path, env=["deaf"])
     until(process, "progress")
+    assert (tmp_path / "run" / ".token").exists()
     process.send_signal(signal.SIGINT)
     while "inference stopped" not in (tmp_path / "run" / "notes.txt").read_text():
         assert process.poll() is None
@@ -130,6 +131,7 @@ def test_a_second_signal_ends_all_at_once(tmp_path: Path) -> None:
     out, err = process.communicate(timeout=240)
     assert (process.returncode, err) == (-signal.SIGINT, "")
     assert "summary" not in out
+    assert not (tmp_path / "run" / ".token").exists()
     for entry in logs(tmp_path / "run"):
         if entry["event"] == "service_started":
             wait_for_end(entry["service_pid"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import signal
 import time
@@ -43,6 +42,7 @@ class RunOutcome:
     """What came of a run."""
 
     stopped_by: signal.Signals | None  # which asked for its end
+    killed_by: signal.Signals | None  # a second one, which is to end this process, too
     sync: SyncStatus | None  # what its Sync service said last
     tick_seconds: float  # from the first tick to the last
     restarts: int  # of services
@@ -100,7 +100,7 @@ class Launch:
     def run(self) -> RunOutcome:
         """Run the services to the end of the run, show what came of it and return it.
 
-        Raises LaunchError where it has failed. A second signal ends this process, too.
+        Raises LaunchError where it has failed.
         """
         close_log = open_run_log(self._directory, WRITER, self._run_id, self._settings.experiment)
         end_publishing = self._settings.telemetry.publish_logs(self._directory.outbox)
@@ -113,11 +113,9 @@ class Launch:
             self._view.finish(summary)
             close_log()
             end_publishing()
-        if self._killed_by is not None:
-            signal.signal(self._killed_by, signal.SIG_DFL)
-            os.kill(os.getpid(), self._killed_by)
         return RunOutcome(
             stopped_by=self._stopped_by,
+            killed_by=self._killed_by,
             sync=self._ticking.status,
             tick_seconds=self._ticking.seconds,
             restarts=self._supervisor.restarts,

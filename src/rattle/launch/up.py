@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -79,7 +80,8 @@ def launch(
             patience=patience,
             overrides=overrides,
         )
-        return begun.run()
+        outcome = begun.run()
+    return _end_if_killed(outcome)
 
 
 @contextmanager
@@ -138,7 +140,16 @@ def resume(
                 kill_every=kill_every,
                 overrides=[*_moved_files(run.settings, settings), *overrides],
             )
-            begun.run()
+            outcome = begun.run()
+    _end_if_killed(outcome)
+
+
+def _end_if_killed(outcome: RunOutcome) -> RunOutcome:
+    """End this process where a second signal says so, now that nothing of the run is left to be put away."""
+    if outcome.killed_by is not None:
+        signal.signal(outcome.killed_by, signal.SIG_DFL)
+        os.kill(os.getpid(), outcome.killed_by)
+    return outcome
 
 
 def _moved_files(stored: ExperimentSettings, settings: ExperimentSettings) -> list[str]:
