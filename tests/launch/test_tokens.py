@@ -104,10 +104,13 @@ def test_a_run_goes_on_with_the_files_that_the_environment_names_where_its_own_h
     assert run(*LOCKSTEP, "--set", "sync.ticks=100", *files, cwd=tmp_path)[0] == 0
     token.rename(tmp_path / "other token")
     assert run("--resume", "run", cwd=tmp_path)[2].startswith("Error: security.token_file: there is no token;")
+    written(tmp_path / "run" / ".token", "left-by-a-killed-launcher")
     named = {"RATTLE_SECURITY__TOKEN_FILE": "other token", "RATTLE_SECURITY__AUTHORITY": "other.pem"}
     again = begin_with_fakes("up", "--resume", "run", cwd=tmp_path, ways={}, **named)
-    _, err = ended(again)
+    out, err = ended(again)
     assert (again.returncode, err) == (0, "")
+    assert "ask its services" not in out
+    assert not (tmp_path / "run" / ".token").exists()
     notes = (tmp_path / "run" / "notes.txt").read_text().splitlines()
     last = [note for note in notes if " started " in note][-4:]
     for told in ('security.token_file="other token"', 'security.authority="other.pem"'):

@@ -90,10 +90,13 @@ def _token(settings: ExperimentSettings, directory: RunDirectory) -> Iterator[li
 
     The run's own lies in its directory as long as the run is in progress.
     """
+    path, url = RunDirectory(directory.path.resolve()).token, settings.env.url
     if (named := settings.security.token_file) is not None:
+        if Path(named).resolve() != path:  # what a killed launcher has left would be shown as the way to ask
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
         yield [f"security.token_file={json.dumps(named)}"]
         return
-    path, url = RunDirectory(directory.path.resolve()).token, settings.env.url
     with storing(path):
         token = make_token(path)
     keep_token(token, [] if url is None else [parse_address(url).url])
