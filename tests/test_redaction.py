@@ -80,6 +80,10 @@ def test_no_sentence_of_ours_is_taken_for_a_secret() -> None:
             'curl -H "Authorization: Bearer $(cat run/.token)" URL',
             'curl -H "Authorization: Bearer $(cat run/.token)" URL',
         ),
+        (
+            'echo "Authorization: Bearer $(cat run/.token)" | curl -H @- URL',
+            'echo "Authorization: Bearer $(cat run/.token)" | curl -H @- URL',
+        ),
         ("Authorization: Bearer TOKEN-abc1", "Authorization: … …"),
         ("Authorization: Bearer abcd1234", "Authorization: … …"),
         ("bearer  token123, and more", "bearer  …, and more"),

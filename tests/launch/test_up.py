@@ -247,7 +247,7 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
     assert (status, err) == (0, "")
     shown = out.splitlines()
     assert shown[0].startswith("run ")
-    assert shown[1] == 'ask its services with: curl -H "Authorization: Bearer $(cat run/.token)" URL'
+    assert shown[1] == 'ask its services with: echo "Authorization: Bearer $(cat run/.token)" | curl -H @- URL'
     assert any(line.startswith("env-0: ready at http://127.0.0.1:") for line in shown)
     assert "env-0: no answer: trying again" in shown
     assert any("steps/s 100,000" in line for line in shown)

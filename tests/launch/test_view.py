@@ -167,12 +167,12 @@ def test_the_summary_says_why_it_has_fewer_steps(capsys: pytest.CaptureFixture[s
 
 def test_how_to_ask_names_the_files_of_tls(tmp_path: Path) -> None:
     make_token(tmp_path / ".token")
-    header = f'-H "Authorization: Bearer $(cat {tmp_path}/.token)" URL'
+    header = f'echo "Authorization: Bearer $(cat {tmp_path}/.token)"'
     try:
         keep_tls(TlsFiles())
-        assert _how_to_ask(str(tmp_path)) == [f"ask its services with: curl {header}"]
+        assert _how_to_ask(str(tmp_path)) == [f"ask its services with: {header} | curl -H @- URL"]
         keep_tls(TlsFiles("my certs/a.pem", "b.pem", "b.key"))
-        said = f"ask its services with: curl --cacert 'my certs/a.pem' --cert b.pem --key b.key {header}"
+        said = f"ask its services with: {header} | curl --cacert 'my certs/a.pem' --cert b.pem --key b.key -H @- URL"
         assert _how_to_ask(str(tmp_path)) == [said]
     finally:
         keep_tls(None)

@@ -89,11 +89,11 @@ class LaunchView(Protocol):
 def _how_to_ask(run_dir: str) -> list[str]:
     """Return how the services of a run with a token of its own are asked."""
     token = RunDirectory(Path(run_dir)).token
-    header = f'"Authorization: Bearer $(cat {shlex.quote(str(token))})"'
+    header = f'"Authorization: Bearer $(cat {shlex.quote(str(token))})"'  # read from stdin: all see arguments
     files = tls_files()
     named = {"--cacert": files.authority, "--cert": files.certificate, "--key": files.private_key}
     tls = "".join(f"{option} {shlex.quote(path)} " for option, path in named.items() if path)
-    return [f"ask its services with: curl {tls}-H {header} URL"] if token.exists() else []
+    return [f"ask its services with: echo {header} | curl {tls}-H @- URL"] if token.exists() else []
 
 
 def choose_view(*, as_json: bool) -> LaunchView:
