@@ -17,6 +17,8 @@ from rattle.tokens import is_open_to_others
 
 #: How long it may take to find out whether a server speaks TLS, in seconds.
 PROBE_SECONDS = 2.0
+#: The files that OpenSSL reads in a folder of certificates: each is named after the hash of its subject.
+_HASHED = f"{'[0-9a-f]' * 8}.[0-9]"
 _ADVICE = "rattle certificates makes a working set"
 
 
@@ -161,8 +163,11 @@ def greet(host: str, port: int) -> bool:
 
 def system_authorities() -> bytes | None:
     """Return whom clients trust where no authority is named, for gRPC: None where it has to know itself."""
-    path = ssl.get_default_verify_paths().cafile
-    return read_certificates(path, "SSL_CERT_FILE") if path else None
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile:
+        return read_certificates(paths.cafile, "SSL_CERT_FILE")
+    found = sorted(Path(paths.capath).glob(_HASHED)) if paths.capath else []
+    return b"\n".join(read_certificates(str(path), "SSL_CERT_DIR") for path in found) or None
 
 
 def read_certificates(path: str, setting: str) -> bytes:

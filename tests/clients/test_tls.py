@@ -255,6 +255,19 @@ def test_addresses_that_only_grpc_reads_are_not_looked_into(address: str) -> Non
         assert why_no_channel(address) is None
 
 
+def test_grpc_trusts_whom_the_system_does(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "README").write_text("no certificate")
+    (tmp_path / "0a1b2c3d.0").write_bytes((folder / "other-authority.pem").read_bytes())
+    (tmp_path / "ffffffff.1").write_bytes((folder / "authority.pem").read_bytes())
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))  # as on systems with a folder only
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    with (
+        _told(_files(folder, None, "client")),
+        _grpc(_server_tls(folder, "server", mutual=True)) as address,
+    ):
+        assert "UNIMPLEMENTED" in str(_call(address))
+
+
 def test_grpc_trusts_whom_the_environment_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(folder / "authority.pem"))
     with (
