@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -228,6 +229,9 @@ def test_a_run_s_own_authority_is_offered_where_none_is_known(tmp_path: Path) ->
         keep_tls(TlsFiles("mine.pem"))
         policy.url_for(None)
         assert tls_files() == TlsFiles("mine.pem")
+        shown = TlsFiles("run.pem", "run-client.pem", "run-client.key")
+        policy._replace(tls=shown).url_for(None)
+        assert tls_files() == replace(shown, authority="mine.pem")
     finally:
         keep_tls(None)
 

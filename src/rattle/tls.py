@@ -91,9 +91,10 @@ def keep_tls(files: TlsFiles | None) -> None:
 
 
 def offer_tls(files: TlsFiles) -> None:
-    """Have all clients use these files if they know none."""
-    if not tls_files():
-        keep_tls(files)
+    """Have all clients use the authority if they know none, and the certificate if they have none."""
+    known = tls_files()
+    own = known if known.certificate else files
+    keep_tls(TlsFiles(known.authority or files.authority, own.certificate, own.private_key))
 
 
 def tls_files() -> TlsFiles:
