@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import socket
+from base64 import b64encode
 from collections.abc import Callable
 
 import pytest
+from rich.console import Console
 
 from rattle.conformance.checks import Check, Result
 from rattle.conformance.judging import expect, fail, skip
+from rattle.conformance.raw import request_bytes, send_and_leave
+from rattle.conformance.report import as_json, as_junit, print_result
 from rattle.conformance.runner import choose, run
 from rattle.conformance.table import CHECKS
 from rattle.conformance.target import Target
+from rattle.tokens import keep_token
 
 
 @pytest.fixture
@@ -39,6 +46,31 @@ def test_a_failure_carries_expected_got_and_evidence(target: Target) -> None:
     (result,) = outcomes(target, [check("agent.a", bad)], [], {})
     assert (result.result, result.sentence) == ("fail", "it is wrong")
     assert (result.expected, result.got, result.evidence) == ("1", "2", ["GET /  ->  500"])
+
+
+@pytest.mark.parametrize("credentials", ["", "me:it-is-secret@"])
+@pytest.mark.parametrize("length", [None, 120, 90])
+def test_no_report_of_a_failure_holds_the_credentials_that_were_sent(credentials: str, length: int | None) -> None:
+    def raw(target: Target) -> None:
+        data = request_bytes(target, "POST", "/v1/x", b"{}", "application/json")
+        send_and_leave(target, data[:length])
+        fail(f"it is wrong: {target.address.headers}", got=str(target.address.headers))
+
+    token = "0123456789-a-token-of-these-tests-0123456789"  # noqa: S105
+    keep_token(None if credentials else token)
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            target = Target(f"http://{credentials}127.0.0.1:{listener.getsockname()[1]}")
+            found = outcomes(target, [check("agent.a", raw)], [], {})
+    finally:
+        keep_token(None)
+    shown = io.StringIO()
+    print_result(Console(file=shown, width=80), found[0])
+    reports = (shown.getvalue(), as_json("http://x", found, 1.0), as_junit("http://x", found, 1.0).decode())
+    secret = token if target.address.token else b64encode(b"me:it-is-secret").decode()
+    for report in reports:
+        assert "POST /v1/x" in report
+        assert [part for part in (secret[at : at + 6] for at in range(len(secret) - 5)) if part in report] == []
 
 
 def test_what_needs_a_failed_check_is_skipped_and_says_so(target: Target) -> None:

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from rattle.conformance.checks import Check, Outcome, Result
 from rattle.conformance.judging import Failed, Skipped
 from rattle.conformance.target import Target
+from rattle.redaction import redact
 
 
 def choose(checks: Sequence[Check], only: Sequence[str], without: Sequence[str]) -> list[Check]:
@@ -59,8 +60,9 @@ def _judge(target: Target, check: Check) -> Result:
         sentence = f"the connection to the server fails: {error}"
     except Exception as error:  # an answer so odd that the check stumbles over it is the server's failure
         sentence = f"the answer is not of the shape that docs/env-api.md describes ({type(error).__name__}: {error})"
-    evidence = target.evidence if result == "fail" else []
-    return Result(check.id, check.title, result, sentence, expected, got, evidence, time.monotonic() - start)
+    evidence = [redact(line) for line in target.evidence] if result == "fail" else []
+    expected, got = (text and redact(text) for text in (expected, got))  # what a server sends back of a request, too
+    return Result(check.id, check.title, result, redact(sentence), expected, got, evidence, time.monotonic() - start)
 
 
 def _with_needs(checks: Sequence[Check], chosen: Sequence[Check]) -> list[Check]:
