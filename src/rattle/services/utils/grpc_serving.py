@@ -11,12 +11,13 @@ from functools import partial
 from typing import Any, NoReturn, Protocol
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
 
 from rattle.events import emit, of_services
 from rattle.output import write_line
 from rattle.services.utils import budget
+from rattle.services.utils.asgi import BODY_SECONDS
 from rattle.services.utils.guard import Guard
 from rattle.services.utils.server_tls import ServerTls
 from rattle.services.utils.sockets import PortTaken, address_of, listen
@@ -32,8 +33,10 @@ _ALIVE_WITHIN_SECONDS = 10
 #: Clients may ask the same, but not more often.
 _ASKED_EVERY_SECONDS = 5
 
-#: The methods that say whether a service lives, which anybody may ask.
-_HEALTH = f"/{health.SERVICE_NAME}/"
+#: The method that says whether a service lives, which anybody may call. Watch keeps a call open, and needs the token.
+_HEALTH = f"/{health.SERVICE_NAME}/Check"
+#: How many calls of it may be waiting for their request.
+_HEALTH_PLACES = 64
 #: For servers of large messages: none may be packed, since a small one could become a large one.
 UNPACKED = (("grpc.compression_enabled_algorithms_bitset", 1),)
 
@@ -98,7 +101,7 @@ class _Guarded(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Return what refuses a call, None where it is welcome."""
         method = str(handler_call_details.method)
-        if method.startswith(_HEALTH):
+        if method == _HEALTH:
             return None
         said = dict(handler_call_details.invocation_metadata).get("authorization")
         try:
@@ -164,7 +167,13 @@ class HealthServices:
     def __init__(self, server: grpc.aio.Server, names: Sequence[str]) -> None:
         self._servicer = health.aio.HealthServicer()
         self._names = ("", *names)
-        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+        self._waited_for = budget.Shares(_HEALTH_PLACES, "health checks")
+        request, answer = health_pb2.HealthCheckRequest.FromString, health_pb2.HealthCheckResponse.SerializeToString
+        handlers = {
+            "Check": grpc.stream_unary_rpc_method_handler(self._check, request, answer),
+            "Watch": grpc.unary_stream_rpc_method_handler(self._servicer.Watch, request, answer),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(health.SERVICE_NAME, handlers),))
         reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
 
     async def say(self, *, serving: bool) -> None:
@@ -172,6 +181,19 @@ class HealthServices:
         status = health_pb2.HealthCheckResponse
         for name in self._names:
             await self._servicer.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+    async def _check(self, _messages: object, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        """Answer a health check; calls of strangers that send no request must not take the places of others."""
+        async with answering(context):
+            with self._waited_for.holding(address_of_peer(context)):
+                try:
+                    async with asyncio.timeout(BODY_SECONDS):
+                        request: Any = await context.read()
+                except TimeoutError:
+                    raise RequestError("too_late", f"no request came within {BODY_SECONDS:.0f} seconds") from None
+            if request is grpc.aio.EOF:
+                raise RequestError("bad_request", "the call ended without a request")
+            return await self._servicer.Check(request, context)
 
 
 def address_of_peer(context: grpc.aio.ServicerContext[Any, Any]) -> str:
