@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
@@ -292,6 +293,16 @@ def test_a_service_for_others_needs_a_token_or_trust(host: str, tmp_path: Path) 
     Guard(host, SecuritySection(trust_network=True))
     guard_with_token(tmp_path)
     Guard(host, SecuritySection(token_file=str(tmp_path / "token")))
+
+
+def test_all_addresses_of_a_name_must_be_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = ["127.0.1.1", "::1"]
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (number, 0)) for number in numbers]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    Guard("gpu-box", SecuritySection())
+    found.append((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.7", 0)))
+    with pytest.raises(ServiceError, match="listening on gpu-box without a token"):
+        Guard("gpu-box", SecuritySection())
 
 
 def test_refused_requests_are_counted_and_pages_show_where_the_token_goes(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ class PortTaken(ServiceError):
 def listen(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
     """Return a bound socket; raises ServiceError in one line when the address cannot be had, PortTaken if it is."""
     what = "port" if kind == socket.SOCK_STREAM else "UDP port"
-    family, address = _resolve(host, port, kind)
+    family, address = _resolve(host, port, kind)[0]
     listener = socket.socket(family, kind)
     try:
         if kind == socket.SOCK_STREAM:
@@ -46,23 +46,23 @@ def listen(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -
 
 def check_loopback(host: str) -> None:
     """Raise ServiceError where other machines reach a host to listen on, as nobody may who asks for no token."""
-    _, address = _resolve(host, 0, socket.SOCK_STREAM)
-    number = ip_address(str(address[0]).partition("%")[0])
-    if not (getattr(number, "ipv4_mapped", None) or number).is_loopback:
+    numbers = [ip_address(str(address[0]).partition("%")[0]) for _, address in _resolve(host, 0, socket.SOCK_STREAM)]
+    # A name may have several, and gRPC listens on all of them.
+    if not all((getattr(number, "ipv4_mapped", None) or number).is_loopback for number in numbers):
         raise ServiceError(
             f"listening on {host} without a token lets everybody in who reaches it: name a token's file with "
             "--set security.token_file=FILE, or say --set security.trust_network=true"
         )
 
 
-def _resolve(host: str, port: int, kind: socket.SocketKind) -> tuple[int, Any]:
-    """Return the family and the address of a host to listen on; raises ServiceError."""
+def _resolve(host: str, port: int, kind: socket.SocketKind) -> list[tuple[int, Any]]:
+    """List the family and the address of a host to listen on, the best first; raises ServiceError."""
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)[0]
+        found = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "this is no name of a host"
         raise ServiceError(f"cannot listen on '{host}': {reason}; choose another host") from None
-    return family, address
+    return [(family, address) for family, _, _, _, address in found]
 
 
 def url_of(listener: socket.socket, tls_name: str | None = None) -> str:
