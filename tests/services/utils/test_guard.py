@@ -127,6 +127,28 @@ def test_pages_of_other_sites_may_not(
     assert refused(method, path, headers | site) == ("forbidden", field)
 
 
+AT_AN_ADDRESS = {"host": "10.0.0.7:5000", "user-agent": "Mozilla/5.0 (X11; Linux x86_64)"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [
+        ({"accept": "image/avif,image/webp,*/*;q=0.8", "referer": "http://evil.example/"}, False),
+        ({"accept": "*/*", "referer": "http://10.0.0.7:50000/"}, False),
+        ({"accept": "*/*", "referer": "http://10.0.0.7:5000.evil.example/"}, False),
+        ({"accept": "*/*"}, False),  # a page may have its browser send no Referer
+        ({"accept": "text/html", "referer": ""}, False),
+        ({"accept": "application/json", "referer": "http://10.0.0.7:5000/docs"}, True),
+        ({"user-agent": "curl/8.5.0", "accept": "*/*"}, True),
+        ({"user-agent": ""}, True),
+    ],
+)
+def test_no_page_joins_where_browsers_say_little(headers: dict[str, str], allowed: bool) -> None:
+    assert refused("GET", "/snake/anna", AT_AN_ADDRESS | headers) == (None if allowed else ("forbidden", "Referer"))
+    for method, path in (("GET", "/state"), ("GET", "/watch"), ("HEAD", "/snake/anna")):  # nothing changes by these
+        assert refused(method, path, AT_AN_ADDRESS | headers) is None
+
+
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [

@@ -25,7 +25,7 @@ from rattle.wire.problems import RequestError
 _UNTYPED = "post"
 #: The headers that are looked at; pages cannot change those that begin with Sec-.
 _HEADERS = ("host", "origin", *(f"sec-fetch-{what}" for what in ("site", "mode", "dest")), "content-type")
-_HEADERS += ("accept", "authorization")
+_HEADERS += ("accept", "authorization", "user-agent", "referer")
 _BY_BYTES = {name.encode(): name for name in _HEADERS}
 #: A name or an address, in brackets or not, and a port.
 _HOST = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::\d*)?")
@@ -103,6 +103,8 @@ class Guard:
         field = _tells_of_another_site(headers)
         if field and not _is_link(method, path, headers):
             raise RequestError("forbidden", "pages of other sites may ask nothing here, only link to pages", field)
+        if field is None and _may_join_unasked(method, path, headers):
+            raise RequestError("forbidden", "a browser may join from a page of this service only", "Referer")
         may_read = method in ("GET", "HEAD") and _FILES.fullmatch(path)
         if self._token is not None and path not in _HEALTH and not may_read:
             self.check_token(path, headers.get("authorization"))
@@ -142,14 +144,32 @@ def _not_own(host: str) -> str:
 def _tells_of_another_site(headers: Mapping[str, str]) -> str | None:
     """Return the header that says that a page of another origin asks, None where none does.
 
-    Old browsers, and all without TLS at other addresses than those of the own machine, send Origin alone.
+    Old browsers, and all without TLS at other addresses than those of the own machine, send Origin alone, and not with
+    every GET.
     """
     if (site := headers.get("sec-fetch-site")) is not None:
         return None if site.lower() in ("same-origin", "none") else "Sec-Fetch-Site"
     if (origin := headers.get("origin")) is not None:
-        authority = origin.partition("://")[2].lower()
-        return None if authority == headers.get("host", "").lower() else "Origin"
+        return None if _is_of_own_page(origin, headers) else "Origin"
     return None
+
+
+def _may_join_unasked(method: str, path: str, headers: Mapping[str, str]) -> bool:
+    """Whether a browser that says nothing of its page wants to join, so that the page may be of another site.
+
+    Browsers send neither Sec-Fetch-Site nor Origin for an image or a link without TLS at other addresses than those of
+    the own machine. All call themselves Mozilla, and no page changes that for what its elements load.
+    """
+    if method != "GET" or not path.startswith(_JOINS) or "sec-fetch-site" in headers or "origin" in headers:
+        return False
+    is_browser = headers.get("user-agent", "").startswith("Mozilla/")
+    return is_browser and not _is_of_own_page(headers.get("referer", ""), headers)
+
+
+def _is_of_own_page(url: str, headers: Mapping[str, str]) -> bool:
+    """Whether a URL is of the origin that is asked."""
+    authority = url.partition("://")[2].partition("/")[0]
+    return authority.lower() == headers.get("host", "").lower()
 
 
 def _is_link(method: str, path: str, headers: Mapping[str, str]) -> bool:
