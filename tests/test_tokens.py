@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def test_what_is_no_token_is_refused_in_one_line(tmp_path: Path, content: bytes,
     with pytest.raises(TokenFileError, match=says) as refused:
         read_token(path)
     assert "\n" not in str(refused.value)
-    assert "chmod 600" in str(refused.value)
+    assert f"(umask 077; python -c 'import secrets; print(secrets.token_urlsafe(32))' > {path})" in str(refused.value)
     assert content.decode("latin-1").strip() in ("", "short") or content.decode("latin-1") not in str(refused.value)
 
 
@@ -70,6 +71,17 @@ def test_a_file_that_is_not_there_or_no_file_is_refused(tmp_path: Path) -> None:
         read_token(str(tmp_path / "token"))
     with pytest.raises(TokenFileError, match=r"cannot read .*: Is a directory"):
         read_token(str(tmp_path))
+
+
+def test_a_pipe_is_refused_whether_or_not_somebody_writes_into_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    reading, writing = os.pipe()
+    os.write(writing, TOKEN.encode())
+    for path in (str(tmp_path / "pipe"), f"/dev/fd/{reading}", "/dev/null"):
+        with pytest.raises(TokenFileError, match=rf"token_file: {path} is no file but a pipe or a device"):
+            read_token(path)
+    os.close(reading)
+    os.close(writing)
 
 
 @pytest.mark.parametrize(

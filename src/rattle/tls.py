@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from rattle.errors import RattleError
-from rattle.tokens import is_open_to_others
+from rattle.tokens import read_secret
 
 #: How long it may take to find out whether a server speaks TLS, in seconds.
 PROBE_SECONDS = 2.0
@@ -194,11 +194,11 @@ def read_key(path: str, setting: str = "security.private_key") -> bytes:
 
 def _read(path: str, setting: str, *, private: bool = False) -> bytes:
     try:
+        if private:
+            return read_secret(path, 2**20)
         with Path(path).open("rb") as file:
-            about = os.fstat(file.fileno())
-            content = file.read(2**20)
+            return file.read(2**20)
     except OSError as error:
         raise TlsFileError(f"{setting}: cannot read {path}: {error.strerror}; {_ADVICE}") from None
-    if private and is_open_to_others(about):
-        raise TlsFileError(f"{setting}: other users may read or write {path}: chmod 600 {path}")
-    return content
+    except ValueError as error:
+        raise TlsFileError(f"{setting}: {error}") from None

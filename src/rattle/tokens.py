@@ -22,7 +22,7 @@ LEAST_BYTES = 16
 MOST_BYTES = 4096
 #: What the header `Authorization` may carry (RFC 6750, 2.1).
 _TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
-_ADVICE = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))' > FILE, and chmod 600 FILE"
+_ADVICE = "make one with: (umask 077; python -c 'import secrets; print(secrets.token_urlsafe(32))' > FILE)"
 
 
 class TokenFileError(RattleError):
@@ -41,15 +41,13 @@ def read_token(path: str | None, setting: str = "security.token_file") -> str | 
     if path is None:
         return None
     try:
-        with Path(path).open("rb") as file:
-            about = os.fstat(file.fileno())
-            content = file.read(MOST_BYTES + 2).removesuffix(b"\n").removesuffix(b"\r")
+        content = read_secret(path, MOST_BYTES + 2).removesuffix(b"\n").removesuffix(b"\r")
     except FileNotFoundError:
         raise TokenFileError(f"{setting}: there is no {path}; {_ADVICE.replace('FILE', path)}") from None
     except OSError as error:
         raise TokenFileError(f"{setting}: cannot read {path}: {error.strerror}") from None
-    if is_open_to_others(about):
-        raise TokenFileError(f"{setting}: other users may read or write {path}: chmod 600 {path}")
+    except ValueError as error:
+        raise TokenFileError(f"{setting}: {error}") from None
     if not LEAST_BYTES <= len(content) <= MOST_BYTES:
         size = "empty" if not content else "too short" if len(content) < LEAST_BYTES else "too long"
         raise TokenFileError(
@@ -76,11 +74,25 @@ def make_token(path: Path) -> str:
     return token
 
 
-def is_open_to_others(about: os.stat_result) -> bool:
-    """Whether other users may read or write the file of a secret."""
+def read_secret(path: str, most: int) -> bytes:
+    """Return what is in the file of a secret, up to `most` bytes.
+
+    Raises OSError where it cannot be read, and ValueError, with what to do, where it must not be.
+    """
+    # Without waiting, since nobody may ever write into a pipe.
+    with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError(f"{path} is no file but a pipe or a device, and is read more than once: name a file")
+        if _is_open_to_others(about):
+            raise ValueError(f"other users may read or write {path}: chmod 600 {path}")
+        return file.read(most)
+
+
+def _is_open_to_others(about: os.stat_result) -> bool:
     # What root hands over to a service, as a secret of Kubernetes, may be for the service's group.
     others = 0o027 if about.st_uid == 0 != os.geteuid() else 0o077
-    return stat.S_ISREG(about.st_mode) and bool(about.st_mode & others)
+    return bool(about.st_mode & others)
 
 
 def keep_token(token: str | None, strangers: Collection[str] = ()) -> None:

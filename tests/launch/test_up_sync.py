@@ -55,7 +55,7 @@ def test_a_run_is_finished_when_its_ticks_are_over(tmp_path: Path) -> None:
 def test_a_key_that_is_not_there_is_one_line_and_leaves_no_run_behind(tmp_path: Path) -> None:
     status, out, err = run(*LOCKSTEP, "--set", "sync.key_file=no.key", cwd=tmp_path)
     assert (status, out) == (1, "")
-    made = "make one with: head -c 32 /dev/urandom > no.key"
+    made = "make one with: (umask 077; head -c 32 /dev/urandom > no.key)"
     assert err == f"Error: sync.key_file: there is no no.key; {made}\n"
     assert list(tmp_path.iterdir()) == []
 

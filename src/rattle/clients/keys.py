@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rattle.errors import RattleError
-from rattle.tokens import derive_key, read_token
+from rattle.tokens import derive_key, read_secret, read_token
 
 #: Fewer bytes could be guessed; more are no key, but another file.
 _LEAST_BYTES = 16
@@ -32,14 +30,15 @@ def sync_key(key_file: str | None, token_file: str | None) -> bytes | None:
 def read_key(path: str) -> bytes:
     """Return the content of a key file, every byte of it. Raises KeyFileError in one line."""
     try:
-        with Path(path).open("rb") as file:
-            key = file.read(_MOST_BYTES + 1)
+        key = read_secret(path, _MOST_BYTES + 1)
     except FileNotFoundError:
         raise KeyFileError(
-            f"sync.key_file: there is no {path}; make one with: head -c 32 /dev/urandom > {path}"
+            f"sync.key_file: there is no {path}; make one with: (umask 077; head -c 32 /dev/urandom > {path})"
         ) from None
     except OSError as error:
         raise KeyFileError(f"sync.key_file: cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise KeyFileError(f"sync.key_file: {error}") from None
     if not _LEAST_BYTES <= len(key) <= _MOST_BYTES:
         size = "empty" if not key else f"only {len(key)} bytes long" if len(key) < _LEAST_BYTES else "too long"
         raise KeyFileError(f"sync.key_file: {path} is {size}: a key has {_LEAST_BYTES} to {_MOST_BYTES} bytes")

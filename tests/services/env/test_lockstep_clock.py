@@ -145,6 +145,7 @@ def test_sealed_datagrams_lead_and_others_do_not(tmp_path: Path) -> None:
     key = b"a key that nobody guesses, so far"
     file = tmp_path / "key"
     file.write_bytes(key)
+    file.chmod(0o600)
     with led(key, {"key_file": str(file)}) as (server, leader):
         leader.step()
         assert clock_of(server).tick == 1

@@ -83,6 +83,7 @@ def test_a_sync_service_that_comes_back_with_its_clock_set_back_ticks_on(an_hour
 def test_with_a_key_a_world_ticks_by_sealed_datagrams_alone_each_once(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_bytes(bytes(range(32)))
+    key.chmod(0o600)
     recorded: list[tuple[bool, bytes]] = []
     forged = b'{"sequence":9223372036854775807,"timestamp":"2076-03-01T12:00:01+00:00"}'
     with (

@@ -127,6 +127,7 @@ def test_a_run_is_the_same_whatever_strangers_send(tmp_path: Path) -> None:
     recorded: list[tuple[bool, bytes]] = []
     key = tmp_path / "key"
     key.write_bytes(bytes(range(32)))
+    key.chmod(0o600)
     forged = [
         Codec(made_up).encode(Join(2**62, name, role, *[0] * 5, False))
         for made_up in (None, bytes(32))

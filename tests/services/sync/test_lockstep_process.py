@@ -90,6 +90,7 @@ def test_what_is_lost_late_or_garbage_changes_nothing(tmp_path: Path) -> None:
 def test_without_the_key_nobody_takes_part(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_bytes(bytes(range(32)))
+    key.chmod(0o600)
     arguments = (*LOCKSTEP, "--members", "2", "--ticks", "20")
     with SyncProcess(*arguments, settings=(f"sync.key_file={key}",)) as sync:
         wrong = BareMember(sync.udp, "m0", Role.ENVIRONMENT, bytes(32))
