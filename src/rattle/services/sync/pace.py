@@ -62,7 +62,7 @@ class Sealing:
     def beat(self, participant: str, sequence: int, timestamp: str) -> bytes:
         """Return what a participant is told."""
         _, nonces = self._asked.get(participant, (0, {""}))
-        nonce = secrets.choice(list(nonces))  # several where somebody redirects questions: that one must not choose
+        nonce = secrets.choice(list(nonces))  # several where questions are redirected: nobody may choose
         return self._codec.encode(Beat(sequence=sequence, timestamp=timestamp, life=self._life, nonce=nonce))
 
 
