@@ -14,7 +14,7 @@ import uvicorn
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from rattle.services.utils import budget
+from rattle.services.utils import budget, connections
 from rattle.services.utils.asgi import Receive, Scope, Send, answer, answer_problem, read_body
 from rattle.services.utils.budget import ByteBudget, Shares
 from rattle.services.utils.serving import server_config
@@ -150,6 +150,32 @@ def test_long_messages_of_websockets_count_and_short_ones_do_not(port: int) -> N
             assert closed.value.rcvd.code == 1013
             other.send(bytes(2**15))
             assert other.recv() == "32768"
+
+
+def test_a_long_message_that_is_not_finished_in_time_ends_its_websocket(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "BODY_SECONDS", 2)
+    with connect(f"ws://127.0.0.1:{port}") as one, connect(f"ws://127.0.0.1:{port}") as other:
+        other.send(bytes(2**17))  # is complete, and so has no time limit any more
+        assert other.recv(PATIENCE) == str(2**17)
+        one.socket.sendall(b"\x82\xff" + LARGE.to_bytes(8, "big") + bytes(4) + bytes(LARGE - 1))
+        with pytest.raises(ConnectionClosed) as closed:
+            one.recv(PATIENCE)
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason[:12]) == (1008, "the message ")
+        until(lambda: budget.BUDGET.held == 0)
+        other.send(bytes(5))
+        assert other.recv(PATIENCE) == "5"
+
+
+def test_pings_hold_nothing(port: int) -> None:
+    with connect(f"ws://127.0.0.1:{port}") as one:
+        one.socket.sendall((b"\x89\xfd" + bytes(4) + bytes(125)) * 2000)
+        assert one.ping().wait(PATIENCE)
+        assert budget.BUDGET.held == 0
+        one.send(bytes(5))
+        assert one.recv(PATIENCE) == "5"
 
 
 def test_a_peer_leaves_an_eighth_of_what_others_leave() -> None:

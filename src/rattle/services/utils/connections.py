@@ -13,9 +13,10 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 
 from rattle.services.utils import budget
-from rattle.services.utils.asgi import CONNECTION, Message, Receive, Scope, Send, answer_problem
+from rattle.services.utils.asgi import BODY_SECONDS, CONNECTION, Message, Receive, Scope, Send, answer_problem
 from rattle.services.utils.peers import CONNECTIONS
 from rattle.wire.problems import PROBLEM_TYPE, RequestError, problem_body
 
@@ -298,21 +299,22 @@ class SocketConnection(_UnreadAnswers, WebSocketsSansIOProtocol):
     """
 
     peer = ""
-    _arrived = 0  # bytes since the last whole message
-    _held = 0  # bytes of the budget, of long messages only
+    _arrived = 0  # bytes since the last whole message, or since a ping or pong between messages
+    _growing = 0  # bytes of the budget, of a long message that is not complete
+    _held = 0  # bytes of the budget, of long messages that are
+    _unfinished: asyncio.TimerHandle | None = None  # ends the wait for the rest of a long message
 
     def data_received(self, data: bytes) -> None:
         """Go on with a message; one for which there is no room ends the connection."""
         self._arrived += len(data)
         if self._arrived > HEAD_BYTES and not self._hold(len(data)):
-            self.conn.fail(1013, "full: try again in a while")
-            self.transport.writelines(self.conn.data_to_send())
-            self.transport.close()
+            self._fail(1013, "full: try again in a while")
             return
         super().data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Hold nothing any more."""
+        self._complete()
         self._give_back()
         CONNECTIONS.leave(self.peer)  # it was counted before it became a WebSocket
         super().connection_lost(exc)
@@ -326,12 +328,51 @@ class SocketConnection(_UnreadAnswers, WebSocketsSansIOProtocol):
     def _hold(self, size: int) -> bool:
         if not budget.BUDGET.take(size, self._arrived):
             return False
-        self._held += size
+        self._growing += size
+        if self._unfinished is None:
+            self._unfinished = self.loop.call_later(BODY_SECONDS, self._end_wait)
         return True
 
     def _give_back(self) -> None:
         budget.BUDGET.give_back(self._held)
         self._held = 0
+
+    def _end_wait(self) -> None:
+        """Close where the rest of a message has not arrived in time, unless it was this side that did not read."""
+        if self.read_paused:
+            self._unfinished = self.loop.call_later(BODY_SECONDS, self._end_wait)
+        else:
+            self._fail(1008, f"the message did not arrive within {BODY_SECONDS:.0f} seconds")
+
+    def _complete(self) -> None:
+        """Begin with the next message."""
+        self._arrived = 0
+        if self._unfinished is not None:
+            self._unfinished.cancel()
+            self._unfinished = None
+            self._held += self._growing
+            self._growing = 0
+
+    def _fail(self, code: int, reason: str) -> None:
+        self.conn.fail(code, reason)
+        self.transport.writelines(self.conn.data_to_send())
+        self.transport.close()
+
+    def handle_ping(self) -> None:
+        """Answer a ping, which is no part of a message."""
+        self._forget_control_frame()
+        super().handle_ping()
+
+    def handle_pong(self, event: Frame) -> None:
+        """Know that the client is there."""
+        self._forget_control_frame()
+        super().handle_pong(event)
+
+    def _forget_control_frame(self) -> None:
+        if not self.frames:  # between two messages
+            budget.BUDGET.give_back(self._growing)
+            self._growing = 0
+            self._complete()
 
     async def run_asgi(self) -> None:
         """Have the service answer; a handshake that it declines with a whole answer is complete as well.
@@ -349,7 +390,7 @@ class SocketConnection(_UnreadAnswers, WebSocketsSansIOProtocol):
 
     def send_receive_event_to_app(self) -> None:
         """Hand on a message."""
-        self._arrived = 0
+        self._complete()
         stop_reading = self.read_paused or self.queue.qsize() >= _MESSAGES_AHEAD
         self.read_paused = self.read_paused or not stop_reading  # it only stops where it has not
         super().send_receive_event_to_app()
