@@ -22,6 +22,7 @@ BENCHMARKS = (
     "policy_latency",
     "serving",
     "security",
+    "attacks",
     "pace",
     "lockstep",
     "telemetry",
