@@ -54,12 +54,12 @@ def advisories(packages: list[dict[str, Any]]) -> Iterator[str]:
 
 def main(database: str = DATABASE) -> None:
     """Say what is known, and fail for advisories."""
-    answer = ask(database, _ONE_PACKAGE)
-    if not isinstance(answer, str):
-        answer = ask(database, "\n".join(pins()))
-    if isinstance(answer, str):
-        print(f"NOT CHECKED FOR ADVISORIES: {database} does not answer here; run `make audit` where it does.\n{answer}")
+    if isinstance(said := ask(database, _ONE_PACKAGE), str):
+        print(f"NOT CHECKED FOR ADVISORIES: {database} does not answer here; run `make audit` where it does.\n{said}")
         return
+    answer = ask(database, "\n".join(pins()))
+    if isinstance(answer, str):  # of a database that answers
+        sys.exit(f"the packages could not be checked for advisories: {answer}")
     if lines := [*advisories(answer)]:
         sys.exit("\n".join(lines))
     print(f"{len(answer)} packages have no advisories that are not ignored")
