@@ -33,7 +33,7 @@ def test_the_spec_says_what_the_server_is(server: VectorServer) -> None:
     assert spec["observation_space"] == {"kind": "codes", "cells": 12, "codes": 5}
     assert (spec["num_actions"], spec["agents_per_world"], spec["metrics"]) == (3, 2, ["food"])
     assert spec["features"] == ["websocket", "state", "snapshot", "step_snapshots", "options", "owners", "crc32c"]
-    assert spec["limits"] == {"sessions": 64, "worlds": 1000, "body_bytes": 65536, "session_seconds": 300.0}
+    assert spec["limits"] == {"sessions": 256, "worlds": 1000, "body_bytes": 65536, "session_seconds": 300.0}
     packed_spec = server.ask("GET", "/v1/spec", headers={"Accept": "application/msgpack"})
     assert packed_spec.headers["content-type"] == "application/msgpack"
     assert packed_spec.body == {**spec, "crc32c": packed_spec.raw[-4:]}

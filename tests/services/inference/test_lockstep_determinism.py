@@ -64,6 +64,7 @@ class Timing:
             copy = training_pb2.Rollout()
             copy.CopyFrom(rollout)
             copy.life = copy.lineage = ""
+            copy.life_number = 0  # when it was started
             self.rollouts[rollout.actor].append(hashlib.sha256(copy.SerializeToString(deterministic=True)).hexdigest())
 
         patch.setattr(AsyncHttp, "begin", begin_late)
