@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from uvicorn.protocols.http import httptools_impl
 
 from rattle.services.utils import connections
 from rattle.services.utils.asgi import Receive, Scope, Send, answer, peer_of
+from rattle.services.utils.peers import Connections
 from rattle.services.utils.serving import server_config
 from rattle.services.utils.sockets import listen
 
@@ -251,6 +253,27 @@ def test_nobody_invents_the_address_of_a_client(served: Served) -> None:
     invented = b"X-Forwarded-For: 192.0.2.7\r\nForwarded: for=192.0.2.7\r\nConnection: close\r\n"
     with served.connect(b"GET /peer HTTP/1.1\r\nHost: x\r\n" + invented + b"\r\n") as handle:
         assert ended(handle).endswith(b"\r\n\r\n127.0.0.1")
+
+
+def test_every_connection_is_counted_once_and_no_more_when_it_has_gone(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Connections(1000)
+    monkeypatch.setattr(connections, "CONNECTIONS", counted)
+    head = b"GET / HTTP/1.1\r\nHost: x\r\n"
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    with (
+        served.connect(head + upgrade + b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n") as socket_,
+        served.connect(head + b"\r\n") as asking,
+        served.connect(b"nonsense\r\n\r\n") as refused,
+    ):
+        assert socket_.recv(12) == b"HTTP/1.1 101"
+        assert ended(refused).startswith(b"HTTP/1.1 400")
+        assert answer_of(asking).endswith(b"short")
+        assert counted.used == 2
+        socket_.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # it ends with a reset
+    gone(served)
+    assert (counted.used, counted.have_room_for("127.0.0.1")) == (0, True)
 
 
 def test_the_server_has_what_our_connections_rely_on() -> None:
