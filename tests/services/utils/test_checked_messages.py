@@ -11,7 +11,8 @@ import pytest
 
 from rattle.clients.errors import DamagedAnswer
 from rattle.services.utils.checked_messages import CheckedServer, _Reader, checked, whole
-from rattle.services.utils.grpc_serving import answering, bind, make_server
+from rattle.services.utils.grpc_refusals import answering
+from rattle.services.utils.grpc_serving import bind, make_server
 from rattle.services.utils.guard import Guard
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 from rattle.settings.services import SecuritySection

@@ -14,7 +14,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from rattle.services.utils import grpc_serving
-from rattle.services.utils.grpc_serving import STATUS, HealthServices, answering, bind, make_server
+from rattle.services.utils.grpc_health import HealthServices
+from rattle.services.utils.grpc_refusals import STATUS, answering
+from rattle.services.utils.grpc_serving import bind, make_server
 from rattle.services.utils.guard import Guard
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 from rattle.services.utils.sockets import ServiceError, listen
@@ -47,7 +49,7 @@ async def serving(
     server = make_server(LIMIT, 100, guard)
     address = bind(server, "127.0.0.1", 0)
     training_pb2_grpc.add_TrainingServicer_to_server(Refusing(error), server)
-    health = HealthServices(server, [NAME])
+    health = HealthServices(server, [NAME], LIMIT)
     await server.start()
     try:
         async with grpc.aio.insecure_channel(address, [("grpc.max_send_message_length", 2**24)]) as channel:

@@ -14,7 +14,8 @@ from rattle.services.inference.serving.models import Models
 from rattle.services.inference.serving.rest import RestFace
 from rattle.services.utils import budget
 from rattle.services.utils.asgi import App, Receive, Scope, Send, answer, answer_problem, decline, exposition
-from rattle.services.utils.grpc_serving import GRACE_SECONDS, HealthServices, bind, make_server
+from rattle.services.utils.grpc_health import HealthServices
+from rattle.services.utils.grpc_serving import GRACE_SECONDS, bind, make_server
 from rattle.services.utils.guard import Guard
 from rattle.services.utils.serving import freeze_gc
 from rattle.settings.services import InferenceSection
@@ -97,7 +98,7 @@ class InferenceService:
         self._grpc = make_server(own.max_body_bytes, own.max_connections, self._guard)
         address = bind(self._grpc, own.host, own.grpc_port, self._guard.tls)
         GrpcFace(self.plane, self.metrics, own.max_body_bytes).attach(self._grpc)
-        self._health = HealthServices(self._grpc, [NAME])
+        self._health = HealthServices(self._grpc, [NAME], own.max_body_bytes)
         await asyncio.to_thread(self._source.start)
         await self._health.say(serving=True)
         await self._grpc.start()

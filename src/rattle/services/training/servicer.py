@@ -15,7 +15,7 @@ from rattle.services.training.service import TrainingService
 from rattle.services.training.status import policy_status
 from rattle.services.utils.budget import Shares
 from rattle.services.utils.checked_messages import CheckedServer
-from rattle.services.utils.grpc_serving import address_of_peer, answering
+from rattle.services.utils.grpc_refusals import address_of_peer, answering
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 from rattle.text import one_line
 from rattle.wire.checksums import damaged_messages

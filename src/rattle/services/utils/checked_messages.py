@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, Message
 from rattle.clients.errors import DamagedAnswer
 from rattle.services.utils import budget
 from rattle.services.utils.grpc_reading import Reading, check_fields
-from rattle.services.utils.grpc_serving import answering
+from rattle.services.utils.grpc_refusals import answering
 from rattle.wire.checksums import DamagedMessage, add_checksum, is_whole, note_damage
 from rattle.wire.problems import RequestError
 

@@ -7,6 +7,7 @@ the largest.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from functools import cache
@@ -16,25 +17,91 @@ import grpc
 
 from rattle.services.utils import budget
 from rattle.services.utils.asgi import BODY_SECONDS
-from rattle.services.utils.grpc_serving import answering
+from rattle.services.utils.budget import Shares, share
+from rattle.services.utils.grpc_refusals import address_of_peer, answering
 from rattle.wire.problems import RequestError
+
+#: Calls that wait for their turn, and have sent no more than a stream's window.
+_WAITING = 1024
+#: Bytes that a slow line carries in a second.
+_SLOWEST = 2**20
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+_Quick: TypeAlias = dict[asyncio.Task[Any] | None, float]
+
+
+class _Turns:
+    """Turns to read, which calls wait for: the next one is for the address that has the fewest."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: Counter[str] = Counter()
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+
+    async def take(self, peer: str) -> None:
+        """Wait for a turn."""
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(peer, deque()).append(turn)
+        self._hand_on()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._leave(peer, turn)
+            else:
+                self.give_back(peer)
+            raise
+
+    def give_back(self, peer: str) -> None:
+        """Give a turn to the next."""
+        self._held[peer] -= 1
+        if not self._held[peer]:
+            del self._held[peer]
+        self._hand_on()
+
+    def keeps_others_waiting(self, peer: str) -> bool:
+        """Return whether an address has all turns, of several, and another one waits."""
+        return self._held[peer] >= self._most > 1 and any(other != peer for other in self._waiting)
+
+    def _hand_on(self) -> None:
+        while (used := self._held.total()) < self._most:
+            welcome = [peer for peer in self._waiting if self._held[peer] < share(self._most, used - self._held[peer])]
+            if not welcome:
+                return
+            peer = min(welcome, key=self._held.__getitem__)
+            line = self._waiting.pop(peer)
+            turn = line.popleft()
+            if line:
+                self._waiting[peer] = line  # after all others
+            if not turn.done():  # its call has not ended
+                self._held[peer] += 1
+                turn.set_result(None)
+
+    def _leave(self, peer: str, turn: asyncio.Future[None]) -> None:
+        line = self._waiting.get(peer, deque())
+        if turn in line:
+            line.remove(turn)
+            if not line:
+                del self._waiting[peer]
 
 
 class Reading:
     """The requests that a service reads at a time.
 
     Those of `quick` methods are read as gRPC does by itself while there are few, which costs nothing: what answers them
-    calls `arrived` first. All others wait for their turn, and for their request no longer than other bodies may take.
+    calls `arrived` first. All others wait for their turn. A request may take as long as other bodies and, since nobody
+    sees how much of it is there, the time that the largest one takes over a slow line; or just so many `seconds`.
     """
 
-    def __init__(self, largest: int, quick: bool = False) -> None:
+    def __init__(self, largest: int, quick: bool = False, seconds: float | None = None) -> None:
         self._largest = largest
         self._most = most = budget.BUDGET.most(largest)
-        self._quick: dict[asyncio.Task[Any] | None, None] | None = {} if quick else None
-        self._turns = asyncio.Semaphore(most)
+        self._quick: _Quick | None = {} if quick else None
+        self._seconds = BODY_SECONDS + largest / _SLOWEST if seconds is None else seconds
+        self._patience = self._seconds + BODY_SECONDS if seconds is None else seconds  # until it is a call's turn
+        self._turns = _Turns(most)
+        self._waiting = Shares(_WAITING, "places of requests to be read")
 
     def handlers(self, service: str, handlers: Mapping[str, _Handler]) -> grpc.GenericRpcHandler:
         """Return the methods of a service, whose requests arrive as bytes, as a server takes them."""
@@ -45,11 +112,12 @@ class Reading:
         """Return whether the call of this task may read its request without waiting for a turn."""
         if self._quick is None:
             return False
+        now = asyncio.get_running_loop().time()
         if len(self._quick) >= self._most:
-            self._quick = {task: None for task in self._quick if task is not None and not task.done()}
+            self._quick = self._still_quick(self._quick, now)
             if len(self._quick) >= self._most:
                 return False
-        self._quick[asyncio.current_task()] = None
+        self._quick[asyncio.current_task()] = now
         return True
 
     def arrived(self) -> None:
@@ -59,19 +127,43 @@ class Reading:
 
     async def first(self, context: _Context) -> bytes:
         """Return the first message of a call when it is its turn; raises RequestError when it does not come."""
-        received: Any = bytes(0)
+        peer = address_of_peer(context)
         try:
-            async with asyncio.timeout(BODY_SECONDS), self._turns:
-                try:
-                    received = await context.read()
-                finally:  # nobody knows how much of what has not arrived is there
-                    budget.BUDGET.note(len(received) or self._most * self._largest)
+            with self._waiting.holding(peer):
+                async with asyncio.timeout(self._patience):
+                    await self._turns.take(peer)
+            received = await self._read(peer, context)
         except TimeoutError:
-            detail = f"{self._most} requests are being read, and this one was not within {BODY_SECONDS:.0f} seconds"
+            detail = f"{self._most} requests are read at a time, for {self._seconds:.0f} seconds at most: send it again"
             raise RequestError("full", detail) from None
         if received is grpc.aio.EOF:
             raise RequestError("bad_request", "the call ended without a request")
         return bytes(received)
+
+    async def _read(self, peer: str, context: _Context) -> Any:
+        """Read a message in a turn, and give that back; raises TimeoutError where others may wait no longer for it."""
+        received: Any = bytes(0)
+        clock = asyncio.get_running_loop().time
+        reading, until = asyncio.ensure_future(context.read()), clock() + self._seconds
+        try:
+            while not reading.done():
+                await asyncio.wait((reading,), timeout=min(BODY_SECONDS, until - clock()))
+                if not reading.done() and (clock() >= until or self._turns.keeps_others_waiting(peer)):
+                    raise TimeoutError
+            received = reading.result()
+            return received
+        finally:  # nobody knows how much of what has not arrived is there
+            reading.cancel()
+            budget.BUDGET.note(len(received) or self._most * self._largest)
+            self._turns.give_back(peer)
+
+    def _still_quick(self, quick: _Quick, now: float) -> _Quick:
+        """Return the quick requests that have not ended, and end those that take too long."""
+        quick = {task: began for task, began in quick.items() if task is not None and not task.done()}
+        for task, began in quick.items():
+            if task is not None and now - began > self._seconds:
+                task.cancel()
+        return quick
 
     def _in_turn(self, handler: Any) -> _Handler:
         serialize = handler.response_serializer

@@ -1,29 +1,26 @@
-"""Running a gRPC service: its server and limits, health, refusals, the first line and a shutdown that says goodbye."""
+"""Running a gRPC service: its server and limits, the first line and a shutdown that says goodbye."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from functools import partial
-from typing import Any, NoReturn, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import grpc
-from grpc_health.v1 import health, health_pb2
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health
 
 from rattle.events import emit, of_services
 from rattle.output import write_line
 from rattle.services.utils import budget
-from rattle.services.utils.asgi import BODY_SECONDS
+from rattle.services.utils.grpc_health import RESERVED_CALLS, HealthServices
+from rattle.services.utils.grpc_refusals import STATUS, refuse
 from rattle.services.utils.guard import Guard
 from rattle.services.utils.server_tls import ServerTls
 from rattle.services.utils.sockets import PortTaken, address_of, listen
 from rattle.stop_signals import stop_signals
-from rattle.text import one_line
-from rattle.wire.problems import LONGEST_TEXT, RequestError
+from rattle.wire.problems import RequestError
 
 #: How long calls in progress may go on when the service stops, in seconds.
 GRACE_SECONDS = 5.0
@@ -35,42 +32,8 @@ _ASKED_EVERY_SECONDS = 5
 
 #: The method that says whether a service lives, which anybody may call. Watch keeps a call open, and needs the token.
 _HEALTH = f"/{health.SERVICE_NAME}/Check"
-#: How many calls of it may be waiting for their request.
-_HEALTH_PLACES = 64
 #: For servers of large messages: none may be packed, since a small one could become a large one.
 UNPACKED = (("grpc.compression_enabled_algorithms_bitset", 1),)
-
-#: The gRPC status of every code of a RequestError.
-STATUS = {
-    "bad_request": grpc.StatusCode.INVALID_ARGUMENT,
-    "upgrade_required": grpc.StatusCode.UNIMPLEMENTED,
-    "bad_value": grpc.StatusCode.INVALID_ARGUMENT,
-    "damaged": grpc.StatusCode.DATA_LOSS,
-    "unauthenticated": grpc.StatusCode.UNAUTHENTICATED,
-    "forbidden": grpc.StatusCode.PERMISSION_DENIED,
-    "unknown_path": grpc.StatusCode.UNIMPLEMENTED,
-    "unknown_snake": grpc.StatusCode.NOT_FOUND,
-    "unknown_session": grpc.StatusCode.NOT_FOUND,
-    "unknown_policy": grpc.StatusCode.NOT_FOUND,
-    "unknown_agent": grpc.StatusCode.NOT_FOUND,
-    "no_agent_api": grpc.StatusCode.NOT_FOUND,
-    "no_history": grpc.StatusCode.NOT_FOUND,
-    "wrong_method": grpc.StatusCode.UNIMPLEMENTED,
-    "not_acceptable": grpc.StatusCode.INVALID_ARGUMENT,
-    "wrong_step": grpc.StatusCode.FAILED_PRECONDITION,
-    "conflict": grpc.StatusCode.ALREADY_EXISTS,
-    "replaced": grpc.StatusCode.ABORTED,
-    "cannot_replay": grpc.StatusCode.FAILED_PRECONDITION,
-    "run_over": grpc.StatusCode.FAILED_PRECONDITION,
-    "too_large": grpc.StatusCode.RESOURCE_EXHAUSTED,
-    "unsupported_type": grpc.StatusCode.INVALID_ARGUMENT,
-    "too_late": grpc.StatusCode.DEADLINE_EXCEEDED,
-    "internal": grpc.StatusCode.INTERNAL,
-    "full": grpc.StatusCode.RESOURCE_EXHAUSTED,
-    "not_ready": grpc.StatusCode.UNAVAILABLE,
-    "starting": grpc.StatusCode.UNAVAILABLE,
-    "shutting_down": grpc.StatusCode.UNAVAILABLE,
-}
 
 
 class GrpcService(Protocol):
@@ -108,12 +71,42 @@ class _Guarded(grpc.GenericRpcHandler):
             self._guard.check_token(method, None if said is None else str(said))
         except RequestError as error:
             self._guard.refused.labels(STATUS[error.code].name).inc()
-            return grpc.stream_stream_rpc_method_handler(partial(_refusing, error))  # reads nothing of what is sent
+            return _refusing(error)
         return None
 
 
-async def _refusing(error: RequestError, _messages: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-    await refuse(context, error)
+class _Bounded(grpc.GenericRpcHandler):
+    """Asked before all others: refuses what comes when all calls are in use; health checks have calls of their own.
+
+    gRPC itself would refuse these as well.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._calls = 0
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Return what refuses a call, None where there is room for it."""
+        if str(handler_call_details.method) == _HEALTH:
+            return None
+        if self._calls >= self._most:
+            return _refusing(RequestError("full", f"all {self._most} calls are in use: end one, or wait"))
+        if (call := asyncio.current_task()) is not None:
+            self._calls += 1
+            call.add_done_callback(self._end)
+        return None
+
+    def _end(self, _call: object) -> None:
+        self._calls -= 1
+
+
+def _refusing(error: RequestError) -> grpc.RpcMethodHandler[Any, Any]:
+    """Return what refuses a call, and reads nothing of what is sent."""
+
+    async def answer(_messages: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        await refuse(context, error)
+
+    return grpc.stream_stream_rpc_method_handler(answer)
 
 
 def make_server(
@@ -124,13 +117,13 @@ def make_server(
     Whatever methods are added, those whom the guard does not let pass reach health alone.
     """
     server = grpc.aio.server(
-        maximum_concurrent_rpcs=max_calls,
+        maximum_concurrent_rpcs=max_calls + RESERVED_CALLS,
         options=[
             *options,
             ("grpc.so_reuseport", 0),  # else two services on one port would share its connections
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", max_message_bytes),
-            ("grpc.max_concurrent_streams", max_calls),
+            ("grpc.max_concurrent_streams", max_calls + RESERVED_CALLS),
             ("grpc.http2.bdp_probe", 0),  # else requests that nobody reads yet may send megabytes ahead
             ("grpc.keepalive_time_ms", _ALIVE_AFTER_SECONDS * 1000),
             ("grpc.keepalive_timeout_ms", _ALIVE_WITHIN_SECONDS * 1000),
@@ -138,7 +131,7 @@ def make_server(
             ("grpc.http2.min_ping_interval_without_data_ms", _ASKED_EVERY_SECONDS * 1000),
         ],
     )
-    server.add_generic_rpc_handlers((_Guarded(guard),))
+    server.add_generic_rpc_handlers((_Bounded(max_calls), _Guarded(guard)))
     # Generated code adds methods in both ways; what is added in this one would be found before the guard.
     server.add_registered_method_handlers = lambda *_: None  # type: ignore[method-assign]
     return server
@@ -159,64 +152,6 @@ def _credentials(tls: ServerTls) -> grpc.ServerCredentials:
     certificate, key, authority = tls.files.read()
     trusted = authority if tls.mutual else None
     return grpc.ssl_server_credentials([(key or b"", certificate or b"")], trusted, require_client_auth=tls.mutual)
-
-
-class HealthServices:
-    """The standard health and reflection services of a server: each of its services by name, and all of them as ""."""
-
-    def __init__(self, server: grpc.aio.Server, names: Sequence[str]) -> None:
-        self._servicer = health.aio.HealthServicer()
-        self._names = ("", *names)
-        self._waited_for = budget.Shares(_HEALTH_PLACES, "health checks")
-        request, answer = health_pb2.HealthCheckRequest.FromString, health_pb2.HealthCheckResponse.SerializeToString
-        handlers = {
-            "Check": grpc.stream_unary_rpc_method_handler(self._check, request, answer),
-            "Watch": grpc.unary_stream_rpc_method_handler(self._servicer.Watch, request, answer),
-        }
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(health.SERVICE_NAME, handlers),))
-        reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-
-    async def say(self, *, serving: bool) -> None:
-        """Say whether calls are welcome."""
-        status = health_pb2.HealthCheckResponse
-        for name in self._names:
-            await self._servicer.set(name, status.SERVING if serving else status.NOT_SERVING)
-
-    async def _check(self, _messages: object, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        """Answer a health check; calls of strangers that send no request must not take the places of others."""
-        async with answering(context):
-            with self._waited_for.holding(address_of_peer(context)):
-                try:
-                    async with asyncio.timeout(BODY_SECONDS):
-                        request: Any = await context.read()
-                except TimeoutError:
-                    raise RequestError("too_late", f"no request came within {BODY_SECONDS:.0f} seconds") from None
-            if request is grpc.aio.EOF:
-                raise RequestError("bad_request", "the call ended without a request")
-            return await self._servicer.Check(request, context)
-
-
-def address_of_peer(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    """Return the address that a call comes from, without its port."""
-    return one_line(context.peer().rpartition(":")[0])
-
-
-@asynccontextmanager
-async def answering(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
-    """End a call with the status of the RequestError that the block raises."""
-    try:
-        yield
-    except RequestError as error:
-        await refuse(context, error)
-
-
-async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: RequestError) -> NoReturn:
-    """End a call with the status of an error; the message begins with the field."""
-    text = str(error)
-    if error.field is not None and not text.startswith(error.field):
-        text = f"{error.field}: {text}"
-    await context.abort(STATUS[error.code], one_line(text, LONGEST_TEXT))
-    raise AssertionError  # abort has raised what ends the call
 
 
 def serve(
@@ -243,7 +178,7 @@ def serve(
         server = make_server(max_message_bytes, max_calls, guard, UNPACKED)
         address = bind(server, host, port, guard.tls)
         service.attach(server)
-        checks = HealthServices(server, service.names)
+        checks = HealthServices(server, service.names, max_message_bytes)
         try:
             await service.start()
         except BaseException:

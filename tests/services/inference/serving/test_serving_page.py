@@ -14,7 +14,7 @@ import pytest
 
 from rattle.policies.mlp.spec import MlpSpec
 from rattle.samples.spaces import CodeSpace
-from rattle.services.utils.grpc_serving import STATUS as GRPC_STATUS
+from rattle.services.utils.grpc_refusals import STATUS as GRPC_STATUS
 from rattle.wire.problems import STATUS
 from tests.services.inference.serving.building import policy
 from tests.services.inference.serving.inference_process import InferenceProcess, serving, write

@@ -25,7 +25,7 @@ from rattle.services.inference.serving.tensors import (
     wrong,
 )
 from rattle.services.utils.grpc_reading import Reading, check_fields
-from rattle.services.utils.grpc_serving import STATUS, refuse
+from rattle.services.utils.grpc_refusals import STATUS, refuse
 from rattle.services.utils.protos import open_inference_pb2 as pb
 from rattle.services.utils.protos.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 from rattle.wire.problems import RequestError

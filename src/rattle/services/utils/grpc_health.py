@@ -1,0 +1,110 @@
+"""The standard health and reflection services, which some may ask who may ask nothing else: so they are bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, TypeAlias
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
+
+from rattle.services.utils.budget import Shares
+from rattle.services.utils.grpc_reading import Reading
+from rattle.services.utils.grpc_refusals import address_of_peer, answering
+from rattle.wire.problems import RequestError
+
+#: Who does not say in so many seconds for which service it asks gets the answer for all of them.
+_ASKED_SECONDS = 0.5
+#: Streams of this module that are open at a time.
+_STREAMS = 64
+#: Calls in reserve for health: its streams, and the questions of as many moments.
+RESERVED_CALLS = 4 * _STREAMS
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+
+class HealthServices:
+    """The standard health and reflection services of a server: each of its services by name, and all of them as ""."""
+
+    def __init__(self, server: grpc.aio.Server, names: Sequence[str], largest: int) -> None:
+        """`largest` is the size of the largest message that the server takes."""
+        self._names = ("", *names, health.SERVICE_NAME)
+        self._status = HealthCheckResponse.NOT_SERVING
+        self._changed = asyncio.Condition()
+        self._streams = Shares(_STREAMS, "streams of health and reflection")
+        self._asking = 0
+        self._checks = Reading(largest, seconds=_ASKED_SECONDS)
+        others = Reading(largest)
+        self._reflection = reflection.aio.ReflectionServicer((*names, health.SERVICE_NAME, reflection.SERVICE_NAME))
+        check: _Handler = grpc.stream_unary_rpc_method_handler(self._check, None, HealthCheckResponse.SerializeToString)
+        watch: _Handler = grpc.unary_stream_rpc_method_handler(self._watch, None, HealthCheckResponse.SerializeToString)
+        tell: _Handler = grpc.stream_stream_rpc_method_handler(
+            self._reflect, None, ServerReflectionResponse.SerializeToString
+        )
+        server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler(health.SERVICE_NAME, {"Check": check}),
+                others.handlers(health.SERVICE_NAME, {"Watch": watch}),
+                others.handlers(reflection.SERVICE_NAME, {"ServerReflectionInfo": tell}),
+            )
+        )
+
+    async def say(self, *, serving: bool) -> None:
+        """Say whether calls are welcome."""
+        async with self._changed:
+            self._status = HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
+            self._changed.notify_all()
+
+    async def _check(self, _messages: object, context: _Context) -> HealthCheckResponse:
+        async with answering(context):
+            if await self._asked(context) not in self._names:
+                await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service")
+        return HealthCheckResponse(status=self._status)
+
+    async def _asked(self, context: _Context) -> str:
+        """Return which service is asked for; while too many ask at a time, all of them, which have the same answer."""
+        if self._asking >= _STREAMS:
+            return ""
+        self._asking += 1
+        try:
+            name: str = _parsed(HealthCheckRequest, await self._checks.first(context)).service
+            return name
+        except RequestError as error:
+            if error.code == "full":
+                return ""
+            raise
+        finally:
+            self._asking -= 1
+
+    async def _watch(self, received: bytes, context: _Context) -> AsyncIterator[HealthCheckResponse]:
+        async with answering(context):
+            is_known = _parsed(HealthCheckRequest, received).service in self._names
+            del received
+            with self._streams.holding(address_of_peer(context)):
+                said = None
+                while True:
+                    async with self._changed:
+                        while said == (status := self._status if is_known else HealthCheckResponse.SERVICE_UNKNOWN):
+                            await self._changed.wait()
+                    said = status
+                    yield HealthCheckResponse(status=said)
+
+    async def _reflect(self, received: AsyncIterator[bytes], context: _Context) -> None:
+        async with answering(context):
+            with self._streams.holding(address_of_peer(context)):
+                questions = (_parsed(ServerReflectionRequest, one) async for one in received)
+                async for answer in self._reflection.ServerReflectionInfo(questions, context):
+                    await context.write(answer)
+
+
+def _parsed(kind: Any, received: bytes) -> Any:
+    try:
+        return kind.FromString(received)
+    except DecodeError:
+        raise RequestError("bad_request", f"the request is no {kind.DESCRIPTOR.name}") from None
