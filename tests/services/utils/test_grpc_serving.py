@@ -222,13 +222,7 @@ def test_health_checks_that_send_no_request_leave_places_for_other_calls() -> No
             await stub.GetPolicy(training_pb2.GetPolicyRequest())
             calls = [channel.stream_stream("/grpc.health.v1.Health/Check")() for _ in range(100)]
             ended = [asyncio.ensure_future(call.code()) for call in calls]
-            for first in asyncio.as_completed(ended):
-                assert await first == grpc.StatusCode.RESOURCE_EXHAUSTED
-                if sum(one.done() for one in ended) == 100 - 56:  # of 64 places one peer leaves an eighth
-                    break
             await stub.GetPolicy(training_pb2.GetPolicyRequest())
-            for call in calls:
-                call.cancel()
-            await asyncio.gather(*ended)
+            assert set(await asyncio.gather(*ended)) == {grpc.StatusCode.OK}  # none keeps its place
 
     run(test)
