@@ -220,7 +220,7 @@ def test_health_checks_that_send_no_request_leave_places_for_other_calls() -> No
         ):
             stub = training_pb2_grpc.TrainingStub(other)
             await stub.GetPolicy(training_pb2.GetPolicyRequest())
-            calls = [channel.stream_stream("/grpc.health.v1.Health/Check")() for _ in range(100)]
+            calls = [channel.stream_unary("/grpc.health.v1.Health/Check")() for _ in range(100)]
             ended = [asyncio.ensure_future(call.code()) for call in calls]
             await stub.GetPolicy(training_pb2.GetPolicyRequest())
             assert set(await asyncio.gather(*ended)) == {grpc.StatusCode.OK}  # none keeps its place
