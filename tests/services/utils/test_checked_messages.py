@@ -120,6 +120,19 @@ def test_a_damaged_request_is_refused_as_such_and_counted(method: str, message: 
     with_echo(scene)
 
 
+def test_a_shape_of_very_many_numbers_is_refused_before_it_is_parsed() -> None:
+    rollout = training_pb2.Rollout(reward=training_pb2.Tensor(shape=[1] * 2**17))
+
+    async def scene(channel: grpc.aio.Channel) -> None:
+        raw: Any = channel
+        call = raw.stream_stream("/rattle.v1.Training/ContributeRollouts")(iter([rollout.SerializeToString()]))
+        with pytest.raises(grpc.aio.AioRpcError, match="too many numbers") as refused:
+            await call.read()
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    with_echo(scene)
+
+
 def test_a_damaged_answer_is_no_answer() -> None:
     class Damaging:
         """A network that flips a bit of what the server answers."""

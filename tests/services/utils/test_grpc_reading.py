@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -17,7 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from rattle.services.utils import budget, grpc_reading
 from rattle.services.utils.budget import share
 from rattle.services.utils.grpc_health import _STREAMS, RESERVED_CALLS, HealthServices
-from rattle.services.utils.grpc_reading import Reading, _Turns
+from rattle.services.utils.grpc_reading import Reading, _followed, _Turns
 from rattle.services.utils.grpc_serving import UNPACKED, bind, make_server
 from rattle.services.utils.guard import Guard
 from rattle.settings.services import SecuritySection
@@ -252,6 +253,36 @@ def test_a_turn_that_nobody_takes_any_more_is_given_to_the_next() -> None:
         assert two.cancelled()
         turns.give_back("d")
         await turns.take("a")
+
+    run(test())
+
+
+def test_messages_that_have_been_worked_on_are_held_no_more_and_known_to_have_been_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    noted: list[int] = []
+    monkeypatch.setattr(budget.BUDGET, "note", noted.append)
+
+    class Content(list[int]):
+        """A message that is known to be held or not."""
+
+    async def test() -> None:
+        first, second = Content(range(7)), Content(range(9))
+        held = [weakref.ref(first), weakref.ref(second)]
+        rest: list[Any] = [second, grpc.aio.EOF]
+
+        async def read() -> Any:
+            return rest.pop(0)
+
+        messages = _followed(first, read, LARGE)
+        del first, second
+        assert len(await anext(messages)) == 7
+        assert len(await anext(messages)) == 9
+        assert [one() is None for one in held] == [True, False]
+        assert noted == [7]
+        with pytest.raises(StopAsyncIteration):
+            await anext(messages)
+        assert noted == [7, 9, LARGE]
 
     run(test())
 

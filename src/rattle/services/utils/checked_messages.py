@@ -113,6 +113,7 @@ def _checked(handler: Any, kind: Any) -> grpc.RpcMethodHandler[Any, Any]:
     async def unary_stream(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         async with answering(context):
             request = read(_Reader(parse), received, context)
+            del received  # which may be large, and the answers may go on for long
         async with aclosing(handler.unary_stream(request, context)) as answers:
             async for answer in answers:
                 yield answer

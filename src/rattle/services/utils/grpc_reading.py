@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import cache
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.descriptor import FieldDescriptor
 
 from rattle.services.utils import budget
 from rattle.services.utils.asgi import BODY_SECONDS
@@ -25,6 +26,14 @@ from rattle.wire.problems import RequestError
 _WAITING = 1024
 #: Bytes that a slow line carries in a second.
 _SLOWEST = 2**20
+
+#: Types of numbers that take as many bytes in a message as in memory.
+_AS_THEY_ARE = (
+    *(FieldDescriptor.TYPE_FIXED32, FieldDescriptor.TYPE_SFIXED32, FieldDescriptor.TYPE_FLOAT),
+    *(FieldDescriptor.TYPE_FIXED64, FieldDescriptor.TYPE_SFIXED64, FieldDescriptor.TYPE_DOUBLE),
+)
+#: Bytes of a number of any other type, and those that are not its last one.
+_LONGEST_NUMBER, _NOT_LAST = 10, bytes(range(128, 256))
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -180,10 +189,12 @@ class Reading:
                 async for answer in answers:
                     yield answer
 
-        async def streams(messages: AsyncIterator[bytes], context: _Context) -> None:
+        async def streams(_messages: object, context: _Context) -> None:
+            received: Any = None
             async with answering(context):
                 received = await self.first(context)
-            await handler.stream_stream(_followed(received, messages), context)
+            received = _followed(received, context.read, self._largest)  # and the message is held by it alone
+            await handler.stream_stream(received, context)
 
         if handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(streams, response_serializer=serialize)
@@ -211,29 +222,37 @@ class _Methods(grpc.ServiceRpcHandler):
         return (self._quick if self._reading.is_quick() else self._in_turn)[method]
 
 
-async def _followed(first: bytes, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for message in messages:
-        yield message
+async def _followed(message: Any, read: Callable[[], Awaitable[Any]], largest: int) -> AsyncIterator[bytes]:
+    """Yield a message and those after it, and hold none that has been worked on."""
+    try:
+        while message is not grpc.aio.EOF:
+            size = len(message)
+            yield message
+            message = b""
+            budget.BUDGET.note(size)
+            message = await read()  # gRPC's iterator would hold each until the next one is there
+    finally:  # nobody knows how much of the last one was there
+        budget.BUDGET.note(largest)
 
 
-def check_fields(content: bytes, kind: Any, most: int) -> None:
+def check_fields(content: bytes, kind: Any, most: int, numbers: int | None = None) -> None:
     """Raise RequestError (too_large) for a message of more fields than `most`, those of messages within it included.
 
-    `kind` is the descriptor of the message; what is none raises RequestError too. To walk over fields and lengths is
-    quick; to make objects of a million of them is not.
+    So many `numbers`, else as many as fields, may be packed: one byte of such a field may become eight. `kind` is the
+    descriptor of the message; what is none raises RequestError too. To walk over fields and lengths is quick; to make
+    objects of a million of them is not.
     """
     try:
-        _walk(memoryview(content), kind, most)
+        _walk(memoryview(content), kind, most, most if numbers is None else numbers)
     except IndexError:  # a number is cut off
         raise RequestError("bad_request", f"the request is no {kind.name}") from None
 
 
-def _walk(content: memoryview, kind: Any, most: int) -> None:
+def _walk(content: memoryview, kind: Any, most: int, numbers: int) -> None:
     parts = [(content, kind)]
     while parts:
         part, kind = parts.pop()
-        at, end, within = 0, len(part), _messages_within(kind)
+        at, end, within, packed = 0, len(part), _messages_within(kind), _packed_within(kind)
         while at < end:
             if (most := most - 1) < 0:
                 raise RequestError("too_large", "the request has too many fields")
@@ -243,6 +262,8 @@ def _walk(content: memoryview, kind: Any, most: int) -> None:
                     length, at = _varint(part, at)
                     if tag >> 3 in within:
                         parts.append((part[at : at + length], within[tag >> 3]))
+                    elif tag >> 3 in packed and (numbers := numbers - _packed(part[at : at + length], numbers)) < 0:
+                        raise RequestError("too_large", "the request has too many numbers")
                     at += length
                 case 0:
                     _, at = _varint(part, at)
@@ -257,6 +278,16 @@ def _walk(content: memoryview, kind: Any, most: int) -> None:
 @cache
 def _messages_within(kind: Any) -> dict[int, Any]:
     return {field.number: field.message_type for field in kind.fields if field.message_type is not None}
+
+
+@cache
+def _packed_within(kind: Any) -> set[int]:
+    return {field.number for field in kind.fields if field.is_packed and field.type not in _AS_THEY_ARE}
+
+
+def _packed(part: memoryview, most: int) -> int:
+    """Return how many numbers a field has, or just that there are more than `most`; each ends in a byte under 128."""
+    return most + 1 if len(part) > _LONGEST_NUMBER * most else len(bytes(part).translate(None, _NOT_LAST))
 
 
 def _varint(part: memoryview, at: int) -> tuple[int, int]:

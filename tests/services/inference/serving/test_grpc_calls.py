@@ -219,6 +219,24 @@ def test_messages_of_too_many_fields_are_refused_before_they_are_parsed() -> Non
         check_fields(asked.SerializeToString(), asked.DESCRIPTOR, 14)
 
 
+def test_packed_numbers_are_counted_before_they_are_parsed() -> None:
+    for contents in ("int64_contents", "uint_contents", "bool_contents", "fp32_contents"):
+        asked = pb.ModelInferRequest(inputs=[pb.ModelInferRequest.InferInputTensor(name="x")])
+        getattr(asked.inputs[0].contents, contents).extend([1] * 2000)
+        content = asked.SerializeToString()
+        check_fields(content, asked.DESCRIPTOR, 14, 2000)
+        if contents == "fp32_contents":  # which takes no more in memory
+            check_fields(content, asked.DESCRIPTOR, 14, 0)
+            continue
+        for most in (1999, 100):
+            with pytest.raises(RequestError, match="too many numbers"):
+                check_fields(content, asked.DESCRIPTOR, 14, most)
+    asked = pb.ModelInferRequest(inputs=[pb.ModelInferRequest.InferInputTensor(shape=[-1, 300] * 100)])
+    check_fields(asked.SerializeToString(), asked.DESCRIPTOR, 14, 200)
+    with pytest.raises(RequestError, match="too many numbers"):
+        check_fields(asked.SerializeToString(), asked.DESCRIPTOR, 14, 199)
+
+
 @given(garbage=st.binary(max_size=60))
 def test_the_fields_of_garbage_are_counted_or_refused(garbage: bytes) -> None:
     with suppress(RequestError):

@@ -68,6 +68,10 @@ class DataPlane:
         self.check_ready()
         return most_numbers(self._models.get(name, version).spec, self._max_rows)
 
+    def most_numbers_of_all(self) -> int:
+        """Return how many numbers a request to any model has at most."""
+        return max((most_numbers(served.spec, self._max_rows) for served in self._models.all()), default=0)
+
     async def infer(
         self, request: InferRequest, seconds: float | None, is_given_up: Callable[[], bool] = never
     ) -> InferResponse:

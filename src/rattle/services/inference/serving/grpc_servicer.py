@@ -124,7 +124,8 @@ class GrpcFace(GRPCInferenceServiceServicer):
         self._reading.arrived()
         try:
             if len(content) > SMALL_BYTES:
-                check_fields(content, kind.DESCRIPTOR, MOST_FIELDS)
+                numbers = self._plane.most_numbers_of_all() + MOST_FIELDS  # those of shapes
+                check_fields(content, kind.DESCRIPTOR, MOST_FIELDS, numbers)
             request = kind.FromString(content)
         except DecodeError:
             await refuse(context, RequestError("bad_request", f"the request is no {kind.DESCRIPTOR.name}"))
