@@ -8,6 +8,8 @@ from tests.conformance.running import rattle_server, results
 
 pytestmark = pytest.mark.integration
 
+#: A server with so few sessions that the checker fills it.
+FEW = ("env", "--set", "env_service.max_sessions=64")
 ONE_SNAKE = {"agent.resets.snake_alone", "vector.steps.inactive", "vector.steps.last_observation"}
 #: No snake is truncated without a time limit.
 ALWAYS = {"vector.state.absent", "vector.steps.last_observation", "vector.actions.bounds"}
@@ -18,7 +20,7 @@ ALWAYS = {"vector.state.absent", "vector.steps.last_observation", "vector.action
 def test_snake_passes_on_both_faces(clock: str, snakes: int) -> None:
     # The vector API has no clock: it is checked once for each number of snakes.
     faces = ("agent", "vector") if clock == "turns" else ("agent",)
-    with rattle_server("env", "--clock", clock, "--set", f"env.num_snakes={snakes}") as url:
+    with rattle_server(*FEW, "--clock", clock, "--set", f"env.num_snakes={snakes}") as url:
         found = results(url, *faces)
     assert [result for result in found.values() if result.result == "fail"] == []
     skipped = {name for name, result in found.items() if result.result == "skip"}
@@ -26,14 +28,14 @@ def test_snake_passes_on_both_faces(clock: str, snakes: int) -> None:
 
 
 def test_pendulum_passes() -> None:
-    with rattle_server("env", "--set", "env.id=gym:Pendulum-v1") as url:
+    with rattle_server(*FEW, "--set", "env.id=gym:Pendulum-v1") as url:
         found = results(url, "vector")
     assert [result for result in found.values() if result.result == "fail"] == []
     assert found["vector.actions.bounds"].result == "pass"
 
 
 def test_cartpole_passes_and_has_no_agent_api() -> None:
-    with rattle_server("env", "--set", "env.id=gym:CartPole-v1") as url:
+    with rattle_server(*FEW, "--set", "env.id=gym:CartPole-v1") as url:
         found = results(url, "agent", "vector")
     assert [result for result in found.values() if result.result == "fail"] == []
     agent = {result.sentence for name, result in found.items() if name.startswith("agent.")}
