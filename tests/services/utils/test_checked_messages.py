@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -10,6 +11,7 @@ import grpc
 import pytest
 
 from rattle.clients.errors import DamagedAnswer
+from rattle.services.utils import checked_messages
 from rattle.services.utils.checked_messages import CheckedServer, _Reader, checked, whole
 from rattle.services.utils.grpc_refusals import answering
 from rattle.services.utils.grpc_serving import bind, make_server
@@ -131,6 +133,28 @@ def test_a_shape_of_very_many_numbers_is_refused_before_it_is_parsed() -> None:
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
     with_echo(scene)
+
+
+def test_long_messages_are_read_in_a_thread_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checked_messages, "_LONG_BYTES", 1000)
+    threads: list[bool] = []
+    read = _Reader.read
+
+    def noted(self: _Reader, received: bytes) -> Any:
+        threads.append(threading.current_thread() is not threading.main_thread())
+        return read(self, received)
+
+    async def scene(channel: grpc.aio.Channel) -> None:
+        stub: Any = training_pb2_grpc.TrainingStub(channel)
+        rollouts = [
+            training_pb2.Rollout(sequence=number, actor="x" * length) for number, length in enumerate((2000, 1))
+        ]
+        answers = stub.ContributeRollouts(iter(rollouts))
+        assert [receipt.sequence async for receipt in answers] == [0, 1]
+
+    monkeypatch.setattr(_Reader, "read", noted)
+    with_echo(scene)
+    assert threads == [True, False]
 
 
 def test_a_damaged_answer_is_no_answer() -> None:

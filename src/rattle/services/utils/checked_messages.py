@@ -5,6 +5,7 @@ Peers that know no checksums skip the field, and their messages, which have none
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar, cast
@@ -26,6 +27,8 @@ Received = TypeVar("Received", bound=Message)
 _NAME = b"\xa5\x06"
 #: Fields that a message longer than this may have: a rollout has one for the state of each of its ticks.
 _SMALL_BYTES, _MOST_FIELDS = 2**16, 2**15
+#: Messages longer than this are read in a thread.
+_LONG_BYTES = 2**20
 
 
 class _Reader:
@@ -92,27 +95,34 @@ def _check_fields(received: bytes, kind: Any) -> None:
         raise
 
 
+async def _read(reader: _Reader, received: bytes, kind: Any, peer: str) -> Any:
+    if len(received) > _LONG_BYTES:  # the loop goes on while fields are counted and the checksum is computed
+        return await asyncio.to_thread(_read_at_once, reader, received, kind, peer)
+    return _read_at_once(reader, received, kind, peer)
+
+
+def _read_at_once(reader: _Reader, received: bytes, kind: Any, peer: str) -> Any:
+    try:
+        if len(received) > _SMALL_BYTES:
+            _check_fields(received, kind)
+        return reader.read(received)
+    except DamagedMessage as error:
+        note_damage(peer, str(error))
+        raise RequestError("damaged", f"the message arrived damaged: {error}: send it again") from None
+
+
 def _checked(handler: Any, kind: Any) -> grpc.RpcMethodHandler[Any, Any]:
     parse, write = handler.request_deserializer, _writer(handler.response_serializer)
-
-    def read(reader: _Reader, received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        try:
-            if len(received) > _SMALL_BYTES:
-                _check_fields(received, kind)
-            return reader.read(received)
-        except DamagedMessage as error:
-            note_damage(context.peer(), str(error))
-            raise RequestError("damaged", f"the message arrived damaged: {error}: send it again") from None
 
     async def unary_unary(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         async with answering(context):
             with budget.BUDGET.holding(len(received)):
-                request = read(_Reader(parse), received, context)
+                request = await _read(_Reader(parse), received, kind, context.peer())
                 return await handler.unary_unary(request, context)
 
     async def unary_stream(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         async with answering(context):
-            request = read(_Reader(parse), received, context)
+            request = await _read(_Reader(parse), received, kind, context.peer())
             del received  # which may be large, and the answers may go on for long
         async with aclosing(handler.unary_stream(request, context)) as answers:
             async for answer in answers:
@@ -120,7 +130,7 @@ def _checked(handler: Any, kind: Any) -> grpc.RpcMethodHandler[Any, Any]:
 
     async def stream_stream(received: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> None:
         reader = _Reader(parse)
-        await handler.stream_stream((read(reader, one, context) async for one in received), context)
+        await handler.stream_stream((await _read(reader, one, kind, context.peer()) async for one in received), context)
 
     if handler.request_streaming:
         return grpc.stream_stream_rpc_method_handler(stream_stream, response_serializer=write)
