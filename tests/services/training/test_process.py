@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -72,6 +73,28 @@ def test_bombs_and_calls_that_are_never_finished_leave_memory_and_health(service
         with client_of(service) as client:
             assert client.status().status, "who asks how things stand waits for none of them"
         assert resident_bytes(service) - before < 300_000_000
+
+
+def test_health_is_answered_while_calls_are_reset_as_fast_as_a_connection_can(service: ServiceProcess) -> None:
+    address, over = str(service.hello["address"]), threading.Event()
+
+    def flood() -> None:
+        with raw_connection(address) as attacker:
+            while not over.is_set() and not attacker.told_to_go:
+                for _ in range(200):
+                    attacker.reset(attacker.begin("/rattle.v1.Training/UpdatePolicy"))
+                attacker.read()
+
+    attack = threading.Thread(target=flood)
+    attack.start()
+    try:
+        with grpc.insecure_channel(address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            for _ in range(100):
+                assert health.Check(health_pb2.HealthCheckRequest(), timeout=SECONDS).status == 1
+    finally:
+        over.set()
+        attack.join(SECONDS)
 
 
 def client_of(service: ServiceProcess) -> Client:

@@ -47,9 +47,11 @@ class HealthServices:
         tell: _Handler = grpc.stream_stream_rpc_method_handler(
             self._reflect, None, ServerReflectionResponse.SerializeToString
         )
+        # gRPC has a queue for each method that is registered, and one for all others, whose calls it breaks off while
+        # that is full. `make_server` keeps methods from being registered, for its guard: this one all may call.
+        type(server).add_registered_method_handlers(server, health.SERVICE_NAME, {"Check": check})
         server.add_generic_rpc_handlers(
             (
-                grpc.method_handlers_generic_handler(health.SERVICE_NAME, {"Check": check}),
                 others.handlers(health.SERVICE_NAME, {"Watch": watch}),
                 others.handlers(reflection.SERVICE_NAME, {"ServerReflectionInfo": tell}),
             )
