@@ -397,17 +397,16 @@ class RemoteWorlds:
         return self._or_lost(lambda: self._ask(method, f"/v1/sessions/{self._session}{path}", body))
 
     def _retry_for(self, attempt: Callable[[], bytes]) -> bytes:
+        def ask() -> bytes:
+            return believed(attempt, self._close_connections)
+
         try:
-            return believed(
-                attempt, self._close_connections
-            )  # nearly always: the library that tries again takes its time
+            return ask()  # nearly always: the library that tries again takes its time
         except ClientError as error:
             if not is_temporary(error):
                 raise _failure(error) from None
         try:
-            return retry_for(self._patience.retry_seconds, stop=self._patience.stop)(
-                lambda: believed(attempt, self._close_connections)
-            )
+            return retry_for(self._patience.retry_seconds, stop=self._patience.stop)(ask)
         except ConnectionBroken as error:
             raise ConnectionBroken(_gave_up(error, self._patience)) from None
         except RequestRefused as error:
