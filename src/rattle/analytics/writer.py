@@ -98,8 +98,9 @@ def storing(path: Path) -> Iterator[None]:
         if error.errno in _DISK_IS_FULL:
             advice = "the disk is full: free some space and run it again; what was stored before is intact"
             raise AnalyticsError(f"cannot write {path}: {advice}") from error
-        if isinstance(error, FileNotFoundError) and not path.parent.exists():
-            raise AnalyticsError(f"cannot write {path}: there is no folder {path.parent}") from error
+        if isinstance(error, FileNotFoundError):
+            missing = "it has been deleted or moved" if path.parent.exists() else f"there is no folder {path.parent}"
+            raise AnalyticsError(f"cannot write {path}: {missing}") from error
         raise AnalyticsError(f"cannot write {path}: {error.strerror or error}") from error
 
 

@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 import warnings
+from itertools import islice
+from operator import length_hint
 
 from rattle.services.utils.logger import setup
 
@@ -78,20 +80,17 @@ def shutdown() -> None:
 
 
 def interrupt() -> None:
-    done = 0
+    numbers = iter(range(LINES))
 
     def handle(_number: int, _frame: object) -> None:
-        nonlocal done
-        number, done = done, done + 1  # at once: another signal may interrupt this
-        _log.info("line", extra={"number": number})
+        for number in islice(numbers, 1):  # in one step: another signal may interrupt this
+            _log.info("line", extra={"number": number})
 
     signal.signal(signal.SIGALRM, handle)
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
-    while done < LINES:
+    while length_hint(numbers):
         _log.debug("between")
     signal.setitimer(signal.ITIMER_REAL, 0)
-    for number in range(done, LINES):
-        _log.info("line", extra={"number": number})
 
 
 def crash() -> None:
