@@ -22,6 +22,7 @@ from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from rattle.analytics.schema import quoted
+from tests.ports import free_port
 
 USER, PASSWORD = "rattle", "let me in"
 #: Parameters of a request that are no settings.
@@ -38,7 +39,7 @@ class ClickHouse:
         self._folder = folder
         self._secured = secured
         self._process: subprocess.Popen[str] | None = None
-        self.port = 0
+        self.port = free_port()
         self.start()
 
     @property

@@ -9,6 +9,7 @@ from signal import SIGKILL, Signals
 from types import TracebackType
 from typing import Any, Self
 
+from tests.ports import free_port
 from tests.template import NAMESPACE, RattleProcess, start
 from tests.trainer.conftest import RATTLE
 
@@ -30,7 +31,7 @@ class ServiceProcess:
         self._prefix = prefix
         self._environment = None if namespace is None else {**os.environ, NAMESPACE: namespace}
         self._arguments = [command, *arguments, *(part for setting in settings for part in ("--set", setting))]
-        self._port = 0
+        self._port = free_port()  # nobody takes it while it is away
         self._process: subprocess.Popen[str] | RattleProcess | None = None
         self.hello: dict[str, Any] = {}
         self.start()

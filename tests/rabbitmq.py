@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
@@ -24,6 +24,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+
+from tests.ports import free_port
 
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 needs_rabbitmq = [
@@ -35,13 +37,6 @@ USER, PASSWORD = "rattle", "a secret/with: @signs"  # as a URL has to quote them
 #: May connect to the virtual host "/", and do nothing there.
 POWERLESS = "powerless"
 _MANY_SECONDS = 120.0
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in sockets]
 
 
 def _listens(port: int) -> bool:
@@ -113,7 +108,7 @@ class RabbitMQ:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.direct_port, self._direct_tls_port, self._dist_port, self.epmd_port = free_ports(4)
+        self.direct_port, self._direct_tls_port, self._dist_port, self.epmd_port = (free_port() for _ in range(4))
         self.gate, self._tls_gate = Gate(self.direct_port), Gate(self._direct_tls_port)
         self._name = f"rattle-{token_hex(4)}@localhost"
         self._process: subprocess.Popen[bytes] | None = None

@@ -416,7 +416,7 @@ def test_a_file_that_cannot_be_read_is_left_out_unless_its_run_was_named(tmp_pat
 
 
 def test_ctrl_c_stops_a_query(tmp_path: Path) -> None:
-    slow = "SELECT sleepEachRow(1) FROM numbers(30) SETTINGS max_block_size=1"
+    slow = "SELECT sleepEachRow(1) FROM numbers(300) SETTINGS max_block_size=1"
     script = (  # the signal comes from within, once the engine is busy
         "import os, signal, threading, chdb\n"
         "import rattle.analytics.query as module\n"
@@ -430,7 +430,7 @@ def test_ctrl_c_stops_a_query(tmp_path: Path) -> None:
     )
     make_run(tmp_path / "runs")
     ended = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=25, check=False
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
     )
     assert (ended.returncode, ended.stderr) == (130, "Aborted!\n")
 

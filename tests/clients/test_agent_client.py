@@ -30,6 +30,7 @@ from rattle.clients.agent_protocol import Lines
 from rattle.clients.errors import ClientError, ConnectionBroken, RequestRefused
 from rattle.services.mock_env.script import line
 from rattle.services.mock_env.server import MockEnv, MockSettings
+from tests.ports import free_port
 from tests.services.mock_env.servers import mock_env_process
 
 PATIENT = LinkTimeouts(retry=60.0)
@@ -161,7 +162,7 @@ def test_refusals_carry_their_parts() -> None:
 
 @both
 def test_a_full_server_is_waited_for(player: Player) -> None:
-    with MockEnv(MockSettings(snakes=1, delay=0.05)) as env, AgentClient(env.url, "ben", PATIENT) as other:
+    with MockEnv(MockSettings(snakes=1, delay=0.3)) as env, AgentClient(env.url, "ben", PATIENT) as other:
         first = other.states()
         next(first)
         start = time.monotonic()
@@ -344,9 +345,7 @@ def test_a_server_that_starts_late(player: Player, unused_port: int) -> None:
 
 @pytest.fixture
 def unused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    return free_port()
 
 
 @both

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rattle.clients.agent_protocol import (
@@ -52,7 +52,6 @@ def read(reader: LineReader, data: bytes) -> list[AgentState]:
     return states
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 2000), max_size=20))
 def test_lines_may_be_cut_anywhere(cuts: list[int]) -> None:
     data = b"".join(line(tick) for tick in range(5))
@@ -205,7 +204,6 @@ def test_moves_stand_in_the_order_of_actions() -> None:
     assert list(MOVES) == [Move(action).name.lower() for action in range(3)]
 
 
-@settings(deadline=None)
 @given(st.integers(1, 8), st.data())
 def test_an_observation_is_what_the_batch_worlds_give(radius: int, data: st.DataObject) -> None:
     """From the board of a batch world, seen as the agent API tells it, comes the batch world's own observation."""

@@ -108,7 +108,7 @@ def test_a_request_says_what_it_must() -> None:
     assert headers[1:] == ["Accept: */*", "Content-Type: application/json", "Content-Length: 4", "", "body"]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     cuts=st.lists(st.integers(1, len(CHUNKED) - 1), unique=True).map(sorted), content=st.sampled_from([PLAIN, CHUNKED])
 )

@@ -11,6 +11,7 @@ import uvloop
 
 from rattle.clients.lockstep_member import LockstepMember, MemberSettings
 from rattle.wire.lockstep import Codec, Gathering, Join, Role
+from tests.ports import free_port
 
 CODEC = Codec()
 Loop = Callable[[], asyncio.AbstractEventLoop]
@@ -51,9 +52,8 @@ def member_of(port: int) -> LockstepMember:
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def test_a_service_that_was_away_is_heard_again(loop: Loop) -> None:
     async def go() -> None:
-        with listen() as service:
-            port = service.getsockname()[1]
         # Nobody listens: the system tells the member so, again and again.
+        port = free_port()
         member = member_of(port)
         member.start()
         await asyncio.sleep(0.3)

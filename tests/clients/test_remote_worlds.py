@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -249,25 +250,26 @@ def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next(
     remote.close()
 
 
-def answering(answer: bytes) -> tuple[str, threading.Thread]:
-    """Serve one answer, byte for byte, to every connection of a second."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.settimeout(1.0)
+@contextmanager
+def answering(answer: bytes) -> Iterator[str]:
+    """Serve one answer, byte for byte, to every connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
 
-    def run() -> None:
-        with listener:
-            while True:
-                try:
+        def run() -> None:
+            with suppress(OSError):  # the listener is shut down
+                while True:
                     connection, _ = listener.accept()
-                except TimeoutError:
-                    return
-                with connection:
-                    connection.recv(65536)
-                    connection.sendall(answer)
+                    with connection, suppress(ConnectionError):
+                        connection.recv(65536)
+                        connection.sendall(answer)
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    return f"http://127.0.0.1:{listener.getsockname()[1]}", thread
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 @pytest.mark.parametrize(
@@ -281,10 +283,8 @@ def answering(answer: bytes) -> tuple[str, threading.Thread]:
     ],
 )
 def test_answers_that_are_none(answer: bytes, message: str) -> None:
-    url, thread = answering(answer)
-    with pytest.raises(ClientError, match=message):
-        ask_spec(url, Patience(1, 0.2))
-    thread.join()
+    with answering(answer) as url, pytest.raises(ClientError, match=message):
+        ask_spec(url, Patience(60, 0.2))
 
 
 def test_a_route_that_is_missing_is_not_a_lost_session(server: ServiceProcess) -> None:

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from rattle.cli import main
 from rattle.conformance.table import CHECKS
+from tests.ports import free_port
 
 
 def invoke(*arguments: str) -> Result:
@@ -53,9 +54,7 @@ def test_wrong_usage_is_2(arguments: tuple[str, ...]) -> None:
 
 
 def test_no_server_is_2_and_says_so() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    result = invoke(f"http://127.0.0.1:{port}")
+    result = invoke(f"http://127.0.0.1:{free_port()}")
     assert result.exit_code == 2
     assert "no server at" in result.output
 

@@ -42,7 +42,7 @@ def assert_nothing_overlaps(world: OpenWorld) -> None:
     assert len(set(taken)) == len(taken)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(world=open_worlds(), play=st.integers(0, 2**32))
 def test_all_see_what_the_readable_rules_say_while_snakes_come_and_go(world: OpenWorld, play: int) -> None:
     rng = np.random.default_rng(play)
@@ -65,7 +65,7 @@ def test_all_see_what_the_readable_rules_say_while_snakes_come_and_go(world: Ope
         assert_sees_what_the_rules_say(world)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**64 - 1), episode=st.integers(0, 3), play=st.integers(0, 2**32))
 def test_a_snake_alone_has_the_very_game_of_the_readable_rules(seed: int, episode: int, play: int) -> None:
     config = SnakeSettings(width=7, height=6, food=3, max_steps=50)

@@ -70,7 +70,7 @@ def assert_same_games(config: SnakeSettings, num_worlds: int, seed: int, actions
 
 
 @pytest.mark.integration
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     config=snake_settings(), num_worlds=st.integers(1, 3), seed=st.integers(0, 2**64 - 1), play=st.integers(0, 2**32)
 )
@@ -136,7 +136,7 @@ def test_a_world_is_the_same_game_at_any_batch_width(num_snakes: int) -> None:
     assert alone == history_hash(config, 4, first_world=3, watch=slice(2, 3))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(config=snake_settings(), ticks=st.integers(0, 60))
 def test_restored_worlds_continue_the_same_game(config: SnakeSettings, ticks: int) -> None:
     actions = np.random.default_rng(ticks).integers(0, 3, size=(ticks + 40, 3 * config.num_snakes))

@@ -48,7 +48,7 @@ def same_state(one: State, other: State) -> bool:
     return all(np.array_equal(one[name], other[name]) for name in one)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     num_snakes=st.sampled_from([1, 3]),
     ticks=st.integers(0, 40),

@@ -25,6 +25,7 @@ from rattle.launch.service import command
 from rattle.launch.supervisor import Supervisor
 from rattle.services.utils.sockets import PortTaken, listen
 from rattle.settings.sources import load_settings
+from tests.ports import free_port
 
 HERE = Path(__file__).parent
 FAKE = (sys.executable, str(HERE / "fake_service.py"))
@@ -159,8 +160,7 @@ def test_a_service_whose_port_is_taken_moves_and_those_that_need_it_learn_where(
 
 
 def test_a_service_waits_for_a_port_that_was_given(tmp_path: Path) -> None:
-    with listen("127.0.0.1", 0) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     free = ("training.port=0", "inference.port=0", "inference.grpc_port=0")
     fleet = Fleet(tmp_path, settings=("topology.ports=fixed", f"env_service.port={port}", *free))
 

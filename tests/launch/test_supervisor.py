@@ -364,7 +364,7 @@ class AnyOrder(RuleBasedStateMachine):
                 assert name in self.alive or not able or watched.start_at <= self.now + LONGEST_WAIT
 
 
-AnyOrder.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+AnyOrder.TestCase.settings = settings(max_examples=150, stateful_step_count=60)
 TestAnyOrder = AnyOrder.TestCase
 
 

@@ -31,7 +31,7 @@ algorithms = st.builds(
 ) | st.builds(Reinforce, discount=st.floats(0, 1), baseline=st.booleans(), normalise_returns=st.booleans())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     algorithm=algorithms,
     spec=st.sampled_from([FLOATS, CODES]),

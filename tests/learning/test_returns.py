@@ -27,7 +27,7 @@ rollouts = st.builds(
 fractions = st.sampled_from([0.0, 1.0]) | st.floats(0.1, 0.99)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rollout=rollouts, discount=fractions)
 def test_returns_are_discounted_sums_to_the_end_of_the_episode(rollout: Rollout, discount: float) -> None:
     found = discounted_returns(rollout.reward, rollout.terminated | rollout.truncated, discount)
@@ -37,7 +37,7 @@ def test_returns_are_discounted_sums_to_the_end_of_the_episode(rollout: Rollout,
         np.testing.assert_allclose(found[tick, slot], expected, rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rollout=rollouts, discount=fractions, trace_decay=fractions)
 def test_advantages_are_weighted_sums_of_one_step_errors(rollout: Rollout, discount: float, trace_decay: float) -> None:
     found = generalised_advantages(rollout, discount, trace_decay)
@@ -47,7 +47,7 @@ def test_advantages_are_weighted_sums_of_one_step_errors(rollout: Rollout, disco
         np.testing.assert_allclose(found[tick, slot], expected, rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rollout=rollouts)
 def test_first_episodes_are_those_that_end_and_their_living_ticks(rollout: Rollout) -> None:
     found = first_episodes(rollout.terminated, rollout.truncated, rollout.active)

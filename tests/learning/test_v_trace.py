@@ -59,7 +59,7 @@ fractions = st.sampled_from([0.0, 1.0]) | st.floats(0.1, 0.99)
 clips = st.sampled_from([1.0, 1.3, 2.5, 1e6])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     ticks=st.integers(1, 10),
     slots=st.integers(1, 4),
@@ -109,7 +109,7 @@ def test_ends_by_hand() -> None:
     torch.testing.assert_close(found.target[0], 1 + 0.5 * found.target[1])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     ticks=st.integers(1, 12),
     slots=st.integers(1, 5),

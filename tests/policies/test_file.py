@@ -86,7 +86,7 @@ def read_or_refuse(data: bytes) -> None:
     load_policy(dump_policy(policy))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     spec=policy_specs(),
     version=st.integers(0, 2**63 - 1),
@@ -252,7 +252,7 @@ def test_sizes_that_a_file_only_claims_take_no_memory() -> None:
     assert peak < 1_000_000
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(flips=st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(1, 255)), min_size=1, max_size=4))
 def test_flipped_bits_are_refused_or_leave_a_policy(flips: list[tuple[int, int]]) -> None:
     damaged = bytearray(GOOD)
@@ -261,7 +261,7 @@ def test_flipped_bits_are_refused_or_leave_a_policy(flips: list[tuple[int, int]]
     read_or_refuse(bytes(damaged))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(start=st.integers(0, len(GOOD)), stop=st.integers(0, len(GOOD)), put=st.binary(max_size=20))
 def test_cut_and_pasted_files_are_refused_or_leave_a_policy(start: int, stop: int, put: bytes) -> None:
     read_or_refuse(GOOD[:start] + put + GOOD[stop:])
@@ -274,7 +274,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     key=st.sampled_from(["format", "format_version", "policy_version", "spec", "environment"]),
     text=st.text(max_size=30) | JSON.map(json.dumps),
@@ -302,7 +302,7 @@ def spec_parts() -> st.SearchStrategy[dict[str, Any]]:
     return st.dictionaries(keys, JSON | st.integers(0, 8), min_size=1, max_size=3).map(replace)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(spec=spec_parts())
 def test_any_spec_is_refused_or_leaves_a_policy(spec: dict[str, Any]) -> None:
     read_or_refuse(with_metadata(spec=json.dumps(spec)))

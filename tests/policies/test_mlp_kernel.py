@@ -47,7 +47,7 @@ def draws(policy: ActingPolicy, ticks: int, slots: int) -> NDArray[np.int64]:
     return np.stack([play(policy, observation, tick).action for tick in range(ticks)])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(spec=policy_specs(DISCRETE), rows=st.integers(0, 9), seed=st.integers(0, 2**32), greedy=st.booleans())
 def test_the_kernel_computes_what_the_network_computes(spec: PolicySpec, rows: int, seed: int, greedy: bool) -> None:
     parameters, observation = random_parameters(spec, seed), random_observation(spec, rows, seed)
@@ -64,7 +64,7 @@ def test_the_kernel_computes_what_the_network_computes(spec: PolicySpec, rows: i
         assert (chosen >= log_probs.max(axis=1, initial=-np.inf) - 1e-4).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(spec=policy_specs(st.sampled_from(BOXES)), rows=st.integers(0, 9), seed=st.integers(0, 2**32))
 def test_actions_of_real_numbers_have_the_density_that_the_network_says(spec: PolicySpec, rows: int, seed: int) -> None:
     parameters, observation = random_parameters(spec, seed), random_observation(spec, rows, seed)
@@ -103,7 +103,7 @@ def test_every_width_is_summed_up_whole(width: int) -> None:
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     spec=policy_specs(DISCRETE),
     seed=st.integers(0, 2**64 - 1),
@@ -189,7 +189,7 @@ def test_draws_depend_on_seed_and_tick_beyond_32_bits() -> None:
 LARGEST_DRAW_SLOT = 1205178
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(logits=st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=8))
 def test_an_action_of_probability_zero_is_never_drawn(logits: list[float]) -> None:
     assert philox_words((0, 0, LARGEST_DRAW_SLOT, 0), split_seed(0))[0] >> 8 == 2**24 - 1
@@ -237,7 +237,7 @@ def test_a_row_gives_the_same_bits_in_any_batch(spec: PolicySpec) -> None:
     np.testing.assert_array_equal(backwards.value[::-1], whole.value)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     spec=policy_specs(),
     groups=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2**64 - 1), st.booleans()), min_size=1, max_size=6),

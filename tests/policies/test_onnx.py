@@ -48,7 +48,7 @@ def test_one_model_takes_batches_of_any_size(spec: PolicySpec) -> None:
         assert_same_outputs(policy, model, rows)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(spec=policy_specs(), seed=st.integers(0, 2**32))
 def test_models_of_any_spec_say_what_the_network_says(spec: PolicySpec, seed: int) -> None:
     policy = random_policy(spec, seed)

@@ -52,7 +52,7 @@ class PlainTracker:
         return finished
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 3), st.integers(0, 2**32), st.integers(1, 4))
 def test_returns_and_lengths_equal_a_plain_count(ticks: int, worlds: int, agents: int, seed: int, parts: int) -> None:
     tracker, plain = EpisodeTracker(worlds * agents, complete_episodes=False), PlainTracker(worlds * agents)

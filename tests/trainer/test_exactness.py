@@ -141,7 +141,7 @@ def test_ctrl_c_ends_with_a_checkpoint_that_goes_on(tmp_path: Path, number: sign
     process.stdout.readline()
     process.stdout.readline()
     process.send_signal(number)
-    output, errors = process.communicate(timeout=30)
+    output, errors = process.communicate(timeout=240)
     assert (process.returncode, errors) == (0, "")
     summary = last_json(output)
     assert summary["status"] == "interrupted"

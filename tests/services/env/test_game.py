@@ -366,7 +366,7 @@ def in_order(ticks: list[int]) -> bool:
     return ticks == list(range(ticks[0], ticks[0] + len(ticks)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 4)), max_size=120), st.integers(0, 2**32))
 def test_whatever_happens_streams_are_in_order_and_end_once(calls: list[tuple[int, int]], seed: int) -> None:
     game = Game(SnakeSettings(width=9, height=9, max_steps_without_food=6, max_steps=30), seed, 4, "turns", 3.0)

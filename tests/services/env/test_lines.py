@@ -18,7 +18,7 @@ NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 IDS = st.text(string.ascii_letters + string.digits + "._-", min_size=1, max_size=64)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(radius=st.integers(1, 12), snakes=st.integers(0, 4), play=st.integers(0, 2**32))
 def test_a_map_names_every_cell_of_the_window(radius: int, snakes: int, play: int) -> None:
     offsets = visible_offsets(radius)

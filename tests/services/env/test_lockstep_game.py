@@ -140,7 +140,7 @@ def play(script: list[Any], seed: int) -> Playing:
     return playing
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(script=SCRIPTS, first=st.integers(0, 2**32), second=st.integers(0, 2**32))
 def test_the_history_is_the_same_in_any_order_and_at_any_time(script: list[Any], first: int, second: int) -> None:
     one, other = play(script, first), play(script, second)
@@ -205,7 +205,7 @@ class Agent:
             self.lives += 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32), ends_when=st.sampled_from(["all", "any"]), reward=st.floats(-2, 2))
 def test_both_sides_have_the_same_history_over_many_lives(seed: int, ends_when: Any, reward: float) -> None:
     config = SnakeSettings(width=9, height=9, food=3, max_steps=30, ends_when=ends_when, rewards={"alive": reward})

@@ -323,7 +323,7 @@ REQUESTS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(REQUESTS)
 def test_any_sequence_of_requests_answers_as_a_plain_model_does(requests: list[tuple[str, int, Any]]) -> None:
     session = one()

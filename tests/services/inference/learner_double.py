@@ -15,6 +15,7 @@ from rattle.policies.kinds import kind_of
 from rattle.policies.mlp.spec import MlpSpec
 from rattle.samples.spaces import CodeSpace
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
+from tests.ports import free_port
 
 SPEC = MlpSpec(
     observation=CodeSpace(cells=60, codes=5), num_actions=3, hidden_sizes=(8,), activation="relu", value_head=True
@@ -44,7 +45,7 @@ class LearnerDouble(training_pb2_grpc.TrainingServicer):
         self.reason = ""  # in receipts
         self.rollouts_a_stream: int | None = None  # after so many the service ends the stream, in good order
         self.came = threading.Condition()
-        self.port = 0
+        self.port = free_port()
         self._server: grpc.Server | None = None
         self.start()
 
@@ -73,7 +74,7 @@ class LearnerDouble(training_pb2_grpc.TrainingServicer):
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Wait until something that rollouts and watchers bring about is so."""
         with self.came:
-            assert self.came.wait_for(condition, 30), (len(self.rollouts), len(self.watched))
+            assert self.came.wait_for(condition, 120), (len(self.rollouts), len(self.watched))
 
     def WatchPolicy(  # type: ignore[override]  # noqa: N802
         self, request: training_pb2.WatchPolicyRequest, context: grpc.ServicerContext

@@ -61,7 +61,7 @@ def streams(draw: st.DrawFn) -> list[AgentState]:
     ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(lines=streams(), slot=st.integers(0, 5), first_tick=st.integers(0, 2**40), number=st.integers(0, 9))
 def test_an_episode_is_what_a_naive_look_at_the_lines_says(
     lines: list[AgentState], slot: int, first_tick: int, number: int

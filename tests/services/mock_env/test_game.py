@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rattle.envs.snake.geometry import visible_offsets
@@ -38,7 +38,6 @@ def test_a_line_comes_with_each_move_or_after_the_delay() -> None:
     assert len(life.moments) == 5
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["anna", "ben", "wait"]), st.floats(0, 2)), max_size=30))
 def test_snakes_do_not_disturb_each_other(steps: list[tuple[str, float]]) -> None:
     """Anna's lines are the same whether Ben plays too or not."""

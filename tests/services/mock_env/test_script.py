@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rattle.services.mock_env.script import line
@@ -39,14 +39,12 @@ def test_a_line_is_these_bytes() -> None:
     assert b'"5,4":"FOOD","5,5":"HEAD","5,6":"BODY","5,7":"BODY","5,8":"EMPTY"' in encoded
 
 
-@settings(deadline=None)
 @given(TICKS, st.integers(1, 200), st.integers(1, 200))
 def test_the_length_decides_the_last_line_only(tick: int, one: int, other: int) -> None:
     if tick < min(one, other):
         assert line("anna", tick, one) == line("anna", tick, other)
 
 
-@settings(deadline=None)
 @given(TICKS, st.integers(1, 200))
 def test_every_line_shows_the_whole_window(tick: int, length: int) -> None:
     cells = line("anna", tick, length).visible_cells

@@ -20,6 +20,7 @@ from rattle.services.mock_env.app import MAX_BODY_BYTES
 from rattle.services.mock_env.script import line
 from rattle.services.mock_env.server import MockEnv, MockSettings
 from rattle.settings.services import SecuritySection
+from tests.ports import free_port
 from tests.services.mock_env.servers import MOCK_ENV, mock_env_process
 
 
@@ -193,9 +194,7 @@ def test_the_first_line_says_where(unused_port: int) -> None:
 
 @pytest.fixture
 def unused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    return free_port()
 
 
 def test_an_unknown_fault_is_one_clear_line() -> None:

@@ -22,7 +22,7 @@ networks = st.builds(
     late_seconds=st.sampled_from([0.02, 0.5, 5.0]),
 )
 seeds = st.integers(0, 2**32 - 1)
-thorough = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+thorough = settings(max_examples=200, suppress_health_check=list(HealthCheck))
 
 
 def cluster(seed: int, network: Network, agents: int, environments: int, **options: Any) -> Simulation:
@@ -149,7 +149,7 @@ def test_a_million_ticks(part: int) -> None:
     """100,000 ticks a part: clusters of all sizes in all kinds of networks, now and then a death or a partition."""
     ticks = []
 
-    @settings(max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=20, database=None, suppress_health_check=list(HealthCheck))
     @seed_of_hypothesis(part)
     @given(seeds, networks, st.integers(1, 3), st.lists(st.floats(1, 600), max_size=6))
     def play(seed: int, network: Network, agents: int, troubles: list[float]) -> None:

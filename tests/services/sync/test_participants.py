@@ -11,6 +11,7 @@ import pytest
 
 from rattle.services.sync.participants import Participant, participants
 from rattle.services.utils.sockets import ServiceError
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -23,13 +24,6 @@ def receiver() -> Iterator[socket.socket]:
 
 def name_of(bound: socket.socket) -> str:
     return f"127.0.0.1:{bound.getsockname()[1]}"
-
-
-def unused() -> int:
-    """Return a port at which nobody listens."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
-        made.bind(("127.0.0.1", 0))
-        return int(made.getsockname()[1])
 
 
 @pytest.mark.parametrize(
@@ -69,7 +63,7 @@ def test_a_participant_is_told_at_its_address(receiver: socket.socket, host: str
 def test_of_several_addresses_the_one_where_somebody_listens_is_found(
     receiver: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    places = [("127.0.0.1", unused()), receiver.getsockname()]
+    places = [("127.0.0.1", free_port()), receiver.getsockname()]
     found = [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", place) for place in places]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
     one = Participant("several.example:1")
@@ -81,7 +75,7 @@ def test_of_several_addresses_the_one_where_somebody_listens_is_found(
 
 
 def test_one_that_comes_back_misses_nothing_from_then_on(caplog: pytest.LogCaptureFixture) -> None:
-    port = unused()
+    port = free_port()
     one = Participant(f"127.0.0.1:{port}")
     one.find()
     for number in range(5):

@@ -285,7 +285,7 @@ def play(intake: TestIntake, events: Sequence[Event]) -> list[list[Origin]]:
 
 
 @given(EVENTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_in_order_every_update_has_each_world_once_by_the_newest_version(events: list[Event]) -> None:
     for version, taken in enumerate(play(in_order(), events)):
         assert [(one.first_world, one.worlds, one.policy_version) for one in taken] == [
@@ -294,7 +294,7 @@ def test_in_order_every_update_has_each_world_once_by_the_newest_version(events:
 
 
 @given(EVENTS, st.integers(0, 3), st.integers(1, 3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_as_it_comes_nothing_counts_twice_or_too_old_and_the_queue_is_bounded(
     events: list[Event], max_age: int, max_waiting: int
 ) -> None:
@@ -318,7 +318,7 @@ SPANS = st.tuples(st.integers(0, 5), st.integers(1, 3)).filter(lambda span: sum(
 
 
 @given(st.lists(st.tuples(SPANS, st.integers(0, 2), st.integers(1, 4), st.booleans()), max_size=60))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_rollout_follows_when_the_one_before_was_the_last_of_each_of_its_worlds(
     learnt: list[tuple[tuple[int, int], int, int, bool]],
 ) -> None:

@@ -342,7 +342,7 @@ TENSORS = st.builds(
 
 
 @given(st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_whatever_arrives_is_read_or_refused_by_field(duel: Played, data: st.DataObject) -> None:
     message = duel.rollout_again()
     for field in data.draw(st.lists(st.sampled_from(list(message.DESCRIPTOR.fields)), max_size=3)):
@@ -381,7 +381,7 @@ def _replace(message: training_pb2.Rollout, name: str, data: st.DataObject) -> N
 
 
 @given(st.integers(0, 2**32), st.integers(0, 255), st.integers(0, 3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_bytes_that_are_damaged_on_the_way_are_no_rollout_or_are_checked(
     duel: Played, place: int, value: int, cut: int
 ) -> None:

@@ -73,8 +73,13 @@ class Served:
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the service wait for nobody; where it must not hang up, a busy machine would be too slow for that."""
     monkeypatch.setattr(connections, "IDLE_SECONDS", 0.3)
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
     listener = listen("127.0.0.1", 0)
     config = server_config(app, 2**20)
     config.log_level = "critical"
@@ -114,12 +119,14 @@ def answer_of(handle: socket.socket) -> bytes:
     return answer
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("begun", [b"", b"\r\n", b"G", b"GET / HTTP/1.1\r\nHost: x\r\nX-Y"])
 def test_a_request_that_is_never_complete(served: Served, begun: bytes) -> None:
     with served.connect(begun) as handle:
         assert ended(handle) == b""
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("begun", [b"\r\n", b"GET / HT"])
 def test_the_second_request_that_is_never_complete(served: Served, begun: bytes) -> None:
     with served.connect(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") as handle:
@@ -128,6 +135,7 @@ def test_the_second_request_that_is_never_complete(served: Served, begun: bytes)
         assert ended(handle) == b""
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_head_that_comes_in_drips_has_no_more_time(served: Served) -> None:
     with served.connect(b"GET / HTTP/1.1\r\n") as handle:
         handle.settimeout(0.02)
@@ -169,6 +177,7 @@ def test_garbage_after_a_request_does_not_fall_into_its_answer(served: Served) -
         assert b"400" not in ended(handle)
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("path", [b"/large", b"/"])
 def test_an_answer_that_is_never_read_is_not_kept(served: Served, path: bytes) -> None:
     ask = b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -176,6 +185,7 @@ def test_an_answer_that_is_never_read_is_not_kept(served: Served, path: bytes) -
         gone(served)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_stream_may_be_read_as_late_as_one_likes(served: Served) -> None:
     with served.connect(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n", 4096) as handle:
         threading.Event().wait(1.5)  # several times what a whole answer is kept for
@@ -186,6 +196,7 @@ def test_a_stream_may_be_read_as_late_as_one_likes(served: Served) -> None:
         assert rest.endswith(b"7\r\nthe end\r\n0\r\n\r\n")
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_websocket_whose_answers_are_never_read_is_broken_off(served: Served) -> None:
     ask = (
         b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"

@@ -74,7 +74,7 @@ async def pinged(address: str, times: int, every_seconds: float) -> int:
         await asyncio.sleep(every_seconds)
     with suppress(TimeoutError, asyncio.IncompleteReadError, ConnectionError):
         while answers < times:
-            head = await asyncio.wait_for(reader.readexactly(9), 2)
+            head = await asyncio.wait_for(reader.readexactly(9), 30)
             await reader.readexactly(int.from_bytes(head[:3]))
             answers += (head[3], head[4]) == (6, 1)
     writer.close()

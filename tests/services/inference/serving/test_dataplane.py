@@ -168,7 +168,7 @@ def test_rows_with_seeds_of_their_own_draw_as_if_alone() -> None:
     run(test)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data(), total=st.integers(1, MAX_ROWS), spec=st.sampled_from([CODES, FLOATS]))
 def test_however_rows_are_split_over_requests_they_get_the_same(
     data: st.DataObject, total: int, spec: PolicySpec

@@ -249,7 +249,7 @@ def test_methods_that_there_are_not_are_said(channel: grpc.Channel) -> None:
             channel.unary_unary(f"/inference.GRPCInferenceService/{method}")(b"", timeout=PATIENCE)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(garbage=st.binary(max_size=60), cut=st.integers(0, 60))
 def test_garbage_is_refused_and_the_next_call_is_answered(channel: grpc.Channel, garbage: bytes, cut: int) -> None:
     call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")

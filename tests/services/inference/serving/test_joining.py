@@ -148,4 +148,4 @@ class Any(RuleBasedStateMachine):
 
 
 TestAnyOrder = Any.TestCase
-TestAnyOrder.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestAnyOrder.settings = settings(max_examples=100, stateful_step_count=40)
