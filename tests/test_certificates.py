@@ -140,6 +140,11 @@ def test_a_service_is_known_by_a_name_of_its_certificate(tmp_path: Path, authori
     tls = server_tls("0.0.0.0", own)  # noqa: S104
     assert tls is not None
     assert tls.name == "gpu-box"
+    told = server_tls("127.0.0.1", own, "GPU-box")
+    assert told is not None
+    assert told.name == "GPU-box"
+    with pytest.raises(RattleError, match="is not for elsewhere: make one with rattle certificates DIR --host elsewhe"):
+        server_tls("0.0.0.0", own, "elsewhere")  # noqa: S104
     assert server_tls("0.0.0.0", SecuritySection()) is None  # noqa: S104
 
 

@@ -64,7 +64,7 @@ def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     arguments = tuple(word.replace("FOLDER", str(folder)) for word in arguments)
     settings = tuple(word.replace("PORT", "0") for word in settings)
     if socket.has_dualstack_ipv6():  # else the test of that is skipped
-        arguments = (*arguments, "--host", "::")
+        arguments = (*arguments, "--host", "::", "--advertise", "::1")
         settings = (*settings, "security.trust_network=true")
     with ServiceProcess(request.param, *arguments, settings=(*settings, ALLOWED)) as process:
         yield Asked(request.param, process.url, read, change)

@@ -8,16 +8,24 @@ from pathlib import Path
 
 import click
 
-from rattle.cli.options import FOLDER, SECURITY, STORE
+from rattle.cli.options import ADVERTISE, FOLDER, SECURITY, STORE
 
 
 @click.command()
 @click.argument("root", type=FOLDER, required=False)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
+@ADVERTISE
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one.")
 @STORE
 @SECURITY
-def dashboard(root: Path | None, host: str, port: int, store_url: str | None, overrides: tuple[str, ...]) -> None:
+def dashboard(
+    root: Path | None,
+    host: str,
+    advertise: str | None,
+    port: int,
+    store_url: str | None,
+    overrides: tuple[str, ...],
+) -> None:
     """Show the runs in ROOT (default: runs), or those of a store, in a browser.
 
     Runs as a table, learning curves side by side, a run as it learns, recorded episodes tick by tick, and SQL. It only
@@ -47,7 +55,7 @@ def dashboard(root: Path | None, host: str, port: int, store_url: str | None, ov
     security = load_security(overrides, os.environ)
     claim_stdout()
     if store_url is None:
-        run(RunDirectories(root or Path("runs")), host, port, security)
+        run(RunDirectories(root or Path("runs")), host, port, security, advertise)
         return
     from rattle.analytics.store.connection import StoreAway
     from rattle.services.dashboard.stored import StoreRuns
@@ -55,4 +63,4 @@ def dashboard(root: Path | None, host: str, port: int, store_url: str | None, ov
     source = StoreRuns(store_url)
     with suppress(StoreAway):  # it may come later
         source.check()
-    run(source, host, port, security)
+    run(source, host, port, security, advertise)

@@ -77,6 +77,11 @@ AUTHORITY = click.option(
     help="File of the authority that signed the server's certificate.  [default: what RATTLE_SECURITY__AUTHORITY "
     "names]",
 )
+ADVERTISE = click.option(
+    "--advertise",
+    metavar="HOST",
+    help="Name or address by which others reach it, for its first line.  [default: its own address]",
+)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 

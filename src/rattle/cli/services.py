@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rattle.cli.options import ALLOW_CHANGED_CODE, AUTHORITY, EXPERIMENT, FILE, FOLDER, SECURITY, TOKEN_FILE, Range
+from rattle.cli.options import (
+    ADVERTISE,
+    ALLOW_CHANGED_CODE,
+    AUTHORITY,
+    EXPERIMENT,
+    FILE,
+    FOLDER,
+    SECURITY,
+    TOKEN_FILE,
+    Range,
+)
 
 if TYPE_CHECKING:
     from rattle.settings.experiment import ExperimentSettings
@@ -19,6 +29,7 @@ if TYPE_CHECKING:
 @click.command("env")
 @click.argument("experiment", type=EXPERIMENT, required=False)
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@ADVERTISE
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0: any free one.  [default: 5000]")
 @click.option("--clock", type=click.Choice(["realtime", "turns", "sync"]), help="What advances the agent API's world.")
 @click.option("--fps", type=Range(0, min_open=True), help="Ticks a second of the clock realtime.")
@@ -30,6 +41,7 @@ if TYPE_CHECKING:
 def env_service(
     experiment: Path | None,
     host: str | None,
+    advertise: str | None,
     port: int | None,
     clock: str | None,
     fps: float | None,
@@ -50,7 +62,7 @@ def env_service(
     from rattle.output import claim_stdout
     from rattle.services.env.serve import run
 
-    own = {"host": host, "port": port, "clock": clock, "fps": fps, "sync_port": sync_port}
+    own = {"host": host, "advertise": advertise, "port": port, "clock": clock, "fps": fps, "sync_port": sync_port}
     flags = {"seed": seed, **{f"env_service.{key}": value for key, value in own.items()}}
     claim_stdout()
     run(_load(experiment, overrides, flags))
@@ -95,6 +107,7 @@ class _MockEnvCommand(click.Command):
 
 @click.command("mock-env", cls=_MockEnvCommand)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Listen here; 0.0.0.0 for every interface.")
+@ADVERTISE
 @click.option("--port", type=click.IntRange(0, 65535), default=5000, show_default=True, help="0: any free one.")
 @click.option(
     "--snakes", type=click.IntRange(1, 1000), default=8, show_default=True, help="Room for so many at a time."
@@ -115,6 +128,7 @@ class _MockEnvCommand(click.Command):
 @SECURITY
 def mock_env(
     host: str,
+    advertise: str | None,
     port: int,
     snakes: int,
     length: int,
@@ -138,7 +152,7 @@ def mock_env(
     if access_log:
         click.get_current_context().obj.show("INFO")
     security = load_security(overrides, os.environ)
-    serve(MockSettings(host, port, snakes, length, delay, faults, fault_every, access_log, security))
+    serve(MockSettings(host, port, snakes, length, delay, faults, fault_every, access_log, security, advertise))
 
 
 @click.command("check-env")
@@ -189,6 +203,7 @@ def check_env(
 @click.argument("experiment", type=EXPERIMENT, required=False)
 @click.option("--run-dir", type=FOLDER, help="Store the run here, or go on with the one that is here.")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@ADVERTISE
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0: any free one.  [default: 50051]")
 @click.option("--mode", type=click.Choice(["sync", "async"]), help="Which rollouts an update waits for.")
 @ALLOW_CHANGED_CODE
@@ -197,6 +212,7 @@ def training_service(
     experiment: Path | None,
     run_dir: Path | None,
     host: str | None,
+    advertise: str | None,
     port: int | None,
     mode: str | None,
     allow_changed_code: bool,
@@ -215,7 +231,8 @@ def training_service(
     from rattle.runs.stored_run import accept_code_of
     from rattle.services.training.serve import run
 
-    flags = {"training.host": host, "training.port": port, "training.mode": mode}
+    own = {"host": host, "advertise": advertise, "port": port, "mode": mode}
+    flags = {f"training.{key}": value for key, value in own.items()}
     claim_stdout()
     if allow_changed_code:
         accept_code_of(run_dir)
@@ -226,6 +243,7 @@ def training_service(
 @click.argument("experiment", type=EXPERIMENT, required=False)
 @click.option("--policy", metavar="RUN|FILE", help="Serve this policy, without playing.")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@ADVERTISE
 @click.option("--port", type=click.IntRange(0, 65535), help="Port of the REST API; 0: any free one.  [default: 8000]")
 @click.option(
     "--grpc-port", type=click.IntRange(0, 65535), help="Port of the gRPC API; 0: any free one.  [default: 8001]"
@@ -237,6 +255,7 @@ def inference_service(
     experiment: Path | None,
     policy: str | None,
     host: str | None,
+    advertise: str | None,
     port: int | None,
     grpc_port: int | None,
     training: tuple[str, ...],
@@ -256,7 +275,8 @@ def inference_service(
     from rattle.output import claim_stdout
     from rattle.services.inference.serve import run
 
-    own = {"host": host, "port": port, "grpc_port": grpc_port, "training": training or None, "envs": envs or None}
+    own: dict[str, Any] = {"host": host, "advertise": advertise, "port": port, "grpc_port": grpc_port}
+    own |= {"training": training or None, "envs": envs or None}
     flags = {f"inference.{key}": value for key, value in own.items()}
     claim_stdout()
     run(_load(experiment, overrides, flags, plays=False), policy)
@@ -266,6 +286,7 @@ def inference_service(
 @click.argument("experiment", type=EXPERIMENT, required=False)
 @click.option("--mode", type=click.Choice(["pace", "lockstep"]), help="[default: the experiment's, else pace]")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@ADVERTISE
 @click.option("--port", type=click.IntRange(0, 65535), help="UDP port; 0: any free one.  [default: 5555]")
 @click.option(
     "--http-port", type=click.IntRange(0, 65535), help="Port of status and metrics; 0: any free one.  [default: 8005]"

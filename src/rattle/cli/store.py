@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from rattle.cli.options import FOLDER
+from rattle.cli.options import ADVERTISE, FOLDER
 from rattle.cli.runs import warn
 
 
@@ -35,6 +35,7 @@ def create_tables(url: str) -> None:
 @click.option("--broker", metavar="URL", help="amqp[s]://USER:PASSWORD@HOST:PORT/VHOST of the broker.")
 @click.option("--store", metavar="URL", help="http[s]://USER:PASSWORD@HOST:8123/DATABASE, or chdb:///FOLDER.")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@ADVERTISE
 @click.option(
     "--port", type=click.IntRange(0, 65535), help="Port of status and metrics; 0: any free one.  [default: 8006]"
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -22,8 +23,32 @@ BrokerUrl = Annotated[str, AfterValidator(lambda url: keep_credentials(url, AMQP
 #: The same of a store, which may also be a folder.
 StoreUrl = Annotated[str, AfterValidator(keep_store_credentials)]
 
+
+def _host_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name):
+        raise ValueError("is no name of a host, such as gpu-box or gpu-box.example.org: without a scheme and a port")
+    return name
+
+
+def _address_or_name(name: str) -> str:
+    try:
+        return str(ip_address(name))
+    except ValueError:
+        return _host_name(name)
+
+
+#: How others reach a service: a name or an address.
+Advertised = Annotated[str, AfterValidator(_address_or_name)]
+
+
 _HOST = Field(
     "127.0.0.1", description="Address to listen on; 0.0.0.0 for all, :: (in quotes in YAML) for all of IPv6 too."
+)
+_ADVERTISE = Field(
+    None,
+    examples=["gpu-box.example.org"],
+    description="Name or address by which others reach the service, which its first line says; null: `host`, and where "
+    "that is all, the address that this machine speaks to others from.",
 )
 
 
@@ -31,6 +56,7 @@ class EnvServiceSection(StrictSettings):
     """The Env service: where it listens, what advances the world of the agent API, and what it allows."""
 
     host: str = _HOST
+    advertise: Advertised | None = _ADVERTISE
     port: int = Field(5000, ge=0, le=65535, description="Port to listen on; 0: any free one.")
     clock: Literal["realtime", "turns", "sync"] = Field(
         "realtime", description="realtime: `fps` ticks a second; turns: when all have moved; sync: by datagrams."
@@ -54,6 +80,7 @@ class TrainingSection(StrictSettings):
     """The Training service: where it listens, which rollouts it learns from, and what it allows."""
 
     host: str = _HOST
+    advertise: Advertised | None = _ADVERTISE
     port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0: any free one.")
     mode: Literal["sync", "async"] = Field(
         "sync",
@@ -90,6 +117,7 @@ class InferenceSection(StrictSettings):
     """The Inference service: where it listens, which agents it plays, and what it allows."""
 
     host: str = _HOST
+    advertise: Advertised | None = _ADVERTISE
     port: int = Field(8000, ge=0, le=65535, description="Port of the REST API; 0: any free one.")
     grpc_port: int = Field(8001, ge=0, le=65535, description="Port of the gRPC API; 0: any free one.")
     training: tuple[str, ...] = Field(
@@ -133,6 +161,7 @@ class SyncSection(StrictSettings):
         "waits for all who take part, so that a run is the same every time. `sync: lockstep` is short for this key.",
     )
     host: str = _HOST
+    advertise: Advertised | None = _ADVERTISE
     port: int = Field(5555, ge=0, le=65535, description="UDP port to listen on; 0: any free one.")
     http_port: int = Field(8005, ge=0, le=65535, description="Port of status and metrics, HTTP; 0: any free one.")
     frequency: float | None = Field(
@@ -175,18 +204,13 @@ class IngestSection(StrictSettings):
     """The ingest service: where operators ask it, and how it takes rows from the broker into the store."""
 
     host: str = _HOST
+    advertise: Advertised | None = _ADVERTISE
     port: int = Field(8006, ge=0, le=65535, description="Port of status and metrics, HTTP; 0: any free one.")
     batch_rows: int = Field(50_000, ge=1, description="Rows that are stored together at most.")
     batch_seconds: float = Field(1.0, gt=0, le=60, description="How long rows wait for others to be stored with.")
     prefetch: int = Field(
         1000, ge=2, le=65535, description="Messages that are taken and not acknowledged; half of them make a batch."
     )
-
-
-def _host_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name):
-        raise ValueError("is no name of a host, such as gpu-box or gpu-box.example.org: without a scheme and a port")
-    return name
 
 
 class SecuritySection(StrictSettings):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rattle.certificates import make_set
 from rattle.services.utils.asgi import ClientGone, Receive, answer_problem, read_body
 from rattle.services.utils.serving import _Loop, _raise_file_limit
-from rattle.services.utils.sockets import ServiceError, listen, url_of
+from rattle.services.utils.sockets import EVERYWHERE, ServiceError, address_of, listen, url_of
 from rattle.wire.problems import RequestError
 
 
@@ -37,6 +37,37 @@ def test_an_address_of_version_6_stands_in_brackets() -> None:
         pytest.skip(f"no IPv6 here: {error}")
     with listener:
         assert url_of(listener) == f"http://[::1]:{listener.getsockname()[1]}"
+
+
+class _Routed(socket.socket):
+    """Asks for routes: they lead from 10.77.1.2, and there are none of IPv6."""
+
+    def connect(self, address: Any) -> None:
+        if ":" in address[0]:
+            raise OSError("no route")
+        super().connect(("127.0.0.1", address[1]))
+
+    def getsockname(self) -> Any:
+        return "10.77.1.2", super().getsockname()[1]
+
+
+@pytest.mark.parametrize("host", EVERYWHERE)
+def test_who_listens_everywhere_says_an_address_that_others_reach(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "socket", _Routed)
+    assert address_of(host, 5000) == "10.77.1.2:5000"
+    monkeypatch.setattr(_Routed, "connect", lambda *_: _no_route())
+    assert address_of(host, 5000) == ("127.0.0.1:5000" if host == "0.0.0.0" else "[::1]:5000")  # noqa: S104
+
+
+def _no_route() -> None:
+    raise OSError("no route")
+
+
+def test_a_service_says_what_it_is_told_to_say() -> None:
+    with listen("0.0.0.0", 0) as listener:  # noqa: S104
+        port = listener.getsockname()[1]
+        assert url_of(listener, "gpu-box") == f"http://gpu-box:{port}"
+        assert url_of(listener, "2001:db8::7", tls=True) == f"https://[2001:db8::7]:{port}"
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])

@@ -13,8 +13,8 @@ SERVICE = "rattle dashboard"
 _MAX_CONNECTIONS = 512
 
 
-def run(source: RunSource, host: str, port: int, security: SecuritySection) -> None:
+def run(source: RunSource, host: str, port: int, security: SecuritySection, advertise: str | None = None) -> None:
     """Serve pages over a source until SIGINT or SIGTERM; raises ServiceError when it cannot."""
-    guard = Guard(host, security, entrance)
+    guard = Guard(host, security, entrance, advertise)
     with listen(host, port) as listener:
         serve(DashboardService(source, guard), SERVICE, listener, guard, _MAX_CONNECTIONS, {"reads": source.title})

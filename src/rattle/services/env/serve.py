@@ -18,7 +18,7 @@ def run(settings: ExperimentSettings) -> None:
     own = settings.env_service
     if settings.env.url is not None:
         raise ServiceError(f"env.url is {settings.env.url}: this service plays its environment itself, leave it out")
-    guard = Guard(own.host, settings.security)
+    guard = Guard(own.host, settings.security, advertise=own.advertise)
     service = EnvService(settings)
     service.metrics.registry.register(guard.refused)
     listener = listen(own.host, own.port)

@@ -96,7 +96,7 @@ class InferenceService:
         own = self._settings
         budget.BUDGET.fit(own.max_body_bytes)
         self._grpc = make_server(own.max_body_bytes, own.max_connections, self._guard)
-        address = bind(self._grpc, own.host, own.grpc_port, self._guard.tls)
+        address = bind(self._grpc, own.host, own.grpc_port, self._guard)
         GrpcFace(self.plane, self.metrics, own.max_body_bytes).attach(self._grpc)
         self._health = HealthServices(self._grpc, [NAME], own.max_body_bytes)
         await asyncio.to_thread(self._source.start)

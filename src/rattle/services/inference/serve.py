@@ -25,7 +25,7 @@ def run(settings: ExperimentSettings, policy: str | None) -> None:
     Raises RattleError when it cannot.
     """
     own, models = settings.inference, Models()
-    guard = Guard(own.host, settings.security)
+    guard = Guard(own.host, settings.security, advertise=own.advertise)
     if policy is None:
         if own.api == "vector":
             settings = complete_for_actors(settings, own.envs[0])

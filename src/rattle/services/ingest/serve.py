@@ -19,6 +19,6 @@ _MAX_CONNECTIONS = 256
 def run(settings: ExperimentSettings, broker: Broker, store_url: str) -> None:
     """Take rows from a broker into a store until SIGINT or SIGTERM; raises RattleError when it cannot."""
     own = settings.ingest
-    guard = Guard(own.host, settings.security)
+    guard = Guard(own.host, settings.security, advertise=own.advertise)
     with listen(own.host, own.port) as listener, watching_system(settings.log.system_seconds):
         serve(StatusService(Consumer(broker, store_url, own), guard), SERVICE, listener, guard, _MAX_CONNECTIONS, {})

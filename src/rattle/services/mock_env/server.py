@@ -50,6 +50,7 @@ class MockSettings:
     fault_every: int = 1
     access_log: bool = False
     security: SecuritySection = field(default_factory=SecuritySection)
+    advertise: str | None = None  # by which others reach it; None: the address that it listens on
 
 
 class _SmallParts(io.BufferedReader):
@@ -155,7 +156,7 @@ class MockEnv:
 
     def __init__(self, settings: MockSettings | None = None) -> None:
         settings = settings or MockSettings()
-        guard = Guard(settings.host, settings.security)
+        guard = Guard(settings.host, settings.security, advertise=settings.advertise)
         faults = Faults(settings.faults, settings.fault_every)
         game = faults.game_type()(settings.snakes, settings.length, settings.delay)
         self._board = Board(game, max_streams=4 * settings.snakes)
@@ -163,7 +164,7 @@ class MockEnv:
             app = make_app(self._board, faults, guard)
             self._server = _FlaskServer(settings, listener, app, guard.tls)
             #: Where it is reached.
-            self.url = url_of(listener, None if guard.tls is None else guard.tls.name)
+            self.url = url_of(listener, guard.name, tls=guard.tls is not None)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="mock-env", daemon=True)
         self._thread.start()
 

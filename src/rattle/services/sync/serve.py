@@ -36,10 +36,13 @@ def run(settings: ExperimentSettings, history: Path | None) -> None:
     Phases that are complete are written to `history`. Raises RattleError when it cannot.
     """
     own = settings.sync
-    guard = Guard(own.host, settings.security)
+    guard = Guard(own.host, settings.security, advertise=own.advertise)
     with listen(own.host, own.port, socket.SOCK_DGRAM) as members, listen(own.host, own.http_port) as listener:
         leading = _leading(settings, members, history)
-        more = {"address": address_of(*members.getsockname()[:2]), "mode": own.mode}
+        more = {
+            "address": address_of(guard.name or members.getsockname()[0], members.getsockname()[1]),
+            "mode": own.mode,
+        }
         with watching_system(settings.log.system_seconds):
             serve(StatusService(leading, guard), SERVICE, listener, guard, _MAX_CONNECTIONS, more)
     if leading.failure is not None:

@@ -22,7 +22,7 @@ def run(settings: ExperimentSettings, run_dir: Path | None) -> None:
     """Train an experiment's policies until SIGINT or SIGTERM; raises RattleError when it cannot."""
     keep_memory()
     own = settings.training
-    guard = Guard(own.host, settings.security)
+    guard = Guard(own.host, settings.security, advertise=own.advertise)
     problems: list[Exception] = []
 
     def give_up(problem: Exception) -> None:

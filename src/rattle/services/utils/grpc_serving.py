@@ -137,15 +137,16 @@ def make_server(
     return server
 
 
-def bind(server: grpc.aio.Server, host: str, port: int, tls: ServerTls | None = None) -> str:
+def bind(server: grpc.aio.Server, host: str, port: int, guard: Guard | None = None) -> str:
     """Have a server listen, on any free port for 0, and return HOST:PORT; raises ServiceError in one line."""
+    tls = None if guard is None else guard.tls
     listen(host, port).close()  # says why not; gRPC itself would write lines of its own to stderr
     at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         got = server.add_insecure_port(at) if tls is None else server.add_secure_port(at, _credentials(tls))
     except RuntimeError:
         raise PortTaken(f"cannot listen on port {port} of {host}: choose another") from None
-    return address_of(host if tls is None else tls.name, got)
+    return address_of((guard and guard.name) or host, got)
 
 
 def _credentials(tls: ServerTls) -> grpc.ServerCredentials:
@@ -176,7 +177,7 @@ def serve(
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         budget.BUDGET.fit(max_message_bytes)
         server = make_server(max_message_bytes, max_calls, guard, UNPACKED)
-        address = bind(server, host, port, guard.tls)
+        address = bind(server, host, port, guard)
         service.attach(server)
         checks = HealthServices(server, service.names, max_message_bytes)
         try:

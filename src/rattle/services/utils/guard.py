@@ -53,20 +53,30 @@ Entrance = Callable[[Send, int], Awaitable[None]]
 class Guard:
     """What a service that listens at a host answers to whom; `tls` is how it speaks TLS, None where it does not.
 
+    `name` is the host that its clients are told, None where that is the address that it listens on.
+
     Who asks for a page without the token is shown the `entrance`, whose script gets the page with it; None: there are
     no such pages. Raises a RattleError where it may not listen there, or where that is set up wrong.
     """
 
-    def __init__(self, host: str, security: SecuritySection, entrance: Entrance | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        security: SecuritySection,
+        entrance: Entrance | None = None,
+        advertise: str | None = None,
+    ) -> None:
         self._entrance = entrance
         #: How many requests were refused, for the registry of the service.
         self.refused = REFUSED_REQUESTS.live(None)
         self._token = read_token(security.token_file)
         if self._token is None and not security.trust_network:
             check_loopback(host)
-        self.tls = server_tls(host, security)
+        self.tls = server_tls(host, security, advertise)
+        self.name = advertise if self.tls is None else self.tls.name
         self._open = [_OPEN[name] for name in security.open]
-        names = {"localhost", host.lower(), *(name.lower() for name in security.allowed_hosts)}
+        given = (host, *security.allowed_hosts, *([] if advertise is None else [advertise]))
+        names = {"localhost", *(name.lower() for name in given)}
         self._is_own = lru_cache(64)(lambda host: _is_own(host, names))
 
     def protect(self, app: App) -> App:

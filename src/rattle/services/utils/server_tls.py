@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rattle.addresses import certificate_problem
-from rattle.services.utils.sockets import ServiceError, address_of
+from rattle.services.utils.sockets import EVERYWHERE, ServiceError, reachable
 from rattle.settings.services import SecuritySection
 from rattle.tls import TlsFiles, tls_context
-
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
 
 
 @dataclass(frozen=True)
@@ -28,8 +26,8 @@ class ServerTls:
         return _server_context(self.files, mutual=self.mutual)
 
 
-def server_tls(host: str, security: SecuritySection) -> ServerTls | None:
-    """Return how a service that listens on `host` speaks TLS, None where it does not.
+def server_tls(host: str, security: SecuritySection, advertise: str | None = None) -> ServerTls | None:
+    """Return how a service that listens on `host`, and is called `advertise`, speaks TLS; None where it does not.
 
     Raises TlsFileError or ServiceError, in one line, for a certificate that clients would not take.
     """
@@ -40,7 +38,7 @@ def server_tls(host: str, security: SecuritySection) -> ServerTls | None:
     problem = _problem(context, files.certificate, None)
     if problem is not None:
         raise ServiceError(f"security.certificate: {files.certificate}: {problem}")
-    names = _names(host, security)
+    names = _names(host, security) if advertise is None else (advertise,)
     fitting = next((name for name in names if _problem(context, files.certificate, name) is None), None)
     if fitting is None:
         raise ServiceError(
@@ -60,9 +58,11 @@ def check_trust(tls: ServerTls) -> None:
 
 
 def _names(host: str, security: SecuritySection) -> tuple[str, ...]:
-    """List the hosts by which clients may know a service, the first that are on this machine."""
-    own = address_of(host, 0).removesuffix(":0").strip("[]")
-    local = ("localhost",) if host in _EVERYWHERE or own in ("127.0.0.1", "::1") else ()
+    """List the hosts by which clients may know a service, the best first."""
+    own = reachable(host)
+    if host in EVERYWHERE:
+        return tuple(dict.fromkeys((own, *security.allowed_hosts, "127.0.0.1", "localhost")))
+    local = ("localhost",) if own in ("127.0.0.1", "::1") else ()
     return tuple(dict.fromkeys((own, *local, *security.allowed_hosts)))
 
 

@@ -128,7 +128,7 @@ def serve(
         await refuse(scope, receive, send, full, close=True)
 
     tls = guard.tls
-    url = url_of(listener, None if tls is None else tls.name)
+    url = url_of(listener, guard.name, tls=tls is not None)
 
     def welcome() -> None:
         emit(of_services.Serving(address=url))

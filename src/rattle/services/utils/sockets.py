@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any
 
@@ -11,6 +12,10 @@ from rattle.errors import RattleError
 from rattle.events import of_services
 
 BACKLOG = 2048
+#: Hosts to listen on that mean all addresses of this machine.
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
+#: By version of IP, an address of no machine, which is routed as most others are, and the address of this machine.
+_ELSEWHERE = {socket.AF_INET6: "2001:db8::1", socket.AF_INET: "192.0.2.1"}
 #: What the system keeps of an answer before it has been sent: old lines for a slow reader wait here, so not for long.
 _UNSENT_BYTES = 2**14
 
@@ -65,13 +70,29 @@ def _resolve(host: str, port: int, kind: socket.SocketKind) -> list[tuple[int, A
     return [(family, address) for family, _, _, _, address in found]
 
 
-def url_of(listener: socket.socket, tls_name: str | None = None) -> str:
-    """Return the URL of a bound socket: of https, where it is known by a name in a certificate."""
+def url_of(listener: socket.socket, name: str | None = None, *, tls: bool = False) -> str:
+    """Return the URL of a bound socket, by a name of its host if it is given, else by the address."""
     host, port = listener.getsockname()[:2]
-    return f"http://{address_of(host, port)}" if tls_name is None else f"https://{address_of(tls_name, port)}"
+    return f"{'https' if tls else 'http'}://{address_of(name or host, port)}"
 
 
 def address_of(host: str, port: int) -> str:
-    """Return HOST:PORT of a service as a client on this machine reaches it."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"{host}:{port}"
+    """Return HOST:PORT of a service as others reach it."""
+    host = reachable(host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def reachable(host: str) -> str:
+    """Return by which address others reach a service that listens on `host`.
+
+    Where that is all addresses, it is the one that this machine speaks to others from; of a machine that reaches no
+    other, that of the machine itself.
+    """
+    if host not in EVERYWHERE:
+        return host
+    families = [socket.AF_INET] if host == EVERYWHERE[0] else [socket.AF_INET6, socket.AF_INET]
+    for family in families:
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as asking:
+            asking.connect((_ELSEWHERE[family], 9))  # which only looks up a route
+            return str(asking.getsockname()[0])
+    return "127.0.0.1" if host == EVERYWHERE[0] else "::1"
