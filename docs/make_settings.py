@@ -24,8 +24,9 @@ A Gymnasium environment (`gym:ID`) takes the keyword arguments of `gymnasium.mak
 PettingZoo module (`pettingzoo:MODULE`) those of its `parallel_env`.
 
 What is not given follows from the environment. The tables of the sections have the defaults for cell codes, as `snake`
-observes. Where agents observe numbers, as in most environments of Gymnasium, those of the next table take their place;
-`algorithm.id` without more takes them too. The run's `config.yaml` holds what was chosen, and a resume keeps it.
+observes. Where agents observe numbers, as in most environments of Gymnasium, or one of some states, as in FrozenLake,
+those of the next table take their place, but a state has no scale; `algorithm.id` without more takes them too. The
+run's `config.yaml` holds what was chosen, and a resume keeps it.
 """
 
 
@@ -38,7 +39,9 @@ def of_numbers() -> str:
         for key, value in part.items()
     ]
     lines = [f"| `{key}` | `{plain(value)}` |" for key, value in named]
-    return "\n".join(["## Defaults where numbers are observed", "", "| key | default |", "|---|---|", *lines, ""])
+    return "\n".join(
+        ["## Defaults where numbers or states are observed", "", "| key | default |", "|---|---|", *lines, ""]
+    )
 
 
 def markdown(table: Table) -> list[str]:

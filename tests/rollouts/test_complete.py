@@ -57,6 +57,19 @@ def test_where_numbers_are_observed_what_is_not_given_follows_from_that(override
     assert ("algorithm.id" in line) == (overrides in ((), ("algorithm.clip=0.1",)))
 
 
+def test_a_single_state_is_learnt_as_numbers_are_and_has_no_scale() -> None:
+    said: list[str] = []
+    lake = complete(load_settings(None, ["env.id=gym:FrozenLake-v1"]), say=said.append)
+    numbers = complete(load_settings(None, ["env.id=gym:FrozenLake-v1", "algorithm.scale_observations=false"]))
+    assert said[0].startswith("'gym:FrozenLake-v1' observes one of some states, so what is not set is env.worlds=16, ")
+    assert (lake.algorithm, lake.env.worlds, lake.train.actors) == (
+        floats(POLE).algorithm.model_copy(update={"scale_observations": False}),
+        16,
+        1,
+    )
+    assert lake == numbers
+
+
 @pytest.mark.parametrize(
     "given", ["env.worlds=7", "policy.activation=relu", "algorithm.scale_rewards=false", "train.actors=2"]
 )

@@ -7,7 +7,9 @@ from contextlib import closing
 from pathlib import Path
 
 import msgspec
+import pytest
 
+from rattle.telemetry import broker_sink
 from rattle.telemetry.broker import find_broker
 from rattle.telemetry.broker_sink import BrokerSink
 from rattle.telemetry.outbox import Outbox
@@ -42,6 +44,24 @@ def test_what_a_mark_made_durable_is_there_although_nobody_closed_the_sink(tmp_p
         sink.mark()[1]()
         files = [path.read_bytes() for path in (tmp_path / "outbox" / "test").glob("*.messages")]
         assert b'"episode_id":1' in b"".join(files)
+
+
+def test_a_run_that_has_nothing_to_say_is_known_to_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store takes a run for a killed one where nothing comes of it for long."""
+    monkeypatch.setattr(broker_sink, "_SIGN_OF_LIFE_SECONDS", 0.0)
+    sink = sink_to_nowhere(tmp_path)
+    sink.append("runs", [{"status": "running", "updates": 5}])
+    while sink.waiting < 3:
+        pass
+    sink.append("runs", [{"status": "finished", "updates": 6}])
+    sink.mark()[1]()
+    sink.close()
+    *earlier, last = left(tmp_path, "runs")
+    assert len(earlier) >= 2
+    assert [(row["status"], row["updates"]) for row in earlier] == [("running", 5)] * len(earlier)
+    assert (last["status"], last["updates"]) == ("finished", 6)
+    written = [row["written"] for row in (*earlier, last)]
+    assert written == sorted(set(written))
 
 
 def test_each_start_of_a_run_is_a_life(tmp_path: Path) -> None:

@@ -34,8 +34,8 @@ class Units:
     def __init__(self, network: nn.Module, kind: NetworkKind[Any], spec: PolicySpec, algorithm: Algorithm) -> None:
         self._weights = dict(network.named_parameters())
         self._value_head = kind.value_head
-        numbers = spec.observation.kind == "floats"
-        self._layers = kind.input_layers(spec) if algorithm.scale_observations and numbers else ()
+        is_scaled = algorithm.scale_observations and spec.observation.scalable
+        self._layers = kind.input_layers(spec) if is_scaled else ()
         self._heads = [self._weights[name] for name in (*kind.policy_head, *kind.value_head) if name in self._weights]
         self._algorithm = algorithm
         self._in_use = algorithm.scale_rewards or bool(self._layers)

@@ -9,7 +9,7 @@ from contextlib import closing
 from rattle.envs.vector import EnvironmentSpec
 from rattle.rollouts.remote_env import served_kind, with_environment, with_served_environment
 from rattle.rollouts.worlds import build_worlds
-from rattle.settings.defaults import SECTIONS, are_complete, completed, not_given, of_run
+from rattle.settings.defaults import OBSERVED, SECTIONS, are_complete, completed, not_given, of_run
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import ExperimentSettings, UserNetworkSection
 
@@ -27,7 +27,7 @@ def complete(
     no server asked. Raises a RattleError for an environment, or a server, that cannot be had, and SettingsError for
     settings that do not go together.
     """
-    kind: str | None = None if environment is None else environment.observation_space.kind
+    kind: str | None = None if environment is None else environment.observation_space.learnt_by
     if environment is not None:
         settings = with_environment(settings, environment.id, environment.settings)
     elif settings.env.url is not None:
@@ -50,7 +50,7 @@ def _kind_here(settings: ExperimentSettings) -> str:
     if are_complete(settings) or settings.env.id == "snake":
         return "codes"  # and if it is another, nothing is left that it decides
     with closing(build_worlds(settings, 1, 0)) as worlds:
-        return worlds.spec.observation_space.kind
+        return worlds.spec.observation_space.learnt_by
 
 
 def _with_defaults(settings: ExperimentSettings, kind: str, say: Callable[[str], object] | None) -> ExperimentSettings:
@@ -65,5 +65,5 @@ def _with_defaults(settings: ExperimentSettings, kind: str, say: Callable[[str],
     chosen = completed(settings, defaults)
     if say is not None and kind != "codes" and defaults:
         pairs = (f"{name}.{key}={json.dumps(value)}" for name, part in defaults.items() for key, value in part.items())
-        say(f"'{settings.env.id}' observes numbers, so what is not set is {', '.join(pairs)}")
+        say(f"'{settings.env.id}' observes {OBSERVED[kind]}, so what is not set is {', '.join(pairs)}")
     return chosen

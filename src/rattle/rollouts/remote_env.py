@@ -10,6 +10,7 @@ from rattle.analytics.extras import require
 from rattle.clients.errors import ConnectionBroken
 from rattle.envs.vector import EnvironmentSpec, VectorWorlds
 from rattle.errors import RattleError
+from rattle.samples.spaces import read_observation_space
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import EnvironmentSection, ExperimentSettings
 from rattle.settings.sources import validated_experiment
@@ -47,7 +48,10 @@ def served_kind(env: EnvironmentSection) -> str:
 
 
 def _kind(server: ServerSpec) -> str:
-    return str(server.observation_space.get("kind"))  # of any description: who makes worlds judges it
+    try:
+        return read_observation_space(server.observation_space).learnt_by
+    except ValueError:
+        return ""  # who makes worlds says what is wrong
 
 
 def open_remote_worlds(

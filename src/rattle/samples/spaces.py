@@ -72,6 +72,14 @@ class Space(BaseModel):
 class Observations(Space):
     """What observation spaces have besides: an encoding, which is what a network takes in."""
 
+    #: Whether the inputs are numbers of any size, which learn better when they are scaled.
+    scalable: ClassVar[bool] = False
+
+    @property
+    def learnt_by(self) -> str:
+        """Return which defaults learn from it best: a key of the tables of `rattle.settings.defaults`."""
+        return self.kind
+
     @property
     @abstractmethod
     def inputs(self) -> int:
@@ -117,6 +125,11 @@ class CodeSpace(Observations):
         """Return how many numbers the network takes in."""
         return self.cells * (self.codes - 1)
 
+    @property
+    def learnt_by(self) -> str:
+        """Return "codes", or "code" for a single one: most such worlds are Gymnasium's, few at a time and slow."""
+        return "code" if self.cells == 1 else "codes"
+
     def find_wrong(self, array: NDArray[Any]) -> tuple[int, ...] | None:
         """Return the index of the first code that is too large."""
         return _first(array >= self.codes) if array.max(initial=0) >= self.codes else None
@@ -144,6 +157,7 @@ class FloatSpace(Observations):
     kind: Literal["floats"] = "floats"
     encoding: Literal["none"] = "none"
     size: int = Field(ge=1)
+    scalable: ClassVar[bool] = True
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -10,25 +10,31 @@ from rattle.settings.sources import validated_experiment
 
 Sections = Mapping[str, Mapping[str, Any]]
 
-#: By the kind of observations, section and key; what one algorithm has besides is in `ALGORITHMS`.
+_FEW_WORLDS: Sections = {
+    "env": {"worlds": 16},
+    "policy": {"activation": "tanh"},
+    "algorithm": {"id": "ppo", "scale_rewards": True},
+    "train": {"actors": 1},  # such worlds are mostly stepped in Python, where threads take turns
+}
+_FEW_WORLDS_ALGORITHMS: Sections = {
+    "a2c": {"entropy_weight": 0.001},
+    "ppo": {"ticks": 128, "passes": 8, "minibatches": 8, "learning_rate": 0.002, "entropy_weight": 0.0},
+    "reinforce": {"entropy_weight": 0.001},
+}
+#: By `Observations.learnt_by`, section and key; what one algorithm has besides is in `ALGORITHMS`.
 SECTIONS: Mapping[str, Sections] = {
     "codes": {"algorithm": {"id": "a2c"}},
-    "floats": {
-        "env": {"worlds": 16},
-        "policy": {"activation": "tanh"},
-        "algorithm": {"id": "ppo", "scale_rewards": True, "scale_observations": True},
-        "train": {"actors": 1},  # such worlds are mostly stepped in Python, where threads take turns
-    },
+    "code": _FEW_WORLDS,
+    "floats": {**_FEW_WORLDS, "algorithm": {**_FEW_WORLDS["algorithm"], "scale_observations": True}},
 }
-#: By the kind of observations, and the algorithm's id.
+#: By `Observations.learnt_by`, and the algorithm's id.
 ALGORITHMS: Mapping[str, Sections] = {
     "codes": {},
-    "floats": {
-        "a2c": {"entropy_weight": 0.001},
-        "ppo": {"ticks": 128, "passes": 8, "minibatches": 8, "learning_rate": 0.002, "entropy_weight": 0.0},
-        "reinforce": {"entropy_weight": 0.001},
-    },
+    "code": _FEW_WORLDS_ALGORITHMS,
+    "floats": _FEW_WORLDS_ALGORITHMS,
 }
+#: By `Observations.learnt_by`: what is observed, in words.
+OBSERVED = {"codes": "cells", "code": "one of some states", "floats": "numbers"}
 
 
 def not_given(settings: ExperimentSettings, kind: str) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final
 
+from rattle.analytics.schema import RUNNING
 from rattle.analytics.writer import write_atomically
 from rattle.events import Event, emit, of_telemetry
 from rattle.telemetry.bodies import Entry, json_bodies, parquet_bodies
@@ -29,6 +30,7 @@ _MOST_QUEUED: Final = 200_000  # rows of logs that wait for the thread
 _LONGEST_PREFIX: Final = 100  # characters of a routing key, which may have 255 bytes
 _SYNC_SECONDS: Final = 10.0
 _REPORT_SECONDS: Final = 60.0  # between reports of what was dropped
+_SIGN_OF_LIFE_SECONDS: Final = 240.0  # a store takes runs of which nothing comes for ten minutes for killed ones
 
 #: What is wrong with brokers, as far as this process was told.
 _known_troubles: Final[dict[Broker, str | None]] = {}
@@ -58,6 +60,8 @@ class BrokerSink:
         self._not_taken = 0  # rows of logs that came faster than they could be written
         self._unfit = 0  # rows that could not be encoded
         self._told: dict[str, Event] = {}  # by name
+        self._saying = threading.Lock()
+        self._running: tuple[float, Mapping[str, Any]] | None = None  # when the run was said to run, and how it stood
         self._reported_at = -_REPORT_SECONDS
         self._wake = threading.Event()
         self._rounds = threading.Condition()
@@ -83,7 +87,8 @@ class BrokerSink:
         if table == "logs":
             self._append_logs(rows)
         elif table == "runs":
-            self._queue.append(Entry(table, "rows", [{**row, "written": _now()} for row in rows], 0, 0))
+            with self._saying:
+                self._say(rows[-1])
         elif rows:
             self._queue.append(Entry(table, "rows", rows, made_by, self._life))
 
@@ -136,8 +141,20 @@ class BrokerSink:
         while not self._closing:
             self._wake.wait(_GATHER_SECONDS)
             self._wake.clear()
+            self._give_sign_of_life()
             self._write()
         self._write()
+
+    def _say(self, run: Mapping[str, Any]) -> None:
+        """Take the row of the run, of which the one that was written last counts."""
+        self._queue.append(Entry("runs", "rows", [{**run, "written": _now()}], 0, 0))
+        self._running = (time.monotonic(), run) if run.get("status") == RUNNING else None
+
+    def _give_sign_of_life(self) -> None:
+        """Say again how the run stands where it has not been said for long: updates may take longer than that."""
+        with self._saying:
+            if self._running is not None and time.monotonic() - self._running[0] >= _SIGN_OF_LIFE_SECONDS:
+                self._say(self._running[1])
 
     def _write(self) -> None:
         """Make messages of what was appended so far."""
