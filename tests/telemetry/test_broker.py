@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rattle.addresses import AMQP, CREDENTIALS_VARIABLE, keep_credentials
-from rattle.telemetry.broker import find_broker
+from rattle.settings.services import TelemetrySection
+from rattle.telemetry import log_publishing
+from rattle.telemetry.broker import Broker, find_broker
 from rattle.telemetry.errors import TelemetryError
 
 
@@ -26,9 +28,11 @@ def test_variables_name_a_broker() -> None:
             "RABBITMQ_VHOST": "a/b",
             "RABBITMQ_EXCHANGE": "events",
             "RABBITMQ_ROUTING_KEY": "mine",
+            "RABBITMQ_DECLARE": "no",
         },
     )
     assert broker is not None
+    assert not broker.declare
     assert (broker.host, broker.port, broker.vhost) == ("there", 1234, "a/b")
     assert (broker.user, broker.password) == ("me", "p@ss/word")
     assert (broker.exchange, broker.queue, broker.routing_key) == ("events", "events.rows", "mine")
@@ -41,6 +45,15 @@ def test_the_url_of_the_settings_wins_and_variables_give_its_credentials() -> No
     assert broker is not None
     assert (broker.url, broker.port, broker.tls) == ("amqps://here/%2Fmine", 5671, True)
     assert (broker.vhost, broker.user, broker.password) == ("/mine", "me", "x")
+
+
+def test_what_settings_say_of_a_broker_holds_for_the_one_that_variables_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENABLE_RABBITMQ", "true")
+    brokers: list[Broker] = []
+    monkeypatch.setattr(log_publishing, "publish_logs", lambda broker, *_: brokers.append(broker))
+    TelemetrySection().publish_logs(None)
+    TelemetrySection(declare=False).publish_logs(None)
+    assert [(broker.host, broker.declare) for broker in brokers] == [("localhost", False)]
 
 
 def test_credentials_of_a_url_are_kept_apart_and_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,6 +77,11 @@ def test_credentials_of_a_url_are_kept_apart_and_found_again(monkeypatch: pytest
         ("amqp://me:secret@", {}, "'amqp://' is no server's address: write it as amqp://HOST:PORT"),
         ("amqp://me:secret@here:port", {}, "'amqp://here:port' has a port that is no number from 0 to 65535"),
         (None, {"ENABLE_RABBITMQ": "perhaps"}, "ENABLE_RABBITMQ is 'perhaps': write true or false"),
+        (
+            None,
+            {"ENABLE_RABBITMQ": "yes", "RABBITMQ_DECLARE": "ask"},
+            "RABBITMQ_DECLARE is 'ask': write true or false",
+        ),
         (
             None,
             {"ENABLE_RABBITMQ": "yes", "RABBITMQ_PORT": "99999"},

@@ -329,11 +329,11 @@ class TelemetrySection(StrictSettings):
         return broker
 
     def publish_logs(self, folder: Path | None) -> Callable[[], None]:
-        """Have the logs of this process published where these settings name a broker; return what ends that.
+        """Have the logs of this process published as these settings say; return what ends that.
 
-        Where they name none, logs go where environment variables say. `folder` is that of a run's outboxes.
+        Where they say nothing of a broker, logs go where environment variables say. `folder` is a run's, for outboxes.
         """
-        broker = None if self.broker is None else self.find_broker()
+        broker = self.find_broker() if self.model_fields_set - {"store", "outbox_bytes"} else None
         if broker is None:
             return lambda: None
         from rattle.telemetry.log_publishing import publish_logs

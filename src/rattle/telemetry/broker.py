@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: Variables that name a broker where the settings name none, beside those of its credentials.
 ENABLE, HOST, PORT, VHOST = "ENABLE_RABBITMQ", "RABBITMQ_HOST", "RABBITMQ_PORT", "RABBITMQ_VHOST"
-EXCHANGE, ROUTING_KEY = "RABBITMQ_EXCHANGE", "RABBITMQ_ROUTING_KEY"
+EXCHANGE, ROUTING_KEY, DECLARE = "RABBITMQ_EXCHANGE", "RABBITMQ_ROUTING_KEY", "RABBITMQ_DECLARE"
 USERNAME, PASSWORD = "RABBITMQ_USERNAME", "RABBITMQ_PASSWORD"
 _YES, _NO = frozenset({"1", "true", "yes", "on"}), frozenset({"", "0", "false", "no", "off"})
 _SECONDS: Final = 10.0  # for each part of connecting
@@ -112,6 +112,8 @@ def find_broker(url: str | None, environ: Mapping[str, str] = os.environ, **othe
             return None
         named = {"exchange": environ.get(EXCHANGE), "routing_key": environ.get(ROUTING_KEY)}
         others = {**others, **{name: value for name, value in named.items() if value}}
+        if environ.get(DECLARE):
+            others["declare"] = _says_yes(DECLARE, environ)
     try:
         address = parse_address(url, AMQP)
     except ValueError as error:
@@ -122,13 +124,18 @@ def find_broker(url: str | None, environ: Mapping[str, str] = os.environ, **othe
     return Broker(address.url, address.host, address.port, vhost, user, password, address.tls, **others)
 
 
+def _says_yes(name: str, environ: Mapping[str, str]) -> bool:
+    """Return whether a variable is set to true."""
+    said = environ.get(name, "").strip().lower()
+    if said not in _YES | _NO:
+        raise TelemetryError(f"{name} is '{without_credentials(said)}': write true or false")
+    return said in _YES
+
+
 def _url_of(environ: Mapping[str, str]) -> str | None:
     """Return the URL, without credentials, of the broker that environment variables name, None where they do not."""
-    said = environ.get(ENABLE, "").strip().lower()
-    if said in _NO:
+    if not _says_yes(ENABLE, environ):
         return None
-    if said not in _YES:
-        raise TelemetryError(f"{ENABLE} is '{without_credentials(said)}': write true or false")
     host, port = environ.get(HOST) or "localhost", environ.get(PORT) or "5672"
     host = f"[{host}]" if ":" in host else host
     if not port.isdecimal() or not 0 < int(port) < 2**16:

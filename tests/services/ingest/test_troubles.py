@@ -11,6 +11,7 @@ import pytest
 
 from rattle.analytics.store import SCHEMA_VERSION, Store
 from rattle.events import Event
+from rattle.services.ingest import taking as taking_module
 from rattle.services.ingest.consumer import Consumer
 from rattle.settings.services import IngestSection
 from rattle.telemetry.broker import find_broker
@@ -79,6 +80,27 @@ def test_a_queue_that_somebody_has_declared_otherwise_is_told_and_used_when_it_i
             publisher.logs(10)
             wait_for(lambda: count(url) == 10)
     assert told(caplog) == ["ingest_waits broker", "ingest_goes_on broker"]
+
+
+def test_a_message_that_is_kept_finds_its_place_as_soon_as_there_is_one(
+    rabbitmq: RabbitMQ, exchange: str, url: str, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker would end a connection that has had a message for long."""
+    monkeypatch.setattr(taking_module, "_KEEP_SECONDS", 0.2)
+    dead = f"{exchange}.dead"
+    with closing(rabbitmq.connect()) as connection:
+        channel = connection.channel()
+        with taking(rabbitmq.url(), exchange, url) as consumer:
+            wait_for(lambda: consumer.status()["broker_trouble"] is None)
+            channel.exchange_delete(dead)
+            publisher.publish("logs", b'{"no_column":1}\n')
+            publisher.logs(10)
+            wait_for(lambda: count(url) == 10)
+            channel.exchange_declare(dead, "fanout", durable=True)
+            channel.queue_bind(dead, dead)
+            wait_for(lambda: consumer.status()["rejected"] == 1)
+            assert _failures(consumer, "broker") == 0
+    assert [body for _, body in rabbitmq.messages(dead)] == [b'{"no_column":1}\n']
 
 
 def test_a_store_of_a_newer_schema_is_told_once_and_rows_wait(

@@ -18,6 +18,8 @@ from rattle.text import one_line
 _IDLE_SECONDS: Final = 0.5  # between looks at whether to stop
 _LONGEST_REASON: Final = 1000
 _PERSISTENT: Final = 2
+#: Messages that are kept are asked for again after so long: a broker ends a connection that has one for half an hour.
+_KEEP_SECONDS: Final = 1500.0
 
 
 class Taking:
@@ -36,7 +38,7 @@ class Taking:
         self._cancelled = self._hurries = False
         self._channel.add_on_cancel_callback(self._on_cancelled)
         self._consumers: list[str] = []
-        self._kept: set[int] = set()
+        self._kept: dict[int, float] = {}  # by tag, since when
         self._consume()
         self._letters: Any = None
         self._found_empty: float | None = None  # when the queue was empty, of which messages may still be on their way
@@ -51,6 +53,7 @@ class Taking:
         found_empty = self._found_empty
         self._connection.process_data_events(min(due, _IDLE_SECONDS))
         self._was_empty = found_empty
+        self._give_back()
         if self._cancelled:
             raise ServiceError(f"the queue '{self._broker.queue}' of {self._broker.url} has been deleted")
 
@@ -85,7 +88,7 @@ class Taking:
         and sends them over the next connection again.
         """
         refused = {one.delivery.tag: said for one in job.rejected if (said := self._bury(one)) is not None}
-        self._kept |= refused.keys()
+        self._kept |= dict.fromkeys(refused, time.monotonic())
         if self._kept:
             for delivery in job.deliveries:
                 if delivery.tag not in refused:
@@ -102,6 +105,13 @@ class Taking:
         for consumer in self._consumers:
             self._channel.basic_cancel(consumer)
         self._batch.hurry()
+
+    def _give_back(self) -> None:
+        """Have messages that were kept for long come again: there may be a place for them now."""
+        if self._kept and not self._hurries and time.monotonic() - min(self._kept.values()) >= _KEEP_SECONDS:
+            for tag in self._kept:
+                self._channel.basic_nack(tag, requeue=True)
+            self._kept.clear()
 
     def _consume(self) -> None:
         self._consumers.append(self._channel.basic_consume(self._broker.queue, self._on_message))
