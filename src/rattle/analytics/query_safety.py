@@ -47,6 +47,8 @@ _SETTINGS: Final = re.compile(r"\bSETTINGS\b", re.IGNORECASE)
 _OVER_RUNS: Final = re.compile(r"SELECT|WITH|EXPLAIN|DESCRIBE|EXISTS (TABLE|VIEW)|SHOW TABLES(?! (FROM|WHERE)\b)")
 #: Functions that read what a statement has not in its tables; `arrayMap(file, paths)` calls one by its mere name.
 _READERS: Final = re.compile(r"file|dict(get|has|isin)\w*|joinget\w*|hascolumnintable|catboostevaluate", re.IGNORECASE)
+#: Words, as the engine writes them, after which a name is that of a column, an alias or a table, unless ( follows it.
+_NAMERS: Final = ("AS", "BY", "FROM", "JOIN", "WITH")
 #: These are there for each user, though an engine may not list them.
 _SYSTEM: Final = frozenset(("system", "information_schema", "INFORMATION_SCHEMA"))
 #: Strings, quoted names, words, and each other sign.
@@ -101,7 +103,8 @@ def _read_elsewhere(engine: Engine, parts: Sequence[str], *, only_runs: bool) ->
     if only_runs:
         databases = _names(engine, "databases WHERE name != currentDatabase()") | _SYSTEM
         begun = [(name, after) for before, name, after in named if before not in (".", "^")]
-        found |= {f"{name}()" for name, _ in begun if _READERS.fullmatch(name)}
+        called = [name for before, name, after in named if after == "(" or before not in (".", "^", *_NAMERS)]
+        found |= {f"{name}()" for name in called if _READERS.fullmatch(name)}
         found |= {f"the database '{name}'" for name, after in begun if after == "." and name in databases}
     return sorted(found)
 

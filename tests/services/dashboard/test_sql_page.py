@@ -87,6 +87,7 @@ def test_what_cannot_be_drawn_is_a_table_with_a_reason(client: Client, two: Path
         ("SELECT '`', * FROM file(concat('/etc', '/passwd'), LineAsString) WHERE '`' != ''", "leave out file()"),
         ("SELECT 1 AS `'`, * FROM file(concat(char(47), char(47)), 'LineAsString')", "leave out file()"),
         ("SELECT arrayMap(file, ['/etc/passwd'])", "leave out file()"),
+        ("SELECT 1 AS file, arrayMap(file, ['/etc/passwd'])", "leave out file()"),
         ("SELECT COLUMNS('run_id') APPLY `file` FROM runs", "leave out file()"),
         ("SELECT * FROM merge('system', '^one$')", "leave out merge()"),
         ("SELECT dictGetString('system.any', 'name', 1)", "leave out dictGetString()"),
@@ -110,6 +111,8 @@ def test_names_with_points_are_no_databases(root: Path) -> None:
     columns = "r.run_id, rattle.runs.seed, r.config.system.one, tuple(5).1, 'system.one' AS `system.one`"
     answer = sql_process.ask(f"SELECT {columns} FROM rattle.runs JOIN runs AS r ON r.run_id = runs.run_id", root)  # noqa: S608
     assert answer.rows == [["a-run", 1, 3, 5, "system.one"]]
+    named = "WITH file AS (SELECT run_id AS file FROM runs) SELECT count() AS file FROM file GROUP BY ALL ORDER BY file"
+    assert sql_process.ask(named, root).rows == [[1]]
     assert ["runs"] in sql_process.ask("SHOW TABLES LIKE '%run%'", root).rows
     assert sql_process.ask("EXISTS TABLE runs", root).rows == [[1]]
 
