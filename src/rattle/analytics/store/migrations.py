@@ -51,9 +51,14 @@ def _keep_lines_of_wrong_clocks(store: Store) -> None:
     store.command(f"ALTER TABLE {PREFIX}logs MODIFY TTL {KINDS['logs'].ttl} SETTINGS materialize_ttl_after_modify = 0")
 
 
-#: What each number does. New columns need an empty step only: `create_tables` adds those that are missing.
+def _make_views_anew(_store: Store) -> None:
+    """Change no table: killed runs are `interrupted`, and evaluations count once, in the views."""
+
+
+#: What each number does. New columns and changed views need an empty step only: `create_tables` adds columns that are
+#: missing, and makes all views anew.
 MIGRATIONS: Final[MappingProxyType[int, Callable[[Store], None]]] = MappingProxyType(
-    {1: _begin, 2: _annotate, 3: _allow_rows_of_actions, 4: _keep_lines_of_wrong_clocks}
+    {1: _begin, 2: _annotate, 3: _allow_rows_of_actions, 4: _keep_lines_of_wrong_clocks, 5: _make_views_anew}
 )
 
 #: The schema that this version of Rattle reads and writes.
@@ -76,7 +81,7 @@ def create_tables(store: Store) -> list[int]:
     for number in steps:
         MIGRATIONS[number](store)
     _add_columns(store)
-    for statement in _views():
+    for statement in views():
         store.command(statement)
     for number in steps:
         store.command(f"INSERT INTO {_APPLIED} (version) VALUES ({number})")
@@ -120,7 +125,8 @@ def _add_columns(store: Store) -> None:
                 store.command(f"ALTER TABLE {PREFIX}{table} ADD COLUMN IF NOT EXISTS `{name}` {how}")
 
 
-def _views() -> list[str]:
+def views() -> list[str]:
+    """Return the statements that make all views, or change them."""
     return [
         CREATE_OUTLIVED,
         *map(create_view, STORED),
