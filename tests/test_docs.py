@@ -18,6 +18,19 @@ REPOSITORY = Path(__file__).parents[1]
 PAGES = [path for path in REPOSITORY.rglob("*.md") if not {".venv", "runs", ".pytest_cache"} & set(path.parts)]
 
 
+SERVICE_HEADINGS = [
+    "What it does",
+    "Interfaces",
+    "Settings",
+    "Run it directly",
+    "Run it in a container",
+    "Run it on a cluster",
+    "Test it alone",
+    "Troubleshooting",
+    "Inside",
+]
+
+
 def test_the_settings_page_is_what_the_definitions_say() -> None:
     page = runpy.run_path(str(REPOSITORY / "docs" / "make_settings.py"))["page"]
     assert (REPOSITORY / "docs" / "settings.md").read_text() == page(), "run: python docs/make_settings.py"
@@ -65,6 +78,13 @@ def test_files_that_changes_belong_to_exist() -> None:
         for path in paths:
             folder = REPOSITORY if path.startswith(("docs/", "examples/")) else REPOSITORY / "src" / "rattle"
             assert (folder / path).exists(), f"{path} has gone: {row}"
+
+
+def test_the_pages_of_services_have_the_same_headings() -> None:
+    pages = sorted((REPOSITORY / "src" / "rattle" / "services").glob("*/README.md"))
+    assert len(pages) == 7
+    for page in pages:
+        assert re.findall(r"^## (.*)", page.read_text(), re.MULTILINE) == SERVICE_HEADINGS, page
 
 
 def test_the_readme_begins_with_the_two_commands() -> None:
