@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25
 
 .DEFAULT_GOAL := help
-.PHONY: help train compiled test integration lint bench format protos locks sbom audit
+.PHONY: help train compiled test integration lint bench format protos locks sbom audit init up down logs
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,19 @@ audit: .venv/.developers ## Ask whether advisories against the pinned packages a
 
 bench: .venv/.developers ## Measure speed and learning, and write the tables in benchmarks/
 	$(BIN)/python benchmarks/run.py
+
+# Rattle from images, on this machine: compose.yaml.
+init: ## Write .env and .secrets/ with passwords and a token; PROFILES=core,telemetry says what `make up` starts
+	@scripts/compose.sh init
+
+up: ## Start what .env says from images, with Docker
+	@scripts/compose.sh up
+
+down: ## Stop it; runs and stores stay
+	@scripts/compose.sh down
+
+logs: ## Show what it says
+	@scripts/compose.sh logs
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -15,6 +15,20 @@ from typing import Final
 
 HERE = Path(__file__).parent
 DEVELOPERS, USERS, PYTORCH, GPU = (HERE / f"{name}.txt" for name in ("developers", "users", "pytorch", "gpu"))
+SERVICE_LISTS = HERE / "services"
+
+#: What the images of services hold besides Rattle and what all of it needs (services/base.txt): extras, and packages of
+#: theirs that are left out. The dashboard's image shows stores: SQL over run directories needs chDB, half a gigabyte.
+SERVICES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "base": ((), ()),
+    "env": (("env", "publish"), ()),
+    "mock_env": (("mock-env", "publish"), ()),
+    "training": (("training", "telemetry"), ()),
+    "inference": (("inference", "publish"), ()),
+    "sync": (("sync", "publish"), ()),
+    "ingest": (("ingest",), ()),
+    "dashboard": (("dashboard", "store", "publish"), ("chdb", "chdb-core", "pandas", "python-dateutil")),
+}
 
 #: What only PyTorch's build for GPUs needs: several gigabytes.
 _FOR_GPUS: Final = re.compile(r"(nvidia|cuda)-|triton=")
@@ -70,8 +84,28 @@ def write(path: Path, purpose: str, packages: list[str]) -> None:
     path.write_text(f"# {purpose}\n# Made from pyproject.toml by `make locks`.\n{''.join(packages)}")
 
 
+def write_services(known: str) -> None:
+    """Write the list of each service's image, in the versions of a known list; PyTorch has lists of its own."""
+    common = pinned((), known)
+    tools = [text for text in packages_of(USERS) if name_of(text) == "setuptools"]
+    write(SERVICE_LISTS / "build.txt", "What Rattle is built with in images.", tools)
+    for name, (extras, without) in SERVICES.items():
+        packages = common if name == "base" else pinned(extras, known)
+        left_out = {*without, "torch", *(set() if name == "base" else map(name_of, common))}
+        kept = [text for text in packages if not (name_of(text) in left_out or _FOR_GPUS.match(text))]
+        purpose = (
+            "What every image holds" if name == "base" else f"What the image snake_rl_{name} holds besides base.txt"
+        )
+        write(SERVICE_LISTS / f"{name}.txt", f"{purpose}.", kept)
+
+
+def name_of(package: str) -> str:
+    """Return the name of a package by its text in a list."""
+    return package.partition("==")[0]
+
+
 def main(*arguments: str) -> None:
-    """Make the lists of developers, of users, of PyTorch, and of PyTorch for GPUs."""
+    """Make the lists of developers, of users, of PyTorch, of PyTorch for GPUs, and of the services' images."""
     known = "".join(text for path in (DEVELOPERS, GPU) for text in packages_of(path))
     developers = pinned(("dev", "gpu"), known, *arguments)
     users = pinned(("all", "gpu"), "".join(developers))
@@ -85,6 +119,7 @@ def main(*arguments: str) -> None:
     write(PYTORCH, "PyTorch for CPUs: on Linux from https://download.pytorch.org/whl/cpu.", [pytorch_for_cpus(torch)])
     gpu = [_only(torch, "== 'linux'"), *(text for text in users if _FOR_GPUS.match(text))]
     write(GPU, "PyTorch for NVIDIA's GPUs on Linux, and what it needs besides.", gpu)
+    write_services("".join(users))
 
 
 if __name__ == "__main__":

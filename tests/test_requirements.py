@@ -66,7 +66,15 @@ def test_lists_are_what_pyproject_asks_for(name: str, extra: str) -> None:
     assert named == {canonicalize_name(requirement.name) for requirement in asked}, "make locks"
 
 
-@pytest.mark.parametrize("name", ["users.txt", "developers.txt", "gpu.txt"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "users.txt",
+        "developers.txt",
+        "gpu.txt",
+        *(f"services/{path.name}" for path in sorted((LISTS / "services").iterdir())),
+    ],
+)
 def test_every_package_has_hashes(name: str) -> None:
     for requirement, entry in listed(name).values():
         assert re.search(r"^    --hash=sha256:[0-9a-f]{64}", entry, re.MULTILINE), requirement
@@ -76,6 +84,19 @@ def test_users_get_the_versions_that_are_tested() -> None:
     developers, users = listed("developers.txt"), listed("users.txt")
     assert {name: str(users[name][0]) for name in users} == {name: str(developers[name][0]) for name in users}
     assert not {"imageio-ffmpeg", "playwright", "pytest", "python-rapidjson", "ruff", "uv"} & set(users)
+
+
+@pytest.mark.parametrize("script", ["make_locks"], indirect=True)
+def test_images_get_what_their_services_need_in_the_versions_of_users(script: ModuleType) -> None:
+    users, base = listed("users.txt"), listed("services/base.txt")
+    for name, (extras, left_out) in script.SERVICES.items():
+        packages = listed(f"services/{name}.txt") | base
+        needed = {canonicalize_name(one.name) for extra in extras for one in wanted(extra)}
+        assert needed - packages.keys() == {*left_out, "torch"} & needed, f"{name}: make locks"
+        assert not {"torch", "chdb"} & packages.keys()
+        for package, (requirement, _) in packages.items():
+            assert requirement.specifier == users[package][0].specifier, f"{package} in {name}: make locks"
+    assert {path.stem for path in (LISTS / "services").iterdir()} == {*script.SERVICES, "build"}
 
 
 def test_a_cpu_build_of_pytorch_is_pinned_beside_the_same_version_for_gpus() -> None:

@@ -35,6 +35,29 @@ def test_an_installation_that_cannot_be_written_is_imported(tmp_path: Path) -> N
     assert done.stdout.split() == [f"{package}/envs/snake/kernel.py", "None", "None"], done.stderr
 
 
+def test_an_installation_that_cannot_be_written_has_the_code_that_it_came_with(tmp_path: Path) -> None:
+    """As in an image: compiled when it was installed, and run by a process that may write elsewhere only."""
+    (tmp_path / "installed").mkdir()
+    module = tmp_path / "installed" / "double.py"
+    module.write_text(
+        "from rattle.envs.compiled import compiled\n\n@compiled\ndef double(x):\n    return 2 * x\n\n"
+        "print(double(21), sum(double.stats.cache_hits.values()))\n"
+    )
+    here = {name: value for name, value in os.environ.items() if not name.startswith(("NUMBA_", "XDG_"))}
+
+    def run(**more: str) -> list[str]:
+        done = subprocess.run([sys.executable, module], capture_output=True, text=True, env={**here, **more})
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    elsewhere = {"NUMBA_CACHE_DIR": str(tmp_path / "elsewhere")}
+    assert run() == ["42", "0"]
+    assert run(**elsewhere) == ["42", "1"]
+    assert not list((tmp_path / "elsewhere").rglob("*.nbc"))
+    module.write_text(module.read_text().replace("2 * x", "3 * x"))
+    assert run(**elsewhere) == ["63", "0"]
+
+
 def test_a_cache_that_takes_no_more_stops_nothing(tmp_path: Path) -> None:
     program = (
         "import resource, numpy as np\n"

@@ -225,7 +225,7 @@ def training_service(
     """
     from rattle.analytics.extras import require
 
-    for module in ("grpc", "grpc_health", "grpc_reflection", "torch", "pyarrow"):
+    for module in ("grpc", "grpc_health", "grpc_reflection", "prometheus_client", "torch", "pyarrow"):
         require(module, "training", "the Training service")
     from rattle.output import claim_stdout
     from rattle.runs.stored_run import accept_code_of

@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from numba import njit
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile a function to run without the GIL, and keep the code on disk for the next process.
 
-    Where no folder can be written, as in a read-only installation, every process compiles it anew.
+    In a read-only installation, as in a container, code is read that was kept when it was installed, if that was on the
+    same kind of processor. Where that is not so and no other folder can be written, every process compiles it anew.
     """
     dispatcher: Any = njit(nogil=True)(function)
     with suppress(RuntimeError):  # no place for the cache
-        dispatcher._cache = _CheckedCache(function)  # type: ignore[no-untyped-call]
+        dispatcher._cache = _CheckedCache(function)
     return dispatcher
 
 
 class _CheckedCache(FunctionCache):
-    """Numba's cache, less what belongs to another signature, and on a disk that may be full.
+    """Numba's cache, less what belongs to another signature, on a disk that may be full, or may not be written.
 
     Two processes that compile a function for different types at the same time may write to the same file, and Numba
     would run what it finds there.
     """
 
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        beside = Path(inspect.getfile(function)).with_name("__pycache__")
+        stamp, name = self._impl.locator.get_source_stamp(), self._impl.filename_base
+        is_other = beside != Path(self.cache_path)
+        self._installed = IndexDataCacheFile(str(beside), name, stamp) if is_other else None  # type: ignore[no-untyped-call]
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the code that was compiled for a signature, None where there is none."""
         found = super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        if found is None and self._installed is not None:
+            with suppress(OSError):
+                data = self._installed.load(self._index_key(sig, target_context.codegen()))  # type: ignore[no-untyped-call]
+                found = None if data is None else self._impl.rebuild(target_context, data)
         return found if found is not None and found.signature.args == sig else None
 
     def save_overload(self, sig: Any, data: Any) -> None:

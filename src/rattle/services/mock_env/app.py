@@ -154,6 +154,11 @@ def _add_world_routes(app: Flask, board: Board) -> None:
     def health() -> Response:
         return _json(board.ask(lambda game, now: game.summary(now)))
 
+    @app.get("/healthz")
+    @app.get("/readyz")
+    def ready() -> Response:
+        return _json({"status": "ok"})
+
     @app.get("/state")
     def state() -> Response:
         return _json(board.ask(lambda game, now: game.state(now)))

@@ -22,6 +22,7 @@ from rattle.services.mock_env.errors import MockEnvError
 from rattle.services.mock_env.faults import Faults
 from rattle.services.mock_env.game import SERVICE
 from rattle.services.utils.guard import Guard
+from rattle.services.utils.health import tell_address
 from rattle.services.utils.server_tls import ServerTls
 from rattle.services.utils.sockets import url_of
 from rattle.settings.services import SecuritySection
@@ -165,8 +166,14 @@ class MockEnv:
             self._server = _FlaskServer(settings, listener, app, guard.tls)
             #: Where it is reached.
             self.url = url_of(listener, guard.name, tls=guard.tls is not None)
+            self._host, self._port = listener.getsockname()[:2]
+            self._tls = guard.tls
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="mock-env", daemon=True)
         self._thread.start()
+
+    def tell_address(self) -> None:
+        """Write where it listens into the file that `rattle.services.utils.health` reads."""
+        tell_address("http", self._host, self._port, self._tls)
 
     def close(self) -> None:
         """Send every stream its last line and stop."""
@@ -200,6 +207,7 @@ def serve(settings: MockSettings) -> None:
         signal.signal(number, lambda *_: stop.set())
     with MockEnv(settings) as env:
         emit(of_services.Serving(address=env.url))
+        env.tell_address()
         write_line(json.dumps({"service": SERVICE, "url": env.url}))
         stop.wait()
     emit(of_services.Stopped())

@@ -17,6 +17,7 @@ from rattle.services.utils import budget
 from rattle.services.utils.grpc_health import RESERVED_CALLS, HealthServices
 from rattle.services.utils.grpc_refusals import STATUS, refuse
 from rattle.services.utils.guard import Guard
+from rattle.services.utils.health import tell_address
 from rattle.services.utils.server_tls import ServerTls
 from rattle.services.utils.sockets import PortTaken, address_of, listen
 from rattle.stop_signals import stop_signals
@@ -189,6 +190,7 @@ def serve(
         await server.start()
         await checks.say(serving=True)
         emit(of_services.Serving(address=address))
+        tell_address("grpc", host, int(address.rpartition(":")[2]), guard.tls)
         write_line(json.dumps({"service": name, "address": address, **more}))
         await stopped.wait()
         await checks.say(serving=False)

@@ -23,6 +23,7 @@ from rattle.services.utils import budget
 from rattle.services.utils.asgi import Receive, Scope, Send, peer_of, refuse
 from rattle.services.utils.connections import IDLE_SECONDS, BoundedHttpConnection, SocketConnection
 from rattle.services.utils.guard import Guard
+from rattle.services.utils.health import tell_address
 from rattle.services.utils.peers import CONNECTIONS
 from rattle.services.utils.sockets import BACKLOG, ServiceError, url_of
 from rattle.stop_signals import stop_signals
@@ -132,6 +133,8 @@ def serve(
 
     def welcome() -> None:
         emit(of_services.Serving(address=url))
+        host, port = listener.getsockname()[:2]
+        tell_address("http", host, port, tls)
         write_line(json.dumps({"service": name, "url": url, **more}))
 
     async def run() -> None:
