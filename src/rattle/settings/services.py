@@ -147,6 +147,13 @@ class InferenceSection(StrictSettings):
         description="How long an actor waits for a Training service before it asks again: something may have been lost "
         "on the way. It waits longer after every time.",
     )
+    drain_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="How long a service that is told to stop lets its actors finish their rollouts, and waits for the "
+        "receipts; 0: rollouts in progress are dropped.",
+    )
     max_queue: int = Field(4096, ge=1, description="Rows that may wait for a forward pass; more are refused.")
     max_body_bytes: int = Field(2**24, ge=2**10, lt=2**31, description="The largest request.")
     max_connections: int = Field(4096, ge=1, description="Connections at a time; more are answered with 503.")

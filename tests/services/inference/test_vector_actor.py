@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -135,6 +136,31 @@ def test_an_actor_can_be_held_and_removed(learner: LearnerDouble) -> None:
         players.remove("main-0")
         assert players.agents() == []
         players.stop()
+
+
+def test_a_service_that_stops_may_let_its_rollouts_be_finished_and_received(learner: LearnerDouble) -> None:
+    received = threading.Event()
+
+    def answer(rollout: training_pb2.Rollout, context: object) -> training_pb2.Receipt.Verdict.ValueType:
+        if rollout.sequence >= 3:
+            received.wait(60)
+        return training_pb2.Receipt.ACCEPTED
+
+    learner.on_rollout = answer
+    with ServiceProcess("env") as server:
+        own = ("training.mode=async", "inference.drain_seconds=60")
+        players = ActorPool(settings_for(learner, server.url, *own), lambda name, policy: None)
+        learner.send(policy_message(0))
+        players.start()
+        learner.wait_for(lambda: len(learner.rollouts) == 3)
+        stopping = threading.Thread(target=players.stop)
+        stopping.start()
+        stopping.join(0.5)
+        assert stopping.is_alive()  # the third has no receipt yet
+        received.set()
+        stopping.join(60)
+    _, report, verdicts, _ = players.agents()[0]
+    assert report.rollouts == len(learner.rollouts) == verdicts["ACCEPTED"] == 3
 
 
 def test_an_actor_whose_environment_pays_too_much_says_so_and_plays_no_more(learner: LearnerDouble) -> None:

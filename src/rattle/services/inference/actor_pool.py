@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NoReturn, Protocol
@@ -21,6 +21,9 @@ from rattle.services.inference.training_link import PATIENCE, restart_on_error
 from rattle.services.inference.vector_actor import VectorActor
 from rattle.settings.experiment import ExperimentSettings
 from rattle.wire.problems import RequestError
+
+#: How often it is looked whether rollouts are finished before the service stops.
+_LOOK_SECONDS = 0.05
 
 
 def assignments(settings: ExperimentSettings) -> list[Assignment]:
@@ -101,6 +104,7 @@ class ActorPool:
         with self._changing:
             self._stopping = True
             players = list(self._players.values())
+        self._drain(players)
         for player in players:
             player.control.end()
         deadline = time.monotonic() + PATIENCE
@@ -110,6 +114,19 @@ class ActorPool:
         if self._snakes is not None:
             self._snakes.close()
         self._learners.stop()
+
+    def _drain(self, players: Sequence[_Player]) -> None:
+        """Let rollouts in progress be finished, and their receipts come, for as long as the settings allow."""
+        seconds = self._settings.inference.drain_seconds
+        if not seconds:
+            return
+        for player in players:
+            player.control.pause()
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and any(
+            player.control.report_so_far.state == "playing" for player in players
+        ):
+            time.sleep(_LOOK_SECONDS)
 
     def agents(self) -> list[ActorStatus]:
         """Return what every actor plays and reports."""
