@@ -107,7 +107,8 @@ class Helm:
             [self.folder / "helm", *arguments], env=known, capture_output=True, text=True, timeout=120, check=False
         )
         if done.returncode:
-            raise HelmError(done.stderr + done.stdout)
+            said = [line for line in (done.stderr + done.stdout).splitlines() if not line.startswith("level=INFO")]
+            raise HelmError("\n".join(said))
         return done.stdout
 
 

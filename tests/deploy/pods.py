@@ -29,7 +29,8 @@ KUBELET = "kubelet"
 _PATIENCE_SECONDS = 180.0
 _BIN = Path(sys.executable).parent
 
-#: Mounts what the pod has, and becomes its command. $1: the pod's folder; $2: the checkout; $3: folders that its user passes; then TARGET=FOLDER[:ro] …
+#: Mounts what the pod has, and becomes its command. $1: its folder, $2: the checkout, $3: folders that its user passes;
+#: then TARGET=FOLDER[:ro] for each mount, -- and the command.
 _ENTER = r"""
 set -e
 pod=$1 checkout=$2 passed=$3; shift 3

@@ -54,4 +54,3 @@ def test_a_run_learns_what_one_process_learns(cluster: Cluster, tmp_path: Path) 
     while read_run_row(run)["status"] == "running":
         assert time.monotonic() < until
         time.sleep(0.2)
-    print(read_run_row(run))
