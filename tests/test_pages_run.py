@@ -29,7 +29,7 @@ from typing import IO, Any
 
 import pytest
 
-from tests.template import start
+from tests.template import RattleProcess, start
 
 REPOSITORY = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -58,6 +58,7 @@ NEEDS_MORE = (
 )
 #: Commands that import PyTorch or chDB, and so take seconds: their pages are integration tests.
 SLOW = re.compile(r"^(?:\$ )?(?:\w+=\S+ )*rattle (?!env|mock-env|check-env|sync|certificates|settings)", re.MULTILINE)
+SLOW_PYTHON = re.compile(r"\btorch\b|^import rattle$|rattle\.analytics", re.MULTILINE)
 #: By service: flags of ports, with the port that a reader has by default and what the first line printed says of it.
 PORTS = {
     "env": {"--port": (5000, "url")},
@@ -68,6 +69,7 @@ PORTS = {
     "ingest": {"--port": (8006, "url")},
     "dashboard": {"--port": (8080, "url")},
 }
+Service = RattleProcess | subprocess.Popen[str]
 SECONDS = 100  # for one block, or for a service to say that it is there
 
 
@@ -120,7 +122,7 @@ class Reader:
     """Somebody who does what a page says, in a folder of their own."""
 
     folder: Path
-    services: dict[str, tuple[subprocess.Popen[str], IO[str]]] = field(default_factory=dict)
+    services: dict[str, tuple[Service, IO[str]]] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
 
     def does(self, block: Block) -> None:
@@ -178,10 +180,13 @@ class Reader:
             if port in self.services:
                 self._stops(block, port)
         errors = (self.folder / f".errors-{len(self.places)}").open("w+")
-        process = subprocess.Popen(
-            words, cwd=self.folder, env=self.environment() | variables, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True,
-        )  # fmt: skip
+        process = start(
+            *words[1:],
+            cwd=self.folder,
+            env=self.environment() | variables,
+            stdout=subprocess.PIPE,
+            stderr=errors.fileno(),
+        )
         for port in wanted.values():
             self.services[port] = process, errors
         assert process.stdout is not None
@@ -198,15 +203,14 @@ class Reader:
         self.services = {at: one for at, one in self.services.items() if one[0] is not process}
         process.send_signal(signal.SIGTERM)
         try:
-            code = process.wait(timeout=SECONDS)
+            process.communicate(timeout=SECONDS)
         finally:
-            _end_group(process)
-            assert process.stdout is not None
-            process.stdout.close()
+            process.kill()
             errors.seek(0)
             said = errors.read()
             errors.close()
-        assert code == 0, f"{block.at() if block else 'the end'}: {process.args} ended with {code}:\n{said}"
+        where = block.at() if block else "the end"
+        assert process.returncode == 0, f"{where}: {process.args} ended with {process.returncode}:\n{said}"
 
     def environment(self) -> dict[str, str]:
         """Return the variables of a shell in which .venv is active."""
@@ -221,11 +225,13 @@ class Reader:
 
     def gives_up(self) -> None:
         """End what is left, after a failure."""
-        for process, _ in self.services.values():
-            _end_group(process)
+        for process, errors in self.services.values():
+            process.kill()
+            process.communicate()
+            errors.close()
 
 
-def _end_group(process: subprocess.Popen[Any]) -> None:
+def _end_group(process: subprocess.Popen[bytes]) -> None:
     """Kill a process and those that it started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -243,7 +249,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--set",
         "train.actors=1",
         "--run-dir",
-        "runs/small",
+        "runs/snake",
         cwd=folder,
         stdout=subprocess.DEVNULL,
     )
@@ -263,7 +269,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 
 def is_slow(page: Path) -> bool:
-    return any(SLOW.search(block.text) or block.language == "python" for block in BLOCKS[page])
+    return any((SLOW_PYTHON if block.language == "python" else SLOW).search(block.text) for block in BLOCKS[page])
 
 
 def as_cases() -> Iterator[Any]:
@@ -283,6 +289,19 @@ def test_marked_blocks_work(page: Path, reader: Reader, request: pytest.FixtureR
     for block in BLOCKS[page]:
         reader.does(block)
     reader.leaves()
+
+
+def test_a_command_that_fails_is_named_with_its_page_and_line(reader: Reader) -> None:
+    block = Block(
+        REPOSITORY / "page.md", 10, "console", "run", "$ echo one \\\n    two\none two\n$ false | cat\n$ true\n"
+    )
+    with pytest.raises(AssertionError, match=r"^page\.md:14: ended with 1:\none two\nfailed: line 5: "):
+        reader.does(block)
+    block = Block(REPOSITORY / "page.md", 10, "console", "serve", "$ rattle env --set env.widht=3\n")
+    with pytest.raises(
+        AssertionError, match=r"^page\.md:10: rattle env .* did not begin:\n(.|\n)*did you mean 'width'"
+    ):
+        reader.does(block)
 
 
 def test_marks_are_these_and_blocks_need_no_more_than_python() -> None:
