@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -252,3 +253,40 @@ def test_fixed_ports_of_udp_are_apart_from_those_of_tcp() -> None:
     numbers = {service.name: [port.number for port in service.ports] for service in services.values()}
     assert numbers["sync-0"] == [5000, 8005]
     assert (numbers["env-0"], numbers["env-1"]) == ([5000, 5001], [5001, 5002])
+
+
+def test_services_that_a_command_starts_are_told_of_no_file_of_this_machine() -> None:
+    services = planned(
+        "sync=lockstep",
+        "topology.prefix.training=srun -N1 --comment 'a b' -J {name} -w node{number}",
+        "topology.prefix.sync=[ssh, box]",
+        "env_service.host=localhost",
+    )
+    assert services["training-0"].prefix == ("srun", "-N1", "--comment", "a b", "-J", "training-0", "-w", "node0")
+    assert services["sync-0"].prefix == ("ssh", "box")
+    training = command(services["training-0"], HELLOS)
+    assert training[:4] == ["training", "@own@/config.yaml", "--run-dir", "@run@"]
+    sync = command(services["sync-0"], HELLOS)
+    assert sync[:4] == ["sync", "@own@/config.yaml", "--history", "@run@/history.jsonl"]
+    for words in (training, sync):
+        assert not any(str(CONFIG.parent) in word for word in words)
+        assert words[words.index("--host") + 1] == "0.0.0.0"  # noqa: S104
+    inference = command(services["inference-0"], HELLOS)
+    assert services["inference-0"].prefix == ()
+    assert inference[:2] == ["inference", str(CONFIG)]
+    assert inference[inference.index("--host") + 1] == "0.0.0.0", "others reach it as well"  # noqa: S104
+    assert "--host" not in command(services["env-0"], HELLOS), "it was told where"
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("topology.prefix.env='ssh \"box'", "topology.prefix.env: is no command: no closing quotation"),
+        ("topology.prefix.envs=ssh box", "unknown key 'topology.prefix.envs', did you mean 'env'?"),
+        ("topology.prefix.env=[[ssh]]", "topology.prefix.env"),
+        ("topology.prefix=ssh box", "topology.prefix"),
+    ],
+)
+def test_a_command_that_cannot_be_read_is_named(setting: str, says: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(says)):
+        settings(setting)

@@ -245,7 +245,9 @@ def test_a_program_that_is_not_there_is_a_reason_too(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, program=(str(tmp_path / "gone"),))
     play(fleet)
     assert fleet.core.failure is not None
-    assert fleet.core.failure.endswith("cannot start: it cannot be started: No such file or directory")
+    assert fleet.core.failure.endswith(
+        f"cannot start: it cannot be started: {tmp_path}/gone: No such file or directory"
+    )
 
 
 def test_a_service_that_ends_by_itself_is_started_again_ever_later(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import click
 from rattle.cli.analytics import plot, query, replay
 from rattle.cli.certificates import certificates
 from rattle.cli.dashboard import dashboard
-from rattle.cli.launch import up, verify_determinism
+from rattle.cli.launch import from_pipe, up, verify_determinism
 from rattle.cli.learning import evaluate, export, train
 from rattle.cli.runs import runs
 from rattle.cli.services import check_env, env_service, inference_service, mock_env, sync_service, training_service
@@ -114,7 +114,7 @@ def main(ctx: click.Context, leash: bool) -> None:
     service = ctx.invoked_subcommand or "rattle"
     ctx.obj = setup(
         service,
-        console="json" if leash else "auto" if service in _SERVICES else "brief",
+        console="json" if leash or service == "from-pipe" else "auto" if service in _SERVICES else "brief",
         publish=service in (*_SERVICES, "train"),  # `up` forks first: see rattle.launch.template
     )
     ctx.call_on_close(ctx.obj.close)
@@ -124,7 +124,7 @@ def main(ctx: click.Context, leash: bool) -> None:
         hold(ctx.obj)
 
 
-for command in (train, evaluate, export, up, verify_determinism, runs, query, plot, replay, settings):
+for command in (train, evaluate, export, up, from_pipe, verify_determinism, runs, query, plot, replay, settings):
     main.add_command(command)
 for command in (
     env_service,

@@ -47,6 +47,14 @@ def _prepare(purpose: str) -> None:
     template.begin(click.get_current_context().find_root().command)
 
 
+@click.command("from-pipe", hidden=True)
+def from_pipe() -> None:
+    """Become the service that `rattle up` asks for over standard input, through a command of topology.prefix."""
+    from rattle.launch.far_end import run
+
+    run()
+
+
 @click.command("up")
 @click.argument("experiment", type=EXPERIMENT, required=False)
 @click.option("--steps", type=click.IntRange(1), help="Stop after this many environment steps in all.")

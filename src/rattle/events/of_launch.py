@@ -73,6 +73,16 @@ class ServiceGivenUp(OfService, frozen=True, kw_only=True):
     error: str
 
 
+class RunElsewhere(Event, frozen=True, kw_only=True):
+    """Training runs on another machine, and stores the run there."""
+
+    level: ClassVar[Level] = "WARNING"
+    sentence: ClassVar[str] = "the run's files are not on this machine, but where {service} runs ({command}): {path}"
+    service: str
+    command: str
+    path: str
+
+
 class RunStandsStill(Event, frozen=True, kw_only=True):
     """Nothing has been learnt, and no tick has come, for an unusual time."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shlex
 import signal
 import time
 from collections import deque
@@ -15,6 +16,7 @@ from rattle.analytics.run_directory import RunDirectory
 from rattle.events import About, Event, Level, LogEntry, bound, emit, of_launch, of_lockstep, of_runs, of_services
 from rattle.launch.errors import LaunchError
 from rattle.launch.notes import Note
+from rattle.launch.piped import Parcel
 from rattle.launch.plan import training_address
 from rattle.launch.processes import Processes
 from rattle.launch.run_status import ChaosSummary, RunStatus
@@ -77,7 +79,8 @@ class Launch:
         self._kill_every = kill_every
         self._overrides = tuple(overrides)
         self._patience = settings.topology.patience_seconds if patience is None else patience
-        self._run_id = read_run_row(directory)["run_id"]
+        self._began_as = read_run_row(directory)
+        self._run_id = self._began_as["run_id"]
         self._supervisor = Supervisor(services)
         self._about = About(self._run_id, settings.experiment, quiet=True)  # the view shows it
         variables = {
@@ -86,7 +89,12 @@ class Launch:
             "EXPERIMENT_NAME": settings.experiment,
         }
         self._processes = Processes(
-            self._supervisor, self._command, directory.service_logs, self._note, variables=variables
+            self._supervisor,
+            self._command,
+            directory.service_logs,
+            self._note,
+            variables=variables,
+            parcel=Parcel(directory, self._run_id, settings),
         )
         self._standing = RunStatus(settings.training.policies, limits)
         self._ticking = Ticking()
@@ -167,8 +175,11 @@ class Launch:
                 self._ticking.take(status, time.monotonic())
 
     def _ready(self, kind: Kind, key: str) -> dict[str, str]:
-        """Return the addresses, by the key of the first line, of the services of a kind that can be asked."""
-        if self._supervisor.stopping:
+        """Return the addresses, by the key of the first line, of the services of a kind that can be asked.
+
+        Training says to its end where it stands.
+        """
+        if self._supervisor.stopping and kind != "training":
             return {}
         return {
             name: watched.hello[key]
@@ -294,6 +305,7 @@ class Launch:
 
         Raises LaunchError where it has failed.
         """
+        self._write_what_is_elsewhere()
         of_all = self._supervisor.failure or self._broken_off
         failure = of_all or self._standing.failure or self._why_in_vain()
         if failure:
@@ -311,6 +323,18 @@ class Launch:
             self._write_status("interrupted", self._directory)
             self._log(of_runs.RunInterrupted())
         return self._summary() if self._killed_by is None else None
+
+    def _write_what_is_elsewhere(self) -> None:
+        """Give the run its row here where Training has stored it on another machine, and say which."""
+        policy_id, row = self._settings.training.policies[0], read_run_row(self._directory)
+        said, prefix = self._standing.row(policy_id), self._settings.topology.prefix.training
+        if not prefix or not said or row != self._began_as:  # which Training replaces where it has this folder
+            return
+        write_run_row(self._directory, {**row, **said, "ended": now()})
+        training = next(one.service for one in self._supervisor.services.values() if one.service.kind == "training")
+        path = self._standing.statuses[policy_id].run_dir
+        command = shlex.join(training.prefix)
+        self._tell(of_launch.RunElsewhere(service=training.name, command=command, path=path))
 
     def _why_in_vain(self) -> str | None:
         """Return why a run that has had its seconds has failed: it had stopped learning long before."""

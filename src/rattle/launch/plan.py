@@ -9,12 +9,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rattle.analytics.run_directory import RunDirectory
-from rattle.launch.service import Hello, LaunchedService, Need, Port
+from rattle.launch.far_end import OWN, RUN
+from rattle.launch.service import Hello, Kind, LaunchedService, Need, Port
 from rattle.services.utils.sockets import address_of
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.services import ListeningSection
 
 _LAST_PORT = 65535
+_LOOPBACK = "127.0.0.1"
 
 
 def plan(settings: ExperimentSettings, config: Path) -> tuple[LaunchedService, ...]:
@@ -27,7 +30,26 @@ def plan(settings: ExperimentSettings, config: Path) -> tuple[LaunchedService, .
     inferences = _inferences(settings, config, environments, trainings)
     others = (*environments, *trainings, *inferences)
     services = _with_sync(settings, config, others)
+    if settings.topology.prefix:
+        services = tuple(_through_prefix(service, settings, config) for service in services)
     return _with_fixed_ports(services, settings) if settings.topology.ports == "fixed" else services
+
+
+def _through_prefix(service: LaunchedService, settings: ExperimentSettings, config: Path) -> LaunchedService:
+    """Return a service that those on other machines reach, and that is started through a command where there is one."""
+    everywhere = ("--host", "0.0.0.0") if section_of(settings, service.kind).host == _LOOPBACK else ()  # noqa: S104
+    prefix, places = settings.topology.prefix.of(service.kind), {str(config): f"{OWN}/{config.name}"}
+    if not prefix:
+        return replace(service, arguments=(*service.arguments, *everywhere))
+    history = str(RunDirectory(config.parent).history)
+    places |= {str(config.parent): RUN, history: f"{RUN}/{Path(history).name}"}
+    return replace(
+        service,
+        arguments=(*(places.get(argument, argument) for argument in service.arguments), *everywhere),
+        prefix=tuple(
+            word.replace("{name}", service.name).replace("{number}", service.name.rpartition("-")[2]) for word in prefix
+        ),
+    )
 
 
 def check_topology(settings: ExperimentSettings) -> None:
@@ -58,6 +80,13 @@ def check_topology(settings: ExperimentSettings) -> None:
             "training.policies: in lockstep the histories of worlds are called env-0, env-1, …, and snakes are named "
             "after their policy: call it something else than 'env'"
         )
+
+
+def section_of(settings: ExperimentSettings, kind: Kind) -> ListeningSection:
+    """Return the settings of a kind of service."""
+    if kind == "env":
+        return settings.env_service
+    return {"sync": settings.sync, "training": settings.training, "inference": settings.inference}[kind]
 
 
 def _env(hello: Hello) -> tuple[str, str]:

@@ -16,12 +16,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from rattle.addresses import credentials_for_children
+from rattle.errors import RattleError
 from rattle.events import Event
 from rattle.launch.notes import Messages, Note
+from rattle.launch.piped import Parcel, Piped, start_piped
 from rattle.launch.supervisor import Action, Send, Start, Supervisor
 from rattle.launch.template import Started, current
 from rattle.settings.sources import ENVIRONMENT_PREFIX
 from rattle.telemetry.log_file import LogFile
+from rattle.text import one_line
 
 #: The `rattle` command, in a process that ends with this one. With -P the working directory is not put before the
 #: standard library, as it is not for the installed command: a file queue.py in it must not break a service, or run.
@@ -47,8 +50,13 @@ class Processes:
         show: Callable[[Note], None],
         program: Sequence[str] = RATTLE,
         variables: Mapping[str, str] | None = None,
+        parcel: Parcel | None = None,
     ) -> None:
-        """`variables` are added to the environment of services, with the name of each as SERVICE_NAME."""
+        """`variables` are added to the environment of services, with the name of each as SERVICE_NAME.
+
+        `parcel` is what travels to those that are started through a command.
+        """
+        self._parcel = parcel
         self._supervisor = supervisor
         self._command = command  # from a service's name to its arguments at this moment
         self._logs = logs
@@ -99,6 +107,8 @@ class Processes:
         process = self._running.get(name)
         if process is None:
             self._unsent[name].append(number)
+        elif isinstance(process, Piped):
+            process.send(number)
         elif process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
@@ -107,9 +117,9 @@ class Processes:
         """Start a service's process, follow it to its end and report that."""
         try:
             process = await self._start(name)
-        except OSError as error:
+        except (OSError, RattleError) as error:
             status: int = 1
-            last: Event | str = f"it cannot be started: {error.strerror}"
+            last: Event | str = f"it cannot be started: {_why(error)}"
         else:
             status, last = await self._follow(process, name, life)
         self._unsent.pop(name, None)
@@ -119,6 +129,9 @@ class Processes:
         """Start a service's process: as a fork of the template, if there is one; raises OSError."""
         arguments = self._command(name)
         environment = {**self._environment, "SERVICE_NAME": name}
+        service = self._supervisor.services[name].service
+        if service.prefix and self._parcel is not None:
+            return await start_piped(service.prefix, self._parcel.request(service, arguments, environment), environment)
         template = current()
         if template is not None and self._program == RATTLE and template.suits(environment):
             async with self._forking:
@@ -172,6 +185,14 @@ class Processes:
             said = messages.take(line)
             if said is not None:
                 self._show(said)
+
+
+def _why(error: Exception) -> str:
+    """Return why a process cannot be started."""
+    if not isinstance(error, OSError):
+        return str(error)
+    named = f"{one_line(os.fsdecode(error.filename), 200)}: " if isinstance(error.filename, str | bytes) else ""
+    return f"{named}{error.strerror}"
 
 
 async def _lines(stream: asyncio.StreamReader | None, log: LogFile) -> AsyncIterator[str]:

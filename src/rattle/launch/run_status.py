@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rattle.runs.progress import Progress, Summary
 from rattle.runs.run_clock import RunLimits, fraction_done
@@ -43,6 +43,22 @@ class RunStatus:
                 self._learning[policy.policy_id] = policy
             if policy.env_steps > self._first_steps.setdefault(policy.policy_id, policy.env_steps):
                 self._began.setdefault(service, now)
+
+    def row(self, policy_id: str) -> dict[str, Any]:
+        """Return what a policy's row of `runs` says of where it stands; nothing before that is known."""
+        if (status := self.statuses.get(policy_id)) is None:
+            return {}
+        return {
+            "status": status.status,
+            "seconds": status.seconds,
+            "env_steps": status.env_steps,
+            "env_steps_per_second": status.env_steps / status.seconds if status.seconds else 0.0,
+            "updates": status.policy_version,
+            "episodes": status.episodes,
+            "mean_return": status.mean_return if status.HasField("mean_return") else None,
+            "mean_episode_length": status.mean_episode_length if status.HasField("mean_episode_length") else None,
+            "policy_sha256": status.policy_sha256,
+        }
 
     @property
     def ended(self) -> bool:

@@ -49,6 +49,7 @@ class LaunchedService:
     arguments: tuple[str, ...]
     ports: tuple[Port, ...]
     needs: tuple[Need, ...] = ()
+    prefix: tuple[str, ...] = ()  # the command that it is started through, which may lead to another machine
 
 
 def command(

@@ -11,19 +11,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from typing import get_args
 
 from rattle.addresses import parse_address
 from rattle.analytics.run_directory import RunDirectory, find_run
 from rattle.analytics.writer import storing
 from rattle.clients.keys import sync_key
 from rattle.launch.launched_run import Launch, RunOutcome
-from rattle.launch.plan import check_topology, plan
-from rattle.launch.service import LaunchedService
+from rattle.launch.plan import check_topology, plan, section_of
+from rattle.launch.service import Kind, LaunchedService
 from rattle.launch.view import LaunchView, choose_view
 from rattle.rollouts.complete import complete
+from rattle.runs.checkpoint import list_checkpoints
 from rattle.runs.new_runs import make_folder, name_run, policy_run_directory, store_beginning
 from rattle.runs.run_clock import RunLimits
-from rattle.runs.stored_run import accept_code, read_stored_run
+from rattle.runs.stored_run import StoredRun, accept_code, read_or_mend_row, read_settings, read_stored_run
 from rattle.services.utils.server_tls import check_trust, server_tls
 from rattle.services.utils.sockets import listen
 from rattle.settings.experiment import ExperimentSettings
@@ -121,7 +123,7 @@ def resume(
     with directory.launching():
         if allow_changed_code:
             accept_code(directory)
-        run = read_stored_run(directory)
+        run, updates = _stored(directory)
         settings = with_named_files(run.settings, os.environ)
         keep_security(settings, os.environ)
         services = plan(settings, directory.config)
@@ -139,12 +141,25 @@ def resume(
                 services,
                 limits,
                 view,
-                resumed_at=run.updates,
+                resumed_at=updates,
                 kill_every=kill_every,
                 overrides=[*_moved_files(run.settings, settings), *overrides],
             )
             outcome = begun.run()
     _end_if_killed(outcome)
+
+
+def _stored(directory: RunDirectory) -> tuple[StoredRun, int]:
+    """Return a run, and the updates that it has made; where Training stores it elsewhere, as far as that is known here.
+
+    Raises a RattleError where it cannot go on.
+    """
+    settings = read_settings(directory)
+    if settings.topology.prefix.training and not list_checkpoints(directory):
+        row = read_or_mend_row(directory)
+        return StoredRun(row["run_id"], settings, None), row["updates"]
+    run = read_stored_run(directory)
+    return run, run.updates
 
 
 def _end_if_killed(outcome: RunOutcome) -> RunOutcome:
@@ -187,22 +202,16 @@ def _check_key(settings: ExperimentSettings) -> None:
 
 def _check_tls(settings: ExperimentSettings) -> None:
     """Raise a RattleError for a certificate that no service could show, or by which they would not know each other."""
-    sections = (settings.env_service, settings.training, settings.inference, settings.sync)
-    for host in dict.fromkeys(section.host for section in sections):
-        if (tls := server_tls(host, settings.security)) is not None:
+    here = [section_of(settings, kind) for kind in get_args(Kind) if not settings.topology.prefix.of(kind)]
+    for host, advertise in dict.fromkeys((section.host, section.advertise) for section in here):
+        if (tls := server_tls(host, settings.security, advertise)) is not None:
             check_trust(tls)
 
 
 def _check_ports(services: Sequence[LaunchedService], settings: ExperimentSettings) -> None:
     """Raise ServiceError for a fixed port that is taken."""
-    hosts = {
-        "sync": settings.sync.host,
-        "env": settings.env_service.host,
-        "training": settings.training.host,
-        "inference": settings.inference.host,
-    }
     for service in services:
         for port in service.ports:
-            if port.number:
+            if port.number and not service.prefix:
                 kind = socket.SOCK_DGRAM if port.is_udp else socket.SOCK_STREAM
-                listen(hosts[service.kind], port.number, kind).close()
+                listen(section_of(settings, service.kind).host, port.number, kind).close()

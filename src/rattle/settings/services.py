@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from rattle.addresses import AMQP, keep_credentials
 from rattle.analytics.store.connection import keep_store_credentials
@@ -41,22 +42,23 @@ def _address_or_name(name: str) -> str:
 Advertised = Annotated[str, AfterValidator(_address_or_name)]
 
 
-_HOST = Field(
-    "127.0.0.1", description="Address to listen on; 0.0.0.0 for all, :: (in quotes in YAML) for all of IPv6 too."
-)
-_ADVERTISE = Field(
-    None,
-    examples=["gpu-box.example.org"],
-    description="Name or address by which others reach the service, which its first line says; null: `host`, and where "
-    "that is all, the address that this machine speaks to others from.",
-)
+class ListeningSection(StrictSettings):
+    """A service: where it listens."""
+
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on; 0.0.0.0 for all, :: (in quotes in YAML) for all of IPv6 too."
+    )
+    advertise: Advertised | None = Field(
+        None,
+        examples=["gpu-box.example.org"],
+        description="Name or address by which others reach the service, which its first line says; null: `host`, and "
+        "where that is all, the address that this machine speaks to others from.",
+    )
 
 
-class EnvServiceSection(StrictSettings):
+class EnvServiceSection(ListeningSection):
     """The Env service: where it listens, what advances the world of the agent API, and what it allows."""
 
-    host: str = _HOST
-    advertise: Advertised | None = _ADVERTISE
     port: int = Field(5000, ge=0, le=65535, description="Port to listen on; 0: any free one.")
     clock: Literal["realtime", "turns", "sync"] = Field(
         "realtime", description="realtime: `fps` ticks a second; turns: when all have moved; sync: by datagrams."
@@ -76,11 +78,9 @@ class EnvServiceSection(StrictSettings):
     max_connections: int = Field(20_000, ge=1, description="Connections at a time; more are answered with 503.")
 
 
-class TrainingSection(StrictSettings):
+class TrainingSection(ListeningSection):
     """The Training service: where it listens, which rollouts it learns from, and what it allows."""
 
-    host: str = _HOST
-    advertise: Advertised | None = _ADVERTISE
     port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0: any free one.")
     mode: Literal["sync", "async"] = Field(
         "sync",
@@ -113,11 +113,9 @@ class TrainingSection(StrictSettings):
         return policies
 
 
-class InferenceSection(StrictSettings):
+class InferenceSection(ListeningSection):
     """The Inference service: where it listens, which agents it plays, and what it allows."""
 
-    host: str = _HOST
-    advertise: Advertised | None = _ADVERTISE
     port: int = Field(8000, ge=0, le=65535, description="Port of the REST API; 0: any free one.")
     grpc_port: int = Field(8001, ge=0, le=65535, description="Port of the gRPC API; 0: any free one.")
     training: tuple[str, ...] = Field(
@@ -159,7 +157,7 @@ class InferenceSection(StrictSettings):
     max_connections: int = Field(4096, ge=1, description="Connections at a time; more are answered with 503.")
 
 
-class SyncSection(StrictSettings):
+class SyncSection(ListeningSection):
     """The Sync service, where it listens and whom it leads; and its members: where they find it."""
 
     mode: Literal["none", "pace", "lockstep"] = Field(
@@ -167,8 +165,6 @@ class SyncSection(StrictSettings):
         description="pace: datagrams at a fixed frequency advance the agent API's world; lockstep: every tick "
         "waits for all who take part, so that a run is the same every time. `sync: lockstep` is short for this key.",
     )
-    host: str = _HOST
-    advertise: Advertised | None = _ADVERTISE
     port: int = Field(5555, ge=0, le=65535, description="UDP port to listen on; 0: any free one.")
     http_port: int = Field(8005, ge=0, le=65535, description="Port of status and metrics, HTTP; 0: any free one.")
     frequency: float | None = Field(
@@ -207,11 +203,9 @@ class SyncSection(StrictSettings):
     )
 
 
-class IngestSection(StrictSettings):
+class IngestSection(ListeningSection):
     """The ingest service: where operators ask it, and how it takes rows from the broker into the store."""
 
-    host: str = _HOST
-    advertise: Advertised | None = _ADVERTISE
     port: int = Field(8006, ge=0, le=65535, description="Port of status and metrics, HTTP; 0: any free one.")
     batch_rows: int = Field(50_000, ge=1, description="Rows that are stored together at most.")
     batch_seconds: float = Field(1.0, gt=0, le=60, description="How long rows wait for others to be stored with.")
@@ -279,12 +273,49 @@ class SecuritySection(StrictSettings):
         return TlsFiles(self.authority, self.certificate, self.private_key)
 
 
+def _words(command: Any) -> Any:
+    """Return the words of a command that is written as a shell would read it."""
+    try:
+        return shlex.split(command) if isinstance(command, str) else command
+    except ValueError as error:
+        raise ValueError(f"is no command: {str(error).lower()}") from None
+
+
+_PREFIX = Field((), description="Of the services of this kind.", examples=[["ssh", "gpu-box"]])
+
+
+class PrefixSection(StrictSettings):
+    """Commands that services are started through, on other machines: ssh HOST, srun -N1 -n1, docker run -i IMAGE.
+
+    A list of words, or a line as a shell would read it. `{name}` stands for the service's name, such as env-0, and
+    `{number}` for its number. The command gets `rattle from-pipe` as its last words and passes its standard streams on.
+    """
+
+    env: Annotated[tuple[str, ...], BeforeValidator(_words)] = _PREFIX
+    training: Annotated[tuple[str, ...], BeforeValidator(_words)] = _PREFIX
+    inference: Annotated[tuple[str, ...], BeforeValidator(_words)] = _PREFIX
+    sync: Annotated[tuple[str, ...], BeforeValidator(_words)] = _PREFIX
+
+    def of(self, kind: str) -> tuple[str, ...]:
+        """Return the command for a kind of service; no words where it is started on this machine."""
+        return {"env": self.env, "training": self.training, "inference": self.inference, "sync": self.sync}[kind]
+
+    def __bool__(self) -> bool:
+        """Whether a service is started through a command."""
+        return bool(self.env or self.training or self.inference or self.sync)
+
+
 class TopologySection(StrictSettings):
-    """How many processes `rattle up` starts."""
+    """How many processes `rattle up` starts, and where."""
 
     env: int = Field(1, ge=1, le=64, description="Env services; none is started where env.url is set.")
     inference: int = Field(1, ge=1, le=64, description="Inference services, which share the worlds.")
     training: int = Field(1, ge=1, le=64, description="Training services, which share the policies.")
+    prefix: PrefixSection = Field(
+        PrefixSection(),
+        description="Commands that services are started through. Where there is one, services that would listen on "
+        "127.0.0.1 listen on all addresses: write localhost to keep one on its machine.",
+    )
     patience_seconds: float | None = Field(
         600.0,
         gt=0,
