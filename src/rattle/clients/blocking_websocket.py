@@ -16,7 +16,7 @@ from websockets.protocol import State
 from websockets.uri import WebSocketURI
 
 from rattle.addresses import ServerAddress
-from rattle.tls import tls_context
+from rattle.clients.tls_socket import TlsSocket
 
 _READ_BYTES = 2**18
 
@@ -33,11 +33,13 @@ class BlockingWebSocket:
         self._events: deque[object] = deque()  # that have come and were not looked at
         self._protocol = ClientProtocol(uri, max_size=max_bytes)
         self._headers = address.headers
-        self._socket = socket.create_connection((address.host, address.port), timeout)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket: socket.socket | TlsSocket
+        self._socket = plain = socket.create_connection((address.host, address.port), timeout)
+        self._read_into = memoryview(bytearray(_READ_BYTES))
         try:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if address.tls:
-                self._socket = tls_context().wrap_socket(self._socket, server_hostname=address.host)
+                self._socket = TlsSocket(plain, address.host)
             self._shake_hands()
         except BaseException:
             self._socket.close()
@@ -95,13 +97,13 @@ class BlockingWebSocket:
             raise ConnectionError("the WebSocket was not opened")
 
     def _read(self) -> None:
-        data = self._socket.recv(_READ_BYTES)
-        if data:
-            self._protocol.receive_data(data)
+        count = self._socket.recv_into(self._read_into)
+        if count:
+            self._protocol.receive_data(self._read_into[:count])  # type: ignore[arg-type]  # it makes a copy of its own
         else:
             self._protocol.receive_eof()
         self._flush()
-        if self._protocol.state is State.CLOSED or (not data and self._protocol.handshake_exc is None):
+        if self._protocol.state is State.CLOSED or (not count and self._protocol.handshake_exc is None):
             reason = (
                 self._protocol.parser_exc or self._protocol.close_exc if self._protocol.state is State.CLOSED else ""
             )
