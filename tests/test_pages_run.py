@@ -295,7 +295,7 @@ def test_a_command_that_fails_is_named_with_its_page_and_line(reader: Reader) ->
     block = Block(
         REPOSITORY / "page.md", 10, "console", "run", "$ echo one \\\n    two\none two\n$ false | cat\n$ true\n"
     )
-    with pytest.raises(AssertionError, match=r"^page\.md:14: ended with 1:\none two\nfailed: line 5: "):
+    with pytest.raises(AssertionError, match=r"^page\.md:14: ended with 1:\s+one two\s+failed: line 5: "):
         reader.does(block)
     block = Block(REPOSITORY / "page.md", 10, "console", "serve", "$ rattle env --set env.widht=3\n")
     with pytest.raises(
