@@ -83,6 +83,9 @@ def served() -> Iterator[Served]:
     listener = listen("127.0.0.1", 0)
     config = server_config(app, 2**20)
     config.log_level = "critical"
+    config.ws_ping_interval = 0.05
+    if config.ws_ping_timeout is not None:
+        config.ws_ping_timeout = 0.05
     config.timeout_graceful_shutdown = 1
     server = uvicorn.Server(config)
 
@@ -204,7 +207,7 @@ def test_a_websocket_whose_answers_are_never_read_is_broken_off(served: Served) 
     )
     with served.connect(ask, 4096) as handle:
         assert handle.recv(12) == b"HTTP/1.1 101"
-        threading.Event().wait(0.6)  # a WebSocket may be silent
+        threading.Event().wait(0.6)  # a WebSocket may be silent, and leave pings unanswered
         assert len(served.server.server_state.connections) == 1
         handle.sendall(b"\x82\x81\x00\x00\x00\x00x")
         gone(served)

@@ -172,6 +172,7 @@ def server_config(app: Callable[[Scope, Receive, Send], Any], max_message_bytes:
         ws=SocketConnection,
         ws_per_message_deflate=False,
         ws_max_size=max_message_bytes,
+        ws_ping_timeout=None,  # an actor answers no ping while it waits for a policy, however long that takes
         lifespan="off",
         log_config=None,  # its messages go where all go
         log_level="warning",
