@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
 from types import TracebackType
@@ -86,10 +86,14 @@ def entrypoint(service: str) -> list[str]:
     return list(json.loads(re.findall(r"^ENTRYPOINT (\[.*\])$", text, re.MULTILINE)[-1]))
 
 
+def service_of(container: dict[str, Any]) -> str:
+    """Return the service whose image a container has."""
+    return re.sub(r"^.*snake_rl_(\w+):.*$", r"\1", container["image"])
+
+
 def command_of(container: dict[str, Any]) -> list[str]:
     """Return the command of a container, which is its image's unless it has one of its own."""
-    service = re.sub(r"^.*snake_rl_(\w+):.*$", r"\1", container["image"])
-    return list(container.get("command") or entrypoint(service))
+    return list(container.get("command") or entrypoint(service_of(container)))
 
 
 @dataclass
@@ -100,7 +104,6 @@ class RunningPod:
     cluster: Cluster
     folder: Path
     process: subprocess.Popen[bytes] | None = None
-    said: dict[str, str] = field(default_factory=dict)
 
     @property
     def container(self) -> dict[str, Any]:
@@ -130,6 +133,12 @@ class RunningPod:
             return self.process.wait(self.pod.spec["terminationGracePeriodSeconds"])
         finally:
             self.process.kill()
+
+    def run_to_its_end(self) -> int:
+        """Have a pod that ends by itself do so, and return its exit status."""
+        self.start()
+        assert self.process is not None
+        return self.process.wait(_PATIENCE_SECONDS)
 
     def run(self, *command: str) -> subprocess.CompletedProcess[bytes]:
         """Run a command in its container, as `kubectl exec` does."""
@@ -211,6 +220,10 @@ class Cluster:
         self.network = Network([*(pod.name for pod in wanted), KUBELET])
         names = self._names(wanted)
         self.pods = {pod.name: self._prepared(pod, names) for pod in wanted}
+
+    def running(self) -> list[RunningPod]:
+        """Return the pods that have been started and go on."""
+        return [pod for pod in self.pods.values() if pod.process is not None and pod.process.poll() is None]
 
     def ask(self, program: str, *arguments: str) -> bool:
         """Whether a program of Python's, asked from the node, ends well."""

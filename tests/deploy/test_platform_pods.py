@@ -1,12 +1,14 @@
-"""The pods of the rendered chart run: the policy is that of one process, and what ends comes back to it."""
+"""The pods of the rendered chart run: the policy is that of one process, and pods that end come back to it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from signal import SIGKILL
 
 import pytest
+import yaml
 
 from rattle.analytics.run_directory import RunDirectory
 from rattle.runs.run_tables import read_run_row
@@ -14,6 +16,7 @@ from tests.deploy.helm import ROOT, Helm
 from tests.deploy.manifests import pods
 from tests.deploy.pods import Cluster
 from tests.networks import NoNetworkError
+from tests.template import run
 
 pytestmark = [pytest.mark.integration, pytest.mark.promised]
 
@@ -22,35 +25,73 @@ EXPERIMENT = {
     "seed": 3,
     "env": {"worlds": 32, "width": 7, "height": 7, "vision_radius": 3},
     "policy": {"hidden_sizes": [16]},
-    "train": {"steps": 32 * 16 * 60, "checkpoint_seconds": 0.5},
+    "train": {"steps": 32 * 16 * 25, "checkpoint_seconds": 0.5},
 }
+SETS = {"experiment": EXPERIMENT, "env.replicas": 2, "inference.replicas": 2, "inference.drainSeconds": 5}
+TRAINING, INFERENCES = "rattle-training-0", ("rattle-inference-0", "rattle-inference-1")
 
 
 @pytest.fixture(scope="module")
 def cluster(helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Return the pods of the chart, with two of Env and two of Inference, started."""
-    sets = {"experiment": EXPERIMENT, "env.replicas": 2, "inference.replicas": 2, "inference.drainSeconds": 1}
-    manifests = helm.template(CHART, sets=sets)
-    folder = tmp_path_factory.mktemp("cluster")
-    for outer in (folder, *folder.parents):
-        if outer.stat().st_uid == 0 and outer != Path("/tmp"):  # noqa: S108
-            outer.chmod(outer.stat().st_mode | 0o011)  # the user of pods may pass
+    """Return the pods of the chart, with two of Env and two of Inference, started but for those of `helm test`."""
+    manifests = helm.template(CHART, sets=SETS)
     try:
-        made = Cluster(manifests, [pod for pod in pods(manifests) if "test" not in pod.name], folder)
+        made = Cluster(manifests, list(pods(manifests)), tmp_path_factory.mktemp("cluster"))
     except NoNetworkError as error:
         pytest.skip(str(error))
     with made:
         for pod in made.pods.values():
-            pod.start()
+            if "-test-" not in pod.pod.name:
+                pod.start()
         yield made
 
 
-def test_a_run_learns_what_one_process_learns(cluster: Cluster, tmp_path: Path) -> None:
-    for name in cluster.pods:
+@pytest.fixture(scope="module")
+def finished(cluster: Cluster) -> RunDirectory:
+    """Return the run on the volume of Training, when all that it wants has been learnt."""
+    for pod in cluster.running():
         for kind in ("startup", "readiness", "liveness"):
-            cluster.pods[name].wait_until(kind)
-    run = RunDirectory(cluster.claims / "runs-rattle-training-0" / "rattle")
-    until = time.monotonic() + 120
-    while read_run_row(run)["status"] == "running":
-        assert time.monotonic() < until
+            pod.wait_until(kind)
+    directory = RunDirectory(cluster.claims / f"runs-{TRAINING}" / "rattle")
+    until = time.monotonic() + 180
+    while read_run_row(directory)["status"] == "running":
+        assert time.monotonic() < until, cluster.pods[TRAINING].log()
         time.sleep(0.2)
+    return directory
+
+
+def test_the_policy_is_that_of_one_process(finished: RunDirectory, tmp_path: Path) -> None:
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(EXPERIMENT))
+    done = run("train", "experiment.yaml", "--run-dir", "alone", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    ours, alone = read_run_row(finished), read_run_row(RunDirectory(tmp_path / "alone"))
+    for key in ("status", "updates", "episodes", "mean_return", "policy_sha256"):
+        assert ours[key] == alone[key], key
+    assert ours["updates"] == 25
+
+
+def test_what_helm_tests_passes(cluster: Cluster, finished: RunDirectory) -> None:
+    for name in ("rattle-test-check-env", "rattle-test-inference"):
+        assert cluster.pods[name].run_to_its_end() == 0, cluster.pods[name].log()
+    assert "8 passed" in cluster.pods["rattle-test-check-env"].log()
+    assert "main answers with action [" in cluster.pods["rattle-test-inference"].log()
+
+
+def test_a_container_writes_to_its_volumes_only_and_is_not_root(cluster: Cluster, finished: RunDirectory) -> None:
+    pod = cluster.pods[TRAINING]
+    assert pod.run("id", "-u").stdout == b"10001\n"
+    assert b"Read-only file system" in pod.run("touch", "/etc/rattle/other").stderr
+    assert b"Read-only file system" in pod.run("touch", "/opt/other").stderr
+    assert pod.run("touch", "/tmp/other", "/runs/other").returncode == 0  # noqa: S108 (of the pod)
+    assert pod.run("stat", "-c", "%a %u", "/run/secrets/rattle/token").stdout == b"440 0\n"
+
+
+def test_pods_that_end_leave_in_peace_and_come_back_to_the_run(cluster: Cluster, finished: RunDirectory) -> None:
+    row = read_run_row(finished)
+    training = cluster.pods[TRAINING]
+    training.end(SIGKILL)
+    training.start()
+    training.wait_until("readiness")
+    assert read_run_row(finished) == row
+    for pod in cluster.running():
+        assert pod.end() == 0, pod.log()
