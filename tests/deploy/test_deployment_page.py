@@ -64,6 +64,20 @@ def test_targets_of_make_exist() -> None:
         assert set(named) <= targets, page
 
 
+@pytest.mark.parametrize("page", sorted(SERVICES.glob("*/README.md")), ids=lambda page: page.parent.name)
+def test_containers_of_services_are_started_as_their_images_want_it(page: Path) -> None:
+    """Arguments replace those of the image, which listen on all interfaces; ports are those that it exposes."""
+    file = (page.parent / "Dockerfile").read_text()
+    (command,) = re.findall(r"^\$ (docker run (?:.*\\\n)*.*)$", page.read_text(), re.MULTILINE)
+    image, _, arguments = command.partition(f" snake_rl_{page.parent.name}")
+    assert image != command
+    exposed = re.findall(r"[\d/udp]+", file.partition("\nEXPOSE ")[2].partition("\n")[0])
+    published = re.findall(r"-p \d+:(\S+)", image)
+    assert published
+    assert set(published) <= set(exposed)
+    assert not arguments.strip() or "--host 0.0.0.0" in arguments
+
+
 @pytest.mark.integration
 def test_values_on_the_page_render_and_make_what_its_commands_name(helm: Helm, tmp_path: Path) -> None:
     (block,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
