@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import subprocess
 import sys
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rattle.wire import encoding
-from rattle.wire.arrays import DTYPES, Array, unpack
+from rattle.wire.arrays import DTYPES, Array, ReusedArray, unpack
 from rattle.wire.checksums import DamagedMessage
 from rattle.wire.encoding import Encoding, check, has_checksum, msgpack, pack_checked
 from rattle.wire.problems import RequestError, problem
@@ -368,3 +369,12 @@ def test_no_flipped_bit_of_a_checked_message_gives_another_message() -> None:
         damaged[bit // 8] ^= 1 << bit % 8
         with pytest.raises((DamagedMessage, RequestError)):
             read(bytes(damaged))
+
+
+@pytest.mark.parametrize("shape", [(70_000,), (50_000, 3), (3, 40_000), (2, 50_000, 2), (0, 5)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.bool_])
+def test_long_arrays_are_the_same_lists_in_json_as_short_ones(shape: tuple[int, ...], dtype: type) -> None:
+    array = (np.arange(math.prod(shape)).reshape(shape) % 7 / 3).astype(dtype)
+    said = msgspec.json.encode({"array": array.tolist()})
+    assert encoding.json.encode({"array": array}) == said
+    assert encoding.json.encode({"array": ReusedArray(array)}) == said

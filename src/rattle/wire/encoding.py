@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from rattle.wire.arrays import ReusedArray, pack
 from rattle.wire.checksums import DamagedMessage, add_checksum, is_whole
@@ -23,6 +24,8 @@ MSGPACK = "application/msgpack"
 _ALSO_MSGPACK = ("application/x-msgpack", "application/vnd.msgpack")
 #: All that are taken for either.
 MEDIA_TYPES = (JSON, MSGPACK, *_ALSO_MSGPACK)
+#: Numbers that become JSON in about two milliseconds.
+_PIECE_NUMBERS = 2**15
 
 
 def _array_as_struct(value: object) -> Any:
@@ -35,10 +38,19 @@ def _array_as_struct(value: object) -> Any:
 
 def _array_as_lists(value: object) -> Any:
     if isinstance(value, ReusedArray):
-        return value.array.tolist()
+        return _lists(value.array)
     if isinstance(value, np.ndarray):
-        return value.tolist()
+        return _lists(value)
     raise NotImplementedError(f"{type(value).__name__} has no place in a message")
+
+
+def _lists(array: NDArray[Any]) -> Any:
+    """Return an array as lists; a long one is encoded in pieces, between which other threads go on."""
+    if array.size <= _PIECE_NUMBERS:
+        return array.tolist()
+    rows = max(1, _PIECE_NUMBERS * len(array) // array.size)
+    pieces = (msgspec.json.encode(array[first : first + rows].tolist()) for first in range(0, len(array), rows))
+    return msgspec.Raw(b"[" + b",".join(piece[1:-1] for piece in pieces) + b"]")
 
 
 @dataclass(frozen=True)

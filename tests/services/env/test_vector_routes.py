@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,11 @@ import numpy as np
 import pytest
 
 from rattle.envs.registry import make_worlds
+from rattle.services.env import vector_routes
 from rattle.services.utils import asgi
+from rattle.wire import encoding
+from rattle.wire.arrays import ReusedArray
+from rattle.wire.encoding import Encoding
 from tests.services.env.vector_server import JSON, MSGPACK, VectorServer, array, eventually, packed, serving
 
 SNAKES = ("env.width=8", "env.height=8", "env.num_snakes=2", "env.vision_radius=2")
@@ -186,6 +191,66 @@ def test_a_state_goes_on_where_it_was_taken_in_another_session(server: VectorSer
     assert server.ask("GET", second).body["seed"] == 3
     onward = [server.step(session, 2, [1, 0, 0, 2]).body for session in (first, second)]
     assert onward[0] == onward[1]
+
+
+def in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def test_long_answers_in_json_are_made_in_a_thread_and_are_the_same(
+    server: VectorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = server.session(worlds=9, seed=7)
+    twin = server.session(worlds=9, seed=7)
+    here = server.step(session, 1, [0] * 18)
+    makers: list[bool] = []
+
+    def encode(message: Any) -> bytes:
+        makers.append(in_event_loop())
+        return plain.encode(message)
+
+    plain = encoding.json
+    monkeypatch.setattr(encoding, "json", Encoding(plain.media_type, encode, plain._decode))
+    monkeypatch.setattr(vector_routes, "_INLINE_NUMBERS", 9 * 18)
+    assert server.step(twin, 1, [0] * 18).raw == here.raw
+    with server.socket(twin) as socket_of_twin:
+        socket_of_twin.send(msgspec.json.encode({"step": 1, "action": [0] * 18}).decode())  # the stored answer
+        assert msgspec.json.decode(socket_of_twin.recv()) == here.body
+    server.ask("GET", twin)  # whose answer is short
+    assert makers == [False, False, True]
+
+
+def test_a_long_answer_is_not_changed_by_the_step_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vector_routes, "_INLINE_NUMBERS", 2)
+    live, other = np.zeros(3, np.int32), np.zeros((1, 2), np.int32)
+
+    async def encode_while_the_next_step_is_taken() -> bytes:
+        encoding_it = asyncio.create_task(vector_routes._encode(encoding.json, {"a": ReusedArray(live), "b": other}))
+        await asyncio.sleep(0)
+        live[:] = other[:] = 1
+        return await encoding_it
+
+    assert asyncio.run(encode_while_the_next_step_is_taken()) == b'{"a":[0,0,0],"b":[[0,0]]}'
+
+
+def test_a_state_is_read_in_a_thread(server: VectorServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    readers: list[bool] = []
+    read_state = vector_routes._read_state
+
+    def read(body: bytes) -> Any:
+        readers.append(in_event_loop())
+        return read_state(body)
+
+    monkeypatch.setattr(vector_routes, "_read_state", read)
+    session = server.session(worlds=2, seed=1)
+    state = server.ask("GET", f"{session}/state", headers=MSGPACK).body["state"]
+    body = msgspec.msgpack.encode({"step": 1, "state": state})
+    assert server.ask("POST", f"{session}/state", body, MSGPACK).status == 200
+    assert readers == [False]
 
 
 def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(server: VectorServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 import time
@@ -29,7 +30,7 @@ from rattle.services.utils.asgi import (
     read_body,
 )
 from rattle.wire import encoding
-from rattle.wire.arrays import Array, unpack
+from rattle.wire.arrays import Array, ReusedArray, unpack
 from rattle.wire.checksums import DamagedMessage, note_damage
 from rattle.wire.encoding import Encoding
 from rattle.wire.problems import RequestError, problem_body
@@ -41,6 +42,8 @@ Request = TypeVar("Request", bound=CheckedRequest)
 _SESSION_BYTES = 2**16
 #: What a step may have beside its actions, and for each number of them: up to 24 characters, a comma and a blank.
 _STEP_BYTES, _NUMBER_BYTES = 2**12, 26
+#: Numbers in an answer that become JSON in the event loop: it takes some milliseconds.
+_INLINE_NUMBERS = 2**16
 #: Longer bodies are remembered by their hash.
 _KEPT_BYTES = 2**12
 #: Codes of a WebSocket that was closed by a client that said so: 1005 is a goodbye without a code.
@@ -62,7 +65,7 @@ class VectorFace:
         try:
             body = await read_body(scope, receive, self._max_body_bytes)
             status, message, encoded = await self._dispatch(scope, body)
-            said = b"" if message is None else _encode(encoded, message)
+            said = message if isinstance(message, bytes) else await _encode(encoded, message)
         except ClientGone:
             return
         except Exception as failure:  # the edge of the service: an environment may raise anything
@@ -95,7 +98,7 @@ class VectorFace:
             said_goodbye = "reason" in received and received["code"] in _GOODBYES
             self.shared.socket_closed(session_id, broken=not said_goodbye)
 
-    async def _dispatch(self, scope: Scope, body: bytes) -> tuple[int, Message | None, Encoding]:
+    async def _dispatch(self, scope: Scope, body: bytes) -> tuple[int, Message | bytes, Encoding]:
         spoken = encoding.of_request(header(scope, b"content-type"), has_body=bool(body))
         _check(spoken, body, scope)
         spoken_back = encoding.of_answer(header(scope, b"accept"), spoken)
@@ -110,7 +113,7 @@ class VectorFace:
                 _check_method(method, "GET", "DELETE")
                 if method == "DELETE":
                     await self.shared.delete(session_id)
-                    return 204, None, spoken_back
+                    return 204, b"", spoken_back
                 return 200, await self.shared.call(session_id, Session.info), spoken_back
             case [session_id, "step" | "reset" as kind]:
                 _check_method(method, "POST")
@@ -119,7 +122,7 @@ class VectorFace:
             case [session_id, "state"]:
                 _check_method(method, "GET", "POST")
                 if method == "GET":
-                    return 200, await self.shared.call(session_id, Session.state), encoding.msgpack
+                    return 200, await self.shared.call(session_id, _packed_state), encoding.msgpack
                 return 200, await self._restore(session_id, spoken, body), spoken_back
             case [session_id, "worlds", number]:
                 _check_method(method, "GET")
@@ -150,10 +153,8 @@ class VectorFace:
     async def _restore(self, session_id: str, spoken: Encoding, body: bytes) -> Message:
         if spoken is not encoding.msgpack:
             raise RequestError("unsupported_type", f"a state travels as {encoding.MSGPACK}", "Content-Type")
-        request = _decode(spoken, body, RestoreRequest)
-        state = {name: unpack(array, f"state.{name}") for name, array in request.state.items()}
-        key = _key("state", body)
-        return await self.shared.call(session_id, lambda session: session.restore(request.step, state, key))
+        number, state, key = await asyncio.to_thread(_read_state, body)
+        return await self.shared.call(session_id, lambda session: session.restore(number, state, key))
 
     async def _socket_message(self, session_id: str, scope: Scope, received: Any) -> dict[str, Any]:
         binary: bytes | None = received.get("bytes")
@@ -164,7 +165,7 @@ class VectorFace:
             if len(body) > self._max_body_bytes:
                 raise RequestError("too_large", f"a message may have {self._max_body_bytes} bytes")
             _check(spoken, body, scope)
-            message = _encode(spoken, await self._socket_request(session_id, spoken, body))
+            message = await _encode(spoken, await self._socket_request(session_id, spoken, body))
         except Exception as failure:  # as in `http`
             error = _as_request_error(failure)
             self._metrics.request("socket", error.status, time.perf_counter() - began)
@@ -226,8 +227,27 @@ def _decode(spoken: Encoding, body: bytes, request: type[Request]) -> Request:
     return decoded
 
 
-def _encode(spoken: Encoding, message: Message) -> bytes:
-    return encoding.pack_checked(message) if spoken is encoding.msgpack else spoken.encode(message)
+def _packed_state(session: Session) -> bytes:
+    return encoding.pack_checked(session.state())
+
+
+def _read_state(body: bytes) -> tuple[int, dict[str, NDArray[Any]], RequestKey]:
+    """Return number, arrays and key of a request to restore a state, which takes long for one of megabytes."""
+    request = _decode(encoding.msgpack, body, RestoreRequest)
+    state = {name: unpack(array, f"state.{name}") for name, array in request.state.items()}
+    return request.step, state, _key("state", body)
+
+
+async def _encode(spoken: Encoding, message: Message) -> bytes:
+    """Return a message as bytes; many numbers become JSON in a thread."""
+    if spoken is encoding.msgpack:
+        return encoding.pack_checked(message)
+    arrays = {name: value.array for name, value in message.items() if isinstance(value, ReusedArray)}
+    arrays |= {name: value for name, value in message.items() if isinstance(value, np.ndarray)}
+    if sum(array.size for array in arrays.values()) <= _INLINE_NUMBERS:
+        return spoken.encode(message)
+    kept = {name: array.copy() for name, array in arrays.items()}  # the next step writes into the same arrays
+    return await asyncio.to_thread(spoken.encode, message | kept)
 
 
 def _parts(path: str) -> list[str]:
