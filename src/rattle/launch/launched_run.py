@@ -9,6 +9,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,8 @@ from rattle.telemetry.run_log import open_run_log
 
 WRITER = "up"
 _POLL_SECONDS = 0.25
+#: How soon Training is asked again while it is stopping, which it may do quickly.
+_LAST_POLL_SECONDS = 0.005
 #: Of the errors that services report, so many of the last are kept with their tracebacks.
 _MOST_TRACEBACKS = 20
 
@@ -103,6 +106,7 @@ class Launch:
         self._tracebacks: deque[tuple[str, str]] = deque(maxlen=_MOST_TRACEBACKS)  # with what services said
         self._broken_off: str | None = None  # why the run is ended before its time
         self._stopped_by: signal.Signals | None = None
+        self._asked_to_stop = asyncio.Event()
         self._killed_by: signal.Signals | None = None
 
     def run(self) -> RunOutcome:
@@ -147,17 +151,26 @@ class Launch:
             self._killed_by = number
             self._processes.do(self._supervisor.stop_at_once())
         self._stopped_by = self._stopped_by or number
+        self._asked_to_stop.set()
         self._processes.do(self._supervisor.stop(time.monotonic()))
 
     async def _follow(self) -> None:
-        """Ask services where they stand, and show it, until nothing more is learnt, or no tick is to come."""
+        """Ask services where they stand, and show it, until nothing more is learnt, or no tick is to come; stop them.
+
+        Training that is stopping answers when it has stored what it has learnt.
+        """
         async with StatusCalls() as calls:
-            while not (self._standing.ended or self._ticking.finished or self._broken_off):
+            while not (self._standing.ended or self._ticking.finished or self._broken_off or self._supervisor.stopping):
                 await asyncio.gather(self._ask_trainings(calls), self._ask_sync(calls))
                 self._broken_off = self._broken_off or self._why_impatient(time.monotonic())
                 self._view.update(self._picture())
-                await asyncio.sleep(_POLL_SECONDS)
-        self._processes.do(self._supervisor.stop(time.monotonic()))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._asked_to_stop.wait(), _POLL_SECONDS)
+            self._processes.do(self._supervisor.stop(time.monotonic()))
+            while True:
+                await self._ask_trainings(calls)
+                self._view.update(self._picture())
+                await asyncio.sleep(_LAST_POLL_SECONDS if self._ready("training", "address") else _POLL_SECONDS)
 
     async def _ask_trainings(self, calls: StatusCalls) -> None:
         addresses = self._ready("training", "address")

@@ -30,6 +30,7 @@ from tests.services.training.playing import (
     ACCEPTED,
     DUPLICATE,
     FINISHED,
+    SECONDS,
     STALE,
     BusyLearner,
     Client,
@@ -158,8 +159,21 @@ def test_an_update_that_is_due_is_made_before_it_stops(
         stopping.start()
         with pytest.raises(grpc.RpcError):  # it is stopping; the first update is still being written down
             client.receipt()
+        arrived, until_stored = threading.Event(), server.service.until_stored
+
+        async def arrive() -> None:
+            arrived.set()
+            await until_stored()
+
+        monkeypatch.setattr(server.service, "until_stored", arrive)
+        asked = watcher.stub.GetStatus.future(training_pb2.GetStatusRequest(), timeout=SECONDS)
+        assert arrived.wait(SECONDS)
+        assert not asked.done()
         disk.go_on()
+        status = asked.result().policies[0]
         stopping.join()
+    assert (status.status, status.policy_version, status.checkpoint_version) == ("interrupted", 2, 2)
+    assert status.policy_sha256 == read_run_row(directory)["policy_sha256"]
     assert read_run_row(directory)["status"] == "interrupted"
     assert read_run_row(directory)["updates"] == 2
     assert directory.policy.read_bytes() == expected.policy.read_bytes()

@@ -50,6 +50,7 @@ class TrainingService:
         self._refused_introduction = ""  # why the last one was
         self._given_waiting = 0
         self._is_stopping = False
+        self._stored = asyncio.Event()
         self._stack = ExitStack()
 
     async def start(self) -> None:
@@ -97,12 +98,18 @@ class TrainingService:
             loop.stop()
             loop.actors.end_streams(_stopping())
         await asyncio.gather(*self._learning)
+        self._stored.set()
         for loop in self.loops.values():
             await loop.close()
         self._given_thread.shutdown(cancel_futures=True)
         self._given.close()
         self._decoders.shutdown()
         self._stack.close()
+
+    async def until_stored(self) -> None:
+        """Return at once, or if the service is stopping when its runs have been stored."""
+        if self._is_stopping:
+            await self._stored.wait()
 
     def loop(self, policy_id: str) -> LearningLoop:
         """Return what learns a policy, the first for an empty name; raises RequestError when there is none."""

@@ -106,7 +106,8 @@ class TrainingServicer(training_pb2_grpc.TrainingServicer):
     async def GetStatus(  # noqa: N802
         self, request: training_pb2.GetStatusRequest, context: Context
     ) -> training_pb2.Status:
-        """Return how all policies fare."""
+        """Return how all policies fare: of a service that is stopping, when it has stored what it has learnt."""
+        await self._service.until_stored()
         return training_pb2.Status(
             lineage=self._service.lineage,
             mode=self._service.settings.training.mode,
