@@ -1,7 +1,8 @@
 """List the packages that users get, with their licences, as CycloneDX, and refuse licences that are not accepted.
 
-`make sbom` writes dist/rattle.cdx.json. It looks at the packages of users.txt and developers.txt that are installed;
-which licences are accepted stands in pyproject.toml, under `tool.supply-chain`.
+`make sbom` writes dist/rattle.cdx.json, and dist/snake_rl_SERVICE.cdx.json for the image of each service. It looks at
+the packages of users.txt and developers.txt that are installed; which licences are accepted stands in pyproject.toml,
+under `tool.supply-chain`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from license_expression import ExpressionError, Licensing
-from make_locks import DEVELOPERS, HERE, PYTORCH, USERS, packages_of
+from make_locks import DEVELOPERS, HERE, PYTORCH, SERVICE_LISTS, SERVICES, USERS, packages_of
 from packaging.utils import canonicalize_name
 
 OUTPUT = HERE.parent / "dist" / "rattle.cdx.json"
@@ -86,12 +87,20 @@ def complaints(components: list[dict[str, Any]]) -> Iterator[str]:
             yield f"{component['name']} {component['version']} has {said}, which tool.supply-chain does not accept"
 
 
+def write(path: Path, bill: dict[str, Any]) -> None:
+    """Write a bill as JSON."""
+    path.write_text(json.dumps(bill, indent=1) + "\n")
+
+
 def main() -> None:
     """Write the bill, and say what is wrong with it."""
     bill = installed()
-    users = only(bill, names_of(USERS, PYTORCH))
     OUTPUT.parent.mkdir(exist_ok=True)
-    OUTPUT.write_text(json.dumps(users, indent=1) + "\n")
+    write(OUTPUT, only(bill, names_of(USERS, PYTORCH)))
+    for service in SERVICES.keys() - {"base"}:
+        lists = [SERVICE_LISTS / "base.txt", SERVICE_LISTS / f"{service}.txt"]
+        names = names_of(*lists, *([PYTORCH] if service == "training" else []))
+        write(OUTPUT.with_name(f"snake_rl_{service}.cdx.json"), only(bill, names))
     found = only(bill, names_of(USERS, DEVELOPERS, PYTORCH))["components"]
     if wrong := list(complaints(found)):
         sys.exit("\n".join(wrong))

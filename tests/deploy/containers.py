@@ -1,0 +1,118 @@
+"""Rattle's images in real containers: what tests ask Docker and compose for."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.request import Request, urlopen
+
+from tests.ports import free_port
+
+REPOSITORY = Path(__file__).parents[2]
+SERVICES = ("env", "mock_env", "inference", "training", "sync", "ingest", "dashboard")
+
+
+def docker(*arguments: str, seconds: float = 120, check: bool = True, stdin: str | None = None) -> str:
+    """Run a command of Docker and return what it prints."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=seconds, input=stdin)
+    assert not check or done.returncode == 0, f"docker {' '.join(arguments)}: {done.stdout}{done.stderr}"
+    return done.stdout.strip()
+
+
+def inspect(name: str) -> dict[str, Any]:
+    """Return what Docker knows of an image or a container."""
+    (found,) = json.loads(docker("inspect", name))
+    return dict(found)
+
+
+def wait_for(what: str, condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait until a condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.2)
+
+
+class Stack:
+    """compose.yaml and what it needs in a folder of its own, as a user has it after `git clone`."""
+
+    def __init__(self, folder: Path, tag: str, experiment: str, profiles: str) -> None:
+        self.folder = folder
+        self.project = f"rattle-test-{os.getpid()}"
+        for name in ("compose.yaml", "deploy", "scripts"):
+            source, target = REPOSITORY / name, folder / name
+            shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+        shutil.copy(REPOSITORY / "tests" / "deploy" / "compose.override.yaml", folder)
+        (folder / "experiment.yaml").write_text(experiment)
+        (folder / "experiment.yaml").chmod(0o644)
+        ports = ("ENV", "TRAINING", "INFERENCE", "INFERENCE_GRPC", "SYNC", "INGEST", "DASHBOARD")
+        self.ports = {name: free_port() for name in ports}
+        self.variables: Mapping[str, str] = {
+            **os.environ,
+            **{f"{name}_PORT": str(port) for name, port in self.ports.items()},
+            "COMPOSE_PROJECT_NAME": self.project,
+            "EXPERIMENT": "./experiment.yaml",
+            "STORE": "chdb:///runs/store",
+            "TAG": tag,
+        }
+        self.script("init", PROFILES=profiles)
+
+    def script(self, *arguments: str, **variables: str) -> str:
+        """Run scripts/compose.sh, as make does."""
+        return self._run([str(self.folder / "scripts" / "compose.sh"), *arguments], variables)
+
+    def compose(self, *arguments: str) -> str:
+        """Run docker-compose itself."""
+        return self._run(["docker-compose", *arguments], {})
+
+    def _run(self, command: list[str], variables: Mapping[str, str]) -> str:
+        environment = {**self.variables, **variables}
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=400, check=False
+        )
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def container(self, service: str) -> str:
+        """Return the id of a service's container."""
+        return self.compose("ps", "-q", service).strip()
+
+    def state(self, service: str) -> dict[str, Any]:
+        """Return the state of a service's container, with its health."""
+        return dict(inspect(self.container(service))["State"])
+
+    def health(self, service: str) -> str:
+        """Return starting, healthy or unhealthy."""
+        return str(self.state(service)["Health"]["Status"])
+
+    def kill(self, service: str) -> None:
+        """End the program of a container from outside, as a lack of memory does; Docker is not told to leave it so."""
+        before = inspect(self.container(service))["RestartCount"]
+        os.kill(int(self.state(service)["Pid"]), signal.SIGKILL)
+        wait_for(f"{service} comes back", lambda: inspect(self.container(service))["RestartCount"] > before)
+
+    def ask(self, port: str, path: str) -> dict[str, Any]:
+        """Return what a service answers to somebody on this machine who has the token."""
+        token = (self.folder / ".secrets" / "token").read_text().strip()
+        request = Request(f"http://127.0.0.1:{self.ports[port]}{path}", headers={"Authorization": f"Bearer {token}"})
+        with urlopen(request, timeout=20) as answer:  # noqa: S310 (an address of our own)
+            return dict(json.load(answer))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            sys.stdout.write(self.compose("logs", "--tail", "40")[-20_000:])
+        self.script("down", "--volumes", "--timeout", "5")
