@@ -144,7 +144,7 @@ class RunningPod:
         """Run a command in its container, as `kubectl exec` does."""
         assert self.process is not None
         how = self._how({**self.container, "command": list(command), "args": []})
-        within = ("nsenter", f"--target={self.process.pid}", "--mount", "--net", f"--root={self.folder / 'root'}")
+        within = ("nsenter", f"--target={self.process.pid}", "--mount", "--net", "--root", "--wdns=/")
         return subprocess.run(
             [*within, *_AS_USER, *command], env=how["env"], capture_output=True, timeout=60, check=False
         )

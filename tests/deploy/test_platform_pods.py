@@ -60,14 +60,19 @@ def finished(cluster: Cluster) -> RunDirectory:
     return directory
 
 
+def learnt(directory: RunDirectory) -> dict[str, object]:
+    """Return what has come of a run, without when and where."""
+    row = read_run_row(directory)
+    return {key: row[key] for key in ("status", "updates", "env_steps", "episodes", "mean_return", "policy_sha256")}
+
+
 def test_the_policy_is_that_of_one_process(finished: RunDirectory, tmp_path: Path) -> None:
     (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(EXPERIMENT))
     done = run("train", "experiment.yaml", "--run-dir", "alone", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    ours, alone = read_run_row(finished), read_run_row(RunDirectory(tmp_path / "alone"))
-    for key in ("status", "updates", "episodes", "mean_return", "policy_sha256"):
-        assert ours[key] == alone[key], key
-    assert ours["updates"] == 25
+    ours = learnt(finished)
+    assert ours == learnt(RunDirectory(tmp_path / "alone"))
+    assert (ours["status"], ours["updates"]) == ("finished", 25)
 
 
 def test_what_helm_tests_passes(cluster: Cluster, finished: RunDirectory) -> None:
@@ -79,19 +84,20 @@ def test_what_helm_tests_passes(cluster: Cluster, finished: RunDirectory) -> Non
 
 def test_a_container_writes_to_its_volumes_only_and_is_not_root(cluster: Cluster, finished: RunDirectory) -> None:
     pod = cluster.pods[TRAINING]
-    assert pod.run("id", "-u").stdout == b"10001\n"
-    assert b"Read-only file system" in pod.run("touch", "/etc/rattle/other").stderr
-    assert b"Read-only file system" in pod.run("touch", "/opt/other").stderr
+    who = pod.run("id", "-u")
+    assert who.stdout == b"10001\n", who.stderr
+    for place in ("/etc/rattle/other", "/run/secrets/rattle/other", "/usr/other"):
+        assert pod.run("touch", place).returncode, place
     assert pod.run("touch", "/tmp/other", "/runs/other").returncode == 0  # noqa: S108 (of the pod)
     assert pod.run("stat", "-c", "%a %u", "/run/secrets/rattle/token").stdout == b"440 0\n"
 
 
 def test_pods_that_end_leave_in_peace_and_come_back_to_the_run(cluster: Cluster, finished: RunDirectory) -> None:
-    row = read_run_row(finished)
+    row = learnt(finished)
     training = cluster.pods[TRAINING]
     training.end(SIGKILL)
     training.start()
     training.wait_until("readiness")
-    assert read_run_row(finished) == row
+    assert learnt(finished) == row
     for pod in cluster.running():
         assert pod.end() == 0, pod.log()

@@ -9,14 +9,14 @@ from math import prod
 from typing import Any
 from urllib.request import Request, urlopen
 
-from rattle.addresses import parse_address
+from rattle.clients.addresses import read_address
 from rattle.settings.sources import load_security
 from rattle.tls import tls_context
 
 
 def ask(url: str, body: bytes | None = None) -> Any:
     """Return what is answered, as JSON."""
-    headers = {"Content-Type": "application/json", **parse_address(url).headers}
+    headers = {"Content-Type": "application/json", **read_address(url).headers}
     context = tls_context() if url.startswith("https:") else None
     with urlopen(Request(url, body, headers), timeout=30, context=context) as answer:
         return json.load(answer)
