@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -100,9 +101,11 @@ def run() -> NoReturn:
         raise
     read_end, write_end = os.pipe()
     service = os.getpid()
-    if os.fork() == 0:
-        left = [own] if is_shared else [own, directory.token]
-        _be_watcher(service, rest, write_end, left)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: what follows in the fork takes no lock
+        is_watcher = os.fork() == 0
+    if is_watcher:
+        _be_watcher(service, rest, write_end, [own] if is_shared else [own, directory.token])
     os.dup2(read_end, 0)
     places = {RUN: str(directory.path), OWN: str(own)}
     variables = {**_inherited(os.environ), **request.variables, "RUN_DIR": str(directory.path)}
