@@ -287,6 +287,22 @@ def test_in_mode_pace_each_env_service_hears_ticks(helm: Helm) -> None:
         assert may_connect(manifests, source, target, port, protocol)
 
 
+def test_telemetry_finds_the_data_stack_by_the_values_that_it_gives(helm: Helm, tmp_path: Path) -> None:
+    data = helm.template(DATA, release="rattle-data")
+    assert {*find(data, "Secret", "rattle-data-credentials")["data"]} == set(CREDENTIALS)
+    values = tmp_path / "values.yaml"
+    values.write_text(find(data, "ConfigMap", "rattle-data-platform")["data"]["values.yaml"])
+    both = [*helm.template(CHART, values), *data]
+    met = set()
+    for source, target, port, protocol in asked(both):
+        assert may_connect(both, source, target, port, protocol), (source.name, target.name, port)
+        if target.name.startswith("rattle-data-"):
+            met.add((source.labels["app.kubernetes.io/component"], target.name, port))
+    broker, store = ("rattle-data-rabbitmq-0", 5672), ("rattle-data-clickhouse-0", 8123)
+    publishing = {(name, *broker) for name in ("env", "inference", "training", "ingest", "tests")}
+    assert met == publishing | {(name, *store) for name in ("ingest", "dashboard", "tests")}
+
+
 WRONG = [
     ({"env.replicas": "two"}, "at '/env/replicas': got string, want integer"),
     ({"env.replica": 2}, "at '/env': additional properties 'replica' not allowed"),
