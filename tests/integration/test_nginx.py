@@ -133,6 +133,15 @@ def test_worlds_are_played_by_requests_through_a_bare_proxy(
     assert [record.getMessage().count("no WebSocket passes") for record in caplog.records] == [1]
 
 
+def test_a_run_learns_through_a_bare_proxy_and_says_once_that_no_websocket_passes(tmp_path: Path) -> None:
+    settings = ("--set", "env.worlds=8", "--set", "policy.hidden_sizes=[8]", "--steps", "2000")
+    with ServiceProcess("env") as env, nginx(tmp_path, BARE, env.url) as url:
+        done = rattle("train", "--json", "--run-dir", "run", "--set", f"env.url={url}", *settings, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert last_json(done.stdout)["env_steps"] >= 2000
+    assert done.stderr.count("no WebSocket passes") == 1
+
+
 def test_a_path_and_a_password_are_nginx_s_to_ask_for(tmp_path: Path, env: ServiceProcess) -> None:
     (tmp_path / "users").write_text("anna:{PLAIN}secret\n")
     guard = f"auth_basic rattle; auth_basic_user_file {tmp_path / 'users'};"

@@ -21,6 +21,7 @@ from rattle.analytics.run_directory import RunDirectory
 from rattle.runs.checkpoint import list_checkpoints, load_checkpoint
 from rattle.runs.progress import Summary
 from rattle.runs.run_tables import read_run_row
+from rattle.services.inference.training_link import TrainingLink
 from rattle.services.utils.protos import training_pb2
 from tests.processes import ServiceProcess
 from tests.services.raw_http2 import raw_connection
@@ -53,6 +54,16 @@ def service(directory: RunDirectory) -> Iterator[ServiceProcess]:
 
 def resident_bytes(service: ServiceProcess) -> int:
     return int(Path(f"/proc/{service.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_it_is_asked_over_ipv6_at_the_address_that_it_says(directory: RunDirectory) -> None:
+    with start(directory, "training.host=::1") as service:
+        address = str(service.hello["address"])
+        assert address.startswith("[::1]:")
+        link = TrainingLink(address, 2**20)
+        assert link.stub.GetStatus(training_pb2.GetStatusRequest(), timeout=SECONDS).policies
+        link.close()
 
 
 def test_bombs_and_calls_that_are_never_finished_leave_memory_and_health(service: ServiceProcess) -> None:
@@ -230,6 +241,7 @@ PICKLES = """
 import json, os, pickle, tempfile
 from pathlib import Path
 import grpc
+from rattle.services.inference.training_link import TrainingLink
 from rattle.services.utils.protos import training_pb2
 from tests.services.training.playing import ACCEPTED, Player, Server
 from tests.trainer.conftest import small_settings
