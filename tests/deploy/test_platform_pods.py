@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 from rattle.analytics.run_directory import RunDirectory
 from rattle.runs.run_tables import read_run_row
 from tests.deploy.helm import ROOT, Helm
-from tests.deploy.manifests import pods
+from tests.deploy.manifests import Manifest, pods
 from tests.deploy.pods import Cluster
 from tests.networks import NoNetworkError
 from tests.template import run
@@ -28,7 +29,13 @@ EXPERIMENT = {
     "train": {"steps": 32 * 16 * 25, "checkpoint_seconds": 0.5},
 }
 SETS = {"experiment": EXPERIMENT, "env.replicas": 2, "inference.replicas": 2, "inference.drainSeconds": 5}
-TRAINING, INFERENCES = "rattle-training-0", ("rattle-inference-0", "rattle-inference-1")
+TRAINING = "rattle-training-0"
+LOCKSTEP = {
+    "sync": {"mode": "lockstep", "ticks": 100},
+    "env": {"width": 9, "height": 9, "num_snakes": 4, "food": 4, "max_steps_without_food": 20},
+    "policy": {"hidden_sizes": [16]},
+    "train": {"steps": None},
+}
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +108,39 @@ def test_pods_that_end_leave_in_peace_and_come_back_to_the_run(cluster: Cluster,
     assert learnt(finished) == row
     for pod in cluster.running():
         assert pod.end() == 0, pod.log()
+
+
+def secret_with_certificates(manifests: list[Manifest], folder: Path) -> Manifest:
+    """Return a Secret with a certificate for the names by which the services of a release are asked."""
+    ((container, *_),) = [pod.containers for pod in pods(manifests) if pod.name == TRAINING]
+    (known,) = [entry["value"] for entry in container["env"] if entry["name"].endswith("__ALLOWED_HOSTS")]
+    hosts = [word for name in ("localhost", *yaml.safe_load(known)) for word in ("--host", name)]
+    done = run("certificates", "certs", *hosts, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    files = {"tls.crt": "localhost.pem", "tls.key": "localhost.key", "ca.crt": "authority.pem"}
+    content = {key: (folder / "certs" / name).read_text() for key, name in files.items()}
+    return {"kind": "Secret", "metadata": {"name": "certificates"}, "stringData": content}
+
+
+def test_in_lockstep_with_certificates_all_ticks_are_made(helm: Helm, tmp_path: Path) -> None:
+    sets = {"experiment": LOCKSTEP, "inference.replicas": 2, "dashboard.enabled": False}
+    tls = {"tls.enabled": True, "tls.mutual": True, "tls.existingSecret": "certificates"}
+    manifests = helm.template(CHART, sets={**sets, **tls})
+    manifests.append(secret_with_certificates(manifests, tmp_path))
+    try:
+        made = Cluster(manifests, list(pods(manifests)), tmp_path / "cluster")
+    except NoNetworkError as error:
+        pytest.skip(str(error))
+    with made:
+        for pod in made.pods.values():
+            if "-test-" not in pod.pod.name:
+                pod.start()
+        for pod in made.running():
+            for kind in ("startup", "readiness", "liveness"):
+                pod.wait_until(kind)
+        history, until = made.claims / "runs-rattle-sync-0" / "history.jsonl", time.monotonic() + 120
+        while len(lines := history.read_text().splitlines()) <= 2 * 100:
+            assert time.monotonic() < until, made.pods["rattle-sync-0"].log()
+            time.sleep(0.2)
+        assert {"env-0", "main-0", "main-3"} <= {name for line in lines for name in json.loads(line)["hashes"]}
+        assert made.pods["rattle-test-inference"].run_to_its_end() == 0, made.pods["rattle-test-inference"].log()
