@@ -11,7 +11,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-re
 .PHONY: help train compiled test integration lint bench format protos locks sbom audit init up down logs
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 train: .venv/.users ## Train a snake for a minute, then draw its learning curve and a replay
 	$(BIN)/rattle train shared/experiments/snake.yaml --seconds $(SECONDS_TO_TRAIN)
@@ -60,9 +60,15 @@ audit: .venv/.developers ## Ask whether advisories against the pinned packages a
 bench: .venv/.developers ## Measure speed and learning, and write the tables in benchmarks/
 	$(BIN)/python benchmarks/run.py
 
-# Rattle from images, on this machine: compose.yaml.
-init: ## Write .env and .secrets/ with passwords and a token; PROFILES=core,telemetry says what `make up` starts
-	@scripts/compose.sh init
+##@ From images: on this machine (compose.yaml), or with TARGET=k8s on a cluster
+# The scripts have defaults for all variables, and make hands them those of its command line; docs/deployment.md has more.
+place = $(if $(filter k8s,$(TARGET)),cluster,compose)
+
+init: ## Write .env and .secrets/ for compose (PROFILES=core,telemetry); TARGET=k8s: check cluster and namespace
+	@scripts/$(place).sh init
+
+logs: ## Show what services say; TARGET=k8s SERVICE=training: those of a cluster
+	@scripts/$(place).sh logs
 
 up: ## Start what .env says from images, with Docker
 	@scripts/compose.sh up
@@ -70,8 +76,25 @@ up: ## Start what .env says from images, with Docker
 down: ## Stop it; runs and stores stay
 	@scripts/compose.sh down
 
-logs: ## Show what it says
-	@scripts/compose.sh logs
+##@ On a Kubernetes cluster: NAMESPACE, KUBE_CONTEXT, RELEASE, DATA_RELEASE, REGISTRY, TAG, VALUES, DATA_VALUES, TIMEOUT
+CLUSTER := quick-deploy secrets deploy health create-tables how-to-connect status passwords port-forward upgrade backup \
+	restore destroy
+.PHONY: $(CLUSTER)
+quick-deploy: ## All of: init TARGET=k8s, secrets, deploy, health, create-tables
+secrets: ## Make token and passwords, once
+deploy: ## Install both charts, or bring them to other values
+health: ## Wait until every pod is ready, and say which is not
+create-tables: ## Make the tables in ClickHouse, or bring them up to date
+how-to-connect: ## Show addresses, port-forward commands and the token
+status: ## Show releases, pods and volumes
+passwords: ## Show the generated passwords
+port-forward: ## Make the services reachable on this machine, until Ctrl-C
+upgrade: ## Bring what is installed to new images or values, and wait
+backup: ## Copy the runs and the store into backups/, or TO=FOLDER
+restore: ## Replace runs and store by FROM=FOLDER
+destroy: ## Remove everything, volumes included, after you have typed DELETE
+$(CLUSTER):
+	@scripts/cluster.sh $@
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

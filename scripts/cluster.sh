@@ -1,0 +1,329 @@
+#!/usr/bin/env bash
+# cluster.sh COMMAND: Rattle on a Kubernetes cluster, by the charts in k8s/. `make help` lists the commands.
+# NAMESPACE, KUBE_CONTEXT, RELEASE, DATA_RELEASE, REGISTRY, TAG, VALUES, DATA_VALUES and TIMEOUT come from the environment.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+NAMESPACE=${NAMESPACE:-rattle}
+RELEASE=${RELEASE:-rattle}
+DATA_RELEASE=${DATA_RELEASE:-rattle-data}
+TIMEOUT=${TIMEOUT:-10m}
+OURS="app.kubernetes.io/instance in ($RELEASE,$DATA_RELEASE)"
+scratch=""
+
+fail() {
+  echo "Error: $*" >&2
+  exit 1
+}
+
+tidy() {
+  if [ -n "$scratch" ]; then rm -rf "$scratch"; fi
+}
+trap tidy EXIT
+
+k() {
+  command kubectl ${KUBE_CONTEXT:+--context "$KUBE_CONTEXT"} --namespace "$NAMESPACE" "$@"
+}
+
+h() {
+  command helm ${KUBE_CONTEXT:+--kube-context "$KUBE_CONTEXT"} --namespace "$NAMESPACE" "$@"
+}
+
+# What everything needs; each is said in one line.
+check() {
+  command -v kubectl >/dev/null || fail "kubectl is missing: https://kubernetes.io/docs/tasks/tools/"
+  command -v helm >/dev/null || fail "helm is missing: https://helm.sh/docs/intro/install/"
+  k get --raw /version --request-timeout=10s >/dev/null 2>&1 ||
+    fail "the cluster of ${KUBE_CONTEXT:-the current context} does not answer: look at kubectl config get-contexts," \
+      "and set KUBE_CONTEXT"
+}
+
+there() {
+  k get "$@" --ignore-not-found --output name | grep -q .
+}
+
+need_release() {
+  h status "$1" >/dev/null 2>&1 || fail "release $1 is not in namespace $NAMESPACE: run make deploy"
+}
+
+random() {
+  local text
+  text=$(head -c 512 /dev/urandom | LC_ALL=C tr -dc 'A-Za-z0-9')
+  echo "${text:0:$1}"
+}
+
+# make_secret RELEASE NAME KEY VALUE…: make a Secret that a release of Helm then takes over and keeps.
+# Its values go through a pipe: arguments can be read by all users of this machine.
+make_secret() {
+  local release=$1 name=$2
+  shift 2
+  if there secret "$name"; then
+    echo "Secret $name is there, and kept"
+    return
+  fi
+  {
+    printf 'apiVersion: v1\nkind: Secret\nmetadata:\n  name: %s\n  labels: {app.kubernetes.io/managed-by: Helm}\n' "$name"
+    printf '  annotations: {meta.helm.sh/release-name: %s, meta.helm.sh/release-namespace: %s,' "$release" "$NAMESPACE"
+    printf ' helm.sh/resource-policy: keep}\nstringData:\n'
+    while [ $# -gt 1 ]; do
+      printf '  %s: "%s"\n' "$1" "$2"
+      shift 2
+    done
+  } | k create --filename - >/dev/null || fail "Secret $name cannot be made"
+  echo "Secret $name is made"
+}
+
+# value SECRET KEY: what a Secret has.
+value() {
+  k get secret "$1" --output "jsonpath={.data.$2}" | base64 -d
+}
+
+init() {
+  there namespace "$NAMESPACE" || k create namespace "$NAMESPACE" >/dev/null ||
+    fail "namespace $NAMESPACE cannot be made: ask for it, or name another in NAMESPACE"
+  echo "kubectl, helm and the cluster answer; namespace $NAMESPACE is there"
+}
+
+secrets() {
+  make_secret "$RELEASE" "$RELEASE-token" token "$(random 43)"
+  make_secret "$DATA_RELEASE" "$DATA_RELEASE-credentials" \
+    rabbitmq-username rattle rabbitmq-password "$(random 32)" \
+    clickhouse-username rattle clickhouse-password "$(random 32)"
+}
+
+# install RELEASE CHART FILES ARGUMENT…: FILES are values files, with commas between them.
+install() {
+  local release=$1 chart=$2 files=$3
+  shift 3
+  if [ -n "$files" ]; then set -- "$@" --values "$files"; fi
+  h upgrade --install "$release" "$chart" --history-max 10 "$@" >/dev/null || fail "release $release was not installed"
+  echo "release $release is installed"
+}
+
+deploy() {
+  scratch=$(mktemp -d)
+  install "$DATA_RELEASE" k8s/data-stack "${DATA_VALUES:-}"
+  k get configmap "$DATA_RELEASE-platform" --output 'jsonpath={.data.values\.yaml}' >"$scratch/telemetry.yaml"
+  set -- --values "$scratch/telemetry.yaml"
+  if [ -n "${REGISTRY:-}" ]; then set -- "$@" --set-string "image.registry=$REGISTRY"; fi
+  if [ -n "${TAG:-}" ]; then set -- "$@" --set-string "image.tag=$TAG"; fi
+  install "$RELEASE" k8s/platform "${VALUES:-}" "$@"
+}
+
+health() {
+  local all one
+  all=$(k get statefulsets,deployments --selector "$OURS" --output name)
+  [ -n "$all" ] || fail "nothing of $RELEASE or $DATA_RELEASE is in namespace $NAMESPACE: run make deploy"
+  for one in $all; do
+    if ! k rollout status "$one" --timeout "$TIMEOUT" >/dev/null; then
+      k get pods --selector "$OURS" >&2 || true
+      fail "${one#*/} is not ready after $TIMEOUT: kubectl --namespace $NAMESPACE describe $one"
+    fi
+    echo "${one#*/} is ready"
+  done
+}
+
+create_tables() {
+  there deployment "$RELEASE-ingest" || fail "$RELEASE-ingest is not in namespace $NAMESPACE: run make deploy"
+  # The store's address and its credentials are in the container's own environment.
+  # shellcheck disable=SC2016
+  k exec "deployment/$RELEASE-ingest" --container ingest -- \
+    sh -c 'rattle create-tables "$RATTLE_TELEMETRY__STORE" >/dev/null' || fail "the tables were not made: make logs TARGET=k8s"
+  echo "the tables in ClickHouse are there"
+}
+
+how_to_connect() {
+  need_release "$RELEASE"
+  local forward token
+  forward="kubectl ${KUBE_CONTEXT:+--context $KUBE_CONTEXT }--namespace $NAMESPACE port-forward service"
+  token=$(value "$RELEASE-token" token)
+  cat <<TEXT
+Run these, or all of them by: make port-forward
+  $forward/$RELEASE-dashboard 8080
+  $forward/$RELEASE-env-any 5000
+  $forward/$RELEASE-inference-any 8000
+  $forward/$DATA_RELEASE-clickhouse 8123
+Then open (with https where values have tls.enabled):
+  the dashboard  http://127.0.0.1:8080/#token=$token
+  the board      http://127.0.0.1:5000/watch#token=$token
+  policies       http://127.0.0.1:8000/v1/models, with the header Authorization: Bearer $token
+  ClickHouse     http://127.0.0.1:8123, user and password by: make passwords
+TEXT
+}
+
+passwords() {
+  there secret "$RELEASE-token" || fail "no Secret $RELEASE-token in namespace $NAMESPACE: run make secrets"
+  echo "token                $(value "$RELEASE-token" token)"
+  local key
+  for key in rabbitmq-username rabbitmq-password clickhouse-username clickhouse-password; do
+    printf '%-20s %s\n' "$key" "$(value "$DATA_RELEASE-credentials" "$key")"
+  done
+}
+
+status() {
+  h list
+  k get pods,services,persistentvolumeclaims --selector "$OURS"
+}
+
+logs() {
+  local chosen=$OURS
+  if [ -n "${SERVICE:-}" ]; then chosen="$chosen,app.kubernetes.io/component=$SERVICE"; fi
+  k logs --selector "$chosen" --all-containers --prefix --tail 100 --max-log-requests 50
+}
+
+port_forward() {
+  need_release "$RELEASE"
+  local one pids=()
+  trap 'kill "${pids[@]}" 2>/dev/null || true; tidy' EXIT
+  trap 'exit 130' INT TERM
+  for one in "$RELEASE-dashboard 8080" "$RELEASE-env-any 5000" "$RELEASE-inference-any 8000"; do
+    k port-forward "service/${one% *}" "${one#* }" &
+    pids+=($!)
+  done
+  wait -n || fail "a port could not be forwarded"
+}
+
+upgrade() {
+  need_release "$RELEASE"
+  need_release "$DATA_RELEASE"
+  deploy
+  health
+  create_tables
+}
+
+trainings() {
+  k get statefulsets --selector "app.kubernetes.io/instance=$RELEASE,app.kubernetes.io/component=training" --output name
+}
+
+# The store and the runs, each in a file of its own that appears whole or not at all.
+backup() {
+  local folder=${TO:-backups/$(date -u +%Y-%m-%dT%H%M%SZ)} store="$DATA_RELEASE-clickhouse-0" one name
+  [ ! -e "$folder" ] || fail "$folder is there already: name another with TO="
+  umask 077
+  mkdir -p "$folder"
+  for one in $(trainings); do
+    name=${one#*/}
+    # Files of a run appear whole or grow, so a run in progress can be copied: tar says 1 where one has changed.
+    k exec "$name-0" --container training -- sh -c 'tar -C /runs -cf - . || [ $? = 1 ]' >"$folder/$name.tar.part" ||
+      fail "the runs of $name were not copied"
+    mv "$folder/$name.tar.part" "$folder/$name.tar"
+    echo "$folder/$name.tar has the runs of $name"
+  done
+  if there pod "$store"; then
+    k exec "$store" -- rm -f /var/lib/clickhouse/backups/rattle.zip # of a backup that was broken off
+    in_store "$store" "BACKUP DATABASE \$CLICKHOUSE_DATABASE TO Disk('backups', 'rattle.zip')" ||
+      fail "ClickHouse has made no backup"
+    k exec "$store" -- sh -c 'cat /var/lib/clickhouse/backups/rattle.zip' >"$folder/clickhouse.zip.part" ||
+      fail "the backup of ClickHouse was not copied"
+    mv "$folder/clickhouse.zip.part" "$folder/clickhouse.zip"
+    k exec "$store" -- rm -f /var/lib/clickhouse/backups/rattle.zip
+    echo "$folder/clickhouse.zip has the store"
+  fi
+}
+
+# in_store POD STATEMENT: ask ClickHouse beside itself, where the environment has user, password and $CLICKHOUSE_DATABASE.
+in_store() {
+  k exec "$1" -- sh -c "clickhouse-client --database system --query \"$2\"" >/dev/null
+}
+
+# asked WORD: go on only where it is typed.
+asked() {
+  local word=""
+  printf 'Type %s to go on: ' "$1"
+  read -r word || true
+  [ "$word" = "$1" ] || fail "nothing was changed"
+}
+
+restore() {
+  local folder=${FROM:-} store="$DATA_RELEASE-clickhouse-0" one
+  [ -n "$folder" ] || fail "say which copy: make restore FROM=backups/…"
+  compgen -G "$folder/*.tar" >/dev/null || [ -e "$folder/clickhouse.zip" ] || fail "$folder has no copy that make backup has made"
+  echo "The runs and the store of $RELEASE in namespace $NAMESPACE are replaced by those in $folder."
+  asked RESTORE
+  for one in $(trainings); do
+    if [ -e "$folder/${one#*/}.tar" ]; then restore_runs "$one" "$folder/${one#*/}.tar"; fi
+  done
+  [ ! -e "$folder/clickhouse.zip" ] || restore_store "$store" "$folder/clickhouse.zip"
+}
+
+restore_store() {
+  local arrived
+  k exec --stdin "$1" -- sh -c 'mkdir -p /var/lib/clickhouse/backups && cat >/var/lib/clickhouse/backups/rattle.zip' <"$2"
+  arrived=$(k exec "$1" -- sh -c 'wc -c </var/lib/clickhouse/backups/rattle.zip')
+  [ "$((arrived))" = "$(($(wc -c <"$2")))" ] || fail "the copy of the store did not arrive whole; nothing was changed in it"
+  in_store "$1" "DROP DATABASE IF EXISTS \$CLICKHOUSE_DATABASE SYNC" || fail "the database could not be replaced"
+  in_store "$1" "RESTORE DATABASE \$CLICKHOUSE_DATABASE FROM Disk('backups', 'rattle.zip')" ||
+    fail "ClickHouse could not restore: the copy is still in the pod, at /var/lib/clickhouse/backups/rattle.zip"
+  k exec "$1" -- rm -f /var/lib/clickhouse/backups/rattle.zip
+  echo "the store is restored"
+}
+
+# restore_runs STATEFULSET FILE: Training ends, a pod of its image puts the files into its volume, and Training begins again.
+restore_runs() {
+  local name=${1#*/} pod="${1#*/}-restore" image
+  image=$(k get "$1" --output 'jsonpath={.spec.template.spec.containers[0].image}')
+  k scale "$1" --replicas 0 >/dev/null
+  k wait --for delete "pod/$name-0" --timeout "$TIMEOUT" >/dev/null || fail "$name-0 does not end"
+  k delete pod "$pod" --ignore-not-found >/dev/null
+  k create --filename - >/dev/null <<POD
+apiVersion: v1
+kind: Pod
+metadata: {name: $pod, labels: {app.kubernetes.io/instance: $RELEASE}}
+spec:
+  restartPolicy: Never
+  automountServiceAccountToken: false
+  securityContext: {runAsNonRoot: true, runAsUser: 10001, runAsGroup: 10001, fsGroup: 10001, seccompProfile: {type: RuntimeDefault}}
+  containers:
+    - name: restore
+      image: $image
+      command: [sleep, "86400"]
+      securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
+      volumeMounts: [{name: runs, mountPath: /runs}]
+  volumes:
+    - name: runs
+      persistentVolumeClaim: {claimName: runs-$name-0}
+POD
+  local arrived=yes
+  k wait --for condition=Ready "pod/$pod" --timeout "$TIMEOUT" >/dev/null &&
+    k exec --stdin "$pod" -- sh -c 'find /runs -mindepth 1 -delete; tar -C /runs -xf -' <"$2" || arrived=no
+  k delete pod "$pod" >/dev/null
+  [ "$arrived" = yes ] || fail "the runs of $name were not restored, and it stays stopped: run make restore again"
+  k scale "$1" --replicas 1 >/dev/null
+  echo "the runs of $name are restored"
+}
+
+destroy() {
+  echo "In namespace $NAMESPACE of ${KUBE_CONTEXT:-the current context}, these are lost for good, with no way back:"
+  echo "  the releases $RELEASE and $DATA_RELEASE, with all their pods"
+  echo "  their volumes: all runs, checkpoints and policies, the tables of ClickHouse, the messages of RabbitMQ"
+  k get persistentvolumeclaims --selector "$OURS" --output name | sed 's/^/    /'
+  echo "  the token and the passwords"
+  echo "make backup keeps runs and tables."
+  asked DELETE
+  local one
+  for one in "$RELEASE" "$DATA_RELEASE"; do
+    if h status "$one" >/dev/null 2>&1; then h uninstall "$one" --wait >/dev/null || fail "release $one was not uninstalled"; fi
+  done
+  k delete persistentvolumeclaims --selector "$OURS" >/dev/null
+  k delete secret "$RELEASE-token" "$DATA_RELEASE-credentials" --ignore-not-found >/dev/null
+  echo "all of it is gone; namespace $NAMESPACE stays"
+}
+
+quick_deploy() {
+  init
+  secrets
+  deploy
+  health
+  create_tables
+  echo "Rattle runs. Next: make how-to-connect"
+}
+
+command=${1:-}
+case "$command" in
+  quick-deploy | init | secrets | deploy | health | create-tables | how-to-connect | passwords | status | logs | \
+    port-forward | upgrade | backup | restore | destroy)
+    check
+    "${command//-/_}"
+    ;;
+  *) fail "cluster.sh does not know '$command': make help lists what there is" ;;
+esac
