@@ -86,9 +86,9 @@ init() {
 
 secrets() {
   make_secret "$RELEASE" "$RELEASE-token" token "$(random 43)"
+  # The chart adds the names of the users.
   make_secret "$DATA_RELEASE" "$DATA_RELEASE-credentials" \
-    rabbitmq-username rattle rabbitmq-password "$(random 32)" \
-    clickhouse-username rattle clickhouse-password "$(random 32)"
+    rabbitmq-password "$(random 32)" clickhouse-password "$(random 32)"
 }
 
 # install RELEASE CHART FILES ARGUMENT…: FILES are values files, with commas between them.

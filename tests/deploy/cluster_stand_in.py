@@ -90,7 +90,9 @@ def _get(words: list[str], state: dict[str, Any]) -> int:
     elif kind == "secret" and output == "name":
         print(f"secret/{words[2]}" if words[2] in state["secrets"] else "")
     elif kind == "secret":
-        text = state["secrets"][words[2]]["stringData"][output.removeprefix("jsonpath={.data.").removesuffix("}")]
+        text = state["secrets"][words[2]]["stringData"].get(
+            output.removeprefix("jsonpath={.data.").removesuffix("}"), ""
+        )
         print(base64.b64encode(text.encode()).decode(), end="")
     elif kind == "configmap":
         print("telemetry: {enabled: true}")
