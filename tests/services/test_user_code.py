@@ -12,7 +12,7 @@ import pytest
 from rattle.analytics.run_directory import RunDirectory
 from rattle.runs.run_tables import read_run_row
 from tests.template import start
-from tests.trainer.conftest import REPOSITORY, rattle, read_rows
+from tests.trainer.conftest import REPOSITORY, last_json, rattle, read_rows
 
 pytestmark = pytest.mark.integration
 
@@ -77,6 +77,17 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "watcher.py").write_text(WATCHER)
     (tmp_path / "mine.yaml").write_text(EXPERIMENT)
     return tmp_path
+
+
+def test_a_run_of_own_classes_alone_is_played_and_exported(folder: Path) -> None:
+    own = ("--set", "policy={network: 'my_network:Remembers'}", "--steps", "2000")
+    done = rattle("train", "mine.yaml", "--run-dir", "run", *own, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    played = rattle("eval", "run", "--episodes", "3", "--json", cwd=folder)
+    assert last_json(played.stdout)["episodes"] == 3, played.stderr
+    exported = rattle("export", "run", "--onnx", "policy.onnx", cwd=folder)
+    assert exported.returncode == 0, exported.stderr
+    assert (folder / "policy.onnx").stat().st_size
 
 
 def test_services_and_one_process_learn_the_same(folder: Path) -> None:
