@@ -13,7 +13,7 @@ import click
 from rattle.cli.analytics import plot, query, replay
 from rattle.cli.certificates import certificates
 from rattle.cli.dashboard import dashboard
-from rattle.cli.launch import from_pipe, up, verify_determinism
+from rattle.cli.launch import from_pipe, manifests, up, verify_determinism
 from rattle.cli.learning import evaluate, export, train
 from rattle.cli.runs import runs
 from rattle.cli.services import check_env, env_service, inference_service, mock_env, sync_service, training_service
@@ -124,7 +124,20 @@ def main(ctx: click.Context, leash: bool) -> None:
         hold(ctx.obj)
 
 
-for command in (train, evaluate, export, up, from_pipe, verify_determinism, runs, query, plot, replay, settings):
+for command in (
+    train,
+    evaluate,
+    export,
+    up,
+    from_pipe,
+    manifests,
+    verify_determinism,
+    runs,
+    query,
+    plot,
+    replay,
+    settings,
+):
     main.add_command(command)
 for command in (
     env_service,

@@ -118,6 +118,27 @@ def up(
     start(settings, run_dir, kill_every=kill_every, as_json=as_json)
 
 
+@click.command("manifests")
+@click.argument("experiment", type=EXPERIMENT, required=False)
+@click.option("--name", help="The run's name on the volume. [default: the release's name]")
+@click.option("--registry", help="Where the images are, such as registry.example.org/team.")
+@click.option("--tag", help="The images' tag. [default: the chart's version]")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+def manifests(
+    experiment: Path | None, name: str | None, registry: str | None, tag: str | None, overrides: tuple[str, ...]
+) -> None:
+    """Print values of the chart k8s/platform that start the services which `rattle up` would start.
+
+    Install them with: rattle manifests EXPERIMENT | helm install RELEASE k8s/platform --values -
+    """
+    from rattle.launch.manifests import chart_values
+    from rattle.settings.sources import load_settings
+    from rattle.settings.yaml_values import dump
+
+    values = chart_values(load_settings(experiment, overrides, os.environ), name=name, registry=registry, tag=tag)
+    click.echo(dump(values), nl=False)
+
+
 @click.command("verify-determinism")
 @click.argument("experiment", type=EXPERIMENT, required=False)
 @click.option("--runs", type=click.IntRange(2), help="[default: 2, or as many as --inference says]")
