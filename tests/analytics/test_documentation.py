@@ -15,7 +15,7 @@ from tests.analytics.build import episode_row, evaluation_row, make_run, record_
 
 PAGE = (Path(__file__).parents[2] / "docs" / "analytics.md").read_text()
 EXAMPLES = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
-PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+PYTHON = re.findall(r"```python(?: run)?\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.fixture(scope="module")

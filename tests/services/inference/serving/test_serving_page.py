@@ -35,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InferenceProces
 
 
 def blocks(kind: str) -> list[str]:
-    return re.findall(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL)
+    return re.findall(rf"```{kind}(?: run| serve)?\n(.*?)```", PAGE, re.DOTALL)
 
 
 def at(text: str, server: InferenceProcess) -> str:
