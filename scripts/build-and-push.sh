@@ -15,8 +15,10 @@ fail() {
 [ $# -ge 2 ] || fail "build-and-push.sh REGISTRY TAG [SERVICE…], such as: build-and-push.sh ghcr.io/me 0.1.0"
 registry=${1%/} tag=$2
 shift 2
-all=(env mock_env inference training sync ingest dashboard)
-services=("${@:-${all[@]}}")
+all=(src/rattle/services/*/Dockerfile)
+all=("${all[@]%/Dockerfile}")
+all=("${all[@]##*/}")
+services=("$@")
 [ $# -gt 0 ] || services=("${all[@]}")
 [[ $tag =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$ ]] || fail "'$tag' is no tag of an image"
 command -v docker >/dev/null || fail "docker is missing"

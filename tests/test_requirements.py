@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -189,3 +190,10 @@ def test_an_audit_fails_for_advisories_and_says_where_it_could_not_ask(
     assert "2 packages have no advisories" in capsys.readouterr().out
     script.main("http://127.0.0.1:9/v1/query")
     assert "NOT CHECKED FOR ADVISORIES: http://127.0.0.1:9/v1/query does not answer" in capsys.readouterr().out
+
+
+def test_nothing_that_git_ignores_is_in_the_repository() -> None:
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("no checkout of git")
+    ignored = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    assert subprocess.check_output(ignored, cwd=REPOSITORY, text=True) == "", "every clone would have it"

@@ -88,7 +88,8 @@ class BrokerSink:
             self._append_logs(rows)
         elif table == "runs":
             with self._saying:
-                self._say(rows[-1])
+                for row in rows:
+                    self._say(row)
         elif rows:
             self._queue.append(Entry(table, "rows", rows, made_by, self._life))
 
@@ -146,7 +147,7 @@ class BrokerSink:
         self._write()
 
     def _say(self, run: Mapping[str, Any]) -> None:
-        """Take the row of the run, of which the one that was written last counts."""
+        """Take the row of the run, of which the one that is written last counts."""
         self._queue.append(Entry("runs", "rows", [{**run, "written": _now()}], 0, 0))
         self._running = (time.monotonic(), run) if run.get("status") == RUNNING else None
 
