@@ -1,202 +1,26 @@
-"""Spaces of observations and actions: everything that code elsewhere must know of a kind is a row here.
-
-To add a kind, write its class below and name it in `ObservationSpace` or `ActionSpace`.
-"""
+"""Spaces of actions: a class for each kind."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import lru_cache
-from math import isfinite, log, pi, prod
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self
+from math import isfinite, prod
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+from pydantic import Field, TypeAdapter, field_validator, model_validator
+
+from rattle.samples.spaces.distributions import Categorical, DiagonalNormal, Distribution
+from rattle.samples.spaces.space import MOST_CODES, Space, first_place
 
 if TYPE_CHECKING:
     import gymnasium
     from torch import Tensor
 
-#: Codes are bytes.
-MOST_CODES = 256
 #: Numbers of one action.
 MOST_NUMBERS = 4096
-
-
-class Space(BaseModel):
-    """What a row of observations or actions is: one slot's at one tick."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: str
-
-    @property
-    @abstractmethod
-    def dtype(self) -> np.dtype[Any]:
-        """Return the dtype of its arrays."""
-
-    @property
-    @abstractmethod
-    def shape(self) -> tuple[int, ...]:
-        """Return the shape of a row."""
-
-    @property
-    @abstractmethod
-    def values(self) -> str:
-        """Return which values there are, in words, such as "cell codes from 0 to 4"."""
-
-    @abstractmethod
-    def find_wrong(self, array: NDArray[Any]) -> tuple[int, ...] | None:
-        """Return the index of the first value that is not of this space, None where all are."""
-
-    @abstractmethod
-    def draw(self, generator: np.random.Generator, *axes: int) -> NDArray[Any]:
-        """Return random rows (*axes, *shape), for tests of what takes them."""
-
-    @abstractmethod
-    def to_gymnasium(self) -> gymnasium.Space[Any]:
-        """Return a new space of Gymnasium."""
-
-    @property
-    def wire_dtype(self) -> np.dtype[Any]:
-        """Return the dtype of its arrays in messages and logs, which holds every value in the fewest bytes."""
-        return self.dtype
-
-    def zeros(self, *axes: int) -> NDArray[Any]:
-        """Return zeros (*axes, *shape)."""
-        return np.zeros((*axes, *self.shape), self.dtype)
-
-
-class Observations(Space):
-    """What observation spaces have besides: an encoding, which is what a network takes in."""
-
-    #: Whether the inputs are numbers of any size, which learn better when they are scaled.
-    scalable: ClassVar[bool] = False
-
-    @property
-    def learnt_by(self) -> str:
-        """Return which defaults learn from it best: a key of the tables of `rattle.settings.defaults`."""
-        return self.kind
-
-    @property
-    @abstractmethod
-    def inputs(self) -> int:
-        """Return how many numbers the network takes in."""
-
-    @abstractmethod
-    def encode(self, rows: Tensor) -> Tensor:
-        """Return the float32 inputs (N, inputs) of observations (N, *shape)."""
-
-    def describe(self) -> dict[str, Any]:
-        """Return the space as it stands in messages of the vector API."""
-        return self.model_dump(exclude={"encoding"})
-
-
-class CodeSpace(Observations):
-    """Cell codes (uint8) from 0 to `codes` - 1, one-hot encoded.
-
-    Code 0 (nothing there) is encoded as all zeros. Input (c - 1) * cells + k is 1 where cell k holds code c.
-    """
-
-    kind: Literal["codes"] = "codes"
-    encoding: Literal["one_hot_without_zero"] = "one_hot_without_zero"
-    cells: int = Field(ge=1)
-    codes: int = Field(ge=2, le=MOST_CODES)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Return uint8."""
-        return np.dtype(np.uint8)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Return (cells,)."""
-        return (self.cells,)
-
-    @property
-    def values(self) -> str:
-        """Name the codes."""
-        return f"cell codes from 0 to {self.codes - 1}"
-
-    @property
-    def inputs(self) -> int:
-        """Return how many numbers the network takes in."""
-        return self.cells * (self.codes - 1)
-
-    @property
-    def learnt_by(self) -> str:
-        """Return "codes", or "code" for a single one: most such worlds are Gymnasium's, few at a time and slow."""
-        return "code" if self.cells == 1 else "codes"
-
-    def find_wrong(self, array: NDArray[Any]) -> tuple[int, ...] | None:
-        """Return the index of the first code that is too large."""
-        return _first(array >= self.codes) if array.max(initial=0) >= self.codes else None
-
-    def draw(self, generator: np.random.Generator, *axes: int) -> NDArray[Any]:
-        """Return random codes."""
-        return generator.integers(0, self.codes, (*axes, self.cells)).astype(np.uint8)
-
-    def encode(self, rows: Tensor) -> Tensor:
-        """Return which cells hold which code."""
-        import torch
-
-        return torch.cat([rows == code for code in range(1, self.codes)], dim=1).float()
-
-    def to_gymnasium(self) -> gymnasium.Space[Any]:
-        """Return a Box uint8 (cells,)."""
-        from gymnasium.spaces import Box
-
-        return Box(0, self.codes - 1, self.shape, np.uint8)
-
-
-class FloatSpace(Observations):
-    """Plain float32 numbers, taken as they are."""
-
-    kind: Literal["floats"] = "floats"
-    encoding: Literal["none"] = "none"
-    size: int = Field(ge=1)
-    scalable: ClassVar[bool] = True
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Return float32."""
-        return np.dtype(np.float32)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Return (size,)."""
-        return (self.size,)
-
-    @property
-    def values(self) -> str:
-        """Say what floats may be."""
-        return "finite numbers"
-
-    @property
-    def inputs(self) -> int:
-        """Return how many numbers the network takes in."""
-        return self.size
-
-    def find_wrong(self, array: NDArray[Any]) -> tuple[int, ...] | None:
-        """Return the index of the first number that is not finite."""
-        finite = np.isfinite(array)
-        return None if finite.all() else _first(~finite)
-
-    def draw(self, generator: np.random.Generator, *axes: int) -> NDArray[Any]:
-        """Return numbers of a normal distribution."""
-        return generator.normal(size=(*axes, self.size)).astype(np.float32)
-
-    def encode(self, rows: Tensor) -> Tensor:
-        """Return the numbers themselves."""
-        return rows
-
-    def to_gymnasium(self) -> gymnasium.Space[Any]:
-        """Return an unbounded Box float32 (size,)."""
-        from gymnasium.spaces import Box
-
-        return Box(-np.inf, np.inf, self.shape, np.float32)
 
 
 class Actions(Space):
@@ -277,7 +101,7 @@ class DiscreteSpace(Actions):
         """Return the index of the first number that is no action."""
         if not array.size or (array.min() >= 0 and array.max() < self.n):
             return None
-        return _first((array < 0) | (array >= self.n))
+        return first_place((array < 0) | (array >= self.n))
 
     def draw(self, generator: np.random.Generator, *axes: int) -> NDArray[Any]:
         """Return random actions."""
@@ -365,7 +189,7 @@ class BoxSpace(Actions):
     def find_wrong(self, array: NDArray[Any]) -> tuple[int, ...] | None:
         """Return the index of the first number that is not finite."""
         finite = np.isfinite(array)
-        return None if finite.all() else _first(~finite)
+        return None if finite.all() else first_place(~finite)
 
     def draw(self, generator: np.random.Generator, *axes: int) -> NDArray[Any]:
         """Return numbers of a normal distribution, put into the bounds."""
@@ -388,60 +212,9 @@ class BoxSpace(Actions):
         return Box(low, high, dtype=np.float32)
 
 
-class Distribution(Protocol):
-    """The distributions of N actions, one a row."""
-
-    def log_prob(self, action: Tensor) -> Tensor:
-        """Return the log-probability (or its density) in nats, (N,), of each action (N, ...)."""
-
-    def entropy(self) -> Tensor:
-        """Return the entropy in nats, summed over the N distributions."""
-
-
-class Categorical:
-    """The distributions of N discrete actions, from logits (N, n)."""
-
-    def __init__(self, logits: Tensor) -> None:
-        self._log_probs = logits.log_softmax(dim=1)
-
-    def log_prob(self, action: Tensor) -> Tensor:
-        """Return the log-probability in nats, (N,), of each action (N,)."""
-        return self._log_probs.gather(1, action[:, None]).squeeze(1)
-
-    def entropy(self) -> Tensor:
-        """Return the entropy in nats, summed over the N distributions."""
-        return -(self._log_probs.exp() * self._log_probs).sum()
-
-
-class DiagonalNormal:
-    """Normal distributions of N actions whose numbers are independent, from (N, 2 * size).
-
-    The first half are means, the second half logarithms of standard deviations.
-    """
-
-    def __init__(self, outputs: Tensor) -> None:
-        self._mean, self._log_std = outputs.chunk(2, dim=1)
-
-    def log_prob(self, action: Tensor) -> Tensor:
-        """Return the logarithm of the density, (N,), of each action (N, ...)."""
-        away = (action.reshape(self._mean.shape) - self._mean) * (-self._log_std).exp()
-        return -(0.5 * away.square() + self._log_std + 0.5 * log(2 * pi)).sum(dim=1)
-
-    def entropy(self) -> Tensor:
-        """Return the differential entropy in nats, summed over the N distributions."""
-        return (self._log_std + 0.5 * (1 + log(2 * pi))).sum()
-
-
-ObservationSpace = Annotated[CodeSpace | FloatSpace, Field(discriminator="kind")]
 ActionSpace = Annotated[DiscreteSpace | BoxSpace, Field(discriminator="kind")]
 
-_observation_spaces: TypeAdapter[CodeSpace | FloatSpace] = TypeAdapter(ObservationSpace)
 _action_spaces: TypeAdapter[DiscreteSpace | BoxSpace] = TypeAdapter(ActionSpace)
-
-
-def read_observation_space(described: dict[str, Any]) -> CodeSpace | FloatSpace:
-    """Return the space that a message describes; raises ValueError (of pydantic) for one that is none."""
-    return _observation_spaces.validate_python(described)
 
 
 def read_action_space(described: Mapping[str, Any]) -> DiscreteSpace | BoxSpace:
@@ -464,7 +237,3 @@ def _as_tuples(bounds: Any) -> Any:
     if isinstance(bounds, list):
         return tuple(_as_tuples(part) for part in bounds)
     return bounds if isfinite(bounds) else None
-
-
-def _first(wrong: NDArray[np.bool_]) -> tuple[int, ...]:
-    return tuple(int(index) for index in np.argwhere(wrong)[0])

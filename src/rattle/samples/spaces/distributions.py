@@ -1,0 +1,53 @@
+"""Distributions of actions, as what a policy gives describes them."""
+
+from __future__ import annotations
+
+from math import log, pi
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Distribution(Protocol):
+    """The distributions of N actions, one a row."""
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the log-probability (or its density) in nats, (N,), of each action (N, ...)."""
+
+    def entropy(self) -> Tensor:
+        """Return the entropy in nats, summed over the N distributions."""
+
+
+class Categorical:
+    """The distributions of N discrete actions, from logits (N, n)."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self._log_probs = logits.log_softmax(dim=1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the log-probability in nats, (N,), of each action (N,)."""
+        return self._log_probs.gather(1, action[:, None]).squeeze(1)
+
+    def entropy(self) -> Tensor:
+        """Return the entropy in nats, summed over the N distributions."""
+        return -(self._log_probs.exp() * self._log_probs).sum()
+
+
+class DiagonalNormal:
+    """Normal distributions of N actions whose numbers are independent, from (N, 2 * size).
+
+    The first half are means, the second half logarithms of standard deviations.
+    """
+
+    def __init__(self, outputs: Tensor) -> None:
+        self._mean, self._log_std = outputs.chunk(2, dim=1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the logarithm of the density, (N,), of each action (N, ...)."""
+        away = (action.reshape(self._mean.shape) - self._mean) * (-self._log_std).exp()
+        return -(0.5 * away.square() + self._log_std + 0.5 * log(2 * pi)).sum(dim=1)
+
+    def entropy(self) -> Tensor:
+        """Return the differential entropy in nats, summed over the N distributions."""
+        return (self._log_std + 0.5 * (1 + log(2 * pi))).sum()
