@@ -1,6 +1,7 @@
 """Spaces of observations and actions: everything that code elsewhere must know of a kind is a class here.
 
-To add a kind, write its class in `observations` or `actions` and name it in `ObservationSpace` or `ActionSpace` there.
+To add a kind, write its class in `observations` and name it in `parts.ObservationSpace`, or in `actions` and name it in
+`actions.ActionSpace`.
 """
 
 from rattle.samples.spaces.actions import (
@@ -13,19 +14,22 @@ from rattle.samples.spaces.actions import (
 )
 from rattle.samples.spaces.distributions import Categorical, DiagonalNormal, Distribution
 from rattle.samples.spaces.observations import (
+    MOST_STATES,
+    ArraySpace,
     CodeSpace,
     FloatSpace,
     Observations,
-    ObservationSpace,
-    read_observation_space,
 )
+from rattle.samples.spaces.parts import MaskSpace, ObservationSpace, Part, PartsSpace, read_observation_space
 from rattle.samples.spaces.space import MOST_CODES, Space
 
 __all__ = [
     "MOST_CODES",
     "MOST_NUMBERS",
+    "MOST_STATES",
     "ActionSpace",
     "Actions",
+    "ArraySpace",
     "BoxSpace",
     "Categorical",
     "CodeSpace",
@@ -33,8 +37,11 @@ __all__ = [
     "DiscreteSpace",
     "Distribution",
     "FloatSpace",
+    "MaskSpace",
     "ObservationSpace",
     "Observations",
+    "Part",
+    "PartsSpace",
     "Space",
     "read_action_space",
     "read_observation_space",
