@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -285,6 +286,19 @@ def answering(answer: bytes) -> Iterator[str]:
 def test_answers_that_are_none(answer: bytes, message: str) -> None:
     with answering(answer) as url, pytest.raises(ClientError, match=message):
         ask_spec(url, Patience(60, 0.2))
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_server_of_a_protocol_that_is_known_is_played(version: int, server: ServiceProcess) -> None:
+    spec = msgspec.to_builtins(ask_spec(server.url)) | {"protocol": f"rattle.vector/{version}"}
+    body = msgspec.msgpack.encode(spec)
+    with answering(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)) as url:
+        if version < 3:
+            assert ask_spec(url).protocol == spec["protocol"]
+            return
+        known = "'rattle.vector/1' and 'rattle.vector/2'"
+        with pytest.raises(ClientError, match=f"speaks 'rattle.vector/3', and this version {known}"):
+            ask_spec(url)
 
 
 def test_a_route_that_is_missing_is_not_a_lost_session(server: ServiceProcess) -> None:

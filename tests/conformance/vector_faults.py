@@ -453,6 +453,7 @@ def _crash_on_worlds(exchange: Exchange, state: Body) -> None:
 #: The id of each check that can fail, and a server for which it must.
 FAULTS: dict[str, Fault] = {
     "vector.spec.answer": reply("spec", lambda body: body.update(protocol="vector/2")),
+    "vector.spec.protocol": reply("spec", lambda body: body.update(action_space={"kind": "multi_discrete"})),
     "vector.spec.fields": reply("spec", lambda body: body.pop("num_actions")),
     "vector.spec.space": reply("spec", lambda body: body.update(observation_space={"kind": "boxes"})),
     "vector.spec.limits": reply("spec", lambda body: body["limits"].pop("worlds")),

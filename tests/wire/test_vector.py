@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rattle.envs.vector import EnvironmentSpec
 from rattle.samples.spaces import BoxSpace, CodeSpace, DiscreteSpace, FloatSpace
 from rattle.wire import encoding
-from rattle.wire.vector import Environment, describe, dump_environment, environment_spec, load_environment
+from rattle.wire.vector import Environment, describe, dump_environment, environment_spec, load_environment, protocol_of
 
 NAMES = st.text(st.characters(codec="utf-8"), max_size=10)
 SPECS = st.builds(
@@ -32,6 +32,24 @@ SPECS = st.builds(
 def test_an_environment_comes_back_from_its_description(spec: EnvironmentSpec, spoken: encoding.Encoding) -> None:
     message = spoken.decode(spoken.encode(describe(spec)), Environment)
     assert environment_spec(message) == spec
+
+
+class NewerCodes(CodeSpace):
+    """Codes that only newer clients know, where there are many of them."""
+
+    @property
+    def protocol(self) -> int:
+        """Return 2 for many."""
+        return 2 if self.codes > 10 else 1
+
+
+def test_an_environment_is_of_the_first_protocol_that_knows_its_spaces() -> None:
+    def spec(observation_space: Any) -> EnvironmentSpec:
+        return EnvironmentSpec("x", {}, observation_space, DiscreteSpace(n=2), 1)
+
+    assert protocol_of(spec(CodeSpace(cells=1, codes=256))) == "rattle.vector/1"
+    assert protocol_of(spec(NewerCodes(cells=1, codes=10))) == "rattle.vector/1"
+    assert protocol_of(spec(NewerCodes(cells=1, codes=11))) == "rattle.vector/2"
 
 
 @given(SPECS)

@@ -26,7 +26,7 @@ from rattle.text import one_line
 from rattle.wire import encoding
 from rattle.wire.arrays import Array
 from rattle.wire.checksums import DamagedMessage, note_damage
-from rattle.wire.vector import PROTOCOL, ResetAnswer, ServerSpec, SessionCreated, StepAnswer
+from rattle.wire.vector import PROTOCOLS, ResetAnswer, ServerSpec, SessionCreated, StepAnswer
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,9 @@ def ask_spec(url: str, patience: Patience | None = None) -> ServerSpec:
         raise ClientError(f"{what}: {error}") from None
     finally:
         connection.close()
-    if spec.protocol != PROTOCOL:
-        raise ClientError(f"{connection.url} speaks '{one_line(spec.protocol, 80)}', and this version '{PROTOCOL}'")
+    if spec.protocol not in PROTOCOLS:
+        known = " and ".join(f"'{version}'" for version in PROTOCOLS)
+        raise ClientError(f"{connection.url} speaks '{one_line(spec.protocol, 80)}', and this version {known}")
     return spec
 
 

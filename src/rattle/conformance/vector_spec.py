@@ -22,6 +22,9 @@ _FIELDS: dict[str, type] = {
     "features": list,
     "limits": dict,
 }
+_PROTOCOLS = ("rattle.vector/1", "rattle.vector/2")
+#: Kinds of spaces that clients of the first protocol do not know, and the version that brought them.
+_LATER_KINDS = {"multi_discrete": 2}
 _WORDS = {str: "a string", dict: "an object", int: "an integer", list: "a list"}
 
 
@@ -30,7 +33,7 @@ def spec(target: Target) -> dict[str, Any]:
     return target.request("GET", "/v1/spec").object()
 
 
-@CHECKS.check("vector.spec.answer", "GET /v1/spec answers 200 with a JSON object for protocol rattle.vector/1")
+@CHECKS.check("vector.spec.answer", "GET /v1/spec answers 200 with a JSON object for protocol rattle.vector/1 or /2")
 def answer(target: Target) -> None:
     """The spec can be had, and says which protocol it is of."""
     found = target.request("GET", "/v1/spec")
@@ -38,11 +41,31 @@ def answer(target: Target) -> None:
     expect(found.media_type == JSON_TYPE, "a GET without Accept is not answered in JSON", got=found.media_type)
     protocol = body.get("protocol")
     expect(
-        protocol == "rattle.vector/1",
+        protocol in _PROTOCOLS,
         f"protocol is {protocol!r}: clients refuse a server of another protocol",
-        expected='"protocol": "rattle.vector/1"',
+        expected=" or ".join(f'"protocol": "{known}"' for known in _PROTOCOLS),
         got=protocol,
     )
+
+
+@CHECKS.check(
+    "vector.spec.protocol",
+    "A server with spaces that only newer clients know says rattle.vector/2",
+    ("vector.spec.answer",),
+)
+def protocol(target: Target) -> None:
+    """Older clients are refused by the protocol, in a line that they understand."""
+    body = target.fact(spec)
+    for field in ("observation_space", "action_space"):
+        found = body.get(field)
+        known = found.get("kind") if isinstance(found, dict) else None
+        wanted = _PROTOCOLS[_LATER_KINDS.get(str(known), 1) - 1]
+        expect(
+            body["protocol"] >= wanted,
+            f"protocol is {body['protocol']!r}, whose clients do not know the {field} of kind {known!r}",
+            expected=f'"protocol": "{wanted}"',
+            got=body["protocol"],
+        )
 
 
 @CHECKS.check("vector.spec.fields", "The spec has every field, each of its type", ("vector.spec.answer",))

@@ -13,7 +13,8 @@ from rattle.samples.spaces import read_action_space, read_observation_space
 from rattle.text import one_line
 from rattle.wire.arrays import Array
 
-PROTOCOL = "rattle.vector/1"
+#: The versions of the protocol, from the first; `protocol_of` says which one an environment needs.
+PROTOCOLS = ("rattle.vector/1", "rattle.vector/2")
 
 StepNumber = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Seed = Annotated[int, Meta(ge=0)]  # below 2**64, which Meta cannot say
@@ -152,6 +153,14 @@ class SessionCreated(ResetAnswer, kw_only=True):
     metrics: list[str]
     num_actions: int | UnsetType = UNSET
     action_space: dict[str, Any] | UnsetType = UNSET
+
+
+def protocol_of(spec: EnvironmentSpec) -> str:
+    """Return the first version of the protocol whose clients know an environment's spaces.
+
+    What older clients know is served to them; the other servers refuse them in one line.
+    """
+    return PROTOCOLS[max(spec.observation_space.protocol, spec.action_space.protocol) - 1]
 
 
 def describe(spec: EnvironmentSpec) -> dict[str, Any]:

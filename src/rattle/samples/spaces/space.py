@@ -55,6 +55,11 @@ class Space(BaseModel):
         """Return the dtype of its arrays in messages and logs, which holds every value in the fewest bytes."""
         return self.dtype
 
+    @property
+    def protocol(self) -> int:
+        """Return the first version of the vector protocol whose clients know the space: kinds that came later say."""
+        return 1
+
     def zeros(self, *axes: int) -> NDArray[Any]:
         """Return zeros (*axes, *shape)."""
         return np.zeros((*axes, *self.shape), self.dtype)

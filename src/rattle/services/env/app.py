@@ -27,7 +27,7 @@ from rattle.services.utils.docs_page import docs_routes
 from rattle.settings.experiment import ExperimentSettings
 from rattle.wire import encoding
 from rattle.wire.problems import PROBLEM_TYPE, RequestError, problem_body
-from rattle.wire.vector import PROTOCOL, describe
+from rattle.wire.vector import describe, protocol_of
 
 SERVICE = "rattle env"
 TITLE = "Rattle Env service"
@@ -174,7 +174,7 @@ class EnvService:
         """Return what GET /v1/spec answers."""
         limits = self.sessions.limits
         return {
-            "protocol": PROTOCOL,
+            "protocol": protocol_of(self.sessions.spec),
             "service": SERVICE,
             "version": __version__,
             **describe(self.sessions.spec),
