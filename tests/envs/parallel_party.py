@@ -39,7 +39,7 @@ class Party(ParallelEnv[str, Any, int]):  # type: ignore[misc]
         self.possible_agents = [] if odd == "nobody" else list(GUESTS)
         self.agents: list[str] = []
         sights: dict[str, Space[Any]] = {"": Box(-100, 100, (2,), np.int64), "codes": Discrete(40, start=3)}
-        sights |= {"picture": Box(0, 1, (2, 2)), "many": Discrete(300)}
+        sights |= {"picture": Box(0, 1, (2, 2)), "many": Discrete(100_000)}
         sight = sights["codes" if codes else odd if odd in sights else ""]
         self._sights = dict.fromkeys(GUESTS, sight)
         self._acts: dict[str, Space[Any]] = {guest: Discrete(3, start=5) for guest in GUESTS}

@@ -367,11 +367,6 @@ def test_wrong_actions_are_refused(action: NDArray[Any]) -> None:
         ("nosuchmodule:Nothing-v0", {}, "cannot import 'nosuchmodule'.* install"),
         ("Switched-v0", {}, r"takes actions from MultiBinary\(3\): only Discrete actions and a Box of floats"),
         ("Counted-v0", {}, r"takes actions from Box.*: only Discrete actions and a Box of floats"),
-        (
-            "Taxi-v4",
-            {},
-            r"observes Discrete\(500\), not .* Discrete of 2 to 256 values: .*FlattenObservation, under an id",
-        ),
         ("Sealed-v0", {}, "needs a package that is not installed: sealed is not installed, run `pip install sealed`"),
         (CARTPOLE, {"gravitas": 3}, "cannot be made with gravitas=3: .*unexpected keyword argument 'gravitas'"),
     ],
@@ -380,40 +375,6 @@ def test_what_cannot_be_played_is_said_in_one_line(name: str, settings: dict[str
     with pytest.raises(EnvError, match=message) as caught:
         GymnasiumWorlds(name, settings)
     assert "\n" not in str(caught.value)
-
-
-class Mission(gymnasium.Space[str]):
-    """A space that Gymnasium does not know, as MiniGrid has one."""
-
-
-class Grid(gymnasium.Env[Any, Any]):
-    observation_space: gymnasium.Space[Any] = gymnasium.spaces.Dict(
-        direction=Discrete(4), mission=Mission(), image=Box(0, 255, (2, 2, 3), np.uint8)
-    )
-    action_space = Discrete(2)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        return {"direction": 1, "mission": "go", "image": np.ones((2, 2, 3), np.uint8)}, {}
-
-
-class Said(Grid):
-    observation_space = gymnasium.spaces.Dict(mission=Mission())
-
-
-def test_advice_on_spaces_that_are_not_flat_helps(monkeypatch: pytest.MonkeyPatch) -> None:
-    def make() -> gymnasium.Env[Any, Any]:
-        kept = gymnasium.wrappers.FilterObservation(Grid(), ["direction", "image"])
-        return gymnasium.wrappers.FlattenObservation(kept)
-
-    for name, entry in (("Grid-v0", Grid), ("Said-v0", Said), ("Flat-v0", make)):
-        monkeypatch.setitem(gymnasium.registry, name, gymnasium.envs.registration.EnvSpec(name, entry))
-    with pytest.raises(
-        EnvError, match=r"FilterObservation with \['direction', 'image'\] before that: 'mission' cannot"
-    ):
-        GymnasiumWorlds("Grid-v0")
-    with pytest.raises(EnvError, match="at least one number, and always as many: write a wrapper"):
-        GymnasiumWorlds("Said-v0")
-    assert GymnasiumWorlds("Flat-v0").observation.shape == (1, 4 + 2 * 2 * 3)
 
 
 @pytest.mark.parametrize("arguments", [{"num_worlds": 0}, {"first_world": -1}])

@@ -299,8 +299,12 @@ def test_wrong_actions_are_refused(action: NDArray[Any]) -> None:
         (PARTY, {"odd": "sights"}, r"ann observes Box.* and cid Box.*one observation space"),
         (PARTY, {"odd": "acts"}, r"ann takes actions from Discrete\(3.* and bob from Discrete\(4.*one action space"),
         (PARTY, {"odd": "steers"}, r"ann takes actions from Box.* and bob from Discrete.*one action space"),
-        (PARTY, {"odd": "picture"}, "observes Box.*not a one-dimensional Box"),
-        (PARTY, {"odd": "many"}, r"observes Discrete\(300\).*256"),
+        (
+            PARTY,
+            {"odd": "picture"},
+            r"observation of shape \(2,\) and type int64, but the space is \(2, 2\).*, for 'ann'",
+        ),
+        (PARTY, {"odd": "many"}, r"observes Discrete\(100000\).*at most 65536 values"),
     ],
 )
 def test_what_cannot_be_played_is_said_in_one_line(module: str, settings: dict[str, Any], message: str) -> None:

@@ -17,13 +17,9 @@ from numpy.typing import NDArray
 from rattle.envs.errors import EnvError, NotImported
 from rattle.extensions import FOREIGN_ERRORS, ExtensionError, import_module, said, what
 from rattle.samples.spaces import (
-    MOST_CODES,
     ActionSpace,
     BoxSpace,
-    CodeSpace,
     DiscreteSpace,
-    FloatSpace,
-    ObservationSpace,
 )
 from rattle.text import one_line, with_article
 
@@ -34,7 +30,7 @@ _NAMES_OF_WINDOWS = frozenset({"render_mode"})
 
 
 #: Kinds of arrays that hold numbers.
-_NUMBERS = frozenset("fiub")
+NUMBERS = frozenset("fiub")
 
 
 class WrongValue(ValueError):
@@ -109,44 +105,6 @@ def failed(environment: str, world: int, doing: str, error: BaseException) -> En
     return EnvError(f"'{environment}', world {world}: {doing} raised {what(error)}{advice}")
 
 
-def observation_space(name: str, space: Any) -> ObservationSpace:
-    """Return how observations of one of Gymnasium's spaces are handed out; raises EnvError for those that cannot be."""
-    if isinstance(space, Discrete) and 2 <= space.n <= MOST_CODES:
-        return CodeSpace(cells=1, codes=int(space.n))
-    if isinstance(space, Box) and len(space.shape) == 1 and space.shape[0]:
-        return FloatSpace(size=space.shape[0])
-    raise EnvError(
-        f"'{name}' observes {one_line(space, 300)}, not a one-dimensional Box or a Discrete of 2 to {MOST_CODES} "
-        f"values: {_how_to_flatten(space, is_gymnasium=name.startswith('gym:'))}"
-    )
-
-
-def _how_to_flatten(space: Any, *, is_gymnasium: bool) -> str:
-    """Return what makes a one-dimensional Box of a space, if anything does."""
-    if not isinstance(space, Space):
-        return "its observation_space must be one of gymnasium.spaces"
-    parts = space.spaces if isinstance(space, gymnasium.spaces.Dict) else {}
-    flat = [key for key, part in parts.items() if _is_flat(part)]
-    if not flat and not _is_flat(space):
-        return (
-            "an observation must hold at least one number, and always as many: write a wrapper that makes a Box of it"
-        )
-    stiff = ", ".join(repr(key) for key in parts if key not in flat)
-    if not is_gymnasium:
-        return "wrap the environment in one that flattens what it observes" + (f", less {stiff}" if stiff else "")
-    how = "register it, wrapped in gymnasium.wrappers.FlattenObservation, under an id of your own"
-    return f"{how}, and FilterObservation with {flat} before that: {stiff} cannot be flattened" if stiff else how
-
-
-def _is_flat(space: Space[Any]) -> bool:
-    """Whether what is observed can be flattened to a fixed number of numbers, at least one."""
-    try:
-        flat = gymnasium.spaces.flatten_space(space)
-    except FOREIGN_ERRORS:  # a space of the environment's own
-        return False
-    return isinstance(flat, Box) and flat.shape != (0,)
-
-
 def action_space(name: str, space: Any) -> ActionSpace:
     """Return the actions of one of Gymnasium's spaces, counted from 0; raises EnvError for those that cannot be had."""
     if isinstance(space, Discrete):
@@ -178,37 +136,12 @@ def check_same_actions(space: Any, first: Any) -> None:
         raise WrongValue(f"the action space {one_line(space, 100)}, but it was {one_line(first, 100)} at the start")
 
 
-def as_observation(value: Any, space: Space[Any]) -> NDArray[Any] | int:
-    """Return an observation as a row of `observation_space`; raises WrongValue."""
-    return as_code(value, space) if isinstance(space, Discrete) else as_row(value, space)
-
-
-def as_row(value: Any, space: Space[Any]) -> NDArray[Any]:
-    """Return an observation as an array of the one-dimensional `space`'s shape; raises WrongValue."""
-    row = np.asarray(value)
-    if row.shape != space.shape and row.size == space.shape[0] == 1:  # type: ignore[index]
-        row = row.reshape(1)
-    if row.shape != space.shape or row.dtype.kind not in _NUMBERS:
-        declared = f"{space.shape} {space.dtype}"
-        raise WrongValue(f"an observation of shape {row.shape} and type {row.dtype}, but the space is {declared}")
-    return row
-
-
-def as_code(value: Any, space: Discrete) -> int:
-    """Return an observation of a Discrete `space` as a code from 0 on; raises WrongValue."""
-    number = as_number(value, "observation")
-    code = number - int(space.start)
-    if not (code.is_integer() and 0 <= code < space.n):
-        raise WrongValue(f"the observation {number:g}, but the space is {space}")
-    return int(code)
-
-
 def as_number(value: Any, what: str) -> float:
     """Return a number, or the one number of an array, as a float; raises WrongValue."""
     if type(value) is float:
         return value
     array = np.asarray(value)
-    if array.size != 1 or array.dtype.kind not in _NUMBERS:
+    if array.size != 1 or array.dtype.kind not in NUMBERS:
         raise WrongValue(f"{with_article(what)} that is not one number: {one_line(repr(value), 80)}")
     return float(array.reshape(-1)[0])
 
@@ -218,11 +151,11 @@ def as_flag(value: Any, what: str) -> bool:
     return value if type(value) is bool else bool(as_number(value, what))
 
 
-def observed(answer: Any, is_observation: Callable[[Any], bool]) -> Any:
-    """Return what a reset answers of an observation and infos, or of an observation alone."""
+def observed(answer: Any, is_observation: Callable[[Any], bool]) -> tuple[Any, Any]:
+    """Return the observation and the infos that a reset answers, or an observation alone and no infos."""
     if isinstance(answer, tuple) and len(answer) == 2 and (isinstance(answer[1], Mapping) or is_observation(answer[0])):
-        return answer[0]
-    return answer
+        return answer
+    return answer, {}
 
 
 def parts_of_step(answer: Any) -> tuple[Any, Any, Any, Any, Any]:

@@ -11,24 +11,27 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
+from rattle.envs.errors import EnvError
 from rattle.envs.foreign import (
     action_space,
     as_flag,
     as_number,
-    as_observation,
     cannot_describe,
     check_harmless,
     check_same_actions,
+    close_all,
     failed,
     make_one,
-    observation_space,
     observed,
     parts_of_step,
 )
 from rattle.envs.gymnasium_ids import find_spec
+from rattle.envs.gymnasium_observations import Observer
 from rattle.envs.logged_worlds import LoggedWorlds, check_batch, episode_seed
+from rattle.envs.seeds import check_seed
 from rattle.envs.vector import EnvironmentSpec
 from rattle.extensions import FOREIGN_ERRORS
+from rattle.samples.spaces import DiscreteSpace
 
 Env = gymnasium.Env[Any, Any]
 
@@ -71,15 +74,24 @@ class GymnasiumWorlds(LoggedWorlds):
         make = made_by or _maker(find_spec(gymnasium_id, allow_imports=allow_imports))
         envs = [make_one(name, make, settings) for _ in range(num_worlds)]
         try:
-            self._sight: Any = getattr(envs[0], "observation_space", None)
+            sight: Any = getattr(envs[0], "observation_space", None)
             taken: Any = getattr(envs[0], "action_space", None)
+            actions = action_space(name, taken)
+            infos = _first_infos(envs[0], seed, first_world) if isinstance(actions, DiscreteSpace) else None
+            self._observer = Observer(name, sight, actions, infos)
+        except EnvError:
+            raise
         except FOREIGN_ERRORS as error:
             raise cannot_describe(name, error) from error
+        if infos is not None:  # a world that has been reset once more than others may play another game
+            close_all(name, envs[:1])
+            envs[0] = make_one(name, make, settings)
+        self._shape = getattr(sight, "shape", None)
         spec = EnvironmentSpec(
             id=name,
             settings=settings,
-            observation_space=observation_space(name, self._sight),
-            action_space=action_space(name, taken),
+            observation_space=self._observer.space,
+            action_space=actions,
             agents_per_world=1,
         )
         super().__init__(spec, envs, taken, seed, first_world)
@@ -88,28 +100,39 @@ class GymnasiumWorlds(LoggedWorlds):
         """Start episode `self.episode[world]` of one world."""
         seed = episode_seed(self.seed, self.first_world + world, int(self.episode[world]))
         try:
-            seen = observed(self._envs[world].reset(seed=seed), self._is_observation)
-            self.observation[world] = as_observation(seen, self._sight)
+            seen, infos = observed(self._envs[world].reset(seed=seed), self._is_observation)
+            self.observation[world] = self._observer.row(seen, infos)
+            self._observer.check_mask(self.observation[world])
             check_same_actions(self._envs[world].action_space, self._taken)
         except FOREIGN_ERRORS as error:
             raise failed(self.spec.id, self.first_world + world, "reset", error) from error
 
     def _is_observation(self, first: Any) -> bool:
-        return bool(np.shape(first) == self._sight.shape)
+        return bool(self._shape is not None and np.shape(first) == self._shape)
 
     def _advance(self, world: int, actions: NDArray[Any]) -> bool:
         """Take the one agent's action in one world and fill its row; False when its episode is over."""
         try:
-            seen, reward, terminated, truncated, _ = parts_of_step(self._envs[world].step(actions[0]))
-            self.observation[world] = as_observation(seen, self._sight)
+            seen, reward, terminated, truncated, infos = parts_of_step(self._envs[world].step(actions[0]))
+            self.observation[world] = self._observer.row(seen, infos)
             self.reward[world] = as_number(reward, "reward")
             self.terminated[world] = over = as_flag(terminated, "terminated")
             self.truncated[world] = cut = not over and as_flag(truncated, "truncated")
+            if not (over or cut):
+                self._observer.check_mask(self.observation[world])
         except FOREIGN_ERRORS as error:
             raise failed(self.spec.id, self.first_world + world, "step", error) from error
         if over or cut:
             self.final_observation[world] = self.observation[world]
         return not (over or cut)
+
+
+def _first_infos(env: Env, seed: int, first_world: int) -> Any:
+    """Return the infos of a reset as the first episode has it; none where it fails, which is said when it begins."""
+    try:
+        return observed(env.reset(seed=episode_seed(check_seed(seed), first_world, 0)), lambda _: False)[1]
+    except FOREIGN_ERRORS:
+        return {}
 
 
 def _maker(spec: EnvSpec) -> Callable[..., Env]:

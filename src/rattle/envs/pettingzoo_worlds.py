@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gymnasium.spaces import Discrete, Space
+from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
@@ -14,16 +14,15 @@ from rattle.envs.foreign import (
     action_space,
     as_flag,
     as_number,
-    as_observation,
     cannot_describe,
     check_harmless,
     check_same_actions,
     failed,
     make_one,
-    observation_space,
     observed,
     parts_of_step,
 )
+from rattle.envs.gymnasium_observations import Observer
 from rattle.envs.logged_worlds import LoggedWorlds, check_batch, episode_seed
 from rattle.envs.pettingzoo_ids import find_parallel_env
 from rattle.envs.vector import EnvironmentSpec
@@ -68,8 +67,9 @@ class PettingZooWorlds(LoggedWorlds):
         envs = [make_one(name, parallel_env, settings) for _ in range(num_worlds)]
         try:
             self._agents = _agents_of(name, envs[0])
-            self._sight = _shared_sight(name, envs[0], self._agents)
             taken = _shared_actions(name, envs[0], self._agents)
+            actions = action_space(name, taken)
+            self._observer = Observer(name, _shared_sight(name, envs[0], self._agents), actions)
         except EnvError:
             raise
         except FOREIGN_ERRORS as error:
@@ -78,8 +78,8 @@ class PettingZooWorlds(LoggedWorlds):
         spec = EnvironmentSpec(
             id=name,
             settings=settings,
-            observation_space=observation_space(name, self._sight),
-            action_space=action_space(name, taken),
+            observation_space=self._observer.space,
+            action_space=actions,
             agents_per_world=len(self._agents),
         )
         super().__init__(spec, envs, taken, seed, first_world)
@@ -88,7 +88,7 @@ class PettingZooWorlds(LoggedWorlds):
         """Start episode `self.episode[world]` of one world."""
         seed = episode_seed(self.seed, self.first_world + world, int(self.episode[world]))
         try:
-            seen = observed(self._envs[world].reset(seed=seed), lambda first: isinstance(first, Mapping))
+            seen, _ = observed(self._envs[world].reset(seed=seed), lambda first: isinstance(first, Mapping))
             missing = [str(agent) for agent in self._agents if agent not in seen]
             if missing:
                 raise EnvError(
@@ -157,7 +157,7 @@ class PettingZooWorlds(LoggedWorlds):
 
     def _see(self, slot: int, agent: Any, observation: Any) -> None:
         try:
-            self.observation[slot] = as_observation(observation, self._sight)
+            self.observation[slot] = self._observer.row(observation)
         except WrongValue as error:
             raise WrongValue(f"{error}, for '{agent}'") from None
 
@@ -174,7 +174,7 @@ def _shared_sight(name: str, env: Any, agents: list[Any]) -> Space[Any]:
     first: Space[Any] = env.observation_space(agents[0])
     for agent in agents:
         space = env.observation_space(agent)
-        if type(space) is not type(first) or space.shape != first.shape or _range(space) != _range(first):
+        if not _alike(space, first):
             raise EnvError(
                 f"'{name}': {agents[0]} observes {first} and {agent} {space}: all agents must have one observation "
                 "space, so wrap the environment in one that pads them"
@@ -195,5 +195,8 @@ def _shared_actions(name: str, env: Any, agents: list[Any]) -> Space[Any]:
     return first
 
 
-def _range(space: Any) -> tuple[int, int] | None:
-    return (int(space.n), int(space.start)) if isinstance(space, Discrete) else None
+def _alike(one: Any, other: Any) -> bool:
+    """Whether rows of two spaces are the same: bounds of a Box may differ."""
+    if isinstance(one, Box) and isinstance(other, Box):
+        return one.shape == other.shape and one.dtype == other.dtype
+    return bool(one == other)
