@@ -10,7 +10,7 @@ from rattle.conformance.arrays import JSON, MSGPACK, Array
 from rattle.conformance.checks import CheckGroup
 from rattle.conformance.judging import expect, skip
 from rattle.conformance.target import Target
-from rattle.conformance.vector_play import CheckedSession, encodings, expect_same, session
+from rattle.conformance.vector_play import CheckedSession, encodings, expect_same, read_step, session
 
 CHECKS = CheckGroup()
 _STEPPED = ("vector.steps.fields",)
@@ -36,7 +36,7 @@ def _then_steps(opened: CheckedSession, what: str) -> None:
         expected="200",
         got=str(answer),
     )
-    opened.next_step += 1
+    opened.take(read_step(answer.object(), opened.shape))
 
 
 @CHECKS.check(

@@ -8,7 +8,7 @@ from rattle.conformance.arrays import Array
 from rattle.conformance.checks import CheckGroup
 from rattle.conformance.judging import expect, fail, skip
 from rattle.conformance.target import Target
-from rattle.conformance.vector_play import GAME_SEED, Stepped, actions_for, encodings, expect_same, play_game, session
+from rattle.conformance.vector_play import GAME_SEED, Stepped, encodings, expect_same, play_game, session
 
 CHECKS = CheckGroup()
 _STEPPED = ("vector.steps.fields",)
@@ -32,7 +32,7 @@ def other_seed(target: Target) -> None:
         if not np.array_equal(one.first.observation, other.first.observation):
             return
         for step in range(_STEPS):
-            action = actions_for(one.shape, step)
+            action = one.actions_for(step)
             played, compared = one.step(action), other.step(action)
             if not np.array_equal(played.observation, compared.observation):
                 return
@@ -97,7 +97,7 @@ def interleaved(target: Target) -> None:
     """Asking for the session, and other sessions coming and going, change nothing."""
     with session(target, 2, seed=31) as one, session(target, 2, seed=31) as other:
         for step in range(10):
-            action = actions_for(one.shape, step)
+            action = one.actions_for(step)
             wanted = one.step(action)
             target.request("GET", other.path)
             with session(target, 1, seed=31):

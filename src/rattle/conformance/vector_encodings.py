@@ -6,7 +6,7 @@ from rattle.conformance.arrays import JSON, MSGPACK
 from rattle.conformance.checks import CheckGroup
 from rattle.conformance.judging import expect, skip
 from rattle.conformance.target import JSON_TYPE, MSGPACK_TYPE, Target
-from rattle.conformance.vector_play import actions_for, encodings, expect_same, read_step, session
+from rattle.conformance.vector_play import encodings, expect_same, read_step, session
 
 CHECKS = CheckGroup()
 _STEPPED = ("vector.steps.fields",)
@@ -24,7 +24,7 @@ def same(target: Target) -> None:
     with session(target, 3, seed=41, encoding=JSON) as text, session(target, 3, seed=41, encoding=MSGPACK) as binary:
         expect_same(text.first, binary.first, "a new session is not the same in JSON and in MessagePack")
         for step in range(120):
-            action = actions_for(text.shape, step)
+            action = text.actions_for(step)
             expect_same(text.step(action), binary.step(action), f"step {step + 1} is not the same in both encodings")
 
 

@@ -11,7 +11,7 @@ from rattle.conformance.arrays import Array
 from rattle.conformance.checks import CheckGroup
 from rattle.conformance.judging import expect, fail, skip
 from rattle.conformance.target import Target
-from rattle.conformance.vector_play import PlayedGame, ResetOutcome, Stepped, actions_for, encodings, play_game, session
+from rattle.conformance.vector_play import PlayedGame, ResetOutcome, Stepped, encodings, play_game, session
 from rattle.conformance.vector_spec import spec
 
 CHECKS = CheckGroup()
@@ -72,7 +72,7 @@ def time_limit(target: Target) -> str:
         before: ResetOutcome = cut.first
         together = np.ones(cut.shape.worlds, np.bool_)  # worlds that have not ended in either
         for number in range(_TICKS + 1):
-            action = actions_for(cut.shape, number)
+            action = cut.actions_for(number)
             one, other = cut.step(action), whole.step(action)
             for row, slot in enumerate(one.ended_slots):
                 if together[slot // cut.shape.agents] and one.truncated[slot] and not other.done[slot]:

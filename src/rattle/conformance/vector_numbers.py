@@ -9,7 +9,7 @@ from rattle.conformance.checks import CheckGroup
 from rattle.conformance.judging import expect
 from rattle.conformance.raw import request_bytes, send_and_leave
 from rattle.conformance.target import HttpAnswer, Target
-from rattle.conformance.vector_play import CheckedSession, actions_for, expect_same, pack, read_step, session
+from rattle.conformance.vector_play import CheckedSession, expect_same, pack, read_step, session
 
 CHECKS = CheckGroup()
 _STEPPED = ("vector.steps.fields",)
@@ -28,7 +28,7 @@ def _wrong_step(answer: HttpAnswer, expected: int) -> None:
 
 def _plays_on(opened: CheckedSession, other: CheckedSession, what: str) -> None:
     """End the check unless a session still plays as one that was left alone."""
-    action = actions_for(opened.shape, opened.next_step)
+    action = opened.actions_for(opened.next_step)
     expect_same(other.step(action), opened.step(action), f"after {what}, the next step is not what it would have been")
 
 
@@ -37,7 +37,7 @@ def repeated(target: Target) -> None:
     """A client repeats a request whose answer was lost."""
     with session(target, 4, seed=21) as opened, session(target, 4, seed=21) as other:
         for _ in range(3):
-            action = actions_for(opened.shape, opened.next_step)
+            action = opened.actions_for(opened.next_step)
             body = {"step": opened.next_step, "action": action}
             first = opened.step(action)
             again = opened.post("step", body).expect_status(200)
@@ -71,7 +71,7 @@ def changed(target: Target) -> None:
         action = opened.forward()
         opened.step(action)
         other.step(action)
-        different = actions_for(opened.shape, 1)
+        different = opened.actions_for(1)
         if (different != action).any():
             _wrong_step(opened.post("step", {"step": 1, "action": different}), 2)
         _wrong_step(opened.post("reset", {"step": 1}), 2)
@@ -89,7 +89,7 @@ def wrong(target: Target) -> None:
             _wrong_step(opened.post("step", {"step": number, "action": action}), 1)
         for one in (opened, other):
             one.step(action)
-            one.step(action)
+            one.step(one.forward())
         for number in (0, 1, 4, 2**31):
             _wrong_step(opened.post("step", {"step": number, "action": action}), 3)
             _wrong_step(opened.post("reset", {"step": number}), 3)
@@ -121,7 +121,7 @@ def cut(target: Target) -> None:
     """The client then sends it again, whole."""
     with session(target, 4, seed=27) as opened, session(target, 4, seed=27) as other:
         for _ in range(3):
-            body = {"step": opened.next_step, "action": actions_for(opened.shape, opened.next_step)}
+            body = {"step": opened.next_step, "action": opened.actions_for(opened.next_step)}
             content = JSON.encode(pack(body, JSON))
             data = request_bytes(target, "POST", f"{opened.path}/step", content, JSON.media_type)
             send_and_leave(target, data[: -len(content) // 2])
@@ -133,7 +133,7 @@ def lost(target: Target) -> None:
     """Sent whole, the connection closed at once, and sent again: it steps once."""
     with session(target, 4, seed=28) as opened, session(target, 4, seed=28) as other:
         for _ in range(3):
-            body = {"step": opened.next_step, "action": actions_for(opened.shape, opened.next_step)}
+            body = {"step": opened.next_step, "action": opened.actions_for(opened.next_step)}
             content = JSON.encode(pack(body, JSON))
             send_and_leave(target, request_bytes(target, "POST", f"{opened.path}/step", content, JSON.media_type))
             _plays_on(opened, other, "a step whose answer was lost")
@@ -144,9 +144,9 @@ def apart(target: Target) -> None:
     """Two sessions of one seed play the same, whatever a third does in between."""
     with session(target, 3, seed=29) as one, session(target, 3, seed=29) as other, session(target, 5, seed=30) as third:
         for step in range(20):
-            action = actions_for(one.shape, step)
+            action = one.actions_for(step)
             played = one.step(action)
-            third.step(actions_for(third.shape, step, seed=1))
+            third.step(third.actions_for(step, seed=1))
             if step % 5 == 4:
                 third.reset()
             expect_same(played, other.step(action), "traffic of another session changes what a session plays")

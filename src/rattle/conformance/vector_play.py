@@ -13,6 +13,7 @@ import numpy as np
 from rattle.conformance.action_space import Actions, read_actions
 from rattle.conformance.arrays import JSON, MSGPACK, Array, ArrayEncoding, read_array
 from rattle.conformance.judging import Failed, expect, fail, kind
+from rattle.conformance.observation_space import Observed, read_observed
 from rattle.conformance.target import HttpAnswer, Target
 
 _GAME_STEPS = 600
@@ -28,23 +29,13 @@ class Shape:
     worlds: int
     agents: int
     actions: Actions
-    space: dict[str, Any]
+    observed: Observed
     metrics: tuple[str, ...]
 
     @property
     def slots(self) -> int:
         """Return B, the number of slots."""
         return self.worlds * self.agents
-
-    @property
-    def row(self) -> tuple[int, ...]:
-        """Return the shape of one slot's observation."""
-        return (int(self.space["cells"] if self.space["kind"] == "codes" else self.space["size"]),)
-
-    @property
-    def dtype(self) -> str:
-        """Return the dtype of observations."""
-        return "uint8" if self.space["kind"] == "codes" else "float32"
 
 
 @dataclass(frozen=True)
@@ -90,6 +81,7 @@ class CheckedSession:
         self.shape = shape_of(made, worlds)
         self.next_step = 1
         self.first = read_reset(made, self.shape)
+        self._seen = self.first.observation
 
     def post(self, route: str, body: dict[str, Any], encoding: ArrayEncoding | None = None) -> HttpAnswer:
         """Send a request of this session, arrays in `body` as the encoding wants them."""
@@ -118,11 +110,18 @@ class CheckedSession:
             got=played.step,
         )
         self.next_step += 1
+        self._seen = played.observation
         return played
 
     def forward(self) -> Array:
-        """Return an action array that is valid in every environment: zeros."""
-        return self.shape.actions.zeros(self.shape.slots)
+        """Return an action array that is valid in every environment: zeros, or the first actions that are allowed."""
+        return self.shape.observed.allowed(self.shape.actions.zeros(self.shape.slots), self._seen)
+
+    def actions_for(self, step: int, seed: int = 0) -> Array:
+        """Return varied actions that depend on the world, the agent, the step and the mask alone, not on the width."""
+        world, agent = np.divmod(np.arange(self.shape.slots, dtype=np.uint64), np.uint64(self.shape.agents))
+        mixed = (world * 7919 + agent * 104729 + step * 1299709 + seed * 15485863) * 2654435761 % 2**32
+        return self.shape.observed.allowed(self.shape.actions.varied(mixed), self._seen)
 
 
 @contextmanager
@@ -147,7 +146,11 @@ def session(
 def shape_of(made: dict[str, Any], worlds: int) -> Shape:
     """Return the shape that a spec or the answer to making a session describes."""
     return Shape(
-        worlds, made["agents_per_world"], read_actions(made), made["observation_space"], tuple(made["metrics"])
+        worlds,
+        made["agents_per_world"],
+        read_actions(made),
+        read_observed(made["observation_space"]),
+        tuple(made["metrics"]),
     )
 
 
@@ -225,11 +228,8 @@ def _leading(value: Any) -> int:
 
 
 def _observation(value: Any, where: str, shape: Shape, rows: int) -> Array:
-    array = read_array(value, where, shape.dtype, (rows, *shape.row))
-    if shape.dtype == "uint8":
-        codes = shape.space["codes"]
-        most = int(array.max(initial=0))
-        expect(most < codes, f"{where} holds code {most}: the space has codes below {codes}", got=most)
+    array = read_array(value, where, shape.observed.dtype, (rows, *shape.observed.row))
+    shape.observed.check(array, where)
     return array
 
 
@@ -241,13 +241,6 @@ class PlayedGame:
     first: ResetOutcome
     actions: list[Array]
     steps: list[Stepped]
-
-
-def actions_for(shape: Shape, step: int, seed: int = 0) -> Array:
-    """Return varied actions that depend on the world's number, the agent and the step only, not on the width."""
-    world, agent = np.divmod(np.arange(shape.slots, dtype=np.uint64), np.uint64(shape.agents))
-    mixed = (world * 7919 + agent * 104729 + step * 1299709 + seed * 15485863) * 2654435761 % 2**32
-    return shape.actions.varied(mixed)
 
 
 def encodings(target: Target) -> tuple[ArrayEncoding, ...]:
@@ -267,7 +260,7 @@ def play_game(target: Target) -> PlayedGame:
         until = time.monotonic() + _GAME_SECONDS
         ends = 0
         while len(steps) < _GAME_STEPS and ends < 2 * opened.shape.slots and time.monotonic() < until:
-            actions.append(actions_for(opened.shape, len(steps)))
+            actions.append(opened.actions_for(len(steps)))
             steps.append(opened.step(actions[-1]))
             ends += int(steps[-1].done.sum())
         return PlayedGame(opened.shape, opened.first, actions, steps)

@@ -6,7 +6,7 @@ from rattle.conformance.arrays import MSGPACK, read_state_array
 from rattle.conformance.checks import CheckGroup
 from rattle.conformance.judging import an_object, expect, skip
 from rattle.conformance.target import MSGPACK_TYPE, Target
-from rattle.conformance.vector_play import actions_for, expect_same, read_reset, session
+from rattle.conformance.vector_play import expect_same, read_reset, session
 from rattle.conformance.vector_spec import spec
 
 CHECKS = CheckGroup()
@@ -26,7 +26,7 @@ def restore(target: Target) -> None:
     _need(target, "state")
     with session(target, 3, seed=51, encoding=MSGPACK) as one, session(target, 3, seed=52, encoding=MSGPACK) as other:
         for step in range(7):
-            taken = one.step(actions_for(one.shape, step))
+            taken = one.step(one.actions_for(step))
         found = target.request("GET", f"{one.path}/state", headers={"Accept": MSGPACK_TYPE}).object()
         expect(
             found.get("step") == 7, "the state does not say the step it was taken at", expected=7, got=found.get("step")
@@ -34,7 +34,7 @@ def restore(target: Target) -> None:
         arrays = an_object(found.get("state"), "state")
         for name, value in arrays.items():
             read_state_array(value, f"state.{name}")
-        future = [one.step(actions_for(one.shape, step)) for step in range(7, 30)]
+        future = [one.step(one.actions_for(step)) for step in range(7, 30)]
         for session_ in (one, other):
             body = session_.post("state", {"step": session_.next_step, "state": arrays}).object()
             back = session_.take(read_reset(body, session_.shape))
@@ -42,7 +42,7 @@ def restore(target: Target) -> None:
                 same = (getattr(back, name) == getattr(taken, name)).all()
                 expect(same, f"{name} after restoring is not what it was when the state was taken")
             for step, wanted in zip(range(7, 30), future, strict=True):
-                played = session_.step(actions_for(session_.shape, step))
+                played = session_.step(session_.actions_for(step))
                 expect_same(wanted, played, "after restoring, the session plays otherwise", but=("step",))
 
 
@@ -104,7 +104,7 @@ def same_snapshots(target: Target) -> None:
     _need(target, "snapshot")
     with session(target, 3, seed=57) as wide, session(target, 1, seed=57, first_world=2) as alone:
         for step in range(5):
-            action = actions_for(wide.shape, step)
+            action = wide.actions_for(step)
             wide.step(action)
             alone.step(action[-wide.shape.agents :])
         one = target.request("GET", f"{wide.path}/worlds/2").object()["snapshot"]

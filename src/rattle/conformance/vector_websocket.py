@@ -14,7 +14,6 @@ from rattle.conformance.judging import an_object, expect, fail, kind, shorten, s
 from rattle.conformance.target import Target, decode, readable
 from rattle.conformance.vector_play import (
     CheckedSession,
-    actions_for,
     encodings,
     expect_same,
     pack,
@@ -79,7 +78,7 @@ class CheckedSocket:
     def step(self, encoding: ArrayEncoding = JSON) -> Any:
         """Step the session over this connection and return the answer."""
         number = self._session.next_step
-        self.send({"step": number, "action": actions_for(self._session.shape, number)}, encoding)
+        self.send({"step": number, "action": self._session.actions_for(number)}, encoding)
         body = self.receive(encoding)
         _expect_no_problem(body, "a step")
         return self._session.take(read_step(body, self._session.shape))
@@ -156,7 +155,7 @@ def _play(target: Target, encoding: ArrayEncoding) -> None:
         open_socket(target, opened) as line,
     ):
         for number in range(1, 20):
-            wanted = other.step(actions_for(other.shape, number))
+            wanted = other.step(other.actions_for(number))
             expect_same(wanted, line.step(encoding), "a step over the WebSocket differs from one over HTTP")
         line.send({"step": opened.next_step}, encoding)
         body = line.receive(encoding)
@@ -186,9 +185,9 @@ def problem(target: Target) -> None:
 def numbers(target: Target) -> None:
     """A client that lost its connection opens another and repeats its last message."""
     with session(target, 3, seed=63) as opened:
+        body = {"step": 1, "action": opened.actions_for(1)}
         with open_socket(target, opened) as line:
             first = line.step()
-        body = {"step": 1, "action": actions_for(opened.shape, 1)}
         with open_socket(target, opened) as line:
             line.send(body)
             again = line.receive()
@@ -198,7 +197,7 @@ def numbers(target: Target) -> None:
             )
         repeated = read_step(opened.post("step", body).object(), opened.shape)
         expect_same(first, repeated, "a step repeated over HTTP gets another answer than over the WebSocket")
-        opened.step(actions_for(opened.shape, 2))
+        opened.step(opened.actions_for(2))
         with open_socket(target, opened) as line:
             line.step()
 
@@ -207,10 +206,12 @@ def numbers(target: Target) -> None:
 def order(target: Target) -> None:
     """A client need not wait for answers."""
     with session(target, 2, seed=64) as opened, open_socket(target, opened) as line:
+        if opened.shape.observed.mask is not None:
+            skip("which actions are allowed is known only when a step has been answered")
         known = target.fact(encodings)
         sent = [JSON, known[-1], known[-1], JSON]
         for number, encoding in enumerate(sent, start=1):
-            line.send({"step": number, "action": actions_for(opened.shape, number)}, encoding)
+            line.send({"step": number, "action": opened.actions_for(number)}, encoding)
         for encoding in sent:
             opened.take(read_step(line.receive(encoding), opened.shape))
 

@@ -195,7 +195,8 @@ def environment_spec(message: Environment | SessionCreated) -> EnvironmentSpec:
         observation_space = read_observation_space(space)
     except ValueError:
         raise ValueError(
-            f"observation_space is neither codes with cells and codes nor floats with a size: {one_line(space, 200)}"
+            "observation_space is none of codes with cells and codes, floats with a size, array with sizes and an "
+            f"element, and parts with a name and a space each: {one_line(space, 200)}"
         ) from None
     given = {"num_actions": message.num_actions, "action_space": message.action_space}
     described = {name: value for name, value in given.items() if value is not UNSET}

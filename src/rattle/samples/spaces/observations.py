@@ -47,7 +47,7 @@ class Observations(Space):
     def describe(self) -> dict[str, Any]:
         """Return the space as it stands in messages of the vector API."""
         nested = {"parts": {"__all__": {"space": {"encoding"}}}}
-        return self.model_dump(exclude={"encoding": True, **nested})
+        return self.model_dump(mode="json", exclude={"encoding": True, **nested})
 
 
 class CodeSpace(Observations):
@@ -65,6 +65,11 @@ class CodeSpace(Observations):
     def dtype(self) -> np.dtype[Any]:
         """Return uint8, or int32 where that does not hold all codes."""
         return np.dtype(np.uint8 if self.codes <= MOST_CODES else np.int32)
+
+    @property
+    def protocol(self) -> int:
+        """Return 1, or 2 for more codes than bytes hold."""
+        return 1 if self.codes <= MOST_CODES else 2
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -183,6 +188,11 @@ class ArraySpace(Observations):
     def dtype(self) -> np.dtype[Any]:
         """Return uint8 or float32."""
         return np.dtype(self.element)
+
+    @property
+    def protocol(self) -> int:
+        """Return 2."""
+        return 2
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -131,6 +131,11 @@ class PartsSpace(Observations):
         return _ROWS[max(_ROWS.index(part.space.dtype) for part in self.parts)]
 
     @property
+    def protocol(self) -> int:
+        """Return 2."""
+        return 2
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Return (numbers of all parts,)."""
         return (sum(prod(part.space.shape) for part in self.parts),)
