@@ -62,6 +62,7 @@ NETWORK = Kind("network", "a")
 ALGORITHM = Kind("algorithm", "an")
 ENVIRONMENT = Kind("environment", "an")
 HOOK = Kind("hook", "a")
+WRAPPER = Kind("wrapper", "a")
 
 
 @dataclass(frozen=True)

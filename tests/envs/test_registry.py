@@ -96,7 +96,8 @@ def test_a_file_gets_what_is_there(environment: str, settings: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        *(({name: None}, f"may not be given '{name}'") for name in ("vector_kwargs", "wrappers", "entry_point")),
+        *(({name: None}, f"may not be given '{name}'") for name in ("vector_kwargs", "entry_point")),
+        ({"wrappers": None}, "wrappers: a list is wanted, such as .*, got null"),
         ({"vectorization_mode": "sync"}, "may not be given 'vectorization_mode'"),
         ({"f": print}, "'f' from outside: builtin_function_or_method is no plain JSON value"),
         ({"f": [{"g": (1, 2)}]}, "'f' from outside: list is no plain JSON value"),

@@ -68,6 +68,23 @@ class FailingWorlds(Worlds):
             raise ValueError("drained")
 """
 
+WRAPPER = """
+import gymnasium
+
+class Halved(gymnasium.RewardWrapper):
+    def reward(self, reward):
+        return reward / 2
+"""
+SHORT = {"use": "TimeLimit", "max_episode_steps": 5}
+WRAPPED = """
+env:
+  id: gym:CartPole-v1
+  worlds: 4
+  wrappers: ["my_wrapper:Halved", {use: TimeLimit, max_episode_steps: 5}]
+policy: {hidden_sizes: [8]}
+train: {steps: 1024, actors: 1}
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -174,3 +191,24 @@ def test_code_that_is_not_there_is_said(folder: Path) -> None:
     assert ended.returncode == 1
     assert "cannot import 'my_algorithm', which should hold an algorithm, Clipped" in ended.stderr
     assert "start in the folder that holds the module" in ended.stderr
+
+
+def test_wrappers_of_a_user_go_with_the_environment_to_services(folder: Path) -> None:
+    (folder / "my_wrapper.py").write_text(WRAPPER)
+    (folder / "wrapped.yaml").write_text(WRAPPED)
+    for command, run_dir in (("train", "here"), ("up", "there")):
+        ended = rattle(command, "wrapped.yaml", "--run-dir", run_dir, cwd=folder)
+        assert ended.returncode == 0, ended.stderr
+    one, other = RunDirectory(folder / "here"), RunDirectory(folder / "there")
+    assert other.policy.read_bytes() == one.policy.read_bytes()
+    for row in map(read_run_row, (one, other)):
+        assert row["config"]["env"]["wrappers"] == [{"use": "my_wrapper:Halved"}, {**SHORT}]
+        assert [code["name"] for code in row["config"]["code"]] == ["my_wrapper:Halved"]
+    played = last_json(rattle("eval", "here", "--episodes", "3", "--json", cwd=folder).stdout)
+    assert (played["max_length"], played["max_return"]) == (5, 2.5)
+    (folder / "policy.safetensors").write_bytes(one.policy.read_bytes())
+    refused = rattle("eval", "policy.safetensors", cwd=folder)
+    said = "wrappers[0] names 'my_wrapper:Halved', which is not imported because a file says so: trust it with --env"
+    assert said in refused.stderr
+    trusted = rattle("eval", "policy.safetensors", "--episodes", "3", "--env", "gym:CartPole-v1", cwd=folder)
+    assert trusted.returncode == 0, trusted.stderr

@@ -48,6 +48,10 @@ def test_a_section_or_what_comes_with_rattle_is_listed_alone() -> None:
         ),
         ("my_world:Pond", ["Environment my_world:Pond: A frog", "  env.ticks  20       Ticks of an episode."]),
         ("my_hook:StopAtFood", ["Hook my_hook:StopAtFood: Ends a run", "  hooks[N].food      60 ", "mean_food  food"]),
+        (
+            "gymnasium.wrappers:TimeLimit",
+            ["Wrapper gymnasium.wrappers:TimeLimit: Limits", "  env.wrappers[N].max_epis"],
+        ),
         ("others:Lake", ["  env.depth  3 ", "  env.name   lake "]),
     ],
 )

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from rattle.extensions import _source_hash
 from rattle.learning.algorithms import A2C, Reinforce
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.sources import check_settings, load_settings, read_yaml, to_yaml
 from rattle.tokens import keep_token, make_token, token_for
 from tests.trainer.conftest import REPOSITORY
+from tests.user_code import UserModule, user_module
+
+__all__ = ["user_module"]
 
 EXPERIMENTS = sorted((REPOSITORY / "shared" / "experiments").glob("*.yaml"))
 
@@ -291,3 +296,33 @@ def test_a_server_elsewhere_is_sent_the_token_that_the_user_names_and_not_that_o
         assert token_for("127.0.0.1:50051") is None
     finally:
         keep_token(None)
+
+
+def test_wrappers_of_a_user_are_code_of_a_run_and_those_of_gymnasium_are_not(user_module: UserModule) -> None:
+    path = user_module("around", "import gymnasium\n\nclass Around(gymnasium.Wrapper): ...\n")
+    wrappers = "env.wrappers=[TimeAwareObservation, {use: 'around:Around'}]"
+    settings = load_settings(None, ["env.id=gym:CartPole-v1", wrappers])
+    assert settings.env.own_settings["wrappers"] == [{"use": "TimeAwareObservation"}, {"use": "around:Around"}]
+    assert [code.name for code in settings.code] == ["around:Around"]
+    stored = yaml.safe_load(to_yaml(settings))
+    assert check_settings(stored, "again") == settings
+    path.write_text(path.read_text() + "# changed\n")
+    _source_hash.cache_clear()
+    with pytest.raises(SettingsError, match="the code of 'around:Around' has changed since the run began"):
+        check_settings(stored, "again")
+    path.unlink()
+    del sys.modules["around"]
+    with pytest.raises(SettingsError, match=r"again: env: wrappers\[1\]: cannot import 'around', which should hold"):
+        check_settings(stored, "again")
+    assert check_settings({**stored, "code": []}, "again", plays=False).env == settings.env
+
+
+def test_an_experiment_s_wrappers_are_named_by_their_place() -> None:
+    for wrapper, said in (
+        ("{use: TimeLimit, steps: 3}", r"settings: env: wrappers\[0\]: bad settings of gymnasium.wrappers:TimeLimit: "),
+        ("{used: TimeLimit}", r"settings: env.wrappers\[0\].use: a value is wanted"),
+        ("7", r"settings: env.wrappers\[0\]: a section with keys of its own is wanted, got 7"),
+    ):
+        with pytest.raises(SettingsError, match=said) as caught:
+            load_settings(None, ["env.id=gym:CartPole-v1", f"env.wrappers=[{wrapper}]"])
+        assert "\n" not in str(caught.value)

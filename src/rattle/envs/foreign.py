@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete, Space
 from numpy.typing import NDArray
 
+from rattle.envs import wrappers
 from rattle.envs.errors import EnvError, NotImported
 from rattle.extensions import FOREIGN_ERRORS, ExtensionError, import_module, said, what
 from rattle.samples.spaces import (
@@ -24,7 +25,7 @@ from rattle.samples.spaces import (
 from rattle.text import one_line, with_article
 
 #: Settings by which `gymnasium.make` would take code, or the name of code, to run.
-_NAMES_OF_CODE = frozenset({"entry_point", "vector_kwargs", "vectorization_mode", "wrappers"})
+_NAMES_OF_CODE = frozenset({"entry_point", "vector_kwargs", "vectorization_mode"})
 #: Settings that would open windows on this machine.
 _NAMES_OF_WINDOWS = frozenset({"render_mode"})
 
@@ -53,14 +54,20 @@ def import_named(environment: str, module: str, role: str, *, allow_imports: boo
     return sys.modules[module]
 
 
-def check_harmless(environment: str, settings: Mapping[str, Any]) -> None:
-    """Raise EnvError unless all settings are plain JSON values and none is a name by which code is handed over."""
+def check_harmless(environment: str, settings: Mapping[str, Any], trusted: Mapping[str, Any] | None = None) -> None:
+    """Raise EnvError unless all settings are plain JSON values and none is a name by which code is handed over.
+
+    Wrappers must be harmless ones of Gymnasium, or be among the `trusted` settings: see `check_harmless_wrappers`.
+    """
     for name, value in settings.items():
         if name in _NAMES_OF_CODE | _NAMES_OF_WINDOWS:
             raise EnvError(f"'{environment}' may not be given '{name}' from outside: take it out of the settings")
         if not _is_json(value):
             kind = type(value).__name__
             raise EnvError(f"'{environment}' may not be given '{name}' from outside: {kind} is no plain JSON value")
+    if wrappers.KEY in settings:
+        own = (trusted or {}).get(wrappers.KEY, ())
+        wrappers.check_harmless_wrappers(environment, settings[wrappers.KEY], own)
 
 
 def _cannot_make(environment: str, settings: Mapping[str, Any], error: BaseException) -> EnvError:

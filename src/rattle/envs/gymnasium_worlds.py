@@ -30,6 +30,7 @@ from rattle.envs.gymnasium_observations import Observer
 from rattle.envs.logged_worlds import LoggedWorlds, check_batch, episode_seed
 from rattle.envs.seeds import check_seed
 from rattle.envs.vector import EnvironmentSpec
+from rattle.envs.wrappers import GYMNASIUM, wrapping
 from rattle.extensions import FOREIGN_ERRORS
 from rattle.samples.spaces import DiscreteSpace
 
@@ -72,6 +73,7 @@ class GymnasiumWorlds(LoggedWorlds):
         if not allow_imports:
             check_harmless(name, settings)
         make = made_by or _maker(find_spec(gymnasium_id, allow_imports=allow_imports))
+        make = wrapping(name, make, settings, GYMNASIUM)
         envs = [make_one(name, make, settings) for _ in range(num_worlds)]
         try:
             sight: Any = getattr(envs[0], "observation_space", None)

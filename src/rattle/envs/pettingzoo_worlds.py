@@ -26,6 +26,7 @@ from rattle.envs.gymnasium_observations import Observer
 from rattle.envs.logged_worlds import LoggedWorlds, check_batch, episode_seed
 from rattle.envs.pettingzoo_ids import find_parallel_env
 from rattle.envs.vector import EnvironmentSpec
+from rattle.envs.wrappers import PARALLEL, wrapping
 from rattle.extensions import FOREIGN_ERRORS
 
 
@@ -64,7 +65,8 @@ class PettingZooWorlds(LoggedWorlds):
         parallel_env = made_by or find_parallel_env(module, allow_imports=allow_imports)
         if not allow_imports:
             check_harmless(name, settings)
-        envs = [make_one(name, parallel_env, settings) for _ in range(num_worlds)]
+        make = wrapping(name, parallel_env, settings, PARALLEL)
+        envs = [make_one(name, make, settings) for _ in range(num_worlds)]
         try:
             self._agents = _agents_of(name, envs[0])
             taken = _shared_actions(name, envs[0], self._agents)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rattle.envs import user_worlds
-from rattle.envs.errors import UnknownEnvironment
+from rattle.envs import user_worlds, wrappers
+from rattle.envs.errors import EnvError, UnknownEnvironment
 from rattle.envs.user_worlds import GYM_PREFIX, PETTINGZOO_PREFIX, find_class
 from rattle.envs.validation import validated
 from rattle.envs.vector import VectorWorlds
@@ -35,6 +35,8 @@ def make_worlds(
     Raises EnvError with one clear line for an unknown environment, a bad
     setting, or an environment that the vector protocol cannot hold.
     """
+    own, around = _apart(environment, settings, allow_imports=allow_imports)
+    settings = {**own, **around}
     if environment.startswith(GYM_PREFIX):
         from rattle.envs.gymnasium_worlds import GymnasiumWorlds
 
@@ -50,8 +52,8 @@ def make_worlds(
         from rattle.envs.snake.settings import SnakeSettings
 
         return SnakeWorlds(validated(SnakeSettings, settings, environment), num_worlds, seed, first_world)
-    if (own := find_class(environment, allow_imports=allow_imports)) is not None:
-        return user_worlds.make(own, settings, num_worlds, seed, first_world)
+    if (found := find_class(environment, allow_imports=allow_imports)) is not None:
+        return user_worlds.make(found, settings, num_worlds, seed, first_world)
     raise _unknown(environment)
 
 
@@ -64,6 +66,42 @@ def validate(
     built: here its name is looked up and its settings are returned as they are. `beside` are keys that stand in the
     same section and are not the environment's: they are guessed for unknown keys too.
     """
+    own, around = _apart(environment, settings, allow_imports=allow_imports)
+    return {**_validate(environment, own, allow_imports, beside), **around}
+
+
+def face_of(environment: str, *, allow_imports: bool = True) -> wrappers.Face | None:
+    """Return which wrappers go around an environment; None where there are none. Raises EnvError as `validate` does."""
+    if environment.startswith(GYM_PREFIX):
+        return wrappers.GYMNASIUM
+    if environment.startswith(PETTINGZOO_PREFIX):
+        return wrappers.PARALLEL
+    own = find_class(environment, allow_imports=allow_imports)
+    return None if own is None else user_worlds.face_of(own.cls)
+
+
+def _apart(
+    environment: str, settings: Mapping[str, Any], *, allow_imports: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return an environment's own settings, and the wrappers among them, checked."""
+    own = {key: value for key, value in settings.items() if key != wrappers.KEY}
+    given = settings.get(wrappers.KEY, ())
+    if given in ((), []):
+        return own, {}
+    face = face_of(environment, allow_imports=allow_imports)
+    if face is None:
+        raise EnvError(
+            f"'{environment}' steps all its worlds at once and takes no wrappers: they go around single worlds of "
+            "Gymnasium and PettingZoo"
+        )
+    if not allow_imports:
+        wrappers.check_harmless_wrappers(environment, given)
+    return own, {wrappers.KEY: wrappers.checked(given, face, environment)}
+
+
+def _validate(
+    environment: str, settings: Mapping[str, Any], allow_imports: bool, beside: Iterable[str]
+) -> dict[str, Any]:
     if environment.startswith(GYM_PREFIX):
         from rattle.envs.gymnasium_ids import find_spec
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
-import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any, get_type_hints
+from typing import Any
 
 import gymnasium
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel
 
+from rattle.envs import wrappers
 from rattle.envs.errors import EnvError, NotImported, UnknownEnvironment
-from rattle.envs.validation import settings_of, strict, validated
+from rattle.envs.validation import constructor_model, settings_of, strict, validated
 from rattle.envs.vector import VectorWorlds
 from rattle.extensions import ENVIRONMENT, Extension, ExtensionError, entry_point_names, load
 
@@ -58,7 +57,9 @@ def make(
                 return worlds
         except ExtensionError as error:
             raise EnvError(str(error)) from error.__cause__
-    given = validated(settings_model(extension), settings, extension.path).model_dump(exclude_unset=True)
+    own = {key: value for key, value in settings.items() if key != wrappers.KEY}
+    given = validated(settings_model(extension), own, extension.path).model_dump(exclude_unset=True)
+    given |= {key: value for key, value in settings.items() if key == wrappers.KEY}
     if issubclass(cls, gymnasium.Env):
         from rattle.envs.gymnasium_worlds import GymnasiumWorlds
 
@@ -66,6 +67,13 @@ def make(
     from rattle.envs.pettingzoo_worlds import PettingZooWorlds
 
     return PettingZooWorlds(name, given, num_worlds, seed, first_world, made_by=cls)
+
+
+def face_of(cls: type) -> wrappers.Face | None:
+    """Return which wrappers go around a user's environments; None for those that step many worlds at once."""
+    if _steps_many(cls):
+        return None
+    return wrappers.GYMNASIUM if issubclass(cls, gymnasium.Env) else wrappers.PARALLEL
 
 
 def validate(extension: Extension[Any], settings: Mapping[str, Any], beside: Iterable[str]) -> dict[str, Any]:
@@ -81,21 +89,7 @@ def settings_model(extension: Extension[Any]) -> type[BaseModel]:
     cls = extension.cls
     if _steps_many(cls):
         return strict(cls.Settings)
-    with extension.calling("__init__"):
-        parameters = inspect.signature(cls).parameters.values()
-    try:
-        hints = get_type_hints(cls.__init__)
-    except Exception:  # names that only type checkers know
-        hints = {}
-    named = [one for one in parameters if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)]
-    more = any(one.kind is one.VAR_KEYWORD for one in parameters)
-    fields: dict[str, Any] = {
-        one.name: (hints.get(one.name, Any), ... if one.default is one.empty else one.default) for one in named
-    }
-    config = ConfigDict(extra="allow" if more else "forbid", arbitrary_types_allowed=True, protected_namespaces=())
-    with warnings.catch_warnings(), extension.calling("__init__"):
-        warnings.simplefilter("ignore")  # a parameter may be called as a method of models is
-        return create_model(cls.__name__, __config__=config, __doc__=cls.__doc__, **fields)
+    return constructor_model(extension)
 
 
 def _steps_many(cls: type) -> bool:

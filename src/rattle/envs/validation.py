@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+import numpy as np
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    SerializationInfo,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -38,7 +50,7 @@ class StrictSettings(BaseModel):
         """Take true, which Pydantic takes for 1, for the word, which is no number."""
         if not isinstance(values, Mapping):
             return values
-        types = {name: set(_types_in(field.annotation)) for name, field in cls.model_fields.items()}
+        types = {name: set(types_in(field.annotation)) for name, field in cls.model_fields.items()}
         numbers = {name for name, found in types.items() if found & {int, float} and bool not in found}
         return {name: _as_words(value) if name in numbers else value for name, value in values.items()}
 
@@ -75,6 +87,50 @@ def settings_of(extension: Extension[Any], values: Mapping[str, Any], beside: It
         return validated(strict(model), values, extension.path, beside)
 
 
+def constructor_model(extension: Extension[Any], skip: int = 0) -> type[BaseModel]:
+    """Return as settings what the constructor of a user's class takes by name, less its first `skip` parameters.
+
+    Lists are taken for NumPy arrays. Raises ExtensionError.
+    """
+    cls = extension.cls
+    with extension.calling("__init__"):
+        parameters = list(inspect.signature(cls).parameters.values())[skip:]
+    try:
+        hints = get_type_hints(cls.__init__)
+    except Exception:  # names that only type checkers know
+        hints = {}
+    named = [one for one in parameters if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    more = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    fields: dict[str, Any] = {
+        one.name: (_settable(hints.get(one.name, Any)), ... if one.default is one.empty else one.default)
+        for one in named
+    }
+    config = ConfigDict(extra="allow" if more else "forbid", arbitrary_types_allowed=True, allow_inf_nan=True)
+    with warnings.catch_warnings(), extension.calling("__init__"):
+        warnings.simplefilter("ignore")  # a parameter may be called as a method of models is
+        return create_model(
+            cls.__name__,
+            __base__=StrictSettings,
+            __cls_kwargs__={**config, "protected_namespaces": ()},
+            __doc__=cls.__doc__,
+            **fields,
+        )
+
+
+def _settable(annotation: Any) -> Any:
+    """Return the annotation of a parameter as one of a setting: what may be an array may be a list, or a number."""
+    arrays = any((get_origin(part) or part) is np.ndarray for part in types_in(annotation))
+    return Annotated[Any, BeforeValidator(_as_array), PlainSerializer(_as_plain)] if arrays else annotation
+
+
+def _as_array(value: Any) -> Any:
+    return np.array(value) if isinstance(value, list | tuple) else value
+
+
+def _as_plain(value: Any, info: SerializationInfo) -> Any:
+    return value.tolist() if info.mode == "json" and isinstance(value, np.ndarray) else value
+
+
 def complaint(model: type[BaseModel], details: ErrorDetails, beside: Iterable[str] = ()) -> str:
     """Return a line about one error of `model`: the key as the user wrote it, what is wanted, and what was found."""
     place, field, known = _follow(model, details["loc"])
@@ -86,6 +142,8 @@ def complaint(model: type[BaseModel], details: ErrorDetails, beside: Iterable[st
     if details["type"] == "value_error":
         message = details["msg"].removeprefix("Value error, ")
         return f"{key}: {message}" if key else message
+    if details["type"] == "missing":
+        return f"{key}: a value is wanted"
     found = details["input"]
     if details["type"] == "union_tag_invalid":
         key, found = f"{key}.id", found.get("id") if isinstance(found, Mapping) else details["ctx"]["tag"]
@@ -112,7 +170,7 @@ def _follow(
         known = list(fields)
         if isinstance(part, str):
             field = fields.get(part)
-            choices = [] if field is None else [t for t in _types_in(field.annotation) if _is_model(t)]
+            choices = [] if field is None else [t for t in types_in(field.annotation) if _is_model(t)]
             one_of = next((each for each in field.metadata if isinstance(each, OneOf)), None) if field else None
     return place, field, known if location and isinstance(location[-1], str) else []
 
@@ -127,11 +185,12 @@ def _is_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def _types_in(annotation: Any) -> Iterator[Any]:
+def types_in(annotation: Any) -> Iterator[Any]:
     """List the types that an annotation is made of."""
-    yield annotation
-    for part in get_args(annotation):
-        yield from _types_in(part)
+    if not isinstance(annotation, list):  # what a function takes
+        yield annotation
+    for part in annotation if isinstance(annotation, list) else get_args(annotation):
+        yield from types_in(part)
 
 
 #: By the beginnings of Pydantic's names of errors: what is wanted.
@@ -153,7 +212,6 @@ _WANTED = {
     "union_tag_not_found": "say in {key}.id which one is meant",
     "union_tag_invalid": "choose one of {expected_tags}",
     "literal_error": "choose {expected}",
-    "missing": "a value is wanted",
     "greater_than_equal": "at least {ge} is wanted",
     "greater_than": "more than {gt} is wanted",
     "less_than_equal": "at most {le} is wanted",

@@ -37,7 +37,8 @@ def with_served_environment(settings: ExperimentSettings) -> tuple[ExperimentSet
 def with_environment(settings: ExperimentSettings, name: str, served: Mapping[str, Any]) -> ExperimentSettings:
     """Return the settings with the environment that a server plays, and what it is told besides what they have."""
     env = settings.env
-    served = {key: value for key, value in served.items() if key not in EnvironmentSection.model_fields}
+    of_experiments = EnvironmentSection.model_fields.keys() - {"wrappers"}
+    served = {key: value for key, value in served.items() if key not in of_experiments}
     section = {"id": name, **env.model_dump(exclude_unset=True), **served, **env.own_settings}
     return validated_experiment({**settings.model_dump(exclude_unset=True), "env": section}, "settings")
 

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, PlainValidator, SerializeAsAny, model_va
 
 from rattle.analytics.extras import require
 from rattle.envs.validation import StrictSettings, settings_of
+from rattle.envs.wrappers import MOST_WRAPPERS, WrapperSection
 from rattle.extensions import HOOK, NETWORK, Extension, ExtensionError, load
 from rattle.learning.algorithms import A2C, AlgorithmSettings
 from rattle.policies.mlp.spec import Activation
@@ -54,10 +55,18 @@ class EnvironmentSection(StrictSettings):
         30.0, ge=1, le=3600, description="How long to wait for an answer of an environment server before asking again."
     )
 
+    wrappers: tuple[WrapperSection, ...] = Field(
+        (),
+        max_length=MOST_WRAPPERS,
+        description="What goes around each environment, the first one innermost, such as [{use: TimeLimit, "
+        "max_episode_steps: 200}, {use: FrameStackObservation, stack_size: 4}]; not for snake and Worlds of yours.",
+    )
+
     @property
     def own_settings(self) -> dict[str, Any]:
-        """Return what the environment itself is told."""
-        return dict(self.model_extra or {})
+        """Return what the environment itself is told, and what goes around it."""
+        around = {"wrappers": [one.model_dump(mode="json") for one in self.wrappers]} if self.wrappers else {}
+        return {**(self.model_extra or {}), **around}
 
 
 class PolicySection(StrictSettings):

@@ -6,17 +6,20 @@ import re
 import sys
 from typing import Any, NamedTuple
 
+import gymnasium
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from rattle.envs.snake.settings import Rewards, SnakeSettings
 from rattle.envs.user_worlds import find_class, settings_model
-from rattle.envs.validation import strict
+from rattle.envs.validation import constructor_model, strict
+from rattle.envs.wrappers import WrapperSection
 from rattle.extensions import (
     ALGORITHM,
     ENVIRONMENT,
     HOOK,
     NETWORK,
+    WRAPPER,
     Extension,
     ExtensionError,
     Kind,
@@ -71,6 +74,7 @@ class Table(NamedTuple):
 SECTIONS = [
     Section("", "An experiment", ExperimentSettings),
     Section("env.", "Environment", EnvironmentSection),
+    Section("env.wrappers[N].", "Wrappers of environments", WrapperSection),
     Section("env.", "Environment `snake`", SnakeSettings),
     Section("env.rewards.", "What a tick pays in `snake`", Rewards),
     Section("env_service.", "The Env service", EnvServiceSection),
@@ -99,7 +103,13 @@ SECTIONS = [
 ]
 
 #: Where the settings of a user's class stand, by kind.
-_PREFIXES = {ALGORITHM: "algorithm.", ENVIRONMENT: "env.", HOOK: "hooks[N].", NETWORK: "policy."}
+_PREFIXES = {
+    ALGORITHM: "algorithm.",
+    ENVIRONMENT: "env.",
+    HOOK: "hooks[N].",
+    NETWORK: "policy.",
+    WRAPPER: "env.wrappers[N].",
+}
 
 
 def settings_of_section(prefix: str, model: type[BaseModel]) -> Table:
@@ -164,6 +174,8 @@ def _kinds(name: str) -> list[Kind]:
         return [ALGORITHM]
     if issubclass(cls, Hook):
         return [HOOK]
+    if issubclass(cls, gymnasium.Wrapper):
+        return [WRAPPER]
     return [NETWORK] if network is not None and issubclass(cls, network) else [ENVIRONMENT]
 
 
@@ -184,4 +196,6 @@ def _model(name: str, kind: Kind) -> tuple[Extension[Any], type[BaseModel]]:
             raise ExtensionError(f"'{name}' is {ENVIRONMENT.word} whose settings show when it is made")
         return found, settings_model(found)
     extension: Extension[Any] = load(name, kind, object)
+    if kind == WRAPPER:
+        return extension, constructor_model(extension, skip=1)
     return extension, strict(extension.cls.Settings)

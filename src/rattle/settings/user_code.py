@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from rattle.envs.errors import UnknownEnvironment
+from rattle.envs.errors import EnvError, UnknownEnvironment
+from rattle.envs.registry import face_of
 from rattle.envs.user_worlds import find_class
 from rattle.envs.validation import settings_of
+from rattle.envs.wrappers import KEY, extensions
 from rattle.errors import RattleError
 from rattle.extensions import Extension
 from rattle.learning.metrics import COLUMNS, check_metrics
@@ -20,6 +22,7 @@ def used_code(settings: ExperimentSettings, *, plays: bool = True) -> list[Exten
     network = settings.policy.extension if isinstance(settings.policy, UserNetworkSection) else None
     used: list[Extension[Any] | None] = [
         environment,
+        *(_wrappers(settings, plays=plays) if settings.env.wrappers and settings.env.url is None else ()),
         network,
         settings.algorithm.extension,
         *(hook.extension for hook in settings.hooks if not hook.is_built_in),
@@ -34,6 +37,17 @@ def _environment(settings: ExperimentSettings, *, plays: bool) -> Extension[Any]
         if plays or not isinstance(error.__cause__, ModuleNotFoundError):
             raise
         return None
+
+
+def _wrappers(settings: ExperimentSettings, *, plays: bool) -> list[Extension[Any]]:
+    env = settings.env
+    try:
+        face = face_of(env.id)
+        return [] if face is None else extensions(env.own_settings[KEY], face, env.id)
+    except EnvError as error:
+        if plays or not isinstance(error.__cause__, ModuleNotFoundError):
+            raise
+        return []
 
 
 def with_hooks(settings: ExperimentSettings) -> ExperimentSettings:

@@ -19,6 +19,9 @@ from rattle.wire import encoding
 from rattle.wire.arrays import ReusedArray
 from rattle.wire.encoding import Encoding
 from tests.services.env.vector_server import JSON, MSGPACK, VectorServer, array, eventually, packed, serving
+from tests.user_code import UserModule, user_module
+
+__all__ = ["user_module"]
 
 SNAKES = ("env.width=8", "env.height=8", "env.num_snakes=2", "env.vision_radius=2")
 NOBODY = "/v1/sessions/0000000000000000"
@@ -410,6 +413,13 @@ def test_what_other_environments_are_served() -> None:
         assert server.ask("GET", "/").body["capacity"] == 0
         bad = server.ask("POST", "/v1/sessions", {"worlds": 1, "options": {"entry_point": "os:system"}})
         assert bad.problem("bad_value")["field"] == "options"
+        for wrapper in ("os:system", {"use": "RecordVideo", "video_folder": "v"}, {"use": "TimeLimit", "x": 1}, []):
+            bad = server.ask("POST", "/v1/sessions", {"worlds": 1, "options": {"wrappers": [wrapper]}})
+            assert bad.problem("bad_value")["field"] == "options"
+        stacked = [{"use": "FrameStackObservation", "stack_size": 3}, {"use": "FlattenObservation"}]
+        created = server.create(worlds=1, seed=5, options={"wrappers": stacked})
+        assert created["observation_space"] == {"kind": "floats", "size": 12}
+        assert created["settings"] == {"wrappers": stacked}
         deep = b'{"worlds":1,"options":{"render_mode":' + b"[" * 900 + b"]" * 900 + b"}}"
         assert server.ask("POST", "/v1/sessions", deep, JSON).problem("bad_value")["field"] == "options"
 
@@ -530,3 +540,25 @@ def test_a_checksum_that_is_not_the_last_member_or_of_json_is_refused(server: Ve
     assert server.ask("POST", f"{session}/step", first, MSGPACK).problem("bad_value")["field"] == "crc32c"
     listed = {"step": 1, "action": [1] * 4, "crc32c": "AAAAAA=="}
     assert server.ask("POST", f"{session}/step", listed).problem("bad_value")["field"] == "crc32c"
+
+
+def test_clients_change_settings_beside_wrappers_of_a_user(user_module: UserModule) -> None:
+    user_module(
+        "halved",
+        """
+        import gymnasium
+
+        class Halved(gymnasium.RewardWrapper):
+            def reward(self, reward):
+                return reward / 2
+        """,
+    )
+    with serving("env.id=gym:CartPole-v1", "env.wrappers=[halved:Halved]") as server:
+        session = server.session(options={"sutton_barto_reward": False}, worlds=1)
+        assert server.step(session, 1, [0]).body["reward"] == [0.5]
+        short = {"use": "TimeLimit", "max_episode_steps": 1}
+        session = server.session(options={"wrappers": [{"use": "halved:Halved"}, short]}, worlds=1)
+        said = server.step(session, 1, [0]).body
+        assert (said["reward"], said["truncated"]) == ([0.5], [True])
+        other = {"worlds": 1, "options": {"wrappers": [{"use": "halved:gymnasium"}]}}
+        assert "halved:gymnasium" in server.ask("POST", "/v1/sessions", other).problem("bad_value")["detail"]

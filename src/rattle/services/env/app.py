@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from rattle import __version__
+from rattle.envs.foreign import check_harmless
 from rattle.envs.registry import make_worlds
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.envs.validation import validated
@@ -107,10 +108,8 @@ class EnvService:
 
     def _make_worlds(self, options: Mapping[str, Any], worlds: int, seed: int, first_world: int) -> VectorWorlds:
         env = self.settings.env
-        # Options come from clients: they may change settings, and name no code.
-        return make_worlds(
-            env.id, {**env.own_settings, **options}, worlds, seed, first_world, allow_imports=not options
-        )
+        check_harmless(env.id, options, env.own_settings)  # clients may change settings, and name no code
+        return make_worlds(env.id, {**env.own_settings, **options}, worlds, seed, first_world)
 
     def _cold_routes(self) -> FastAPI:
         app = FastAPI(title=TITLE, version=__version__, docs_url=None, redoc_url=None)
