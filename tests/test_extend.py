@@ -17,7 +17,7 @@ NAMES = {
     "algorithms": {"A2C", "ActorCritic", "Algorithm", "CorrectedActorCritic", "OneStep", "PPO", "Reinforce"},
     "what an update is made of": {"Batch", "Distribution", "Loss", "Optimisation", "Rollout"},
     "numbers that are reported": {"COMMON", "Metric"},
-    "environments": {"BoxSpace", "CodeSpace", "DiscreteSpace", "FloatSpace", "Worlds"},
+    "environments": {"BoxSpace", "CodeSpace", "DiscreteSpace", "FloatSpace", "MultiDiscreteSpace", "Worlds"},
     "hooks": {"Hook", "RunInfo"},
     "networks": {"Network", "Spaces"},
 }

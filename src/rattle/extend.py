@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rattle.learning.metrics import COMMON, Metric
     from rattle.policies.graph.network import Network, Spaces
     from rattle.samples.rollout import Rollout
-    from rattle.samples.spaces import BoxSpace, CodeSpace, DiscreteSpace, Distribution, FloatSpace
+    from rattle.samples.spaces import BoxSpace, CodeSpace, DiscreteSpace, Distribution, FloatSpace, MultiDiscreteSpace
     from rattle.settings.hook import Hook, RunInfo
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Hook",
     "Loss",
     "Metric",
+    "MultiDiscreteSpace",
     "Network",
     "OneStep",
     "Optimisation",
@@ -56,7 +57,14 @@ _MODULES = {
     "rattle.learning.metrics": ("COMMON", "Metric"),
     "rattle.policies.graph.network": ("Network", "Spaces"),
     "rattle.samples.rollout": ("Rollout",),
-    "rattle.samples.spaces": ("BoxSpace", "CodeSpace", "DiscreteSpace", "Distribution", "FloatSpace"),
+    "rattle.samples.spaces": (
+        "BoxSpace",
+        "CodeSpace",
+        "DiscreteSpace",
+        "Distribution",
+        "FloatSpace",
+        "MultiDiscreteSpace",
+    ),
     "rattle.settings.hook": ("Hook", "RunInfo"),
 }
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}

@@ -70,14 +70,14 @@ class Party(ParallelEnv[str, Any, int]):  # type: ignore[misc]
         self.tick += 1
         for guest, action in actions.items():
             assert self.action_space(guest).contains(action)
-            self.patience[guest] -= int(action)
+            self.patience[guest] -= int(np.sum(action))  # of one number, where it has several
         gone = {guest: self.patience[guest] <= 0 for guest in present}
         closes = self.tick >= self.limit
         self.agents = [] if closes else [guest for guest in present if not gone[guest]]
         terminated = {guest: (gone[guest] and not self.sneaky) or (self.both and closes) for guest in present}
         return (
             {guest: self._see(guest) for guest in present},
-            {guest: float(actions[guest]) for guest in present},
+            {guest: float(np.sum(actions[guest])) for guest in present},
             terminated,
             dict.fromkeys(present, closes),
             {guest: {} for guest in present},

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
 from rattle.envs.gymnasium_worlds import GymnasiumWorlds
 from rattle.envs.seeds import derive_seed
 from rattle.envs.vector import VectorWorlds
-from rattle.samples.spaces import FloatSpace
+from rattle.samples.spaces import FloatSpace, MultiDiscreteSpace
 
 CARTPOLE = "CartPole-v1"
 OUTPUTS = ("observation", "reward", "terminated", "truncated", "final_observation", "episode")
@@ -68,13 +69,31 @@ class Steered(gymnasium.Env[NDArray[np.float32], NDArray[np.float64]]):
 class Switched(gymnasium.Env[Any, Any]):
     """Takes actions that nobody can learn yet."""
 
-    observation_space, action_space = Box(-1, 1, (1,)), gymnasium.spaces.MultiBinary(3)
+    observation_space, action_space = Box(-1, 1, (1,)), gymnasium.spaces.Dict(on=Discrete(2))
 
 
 class Counted(Switched):
-    """Takes a box of whole numbers."""
+    """Takes a box of whole numbers, of which one has too many values."""
 
-    action_space = Box(0, 3, (2,), np.int64)
+    action_space = Box(np.array([0, -100]), np.array([3, 156]), dtype=np.int64)
+
+
+class Pressed(gymnasium.Env[Any, Any]):
+    """Shows what it was told last, and the tick; its episodes end after some ticks that its seed decides."""
+
+    def __init__(self, taken: gymnasium.Space[Any]) -> None:
+        self.action_space = taken
+        self.observation_space = Box(-1000, 1000, (1 + int(np.prod(taken.shape)),), np.int64)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.seen, self.last = np.zeros(self.observation_space.shape), int(self.np_random.integers(2, 9))
+        return self.seen, {}
+
+    def step(self, action: NDArray[Any]) -> Any:
+        assert self.action_space.contains(action), action
+        self.seen = np.append(action, self.seen[-1] + 1)
+        return self.seen, 0.0, False, bool(self.seen[-1] >= self.last), {}
 
 
 class Sealed(gymnasium.Env[Any, Any]):
@@ -339,6 +358,60 @@ def test_worlds_that_are_steered_go_on_where_they_were_stored_and_play_the_same_
 
 
 @pytest.mark.parametrize(
+    ("taken", "sizes", "least"),
+    [
+        (MultiDiscrete([3, 2, 4]), (3, 2, 4), [0, 0, 0]),
+        (MultiDiscrete([3, 2, 4], start=[-5, 7, 0]), (3, 2, 4), [-5, 7, 0]),
+        (MultiDiscrete([[3, 2], [4, 1]], dtype=np.int32, start=[[1, 2], [3, 4]]), (3, 2, 4, 1), [[1, 2], [3, 4]]),
+        (MultiBinary(5), (2,) * 5, [0] * 5),
+        (MultiBinary([2, 3]), (2,) * 6, [[0] * 3] * 2),
+        (Box(0, 255, (3,), np.uint8), (256,) * 3, [0] * 3),
+        (Box(np.array([[-3], [2]]), np.array([[3], [2]]), dtype=np.int16), (7, 1), [[-3], [2]]),
+    ],
+    ids=str,
+)
+def test_several_whole_numbers_are_taken_as_the_environment_counts_and_lays_them_out(
+    taken: gymnasium.Space[Any], sizes: tuple[int, ...], least: Any
+) -> None:
+    def make(num_worlds: int = 3, first_world: int = 0) -> GymnasiumWorlds:
+        made_by = partial(Pressed, taken)
+        return GymnasiumWorlds("pressed", num_worlds=num_worlds, seed=4, first_world=first_world, made_by=made_by)
+
+    whole, stored, alone = make(), make(), make(1, 2)
+    space = whole.spec.action_space
+    assert space == MultiDiscreteSpace(sizes=sizes)
+    generator = np.random.default_rng(3)
+    for tick in range(30):
+        action = space.draw(generator, 3)
+        if tick == 14:
+            state = stored.state()
+            stored = make()
+            stored.restore(state)
+        for worlds, rows in ((whole, action), (stored, action.astype(np.int32)), (alone, action[2:])):
+            worlds.step(rows)
+        seen = np.where(whole.truncated[:, None], whole.final_observation, whole.observation)
+        np.testing.assert_array_equal(seen[:, :-1], action + np.ravel(least))
+        np.testing.assert_array_equal(stored.observation, whole.observation)
+        np.testing.assert_array_equal(alone.observation, whole.observation[2:])
+    assert whole.episode.min() >= 3
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (np.array([[0, 1, 3], [2, 2, 0]]), r"below \[3, 2, 4\], and \[1, 1\] is 2"),
+        (np.array([[0, 1, 3], [-1, 0, 0]]), r"\[1, 0\] is -1"),
+        (np.zeros((2, 3)), r"an integer array of shape \(2, 3\), got float64"),
+        (np.zeros(6, np.int64), r"an integer array of shape \(2, 3\), got int64 \(6,\)"),
+    ],
+)
+def test_several_numbers_that_are_none_are_refused(action: NDArray[Any], message: str) -> None:
+    worlds = GymnasiumWorlds("pressed", num_worlds=2, made_by=partial(Pressed, MultiDiscrete([3, 2, 4])))
+    with pytest.raises(EnvError, match=message):
+        worlds.step(action)
+
+
+@pytest.mark.parametrize(
     ("action", "message"),
     [
         (np.zeros((2, 2, 2)), r"action must be a float32 array of shape \(2, 2, 2\), got float64 \(2, 2, 2\)"),
@@ -365,8 +438,8 @@ def test_wrong_actions_are_refused(action: NDArray[Any]) -> None:
         ("CartPole-v7", {}, "no environment 'CartPole-v7', did you mean 'CartPole-v1'"),
         ("CartPole", {}, "did you mean 'CartPole-v"),
         ("nosuchmodule:Nothing-v0", {}, "cannot import 'nosuchmodule'.* install"),
-        ("Switched-v0", {}, r"takes actions from MultiBinary\(3\): only Discrete actions and a Box of floats"),
-        ("Counted-v0", {}, r"takes actions from Box.*: only Discrete actions and a Box of floats"),
+        ("Switched-v0", {}, r"takes actions from Dict\('on': Discrete\(2\)\): only Discrete, MultiDiscrete and"),
+        ("Counted-v0", {}, r"takes actions from Box.*: .* of whole numbers of at most 256 values each"),
         ("Sealed-v0", {}, "needs a package that is not installed: sealed is not installed, run `pip install sealed`"),
         (CARTPOLE, {"gravitas": 3}, "cannot be made with gravitas=3: .*unexpected keyword argument 'gravitas'"),
     ],

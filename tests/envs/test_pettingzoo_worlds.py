@@ -12,7 +12,7 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Discrete, MultiDiscrete
 from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
@@ -396,6 +396,14 @@ def test_games_in_turns_are_played_where_agents_act_at_the_same_time() -> None:
             np.testing.assert_array_equal(getattr(turns, name), getattr(party, name), err_msg=name)
     with pytest.raises(EnvError, match=r"agents take turns, and it does not say is_parallelizable"):
         PettingZooWorlds("tests.envs.turn_based_party", {"in_turns": True}, 1, 0)
+
+
+def test_agents_may_choose_several_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = history(PettingZooWorlds(PARTY, num_worlds=2, seed=1), played := actions(40, 0, 2))
+    monkeypatch.setattr(Party, "action_space", lambda self, agent: MultiDiscrete([3], start=[5]))
+    several = history(PettingZooWorlds(PARTY, num_worlds=2, seed=1), played[..., None])
+    for name, values in one.items():
+        np.testing.assert_array_equal(several[name], values)
 
 
 def test_actions_that_change_later_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from rattle.policies.kinds import kind_of
 from rattle.policies.mlp.network import Network
 from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.spec import PolicySpec
-from rattle.samples.spaces import ActionSpace, BoxSpace, CodeSpace, DiscreteSpace, FloatSpace
+from rattle.samples.spaces import ActionSpace, BoxSpace, CodeSpace, DiscreteSpace, FloatSpace, MultiDiscreteSpace
 
 Parameters = Mapping[str, NDArray[np.float32]]
 
@@ -25,9 +25,15 @@ Parameters = Mapping[str, NDArray[np.float32]]
 BOXES = [BoxSpace.of(np.full(shape, -0.5), np.full(shape, 2.0)) for shape in ((), (1,), (3,), (2, 3), (9,))]
 
 
+def several_numbers() -> st.SearchStrategy[MultiDiscreteSpace]:
+    """Draw spaces of several whole numbers, of which some have one value, or equal neighbours."""
+    sizes = st.lists(st.integers(1, 6), min_size=1, max_size=11)
+    return st.builds(MultiDiscreteSpace, sizes=sizes.map(tuple))
+
+
 def action_spaces() -> st.SearchStrategy[ActionSpace]:
     """Draw spaces of actions of every kind."""
-    return st.builds(DiscreteSpace, n=st.integers(1, 6)) | st.sampled_from(BOXES)
+    return st.builds(DiscreteSpace, n=st.integers(1, 6)) | several_numbers() | st.sampled_from(BOXES)
 
 
 @st.composite

@@ -16,7 +16,7 @@ from rattle.policies.errors import PolicyError
 from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.sampling import Groups, draw
 from rattle.policies.spec import PolicySpec
-from rattle.samples.spaces import BoxSpace, CodeSpace, DiscreteSpace, FloatSpace
+from rattle.samples.spaces import BoxSpace, CodeSpace, DiscreteSpace, FloatSpace, MultiDiscreteSpace
 from tests.policies.building import (
     BOXES,
     network_log_prob,
@@ -26,6 +26,7 @@ from tests.policies.building import (
     policy_specs,
     random_observation,
     random_parameters,
+    several_numbers,
 )
 
 #: What is about logits.
@@ -123,6 +124,49 @@ def test_draws_invert_the_cumulative_distribution(spec: PolicySpec, seed: int, t
             assert played.action[row] == np.searchsorted(cumulative, uniform, side="right")
 
 
+@settings(max_examples=100)
+@given(
+    spec=policy_specs(several_numbers()),
+    seed=st.integers(0, 2**64 - 1),
+    tick=st.integers(0, 2**63 - 1),
+    slot=st.integers(0, 2**63 - 9),
+)
+def test_each_of_several_whole_numbers_is_drawn_by_bits_of_its_own(
+    spec: PolicySpec, seed: int, tick: int, slot: int
+) -> None:
+    parameters, observation = random_parameters(spec, seed), random_observation(spec, 8, seed)
+    policy = ActingPolicy(spec, parameters, seed)
+    logits, _ = policy.forward(observation)
+    drawn, greedy = play(policy, observation, tick, slot), play(policy, observation, tick, slot, greedy=True)
+    for played in (drawn, greedy):
+        assert spec.action.find_wrong(played.action) is None
+        log_prob = network_log_prob(spec, parameters, observation, played.action)
+        np.testing.assert_allclose(played.log_prob, log_prob, rtol=1e-4, atol=1e-4)
+    low, high = split_seed(seed)
+    ends = np.cumsum(spec.action.choices)
+    for j, own in enumerate(np.split(logits.astype(np.float64), ends[:-1], axis=1)):
+        np.testing.assert_array_equal(greedy.action[:, j], own.argmax(axis=1))
+        cumulative = np.cumsum(np.exp(own - own.max(axis=1, keepdims=True)), axis=1)
+        cumulative /= cumulative[:, -1:]
+        for row in range(8):
+            here = slot + row
+            counter = (tick & 0xFFFFFFFF, tick >> 32, here & 0xFFFFFFFF, here >> 32)
+            word = philox_words(counter, (low, (high + j // 4) & 0xFFFFFFFF))[j % 4]
+            uniform = (word >> 8) / 2**24
+            if np.abs(cumulative[row] - uniform).min() > 1e-5:
+                assert drawn.action[row, j] == np.searchsorted(cumulative[row], uniform, side="right")
+
+
+@settings(max_examples=50)
+@given(spec=policy_specs(DISCRETE), seed=st.integers(0, 2**64 - 1), greedy=st.booleans())
+def test_one_whole_number_among_several_is_what_a_discrete_action_is(spec: MlpSpec, seed: int, greedy: bool) -> None:
+    several = spec.model_copy(update={"action": MultiDiscreteSpace(sizes=spec.action.choices)})
+    parameters, observation = random_parameters(spec, seed), random_observation(spec, 8, seed)
+    one = play(ActingPolicy(spec, parameters, seed), observation, 3, 5, greedy=greedy)
+    same = play(ActingPolicy(several, parameters, seed), observation, 3, 5, greedy=greedy)
+    assert same.bits() == one.bits()
+
+
 def chi_square(counts: NDArray[np.int64], probability: NDArray[np.float64]) -> float:
     expected = counts.sum() * probability
     return float(((counts - expected) ** 2 / expected).sum())
@@ -136,6 +180,21 @@ def test_draws_follow_the_distribution_and_not_one_another() -> None:
     pairs = np.outer(probability, probability).ravel()
     for first, second in ((actions[:-1], actions[1:]), (actions[:, :-1], actions[:, 1:])):
         assert chi_square(np.bincount((5 * first + second).ravel(), minlength=25), pairs) < 67
+
+
+def test_draws_of_several_whole_numbers_follow_their_distributions_and_not_one_another() -> None:
+    space = MultiDiscreteSpace(sizes=(3, 2, 4, 2, 3))
+    spec = MlpSpec(observation=FloatSpace(size=1), action=space, hidden_sizes=(), activation="relu", value_head=False)
+    logits = np.random.default_rng(5).normal(size=space.outputs).astype(np.float32)
+    policy = ActingPolicy(spec, {"policy.weight": np.zeros((space.outputs, 1), np.float32), "policy.bias": logits}, 3)
+    drawn = np.concatenate([play(policy, np.zeros((2000, 1), np.float32), tick).action for tick in range(20)])
+    probabilities = [np.exp(own) / np.exp(own).sum() for own in np.split(logits, np.cumsum(space.sizes)[:-1])]
+    joint = np.ravel_multi_index(tuple(drawn.T), space.sizes)
+    expected = probabilities[0]
+    for own in probabilities[1:]:
+        expected = np.outer(expected, own).ravel()
+    # 143 degrees of freedom: the bound is passed once in 100,000 seeds; the seed is fixed.
+    assert chi_square(np.bincount(joint, minlength=144), expected.astype(np.float64)) < 222
 
 
 def test_draws_of_real_numbers_are_normal_and_independent() -> None:
@@ -220,10 +279,17 @@ INVARIANT = [
     ),
     MlpSpec(observation=FloatSpace(size=13), num_actions=5, hidden_sizes=(33,), activation="tanh", value_head=True),
     MlpSpec(observation=FloatSpace(size=13), action=BOXES[4], hidden_sizes=(33,), activation="tanh", value_head=True),
+    MlpSpec(
+        observation=FloatSpace(size=13),
+        action=MultiDiscreteSpace(sizes=(3, 2, 4, 4, 1, 5)),
+        hidden_sizes=(33,),
+        activation="tanh",
+        value_head=True,
+    ),
 ]
 
 
-@pytest.mark.parametrize("spec", INVARIANT, ids=["codes", "floats", "box"])
+@pytest.mark.parametrize("spec", INVARIANT, ids=["codes", "floats", "box", "several"])
 def test_a_row_gives_the_same_bits_in_any_batch(spec: PolicySpec) -> None:
     policy = ActingPolicy(spec, random_parameters(spec), seed=5)
     observation = random_observation(spec, 70)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rattle.envs.vector import EnvironmentSpec
-from rattle.samples.spaces import BoxSpace, CodeSpace, DiscreteSpace, FloatSpace
+from rattle.samples.spaces import BoxSpace, CodeSpace, DiscreteSpace, FloatSpace, MultiDiscreteSpace
 from rattle.wire import encoding
 from rattle.wire.vector import Environment, describe, dump_environment, environment_spec, load_environment, protocol_of
 
@@ -22,6 +22,7 @@ SPECS = st.builds(
     observation_space=st.builds(CodeSpace, cells=st.integers(1, 10**6), codes=st.integers(2, 256))
     | st.builds(FloatSpace, size=st.integers(1, 10**6)),
     action_space=st.builds(DiscreteSpace, n=st.integers(1, 10**6))
+    | st.builds(MultiDiscreteSpace, sizes=st.lists(st.integers(1, 2**24), min_size=1, max_size=5).map(tuple))
     | st.builds(BoxSpace, low=st.just((-2.0, None)), high=st.floats(-2, 1e6).map(lambda most: (most, None))),
     agents_per_world=st.integers(1, 10**6),
     metrics=st.lists(NAMES, max_size=3).map(tuple),
@@ -50,6 +51,8 @@ def test_an_environment_is_of_the_first_protocol_that_knows_its_spaces() -> None
     assert protocol_of(spec(CodeSpace(cells=1, codes=256))) == "rattle.vector/1"
     assert protocol_of(spec(NewerCodes(cells=1, codes=10))) == "rattle.vector/1"
     assert protocol_of(spec(NewerCodes(cells=1, codes=11))) == "rattle.vector/2"
+    newer = EnvironmentSpec("x", {}, FloatSpace(size=1), MultiDiscreteSpace(sizes=(2,)), 1)
+    assert protocol_of(newer) == "rattle.vector/2"
 
 
 @given(SPECS)
@@ -76,7 +79,7 @@ def test_fields_that_a_later_version_adds_are_ignored(spec: EnvironmentSpec) -> 
         {"observation_space": {"kind": "images", "size": 4}},
         {"observation_space": {"kind": "codes", "cells": 0, "codes": 3}},
         {"observation_space": {"kind": "codes", "cells": 3}},
-        {"observation_space": {"kind": "codes", "cells": 3, "codes": 257}},
+        {"observation_space": {"kind": "codes", "cells": 3, "codes": 2**16 + 1}},
         {"observation_space": {"kind": "floats"}},
         {"observation_space": {"kind": "floats", "size": -1}},
         {"num_actions": 0},
@@ -85,6 +88,11 @@ def test_fields_that_a_later_version_adds_are_ignored(spec: EnvironmentSpec) -> 
         {"num_actions": msgspec.UNSET, "action_space": {"kind": "sphere"}},
         {"num_actions": msgspec.UNSET, "action_space": {"kind": "box", "low": [0], "high": [1, 2]}},
         {"num_actions": msgspec.UNSET, "action_space": {"kind": "box", "low": [0], "high": [10**400]}},
+        {"num_actions": msgspec.UNSET, "action_space": {"kind": "multi_discrete", "sizes": []}},
+        {"num_actions": msgspec.UNSET, "action_space": {"kind": "multi_discrete", "sizes": [2] * 4097}},
+        {"num_actions": msgspec.UNSET, "action_space": {"kind": "multi_discrete", "sizes": [2, 0]}},
+        {"num_actions": msgspec.UNSET, "action_space": {"kind": "multi_discrete", "sizes": [2, 2**24 + 1]}},
+        {"num_actions": msgspec.UNSET, "action_space": {"kind": "multi_discrete", "sizes": 3}},
         {"agents_per_world": 0},
     ],
 )

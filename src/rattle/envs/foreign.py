@@ -11,16 +11,18 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Discrete, Space
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 from numpy.typing import NDArray
 
 from rattle.envs import wrappers
 from rattle.envs.errors import EnvError, NotImported
 from rattle.extensions import FOREIGN_ERRORS, ExtensionError, import_module, said, what
 from rattle.samples.spaces import (
+    MOST_CODES,
     ActionSpace,
     BoxSpace,
     DiscreteSpace,
+    MultiDiscreteSpace,
 )
 from rattle.text import one_line, with_article
 
@@ -116,15 +118,30 @@ def action_space(name: str, space: Any) -> ActionSpace:
     """Return the actions of one of Gymnasium's spaces, counted from 0; raises EnvError for those that cannot be had."""
     if isinstance(space, Discrete):
         return DiscreteSpace(n=int(space.n))
-    if isinstance(space, Box) and space.dtype is not None and space.dtype.kind == "f":
-        try:
+    try:
+        if isinstance(space, Box) and space.dtype is not None and space.dtype.kind == "f":
             return BoxSpace.of(space.low, space.high)
-        except ValueError as error:
-            raise EnvError(f"'{name}' takes actions from {one_line(space, 300)}: {said(error)}") from None
+        if (counts := _counts(space)) is not None:
+            return MultiDiscreteSpace(sizes=tuple(counts.ravel().tolist()))
+    except ValueError as error:
+        raise EnvError(f"'{name}' takes actions from {one_line(space, 300)}: {said(error)}") from None
     raise EnvError(
-        f"'{name}' takes actions from {one_line(space, 300)}: only Discrete actions and a Box of floats can be "
-        "trained, so choose an environment that has them, or register it wrapped in a gymnasium.ActionWrapper"
+        f"'{name}' takes actions from {one_line(space, 300)}: only Discrete, MultiDiscrete and MultiBinary ones, and a "
+        f"Box of floats or of whole numbers of at most {MOST_CODES} values each, can be trained, so choose an "
+        "environment that has them, or register it wrapped in a gymnasium.ActionWrapper"
     )
+
+
+def _counts(space: Any) -> NDArray[Any] | None:
+    """Return how many values each of several whole numbers has, in the space's shape; None for other spaces."""
+    if isinstance(space, MultiBinary):
+        return np.full(space.shape, 2)
+    if isinstance(space, MultiDiscrete):
+        return space.nvec
+    if isinstance(space, Box) and space.dtype is not None and space.dtype.kind in "iu":
+        counts: NDArray[Any] = space.high.astype(object) - space.low.astype(object) + 1  # which cannot overflow
+        return counts if (counts <= MOST_CODES).all() else None
+    return None
 
 
 def as_taken(rows: NDArray[Any], space: Space[Any]) -> NDArray[Any]:
@@ -132,9 +149,13 @@ def as_taken(rows: NDArray[Any], space: Space[Any]) -> NDArray[Any]:
     if isinstance(space, Discrete):
         counted: NDArray[Any] = np.add(rows, int(space.start), dtype=np.int64)
         return counted
-    assert isinstance(space, Box)  # noqa: S101 - there is no other that `action_space` takes
-    bounded: NDArray[Any] = np.clip(rows, space.low, space.high).astype(space.dtype, copy=False)
-    return bounded
+    if isinstance(space, Box) and rows.dtype.kind == "f":
+        bounded: NDArray[Any] = np.clip(rows, space.low, space.high).astype(space.dtype, copy=False)
+        return bounded
+    least = space.low if isinstance(space, Box) else getattr(space, "start", 0)  # a MultiBinary has no start
+    numbers = rows.reshape(*rows.shape[:-1], *(space.shape or ()))
+    taken: NDArray[Any] = np.add(numbers, least, dtype=np.int64, casting="unsafe").astype(space.dtype, copy=False)
+    return taken
 
 
 def check_same_actions(space: Any, first: Any) -> None:

@@ -100,7 +100,8 @@ class LoggedWorlds(ABC):
         chosen[~self.active] = 0
         self._log.append(chosen)
         self._forget_last_step()
-        for world, actions in enumerate(as_taken(chosen, self._taken).reshape(self.num_worlds, -1, *space.shape)):
+        of_agents = chosen.reshape(self.num_worlds, -1, *space.shape)
+        for world, actions in enumerate(as_taken(of_agents, self._taken)):
             if self._advance(world, actions):
                 continue
             self.episode[world] += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from functools import lru_cache
 from math import cos, log, pi, prod, sin, sqrt
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rattle.envs.compiled import compiled
 from rattle.envs.philox import philox
 from rattle.policies.errors import PolicyError
-from rattle.samples.spaces import Actions, DiscreteSpace
+from rattle.samples.spaces import Actions
 
 
 class Groups(NamedTuple):
@@ -34,7 +34,8 @@ def draw(space: Actions, outputs: NDArray[np.float32], groups: Groups) -> tuple[
     log_prob = np.empty(len(outputs), np.float32)
     if not _make_up(groups.rows, len(outputs)):
         raise PolicyError(f"groups of {groups.rows.tolist()} rows do not make up {len(outputs)} rows of outputs")
-    _SAMPLERS[space.kind].draw(outputs, *groups, _flat(space, action), log_prob)
+    keys = np.stack([groups.seed & np.uint64(0xFFFFFFFF), groups.seed >> np.uint64(32)], axis=1)
+    _draw(space, outputs, groups.rows, keys, groups.greedy, 0, 0, action, log_prob)
     return action, log_prob
 
 
@@ -49,12 +50,22 @@ def choose(
     log_prob: NDArray[np.float32],
 ) -> None:
     """Write an action and its log-probability for every row of outputs (N, outputs), as `Program.act` does."""
-    _SAMPLERS[space.kind].choose(outputs, key, first_slot, tick, greedy, _flat(space, action), log_prob)
+    _draw(space, outputs, np.array([len(outputs)]), key[None], np.array([greedy]), first_slot, tick, action, log_prob)
 
 
-def _flat(space: Actions, action: NDArray[Any]) -> NDArray[Any]:
-    """Return a view of contiguous actions: a list of whole numbers, or rows of numbers."""
-    return action if isinstance(space, DiscreteSpace) else action.reshape(len(action), prod(space.shape))
+def _draw(space: Actions, outputs: NDArray[np.float32], *how: Any) -> None:
+    """Have compiled code draw whole numbers by their logits, and real ones by their normal distributions."""
+    *groups, action, log_prob = how
+    rows = action.reshape(len(action), prod(space.shape))
+    if space.choices:
+        _draw_whole(outputs, *groups, rows, log_prob, _as_array(space.choices))
+    else:
+        _draw_real(outputs, *groups, rows, log_prob)
+
+
+@lru_cache(maxsize=64)
+def _as_array(choices: tuple[int, ...]) -> NDArray[np.int64]:
+    return np.array(choices, np.int64)
 
 
 @njit(inline="always")
@@ -94,24 +105,38 @@ def _best(logits, num_actions):
 
 
 @njit(inline="always")
-def choose_one(logits, num_actions, greedy, tick, slot, key_low, key_high):
-    """Return an action and its log-probability; the draw is from the counter (tick, slot) under the key."""
+def _choose_whole(logits, num_actions, greedy, word):
+    """Return one of the numbers below `num_actions`, drawn by 32 random bits, and its log-probability."""
     largest, total = _normaliser(logits, num_actions)
     if greedy:
         chosen = _best(logits, num_actions)
     else:
-        word, _, _, _ = philox(
-            tick & uint64(0xFFFFFFFF),
-            tick >> uint64(32),
-            slot & uint64(0xFFFFFFFF),
-            slot >> uint64(32),
-            key_low,
-            key_high,
-        )
         # 24 bits: as many as a float32 below 1 can hold exactly.
         uniform = np.float32(word >> uint64(8)) * np.float32(2.0**-24)
         chosen = _sample(logits, num_actions, largest, total, uniform)
     return chosen, logits[chosen] - largest - np.log(total)
+
+
+@njit(inline="always")
+def _words(tick, slot, key_low, key_high):
+    """Return four words of 32 random bits: of the counter (tick, slot) under the key."""
+    return philox(
+        tick & uint64(0xFFFFFFFF),
+        tick >> uint64(32),
+        slot & uint64(0xFFFFFFFF),
+        slot >> uint64(32),
+        key_low,
+        key_high & uint64(0xFFFFFFFF),
+    )
+
+
+@njit(inline="always")
+def choose_one(logits, num_actions, greedy, tick, slot, key_low, key_high):
+    """Return an action and its log-probability; the draw is from the counter (tick, slot) under the key."""
+    word = uint64(0)
+    if not greedy:
+        word, _, _, _ = _words(tick, slot, key_low, key_high)
+    return _choose_whole(logits, num_actions, greedy, word)
 
 
 @compiled
@@ -125,38 +150,30 @@ def _make_up(rows, left):
 
 
 @compiled
-def _choose_discrete(logits, key, first_slot, tick, greedy, action, log_prob):
-    """Choose an action for every row of logits (N, actions); row r draws from the counter (tick, first_slot + r)."""
-    num_actions = logits.shape[1]
-    scratch = np.zeros(num_actions, np.float32)
-    for row in range(logits.shape[0]):
-        for a in range(num_actions):
-            scratch[a] = logits[row, a]
-        slot = uint64(first_slot) + uint64(row)
-        action[row], log_prob[row] = choose_one(
-            scratch, num_actions, greedy, uint64(tick), slot, uint64(key[0]), uint64(key[1])
-        )
+def _draw_whole(logits, rows, keys, greedy, first_slot, tick, action, log_prob, choices):
+    """Choose whole numbers (N, numbers) for every row of logits, which holds those of one number after another's.
 
-
-@compiled
-def _draw_discrete(logits, rows, seed, greedy, action, log_prob):
-    """Choose an action for every row of logits as `act` does at tick 0.
-
-    The rows are those of several groups, one after another: group g has rows[g] of them, and its row r draws as slot r
-    under the key seed[g], in whatever batch the group is.
+    The rows are those of several groups: group g has rows[g] of them, and its row r draws from the counter
+    (tick, first_slot + r) under keys[g], in whatever batch the group is. Number j takes word j % 4 of what the counter
+    gives under the key with j // 4 added to its upper half.
     """
-    num_actions = logits.shape[1]
-    scratch = np.zeros(num_actions, np.float32)
+    scratch = np.zeros(np.max(choices), np.float32)
+    words = np.zeros(4, np.uint64)
     row = 0
     for group in range(rows.shape[0]):
-        key_low = seed[group] & uint64(0xFFFFFFFF)
-        key_high = seed[group] >> uint64(32)
-        for slot in range(rows[group]):
-            for a in range(num_actions):
-                scratch[a] = logits[row, a]
-            action[row], log_prob[row] = choose_one(
-                scratch, num_actions, greedy[group], uint64(0), uint64(slot), key_low, key_high
-            )
+        for r in range(rows[group]):
+            slot, first, total = uint64(first_slot) + uint64(r), 0, np.float32(0)
+            for j in range(choices.shape[0]):
+                for a in range(choices[j]):
+                    scratch[a] = logits[row, first + a]
+                if not greedy[group] and j % 4 == 0:
+                    words[0], words[1], words[2], words[3] = _words(
+                        uint64(tick), slot, keys[group, 0], keys[group, 1] + uint64(j // 4)
+                    )
+                action[row, j], one = _choose_whole(scratch, choices[j], greedy[group], words[j % 4])
+                total += one
+                first += choices[j]
+            log_prob[row] = total
             row += 1
 
 
@@ -169,67 +186,29 @@ def _normal(words, number):
     return radius * (sin(angle) if number % 2 else cos(angle))
 
 
-@njit
-def _choose_normal(outputs, row, greedy, tick, slot, key_low, key_high, action, words):
-    """Write the means of one row, or draws around them, and return the logarithm of their density.
+@compiled
+def _draw_real(outputs, rows, keys, greedy, first_slot, tick, action, log_prob):
+    """Write the means of every row (N, 2 * numbers), or draws around them, and the logarithm of their density.
 
-    Numbers 4 i to 4 i + 3 are drawn from the counter (tick, slot) under the key with i added to its upper half.
+    Groups, counters and keys are those of `_draw_whole`.
     """
     size = action.shape[1]
-    density = np.float32(0)
-    for j in range(size):
-        mean, log_std = outputs[row, j], outputs[row, size + j]
-        chosen = mean
-        if not greedy:
-            if j % 4 == 0:
-                words[0], words[1], words[2], words[3] = philox(
-                    tick & uint64(0xFFFFFFFF),
-                    tick >> uint64(32),
-                    slot & uint64(0xFFFFFFFF),
-                    slot >> uint64(32),
-                    key_low,
-                    (key_high + uint64(j // 4)) & uint64(0xFFFFFFFF),
-                )
-            chosen = mean + np.exp(log_std) * np.float32(_normal(words, j % 4))
-        action[row, j] = chosen
-        away = (chosen - mean) * np.exp(-log_std)
-        density -= np.float32(0.5) * away * away + log_std + np.float32(0.5 * log(2.0 * pi))
-    return density
-
-
-@compiled
-def _choose_box(outputs, key, first_slot, tick, greedy, action, log_prob):
-    """Choose an action for every row of means and logarithms of standard deviations."""
-    words = np.zeros(4, np.uint64)
-    for row in range(outputs.shape[0]):
-        slot = uint64(first_slot) + uint64(row)
-        log_prob[row] = _choose_normal(
-            outputs, row, greedy, uint64(tick), slot, uint64(key[0]), uint64(key[1]), action, words
-        )
-
-
-@compiled
-def _draw_box(outputs, rows, seed, greedy, action, log_prob):
-    """Choose an action for every row as `act` does at tick 0; the rows are those of groups, as in `_draw_discrete`."""
     words = np.zeros(4, np.uint64)
     row = 0
     for group in range(rows.shape[0]):
-        key_low = seed[group] & uint64(0xFFFFFFFF)
-        key_high = seed[group] >> uint64(32)
-        for slot in range(rows[group]):
-            log_prob[row] = _choose_normal(
-                outputs, row, greedy[group], uint64(0), uint64(slot), key_low, key_high, action, words
-            )
+        for r in range(rows[group]):
+            slot, density = uint64(first_slot) + uint64(r), np.float32(0)
+            for j in range(size):
+                mean, log_std = outputs[row, j], outputs[row, size + j]
+                chosen = mean
+                if not greedy[group]:
+                    if j % 4 == 0:
+                        words[0], words[1], words[2], words[3] = _words(
+                            uint64(tick), slot, keys[group, 0], keys[group, 1] + uint64(j // 4)
+                        )
+                    chosen = mean + np.exp(log_std) * np.float32(_normal(words, j % 4))
+                action[row, j] = chosen
+                away = (chosen - mean) * np.exp(-log_std)
+                density -= np.float32(0.5) * away * away + log_std + np.float32(0.5 * log(2.0 * pi))
+            log_prob[row] = density
             row += 1
-
-
-class _Sampler(NamedTuple):
-    choose: Callable[..., None]
-    draw: Callable[..., None]
-
-
-#: By the kind of actions: how they are chosen.
-_SAMPLERS: Mapping[str, _Sampler] = {
-    "discrete": _Sampler(_choose_discrete, _draw_discrete),
-    "box": _Sampler(_choose_box, _draw_box),
-}

@@ -125,7 +125,7 @@ def play_first_episodes(
     The worlds are at the start of episode 0 of `world_seed(seed)`. Raises PolicyError where the policy does not fit.
     """
     actions, known = worlds.spec.action_space, policy.spec.action
-    if (actions.kind, actions.shape, actions.outputs) != (known.kind, known.shape, known.outputs):
+    if (actions.kind, actions.shape, actions.choices) != (known.kind, known.shape, known.choices):
         raise PolicyError(f"this policy acts with {known.values}, and {worlds.spec.id} takes {actions.values}")
     acting = ActingPolicy(policy.spec, policy.parameters, derive_seed(seed, "evaluation actions"))
     slots = worlds.num_slots

@@ -207,7 +207,8 @@ def environment_spec(message: Environment | SessionCreated) -> EnvironmentSpec:
     except ValueError:
         [(name, value)] = described.items()
         raise ValueError(
-            f"{name} is neither a number of actions from 1 on nor a box with low and high: {one_line(value, 200)}"
+            f"{name} is neither a number of actions from 1 on, nor multi_discrete with sizes, nor a box with low and "
+            f"high: {one_line(value, 200)}"
         ) from None
     if message.agents_per_world < 1:
         raise ValueError("agents_per_world must be at least 1")

@@ -10,9 +10,10 @@ from rattle.samples.spaces.actions import (
     ActionSpace,
     BoxSpace,
     DiscreteSpace,
+    MultiDiscreteSpace,
     read_action_space,
 )
-from rattle.samples.spaces.distributions import Categorical, DiagonalNormal, Distribution
+from rattle.samples.spaces.distributions import Categorical, Categoricals, DiagonalNormal, Distribution
 from rattle.samples.spaces.observations import (
     MOST_STATES,
     ArraySpace,
@@ -32,12 +33,14 @@ __all__ = [
     "ArraySpace",
     "BoxSpace",
     "Categorical",
+    "Categoricals",
     "CodeSpace",
     "DiagonalNormal",
     "DiscreteSpace",
     "Distribution",
     "FloatSpace",
     "MaskSpace",
+    "MultiDiscreteSpace",
     "ObservationSpace",
     "Observations",
     "Part",

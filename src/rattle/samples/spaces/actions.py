@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, field_validator, model_validator
 
-from rattle.samples.spaces.distributions import Categorical, DiagonalNormal, Distribution
+from rattle.samples.spaces.distributions import Categorical, Categoricals, DiagonalNormal, Distribution
 from rattle.samples.spaces.space import MOST_CODES, Space, first_place
+from rattle.text import one_line
 
 if TYPE_CHECKING:
     import gymnasium
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Numbers of one action.
 MOST_NUMBERS = 4096
+#: Values of one of several whole numbers: tables hold them as float32.
+MOST_CHOICES = 2**24
 
 
 class Actions(Space):
@@ -33,6 +36,11 @@ class Actions(Space):
     @abstractmethod
     def parts(self) -> Mapping[str, int]:
         """Return what a policy's outputs consist of, in order: how many numbers each has, by name."""
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """Return how many values each whole number of an action has, which a logit each describes; () of real ones."""
+        return ()
 
     @property
     def outputs(self) -> int:
@@ -90,7 +98,12 @@ class DiscreteSpace(Actions):
     @property
     def wire_dtype(self) -> np.dtype[Any]:
         """Return uint8, or int32 where that does not hold all actions."""
-        return np.dtype(np.uint8 if self.n <= MOST_CODES else np.int32)
+        return _small_dtype(self.n)
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """Return (n,)."""
+        return (self.n,)
 
     @property
     def parts(self) -> Mapping[str, int]:
@@ -120,6 +133,71 @@ class DiscreteSpace(Actions):
         from gymnasium.spaces import Discrete
 
         return Discrete(self.n)
+
+
+class MultiDiscreteSpace(Actions):
+    """Several whole numbers (int64), number j from 0 to `sizes[j]` - 1.
+
+    A policy gives a logit for each value of each number, one number's after another's, and draws them independently.
+    """
+
+    kind: Literal["multi_discrete"] = "multi_discrete"
+    sizes: tuple[Annotated[int, Field(ge=1, le=MOST_CHOICES)], ...] = Field(min_length=1, max_length=MOST_NUMBERS)
+
+    @property
+    def protocol(self) -> int:
+        """Return 2."""
+        return 2
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Return int64."""
+        return np.dtype(np.int64)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return (numbers,)."""
+        return (len(self.sizes),)
+
+    @property
+    def values(self) -> str:
+        """Name the numbers."""
+        return f"whole numbers from 0 on, below {one_line(list(self.sizes), 80)}"
+
+    @property
+    def wire_dtype(self) -> np.dtype[Any]:
+        """Return uint8, or int32 where that does not hold all numbers."""
+        return _small_dtype(max(self.sizes))
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """Return the sizes."""
+        return self.sizes
+
+    @property
+    def parts(self) -> Mapping[str, int]:
+        """Return the logits of all numbers."""
+        return {"logits": sum(self.sizes)}
+
+    def find_wrong(self, array: NDArray[Any]) -> tuple[int, ...] | None:
+        """Return the index of the first number that is negative, or not below its size."""
+        wrong = (array < 0) | (array >= np.array(self.sizes))
+        return first_place(wrong) if wrong.any() else None
+
+    def draw(self, generator: np.random.Generator, *axes: int) -> NDArray[Any]:
+        """Return random actions."""
+        return generator.integers(0, self.sizes, (*axes, len(self.sizes)))
+
+    def distribution(self, outputs: Tensor) -> Distribution:
+        """Return the distributions that logits (N, outputs) describe."""
+        return Categoricals(outputs, self.sizes)
+
+    def to_gymnasium(self) -> gymnasium.Space[Any]:
+        """Return a MultiDiscrete from 0."""
+        from gymnasium.spaces import MultiDiscrete
+
+        space: gymnasium.Space[Any] = MultiDiscrete(list(self.sizes))
+        return space
 
 
 class BoxSpace(Actions):
@@ -212,16 +290,22 @@ class BoxSpace(Actions):
         return Box(low, high, dtype=np.float32)
 
 
-ActionSpace = Annotated[DiscreteSpace | BoxSpace, Field(discriminator="kind")]
+AnyActions = DiscreteSpace | MultiDiscreteSpace | BoxSpace
+ActionSpace = Annotated[AnyActions, Field(discriminator="kind")]
 
-_action_spaces: TypeAdapter[DiscreteSpace | BoxSpace] = TypeAdapter(ActionSpace)
+_action_spaces: TypeAdapter[AnyActions] = TypeAdapter(ActionSpace)
 
 
-def read_action_space(described: Mapping[str, Any]) -> DiscreteSpace | BoxSpace:
+def read_action_space(described: Mapping[str, Any]) -> AnyActions:
     """Return the space that `Actions.describe` described; raises ValueError (of pydantic) for what describes none."""
     if "action_space" in described:
         return _action_spaces.validate_python(described["action_space"])
     return DiscreteSpace(n=described["num_actions"])
+
+
+def _small_dtype(choices: int) -> np.dtype[Any]:
+    """Return the dtype that holds numbers below `choices` in messages."""
+    return np.dtype(np.uint8 if choices <= MOST_CODES else np.int32)
 
 
 @lru_cache(maxsize=64)

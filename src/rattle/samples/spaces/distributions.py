@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate, groupby
 from math import log, pi
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,6 +34,32 @@ class Categorical:
     def entropy(self) -> Tensor:
         """Return the entropy in nats, summed over the N distributions."""
         return -(self._log_probs.exp() * self._log_probs).sum()
+
+
+class Categoricals:
+    """The distributions of N actions of several discrete numbers, which are independent.
+
+    Logits (N, sum of sizes) hold those of one number after another's.
+    """
+
+    def __init__(self, logits: Tensor, sizes: Sequence[int]) -> None:
+        runs = [(size, len(list(same))) for size, same in groupby(sizes)]  # neighbours of one size are one array's rows
+        self._ends = list(accumulate(count for _, count in runs))[:-1]
+        blocks = logits.tensor_split(list(accumulate(size * count for size, count in runs))[:-1], dim=1)
+        self._blocks = [Categorical(block.reshape(-1, size)) for block, (size, _) in zip(blocks, runs, strict=True)]
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the log-probability in nats, (N,), of each action (N, numbers)."""
+        import torch
+
+        parts = zip(self._blocks, action.tensor_split(self._ends, dim=1), strict=True)
+        return torch.cat([own.log_prob(part.reshape(-1)).reshape(part.shape) for own, part in parts], dim=1).sum(dim=1)
+
+    def entropy(self) -> Tensor:
+        """Return the entropy in nats, summed over the N distributions."""
+        import torch
+
+        return torch.stack([block.entropy() for block in self._blocks]).sum()
 
 
 class DiagonalNormal:
