@@ -124,8 +124,8 @@ STEPS: Final = Columns(
         "tick": "UInt32",  # from 0
         "policy_version": "UInt64",
         "observation": "Array(Float32)",  # what the agent saw before it acted
-        "action": "Nullable(Int32)",  # NULL where an action is no whole number
-        "action_row": "Array(Float32)",  # of real numbers, as they were drawn; empty where an action is a whole number
+        "action": "Nullable(Int32)",  # NULL where an action has several numbers, or real ones
+        "action_row": "Array(Float32)",  # of other actions, as they were drawn
         "reward": "Float32",
         "terminated": "Bool",
         "truncated": "Bool",

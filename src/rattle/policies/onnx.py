@@ -26,7 +26,8 @@ _OPSET, _IR_VERSION = 17, 8
 def export_onnx(policy: StoredPolicy) -> bytes:
     """Return an ONNX model: `observation` (batch, ...) in, and out what describes actions, and `value` (batch,).
 
-    What describes actions is `logits` (batch, actions) of discrete ones, and of real numbers their `mean` and the
+    What describes actions is `logits` (batch, actions) of discrete ones, of several those of one number after
+    another's, and of real numbers their `mean` and the
     logarithm of their standard deviation, `log_std`, each (batch, numbers).
 
     A network with memory takes `state` (batch, memory_size) too, zeros where an episode begins, and gives `next_state`.
