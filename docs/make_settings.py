@@ -21,7 +21,7 @@ names. Numbers are written 1000000, 1_000_000 or 1e6, lists `[64, 64]`, nothing 
 these in quotes. An empty variable, or a key of the file without a value, says nothing; `--set` needs a value.
 
 A Gymnasium environment (`gym:ID`) takes the keyword arguments of `gymnasium.make` beside `id` and `worlds`, a
-PettingZoo module (`pettingzoo:MODULE`) those of its `parallel_env`.
+PettingZoo module (`pettingzoo:MODULE`) those of its `parallel_env`, or of its `env`, whose agents take turns.
 
 What is not given follows from the environment. The tables of the sections have the defaults for cell codes, as `snake`
 observes. Where agents observe numbers, as in most environments of Gymnasium, or one of some states, as in FrozenLake,

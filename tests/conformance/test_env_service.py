@@ -43,3 +43,12 @@ def test_cartpole_passes_and_has_no_agent_api() -> None:
     assert "no agent API" in agent.pop()
     skipped = {name for name, result in found.items() if result.result == "skip" and name.startswith("vector.")}
     assert skipped <= {*ONE_SNAKE, *ALWAYS, "vector.steps.metrics"}
+
+
+def test_games_whose_agents_wait_for_each_other_pass() -> None:
+    game = "env={id: 'pettingzoo:tests.envs.countdown', players: 3, heap: 16, limit: 9, leaves: [1], late: [2]}"
+    with rattle_server(*FEW, "--set", game) as url:
+        found = results(url, "vector")
+    assert [result for result in found.values() if result.result == "fail"] == []
+    skipped = {name for name, result in found.items() if result.result == "skip"}
+    assert skipped <= {*ALWAYS, "vector.steps.metrics", "vector.steps.time_limit"}

@@ -16,8 +16,8 @@ class Party(ParallelEnv[str, Any, int]):  # type: ignore[misc]
     """Every guest has a patience drawn from the seed, and an action of 5 to 7 takes 5 to 7 of it.
 
     Who has none left is terminated; who stays when it closes after `limit` ticks is truncated, with `both` also
-    terminated. `sneaky` guests leave without a word. Guests see their patience and the tick, with `codes` the tick
-    only, counted from 3.
+    terminated. `sneaky` guests leave without a word, and with `late` ann joins after three ticks. Guests see their
+    patience and the tick, with `codes` the tick only, counted from 3.
     """
 
     metadata: dict[str, Any] = {"name": "party_v0"}  # noqa: RUF012 - as PettingZoo has it
@@ -74,9 +74,11 @@ class Party(ParallelEnv[str, Any, int]):  # type: ignore[misc]
         gone = {guest: self.patience[guest] <= 0 for guest in present}
         closes = self.tick >= self.limit
         self.agents = [] if closes else [guest for guest in present if not gone[guest]]
+        joins = [GUESTS[0]] if self.late and self.tick == 3 and self.agents else []
+        self.agents = joins + self.agents
         terminated = {guest: (gone[guest] and not self.sneaky) or (self.both and closes) for guest in present}
         return (
-            {guest: self._see(guest) for guest in present},
+            {guest: self._see(guest) for guest in joins + present},
             {guest: float(np.sum(actions[guest])) for guest in present},
             terminated,
             dict.fromkeys(present, closes),

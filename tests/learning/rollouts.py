@@ -57,6 +57,22 @@ def random_rollout(spec: PolicySpec, ticks: int, slots: int, seed: int = 0, ends
     return as_tensors(Rollout(arrays))
 
 
+def with_waits(rollout: Rollout[torch.Tensor], share: float, seed: int) -> Rollout[torch.Tensor]:
+    """Return a rollout in which each agent was not active for a `share` of the ticks, in the midst of its episodes.
+
+    As in every rollout, nothing ends and nothing is earned in those rows; ends that stood there are gone.
+    """
+    generator = np.random.default_rng(seed)
+    acts = rollout.active & torch.from_numpy(generator.random(rollout.active.shape) >= share)
+    return rollout.replace(
+        active=acts,
+        reward=rollout.reward * acts,
+        terminated=rollout.terminated & acts,
+        truncated=rollout.truncated & acts,
+        final_value=rollout.final_value * acts,
+    )
+
+
 def with_number(rollout: Rollout[torch.Tensor], name: str, number: float) -> Rollout[torch.Tensor]:
     """Return a copy of a rollout whose array `name` holds `number` at the first tick of the first living slot."""
     array: torch.Tensor = getattr(rollout, name).clone()

@@ -51,6 +51,14 @@ def episode_end(rollout: Rollout, tick: int, slot: int) -> int:
     return tick
 
 
+def of_moves(rollout: Rollout, slot: int) -> Rollout:
+    """Return the rows of one slot in which it was active, as a rollout of its own, (moves, 1)."""
+    rows = [tick for tick in range(rollout.ticks) if rollout.active[tick, slot]]
+    names = [name for name, array in rollout.arrays.items() if array.shape[:2] == rollout.active.shape]
+    own = {name: getattr(rollout, name)[rows, slot : slot + 1] for name in names}
+    return Rollout({**own, "last_value": rollout.last_value[slot : slot + 1]})
+
+
 def slow_return(rollout: Rollout, tick: int, slot: int, discount: float) -> float:
     """Return the discounted sum of the rewards from a tick to the end of its episode."""
     last = episode_end(rollout, tick, slot)

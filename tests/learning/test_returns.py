@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rattle.learning.returns import discounted_returns, first_episodes, generalised_advantages
+from rattle.learning.returns import discounted_returns, first_episodes, generalised_advantages, without_waits
 from rattle.policies.mlp.spec import MlpSpec
 from rattle.samples.rollout import Rollout
 from rattle.samples.spaces import FloatSpace
-from tests.learning.rollouts import random_rollout
-from tests.learning.slow import in_first_episode, slow_advantage, slow_return
+from tests.learning.rollouts import random_rollout, with_waits
+from tests.learning.slow import in_first_episode, of_moves, slow_advantage, slow_return
 
 SPEC = MlpSpec(observation=FloatSpace(size=1), num_actions=2, hidden_sizes=(), activation="relu", value_head=True)
 
@@ -75,6 +75,52 @@ def test_the_three_kinds_of_end_by_hand() -> None:
     to_the_end = generalised_advantages(rollout, 0.5, 1.0)
     assert to_the_end[0].tolist() == [1 + 0.5 + 0.25 * 4 - 0, 1 + 0.5 - 10, 1 + 0.5 + 0.25 * 8 - 20]
     assert discounted_returns(rollout.reward, terminated | truncated, 0.5)[0].tolist() == [1.5, 1.5, 1.5]
+
+
+@settings(max_examples=60)
+@given(rollout=rollouts)
+def test_where_nobody_waits_nothing_is_moved(rollout: Rollout) -> None:
+    assert without_waits(rollout) is rollout
+
+
+@settings(max_examples=100)
+@given(rollout=rollouts, share=st.floats(0.1, 0.9), seed=st.integers(0, 2**32), discount=fractions, decay=fractions)
+def test_waiting_changes_nothing(rollout: Rollout, share: float, seed: int, discount: float, decay: float) -> None:
+    """Returns and advantages are those of each slot's own moves, one after another, whoever moved in between."""
+    waiting = with_waits(rollout, share, seed)
+    kept = {name: array.clone() for name, array in waiting.arrays.items()}
+    found = without_waits(waiting)
+    advantage = generalised_advantages(found, discount, decay)
+    returns = discounted_returns(found.reward, found.terminated | found.truncated, discount)
+    for slot in range(rollout.slots):
+        ticks, moves = found.active[:, slot].nonzero()[:, 0].tolist(), of_moves(waiting, slot)
+        assert len(ticks) == moves.ticks if ticks else not waiting.active[:, slot].any()
+        for move, tick in enumerate(ticks):
+            for name in ("observation", "action", "log_prob", "reward", "value", "terminated"):
+                assert torch.equal(getattr(found, name)[tick, slot], getattr(moves, name)[move, 0]), name
+            expected = slow_advantage(moves, move, 0, discount, decay)
+            np.testing.assert_allclose(advantage[tick, slot], expected, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(returns[tick, slot], slow_return(moves, move, 0, discount), rtol=1e-4, atol=1e-5)
+    for name, array in kept.items():
+        assert torch.equal(array, getattr(waiting, name)), name
+
+
+def test_who_waits_at_the_end_by_hand() -> None:
+    """Two players in turn, discount 0.5: the first's move at tick 2 is followed by what comes after the rollout."""
+    rollout = random_rollout(SPEC, 4, 2).replace(
+        active=torch.tensor([[True, False], [False, True], [True, False], [False, True]]),
+        reward=torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [0.0, 4.0]]),
+        value=torch.tensor([[10.0, -1.0], [-1.0, 20.0], [30.0, -1.0], [-1.0, 40.0]]),
+        terminated=torch.zeros((4, 2), dtype=torch.bool),
+        truncated=torch.zeros((4, 2), dtype=torch.bool),
+        final_value=torch.zeros((4, 2)),
+        last_value=torch.tensor([50.0, 60.0]),
+    )
+    found = generalised_advantages(without_waits(rollout), 0.5, 0.0)
+    assert found[:2, 0].tolist() == [1 + 0.5 * 30 - 10, 3 + 0.5 * 50 - 30]
+    assert found[:2, 1].tolist() == [2 + 0.5 * 40 - 20, 4 + 0.5 * 60 - 40]
+    found = generalised_advantages(without_waits(rollout), 0.5, 1.0)
+    assert found[0, 0].item() == 1 + 0.5 * (3 + 0.5 * 50) - 10
 
 
 def test_arguments_are_left_as_they_were() -> None:

@@ -31,6 +31,17 @@ class Shape:
     actions: Actions
     observed: Observed
     metrics: tuple[str, ...]
+    agents_wait: bool = False  # for their turn, or until they join
+
+    def are_awake(self, active: Array) -> bool:
+        """Whether so many slots are active as must be where episodes begin: all, or one a world where agents wait."""
+        rows = active.reshape(self.worlds, self.agents)
+        return bool(rows.any(1).all() if self.agents_wait else rows.all())
+
+    @property
+    def too_few_active(self) -> str:
+        """Return what is wrong where they are not."""
+        return "no slot of a world is active" if self.agents_wait else "a slot is not active"
 
     @property
     def slots(self) -> int:
@@ -151,6 +162,7 @@ def shape_of(made: dict[str, Any], worlds: int) -> Shape:
         read_actions(made),
         read_observed(made["observation_space"]),
         tuple(made["metrics"]),
+        made.get("agents_wait") is True,
     )
 
 

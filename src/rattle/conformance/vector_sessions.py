@@ -43,7 +43,8 @@ def create(target: Target) -> None:
         for name in ("seed", "first_world", "expires_seconds", "environment", "settings"):
             expect(name in made, f"the answer lacks {name}", expected=name, got=", ".join(made))
         expect(opened.first.step == 0, f"a new session is at step {opened.first.step}", expected=0)
-        expect(opened.first.active.all(), "a slot of a new session is not active", got=opened.first.active)
+        active, shape = opened.first.active, opened.shape
+        expect(shape.are_awake(active), f"{shape.too_few_active} in a new session", got=active)
         expect((opened.first.episode == 0).all(), "a new session is not in episode 0", got=opened.first.episode)
 
 
@@ -51,7 +52,15 @@ def create(target: Target) -> None:
 def same_spec(target: Target) -> None:
     """Without options a session has what the spec says."""
     with session(target, 1) as opened:
-        for name in ("environment", "settings", "observation_space", *FIELDS, "agents_per_world", "metrics"):
+        for name in (
+            "environment",
+            "settings",
+            "observation_space",
+            *FIELDS,
+            "agents_per_world",
+            "metrics",
+            "agents_wait",
+        ):
             wanted = target.fact(spec).get(name)
             got = opened.made.get(name)
             expect(got == wanted, f"{name} of a session is not that of the spec", expected=wanted, got=got)

@@ -82,6 +82,8 @@ def spec_fields(target: Target) -> None:
     agents = body["agents_per_world"]
     expect(agents >= 1, f"agents_per_world is {agents}: it must be at least 1", expected="1 or more", got=agents)
     read_actions(body)
+    waits = body.get("agents_wait", False)
+    expect(isinstance(waits, bool), f"agents_wait is {kind(waits)}, not a boolean", expected="true or none", got=waits)
     for name in ("metrics", "features"):
         texts = all(isinstance(entry, str) for entry in body[name]) and len(set(body[name])) == len(body[name])
         expect(texts, f"{name} must be a list of different strings", got=body[name])

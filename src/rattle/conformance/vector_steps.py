@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from rattle.conformance.arrays import Array
@@ -70,11 +72,14 @@ def no_ends(target: Target) -> None:
 
 @CHECKS.check("vector.steps.autoreset", "A world that ends starts its next episode in the same step", _STEPPED)
 def autoreset(target: Target) -> None:
-    """Its episode number rises by 1 and all its agents are active again; other worlds go on."""
+    """Its episode number rises by 1 and all its agents are active again; other worlds go on.
+
+    Where agents wait, one of them at least is active.
+    """
     game = target.fact(play_game)
     _with_ends(game)
     previous: ResetOutcome = game.first
-    for played in game.steps:
+    for played, over in zip(game.steps, _over_before(game), strict=True):
         risen = played.episode.astype(np.int64) - previous.episode
         expect(
             (risen <= 1).all(),
@@ -83,7 +88,7 @@ def autoreset(target: Target) -> None:
             got=played.episode.tolist(),
         )
         done, alive = _by_world(game, played.done), _by_world(game, played.active)
-        finished = (done | ~_by_world(game, previous.active)).all(1) & done.any(1)
+        finished = _by_world(game, played.done | over).all(1) & done.any(1)
         stuck = np.flatnonzero(finished & (risen == 0))
         expect(
             not stuck.size,
@@ -94,11 +99,13 @@ def autoreset(target: Target) -> None:
         )
         early = np.flatnonzero((risen == 1) & ~done.any(1))
         expect(not early.size, f"world {early[:1]} starts an episode in step {played.step} though no slot of it ended")
-        asleep = np.flatnonzero((risen == 1) & ~alive.all(1))
+        some, slots = ("none", "one of its slots") if game.shape.agents_wait else ("not all", "all its slots")
+        awake = alive.any(1) if game.shape.agents_wait else alive.all(1)
+        asleep = np.flatnonzero((risen == 1) & ~awake)
         expect(
             not asleep.size,
-            f"world {asleep[:1]} starts an episode in step {played.step}, but not all of its agents are active",
-            expected="active true in all its slots",
+            f"world {asleep[:1]} starts an episode in step {played.step}, but {some} of its agents are active",
+            expected=f"active true in {slots}",
             got=played.active.tolist(),
         )
         previous = played
@@ -131,13 +138,13 @@ def first_observation(target: Target) -> None:
 
 @CHECKS.check("vector.steps.inactive", "Slots that are not active have zero rows until the next episode", _STEPPED)
 def inactive(target: Target) -> str | None:
-    """A dead agent observes zeros, earns nothing and does not end twice."""
+    """A dead agent observes zeros, earns nothing and does not end twice; one that waits may earn, and end."""
     game = target.fact(play_game)
     previous: ResetOutcome = game.first
-    judged = 0
-    for played in game.steps:
+    judged, waits = 0, game.shape.agents_wait
+    for played, over in zip(game.steps, _over_before(game), strict=True):
         for name, rows in (("observation", played.observation), ("reward", played.reward)):
-            slot = np.flatnonzero(~(played.active if name == "observation" else previous.active))
+            slot = np.flatnonzero(~played.active if name == "observation" else over)
             bad = [int(i) for i in slot if np.any(rows[i])]
             expect(
                 not bad,
@@ -145,10 +152,15 @@ def inactive(target: Target) -> str | None:
                 expected="zeros",
                 got=rows[bad[0]].tolist() if bad else None,
             )
-        again = np.flatnonzero(played.done & ~previous.active)
+        again = np.flatnonzero(played.done & over)
         expect(not again.size, f"slot {again[:1]} ends again in step {played.step}: an agent that died ends once")
         vanished = np.flatnonzero(previous.active & ~played.active & ~played.done)
-        expect(not vanished.size, f"slot {vanished[:1]} is not active after step {played.step}, but did not end")
+        expect(
+            waits or not vanished.size,
+            f"slot {vanished[:1]} is not active after step {played.step}, but did not end: an environment whose agents "
+            "wait for each other says agents_wait",
+            expected="active true, or agents_wait true in the spec",
+        )
         judged += int((~played.active).sum())
         previous = played
     if not judged:
@@ -179,7 +191,7 @@ def reset(target: Target) -> None:
             expected=wanted,
             got=played.episode.tolist(),
         )
-        expect(played.active.all(), "a slot is not active after a reset", got=played.active)
+        expect(opened.shape.are_awake(played.active), f"{opened.shape.too_few_active} after a reset", got=played.active)
 
 
 @CHECKS.check("vector.steps.reset_seed", "A reset with a seed starts episode 0 of that seed", _MADE)
@@ -223,6 +235,20 @@ def _begins_as_after_a_reset(target: Target, game: PlayedGame) -> bool:
 
 def _by_world(game: PlayedGame, values: Array) -> Array:
     return values.reshape(game.shape.worlds, game.shape.agents)
+
+
+def _over_before(game: PlayedGame) -> Iterator[Array]:
+    """Yield of each step which slots (B,) had ended before it in the episode that their world was in.
+
+    Where agents do not wait, those are the slots that were not active.
+    """
+    over = np.zeros(game.shape.slots, np.bool_)
+    previous: ResetOutcome = game.first
+    for played in game.steps:
+        yield over.copy() if game.shape.agents_wait else ~previous.active
+        over |= played.done
+        over[np.repeat(played.episode != previous.episode, game.shape.agents)] = False
+        previous = played
 
 
 def _count_ends(game: PlayedGame) -> int:

@@ -1,4 +1,4 @@
-"""PettingZoo's parallel environments by the names of their modules."""
+"""PettingZoo's environments by the names of their modules."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from rattle.envs.errors import EnvError
 from rattle.envs.foreign import import_named
 
 
-def find_parallel_env(module: str, *, allow_imports: bool = True) -> Callable[..., Any]:
-    """Return what a module makes its parallel environments with.
+def find_env(module: str, *, allow_imports: bool = True) -> Callable[..., Any]:
+    """Return what a module makes its environments with: its `parallel_env`, or else its `env`, whose agents take turns.
 
-    A module that has only `env`, whose agents take turns, is converted where its agents act on the same state all the
-    same (`is_parallelizable`).
+    Such a one is converted where its agents act on the same state all the same (`is_parallelizable`).
 
     Raises EnvError when the module may not or cannot be imported, and when it has neither.
     """
     name = f"pettingzoo:{module}"
-    found = import_named(name, module, "have a parallel_env", allow_imports=allow_imports)
+    found = import_named(name, module, "have a parallel_env or an env", allow_imports=allow_imports)
     parallel_env = getattr(found, "parallel_env", None)
     if callable(parallel_env):
         return parallel_env  # type: ignore[no-any-return]
@@ -26,15 +25,10 @@ def find_parallel_env(module: str, *, allow_imports: bool = True) -> Callable[..
     if not callable(turn_based):
         raise EnvError(f"'{name}' cannot be played: the module '{module}' has no parallel_env and no env")
 
-    def converted(**settings: Any) -> Any:
+    def made(**settings: Any) -> Any:
         from pettingzoo.utils.conversions import aec_to_parallel
 
         env = turn_based(**settings)
-        if not env.metadata.get("is_parallelizable", False):
-            raise EnvError(
-                f"'{name}' cannot be played: its agents take turns, and it does not say is_parallelizable, so that "
-                "aec_to_parallel could convert it; only games whose agents act at the same time train"
-            )
-        return aec_to_parallel(env)
+        return aec_to_parallel(env) if env.metadata.get("is_parallelizable", False) else env
 
-    return converted
+    return made

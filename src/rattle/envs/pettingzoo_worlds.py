@@ -1,10 +1,12 @@
-"""Worlds of any PettingZoo parallel environment whose agents share one space to see and one to act."""
+"""Worlds of any PettingZoo environment whose agents share one space to see and one to act."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
@@ -24,14 +26,16 @@ from rattle.envs.foreign import (
 )
 from rattle.envs.gymnasium_observations import Observer
 from rattle.envs.logged_worlds import LoggedWorlds, check_batch, episode_seed
-from rattle.envs.pettingzoo_ids import find_parallel_env
+from rattle.envs.pettingzoo_ids import find_env
+from rattle.envs.pettingzoo_turns import InTurns
 from rattle.envs.vector import EnvironmentSpec
 from rattle.envs.wrappers import PARALLEL, wrapping
 from rattle.extensions import FOREIGN_ERRORS
+from rattle.text import one_line
 
 
 class PettingZooWorlds(LoggedWorlds):
-    """W worlds of one PettingZoo module's `parallel_env`; implements `rattle.envs.vector.VectorWorlds`.
+    """W worlds of one PettingZoo module's `parallel_env` or `env`; implements `rattle.envs.vector.VectorWorlds`.
 
     Slot w * A + a is agent a of `possible_agents` in world w. World i of a seed plays the same episodes in any batch,
     because every episode has a seed of its own; `first_world` gives the number of the first world here. A Box is handed
@@ -39,12 +43,15 @@ class PettingZooWorlds(LoggedWorlds):
     an environment says terminated and truncated at once, it is terminated; an agent that leaves without either is
     truncated. `state` stores the actions of the episodes in progress, and `restore` plays them again.
 
-    With `allow_imports` false the module and the settings may come from a stranger; see `find_parallel_env` and
+    A tick of a turn-based game is one move: only the agent whose turn it is is active. It is told what it earned when
+    its turn comes again, or when it ends. An agent that joins later is not active before; each takes part once an
+    episode.
+
+    With `allow_imports` false the module and the settings may come from a stranger; see `find_env` and
     `check_harmless`.
 
-    Raises EnvError for a module without `parallel_env`, settings that it does not take, a missing dependency, agents
-    that are not all there from the start, and spaces that differ between agents or have no row in
-    `rattle.samples.spaces`.
+    Raises EnvError for a module without either, settings that it does not take, a missing dependency, agents that are
+    not in `possible_agents`, and spaces that differ between agents or have no row in `rattle.samples.spaces`.
     """
 
     def __init__(
@@ -62,11 +69,13 @@ class PettingZooWorlds(LoggedWorlds):
         check_batch(num_worlds, first_world)
         settings = dict(settings or {})
         name = f"pettingzoo:{module}" if made_by is None else module
-        parallel_env = made_by or find_parallel_env(module, allow_imports=allow_imports)
+        make = made_by or find_env(module, allow_imports=allow_imports)
         if not allow_imports:
             check_harmless(name, settings)
-        make = wrapping(name, parallel_env, settings, PARALLEL)
-        envs = [make_one(name, make, settings) for _ in range(num_worlds)]
+        make = wrapping(name, make, settings, PARALLEL)
+        made = [make_one(name, make, settings) for _ in range(num_worlds)]
+        self._in_turns = _takes_turns(made[0])
+        envs = [InTurns(env) for env in made] if self._in_turns else made
         try:
             self._agents = _agents_of(name, envs[0])
             taken = _shared_actions(name, envs[0], self._agents)
@@ -77,61 +86,65 @@ class PettingZooWorlds(LoggedWorlds):
         except FOREIGN_ERRORS as error:
             raise cannot_describe(name, error) from error
         self._known = frozenset(self._agents)
+        agents = len(self._agents)
         spec = EnvironmentSpec(
             id=name,
             settings=settings,
             observation_space=self._observer.space,
             action_space=actions,
-            agents_per_world=len(self._agents),
+            agents_per_world=agents,
+            agents_wait=agents > 1,
         )
+        self._playing = np.zeros(num_worlds * agents, np.bool_)  # has joined, and not ended in this episode
+        self._ended = np.zeros(num_worlds * agents, np.bool_)  # in this episode
         super().__init__(spec, envs, taken, seed, first_world)
 
     def _start(self, world: int) -> None:
         """Start episode `self.episode[world]` of one world."""
         seed = episode_seed(self.seed, self.first_world + world, int(self.episode[world]))
+        slots, env = self._slots_of(world), self._envs[world]
+        own = slice(slots.start, slots.stop)
+        self._playing[own] = self._ended[own] = self.active[own] = False
+        self.observation[own] = 0
         try:
-            seen, _ = observed(self._envs[world].reset(seed=seed), lambda first: isinstance(first, Mapping))
-            missing = [str(agent) for agent in self._agents if agent not in seen]
-            if missing:
-                raise EnvError(
-                    f"'{self.spec.id}' starts an episode without {', '.join(missing)}: only environments whose "
-                    "possible agents are all there from the start can be played"
-                )
-            for slot, agent in zip(self._slots_of(world), self._agents, strict=True):
-                self._see(slot, agent, seen[agent])
-                self.active[slot] = True
-                check_same_actions(self._envs[world].action_space(agent), self._taken)
+            seen, _ = observed(env.reset(seed=seed), lambda first: isinstance(first, Mapping))
+            self._check_known(env.agents)
+            for slot, agent in zip(slots, self._agents, strict=True):
+                if agent in env.agents:
+                    self._playing[slot] = True
+                    self._show(slot, agent, seen)
+                check_same_actions(env.action_space(agent), self._taken)
         except EnvError:
             raise
         except FOREIGN_ERRORS as error:
             raise failed(self.spec.id, self.first_world + world, "reset", error) from error
+        if not self.active[own].any():
+            raise EnvError(
+                f"'{self.spec.id}', world {self.first_world + world}: an episode starts with no agent that acts"
+            )
 
     def _advance(self, world: int, actions: NDArray[Any]) -> bool:
         """Take the actions (A, ...) in one world and fill its rows; False when its episode is over.
 
-        Agents that end while others play on see zeros from then on.
+        Agents that wait, or have ended while others play on, see zeros.
         """
         env = self._envs[world]
         slots = self._slots_of(world)
         chosen = dict(zip(self._agents, actions, strict=True))
-        ended = []
         try:
             answer = parts_of_step(env.step({agent: chosen[agent] for agent in env.agents if agent in chosen}))
-            self._check_guests(env.agents)
+            self._check_known(env.agents)
             for slot, agent in zip(slots, self._agents, strict=True):
-                if self.active[slot] and self._hand_out(slot, agent, answer, env.agents):
-                    ended.append(slot)
+                if self._playing[slot] or (agent in env.agents and not self._ended[slot]):
+                    self._hand_out(slot, agent, answer, env.agents)
         except EnvError:
             raise
         except FOREIGN_ERRORS as error:
             raise failed(self.spec.id, self.first_world + world, "step", error) from error
-        if not self.active[slots].any():
-            return False
-        self.observation[ended] = 0
-        return True
+        return bool(self._playing[slots.start : slots.stop].any())
 
-    def _hand_out(self, slot: int, agent: Any, answer: tuple[Any, Any, Any, Any, Any], playing: Any) -> bool:
-        """Fill the row of an agent from what a step answers; True when its episode is over.
+    def _hand_out(self, slot: int, agent: Any, answer: tuple[Any, Any, Any, Any, Any], playing: Any) -> None:
+        """Fill the row of an agent from what a step answers.
 
         One that has left without an observation saw last what it saw before.
         """
@@ -140,28 +153,54 @@ class PettingZooWorlds(LoggedWorlds):
         self.terminated[slot] = over = as_flag(terminated.get(agent, False), f"termination of '{agent}'")
         cut = as_flag(truncated.get(agent, False), f"truncation of '{agent}'")
         self.truncated[slot] = cut = not over and (cut or agent not in playing)
+        self._playing[slot] = True
+        if not (over or cut):
+            self._show(slot, agent, seen)
+            return
         if agent in seen:
             self._see(slot, agent, seen[agent])
-        elif not (over or cut):
-            raise WrongValue(f"no observation of '{agent}', who plays on")
-        if over or cut:
-            self.final_observation[slot] = self.observation[slot]
-            self.active[slot] = False
-        return over or cut
+            self.active[slot] = True
+        self._wait(slot)
+        self._playing[slot], self._ended[slot] = False, True
 
-    def _check_guests(self, playing: Any) -> None:
+    def _show(self, slot: int, agent: Any, seen: Mapping[Any, Any]) -> None:
+        """Show an agent that plays on what it acts on next; in turn-based games others wait."""
+        if agent in seen:
+            self._see(slot, agent, seen[agent], acts=True)
+            self.active[slot] = True
+        elif self._in_turns:
+            self._wait(slot)
+        else:
+            raise WrongValue(f"no observation of '{agent}', who plays on")
+
+    def _wait(self, slot: int) -> None:
+        """Have a slot see nothing, and keep what it has seen last."""
+        if self.active[slot]:
+            self.final_observation[slot] = self.observation[slot]
+            self.observation[slot] = 0
+            self.active[slot] = False
+
+    def _check_known(self, playing: Any) -> None:
         for agent in playing:
             if agent not in self._known:
-                raise EnvError(
-                    f"'{self.spec.id}' lets '{agent}' join, who is not in possible_agents: only environments whose "
-                    "agents are all there from the start can be played"
+                raise WrongValue(
+                    f"the agent '{agent}', who is not in possible_agents: only environments that name all agents "
+                    "there can be played"
                 )
 
-    def _see(self, slot: int, agent: Any, observation: Any) -> None:
+    def _see(self, slot: int, agent: Any, observation: Any, *, acts: bool = False) -> None:
         try:
             self.observation[slot] = self._observer.row(observation)
+            if acts:
+                self._observer.check_mask(self.observation[slot])
         except WrongValue as error:
             raise WrongValue(f"{error}, for '{agent}'") from None
+
+
+def _takes_turns(env: Any) -> bool:
+    """Whether an environment is one of PettingZoo's turn-based ones; who makes them has imported it."""
+    turn_based = getattr(sys.modules.get("pettingzoo"), "AECEnv", None)
+    return turn_based is not None and isinstance(env, turn_based)
 
 
 def _agents_of(name: str, env: Any) -> list[Any]:
@@ -172,28 +211,21 @@ def _agents_of(name: str, env: Any) -> list[Any]:
 
 
 def _shared_sight(name: str, env: Any, agents: list[Any]) -> Space[Any]:
-    """Return the one observation space of all agents; raises EnvError for several, or other kinds."""
-    first: Space[Any] = env.observation_space(agents[0])
-    for agent in agents:
-        space = env.observation_space(agent)
-        if not _alike(space, first):
-            raise EnvError(
-                f"'{name}': {agents[0]} observes {first} and {agent} {space}: all agents must have one observation "
-                "space, so wrap the environment in one that pads them"
-            )
+    """Return the one observation space of all agents, whose bounds may differ; raises EnvError for several."""
+    spaces = [env.observation_space(agent) for agent in agents]
+    first: Space[Any] = spaces[0]
+    unlike = [not _alike(space, first) for space in spaces]
+    _check_shared(f"'{name}': agents observe different spaces", agents, spaces, unlike)
     return first
 
 
 def _shared_actions(name: str, env: Any, agents: list[Any]) -> Space[Any]:
     """Return the one action space of all agents; raises EnvError for several, or other kinds."""
-    first: Space[Any] = env.action_space(agents[0])
-    for agent in agents:
-        if (space := env.action_space(agent)) != first:
-            action_space(name, space)  # raises where nobody could take such actions
-            raise EnvError(
-                f"'{name}': {agents[0]} takes actions from {first} and {agent} from {space}: all agents must have one "
-                "action space"
-            )
+    spaces = [env.action_space(agent) for agent in agents]
+    for space in spaces:
+        action_space(name, space)  # raises where nobody could take such actions
+    first: Space[Any] = spaces[0]
+    _check_shared(f"'{name}': agents act in different spaces", agents, spaces, [space != first for space in spaces])
     return first
 
 
@@ -202,3 +234,17 @@ def _alike(one: Any, other: Any) -> bool:
     if isinstance(one, Box) and isinstance(other, Box):
         return one.shape == other.shape and one.dtype == other.dtype
     return bool(one == other)
+
+
+def _check_shared(what: str, agents: list[Any], spaces: list[Any], unlike: list[bool]) -> None:
+    """Raise EnvError, naming all agents by their spaces, where some are unlike the first one's."""
+    if not any(unlike):
+        return
+    groups: dict[str, list[str]] = {}
+    for agent, space in zip(agents, spaces, strict=True):
+        groups.setdefault(one_line(space, 100), []).append(str(agent))
+    told = "; ".join(f"{one_line(', '.join(names), 150)}: {space}" for space, names in groups.items())
+    raise EnvError(
+        f"{what} ({one_line(told, 600)}), and one policy plays them all: wrap the environment in one that gives all "
+        "agents the same space, such as supersuit's pad_observations_v0 and pad_action_space_v0"
+    )

@@ -27,10 +27,10 @@ def make_worlds(
     """Build worlds `first_world` to `first_world + num_worlds - 1` of `seed`, at the start of episode 0.
 
     `environment` is `snake`, whose settings are those of SnakeSettings, or `gym:ID` for a Gymnasium id, whose
-    settings are handed to `gymnasium.make`, or `pettingzoo:MODULE` for the module's `parallel_env(**settings)`. The ids
-    `gym:MODULE:ID` and `pettingzoo:MODULE` import their module; `MODULE:CLASS` is a class of a user. With
-    `allow_imports` false, for names and settings that come from a stranger's file, to import is refused, and so are
-    settings that name code.
+    settings are handed to `gymnasium.make`, or `pettingzoo:MODULE` for the module's `parallel_env(**settings)`, or its
+    `env` where it has no other. The ids `gym:MODULE:ID` and `pettingzoo:MODULE` import their module; `MODULE:CLASS` is
+    a class of a user. With `allow_imports` false, for names and settings that come from a stranger's file, to import is
+    refused, and so are settings that name code.
 
     Raises EnvError with one clear line for an unknown environment, a bad
     setting, or an environment that the vector protocol cannot hold.
@@ -108,9 +108,9 @@ def _validate(
         find_spec(environment.removeprefix(GYM_PREFIX), allow_imports=allow_imports)
         return _unchecked(environment, settings, allow_imports)
     if environment.startswith(PETTINGZOO_PREFIX):
-        from rattle.envs.pettingzoo_ids import find_parallel_env
+        from rattle.envs.pettingzoo_ids import find_env
 
-        find_parallel_env(environment.removeprefix(PETTINGZOO_PREFIX), allow_imports=allow_imports)
+        find_env(environment.removeprefix(PETTINGZOO_PREFIX), allow_imports=allow_imports)
         return _unchecked(environment, settings, allow_imports)
     if environment == "snake":
         from rattle.envs.snake.settings import SnakeSettings
@@ -137,6 +137,6 @@ def _unknown(environment: str) -> UnknownEnvironment:
     return UnknownEnvironment(
         f"unknown environment '{environment}'{hint or '.'} There are 'snake', "
         f"'{GYM_PREFIX}ID' for every Gymnasium id, such as '{GYM_PREFIX}CartPole-v1', and "
-        f"'{PETTINGZOO_PREFIX}MODULE' for every PettingZoo module with a parallel_env; "
+        f"'{PETTINGZOO_PREFIX}MODULE' for every PettingZoo module; "
         "'MODULE:CLASS' is one of your own"
     )

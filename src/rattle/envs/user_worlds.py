@@ -102,5 +102,6 @@ def _kinds() -> tuple[type, ...]:
     """Return the classes that environments are subclasses of; PettingZoo's where anybody has imported it."""
     from rattle.envs.worlds import Worlds
 
-    parallel = getattr(sys.modules.get("pettingzoo"), "ParallelEnv", None)
-    return (Worlds, gymnasium.Env, *([parallel] if parallel else []))
+    found = sys.modules.get("pettingzoo")
+    of_many = [getattr(found, name, None) for name in ("ParallelEnv", "AECEnv")]
+    return (Worlds, gymnasium.Env, *(each for each in of_many if each))

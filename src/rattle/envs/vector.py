@@ -24,6 +24,8 @@ class EnvironmentSpec:
     agents_per_world: int
     #: Numbers that an agent's episode ends with besides return and length, such as "food".
     metrics: tuple[str, ...] = ()
+    #: Whether agents may wait: be inactive before their first move of an episode, or between two moves.
+    agents_wait: bool = False
 
 
 @runtime_checkable
@@ -35,6 +37,9 @@ class VectorWorlds(Protocol):
     ends while its world goes on stays in the batch with `active` false until the world's next episode; its rows are
     zero and its actions are ignored. In either case `final_observation` holds what the slot saw last in the episode
     that ended, copied before anything starts anew. The dead of Snake see nothing, that is zeros.
+
+    Where `spec.agents_wait`, an agent may be inactive too while it waits for its turn, or has not joined yet: its rows
+    are zero and its actions are ignored, but it may earn rewards and end. Rewards then count for its last move.
     """
 
     spec: EnvironmentSpec

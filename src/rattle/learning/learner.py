@@ -18,6 +18,7 @@ from rattle.extensions import WrongResult, calling
 from rattle.learning.adam import Adam
 from rattle.learning.algorithms.algorithm import Algorithm, Batch, Loss, LossFunction, S
 from rattle.learning.errors import LearningError
+from rattle.learning.returns import without_waits
 from rattle.learning.units import Units
 from rattle.policies.errors import PolicyError
 from rattle.policies.kinds import check_parameters, kind_of
@@ -114,7 +115,7 @@ class Learner:
         steps = _Steps(self, derive_seed(self._seed, "update", self.version))
         put_back = self._units.keep()
         try:
-            rollout = self._units.follow(rollout)
+            rollout = self._units.follow(without_waits(rollout))
             with calling(self.algorithm.extension, "update"):
                 values = self._checked(self.algorithm.update(rollout, steps))
         except BaseException:

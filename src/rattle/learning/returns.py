@@ -4,10 +4,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from rattle.samples.rollout import Rollout
+from rattle.samples.rollout import FIELDS, Rollout
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def without_waits(rollout: Rollout[Tensor]) -> Rollout[Tensor]:
+    """Return a rollout in which the moves of each slot follow each other; the same where nobody waits between moves.
+
+    So a move leads to what the agent observes at its next one, and no time passes for it between them: rewards are
+    discounted by the agent's own moves. The rows of a slot that waits less come first, in their order, then those in
+    which it was not active. What follows after its last move is worth `last_value`, as after a truncation.
+    """
+    ended = rollout.terminated | rollout.truncated
+    waits = rollout.active[:-1] & ~rollout.active[1:] & ~ended[:-1]
+    if not bool(waits.any()):
+        return rollout
+    order = (~rollout.active).byte().argsort(dim=0, stable=True)
+    moved = {}
+    for field in FIELDS:
+        if field.axes == ("ticks", "slots") and field.name in rollout.arrays:
+            array = getattr(rollout, field.name)
+            rows = order.reshape(*order.shape, *[1] * (array.ndim - 2))
+            moved[field.name] = array.take_along_dim(rows, dim=0)
+    rollout = rollout.replace(**moved)
+    moves = rollout.active.sum(dim=0)
+    slots = ((moves > 0) & (moves < rollout.ticks)).nonzero()[:, 0]
+    last = moves[slots] - 1
+    goes_on = ~(rollout.terminated | rollout.truncated)[last, slots]
+    slots, last = slots[goes_on], last[goes_on]
+    rollout.truncated[last, slots] = True
+    rollout.final_value[last, slots] = rollout.last_value[slots]
+    return rollout
 
 
 def discounted_returns(reward: Tensor, ended: Tensor, discount: float) -> Tensor:

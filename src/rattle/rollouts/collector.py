@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,7 @@ from rattle.envs.errors import EnvError, EnvironmentFailed
 from rattle.envs.vector import AsyncVectorWorlds, EnvironmentSpec, VectorWorlds
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
+from rattle.rollouts.waiting import OpenMoves, standing_still
 from rattle.samples.rollout import Played, allocate, find_absurd
 from rattle.text import with_article
 
@@ -43,6 +45,7 @@ class WorldBatch:
     buffer_world: int = 0
     first_slot: int = field(init=False)
     memory: NDArray[np.float32] | None = field(init=False, default=None)  # (slots, S): what each slot remembers now
+    memory_before: NDArray[np.float32] | None = field(init=False, default=None)  # its last move, where agents wait
 
     def __post_init__(self) -> None:
         agents, column = self.worlds.spec.agents_per_world, self.first_world - self.buffer_world
@@ -61,15 +64,18 @@ class WorldBatch:
             buffer.state[row] = json.dumps(worlds.snapshot(0), separators=(",", ":")) if wanted else ""
         if self.memory is not None and row == 0:
             buffer.memory[slots] = self.memory
-        policy.act(
-            worlds.observation,
-            tick=tick,
-            first_slot=self.first_slot,
-            action=buffer.action[row, slots],
-            log_prob=buffer.log_prob[row, slots],
-            value=buffer.value[row, slots],
-            state=self.memory,
-        )
+        if self.memory is not None and self.memory_before is not None:
+            self.memory_before[worlds.active] = self.memory[worlds.active]
+        with self._others_wait():
+            policy.act(
+                worlds.observation,
+                tick=tick,
+                first_slot=self.first_slot,
+                action=buffer.action[row, slots],
+                log_prob=buffer.log_prob[row, slots],
+                value=buffer.value[row, slots],
+                state=self.memory,
+            )
         if isinstance(worlds, AsyncVectorWorlds):
             worlds.step_async(buffer.action[row, slots])
 
@@ -93,6 +99,8 @@ class WorldBatch:
         if self.memory is not None:
             began = worlds.episode != buffer.world_episode[row, self._own_worlds]
             self.memory.reshape(worlds.num_worlds, -1)[began] = 0.0
+            if self.memory_before is not None:
+                self.memory[worlds.terminated | worlds.truncated] = 0.0
 
     def write_metrics_so_far(self, buffer: Played, row: int, cut: NDArray[np.bool_]) -> None:
         """Write what the episodes cut after a row, (B,) of all slots, have come to."""
@@ -100,9 +108,15 @@ class WorldBatch:
             own, here = buffer.metrics[name][row, self._slots], cut[self._slots]
             own[here] = values[here]
 
+    def _others_wait(self) -> AbstractContextManager[None]:
+        """Return what keeps the memory of slots that do not act; nothing does where agents never wait."""
+        return nullcontext() if self.memory_before is None else standing_still(self.memory, ~self.worlds.active)
+
     def remember(self, size: int) -> None:
         """Begin with nothing that is remembered, in so many numbers a slot."""
         self.memory = np.zeros((self.worlds.num_slots, size), np.float32) if size else None
+        waits = size and self.worlds.spec.agents_wait
+        self.memory_before = np.zeros((self.worlds.num_slots, size), np.float32) if waits else None
 
     def predict(self, policy: ActingPolicy, buffer: Played) -> None:
         """Write the values of what the slots observe now: what comes after the rollout."""
@@ -159,6 +173,7 @@ class Collector:
         self._max_reward = max_reward
         self.memory_size = 0
         self.buffer = allocate_for(self.batches[0].spec, max_ticks, self.num_worlds)
+        self.open_moves = OpenMoves(self.buffer) if self.batches[0].spec.agents_wait else None
         self._pool = ThreadPoolExecutor(len(actors), "actor")
 
     def collect(self, policy: ActingPolicy, version: int, records: Callable[[int], bool]) -> Played:
@@ -176,6 +191,8 @@ class Collector:
         else:
             ticks = self._play_first_episodes(policy, records)
         list(self._pool.map(lambda actor: actor.predict(policy, self.buffer), self.actors))
+        if self.open_moves is not None:
+            self._settle(self.open_moves, ticks)
         self._check_finite(ticks)
         self._check_rewards(ticks)
         self.buffer.policy_version[:] = version
@@ -183,6 +200,8 @@ class Collector:
 
     def play_on(self, policy: ActingPolicy, ticks: int) -> None:
         """Play ticks that nothing is learnt from; raises WorldsLost as `collect` does."""
+        if self.open_moves is not None:
+            self.open_moves.forget()
         while ticks > 0:
             block = range(min(ticks, BLOCK, self._max_ticks))
             self._play(policy, block, lambda _episode: False)
@@ -193,6 +212,7 @@ class Collector:
         if size != self.memory_size:
             self.memory_size = size
             self.buffer = allocate_for(self.batches[0].spec, self._max_ticks, self.num_worlds, size)
+            self.open_moves = None if self.open_moves is None else OpenMoves(self.buffer)
         for group in self.groups:
             group.remember(size)
 
@@ -206,12 +226,26 @@ class Collector:
         for worlds in self.batches:
             worlds.reset()
         self.remember(self.memory_size)
+        if self.open_moves is not None:
+            self.open_moves.forget()
 
     def close(self) -> None:
         """Close the worlds and stop the threads."""
         self._pool.shutdown()
         for worlds in self.batches:
             worlds.close()
+
+    def _settle(self, open_moves: OpenMoves, ticks: int) -> None:
+        """Put what came while agents waited where their last moves are; raises EnvError where no move is left."""
+        acts_next = np.concatenate([worlds.active for worlds in self.batches])
+        before = [group.memory_before for group in self.groups if group.memory_before is not None]
+        open_moves.settle(self.buffer.first(ticks), acts_next, np.concatenate(before) if before else None)
+        if not self.buffer.active[:ticks].any():
+            spec = self.batches[0].spec
+            raise EnvError(
+                f"'{spec.id}': in {ticks} ticks it was nobody's turn again, so that nothing can be learnt from them: "
+                f"set algorithm.ticks to at least {spec.agents_per_world}, the agents of a world"
+            )
 
     def _check_finite(self, ticks: int) -> None:
         """Raise EnvError or PolicyError for what was not finite first: nothing can be learnt from the rollout then."""
@@ -271,18 +305,21 @@ class Collector:
         """Start every world's next episode and play until each slot's has ended or room is full; return the ticks."""
         self.restart()
         buffer, ticks = self.buffer, 0
-        ended = np.zeros(buffer.action.shape[1], np.bool_)
+        ended = np.zeros(buffer.slots, np.bool_)
+        agents = self.batches[0].spec.agents_per_world
         while ticks < self._max_ticks and not ended.all():
             block = range(ticks, min(ticks + BLOCK, self._max_ticks))
             self._play(policy, block, records)
             for row in block:
+                if self.open_moves is not None:  # who has not taken part in a world's episode does not in this rollout
+                    ended |= np.repeat(buffer.world_episode[row] != buffer.world_episode[0], agents)
                 buffer.active[row] &= ~ended
                 buffer.terminated[row] &= ~ended
                 buffer.truncated[row] &= ~ended
                 buffer.reward[row][ended] = buffer.final_value[row][ended] = 0.0
                 ended |= buffer.terminated[row] | buffer.truncated[row]
             ticks = block.stop
-        cut = ~ended & buffer.active[ticks - 1]
+        cut = ~ended if self.open_moves is not None else ~ended & buffer.active[ticks - 1]
         buffer.truncated[ticks - 1] |= cut
         for group in self.groups:
             group.write_metrics_so_far(buffer, ticks - 1, cut)

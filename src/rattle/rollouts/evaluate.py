@@ -19,6 +19,7 @@ from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
 from rattle.policies.file import StoredPolicy
 from rattle.rollouts.remote_env import open_remote_worlds
+from rattle.rollouts.waiting import standing_still
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import EnvironmentSection
 
@@ -135,17 +136,25 @@ def play_first_episodes(
     playing = np.ones(slots, np.bool_)
     size = acting.spec.memory_size
     memory = np.zeros((slots, size), np.float32) if size else None
+    first = worlds.episode.copy()
     for tick in range(max_ticks):
-        acting.act(
-            worlds.observation, tick=tick, greedy=greedy, action=action, log_prob=log_prob, value=value, state=memory
-        )
+        with standing_still(memory, ~worlds.active):
+            acting.act(
+                worlds.observation,
+                tick=tick,
+                greedy=greedy,
+                action=action,
+                log_prob=log_prob,
+                value=value,
+                state=memory,
+            )
+        length += playing & worlds.active
         worlds.step(action)
         total[playing] += worlds.reward[playing]
-        length[playing] += 1
         ended = playing & (worlds.terminated | worlds.truncated)
         for name, values in worlds.final_metrics.items():
             metrics[name][ended] = values[ended]
-        playing &= ~ended
+        playing &= ~ended & np.repeat(worlds.episode == first, worlds.spec.agents_per_world)
         if watch is not None:
             watch(tick + 1, 1 - np.count_nonzero(playing) / slots)
         if not playing.any():
@@ -153,4 +162,6 @@ def play_first_episodes(
     for name, values in worlds.metrics.items():
         metrics[name][playing] = values[playing]
     cut = int(np.count_nonzero(playing))
-    return Evaluation(policy.version, worlds.spec.id, worlds.num_worlds, total, length, metrics, cut)
+    moved = length > 0  # an agent may have had no turn
+    metrics = {name: values[moved] for name, values in metrics.items()}
+    return Evaluation(policy.version, worlds.spec.id, worlds.num_worlds, total[moved], length[moved], metrics, cut)

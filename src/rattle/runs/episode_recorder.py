@@ -65,6 +65,7 @@ class EpisodeRecorder:
         for start, stop in pairwise(starts):
             episode = int(episodes[start])
             if episode != self._episode:
+                self._store_if_over()
                 self._drop()  # the earlier one was cut off by a reset
                 self._episode, self._has_hole = episode, False
             if rollout.state[start] and not self._has_hole:
@@ -125,6 +126,15 @@ class EpisodeRecorder:
         episode = self._joined()
         if (episode["terminated"] | episode["truncated"]).any(axis=0).all():
             self._store(episode)
+
+    def _store_if_over(self) -> None:
+        """Store an episode that has given way to the next where all agents that took part have ended."""
+        if self._parts:
+            episode = self._joined()
+            took_part = episode["active"].any(axis=0)
+            ended = (episode["terminated"] | episode["truncated"]).any(axis=0)
+            if took_part.any() and ended[took_part].all():
+                self._store(episode)
 
     def _store(self, episode: Mapping[str, NDArray[Any]]) -> None:
         for agent in range(self._agents):

@@ -40,7 +40,7 @@ class EnvironmentSection(StrictSettings):
         "snake",
         description="snake, gym:ID for any Gymnasium environment, such as gym:CartPole-v1, gym:MODULE:ID for one that "
         "MODULE registers when it is imported, also a file MODULE.py in this folder, pettingzoo:MODULE for any "
-        "PettingZoo module with a parallel_env, or module:Class for one of your own.",
+        "PettingZoo module, or module:Class for one of your own.",
     )
     worlds: int = Field(1024, ge=1, le=2**20, description="Worlds that are played side by side.")
     url: ServerUrl | None = Field(

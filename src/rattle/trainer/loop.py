@@ -71,6 +71,8 @@ class TrainingRun:
             for number, group in enumerate(self.collector.groups):
                 if group.memory is not None:
                     group.memory[:] = checkpoint.part(f"memory-{number}")["state"]
+            if self.collector.open_moves is not None and (stored := checkpoint.part("open-moves")):
+                self.collector.open_moves.restore(stored)
         numbers = checkpoint.numbers
         self.collector.ticks = numbers["ticks"] if "ticks" in numbers else numbers["first_tick"]
 
@@ -144,6 +146,8 @@ class TrainingRun:
         for number, group in enumerate(self.collector.groups):
             if group.memory is not None:
                 arrays[f"memory-{number}"] = {"state": group.memory.copy()}
+        if self.collector.open_moves is not None:
+            arrays["open-moves"] = self.collector.open_moves.state()
         return arrays, {"ticks": self.collector.ticks}
 
     def _copy_no_worlds(self) -> CallersPart:

@@ -118,6 +118,7 @@ class Environment(msgspec.Struct):
     metrics: list[str]
     num_actions: int | UnsetType = UNSET  # of discrete actions; others have an `action_space`
     action_space: dict[str, Any] | UnsetType = UNSET
+    agents_wait: bool = False
 
 
 class ServerLimits(msgspec.Struct):
@@ -153,6 +154,7 @@ class SessionCreated(ResetAnswer, kw_only=True):
     metrics: list[str]
     num_actions: int | UnsetType = UNSET
     action_space: dict[str, Any] | UnsetType = UNSET
+    agents_wait: bool = False
 
 
 def protocol_of(spec: EnvironmentSpec) -> str:
@@ -172,6 +174,7 @@ def describe(spec: EnvironmentSpec) -> dict[str, Any]:
         **spec.action_space.describe(),
         "agents_per_world": spec.agents_per_world,
         "metrics": list(spec.metrics),
+        **({"agents_wait": True} if spec.agents_wait else {}),
     }
 
 
@@ -219,4 +222,5 @@ def environment_spec(message: Environment | SessionCreated) -> EnvironmentSpec:
         action_space=action_space,
         agents_per_world=message.agents_per_world,
         metrics=tuple(message.metrics),
+        agents_wait=message.agents_wait,
     )
