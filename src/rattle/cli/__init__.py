@@ -13,6 +13,7 @@ import click
 from rattle.cli.analytics import plot, query, replay
 from rattle.cli.certificates import certificates
 from rattle.cli.dashboard import dashboard
+from rattle.cli.inspect import inspect
 from rattle.cli.launch import from_pipe, manifests, up, verify_determinism
 from rattle.cli.learning import evaluate, export, train
 from rattle.cli.runs import runs
@@ -137,6 +138,7 @@ for command in (
     plot,
     replay,
     settings,
+    inspect,
 ):
     main.add_command(command)
 for command in (

@@ -50,7 +50,9 @@ def name_run(
     directory = RunDirectory(run_dir or RUNS_ROOT / run_id)
     check_beginning(settings, directory)
     if environment is None:
-        environment = _try_out(settings)
+        environment, repeats = try_out(settings)
+        if not repeats:
+            emit(of_runs.NotRepeating(environment=settings.env.id))
     if settings.policy.weights is not None:
         read_first_policy(Path(settings.policy.weights), policy_spec(settings, environment))
     return directory, run_id, environment
@@ -78,11 +80,11 @@ def check_unused(directory: RunDirectory) -> None:
         )
 
 
-def _try_out(settings: ExperimentSettings) -> EnvironmentSpec:
+def try_out(settings: ExperimentSettings) -> tuple[EnvironmentSpec, bool]:
     """Play the first episodes of a world, twice, and once beside another; raises RattleError where it cannot be played.
 
-    Returns what it is. Warns of one that does not repeat itself: a resume cannot play its episodes again to where they
-    were.
+    Returns what it is, and whether it repeats itself: a resume cannot play the episodes of one that does not again to
+    where they were.
     """
     with closing(build_worlds(settings, 1, 0)) as worlds:
         first = _first_ticks(worlds, settings.seed)
@@ -90,9 +92,7 @@ def _try_out(settings: ExperimentSettings) -> EnvironmentSpec:
     if repeats and settings.env.url is None and settings.env.worlds > 1:
         with closing(build_worlds(settings, 2, 0)) as two:  # a generator that worlds share shows where they take turns
             repeats = _repeats(two, settings.seed, first)
-    if not repeats:
-        emit(of_runs.NotRepeating(environment=settings.env.id))
-    return worlds.spec
+    return worlds.spec, repeats
 
 
 def _first_ticks(worlds: VectorWorlds, seed: int) -> list[bytes]:
