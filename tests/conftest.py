@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from rattle import addresses
+from tests.passed import RECORD, SUITES, WHOLE, is_unchanged
 from tests.rabbitmq import exchange, rabbitmq, rabbitmq_node  # noqa: F401 (fixtures for all)
 
 #: Long tests that share nothing with the others of their file, the longest first. They start before all others, and any
@@ -63,7 +64,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the long tests, so that no worker is left with one at the end."""
+    """Leave out what passed as it is, and begin with the long tests, so that no worker is left with one at the end."""
+    passed = set() if os.environ.get(WHOLE) else {name for name in SUITES if is_unchanged(name)}
+    for item in items:
+        for mark in item.iter_markers("whole"):
+            if mark.args[0] in passed:
+                reason = f"{mark.args[0]} is as it was when this passed ({RECORD}); {WHOLE}=1 runs it"
+                item.add_marker(pytest.mark.skip(reason=reason))
     places = {item: next((n for n, name in enumerate(LONG) if name in item.nodeid), len(LONG)) for item in items}
     items.sort(key=places.__getitem__)
 

@@ -9,7 +9,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from threading import Thread
 from types import ModuleType
@@ -197,3 +197,38 @@ def test_nothing_that_git_ignores_is_in_the_repository() -> None:
         pytest.skip("no checkout of git")
     ignored = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
     assert subprocess.check_output(ignored, cwd=REPOSITORY, text=True) == "", "every clone would have it"
+
+
+@pytest.fixture(scope="module")
+def distributions() -> dict[str, set[str]]:
+    """Return the packages that have each top-level module."""
+    found = metadata.packages_distributions()
+    return {module: {canonicalize_name(name) for name in names} for module, names in found.items()}
+
+
+#: Imports a module as if some others were not installed: the service's, then theirs.
+_IMPORT = """
+import sys
+from importlib import import_module
+module, *missing = sys.argv[1:]
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing())
+import_module(module)
+"""
+
+
+@pytest.mark.parametrize("service", ["env", "mock_env", "training", "inference", "sync", "ingest", "dashboard"])
+def test_the_packages_of_an_image_are_enough_to_import_its_service(
+    service: str, distributions: dict[str, set[str]]
+) -> None:
+    held = {"rattle", *listed("services/base.txt"), *listed(f"services/{service}.txt")}
+    held |= {"torch"} if service == "training" else set()
+    missing = [module for module, packages in distributions.items() if not packages & held]
+    module = f"rattle.services.{service}.{'server' if service == 'mock_env' else 'serve'}"
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORT, module, *missing], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

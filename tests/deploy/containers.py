@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -15,9 +17,17 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.request import Request, urlopen
 
+import pytest
+
+from rattle.analytics.run_directory import RunDirectory
 from tests.ports import free_port
 
 REPOSITORY = Path(__file__).parents[2]
+#: The tag of the images that .ci/images has built, which runs the tests that need them.
+TAG = os.environ.get("TESTS_IMAGES", "")
+#: Whom images run as.
+USER = 10001
+needs_images = pytest.mark.skipif(not TAG, reason="needs Docker and images: .ci/images runs it")
 SERVICES = ("env", "mock_env", "inference", "training", "sync", "ingest", "dashboard")
 
 
@@ -28,10 +38,38 @@ def docker(*arguments: str, seconds: float = 120, check: bool = True, stdin: str
     return done.stdout.strip()
 
 
+def logs(name: str) -> str:
+    """Return the end of what a container has said."""
+    done = subprocess.run(["docker", "logs", "--tail", "20", name], capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
 def inspect(name: str) -> dict[str, Any]:
     """Return what Docker knows of an image or a container."""
     (found,) = json.loads(docker("inspect", name))
     return dict(found)
+
+
+def build(name: str, folder: Path, dockerfile: str | None = None) -> None:
+    """Build an image from a folder, by the Dockerfile in it, or by another one."""
+    file = str(folder / "Dockerfile") if dockerfile is None else "-"
+    arguments = ("--quiet", "--network", "host", "--tag", name, "--file", file, str(folder))
+    docker("build", *arguments, seconds=400, stdin=dockerfile)
+
+
+def build_on_top(name: str, service: str, pinned: Mapping[str, str], folder: Path) -> None:
+    """Build the image of a user on that of a service, from a folder, by the three lines of the page of deployment.
+
+    What pip installs there is replaced by packages in the versions that they are pinned to, or by others.
+    """
+    page = (REPOSITORY / "docs" / "deployment.md").read_text()
+    (dockerfile,) = re.findall(rf"```dockerfile\n(FROM snake_rl_{service}:latest\n.*?)```", page, re.DOTALL)
+    assert dockerfile.count("\n") <= 3
+    dockerfile = dockerfile.replace(":latest", f":{TAG}")
+    for package, other in pinned.items():
+        assert f"pip install {package}\n" in dockerfile
+        dockerfile = dockerfile.replace(f"pip install {package}\n", f"pip install {other}\n")
+    build(name, folder, dockerfile)
 
 
 def wait_for(what: str, condition: Callable[[], bool], seconds: float = 120) -> None:
@@ -45,13 +83,14 @@ def wait_for(what: str, condition: Callable[[], bool], seconds: float = 120) -> 
 class Stack:
     """compose.yaml and what it needs in a folder of its own, as a user has it after `git clone`."""
 
-    def __init__(self, folder: Path, tag: str, experiment: str, profiles: str) -> None:
+    def __init__(self, folder: Path, experiment: str, profiles: str, override: str | None = None) -> None:
         self.folder = folder
-        self.project = f"rattle-test-{os.getpid()}"
+        self.project = f"rattle-test-{secrets.token_hex(4)}"
         for name in ("compose.yaml", "deploy", "scripts"):
             source, target = REPOSITORY / name, folder / name
             shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
-        shutil.copy(REPOSITORY / "tests" / "deploy" / "compose.override.yaml", folder)
+        if override is not None:
+            (folder / "compose.override.yaml").write_text(override)
         (folder / "experiment.yaml").write_text(experiment)
         (folder / "experiment.yaml").chmod(0o644)
         ports = ("ENV", "TRAINING", "INFERENCE", "INFERENCE_GRPC", "SYNC", "INGEST", "DASHBOARD")
@@ -62,7 +101,7 @@ class Stack:
             "COMPOSE_PROJECT_NAME": self.project,
             "EXPERIMENT": "./experiment.yaml",
             "STORE": "chdb:///runs/store",
-            "TAG": tag,
+            "TAG": TAG,
         }
         self.script("init", PROFILES=profiles)
 
@@ -94,11 +133,25 @@ class Stack:
         """Return starting, healthy or unhealthy."""
         return str(self.state(service)["Health"]["Status"])
 
+    def restarts(self, service: str) -> int:
+        """Return how often Docker has started a service's container again."""
+        return int(inspect(self.container(service))["RestartCount"])
+
     def kill(self, service: str) -> None:
         """End the program of a container from outside, as a lack of memory does; Docker is not told to leave it so."""
-        before = inspect(self.container(service))["RestartCount"]
+        before = self.restarts(service)
         os.kill(int(self.state(service)["Pid"]), signal.SIGKILL)
-        wait_for(f"{service} comes back", lambda: inspect(self.container(service))["RestartCount"] > before)
+        wait_for(f"{service} comes back", lambda: self.restarts(service) > before)
+
+    def wait_until_healthy(self, *services: str) -> None:
+        """Wait until these are healthy."""
+        for service in services:
+            wait_for(f"{service} is healthy", lambda service=service: self.health(service) == "healthy")
+
+    def copied(self, run: str, folder: Path) -> RunDirectory:
+        """Copy a run out of the volume, also of a container that has ended, and return its directory."""
+        docker("cp", f"{self.container('training')}:/runs/{run}", str(folder))
+        return RunDirectory(folder)
 
     def ask(self, port: str, path: str) -> dict[str, Any]:
         """Return what a service answers to somebody on this machine who has the token."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from tests.deploy.helm import ROOT
 from tests.deploy.manifests import Manifest, Pod, expand, find, of_kind, secret, variables
@@ -117,9 +117,9 @@ class RunningPod:
     def start(self) -> None:
         """Begin its life: what runs before the container, to its end, and then the container."""
         for container in self.pod.spec.get("initContainers", ()):
-            subprocess.run(**self._how(container), check=True, timeout=_PATIENCE_SECONDS)
+            subprocess.run(**self.how(container), check=True, timeout=_PATIENCE_SECONDS)
         with (self.folder / "log").open("ab") as output:
-            self.process = subprocess.Popen(**self._how(self.container), stdout=output, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(**self.how(self.container), stdout=output, stderr=subprocess.STDOUT)
 
     def log(self) -> str:
         """Return what it has said."""
@@ -128,11 +128,16 @@ class RunningPod:
     def end(self, number: Signals = SIGTERM) -> int:
         """End it as a cluster does, or by another signal, and return the exit status of its process."""
         assert self.process is not None
-        self.process.send_signal(number)
+        self.signal(number)
         try:
             return self.process.wait(self.pod.spec["terminationGracePeriodSeconds"])
         finally:
-            self.process.kill()
+            self.signal(SIGKILL)
+
+    def signal(self, number: Signals) -> None:
+        """Send a signal to its process, if that goes on."""
+        assert self.process is not None
+        self.process.send_signal(number)
 
     def run_to_its_end(self) -> int:
         """Have a pod that ends by itself do so, and return its exit status."""
@@ -143,7 +148,7 @@ class RunningPod:
     def run(self, *command: str) -> subprocess.CompletedProcess[bytes]:
         """Run a command in its container, as `kubectl exec` does."""
         assert self.process is not None
-        how = self._how({**self.container, "command": list(command), "args": []})
+        how = self.how({**self.container, "command": list(command), "args": []})
         within = ("nsenter", f"--target={self.process.pid}", "--mount", "--net", "--root", "--wdns=/")
         return subprocess.run(
             [*within, *_AS_USER, *command], env=how["env"], capture_output=True, timeout=60, check=False
@@ -170,18 +175,19 @@ class RunningPod:
             assert time.monotonic() < until, f"{self.pod.name} is not content: {kind}\n{self.log()}"
             time.sleep(0.2)
 
-    def _how(self, container: dict[str, Any]) -> dict[str, Any]:
+    def how(self, container: dict[str, Any]) -> dict[str, Any]:
+        """Return what starts a container, as arguments of `subprocess`."""
         known = variables(self.pod, container, self.cluster.manifests)
         words = [expand(word, known) for word in (*command_of(container), *container.get("args", ()))]
         words[0] = shutil.which(words[0], path=str(_BIN)) or words[0]
-        mounts = [f"{mount['mountPath']}={self._source(mount)}" for mount in container["volumeMounts"]]
+        mounts = [f"{mount['mountPath']}={self.source(mount)}" for mount in container["volumeMounts"]]
         enter = ("sh", "-c", _ENTER, "enter", str(self.folder), str(ROOT), _PASSED, *mounts, "--", *_AS_USER)
         known |= {"PATH": f"{_BIN}:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"}  # noqa: S108
         within = self.cluster.network.within(self.pod.name)
         return {"args": [*within, "unshare", "--mount", *enter, *words], "env": known, "cwd": "/"}
 
-    def _source(self, mount: dict[str, Any]) -> str:
-        """Return the folder with a volume's content, and how it is mounted."""
+    def source(self, mount: dict[str, Any]) -> str:
+        """Return the folder with a volume's content, with `:ro` where it is mounted to be read only."""
         folder = self.folder / "volumes" / mount["name"]
         if mount["name"] not in self.pod.claims:
             (volume,) = [one for one in self.pod.spec["volumes"] if one["name"] == mount["name"]]
@@ -214,12 +220,16 @@ class RunningPod:
 class Cluster:
     """All pods of some manifests, in a network of their own; `claims` is the folder with the volumes that stay."""
 
+    #: Values of the chart that it needs.
+    sets: ClassVar[dict[str, Any]] = {}
+
     def __init__(self, manifests: list[Manifest], wanted: Sequence[Pod], folder: Path) -> None:
-        self.manifests, self._folder = manifests, folder
+        self.manifests, self.wanted, self._folder = manifests, wanted, folder
         self.claims = folder / "claims"
         self.network = Network([*(pod.name for pod in wanted), KUBELET])
-        names = self._names(wanted)
-        self.pods = {pod.name: self._prepared(pod, names) for pod in wanted}
+        hosts = [f"{self.network.address(pod.name)} {name}" for pod in wanted for name in self.names(pod)]
+        self._hosts = "\n".join(["127.0.0.1 localhost", *hosts]) + "\n"
+        self.pods = {pod.name: self._prepared(pod) for pod in wanted}
 
     def running(self) -> list[RunningPod]:
         """Return the pods that have been started and go on."""
@@ -233,23 +243,19 @@ class Cluster:
         )
         return done.returncode == 0
 
-    def _names(self, wanted: Sequence[Pod]) -> str:
-        """Return what the cluster's DNS would answer, as the lines of /etc/hosts; a Service is its first pod."""
-        lines = ["127.0.0.1 localhost"]
-        for pod in wanted:
-            lines.append(f"{self.network.address(pod.name)} {pod.name}")
-            if pod.subdomain:
-                lines.append(f"{self.network.address(pod.name)} {pod.name}.{pod.subdomain}")
+    def names(self, pod: Pod) -> list[str]:
+        """Return the names by which the cluster's DNS would know a pod; a Service is its first pod."""
+        names = [pod.name, f"{pod.name}.{pod.subdomain}"] if pod.subdomain else [pod.name]
         for service in of_kind(self.manifests, "Service"):
-            chosen = [pod for pod in wanted if service["spec"]["selector"].items() <= pod.labels.items()]
-            lines += [f"{self.network.address(pod.name)} {service['metadata']['name']}" for pod in chosen[:1]]
-        return "\n".join(lines) + "\n"
+            chosen = [one for one in self.wanted if service["spec"]["selector"].items() <= one.labels.items()]
+            names += [service["metadata"]["name"]] if pod in chosen[:1] else []
+        return names
 
-    def _prepared(self, pod: Pod, names: str) -> RunningPod:
+    def _prepared(self, pod: Pod) -> RunningPod:
         folder = self._folder / pod.name
         for name in ("layers", "root", "volumes"):
             (folder / name).mkdir(parents=True)
-        (folder / "hosts").write_text(names)
+        (folder / "hosts").write_text(self._hosts)
         return RunningPod(pod, self, folder)
 
     def __enter__(self) -> Self:
@@ -260,6 +266,6 @@ class Cluster:
     ) -> None:
         for pod in self.pods.values():
             if pod.process is not None:
-                pod.process.send_signal(SIGKILL)
+                pod.signal(SIGKILL)
                 pod.process.wait()
         self.network.close()

@@ -1,41 +1,44 @@
-"""Images and compose in real containers. `.ci/images` builds the images and runs this; elsewhere it is skipped."""
+"""Images in real containers: what they hold, and services that start from them as their pages say.
+
+`.ci/images` builds the images and runs this; elsewhere it is skipped.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
-from rattle.analytics.run_directory import RunDirectory
-from rattle.settings.sources import load_settings
+from rattle.settings.experiment import ExperimentSettings
+from rattle.tokens import make_token
 from rattle.trainer.train import train
-from tests.deploy.containers import REPOSITORY, SERVICES, Stack, docker, inspect, wait_for
+from tests.deploy.containers import REPOSITORY, SERVICES, TAG, USER, docker, inspect, logs, needs_images, wait_for
+from tests.ports import free_port
 from tests.test_requirements import listed
-from tests.trainer.conftest import Silence, read_rows
+from tests.trainer.conftest import Silence
 
-TAG = os.environ.get("RATTLE_IMAGES", "")
 MEGABYTE = 1_000_000
 #: What images without PyTorch may hold besides what all share.
 MOST_MEGABYTES = 250
-#: Runs until it is stopped; small, so that what it has done can be done again in one process.
-EXPERIMENT = """
-env: {id: snake, worlds: 64, width: 9, height: 9}
-policy: {hidden_sizes: [16]}
-train: {steps: null, checkpoint_seconds: 2}
-"""
-TIMES = ("time", "seconds", "env_steps_per_second", "run_id")
-CORE = ("env", "training", "inference")
+#: Services that start from their page's `docker run`, and what they answer then; Training has no HTTP. Ingest wants a
+#: broker, and is started in tests of compose.
+STARTED = {
+    "dashboard": ("/", "own-run"),
+    "env": ("/v1/spec", "snake"),
+    "inference": ("/v1/models", "platform"),
+    "mock_env": ("/state", "vision_radius"),
+    "sync": ("/v1/status", "gathering"),
+    "training": None,
+}
+NETWORK = f"rattle-images-{os.getpid()}"
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(not TAG, reason="needs the images that .ci/images builds, with Docker"),
-]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), needs_images]
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -74,113 +77,72 @@ def fits(marker: object) -> bool:
 
 
 @pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Build the image of ingest with the embedded store as the page says, and return its name."""
-    page = (REPOSITORY / "docs" / "deployment.md").read_text()
-    (dockerfile,) = re.findall(r"```dockerfile\n(FROM snake_rl_ingest.*?)```", page, re.DOTALL)
-    assert dockerfile.count("\n") <= 3
-    name = "rattle_test_ingest_embedded"
-    pinned = f"chdb{listed('users.txt')['chdb'][0].specifier}"
-    build(name, tmp_path_factory.mktemp("own"), dockerfile.replace(":latest", f":{TAG}").replace("chdb", pinned))
-    return name
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a folder as a user has it: with a token, and a run in `runs`; and make a network."""
+    folder = tmp_path_factory.mktemp("user")
+    make_token(folder / "token")
+    settings = {"env": {"worlds": 8}, "policy": {"hidden_sizes": [16]}, "train": {"steps": 8 * 16}, "name": "own-run"}
+    train(ExperimentSettings.model_validate(settings), folder / "runs" / "own-run", Silence())
+    for path in (folder / "token", folder / "runs", *(folder / "runs").rglob("*")):
+        os.chown(path, USER, USER)
+    docker("network", "create", NETWORK)
+    yield folder
+    docker("network", "rm", NETWORK)
 
 
-def build(name: str, folder: Path, dockerfile: str | None = None) -> None:
-    """Build an image from a folder, by the Dockerfile in it, or by another one."""
-    file = str(folder / "Dockerfile") if dockerfile is None else "-"
-    docker("build", "--quiet", "--tag", name, "--file", file, str(folder), seconds=400, stdin=dockerfile)
+def as_the_page_says(service: str, folder: Path, name: str, port: int) -> list[str]:
+    """Return how a service's page starts a container: here in `folder`, with a name and a free port, and detached."""
+    page = (REPOSITORY / "src" / "rattle" / "services" / service / "README.md").read_text()
+    (command,) = re.findall(r"^\$ docker (run (?:.*\\\n)*.*)$", page, re.MULTILINE)
+    replaced = {
+        "--rm": f"--detach --name {name} --network {NETWORK} --cap-drop ALL",
+        "$(id -u):$(id -g)": f"{USER}:{USER}",
+        "$PWD": str(folder),
+        f"snake_rl_{service}": f"snake_rl_{service}:{TAG}",
+        "\\\n": " ",
+    }
+    for word, other in replaced.items():
+        assert word in command
+        command = command.replace(word, other)
+    published = re.findall(r"-p \S+", command)
+    (http,) = [word for word in published if not word.endswith(("/udp", ":8001"))]
+    for word in published:
+        here = port if word == http else ""
+        command = command.replace(word, f"-p 127.0.0.1:{here}:{word.partition(':')[2]}")
+    return shlex.split(command)
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, embedded: str) -> Iterator[Stack]:
-    """Start the profile core, with a broker beside it."""
-    build("rattle_test_rabbitmq", REPOSITORY / "tests" / "deploy" / "rabbitmq")
-    with Stack(tmp_path_factory.mktemp("stack"), TAG, EXPERIMENT, "core,telemetry") as stack:
-        yield stack
-
-
-def logged(directory: RunDirectory) -> list[dict[str, Any]]:
-    """Return the events of a run."""
-    files = sorted(directory.table("logs").glob("*.jsonl"))
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
-
-
-def version(stack: Stack) -> int:
-    """Return the version of the policy that Inference plays, -1 as long as there is none."""
+def said(folder: Path, port: int, path: str) -> str:
+    """Return what a service answers to somebody with the token, nothing while it starts."""
+    token = (folder / "token").read_text().strip()
+    request = Request(f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {token}"})
     try:
-        models = stack.ask("INFERENCE", "/v1/models")["models"]
+        with urlopen(request, timeout=20) as answer:  # noqa: S310 (an address of our own)
+            return str(answer.read().decode())
     except OSError:
-        return -1  # it is starting
-    return max((int(version) for model in models for version in model["versions"]), default=-1)
+        return ""
 
 
-def test_a_run_goes_on_whatever_dies_and_learns_on(stack: Stack, tmp_path: Path) -> None:
-    stack.compose("up", "-d", "--no-deps", "env", "training")
-    assert {stack.health(service) for service in ("env", "training")} == {"starting"}
-    stack.script("up", *CORE)
-    for service in CORE:
-        wait_for(f"{service} is healthy", lambda service=service: stack.health(service) == "healthy")
-    wait_for("ten updates", lambda: version(stack) >= 10)
-    before = {}
-    for service in ("env", "inference", "training"):
-        before[service] = reached = version(stack)
-        stack.kill(service)
-        wait_for(f"the run goes on without {service}'s memory", lambda reached=reached: version(stack) > reached)
-    reached = version(stack)
-    stack.script("down")
-    stack.script("up", *CORE)
-    wait_for("the run goes on after down and up", lambda: version(stack) > reached)
-    stack.compose("stop", "inference", "training")
-    assert stack.state("training")["ExitCode"] == 0
-    docker("cp", f"{stack.container('training')}:/runs/run", str(tmp_path / "there"))
+@pytest.mark.parametrize("service", STARTED)
+def test_a_service_starts_as_its_page_says(service: str, folder: Path) -> None:
+    name, port = f"{NETWORK}-{service}", free_port()
 
-    there, here = RunDirectory(tmp_path / "there"), RunDirectory(tmp_path / "here")
-    updates = read_rows(there, "updates", *TIMES)
-    assert [row["policy_version"] for row in updates] == list(range(1, len(updates) + 1))
-    # Env comes back with the same games. Those that Inference plays are lost with it, and so is what Training has not
-    # stored yet: from there on, others are played.
-    resumed = [json.loads(row["fields"])["update"] for row in logged(there) if row["event"] == "run_resumed"]
-    exact = min(before["inference"], *resumed)
-    assert exact > before["env"]
-    settings = load_settings(stack.folder / "experiment.yaml", [f"train.steps={updates[exact - 1]['env_steps']}"], {})
-    train(settings, here.path, Silence())
-    assert read_rows(here, "updates", *TIMES) == updates[:exact]
-    episodes = [row["return"] for row in read_rows(there, "episodes")]
-    assert sum(episodes[-500:]) > sum(episodes[:500])
-    stack.script("up", *CORE)
+    def health() -> str:
+        return str(inspect(name)["State"]["Health"]["Status"])
 
-
-def test_containers_have_no_rights_that_they_do_not_need(stack: Stack) -> None:
-    stack.script("up", *CORE)
-    for service in CORE:
-        found, name = inspect(stack.container(service)), stack.container(service)
-        host = found["HostConfig"]
-        assert host["ReadonlyRootfs"]
-        assert host["CapDrop"] == ["ALL"]
-        assert host["SecurityOpt"] == ["no-new-privileges:true"]
-        assert docker("exec", name, "id", "-u") == str(os.getuid() or 10001)
-        refused = docker("exec", name, "sh", "-c", "touch /x /opt/rattle/x /opt/rattle/packages/x 2>&1", check=False)
-        assert refused.count("Read-only file system") == 3
-        status = docker("exec", name, "sh", "-c", "grep -h ^Cap /proc/1/status")
-        assert set(re.findall(r"CapEff:\s+(\w+)", status)) == {"0" * 16}
-        ports = [binding["HostIp"] for bindings in host["PortBindings"].values() for binding in bindings]
-        assert set(ports) == {"127.0.0.1"}
-
-
-def test_rows_of_the_run_reach_a_store_over_the_broker(stack: Stack, embedded: str) -> None:
-    stack.script("up", *CORE)
-    stack.compose("up", "-d", "--no-deps", "rabbitmq", "tables", "ingest")
-    wait_for("ingest is ready", lambda: stack.health("ingest") == "healthy")
-
-    def stored() -> int:
-        return int(stack.ask("INGEST", "/v1/status")["rows"])
-
-    wait_for("rows are stored", lambda: stored() > 100)
-    stack.compose("stop", "ingest")
-    assert stack.state("ingest")["ExitCode"] == 0
-    sql = "SELECT count() AS updates, uniqExact(run_id) AS runs FROM updates"
-    command = ["run", "--rm", "--no-deps", "--entrypoint", "rattle", "ingest", "query", sql]
-    answer = stack.compose(*command, "--store", "chdb:///runs/store", "--format", "json")
-    row = json.loads(answer)
-    assert row["runs"] == 1
-    assert row["updates"] > 10
+    try:
+        docker(*as_the_page_says(service, folder, name, port))
+        assert health() == "starting"
+        if (answers := STARTED[service]) is not None:
+            path, word = answers
+            wait_for(f"{word} is in what {path} answers", lambda: word in said(folder, port, path))
+        if service != "sync":  # which is not ready before its members have come
+            wait_for("it is healthy", lambda: health() == "healthy")
+        assert docker("exec", name, "id", "-u") == str(USER)
+        assert "Read-only file system" in docker("exec", name, "sh", "-c", "touch /opt/rattle/x 2>&1", check=False)
+        docker("stop", "--time", "30", name)
+        assert inspect(name)["State"]["ExitCode"] == 0
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{logs(name)}") from error
+    finally:
+        docker("rm", "--force", name, check=False)

@@ -39,11 +39,17 @@ LOCKSTEP = {
 
 
 @pytest.fixture(scope="module")
-def cluster(helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def kind() -> type[Cluster]:
+    """Return what pods are here: processes."""
+    return Cluster
+
+
+@pytest.fixture(scope="module")
+def cluster(kind: type[Cluster], helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Return the pods of the chart, with two of Env and two of Inference, started but for those of `helm test`."""
-    manifests = helm.template(CHART, sets=SETS)
+    manifests = helm.template(CHART, sets={**SETS, **kind.sets})
     try:
-        made = Cluster(manifests, list(pods(manifests)), tmp_path_factory.mktemp("cluster"))
+        made = kind(manifests, list(pods(manifests)), tmp_path_factory.mktemp("cluster"))
     except NoNetworkError as error:
         pytest.skip(str(error))
     with made:
@@ -82,7 +88,7 @@ def test_the_policy_is_that_of_one_process(finished: RunDirectory, tmp_path: Pat
     assert (ours["status"], ours["updates"]) == ("finished", 25)
 
 
-def test_what_helm_tests_passes(cluster: Cluster, finished: RunDirectory) -> None:
+def test_helm_test_passes(cluster: Cluster, finished: RunDirectory) -> None:
     for name in ("rattle-test-check-env", "rattle-test-inference"):
         assert cluster.pods[name].run_to_its_end() == 0, cluster.pods[name].log()
     assert "8 passed" in cluster.pods["rattle-test-check-env"].log()
@@ -90,13 +96,15 @@ def test_what_helm_tests_passes(cluster: Cluster, finished: RunDirectory) -> Non
 
 
 def test_a_container_writes_to_its_volumes_only_and_is_not_root(cluster: Cluster, finished: RunDirectory) -> None:
-    pod = cluster.pods[TRAINING]
-    who = pod.run("id", "-u")
-    assert who.stdout == b"10001\n", who.stderr
-    for place in ("/etc/rattle/other", "/run/secrets/rattle/other", "/usr/other"):
-        assert pod.run("touch", place).returncode, place
-    assert pod.run("touch", "/tmp/other", "/runs/other").returncode == 0  # noqa: S108 (of the pod)
-    assert pod.run("stat", "-c", "%a %u", "/run/secrets/rattle/token").stdout == b"440 0\n"
+    for pod in cluster.running():
+        who = pod.run("id", "-u")
+        assert who.stdout == b"10001\n", who.stderr
+        for place in ("/etc/rattle/other", "/run/secrets/rattle/other", "/usr/other"):
+            assert pod.run("touch", place).returncode, place
+        assert pod.run("touch", "/tmp/other").returncode == 0  # noqa: S108 (of the pod)
+        assert b"\nCapEff:\t0000000000000000\n" in pod.run("cat", "/proc/self/status").stdout
+        assert pod.run("stat", "-c", "%a %u", "/run/secrets/rattle/token").stdout == b"440 0\n"
+    assert cluster.pods[TRAINING].run("touch", "/runs/other").returncode == 0
 
 
 def test_pods_that_end_leave_in_peace_and_come_back_to_the_run(cluster: Cluster, finished: RunDirectory) -> None:
@@ -122,13 +130,13 @@ def secret_with_certificates(manifests: list[Manifest], folder: Path) -> Manifes
     return {"kind": "Secret", "metadata": {"name": "certificates"}, "stringData": content}
 
 
-def test_in_lockstep_with_certificates_all_ticks_are_made(helm: Helm, tmp_path: Path) -> None:
-    sets = {"experiment": LOCKSTEP, "inference.replicas": 2, "dashboard.enabled": False}
+def test_in_lockstep_with_certificates_all_ticks_are_made(kind: type[Cluster], helm: Helm, tmp_path: Path) -> None:
+    sets = {"experiment": LOCKSTEP, "inference.replicas": 2, "dashboard.enabled": False, **kind.sets}
     tls = {"tls.enabled": True, "tls.mutual": True, "tls.existingSecret": "certificates"}
     manifests = helm.template(CHART, sets={**sets, **tls})
     manifests.append(secret_with_certificates(manifests, tmp_path))
     try:
-        made = Cluster(manifests, list(pods(manifests)), tmp_path / "cluster")
+        made = kind(manifests, list(pods(manifests)), tmp_path / "cluster")
     except NoNetworkError as error:
         pytest.skip(str(error))
     with made:

@@ -145,7 +145,8 @@ def mock_env(
     """
     from rattle.analytics.extras import require
 
-    require("flask", "mock-env", "the mock environment")
+    for module in ("flask", "prometheus_client"):
+        require(module, "mock-env", "the mock environment")
     from rattle.services.mock_env.server import MockSettings, serve
     from rattle.settings.sources import load_security
 

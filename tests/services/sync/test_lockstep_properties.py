@@ -144,7 +144,7 @@ def test_datagrams_that_somebody_has_recorded_change_nothing(seed: int, agents: 
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("part", range(10))
+@pytest.mark.parametrize("part", [0, *(pytest.param(n, marks=pytest.mark.whole("lockstep")) for n in range(1, 10))])
 def test_a_million_ticks(part: int) -> None:
     """100,000 ticks a part: clusters of all sizes in all kinds of networks, now and then a death or a partition."""
     ticks = []
