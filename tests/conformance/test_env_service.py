@@ -27,6 +27,16 @@ def test_snake_passes_on_both_faces(clock: str, snakes: int) -> None:
     assert skipped <= (ONE_SNAKE if snakes == 1 else set()) | ALWAYS
 
 
+def test_one_batch_passes_and_has_no_state() -> None:
+    with rattle_server(*FEW, "--set", "env.id=gym:CartPole-v1", "--set", "env.vector=auto") as url:
+        found = results(url, "vector")
+    assert [result for result in found.values() if result.result == "fail"] == []
+    assert {"vector.state.restore", "vector.determinism.width"} <= {
+        name for name, result in found.items() if result.result == "skip"
+    }
+    assert {found[f"vector.steps.{name}"].result for name in ("autoreset", "inactive", "time_limit")} == {"pass"}
+
+
 def test_pendulum_passes() -> None:
     with rattle_server(*FEW, "--set", "env.id=gym:Pendulum-v1") as url:
         found = results(url, "vector")

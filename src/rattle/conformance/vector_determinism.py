@@ -9,6 +9,7 @@ from rattle.conformance.checks import CheckGroup
 from rattle.conformance.judging import expect, fail, skip
 from rattle.conformance.target import Target
 from rattle.conformance.vector_play import GAME_SEED, Stepped, encodings, expect_same, play_game, session
+from rattle.conformance.vector_spec import skip_shared
 
 CHECKS = CheckGroup()
 _STEPPED = ("vector.steps.fields",)
@@ -51,6 +52,7 @@ def other_seed(target: Target) -> None:
 )
 def width(target: Target) -> None:
     """A world alone, made with first_world, against the same world among others."""
+    skip_shared(target)
     game = target.fact(play_game)
     agents = game.shape.agents
     for world in (0, game.shape.worlds - 3):
@@ -73,6 +75,7 @@ _LONG = 250
 )
 def episodes(target: Target) -> None:
     """What steps show after an end is what as many resets show."""
+    skip_shared(target)
     game = target.fact(play_game)
     with session(target, game.shape.worlds, encoding=target.fact(encodings)[-1], seed=GAME_SEED) as opened:
         number, judged = 0, 0

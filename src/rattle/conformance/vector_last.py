@@ -78,7 +78,8 @@ def time_limit(target: Target) -> str:
                 if together[slot // cut.shape.agents] and one.truncated[slot] and not other.done[slot]:
                     _judge(one, row, int(slot), other.observation[slot], before)
                     judged += 1
-            together &= (one.episode == 0) & (other.episode == 0)
+            playing = (one.active & other.active).reshape(cut.shape.worlds, -1).any(1)  # a world may rest after an end
+            together &= (one.episode == 0) & (other.episode == 0) & playing
             rows = np.repeat(together, cut.shape.agents)
             if not np.array_equal(one.observation[rows], other.observation[rows]):
                 skip(f"with the option {name} worlds show something else before they are cut")

@@ -7,7 +7,7 @@ from typing import Any
 from rattle.conformance.action_space import read_actions
 from rattle.conformance.arrays import MSGPACK
 from rattle.conformance.checks import CheckGroup
-from rattle.conformance.judging import expect, fail, kind
+from rattle.conformance.judging import expect, fail, kind, skip
 from rattle.conformance.observation_space import read_observed
 from rattle.conformance.target import JSON_TYPE, MSGPACK_TYPE, Target, decode
 
@@ -32,6 +32,18 @@ _WORDS = {str: "a string", dict: "an object", int: "an integer", list: "a list"}
 def spec(target: Target) -> dict[str, Any]:
     """Return the spec in JSON."""
     return target.request("GET", "/v1/spec").object()
+
+
+def batch(target: Target) -> dict[str, Any] | None:
+    """Return what the spec says of code that steps all worlds of a session in one call; None where there is none."""
+    found: dict[str, Any] | None = target.fact(spec).get("batch")
+    return found
+
+
+def skip_shared(target: Target) -> None:
+    """Skip a check of what worlds that share what they draw do not promise."""
+    if (found := batch(target)) is not None and not found["any_width"]:
+        skip(f"the spec says of {found['stepped_by']} that any_width is false: games depend on their session's size")
 
 
 @CHECKS.check("vector.spec.answer", "GET /v1/spec answers 200 with a JSON object for protocol rattle.vector/1 or /2")
@@ -84,9 +96,20 @@ def spec_fields(target: Target) -> None:
     read_actions(body)
     waits = body.get("agents_wait", False)
     expect(isinstance(waits, bool), f"agents_wait is {kind(waits)}, not a boolean", expected="true or none", got=waits)
+    _check_batch(body.get("batch"))
     for name in ("metrics", "features"):
         texts = all(isinstance(entry, str) for entry in body[name]) and len(set(body[name])) == len(body[name])
         expect(texts, f"{name} must be a list of different strings", got=body[name])
+
+
+def _check_batch(found: Any) -> None:
+    is_right = isinstance(found, dict) and isinstance(found.get("stepped_by"), str)
+    expect(
+        found is None or (is_right and isinstance(found.get("any_width"), bool)),
+        "batch is not an object with stepped_by, a string, and any_width, true or false",
+        expected='{"stepped_by": "…", "any_width": false}, or no batch',
+        got=found,
+    )
 
 
 @CHECKS.check(

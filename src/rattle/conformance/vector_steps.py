@@ -11,6 +11,7 @@ from rattle.conformance.checks import CheckGroup
 from rattle.conformance.judging import expect, fail, skip
 from rattle.conformance.target import Target
 from rattle.conformance.vector_play import GAME_SEED, PlayedGame, ResetOutcome, Stepped, encodings, play_game, session
+from rattle.conformance.vector_spec import batch
 
 CHECKS = CheckGroup()
 _MADE = ("vector.sessions.create",)
@@ -74,10 +75,11 @@ def no_ends(target: Target) -> None:
 def autoreset(target: Target) -> None:
     """Its episode number rises by 1 and all its agents are active again; other worlds go on.
 
-    Where agents wait, one of them at least is active.
+    Where agents wait, one of them at least is active. Worlds of a `batch` may rest for a step between two episodes.
     """
     game = target.fact(play_game)
     _with_ends(game)
+    may_rest = batch(target) is not None
     previous: ResetOutcome = game.first
     for played, over in zip(game.steps, _over_before(game), strict=True):
         risen = played.episode.astype(np.int64) - previous.episode
@@ -89,15 +91,16 @@ def autoreset(target: Target) -> None:
         )
         done, alive = _by_world(game, played.done), _by_world(game, played.active)
         finished = _by_world(game, played.done | over).all(1) & done.any(1)
-        stuck = np.flatnonzero(finished & (risen == 0))
+        rested = ~_by_world(game, previous.active).any(1)
+        stuck = np.flatnonzero((finished & (risen == 0) & (alive.any(1) | (not may_rest))) | (rested & (risen == 0)))
         expect(
             not stuck.size,
-            f"all agents of world {stuck[:1]} ended in step {played.step}, but its episode number stays: "
+            f"all agents of world {stuck[:1]} have ended by step {played.step}, but its episode number stays: "
             "the next episode starts in the same step",
             expected="episode one higher",
             got=played.episode.tolist(),
         )
-        early = np.flatnonzero((risen == 1) & ~done.any(1))
+        early = np.flatnonzero((risen == 1) & ~done.any(1) & ~rested)
         expect(not early.size, f"world {early[:1]} starts an episode in step {played.step} though no slot of it ended")
         some, slots = ("none", "one of its slots") if game.shape.agents_wait else ("not all", "all its slots")
         awake = alive.any(1) if game.shape.agents_wait else alive.all(1)

@@ -104,14 +104,18 @@ def close_all(environment: str, envs: Iterable[Any]) -> None:
             warnings.warn(f"'{environment}': close raised {what(error)}", stacklevel=2)
 
 
-def failed(environment: str, world: int, doing: str, error: BaseException) -> EnvError:
-    """Return what to say, in one line, of one of FOREIGN_ERRORS that came while a world was `doing` something."""
+def failed(environment: str, world: int | range, doing: str, error: BaseException) -> EnvError:
+    """Return what to say, in one line, of one of FOREIGN_ERRORS that came while a world was `doing` something.
+
+    Where worlds are stepped in one call, it is a range of worlds.
+    """
+    of = f"'{environment}', " + (f"world {world}" if isinstance(world, int) else f"worlds {world[0]} to {world[-1]}")
     if isinstance(error, WrongValue):
-        return EnvError(f"'{environment}', world {world}: {doing} handed out {error}")
+        return EnvError(f"{of}: {doing} handed out {error}")
     advice = ""
     if isinstance(error, TypeError) and doing == "reset" and "unexpected keyword argument" in str(error):
         advice = ": an environment's reset must take the keywords seed and options"
-    return EnvError(f"'{environment}', world {world}: {doing} raised {what(error)}{advice}")
+    return EnvError(f"{of}: {doing} raised {what(error)}{advice}")
 
 
 def action_space(name: str, space: Any) -> ActionSpace:

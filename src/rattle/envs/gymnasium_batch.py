@@ -48,7 +48,7 @@ class Slots(Protocol):
 
 def activity_infos(slots: Slots, *, copy: bool) -> Infos:
     """Return which slots act on what they observe, in an array of its own if asked; nothing where all always do."""
-    if slots.spec.agents_per_world == 1:
+    if slots.spec.agents_per_world == 1 and slots.spec.batch is None:
         return {}
     return {"active": slots.active.copy() if copy else slots.active, "_active": np.ones(slots.num_slots, np.bool_)}
 

@@ -146,9 +146,9 @@ class Observer:
         """Return the observations of a batch, laid out as Gymnasium's vector environments do, as rows of `space`."""
         return self._rows(values, infos, (number,))
 
-    def check_mask(self, row: NDArray[Any]) -> None:
-        """Raise WrongValue where the mask of an agent that is to act allows nothing."""
-        if self._mask is not None and not row[self._mask].any():
+    def check_mask(self, rows: NDArray[Any]) -> None:
+        """Raise WrongValue where the mask of an agent that is to act allows nothing; `rows` are one (n,), or many."""
+        if self._mask is not None and not rows[..., self._mask].any(axis=-1).all():
             raise WrongValue(f"an '{MASK}' that allows no action, though the episode goes on")
 
     def _rows(self, value: Any, info: Any, lead: tuple[int, ...]) -> NDArray[Any]:

@@ -7,9 +7,9 @@ from typing import Any
 
 from rattle.envs import user_worlds, wrappers
 from rattle.envs.errors import EnvError, UnknownEnvironment
-from rattle.envs.user_worlds import GYM_PREFIX, PETTINGZOO_PREFIX, find_class
+from rattle.envs.user_worlds import ENVPOOL_PREFIX, GYM_PREFIX, PETTINGZOO_PREFIX, find_class
 from rattle.envs.validation import validated
-from rattle.envs.vector import VectorWorlds
+from rattle.envs.vector import Vector, VectorWorlds
 from rattle.text import nearest
 
 # What an environment needs is imported only when it is asked for: compiled code alone takes longer than `--help` may.
@@ -23,14 +23,16 @@ def make_worlds(
     first_world: int = 0,
     *,
     allow_imports: bool = True,
+    vector: Vector = "never",
 ) -> VectorWorlds:
     """Build worlds `first_world` to `first_world + num_worlds - 1` of `seed`, at the start of episode 0.
 
     `environment` is `snake`, whose settings are those of SnakeSettings, or `gym:ID` for a Gymnasium id, whose
     settings are handed to `gymnasium.make`, or `pettingzoo:MODULE` for the module's `parallel_env(**settings)`, or its
-    `env` where it has no other. The ids `gym:MODULE:ID` and `pettingzoo:MODULE` import their module; `MODULE:CLASS` is
-    a class of a user. With `allow_imports` false, for names and settings that come from a stranger's file, to import is
-    refused, and so are settings that name code.
+    `env` where it has no other, or `envpool:ID` for what EnvPool has. The ids `gym:MODULE:ID` and `pettingzoo:MODULE`
+    import their module; `MODULE:CLASS` is a class of a user. With `allow_imports` false, for names and settings that
+    come from a stranger's file, to import is refused, and so are settings that name code. `vector` says of Gymnasium
+    ids whether they are stepped by the vector environment that they are registered with: "auto" where there is one.
 
     Raises EnvError with one clear line for an unknown environment, a bad
     setting, or an environment that the vector protocol cannot hold.
@@ -38,10 +40,14 @@ def make_worlds(
     own, around = _apart(environment, settings, allow_imports=allow_imports)
     settings = {**own, **around}
     if environment.startswith(GYM_PREFIX):
-        from rattle.envs.gymnasium_worlds import GymnasiumWorlds
+        return _make_gymnasium(
+            environment.removeprefix(GYM_PREFIX), settings, num_worlds, seed, first_world, allow_imports, vector
+        )
+    if environment.startswith(ENVPOOL_PREFIX):
+        from rattle.envs.gymnasium_vector import envpool_worlds
 
-        gymnasium_id = environment.removeprefix(GYM_PREFIX)
-        return GymnasiumWorlds(gymnasium_id, settings, num_worlds, seed, first_world, allow_imports=allow_imports)
+        envpool_id = environment.removeprefix(ENVPOOL_PREFIX)
+        return envpool_worlds(envpool_id, settings, num_worlds, seed, first_world, allow_imports=allow_imports)
     if environment.startswith(PETTINGZOO_PREFIX):
         from rattle.envs.pettingzoo_worlds import PettingZooWorlds
 
@@ -55,6 +61,28 @@ def make_worlds(
     if (found := find_class(environment, allow_imports=allow_imports)) is not None:
         return user_worlds.make(found, settings, num_worlds, seed, first_world)
     raise _unknown(environment)
+
+
+def _make_gymnasium(
+    gymnasium_id: str,
+    settings: Mapping[str, Any],
+    num_worlds: int,
+    seed: int,
+    first_world: int,
+    allow_imports: bool,
+    vector: Vector,
+) -> VectorWorlds:
+    if vector != "never":
+        from rattle.envs.gymnasium_vector import gymnasium_worlds
+
+        batch = gymnasium_worlds(
+            gymnasium_id, settings, num_worlds, seed, first_world, vector=vector, allow_imports=allow_imports
+        )
+        if batch is not None:
+            return batch
+    from rattle.envs.gymnasium_worlds import GymnasiumWorlds
+
+    return GymnasiumWorlds(gymnasium_id, settings, num_worlds, seed, first_world, allow_imports=allow_imports)
 
 
 def validate(
@@ -112,6 +140,8 @@ def _validate(
 
         find_env(environment.removeprefix(PETTINGZOO_PREFIX), allow_imports=allow_imports)
         return _unchecked(environment, settings, allow_imports)
+    if environment.startswith(ENVPOOL_PREFIX):
+        return _unchecked(environment, settings, allow_imports)  # it takes many seconds to import
     if environment == "snake":
         from rattle.envs.snake.settings import SnakeSettings
 
@@ -136,7 +166,7 @@ def _unknown(environment: str) -> UnknownEnvironment:
     hint = nearest(environment, known) or nearest(GYM_PREFIX + environment, known)
     return UnknownEnvironment(
         f"unknown environment '{environment}'{hint or '.'} There are 'snake', "
-        f"'{GYM_PREFIX}ID' for every Gymnasium id, such as '{GYM_PREFIX}CartPole-v1', and "
-        f"'{PETTINGZOO_PREFIX}MODULE' for every PettingZoo module; "
+        f"'{GYM_PREFIX}ID' for every Gymnasium id, such as '{GYM_PREFIX}CartPole-v1', '{ENVPOOL_PREFIX}ID' for what "
+        f"EnvPool has, and '{PETTINGZOO_PREFIX}MODULE' for every PettingZoo module; "
         "'MODULE:CLASS' is one of your own"
     )

@@ -1,4 +1,4 @@
-"""Environments that are classes of users: of Gymnasium, of PettingZoo, or of `Worlds`, which step many at once."""
+"""Environments that are classes of users: of Gymnasium, one world or many, of PettingZoo, or of `Worlds`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import gymnasium
+from gymnasium.vector import VectorEnv
 from pydantic import BaseModel
 
 from rattle.envs import wrappers
@@ -19,6 +20,7 @@ from rattle.extensions import ENVIRONMENT, Extension, ExtensionError, entry_poin
 
 GYM_PREFIX = "gym:"
 PETTINGZOO_PREFIX = "pettingzoo:"
+ENVPOOL_PREFIX = "envpool:"
 
 
 def find_class(environment: str, *, allow_imports: bool = True) -> Extension[Any] | None:
@@ -28,7 +30,7 @@ def find_class(environment: str, *, allow_imports: bool = True) -> Extension[Any
 
     Raises UnknownEnvironment when there is no such class, and NotImported.
     """
-    if environment == "snake" or environment.startswith((GYM_PREFIX, PETTINGZOO_PREFIX)):
+    if environment == "snake" or environment.startswith((GYM_PREFIX, PETTINGZOO_PREFIX, ENVPOOL_PREFIX)):
         return None
     if ":" not in environment and environment not in entry_point_names(ENVIRONMENT):
         return None
@@ -60,6 +62,10 @@ def make(
     own = {key: value for key, value in settings.items() if key != wrappers.KEY}
     given = validated(settings_model(extension), own, extension.path).model_dump(exclude_unset=True)
     given |= {key: value for key, value in settings.items() if key == wrappers.KEY}
+    if issubclass(cls, VectorEnv):
+        from rattle.envs.gymnasium_vector import VectorEnvWorlds
+
+        return VectorEnvWorlds(name, cls, given, num_worlds, seed, first_world)
     if issubclass(cls, gymnasium.Env):
         from rattle.envs.gymnasium_worlds import GymnasiumWorlds
 
@@ -71,7 +77,7 @@ def make(
 
 def face_of(cls: type) -> wrappers.Face | None:
     """Return which wrappers go around a user's environments; None for those that step many worlds at once."""
-    if _steps_many(cls):
+    if _steps_many(cls) or issubclass(cls, VectorEnv):
         return None
     return wrappers.GYMNASIUM if issubclass(cls, gymnasium.Env) else wrappers.PARALLEL
 
@@ -89,7 +95,7 @@ def settings_model(extension: Extension[Any]) -> type[BaseModel]:
     cls = extension.cls
     if _steps_many(cls):
         return strict(cls.Settings)
-    return constructor_model(extension)
+    return constructor_model(extension, of_others="num_envs" if issubclass(cls, VectorEnv) else None)
 
 
 def _steps_many(cls: type) -> bool:
@@ -104,4 +110,4 @@ def _kinds() -> tuple[type, ...]:
 
     found = sys.modules.get("pettingzoo")
     of_many = [getattr(found, name, None) for name in ("ParallelEnv", "AECEnv")]
-    return (Worlds, gymnasium.Env, *(each for each in of_many if each))
+    return (Worlds, gymnasium.Env, VectorEnv, *(each for each in of_many if each))

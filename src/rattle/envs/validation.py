@@ -87,10 +87,10 @@ def settings_of(extension: Extension[Any], values: Mapping[str, Any], beside: It
         return validated(strict(model), values, extension.path, beside)
 
 
-def constructor_model(extension: Extension[Any], skip: int = 0) -> type[BaseModel]:
+def constructor_model(extension: Extension[Any], skip: int = 0, of_others: str | None = None) -> type[BaseModel]:
     """Return as settings what the constructor of a user's class takes by name, less its first `skip` parameters.
 
-    Lists are taken for NumPy arrays. Raises ExtensionError.
+    The parameter `of_others` must be there, and is no setting. Lists are taken for NumPy arrays. Raises ExtensionError.
     """
     cls = extension.cls
     with extension.calling("__init__"):
@@ -101,6 +101,10 @@ def constructor_model(extension: Extension[Any], skip: int = 0) -> type[BaseMode
         hints = {}
     named = [one for one in parameters if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)]
     more = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    if of_others is not None:
+        if not more and all(one.name != of_others for one in named):
+            raise ExtensionError(f"{extension.path}: __init__ must take {of_others} by name")
+        named = [one for one in named if one.name != of_others]
     fields: dict[str, Any] = {
         one.name: (_settable(hints.get(one.name, Any)), ... if one.default is one.empty else one.default)
         for one in named

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
 from rattle.samples.spaces import ActionSpace, ObservationSpace
+
+#: Whether a Gymnasium environment is stepped as one batch by the vector environment that it is registered with.
+Vector = Literal["never", "auto", "always"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Worlds that code of others steps in one call: they cannot be stored, and may rest for a step after an end."""
+
+    stepped_by: str  # the name of its class
+    any_width: bool  # a world of a seed plays the same games in any batch
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,8 @@ class EnvironmentSpec:
     metrics: tuple[str, ...] = ()
     #: Whether agents may wait: be inactive before their first move of an episode, or between two moves.
     agents_wait: bool = False
+    #: Who steps all worlds in one call, if others do.
+    batch: Batch | None = None
 
 
 @runtime_checkable
@@ -40,6 +53,9 @@ class VectorWorlds(Protocol):
 
     Where `spec.agents_wait`, an agent may be inactive too while it waits for its turn, or has not joined yet: its rows
     are zero and its actions are ignored, but it may earn rewards and end. Rewards then count for its last move.
+
+    Where an environment of others begins episodes only in the step after an end, a world that ended rests in that step:
+    none of its agents is active, and its `episode` rises when the next one begins.
     """
 
     spec: EnvironmentSpec

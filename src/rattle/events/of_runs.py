@@ -128,6 +128,27 @@ class NotRepeating(Event, frozen=True, kw_only=True):
     environment: str
 
 
+class SteppedAsBatch(Event, frozen=True, kw_only=True):
+    """The worlds of a run are a batch that code of others steps in one call: a resume cannot go on in them."""
+
+    level: ClassVar[Level] = "WARNING"
+    sentence: ClassVar[str] = (
+        "'{environment}' is stepped as one batch by {stepped_by}: {games}, and a resume begins new episodes"
+    )
+    environment: str
+    stepped_by: str
+    games: str
+
+
+class SteppedOneByOne(Event, frozen=True, kw_only=True):
+    """An experiment takes a vector environment where there is one, and for its environment there is none."""
+
+    sentence: ClassVar[str] = (
+        "'{environment}' has no vector environment that can be used: its worlds are stepped one by one"
+    )
+    environment: str
+
+
 class PartStaysText(Event, frozen=True, kw_only=True):
     """A part of a table holds something else than the table's rows: it is not turned into Parquet."""
 

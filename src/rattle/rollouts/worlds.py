@@ -35,7 +35,8 @@ def build_worlds(
     seed = derive_seed(settings.seed, "worlds") if seed is None else seed
     if settings.env.url is not None:
         return open_remote_worlds(settings.env, worlds, seed, first_world, stop, owner)
-    return make_worlds(settings.env.id, settings.env.own_settings, worlds, seed, first_world)
+    env = settings.env
+    return make_worlds(env.id, env.own_settings, worlds, seed, first_world, vector=env.vector)
 
 
 def environment_of(settings: ExperimentSettings) -> EnvironmentSpec:

@@ -89,7 +89,8 @@ def try_out(settings: ExperimentSettings) -> tuple[EnvironmentSpec, bool]:
     with closing(build_worlds(settings, 1, 0)) as worlds:
         first = _first_ticks(worlds, settings.seed)
         repeats = _repeats(worlds, settings.seed, first)
-    if repeats and settings.env.url is None and settings.env.worlds > 1:
+    alone = settings.env.url is None and worlds.spec.batch is None
+    if repeats and alone and settings.env.worlds > 1:
         with closing(build_worlds(settings, 2, 0)) as two:  # a generator that worlds share shows where they take turns
             repeats = _repeats(two, settings.seed, first)
     return worlds.spec, repeats

@@ -44,6 +44,8 @@ CallersPart = tuple[Arrays, Mapping[str, Any]]  # of a checkpoint: arrays and pl
 
 #: Training that a resume may drop from the tables without a copy, in seconds.
 MOST_SECONDS_CUT = 60.0
+#: What holds for the games of a batch whose worlds share what they draw.
+_SHARED_GAMES = "its worlds share what they draw, so that games depend on env.worlds and train.actors"
 
 
 def as_policy(
@@ -138,6 +140,17 @@ class RunRecorder:
         self.tables.cut_back({**NOTHING, UPDATE: 0})
         self.tables.publish_run(read_run_row(self.directory))
         self.tables.log(of_runs.RunStarted(seed=self.settings.seed))
+        self._say_how_stepped()
+
+    def _say_how_stepped(self) -> None:
+        """Say which lane the worlds are on where there was a choice, and what that means."""
+        environment, vector = self.environment, self.settings.env.vector
+        if (batch := environment.batch) is not None:
+            games = "each world plays the same games in any batch" if batch.any_width else _SHARED_GAMES
+            said = of_runs.SteppedAsBatch(environment=environment.id, stepped_by=batch.stepped_by, games=games)
+            self.tables.log(said)
+        elif vector == "auto" and self.settings.env.url is None:
+            self.tables.log(of_runs.SteppedOneByOne(environment=environment.id))
 
     def begin(self) -> None:
         """Tell hooks that a command begins, or goes on with, the run; raises ExtensionError."""

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, PlainValidator, SerializeAsAny, model_va
 
 from rattle.analytics.extras import require
 from rattle.envs.validation import StrictSettings, settings_of
+from rattle.envs.vector import Vector
 from rattle.envs.wrappers import MOST_WRAPPERS, WrapperSection
 from rattle.extensions import HOOK, NETWORK, Extension, ExtensionError, load
 from rattle.learning.algorithms import A2C, AlgorithmSettings
@@ -40,9 +41,16 @@ class EnvironmentSection(StrictSettings):
         "snake",
         description="snake, gym:ID for any Gymnasium environment, such as gym:CartPole-v1, gym:MODULE:ID for one that "
         "MODULE registers when it is imported, also a file MODULE.py in this folder, pettingzoo:MODULE for any "
-        "PettingZoo module, or module:Class for one of your own.",
+        "PettingZoo module, envpool:ID for any environment of EnvPool, or module:Class for one of your own.",
     )
     worlds: int = Field(1024, ge=1, le=2**20, description="Worlds that are played side by side.")
+    vector: Vector = Field(
+        "never",
+        description="Whether gym:ID is stepped as one batch by the vector environment that it is registered with. "
+        "auto: where there is one; always: and nothing else will do. That is quicker, but worlds then share what they "
+        "draw, so that games depend on env.worlds and train.actors, and a resume begins new episodes. never: each "
+        "world plays the same games in any batch.",
+    )
     url: ServerUrl | None = Field(
         None,
         examples=["http://127.0.0.1:5000"],

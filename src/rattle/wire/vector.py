@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from rattle.envs.vector import EnvironmentSpec
+from rattle.envs.vector import Batch, EnvironmentSpec
 from rattle.samples.spaces import read_action_space, read_observation_space
 from rattle.text import one_line
 from rattle.wire.arrays import Array
@@ -108,6 +109,13 @@ class StepAnswer(msgspec.Struct):
     snapshots: list[dict[str, Any]] = []
 
 
+class BatchMessage(msgspec.Struct):
+    """Worlds that code of others steps in one call."""
+
+    stepped_by: str
+    any_width: bool
+
+
 class Environment(msgspec.Struct):
     """The environment of a server or a session."""
 
@@ -119,6 +127,7 @@ class Environment(msgspec.Struct):
     num_actions: int | UnsetType = UNSET  # of discrete actions; others have an `action_space`
     action_space: dict[str, Any] | UnsetType = UNSET
     agents_wait: bool = False
+    batch: BatchMessage | UnsetType = UNSET
 
 
 class ServerLimits(msgspec.Struct):
@@ -155,6 +164,7 @@ class SessionCreated(ResetAnswer, kw_only=True):
     num_actions: int | UnsetType = UNSET
     action_space: dict[str, Any] | UnsetType = UNSET
     agents_wait: bool = False
+    batch: BatchMessage | UnsetType = UNSET
 
 
 def protocol_of(spec: EnvironmentSpec) -> str:
@@ -175,6 +185,7 @@ def describe(spec: EnvironmentSpec) -> dict[str, Any]:
         "agents_per_world": spec.agents_per_world,
         "metrics": list(spec.metrics),
         **({"agents_wait": True} if spec.agents_wait else {}),
+        **({} if spec.batch is None else {"batch": asdict(spec.batch)}),
     }
 
 
@@ -223,4 +234,5 @@ def environment_spec(message: Environment | SessionCreated) -> EnvironmentSpec:
         agents_per_world=message.agents_per_world,
         metrics=tuple(message.metrics),
         agents_wait=message.agents_wait,
+        batch=None if message.batch is UNSET else Batch(message.batch.stepped_by, message.batch.any_width),
     )

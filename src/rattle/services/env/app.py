@@ -16,7 +16,7 @@ from rattle.envs.foreign import check_harmless
 from rattle.envs.registry import make_worlds
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.envs.validation import validated
-from rattle.envs.vector import VectorWorlds
+from rattle.envs.vector import EnvironmentSpec, VectorWorlds
 from rattle.services.env.agent_routes import AgentFace, NoAgentApi, agent_routes
 from rattle.services.env.metrics import EnvMetrics
 from rattle.services.env.openapi import describe as describe_routes
@@ -109,7 +109,8 @@ class EnvService:
     def _make_worlds(self, options: Mapping[str, Any], worlds: int, seed: int, first_world: int) -> VectorWorlds:
         env = self.settings.env
         check_harmless(env.id, options, env.own_settings)  # clients may change settings, and name no code
-        return make_worlds(env.id, {**env.own_settings, **options}, worlds, seed, first_world)
+        settings = {**env.own_settings, **options}
+        return make_worlds(env.id, settings, worlds, seed, first_world, vector=env.vector)
 
     def _cold_routes(self) -> FastAPI:
         app = FastAPI(title=TITLE, version=__version__, docs_url=None, redoc_url=None)
@@ -177,7 +178,7 @@ class EnvService:
             "service": SERVICE,
             "version": __version__,
             **describe(self.sessions.spec),
-            "features": ["websocket", "state", "snapshot", "step_snapshots", "options", "owners", "crc32c"],
+            "features": _features(self.sessions.spec),
             "limits": {
                 "sessions": limits.sessions,
                 "worlds": limits.worlds,
@@ -185,6 +186,12 @@ class EnvService:
                 "session_seconds": limits.unused_seconds,
             },
         }
+
+
+def _features(spec: EnvironmentSpec) -> list[str]:
+    """Return the optional parts of the API that there are for an environment."""
+    own = ["state"] if spec.batch is None else []
+    return ["websocket", *own, "snapshot", "step_snapshots", "options", "owners", "crc32c"]
 
 
 def _problem(error: RequestError) -> Response:

@@ -97,6 +97,7 @@ class Session:
         """Go on where a state was taken."""
         if (stored := self._stored(number, key)) is not None:
             return stored
+        self._check_stores()
         try:
             self._change(lambda: self.worlds.restore(state), may_refuse=True)
         except CannotReplay as error:
@@ -123,13 +124,21 @@ class Session:
         }
 
     def state(self) -> Message:
-        """Answer all that decides what follows."""
+        """Answer all that decides what follows; raises RequestError where worlds cannot be stored."""
+        self._check_stores()
         return {"step": self.step_number, "state": self.worlds.state()}
 
     def snapshot(self, world: int) -> Message:
         """Answer one world in plain values."""
         self._check_world(world, "world")
         return {"step": self.step_number, "world": world, "snapshot": self.worlds.snapshot(world)}
+
+    def _check_stores(self) -> None:
+        spec = self.worlds.spec
+        if spec.batch is not None:
+            raise RequestError(
+                "unknown_path", f"'{spec.id}' is stepped as one batch by {spec.batch.stepped_by}: it cannot be stored"
+            )
 
     def _check_world(self, world: int, field: str) -> None:
         last = self.worlds.num_worlds - 1
