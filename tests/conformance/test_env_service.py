@@ -12,7 +12,12 @@ pytestmark = pytest.mark.integration
 FEW = ("env", "--set", "env_service.max_sessions=64")
 ONE_SNAKE = {"agent.resets.snake_alone", "vector.steps.inactive", "vector.steps.last_observation"}
 #: No snake is truncated without a time limit.
-ALWAYS = {"vector.state.absent", "vector.steps.last_observation", "vector.actions.bounds"}
+ALWAYS = {
+    "vector.state.absent",
+    "vector.steps.last_observation",
+    "vector.actions.bounds",
+    "vector.actions.numbers",
+}
 
 
 @pytest.mark.parametrize("clock", ["realtime", "turns"])
@@ -42,6 +47,13 @@ def test_pendulum_passes() -> None:
         found = results(url, "vector")
     assert [result for result in found.values() if result.result == "fail"] == []
     assert found["vector.actions.bounds"].result == "pass"
+
+
+def test_an_environment_whose_actions_are_several_numbers_passes() -> None:
+    with rattle_server(*FEW, "--set", "env.id=tests.envs.combination_lock:CombinationLock") as url:
+        found = results(url, "vector")
+    assert [result for result in found.values() if result.result == "fail"] == []
+    assert found["vector.actions.numbers"].result == found["vector.actions.integers"].result == "pass"
 
 
 def test_cartpole_passes_and_has_no_agent_api() -> None:

@@ -10,7 +10,14 @@ import pytest
 from rattle.conformance.table import CHECKS
 from tests.conformance.broken_env import MSGPACK, PROBLEM, Body, Broken, Exchange, Fault
 from tests.conformance.running import asgi_server, results
-from tests.conformance.vector_faults import FAULTS, STEERED_FAULTS, next_for_last, old_for_last, zeros_for_last
+from tests.conformance.vector_faults import (
+    FAULTS,
+    SEVERAL_FAULTS,
+    STEERED_FAULTS,
+    next_for_last,
+    old_for_last,
+    zeros_for_last,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -29,7 +36,9 @@ FIRST_OBSERVATION = "vector.steps.first_observation"
 
 
 def test_every_check_has_a_server_that_breaks_it() -> None:
-    assert {*FAULTS, *STEERED_FAULTS} == {check.id for check in CHECKS if check.face == "vector"}
+    assert {*FAULTS, *STEERED_FAULTS, *(name for name, _ in SEVERAL_FAULTS)} == {
+        check.id for check in CHECKS if check.face == "vector"
+    }
 
 
 def test_the_unbroken_server_passes_every_check_but_that_of_lacking_features() -> None:
@@ -38,6 +47,7 @@ def test_the_unbroken_server_passes_every_check_but_that_of_lacking_features() -
     assert {name: result for name, result in found.items() if result.result == "fail"} == {}
     assert [name for name, result in found.items() if result.result == "skip"] == [
         "vector.actions.bounds",
+        "vector.actions.numbers",
         "vector.state.absent",
     ]
 
@@ -48,6 +58,14 @@ def test_a_broken_server_of_real_numbers_fails_the_check_that_is_meant_for_it(na
         result = results(url, name, timeout=3.0)[name]
     assert result.result == "fail", result.sentence
     assert "not of the shape" not in result.sentence, "the check stumbled instead of judging"
+
+
+@pytest.mark.parametrize(("name", "fault"), SEVERAL_FAULTS)
+def test_a_broken_server_of_several_numbers_fails_the_check_that_is_meant_for_it(name: str, fault: Fault) -> None:
+    with asgi_server(Broken(fault, "env.id=tests.envs.combination_lock:CombinationLock")) as url:
+        result = results(url, name, timeout=3.0)[name]
+    assert result.result == "fail", result.sentence
+    assert result.evidence
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -111,6 +129,7 @@ def test_a_server_of_json_only_is_judged_in_json() -> None:
     assert {name for name, result in found.items() if result.result == "skip"} == {
         "vector.encodings.problems",
         "vector.actions.bounds",
+        "vector.actions.numbers",
         "vector.actions.integers",
         "vector.actions.packed",
         "vector.state.restore",

@@ -576,3 +576,55 @@ STEERED_FAULTS: dict[str, Fault] = {
     "vector.actions.range": Fault(request=_not_finite_to_zero),
     "vector.spec.fields": reply("spec", lambda body: body["action_space"].pop("high")),
 }
+
+
+def _changed(change: Callable[[Any], Any]) -> Fault:
+    """Read actions of three whole numbers otherwise than they were sent; what is none of such is left alone."""
+
+    def edit(body: Body) -> None:
+        action = body.get("action")
+        rows = read(action) if isinstance(action, dict) and action.get("dtype") == "int64" else None
+        if isinstance(action, list) and all(isinstance(row, list) and row for row in action):
+            rows = np.array([[*row, 0][:3] for row in action], object)  # a row that lacks a number gets one
+        if rows is not None and rows.shape[1:] == (3,) and not any(isinstance(one, str | bool) for one in rows.flat):
+            body["action"] = (
+                change(rows.astype(object)).tolist() if isinstance(action, list) else edited(action, change)
+            )
+
+    return asked("session/step", edit)
+
+
+def _without_others(rows: Any) -> Any:
+    rows[:, 1:] = 0
+    return rows
+
+
+def _fold_last(rows: Any) -> Any:
+    rows[:, 2] %= 4
+    return rows
+
+
+def _says_sizes(*sizes: int) -> Fault:
+    """Describe other sizes than the actions have, in the spec and in sessions."""
+
+    def answer(exchange: Exchange, state: Body) -> None:
+        if exchange.route in ("spec", "sessions") and exchange.status < 300:
+            exchange.reply = exchange.reply | {"action_space": {"kind": "multi_discrete", "sizes": list(sizes)}}
+
+    return Fault(answer=answer)
+
+
+#: The same for a server whose actions are three whole numbers, below 3, 2 and 4.
+SEVERAL_FAULTS: list[tuple[str, Fault]] = [
+    ("vector.spec.protocol", reply("spec", lambda body: body.update(protocol="rattle.vector/1"))),
+    ("vector.spec.fields", reply("spec", lambda body: body["action_space"].update(sizes=[3, 0, 4]))),
+    ("vector.spec.fields", reply("spec", lambda body: body["action_space"].update(sizes=24))),
+    ("vector.spec.fields", reply("spec", lambda body: body["action_space"].pop("sizes"))),
+    ("vector.spec.fields", reply("spec", lambda body: body.update(num_actions=24))),
+    ("vector.steps.fields", _says_sizes(3, 2, 5)),
+    ("vector.steps.fields", _says_sizes(3, 2)),
+    ("vector.actions.range", _says_sizes(3, 2, 3)),
+    ("vector.actions.range", _changed(_fold_last)),
+    ("vector.actions.numbers", _changed(_without_others)),
+    ("vector.actions.length", _changed(lambda rows: rows)),
+]

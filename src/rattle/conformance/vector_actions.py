@@ -8,12 +8,14 @@ import numpy as np
 
 from rattle.conformance.arrays import JSON, MSGPACK, Array
 from rattle.conformance.checks import CheckGroup
-from rattle.conformance.judging import expect, skip
+from rattle.conformance.judging import expect, fail, skip
 from rattle.conformance.target import Target
 from rattle.conformance.vector_play import CheckedSession, encodings, expect_same, read_step, session
 
 CHECKS = CheckGroup()
 _STEPPED = ("vector.steps.fields",)
+#: Steps after which a number that has changed nothing is thought to be ignored, and what it might have changed.
+_PLAYED, _OUTCOME = 100, ("observation", "reward", "terminated", "truncated", "episode")
 
 
 def _refuse(opened: CheckedSession, body: dict[str, Any], what: str, field: str = "action") -> None:
@@ -41,24 +43,21 @@ def _then_steps(opened: CheckedSession, what: str) -> None:
 
 @CHECKS.check(
     "vector.actions.range",
-    "Actions below 0 or not below num_actions, and real numbers that are not finite, are bad_value",
+    "Whole numbers below 0 or too large, each by its own size, and real ones that are not finite are bad_value",
     _STEPPED,
 )
 def out_of_range(target: Target) -> None:
     """In any slot, also the last; only MessagePack has numbers that are not finite."""
     encoding = target.fact(encodings)[-1]
     with session(target, 3, seed=1, encoding=encoding) as opened:
-        number = opened.shape.actions.number
-        values = (np.nan, np.inf) if number is None else (-1, number, 2**31, -(2**63))
-        if number is None and encoding is JSON:
+        actions = opened.shape.actions
+        if actions.sizes is None and encoding is JSON:
             skip("the server speaks JSON only, which has no numbers that are not finite")
-        for value in values:
-            action = opened.forward()
-            action[-1] = value
-            _refuse(opened, {"step": opened.next_step, "action": action}, f"action {value}")
-            _then_steps(opened, f"action {value}")
-        if number is not None:
-            huge = [*opened.forward().tolist()[:-1], 2**63]
+        for action, what in actions.wrong(opened.forward()):
+            _refuse(opened, {"step": opened.next_step, "action": action}, what)
+            _then_steps(opened, what)
+        if actions.sizes is not None:
+            huge = [*opened.forward().tolist()[:-1], _filled(actions.row, 2**63)]
             content = JSON.encode({"step": opened.next_step, "action": huge})
             answer = target.request("POST", f"{opened.path}/step", content=content)
             answer.problem(400, "bad_value", "action")
@@ -74,6 +73,26 @@ def bounds(target: Target) -> None:
             expect_same(other.step(pair[1]), opened.step(pair[0]), "an action beyond its bounds plays otherwise")
 
 
+@CHECKS.check("vector.actions.numbers", "Numbers of an action beside its first one play a part", _STEPPED)
+def numbers(target: Target) -> None:
+    """A server that reads the first number alone plays other games than a policy means."""
+    with session(target, 3, seed=1) as opened, session(target, 3, seed=1) as other:
+        if int(np.prod(opened.shape.actions.row)) < 2:
+            skip("actions have one number")
+        for step in range(_PLAYED):
+            action = opened.actions_for(step)
+            first = action.reshape(len(action), -1).copy()
+            first[:, 1:] = 0
+            one, two = opened.step(action), other.step(first.reshape(action.shape))
+            if any(not np.array_equal(getattr(one, name), getattr(two, name)) for name in _OUTCOME):
+                return
+        fail(
+            f"in {_PLAYED} steps of 3 worlds nothing depends on any number of an action beside its first one",
+            expected="another game where other numbers change",
+            got="the same game",
+        )
+
+
 @CHECKS.check("vector.actions.length", "As many actions as slots, in one dimension, or it is bad_value", _STEPPED)
 def length(target: Target) -> None:
     """Too few, too many, none, nested, a single number."""
@@ -85,6 +104,7 @@ def length(target: Target) -> None:
             ([], "no actions"),
             ([[row] for row in rows], "nested actions"),
             (0, "a single number as actions"),
+            *([([*rows[:-1], rows[-1][:-1]], "an action that lacks a number")] if opened.shape.actions.row else []),
             ({"0": 0}, "an object as actions"),
         ]
         for action, what in wrong:
@@ -100,7 +120,7 @@ def length(target: Target) -> None:
 def types(target: Target) -> None:
     """Also a number with a fraction of zero, in neither encoding."""
     with session(target, 3, seed=1) as opened:
-        for value in ("0", None, True, *(() if opened.shape.actions.number is None else (0.5,))):
+        for value in ("0", None, True, *(() if opened.shape.actions.sizes is None else (0.5,))):
             action = [*opened.forward().tolist()[:-1], _filled(opened.shape.actions.row, value)]
             _refuse(opened, {"step": opened.next_step, "action": action}, f"action {value!r}")
             _then_steps(opened, f"action {value!r}")
@@ -134,7 +154,7 @@ def missing(target: Target) -> None:
 def integers(target: Target) -> None:
     """Also in one byte each; all mean the same."""
     with session(target, 3, seed=1, encoding=MSGPACK) as opened, session(target, 3, seed=1) as other:
-        if opened.shape.actions.number is None:
+        if opened.shape.actions.sizes is None:
             skip("actions are real numbers")
         for dtype in (np.uint8, np.int32, np.int64, np.uint32):
             action: Array = opened.forward()
@@ -150,12 +170,12 @@ def integers(target: Target) -> None:
 def packed(target: Target) -> None:
     """Numbers of another kind, a wrong shape, too little data, an unknown dtype, missing parts."""
     with session(target, 3, seed=1, encoding=MSGPACK) as opened:
-        rows, number = opened.forward(), opened.shape.actions.number
+        rows, sizes = opened.forward(), opened.shape.actions.sizes
         good = MSGPACK.pack(rows)
         wrong: list[tuple[Any, str]] = [
-            (MSGPACK.pack(rows.astype(np.int32 if number is None else np.float32)), "numbers of another kind"),
+            (MSGPACK.pack(rows.astype(np.int32 if sizes is None else np.float32)), "numbers of another kind"),
             (MSGPACK.pack(rows.astype(np.bool_)), "packed booleans"),
-            (MSGPACK.pack(rows + (np.float32(np.nan) if number is None else number)), "packed actions out of range"),
+            (MSGPACK.pack(rows + (np.float32(np.nan) if sizes is None else sizes)), "packed actions out of range"),
             (MSGPACK.pack(rows[..., np.newaxis]), "a dimension too many"),
             (MSGPACK.pack(np.concatenate([rows, rows[:1]])), "a packed action too many"),
             ({**good, "data": good["data"][:-1]}, "a byte too few in data"),
