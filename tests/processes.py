@@ -66,8 +66,13 @@ class ServiceProcess:
         """End it with a signal and return its exit status."""
         if self._process is None:
             return 0
+        self.signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait until it has ended, and return its exit status."""
+        assert self._process is not None
         process, self._process = self._process, None
-        process.send_signal(number)
         process.communicate(timeout=240)
         return process.returncode
 

@@ -71,7 +71,8 @@ def pods(manifests: list[Manifest]) -> Iterator[Pod]:
         claims = tuple(claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates", ()))
         for index in range(spec.get("replicas", 1)):
             labels = template["metadata"]["labels"]
-            yield Pod(f"{name}-{index}", index, labels, template["spec"], claims, spec.get("serviceName"))
+            subdomain = spec.get("serviceName") or template["spec"].get("subdomain")
+            yield Pod(f"{name}-{index}", index, labels, template["spec"], claims, subdomain)
 
 
 def variables(pod: Pod, container: dict[str, Any], manifests: list[Manifest]) -> dict[str, str]:

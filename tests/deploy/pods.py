@@ -142,6 +142,10 @@ class RunningPod:
     def run_to_its_end(self) -> int:
         """Have a pod that ends by itself do so, and return its exit status."""
         self.start()
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait until it has ended by itself, and return its exit status."""
         assert self.process is not None
         return self.process.wait(_PATIENCE_SECONDS)
 

@@ -329,6 +329,11 @@ WRONG = [
     ({"env.enabled": False}, "there is nothing to play in: set env.enabled=true, or name a server in env.url"),
     ({"training.enabled": False}, "nobody learns: set training.enabled=true, or have it serve only"),
     ({"training.replicas": 2}, "training.replicas is 2, but training.policies of the experiment names 1"),
+    ({"training.kind": "cronjob"}, "at '/training/kind': value must be one of 'service', 'job'"),
+    (
+        {"training.kind": "job", "experiment": {"train": {"steps": None}}},
+        "training.kind is job, but the run has no end: give the experiment train.steps",
+    ),
     ({"tls.enabled": True}, "name a Secret in tls.existingSecret, or set tls.certManager.enabled=true"),
     ({"telemetry.enabled": True}, "telemetry.enabled needs telemetry.broker.host"),
     ({"gateway.enabled": True}, "gateway.enabled needs gateway.parentRefs"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,13 +80,47 @@ def learnt(directory: RunDirectory) -> dict[str, object]:
     return {key: row[key] for key in ("status", "updates", "env_steps", "episodes", "mean_return", "policy_sha256")}
 
 
-def test_the_policy_is_that_of_one_process(finished: RunDirectory, tmp_path: Path) -> None:
-    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(EXPERIMENT))
-    done = run("train", "experiment.yaml", "--run-dir", "alone", cwd=tmp_path)
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """Return the same run of one process, beside its experiment."""
+    folder = tmp_path_factory.mktemp("alone")
+    (folder / "experiment.yaml").write_text(yaml.safe_dump(EXPERIMENT))
+    done = run("train", "experiment.yaml", "--run-dir", "alone", cwd=folder)
     assert done.returncode == 0, done.stderr
+    return RunDirectory(folder / "alone")
+
+
+def test_the_policy_is_that_of_one_process(finished: RunDirectory, alone: RunDirectory) -> None:
     ours = learnt(finished)
-    assert ours == learnt(RunDirectory(tmp_path / "alone"))
+    assert ours == learnt(alone)
     assert (ours["status"], ours["updates"]) == ("finished", 25)
+    assert str(read_run_row(finished)["run_id"]).startswith("rattle-")
+
+
+def test_plain_manifests_run_to_the_end_of_the_job(
+    helm: Helm, alone: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{helm.folder}:{os.environ['PATH']}")
+    experiment = alone.path.with_name("experiment.yaml")
+    done = run("manifests", str(experiment), "--plain", "--release", "first", "--chart", str(CHART), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    manifests = [one for one in yaml.safe_load_all(done.stdout) if one]
+    manifests.append({"kind": "Secret", "metadata": {"name": "first-token"}, "stringData": {"token": "t" * 43}})
+    try:
+        made = Cluster(manifests, list(pods(manifests)), tmp_path / "cluster")
+    except NoNetworkError as error:
+        pytest.skip(str(error))
+    with made:
+        for pod in made.pods.values():
+            pod.start()
+        assert made.pods["first-training-0"].wait() == 0, made.pods["first-training-0"].log()
+        directory = RunDirectory(made.claims / "runs-first-training-0" / "first")
+        assert learnt(directory) == learnt(alone)
+        serving = made.pods["first-inference-0"]
+        serving.wait_until("liveness")
+        assert serving.end() == 0, serving.log()
+        said = [json.loads(line) for line in serving.log().splitlines() if line.startswith("{")]
+        assert {row["run_id"] for row in said if "event" in row} <= {read_run_row(directory)["run_id"]}
 
 
 def test_helm_test_passes(cluster: Cluster, finished: RunDirectory) -> None:

@@ -30,7 +30,21 @@ def test_replicas_are_those_of_the_plan_and_the_experiment_is_whole() -> None:
 def test_a_server_elsewhere_and_a_gpu() -> None:
     values = chart_values(load_settings(None, ("env.url=http://games.example.org:5000", "train.device=cuda")))
     assert values["env"] == {"enabled": False}
-    assert values["training"] == {"replicas": 1, "gpu": {"enabled": True}}
+    assert values["training"] == {"replicas": 1, "kind": "job", "gpu": {"enabled": True}}
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        (("train.steps=null",), "service"),
+        (("train.steps=null", "train.seconds=60"), "job"),
+        (("train.steps=null", "train.stop_at_return=0"), "job"),
+        (("sync.mode=lockstep",), "job"),
+        (("sync.mode=lockstep", "sync.ticks=100"), "service"),  # Sync ends it, and Training cannot know
+    ],
+)
+def test_training_is_a_job_where_the_run_ends_by_itself(given: tuple[str, ...], kind: str) -> None:
+    assert chart_values(load_settings(None, given))["training"]["kind"] == kind
 
 
 def test_what_is_of_this_machine_stays_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -58,9 +72,12 @@ def test_what_is_of_this_machine_stays_here(monkeypatch: pytest.MonkeyPatch, tmp
         (["--set", "topology.training=2"], "topology.training is 2"),
         (["--set", "sync.mode=lockstep", "--set", "env.url=http://e:5000"], "leave env.url out"),
         (["--set", "policy.weights=/tmp/policy.safetensors"], "pods do not have"),
+        (["--plain"], "there is no helm on the PATH: install it by curl -fsSL"),
+        (["--chart", "k8s/platform"], "go with --plain"),
     ],
 )
-def test_mistakes_are_told_in_a_line(arguments: list[str], said: str) -> None:
+def test_mistakes_are_told_in_a_line(arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
     done = CliRunner().invoke(main, ["manifests", *arguments])
     assert done.exit_code != 0
     assert said in done.stderr

@@ -9,7 +9,7 @@ asked. It ends the rendering, in one line, where values do not go together.
 {{- fail (printf "experiment: this is no YAML of an experiment: %s" $experiment.Error) -}}
 {{- end -}}
 {{- $section := dict -}}
-{{- range $name := list "env" "env_service" "training" "inference" -}}
+{{- range $name := list "env" "env_service" "training" "inference" "train" -}}
 {{- $_ := set $section $name (get $experiment $name | default dict) -}}
 {{- end -}}
 {{- $sync := get $experiment "sync" | default dict -}}
@@ -55,6 +55,11 @@ asked. It ends the rendering, in one line, where values do not go together.
 {{- if gt (int .Values.training.replicas) (len $policies) -}}
 {{- fail (printf "training.replicas is %v, but training.policies of the experiment names %d: a policy is trained by one service" .Values.training.replicas (len $policies)) -}}
 {{- end -}}
+{{- if and .Values.training.enabled (eq .Values.training.kind "job") $known -}}
+{{- if and (hasKey $section.train "steps") (not $section.train.steps) (not $section.train.seconds) (kindIs "invalid" $section.train.stop_at_return) -}}
+{{- fail "training.kind is job, but the run has no end: give the experiment train.steps, train.seconds or train.stop_at_return, or set training.kind=service" -}}
+{{- end -}}
+{{- end -}}
 {{- if and (eq $syncMode "lockstep") $url -}}
 {{- fail "sync.mode is lockstep, whose Env services are part of the run: leave env.url out of the experiment" -}}
 {{- end -}}
@@ -97,6 +102,8 @@ asked. It ends the rendering, in one line, where values do not go together.
 {{- $inferencePods := .Values.inference.autoscaling.enabled | ternary .Values.inference.autoscaling.maxReplicas .Values.inference.replicas | int -}}
 {{- range $number := until $inferencePods -}}{{- $members = append $members (printf "inference-%d" $number) -}}{{- end -}}
 {{- if eq $syncMode "lockstep" -}}{{- $participants = concat $members $participants -}}{{- end -}}
+{{- $runName := .Values.run.name | default .Release.Name -}}
+{{- $runId := .Values.run.id | default (printf "%s-%s" $runName (printf "%s/%s/%s" .Release.Namespace .Release.Name $runName | sha256sum | trunc 8)) -}}
 {{- $trainings := list -}}
 {{- $addresses := list -}}
 {{- range $number := until (int .Values.training.replicas) -}}
@@ -105,7 +112,7 @@ asked. It ends the rendering, in one line, where values do not go together.
 {{- range $index, $policy := $policies -}}
 {{- if eq (mod $index (int $.Values.training.replicas)) $number -}}{{- $share = append $share $policy -}}{{- end -}}
 {{- end -}}
-{{- $trainings = append $trainings (dict "name" $name "policies" $share) -}}
+{{- $trainings = append $trainings (dict "name" $name "policies" $share "runId" ($number | eq 0 | ternary $runId (printf "%s-%s" $runId (first $share)))) -}}
 {{- $host := printf "%s-0.%s-training" $name $full -}}
 {{- $hosts = append $hosts $host -}}
 {{- $addresses = append $addresses (printf "%s:50051" $host) -}}
@@ -133,6 +140,8 @@ participants: {{ toJson $participants }}
 inferencePods: {{ $inferencePods }}
 trainings: {{ toJson $trainings }}
 addresses: {{ toJson $addresses }}
+runName: {{ $runName | quote }}
+runId: {{ $plays | ternary $runId "" | quote }}
 hosts: {{ concat $hosts .Values.security.allowedHosts | uniq | toJson }}
 room: {{ $room }}
 {{- end -}}

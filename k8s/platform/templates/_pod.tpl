@@ -75,6 +75,10 @@ topologySpreadConstraints:
 {{- end }}
 - name: SERVICE_NAME
   value: {{ $indexed | ternary (printf "%s-$(POD_INDEX)" .component) .component }}
+{{- if and .plan.runId (has .component (list "env" "inference" "sync")) }}
+- name: RUN_ID
+  value: {{ .plan.runId | quote }}
+{{- end }}
 {{- if .plan.hosts }}
 - name: RATTLE_SECURITY__ALLOWED_HOSTS
   value: {{ toJson .plan.hosts | quote }}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from rattle.cli.options import ALLOW_CHANGED_CODE, EXPERIMENT, FOLDER, Range
+from rattle.cli.options import ALLOW_CHANGED_CODE, EXPERIMENT, FILE, FOLDER, Range
 from rattle.output import claim_stdout
 
 
@@ -123,20 +124,51 @@ def up(
 @click.option("--name", help="The run's name on the volume. [default: the release's name]")
 @click.option("--registry", help="Where the images are, such as registry.example.org/team.")
 @click.option("--tag", help="The images' tag. [default: the chart's version]")
+@click.option("--plain", is_flag=True, help="Print manifests for kubectl instead; needs Helm on this machine.")
+@click.option("--release", metavar="NAME", help="With --plain: what their names begin with.  [default: rattle]")
+@click.option("--namespace", help="With --plain: where they belong.  [default: default]")
+@click.option("--chart", type=FOLDER, help="With --plain: the chart's folder.  [default: k8s/platform of the sources]")
+@click.option("--values", "files", type=FILE, multiple=True, help="With --plain: more values; may be repeated.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
 def manifests(
-    experiment: Path | None, name: str | None, registry: str | None, tag: str | None, overrides: tuple[str, ...]
+    experiment: Path | None,
+    name: str | None,
+    registry: str | None,
+    tag: str | None,
+    plain: bool,
+    files: tuple[Path, ...],
+    overrides: tuple[str, ...],
+    **own: Any,
 ) -> None:
-    """Print values of the chart k8s/platform that start the services which `rattle up` would start.
+    """Print what has Kubernetes start the services that `rattle up` would start.
 
-    Install them with: rattle manifests EXPERIMENT | helm install RELEASE k8s/platform --values -
+    By default these are values of the chart k8s/platform. Install them with:
+    rattle manifests EXPERIMENT | helm install RELEASE k8s/platform --values -
+
+    With --plain they are manifests, which Helm makes of the chart and these values. The Secret with the token is not
+    among them, so they may be kept in a repository:
+    rattle manifests EXPERIMENT --plain | kubectl apply -f -
+
+    Training is a Job, which is complete when the run has ended, unless the run has no end.
     """
-    from rattle.launch.manifests import chart_values
+    from rattle.launch.manifests import chart_values, plain_manifests
     from rattle.settings.sources import load_settings
     from rattle.settings.yaml_values import dump
 
     values = chart_values(load_settings(experiment, overrides, os.environ), name=name, registry=registry, tag=tag)
-    click.echo(dump(values), nl=False)
+    chosen = {key: value for key, value in own.items() if value is not None}
+    if not plain:
+        if chosen or files:
+            raise click.UsageError("--release, --namespace, --chart and --values go with --plain: give Helm the others")
+        click.echo(dump(values), nl=False)
+        return
+    click.echo(plain_manifests(values, more=files, **chosen), nl=False)
+    secret, where = f"{chosen.get('release', 'rattle')}-token", chosen.get("namespace", "default")
+    click.echo(
+        f"The pods read their token from the Secret {secret}. Make it once: kubectl --namespace {where} create secret "
+        f"generic {secret} --from-file=token=FILE",
+        err=True,
+    )
 
 
 @click.command("verify-determinism")

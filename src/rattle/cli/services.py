@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -207,6 +208,7 @@ def check_env(
 @ADVERTISE
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0: any free one.  [default: 50051]")
 @click.option("--mode", type=click.Choice(["sync", "async"]), help="Which rollouts an update waits for.")
+@click.option("--until-finished", is_flag=True, help="End when all runs have: with 0, with 1 where one has failed.")
 @ALLOW_CHANGED_CODE
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
 def training_service(
@@ -216,13 +218,16 @@ def training_service(
     advertise: str | None,
     port: int | None,
     mode: str | None,
+    until_finished: bool,
     allow_changed_code: bool,
     overrides: tuple[str, ...],
 ) -> None:
     """Improve policies from the rollouts that actors send, over gRPC.
 
-    A run directory that already holds a run is gone on with from its newest checkpoint. The first line printed is JSON
-    with the address. Settings come from the file, then from environment variables, then from --set.
+    A run directory that already holds a run is gone on with from its newest checkpoint. With --until-finished a signal
+    that comes before the end has it exit with 143, so that who has started it knows that something is left to do. The
+    first line printed is JSON with the address. Settings come from the file, then from environment variables, then
+    from --set.
     """
     from rattle.analytics.extras import require
 
@@ -237,7 +242,8 @@ def training_service(
     claim_stdout()
     if allow_changed_code:
         accept_code_of(run_dir)
-    run(_load(experiment, overrides, flags, plays=False), run_dir)
+    if not run(_load(experiment, overrides, flags, plays=False), run_dir, until_finished=until_finished):
+        sys.exit(128 + signal.SIGTERM)
 
 
 @click.command("inference")

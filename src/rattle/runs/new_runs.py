@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -37,16 +38,26 @@ _TRIED_SECONDS = 5.0
 #: A quick one plays more, to see whether it repeats itself: so many episodes, ticks or seconds, whichever come first.
 _EPISODES, _MOST_TICKS, _MOST_SECONDS = 10, 1024, 0.2
 
+#: What a run_id may be that is not made here.
+_RUN_ID = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}"
+
 
 def name_run(
-    settings: ExperimentSettings, run_dir: Path | None, environment: EnvironmentSpec | None = None
+    settings: ExperimentSettings,
+    run_dir: Path | None,
+    environment: EnvironmentSpec | None = None,
+    run_id: str | None = None,
 ) -> tuple[RunDirectory, str, EnvironmentSpec]:
     """Return the directory, `run_dir` or a new one below runs/, the run_id and the environment of a new run.
 
-    Its worlds are tried out, unless others play them and have said what their `environment` is. Raises RattleError
-    where a run is there already, or for an experiment that cannot be played: what cannot be had leaves no run behind.
+    The run_id is a new one, unless who starts the services has chosen it, so that all of them know it. Its worlds are
+    tried out, unless others play them and have said what their `environment` is. Raises RattleError where a run is
+    there already, or for an experiment that cannot be played: what cannot be had leaves no run behind.
     """
-    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{settings.experiment}-s{settings.seed}-{secrets.token_hex(2)}"
+    if run_id and not re.fullmatch(_RUN_ID, run_id):
+        raise RunError(f"RUN_ID is {one_line(run_id, 100)!r}, which is no run_id: 1 to 80 letters, digits and ._-")
+    new = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{settings.experiment}-s{settings.seed}-{secrets.token_hex(2)}"
+    run_id = run_id or new
     directory = RunDirectory(run_dir or RUNS_ROOT / run_id)
     check_beginning(settings, directory)
     if environment is None:

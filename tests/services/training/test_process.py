@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -42,8 +43,8 @@ def directory(tmp_path: Path) -> RunDirectory:
     return RunDirectory(tmp_path / "run")
 
 
-def start(directory: RunDirectory, *settings: str) -> ServiceProcess:
-    return ServiceProcess("training", "--run-dir", str(directory.path), settings=(*SMALL, *settings))
+def start(directory: RunDirectory, *settings: str, more: tuple[str, ...] = ()) -> ServiceProcess:
+    return ServiceProcess("training", "--run-dir", str(directory.path), *more, settings=(*SMALL, *settings))
 
 
 @pytest.fixture
@@ -174,6 +175,50 @@ def test_a_signal_ends_it_in_good_order_with_a_checkpoint(
     row = read_run_row(directory)
     assert (row["status"], row["updates"]) == ("interrupted", 2)
     assert len(list_checkpoints(directory)) == 2
+
+
+def until_its_end(watching: Iterator[training_pb2.Policy]) -> list[training_pb2.Policy]:
+    """Return all policies that come until the service ends."""
+    policies = []
+    with suppress(grpc.RpcError):
+        for policy in watching:
+            policies.append(policy)  # noqa: PERF402 - those that came before the error stay
+    return policies
+
+
+def test_until_finished_it_ends_with_what_came_of_its_runs(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUN_ID", "chosen-1")
+    player, rollouts = Player(small_settings(*SMALL)), list[training_pb2.Rollout]()
+    with start(directory, more=("--until-finished",)) as service:
+        with client_of(service) as client:
+            train(client, player, rollouts, 2)
+            assert service.kill(signal.SIGTERM) == 128 + signal.SIGTERM
+        assert read_run_row(directory)["status"] == "interrupted"
+        service.start()
+        with client_of(service) as client, client_of(service) as other:
+            watching = other.watch()
+            assert next(watching).version == 2
+            train(client, player, rollouts, 100)
+            assert until_its_end(watching)[-1].finished
+            assert service.wait() == 0
+        service.start()  # as a Job does whose pod was lost at the very end
+        assert service.wait() == 0
+    row = read_run_row(directory)
+    assert (row["status"], row["run_id"]) == ("finished", "chosen-1")
+
+
+def test_until_finished_it_ends_with_an_error_where_a_run_has_failed(directory: RunDirectory) -> None:
+    player = Player(small_settings(*SMALL))
+    with start(directory, "train.max_reward=null", more=("--until-finished",)) as service, client_of(service) as client:
+        with suppress(grpc.RpcError):
+            for policy in client.watch():
+                rollout = player.play(policy)
+                rollout.reward.data = np.full(tuple(rollout.reward.shape), 3e38, np.float32).tobytes()
+                client.send(rollout)
+        assert service.wait() == 1
+    assert read_run_row(directory)["status"] == "failed"
 
 
 def test_garbage_on_the_port_disturbs_nobody(service: ServiceProcess) -> None:

@@ -23,6 +23,8 @@ Result = TypeVar("Result")
 
 #: Updates out of turn that may wait: each holds a whole rollout.
 MOST_REQUESTS = 16
+#: How long those who watch a policy may take to be sent the last one, in seconds.
+_PATIENCE_SECONDS = 5.0
 
 
 def _answer(done: asyncio.Future[Update], answer: Update | RequestError) -> None:
@@ -69,6 +71,7 @@ class LearningLoop:
         run.recorder.evaluations.wants_stop = lambda: self._stopping
         self.actors = Actors()
         self._requests: deque[tuple[Contribution, asyncio.Future[Update]]] = deque()
+        self._untold: set[object] = set()  # those who watch, and have not been sent the last policy
         self._arrived = News()
         self._changed = News()
         self._thread = ThreadPoolExecutor(1, f"policy {policy_id}")
@@ -143,15 +146,35 @@ class LearningLoop:
         self._check_alive()
         self.run.begin()
         self._arrived.tell()  # the clock runs
-        seen = None if known is None else (*known, False)
-        while True:
-            self._check_alive()
-            newest, lineage = self.newest, self.intake.lineage
-            if seen == (lineage, newest.version, newest.finished):
-                await self._changed.wait()
-            else:
-                seen = lineage, newest.version, newest.finished
-                yield newest
+        seen, watcher = None if known is None else (*known, False), object()
+        self._untold.add(watcher)
+        try:
+            while True:
+                self._check_alive()
+                newest, lineage = self.newest, self.intake.lineage
+                if seen == (lineage, newest.version, newest.finished):
+                    if newest.finished:
+                        self._tell_apart(watcher)
+                    await self._changed.wait()
+                else:
+                    seen = lineage, newest.version, newest.finished
+                    yield newest
+        finally:
+            self._tell_apart(watcher)
+
+    async def until_told(self) -> None:
+        """Wait until all who watch have been sent the last policy, for a little while at most."""
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                while self._untold:
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    def _tell_apart(self, watcher: object) -> None:
+        if watcher in self._untold:
+            self._untold.remove(watcher)
+            self._changed.tell()
 
     def ended_error(self) -> RequestError:
         """Return what is said to those who want to contribute to a run that has ended."""

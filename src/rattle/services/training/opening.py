@@ -51,17 +51,18 @@ def open_loops(
     lineage: str,
     stack: ExitStack,
     environment: EnvironmentSpec | None = None,
+    run_id: str | None = None,
 ) -> dict[str, LearningLoop]:
     """Return what learns each policy, where its newest checkpoint was taken or from the beginning.
 
     `stack` keeps other processes from the run directories until it is closed. A run directory says what its environment
-    is; else it is the `environment` that actors have said that they play, or follows from the settings. Raises
-    RattleError.
+    is; else it is the `environment` that actors have said that they play, or follows from the settings. A run that
+    begins has the `run_id`, where one is given. Raises RattleError.
     """
     begun = _begun(run_dir)
     if begun is None:
         settings = complete(settings, environment=environment)
-        directory, run_id, environment = name_run(settings, run_dir, environment)
+        directory, run_id, environment = name_run(settings, run_dir, environment, run_id)
         first = settings.training.policies[0]
     else:
         stored, environment = read_settings(begun, plays=False), read_environment(begun) or environment

@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 
+from rattle.events import context
 from rattle.services.training.service import TrainingService
 from rattle.services.training.servicer import TrainingServicer
 from rattle.services.utils.grpc_serving import serve
@@ -18,21 +19,29 @@ from rattle.telemetry.system import watching_system
 MAX_CALLS = 4096
 
 
-def run(settings: ExperimentSettings, run_dir: Path | None) -> None:
-    """Train an experiment's policies until SIGINT or SIGTERM; raises RattleError when it cannot."""
+def run(settings: ExperimentSettings, run_dir: Path | None, *, until_finished: bool = False) -> bool:
+    """Train an experiment's policies until SIGINT or SIGTERM, or `until_finished`, and say whether all have finished.
+
+    Raises RattleError when it cannot, and where a run has failed that was to finish.
+    """
     keep_memory()
     own = settings.training
     guard = Guard(own.host, settings.security, advertise=own.advertise)
     problems: list[Exception] = []
 
-    def give_up(problem: Exception) -> None:
-        problems.append(problem)
+    def end() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    face = TrainingServicer(TrainingService(settings, run_dir, give_up))
+    def give_up(problem: Exception) -> None:
+        problems.append(problem)
+        end()
+
+    on_end = end if until_finished else None
+    service = TrainingService(settings, run_dir, give_up, run_id=context.run_id or None, on_end=on_end)
     more = {"mode": own.mode, "policies": list(own.policies)}
     with watching_system(settings.log.system_seconds, run_dir):
         limits = {"max_message_bytes": own.max_message_bytes, "max_calls": MAX_CALLS}
-        serve(face, "training", own.host, own.port, guard, more, **limits)
+        serve(TrainingServicer(service), "training", own.host, own.port, guard, more, **limits)
     if problems:
         raise problems[0]
+    return not until_finished or service.has_finished()

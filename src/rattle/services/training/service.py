@@ -34,15 +34,26 @@ class TrainingService:
     """Learns policies: `start` and `stop` it, and in between ask it what the gRPC face asks."""
 
     def __init__(
-        self, settings: ExperimentSettings, run_dir: Path | None, give_up: Callable[[Exception], None] | None = None
+        self,
+        settings: ExperimentSettings,
+        run_dir: Path | None,
+        give_up: Callable[[Exception], None] | None = None,
+        *,
+        run_id: str | None = None,
+        on_end: Callable[[], None] | None = None,
     ) -> None:
-        """`give_up` is told why a run cannot begin, when an actor has come for it."""
+        """`give_up` is told why a run cannot begin, when an actor has come for it.
+
+        A run that begins has the `run_id`, where one is given; `on_end` is called when all runs have ended.
+        """
         self.settings = settings
         self.policies = settings.training.policies
         self.lineage = secrets.token_hex(8)
         self.loops: dict[str, LearningLoop] = {}
         self._run_dir = run_dir
         self._give_up = give_up
+        self._run_id = run_id
+        self._on_end = on_end
         self._given = GivenPolicies(settings)
         self._given_thread = ThreadPoolExecutor(1, "given policies")
         self._decoders = ThreadPoolExecutor(_DECODERS, "decoder")
@@ -52,6 +63,12 @@ class TrainingService:
         self._is_stopping = False
         self._stored = asyncio.Event()
         self._stack = ExitStack()
+
+    def has_finished(self) -> bool:
+        """Whether the runs of all policies are at their ends; raises RequestError for one that has failed."""
+        if failed := [loop for loop in self.loops.values() if loop.status == "failed"]:
+            raise failed[0].ended_error()
+        return bool(self.loops) and all(loop.status == "finished" for loop in self.loops.values())
 
     async def start(self) -> None:
         """Open the runs and begin to learn, unless an actor must say first what it plays.
@@ -177,7 +194,7 @@ class TrainingService:
 
     def _begin(self, environment: EnvironmentSpec | None = None) -> None:
         with ExitStack() as stack:
-            self.loops = open_loops(self.settings, self._run_dir, self.lineage, stack, environment)
+            self.loops = open_loops(self.settings, self._run_dir, self.lineage, stack, environment, self._run_id)
             self._stack = stack.pop_all()
         self._learning = [asyncio.create_task(self._learn(loop)) for loop in self.loops.values()]
 
@@ -185,6 +202,11 @@ class TrainingService:
         await loop.learn()
         if loop.status == "failed":
             loop.actors.end_streams(loop.ended_error())
+        if self._on_end and all(one.status != "running" for one in self.loops.values()):
+            on_end, self._on_end = self._on_end, None  # once
+            await asyncio.gather(*(one.until_told() for one in self.loops.values()))
+            if not self._is_stopping:
+                on_end()
 
     async def _read(self, loop: LearningLoop, message: training_pb2.Rollout) -> Contribution:
         """Decode in a thread: large rollouts take milliseconds."""
