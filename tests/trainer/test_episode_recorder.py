@@ -61,6 +61,23 @@ def test_recorded_episodes_follow_the_rules_tick_by_tick(train_small: TrainSmall
         assert result.over
 
 
+@pytest.mark.parametrize("players", [2, 4])
+def test_moves_are_recorded_in_the_ticks_in_which_they_were_made(train_small: TrainSmall, players: int) -> None:
+    """Rollouts of seven ticks end in the midst of games, with moves of which nobody knows yet what comes."""
+    game = f"env={{id: 'pettingzoo:tests.envs.countdown', worlds: 3, players: {players}, heap: 30, leaves: [1]}}"
+    _, directory = train_small(game, "algorithm.ticks=7", "record.every_episodes=1", "train.steps=600")
+    episodes = by_episode(directory)
+    assert len(episodes) > 5
+    for ticks in episodes.values():
+        assert sorted(ticks) == list(range(len(ticks)))
+        for agents in ticks.values():
+            [(agent, row)] = agents.items()
+            np.testing.assert_array_equal(json.loads(row["state"])["observation"][agent], row["observation"])
+            assert row["observation"][1] == agent
+        versions = [row["policy_version"] for tick in sorted(ticks) for row in ticks[tick].values()]
+        assert versions == sorted(versions)
+
+
 def test_recorded_episodes_are_in_the_episodes_table_too(train_small: TrainSmall) -> None:
     _, directory = train_small("record.every_episodes=1", "train.steps=12000")
     table = {(row["world"], row["world_episode"]): row for row in read_rows(directory, "episodes")}

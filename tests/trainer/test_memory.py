@@ -11,7 +11,9 @@ import torch
 
 from rattle import python as rattle
 from rattle.analytics.run_directory import RunDirectory
+from rattle.learning.returns import without_waits
 from rattle.policies.file import load_policy
+from rattle.rollouts.complete import complete
 from rattle.rollouts.worlds import policy_spec
 from rattle.samples.rollout import allocate, as_tensors, join
 from rattle.samples.spaces import CodeSpace, DiscreteSpace
@@ -27,6 +29,7 @@ EXAMPLE = (REPOSITORY / "examples" / "extend" / "my_network.py").read_text()
 GRU = ("policy={network: 'my_network:Remembers', width: 7}",)
 SMALL = ("env.worlds=24", "train.steps=4608", "record.every_episodes=2")
 DUEL = ("env.num_snakes=3", "env.max_steps=20")
+TURNS = ("env={id: 'pettingzoo:tests.envs.countdown', worlds: 24, players: 3, leaves: [1], late: [2]}",)
 
 #: An environment that shows one of three things once, and pays for naming it some ticks later.
 RECALL = """
@@ -63,7 +66,7 @@ def settings(*overrides: str) -> list[str]:
     return [*GRU, *overrides]
 
 
-@pytest.mark.parametrize("overrides", [("env.max_steps=9",), DUEL], ids=["one agent", "three agents"])
+@pytest.mark.parametrize("overrides", [("env.max_steps=9",), DUEL, TURNS], ids=["one agent", "three agents", "turns"])
 def test_what_learns_computes_what_acted_and_remembered(user_module: UserModule, overrides: tuple[str, ...]) -> None:
     user_module("my_network", EXAMPLE)
     chosen = small_settings("policy={}", *settings(*overrides))
@@ -75,16 +78,16 @@ def test_what_learns_computes_what_acted_and_remembered(user_module: UserModule,
             for turn in range(4):
                 rollout = collector.collect(policy, 0, lambda _: False)
                 assert rollout.memory.any() == (turn > 0)
-                batch = chosen.algorithm.samples(as_tensors(rollout))  # type: ignore[attr-defined]
+                batch = chosen.algorithm.samples(without_waits(as_tensors(rollout)))  # type: ignore[attr-defined]
                 with torch.no_grad():
                     outputs, value = learner._forward(batch)
                 flat = batch.flat()
                 found = learner.spec.action.distribution(outputs).log_prob(flat.action)
                 np.testing.assert_allclose(found, flat.log_prob, rtol=1e-3, atol=1e-4)
                 np.testing.assert_allclose(value, flat.value, rtol=1e-3, atol=1e-4)
-            ended = rollout.truncated.any(axis=0)
+            ended = (rollout.terminated | rollout.truncated).any(axis=0)
             assert ended.any()
-            assert rollout.active.all() == (chosen.env.own_settings.get("num_snakes", 1) == 1)
+            assert rollout.active.all() == (overrides == ("env.max_steps=9",))
 
 
 @pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
@@ -120,14 +123,13 @@ def test_a_policy_that_has_not_changed_corrects_nothing_of_what_it_played_earlie
             np.testing.assert_allclose(array, weights[0][name], atol=2e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("algorithm", ["a2c", "ppo", "reinforce"])
+@pytest.mark.parametrize(("algorithm", "environment"), [("a2c", ()), ("ppo", ()), ("reinforce", ()), ("a2c", TURNS)])
 def test_a_run_that_was_interrupted_goes_on_with_the_same_bytes(
-    user_module: UserModule, tmp_path: Path, algorithm: str
+    user_module: UserModule, tmp_path: Path, algorithm: str, environment: tuple[str, ...]
 ) -> None:
     user_module("my_network", EXAMPLE)
-    own = settings(
-        f"algorithm.id={algorithm}", *(["algorithm.max_episode_ticks=40"] if algorithm == "reinforce" else [])
-    )
+    more = ["algorithm.max_episode_ticks=40"] if algorithm == "reinforce" else []
+    own = settings(*environment, f"algorithm.id={algorithm}", *more)
     whole = train(small_settings("policy={}", *own), tmp_path / "whole", Silence())
     train(small_settings("policy={}", *own, "train.steps=2000"), tmp_path / "parts", Silence())
     parts = resume(str(tmp_path / "parts"), 4608, None, Silence())
@@ -136,12 +138,12 @@ def test_a_run_that_was_interrupted_goes_on_with_the_same_bytes(
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("overrides", [(), DUEL], ids=["one agent", "three agents"])
+@pytest.mark.parametrize("overrides", [(), DUEL, TURNS], ids=["one agent", "three agents", "turns"])
 def test_services_in_mode_sync_change_nothing(
     user_module: UserModule, tmp_path: Path, overrides: tuple[str, ...]
 ) -> None:
     user_module("my_network", EXAMPLE)
-    here = train(small_settings("policy={}", *settings(*overrides)), tmp_path / "here", Silence())
+    here = train(complete(small_settings("policy={}", *settings(*overrides))), tmp_path / "here", Silence())
     with Cluster(tmp_path / "there", *SMALL, *settings(*overrides), envs=2) as cluster:
         status = cluster.wait_for(lambda status: status.status == "finished")
     assert status.policy_sha256 == here.policy_sha256

@@ -33,6 +33,7 @@ def allocate_for(environment: EnvironmentSpec, ticks: int, worlds: int, memory_s
         environment.agents_per_world,
         environment.metrics,
         memory_size,
+        agents_wait=environment.agents_wait,
     )
 
 

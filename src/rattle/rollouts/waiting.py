@@ -39,6 +39,7 @@ class OpenMoves:
         self._moves = {name: np.zeros_like(getattr(buffer, name)[0]) for name in _MOVE}
         if "memory" in buffer.arrays:
             self._moves["memory"] = np.zeros_like(buffer.memory)
+        self._moves["delay"] = np.zeros_like(buffer.delay)
 
     def forget(self) -> None:
         """Drop all moves: nothing of what comes is theirs."""
@@ -58,6 +59,7 @@ class OpenMoves:
         self._is_open[:] = (last >= 0) & ~acts_next
         slots = np.flatnonzero(self._is_open)
         ticks = last[slots]
+        self._moves["delay"][:] = rollout.ticks - last + rollout.delay * (last == 0)
         for name in _MOVE:
             self._moves[name][slots] = getattr(rollout, name)[ticks, slots]
         if memory_before is not None:
@@ -79,9 +81,10 @@ class OpenMoves:
 
     def _put_back(self, rollout: Played) -> None:
         slots = np.flatnonzero(self._is_open)
+        rollout.delay[:] = 0
         for name, array in self._moves.items():
-            if name == "memory":
-                rollout.memory[slots] = array[slots]
+            if name in ("memory", "delay"):
+                getattr(rollout, name)[slots] = array[slots]
             elif name == "reward":
                 rollout.reward[0, slots] += array[slots]
             else:

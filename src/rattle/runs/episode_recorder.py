@@ -99,11 +99,16 @@ class EpisodeRecorder:
         self._drop()
         if "state" in state:
             texts = np.array(state["state"].tobytes().decode().split("\n"), np.object_)
-            self._add({**{name: state[name] for name in (*RECORDED, "policy_version")}, "state": texts})
+            part = {name: state[name] for name in (*RECORDED, "policy_version")}
+            part["delay"] = state.get("delay", np.zeros(part["active"].shape, np.int64))  # earlier versions had none
+            self._add({**part, "state": texts})
 
     def _cut_out(self, rollout: Played, start: int, stop: int, policy_version: int) -> dict[str, NDArray[Any]]:
         part = {name: getattr(rollout, name)[start:stop, : self._agents].copy() for name in RECORDED}
         part["policy_version"] = np.full(stop - start, policy_version, np.int64)
+        part["delay"] = np.zeros(part["active"].shape, np.int64)
+        if start == 0 and "delay" in rollout.arrays:
+            part["delay"][0] = rollout.delay[: self._agents]
         part["state"] = np.array(rollout.state[start:stop], np.object_)
         return part
 
@@ -155,6 +160,7 @@ class EpisodeRecorder:
         own = {name: episode[name][alive, agent] for name in RECORDED if name != "active"}
         action = own.pop("action")
         is_whole = action.dtype.kind == "i" and action.ndim == 1
+        tick = np.maximum(alive - episode["delay"][alive, agent], 0)  # when the moves were made
         return {
             **own,
             "action": action if is_whole else None,
@@ -163,7 +169,7 @@ class EpisodeRecorder:
             "world": 0,
             "world_episode": self._episode,
             "agent": agent,
-            "tick": alive,
-            "policy_version": episode["policy_version"][alive],
-            "state": episode["state"][alive],
+            "tick": tick,
+            "policy_version": episode["policy_version"][tick],
+            "state": episode["state"][tick],
         }

@@ -35,6 +35,7 @@ class RolloutField:
     is_learnt_from: bool = True
     is_recorded: bool = False  # in the table `steps`
     is_reward: bool = False  # counts in rewards
+    is_optional: bool = False  # there only where agents wait for their turn; who sends none means zeros
 
 
 _TICKS: tuple[Axis, ...] = ("ticks", "slots")
@@ -55,6 +56,7 @@ FIELDS: tuple[RolloutField, ...] = (
     RolloutField("memory", ("slots",), "memory"),  # only where the policy has some
     RolloutField("policy_version", ("slots",), np.dtype(np.int64), travels=False),
     RolloutField("world_episode", ("ticks", "worlds"), np.dtype(np.uint32), is_learnt_from=False),
+    RolloutField("delay", ("slots",), np.dtype(np.uint32), is_learnt_from=False, is_optional=True),
 )
 _BY_NAME = {field.name: field for field in FIELDS}
 LEARNT_FROM = tuple(field.name for field in FIELDS if field.is_learnt_from)
@@ -83,6 +85,7 @@ class Rollout(Generic[A]):
     memory: A  # (B, S) float32: what each slot remembered before the first tick; missing without memory
     policy_version: A  # (B,) int64: of the policy that played
     world_episode: A  # (T, W) uint32: the number of each world's episode
+    delay: A  # (B,) uint32: how many ticks before row 0 the move in it was made; missing where agents never wait
 
     def __init__(
         self, arrays: Mapping[str, A], metrics: Mapping[str, A] | None = None, state: Iterable[str] = ()
@@ -146,6 +149,8 @@ def allocate(
     agents: int = 1,
     metrics: Iterable[str] = (),
     memory_size: int = 0,
+    *,
+    agents_wait: bool = False,
 ) -> Played:
     """Return a rollout of zeros, with room for so many ticks of so many worlds."""
     lengths: dict[Axis, int] = {"ticks": ticks, "slots": worlds * agents, "worlds": worlds}
@@ -153,6 +158,8 @@ def allocate(
     arrays: dict[str, NDArray[Any]] = {}
     for field in FIELDS:
         axes = [lengths[axis] for axis in field.axes]
+        if field.is_optional and not agents_wait:
+            continue
         if field.dtype == "memory":
             if memory_size:
                 arrays[field.name] = np.zeros((*axes, memory_size), np.float32)

@@ -31,6 +31,7 @@ from tests.trainer.conftest import small_settings
 
 DUEL = ("env.worlds=6", "env.num_snakes=2", "env.food=2", "record.every_episodes=1")
 EPISODES = ("env={worlds: 12, num_snakes: 2, width: 7, height: 7}", "algorithm={id: reinforce, max_episode_ticks: 40}")
+TURNS = ("env={id: 'pettingzoo:tests.envs.countdown', worlds: 3, players: 3}", "record.every_episodes=1")
 POLE = ("env={id: 'gym:CartPole-v1', worlds: 4}",)
 
 
@@ -130,7 +131,7 @@ def refused(played: Played, message: training_pb2.Rollout) -> RequestError:
     return error.value
 
 
-@pytest.mark.parametrize("overrides", [DUEL, EPISODES, POLE], ids=["duel", "episodes", "floats"])
+@pytest.mark.parametrize("overrides", [DUEL, EPISODES, POLE, TURNS], ids=["duel", "episodes", "floats", "turns"])
 def test_rollouts_arrive_as_they_were_played(overrides: tuple[str, ...]) -> None:
     played = Played(*overrides)
     player = Player(played.settings)

@@ -59,6 +59,7 @@ class RunRolloutSpec:
     agents: int  # of a world
     metrics: frozenset[str]
     one_world: bool  # a rollout is of one world, as by the agent API
+    agents_wait: bool  # for their turn
 
     @classmethod
     def of(cls, settings: ExperimentSettings, environment: EnvironmentSpec, spec: PolicySpec) -> RunRolloutSpec:
@@ -66,8 +67,9 @@ class RunRolloutSpec:
         form = RolloutSpec.of(settings, spec)
         metrics = frozenset(environment.metrics)
         if settings.inference.api == "agent":
-            return cls(form, settings.inference.snakes, 1, metrics, one_world=True)
-        return cls(form, settings.env.worlds, environment.agents_per_world, metrics, one_world=False)
+            return cls(form, settings.inference.snakes, 1, metrics, one_world=True, agents_wait=False)
+        waits, agents = environment.agents_wait, environment.agents_per_world
+        return cls(form, settings.env.worlds, agents, metrics, one_world=False, agents_wait=waits)
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,11 @@ def read_contribution(message: training_pb2.Rollout, run: RunRolloutSpec) -> Con
     if (arrays["reward"][~arrays["active"]] != 0).any():
         raise _wrong("reward", "must be 0 where no agent was active")
     lengths = {"ticks": ticks, "slots": slots, "worlds": worlds}
-    for field in TRAVELLING:
-        if field.name not in arrays and _is_there(field, run.form):
+    for field in (field for field in TRAVELLING if field.name not in arrays and _is_there(field, run.form)):
+        if not field.is_optional or (run.agents_wait and message.HasField("delay")):
             arrays[field.name] = _read(message, field, run.form, lengths)
+        elif run.agents_wait:
+            arrays[field.name] = np.zeros(slots, np.uint32)
     if (arrays["world_episode"][1:] < arrays["world_episode"][:-1]).any():
         raise _wrong("world_episode", "must not fall from one tick to the next")
     rollout = Rollout(arrays, _metrics(message, run, ticks, slots), _states(message, ticks))

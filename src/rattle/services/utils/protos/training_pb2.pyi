@@ -125,6 +125,7 @@ class Rollout(_message.Message):
     MEMORY_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     WORLD_EPISODE_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     CRC32C_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
@@ -202,6 +203,10 @@ class Rollout(_message.Message):
         """(T, W) uint32"""
 
     @_builtins.property
+    def delay(self) -> Global___Tensor:
+        """(B,) uint32: how many ticks before row 0 the move in it was made; where agents wait for their turn"""
+
+    @_builtins.property
     def state(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """T snapshots of world 0 as JSON, empty where they are not recorded; or none at all"""
 
@@ -230,12 +235,13 @@ class Rollout(_message.Message):
         memory: Global___Tensor | None = ...,
         metrics: _abc.Mapping[_builtins.str, Global___Tensor] | None = ...,
         world_episode: Global___Tensor | None = ...,
+        delay: Global___Tensor | None = ...,
         state: _abc.Iterable[_builtins.str] | None = ...,
         crc32c: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_crc32c", b"_crc32c", "action", b"action", "active", b"active", "crc32c", b"crc32c", "final_value", b"final_value", "last_value", b"last_value", "log_prob", b"log_prob", "memory", b"memory", "observation", b"observation", "reward", b"reward", "terminated", b"terminated", "truncated", b"truncated", "value", b"value", "world_episode", b"world_episode"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_crc32c", b"_crc32c", "action", b"action", "active", b"active", "crc32c", b"crc32c", "delay", b"delay", "final_value", b"final_value", "last_value", b"last_value", "log_prob", b"log_prob", "memory", b"memory", "observation", b"observation", "reward", b"reward", "terminated", b"terminated", "truncated", b"truncated", "value", b"value", "world_episode", b"world_episode"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_crc32c", b"_crc32c", "action", b"action", "active", b"active", "actor", b"actor", "continues", b"continues", "crc32c", b"crc32c", "final_value", b"final_value", "first_world", b"first_world", "last_value", b"last_value", "life", b"life", "life_number", b"life_number", "lineage", b"lineage", "log_prob", b"log_prob", "memory", b"memory", "metrics", b"metrics", "observation", b"observation", "policy_id", b"policy_id", "policy_version", b"policy_version", "reward", b"reward", "sequence", b"sequence", "state", b"state", "terminated", b"terminated", "truncated", b"truncated", "value", b"value", "world_episode", b"world_episode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_crc32c", b"_crc32c", "action", b"action", "active", b"active", "actor", b"actor", "continues", b"continues", "crc32c", b"crc32c", "delay", b"delay", "final_value", b"final_value", "first_world", b"first_world", "last_value", b"last_value", "life", b"life", "life_number", b"life_number", "lineage", b"lineage", "log_prob", b"log_prob", "memory", b"memory", "metrics", b"metrics", "observation", b"observation", "policy_id", b"policy_id", "policy_version", b"policy_version", "reward", b"reward", "sequence", b"sequence", "state", b"state", "terminated", b"terminated", "truncated", b"truncated", "value", b"value", "world_episode", b"world_episode"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__crc32c: _TypeAlias = _typing.Literal["crc32c"]  # noqa: Y015
     _WhichOneofArgType__crc32c: _TypeAlias = _typing.Literal["_crc32c", b"_crc32c"]  # noqa: Y015
