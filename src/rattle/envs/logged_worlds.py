@@ -14,7 +14,7 @@ from rattle.envs.action_log import TOO_LONG, ActionLog
 from rattle.envs.errors import CannotReplay, EnvError
 from rattle.envs.foreign import as_taken, close_all
 from rattle.envs.seeds import check_seed, derive_seed
-from rattle.envs.vector import EnvironmentSpec, check_actions
+from rattle.envs.vector import EnvironmentSpec, check_actions, observed
 
 
 def check_batch(num_worlds: int, first_world: int) -> None:
@@ -166,8 +166,7 @@ class LoggedWorlds(ABC):
 
     def snapshot(self, world: int) -> dict[str, Any]:
         """Return what one world shows: its agents' observations as numbers."""
-        rows = self.observation[self._slots_of(world)]
-        return {"observation": (rows[0] if self.spec.agents_per_world == 1 else rows).tolist()}
+        return observed(self.observation[self._slots_of(world)])
 
     def _slots_of(self, world: int) -> range:
         agents = self.spec.agents_per_world

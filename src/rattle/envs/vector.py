@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
+from rattle.samples.rollout import MOST_RECORDED
 from rattle.samples.spaces import ActionSpace, ObservationSpace
 
 #: Whether a Gymnasium environment is stepped as one batch by the vector environment that it is registered with.
@@ -103,6 +104,13 @@ class AsyncVectorWorlds(Protocol):
 
     def step_wait(self) -> None:
         """Wait for what came of the last `step_async`."""
+
+
+def observed(rows: NDArray[Any]) -> dict[str, Any]:
+    """Return what the agents of one world observe (agents, ...) as a snapshot has it: nothing where that is large."""
+    if rows[0].size > MOST_RECORDED:
+        return {}
+    return {"observation": (rows[0] if len(rows) == 1 else rows).tolist()}
 
 
 def check_actions(action: NDArray[Any], num_slots: int, space: ActionSpace) -> None:

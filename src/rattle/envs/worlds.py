@@ -18,7 +18,7 @@ from rattle.envs.logged_worlds import check_batch
 from rattle.envs.philox import philox
 from rattle.envs.seeds import check_seed, derive_seed, split_seed
 from rattle.envs.validation import StrictSettings
-from rattle.envs.vector import EnvironmentSpec, check_actions
+from rattle.envs.vector import EnvironmentSpec, check_actions, observed
 from rattle.extensions import Extension, ExtensionError, WrongResult
 from rattle.samples.spaces import Actions, ActionSpace, Observations, ObservationSpace
 
@@ -255,8 +255,7 @@ class Worlds(ABC):
 
     def snapshot(self, world: int) -> dict[str, Any]:
         """Return one world as it stands, in plain values: its agents' observations, unless a subclass says more."""
-        rows = self.observation[self.slots(np.array([world]))]
-        return {"observation": (rows[0] if self.spec.agents_per_world == 1 else rows).tolist()}
+        return observed(self.observation[self.slots(np.array([world]))])
 
     def close(self) -> None:  # noqa: B027
         """Free what the worlds hold; a subclass may have something."""

@@ -32,7 +32,8 @@ Summand = TypeVar("Summand", Tensor, float)
 Device = Literal["cpu", "cuda"]
 
 #: A gradient is the sum over chunks of this many samples. The chunks, not the threads, decide the rounding: any number
-#: of threads gives the same bytes. Large enough for efficient matrix products, small enough for the cache.
+#: of threads gives the same bytes. Large enough for efficient matrix products, small enough for the cache; fewer where
+#: a network does much with each sample, such as an image.
 CHUNK = 4096
 #: The same on a GPU, where few large products are fast and many small ones are not.
 GPU_CHUNK = 2**17
@@ -67,7 +68,7 @@ class Learner:
         """`network` is one of a user's; others are made of the spec. Raises PolicyError where that cannot be done."""
         self._seed = seed
         self._device = _find(device)
-        self._chunk = CHUNK if device == "cpu" else GPU_CHUNK
+        self._chunk = kind_of(spec).chunk(spec, CHUNK if device == "cpu" else GPU_CHUNK)
         # All work is done in these threads, where PyTorch starts no threads of its own: those spin at barriers, which
         # small networks cannot pay for, and sums and factorisations round differently with their number.
         # One thread leads, and the others, if there are several, share the chunks of a step.

@@ -99,3 +99,7 @@ class NetworkKind(ABC, Generic[Spec]):
     @abstractmethod
     def row_work(self, spec: Spec) -> int:
         """Return about how many multiplications a row takes."""
+
+    def chunk(self, spec: Spec, most: int) -> int:
+        """Return of how many samples, at most `most`, a gradient is computed at once: fewer of those that take much."""
+        return most

@@ -11,7 +11,7 @@ from rattle.rollouts.remote_env import served_kind, with_environment, with_serve
 from rattle.rollouts.worlds import build_worlds
 from rattle.settings.defaults import OBSERVED, SECTIONS, are_complete, completed, not_given, of_run
 from rattle.settings.errors import SettingsError
-from rattle.settings.experiment import ExperimentSettings, UserNetworkSection
+from rattle.settings.experiment import ExperimentSettings, PolicySection
 
 
 def complete(
@@ -56,10 +56,10 @@ def _kind_here(settings: ExperimentSettings) -> str:
 def _with_defaults(settings: ExperimentSettings, kind: str, say: Callable[[str], object] | None) -> ExperimentSettings:
     if kind not in SECTIONS:
         return settings  # of no environment that can be played: who makes worlds is told
-    if isinstance(settings.policy, UserNetworkSection) and settings.algorithm.scale_observations:
+    if not isinstance(settings.policy, PolicySection) and settings.algorithm.scale_observations:
         raise SettingsError(
             f"algorithm.scale_observations is true, and the first layer of '{settings.policy.network}' is not known: "
-            "leave it out, and have your network scale what it observes"
+            "leave it out, and have the network scale what it observes"
         )
     defaults = not_given(settings, kind)
     chosen = completed(settings, defaults)

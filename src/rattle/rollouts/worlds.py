@@ -6,6 +6,7 @@ import threading
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from rattle.envs.errors import EnvError
 from rattle.envs.registry import make_worlds
 from rattle.envs.seeds import derive_seed
 from rattle.envs.validation import settings_of
@@ -13,7 +14,10 @@ from rattle.envs.vector import EnvironmentSpec, VectorWorlds
 from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.spec import PolicySpec
 from rattle.rollouts.remote_env import described_environment, open_remote_worlds
-from rattle.settings.experiment import ExperimentSettings, PolicySection, UserNetworkSection
+from rattle.samples.spaces import CodeSpace, DiscreteSpace, FloatSpace, PartsSpace
+from rattle.settings.defaults import OBSERVED
+from rattle.settings.errors import SettingsError
+from rattle.settings.experiment import EncodersSection, ExperimentSettings, PolicySection, UserNetworkSection
 
 if TYPE_CHECKING:
     from rattle.policies.graph.network import LearningNetwork, Spaces
@@ -56,10 +60,20 @@ def settings_of_policy(settings: ExperimentSettings, policy_id: str) -> Experime
 
 
 def policy_spec(settings: ExperimentSettings, environment: EnvironmentSpec) -> PolicySpec:
-    """Return the spec of the policy that an experiment trains; raises ExtensionError for a user's network."""
+    """Return the spec of the policy that an experiment trains.
+
+    Raises ExtensionError for a user's network, SettingsError for one that cannot take what is observed, and EnvError
+    for a mask that does not fit the actions.
+    """
+    _check_mask(environment)
     observation, action = environment.observation_space, environment.action_space
     value_head = settings.algorithm.needs_value
     if isinstance(settings.policy, PolicySection):
+        if not isinstance(observation, CodeSpace | FloatSpace):
+            raise SettingsError(
+                f"policy.network is mlp, which takes cells and numbers, and '{environment.id}' observes "
+                f"{OBSERVED[observation.learnt_by]}: set policy.network=encoders"
+            )
         sizes, activation = settings.policy.hidden_sizes, settings.policy.activation
         return MlpSpec(
             observation=observation,
@@ -74,9 +88,21 @@ def policy_spec(settings: ExperimentSettings, environment: EnvironmentSpec) -> P
     return describe(own_network(settings.policy, spaces, settings.seed), spaces, value_head=value_head)
 
 
-def own_network(section: UserNetworkSection, spaces: Spaces, seed: int) -> LearningNetwork:
-    """Return a user's network with the weights that it begins with; raises ExtensionError."""
+def _check_mask(environment: EnvironmentSpec) -> None:
+    """Raise EnvError where a mask of actions has not just one entry for each discrete action."""
+    observation, action = environment.observation_space, environment.action_space
+    mask = observation.mask if isinstance(observation, PartsSpace) else None
+    if mask is not None and (not isinstance(action, DiscreteSpace) or mask.space.shape != (action.n,)):
+        raise EnvError(
+            f"'{environment.id}' has the mask '{mask.name}' of {mask.space.shape[0]} entries, and its actions are "
+            f"{action.values}: a mask has an entry for each discrete action"
+        )
+
+
+def own_network(section: EncodersSection | UserNetworkSection, spaces: Spaces, seed: int) -> LearningNetwork:
+    """Return a network in PyTorch with the weights that it begins with; raises ExtensionError."""
     from rattle.policies.graph.network import make
 
-    own = settings_of(section.extension, section.own_settings, UserNetworkSection.model_fields)
-    return make(section.extension, spaces, own, derive_seed(seed, "weights"))
+    extension = section.extension
+    own = settings_of(extension, section.own_settings, UserNetworkSection.model_fields)
+    return make(extension, spaces, own, derive_seed(seed, "weights"))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rattle.samples.rollout import RECORDED, Played
+from rattle.samples.rollout import MOST_RECORDED, RECORDED, Played
 from rattle.settings.experiment import ExperimentSettings
 
 #: Longer or larger episodes are recorded so far: they would fill memory and every checkpoint.
@@ -105,6 +105,8 @@ class EpisodeRecorder:
 
     def _cut_out(self, rollout: Played, start: int, stop: int, policy_version: int) -> dict[str, NDArray[Any]]:
         part = {name: getattr(rollout, name)[start:stop, : self._agents].copy() for name in RECORDED}
+        observation = part["observation"].reshape(stop - start, self._agents, -1)
+        part["observation"] = observation if observation.shape[2] <= MOST_RECORDED else observation[..., :0]
         part["policy_version"] = np.full(stop - start, policy_version, np.int64)
         part["delay"] = np.zeros(part["active"].shape, np.int64)
         if start == 0 and "delay" in rollout.arrays:

@@ -61,6 +61,8 @@ FIELDS: tuple[RolloutField, ...] = (
 _BY_NAME = {field.name: field for field in FIELDS}
 LEARNT_FROM = tuple(field.name for field in FIELDS if field.is_learnt_from)
 RECORDED = tuple(field.name for field in FIELDS if field.is_recorded)
+#: Observations of more numbers, such as images, are in no recording: it would hold little else.
+MOST_RECORDED = 1024
 TRAVELLING = tuple(field for field in FIELDS if field.travels)
 
 

@@ -21,20 +21,40 @@ _FEW_WORLDS_ALGORITHMS: Sections = {
     "ppo": {"ticks": 128, "passes": 8, "minibatches": 8, "learning_rate": 0.002, "entropy_weight": 0.0},
     "reinforce": {"entropy_weight": 0.001},
 }
+#: Worlds whose observations need encoders, such as images: their networks take longer to learn than worlds to step.
+_ENCODED: Sections = {
+    "env": {"worlds": 16},
+    "policy": {"network": "encoders"},
+    "algorithm": {"id": "ppo", "scale_rewards": True},
+}
+_ENCODED_ALGORITHMS: Sections = {"ppo": {"ticks": 128, "passes": 4, "minibatches": 8, "learning_rate": 0.0005}}
 #: By `Observations.learnt_by`, section and key; what one algorithm has besides is in `ALGORITHMS`.
 SECTIONS: Mapping[str, Sections] = {
     "codes": {"algorithm": {"id": "a2c"}},
     "code": _FEW_WORLDS,
     "floats": {**_FEW_WORLDS, "algorithm": {**_FEW_WORLDS["algorithm"], "scale_observations": True}},
+    "image": _ENCODED,
+    "array": _ENCODED,
+    "parts": _ENCODED,
 }
 #: By `Observations.learnt_by`, and the algorithm's id.
 ALGORITHMS: Mapping[str, Sections] = {
     "codes": {},
     "code": _FEW_WORLDS_ALGORITHMS,
     "floats": _FEW_WORLDS_ALGORITHMS,
+    "image": _ENCODED_ALGORITHMS,
+    "array": _ENCODED_ALGORITHMS,
+    "parts": _ENCODED_ALGORITHMS,
 }
 #: By `Observations.learnt_by`: what is observed, in words.
-OBSERVED = {"codes": "cells", "code": "one of some states", "floats": "numbers"}
+OBSERVED = {
+    "codes": "cells",
+    "code": "one of some states",
+    "floats": "numbers",
+    "image": "images",
+    "array": "arrays",
+    "parts": "several parts",
+}
 
 
 def not_given(settings: ExperimentSettings, kind: str) -> dict[str, dict[str, Any]]:
@@ -49,8 +69,11 @@ def not_given(settings: ExperimentSettings, kind: str) -> dict[str, dict[str, An
         }
         for name, section in sections.items()
     }
-    if given.get("policy", {}).get("network", "mlp") != "mlp":
-        left["policy"] = {}  # they are those of the multilayer perceptron
+    usual = SECTIONS[kind].get("policy", {}).get("network", "mlp")
+    network = given.get("policy", {}).get("network", usual)
+    if network != usual:
+        left["policy"] = {}  # they are those of the usual network
+    if network != "mlp":
         left.get("algorithm", {}).pop("scale_observations", None)
     return {name: section for name, section in left.items() if section}
 
@@ -73,11 +96,12 @@ def completed(settings: ExperimentSettings, defaults: Sections) -> ExperimentSet
 def of_run(settings: ExperimentSettings, run: ExperimentSettings) -> Sections:
     """Return as defaults what a run has begun with, so that it goes on so: see `completed`."""
     begun = run.model_dump()
-    defaults = {
-        name: {key: begun[name][key] for key in section if key in begun[name]}
-        for name, section in SECTIONS["floats"].items()
-        if name != "algorithm"
-    }
+    defaults: dict[str, dict[str, Any]] = {}
+    for kind in SECTIONS.values():
+        for name, section in kind.items():
+            if name != "algorithm":
+                kept = {key: begun[name][key] for key in section if key in begun[name]}
+                defaults[name] = {**defaults.get(name, {}), **kept}
     same = settings.algorithm.id == run.algorithm.id or "id" not in settings.algorithm.model_fields_set
     return {**defaults, "algorithm": begun["algorithm"]} if same else defaults
 

@@ -14,6 +14,7 @@ from rattle.envs.vector import Vector
 from rattle.envs.wrappers import MOST_WRAPPERS, WrapperSection
 from rattle.extensions import HOOK, NETWORK, Extension, ExtensionError, load
 from rattle.learning.algorithms import A2C, AlgorithmSettings
+from rattle.policies.graph.spec import EncoderSettings
 from rattle.policies.mlp.spec import Activation
 from rattle.settings.hook import Hook
 from rattle.settings.services import (
@@ -81,7 +82,9 @@ class PolicySection(StrictSettings):
     """The network that acts."""
 
     network: Literal["mlp"] = Field(
-        "mlp", description="mlp, a multilayer perceptron, or module:Class, a network of your own (docs/extending.md)."
+        "mlp",
+        description="mlp, a multilayer perceptron for cells and numbers; encoders, nature_cnn or impala_cnn for all "
+        "observations; or module:Class, a network of your own (docs/extending.md).",
     )
     hidden_sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
         (64, 64), max_length=16, description="Widths of the hidden layers."
@@ -90,6 +93,36 @@ class PolicySection(StrictSettings):
     weights: str | None = Field(
         None, description="A policy file of this network, with whose weights a run begins; null: they are drawn."
     )
+
+
+#: Networks that come with Rattle beside the multilayer perceptron, which is compiled code.
+NETWORKS = {
+    "encoders": "rattle.policies.graph.encoders:Encoders",
+    "nature_cnn": "rattle.policies.graph.encoders:NatureCnn",
+    "impala_cnn": "rattle.policies.graph.encoders:ImpalaCnn",
+}
+
+
+class EncodersSection(EncoderSettings):
+    """A network of an encoder for each part of what is observed: numbers, codes, images."""
+
+    network: Literal["encoders", "nature_cnn", "impala_cnn"] = Field(
+        "encoders",
+        description="How images are encoded: encoders, as their size suits; nature_cnn, for large ones; or impala_cnn.",
+    )
+    weights: str | None = Field(
+        None, description="A policy file of this network, with whose weights a run begins; null: they are drawn."
+    )
+
+    @property
+    def extension(self) -> Extension[Any]:
+        """Return the class."""
+        return find_network(self.network)
+
+    @property
+    def own_settings(self) -> dict[str, Any]:
+        """Return what the network itself is told."""
+        return self.model_dump(include=set(EncoderSettings.model_fields))
 
 
 class UserNetworkSection(StrictSettings):
@@ -114,30 +147,37 @@ class UserNetworkSection(StrictSettings):
 
 
 def find_network(name: str) -> Extension[Any]:
-    """Return a user's network by `module:Class` or the name of an entry point; raises ExtensionError."""
-    require("torch", "train", "a network of your own")
+    """Return a network by its name in `NETWORKS`, `module:Class` or the name of an entry point.
+
+    Raises ExtensionError.
+    """
+    require("torch", "train", f"policy.network: {name}")
     from rattle.policies.graph.network import Network
 
     try:
-        return load(name, NETWORK, Network, ("mlp",))
+        return load(NETWORKS.get(name, name), NETWORK, Network, ("mlp", *NETWORKS))
     except ExtensionError as error:
         raise ExtensionError(f"policy.network: {error}") from error
 
 
-def _choose_network(section: Any) -> PolicySection | UserNetworkSection:
+def _choose_network(section: Any) -> PolicySection | EncodersSection | UserNetworkSection:
     """Return the section of a network; raises ValidationError, EnvError or ExtensionError, which name what is wrong."""
-    if isinstance(section, PolicySection | UserNetworkSection):
+    if isinstance(section, PolicySection | EncodersSection | UserNetworkSection):
         return section
     name = section.get("network", "mlp") if isinstance(section, Mapping) else None
     if name == "mlp" or not isinstance(name, str):
         return PolicySection.model_validate(section)
+    if name in NETWORKS:
+        return EncodersSection.model_validate(section)
     chosen = UserNetworkSection.model_validate(section)
     settings_of(chosen.extension, chosen.own_settings, UserNetworkSection.model_fields)
     return chosen
 
 
 #: The section of any network.
-AnyPolicySection = Annotated[PolicySection | UserNetworkSection, PlainValidator(_choose_network), SerializeAsAny()]
+AnyPolicySection = Annotated[
+    PolicySection | EncodersSection | UserNetworkSection, PlainValidator(_choose_network), SerializeAsAny()
+]
 
 
 class TrainSection(StrictSettings):

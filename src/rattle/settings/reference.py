@@ -33,6 +33,7 @@ from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import (
     HOOKS,
     CodeSection,
+    EncodersSection,
     EnvironmentSection,
     EvaluationSection,
     ExperimentSettings,
@@ -85,6 +86,7 @@ SECTIONS = [
     Section("security.", "Security of all services", SecuritySection),
     Section("topology.", "What `rattle up` starts", TopologySection),
     Section("policy.", "Policy", PolicySection),
+    Section("policy.", "Networks `encoders`, `nature_cnn` and `impala_cnn`", EncodersSection),
     Section("algorithm.", "Algorithm `a2c`", A2C),
     Section("algorithm.", "Algorithm `ppo`", PPO),
     Section("algorithm.", "Algorithm `reinforce`", Reinforce),

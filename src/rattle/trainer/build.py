@@ -16,7 +16,7 @@ from rattle.policies.kinds import kind_of
 from rattle.policies.spec import PolicySpec
 from rattle.rollouts.collector import Collector, WorldBatch, WorldsActor
 from rattle.rollouts.worlds import build_worlds, own_network
-from rattle.settings.experiment import ExperimentSettings, UserNetworkSection
+from rattle.settings.experiment import ExperimentSettings, PolicySection
 
 
 def build_collector(settings: ExperimentSettings) -> Collector:
@@ -43,7 +43,7 @@ def build_learner(settings: ExperimentSettings, spec: PolicySpec) -> Learner:
     """Make the learner with its first weights."""
     train = settings.train
     network = None
-    if isinstance(settings.policy, UserNetworkSection):
+    if not isinstance(settings.policy, PolicySection):
         from rattle.policies.graph.network import Spaces
 
         network = own_network(settings.policy, Spaces(spec.observation, spec.action), settings.seed)

@@ -43,7 +43,7 @@ class ChartView:
     """Shows a strip for each number observed and chosen (the first few), and the reward, up to the tick."""
 
     def __init__(self, episode: Episode, agent: int) -> None:
-        self._episode = episode
+        self._episode, self._agent = episode, agent
         steps = episode.agents[agent]
         observed = steps.observation[:, :MOST_OBSERVATIONS].astype(np.float64)
         self._hidden = steps.observation.shape[1] - observed.shape[1]
@@ -72,6 +72,8 @@ class ChartView:
         """What is shown."""
         known = self._episode.summary
         more = f"  ({self._hidden} more observed)" if self._hidden else ""
+        if not self._episode.agents[self._agent].observation.shape[1]:
+            more = "  (observations as large as these are not recorded)"
         return f"{self._episode.run_id}  episode {known.id}  policy v{known.policy_version}{more}"
 
     def status(self, frame: int) -> list[str]:

@@ -1,12 +1,11 @@
-"""Networks of users: an ONNX graph that came of their PyTorch code, and that acts without it."""
+"""Networks in PyTorch, of users and some of ours: an ONNX graph that came of their code, and that acts without it."""
 
 from __future__ import annotations
 
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 from rattle.policies.errors import PolicyError
-from rattle.policies.graph.spec import GraphSpec
+from rattle.policies.graph.spec import LIGHT, GraphSpec
 from rattle.policies.kind import NetworkKind, Parameters
 
 if TYPE_CHECKING:
@@ -44,5 +43,9 @@ class Graph(NetworkKind[GraphSpec]):
         return list(graph.node), {**parameters, **own}
 
     def row_work(self, spec: GraphSpec) -> int:
-        """Return about how many multiplications a row takes: once each weight, which is too few for convolutions."""
-        return sum(prod(shape) for _, shape in spec.parameters)
+        """Return about how many multiplications a row takes."""
+        return spec.row_work
+
+    def chunk(self, spec: GraphSpec, most: int) -> int:
+        """Return a power of two part of `most` where the network does much with each sample."""
+        return max(1, most >> (self.row_work(spec) // LIGHT).bit_length())

@@ -5,25 +5,29 @@ from __future__ import annotations
 import io
 import warnings
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from rattle.analytics.extras import require
 from rattle.envs.validation import StrictSettings
 from rattle.extensions import Extension, ExtensionError, WrongResult
 from rattle.policies.errors import PolicyError
 from rattle.policies.graph.spec import GraphSpec
-from rattle.samples.spaces import ActionSpace, ObservationSpace
+from rattle.samples.spaces import ActionSpace, ObservationSpace, PartsSpace
 
 _OPSET, _IR_VERSION = 17, 8
 #: Rows on which graph and network are compared: more than a block, and no whole number of blocks.
 _ROWS_TRIED = 81
 _TICKS_TRIED = 3
 _TOLERANCE = 1e-4
+#: The logit of an action that is forbidden: its probability is 0, and its logarithm is a finite number.
+_FORBIDDEN = -1e9
 
 
 class Spaces(NamedTuple):
@@ -102,7 +106,7 @@ class LearningNetwork(nn.Module):
         given = observation.new_zeros((len(observation), 0), dtype=torch.float32) if state is None else state
         with self._extension.calling("step"):
             outputs, value, after = self._checked(self.own.step(observation, given), observation)
-        value = value * self.value_scale
+        outputs, value = self._allowed(outputs, observation), value * self.value_scale
         return (outputs, value) if state is None else (outputs, value, after)
 
     def sequence(self, observation: Tensor, state: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,7 +120,15 @@ class LearningNetwork(nn.Module):
             _check("the outputs", outputs, (*shape, self.own.spaces.action.outputs), observation.device)
             _check("the values", value, shape, observation.device)
             _check_finite(outputs, value)
-        return outputs, value * self.value_scale
+        return self._allowed(outputs, observation), value * self.value_scale
+
+    def _allowed(self, outputs: Tensor, observation: Tensor) -> Tensor:
+        """Return outputs (..., outputs) of which none leads to an action that the mask of its observation forbids."""
+        space = self.own.spaces.observation
+        if not isinstance(space, PartsSpace) or space.mask is None:
+            return outputs
+        forbidden = space.forbidden(observation.reshape(-1, *space.shape))
+        return outputs.masked_fill(forbidden.reshape(outputs.shape), _FORBIDDEN)
 
     def _checked(self, found: Any, observation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if not isinstance(found, tuple) or len(found) != 3:
@@ -142,7 +154,15 @@ class _OneTick(nn.Module):
 
 
 def make(extension: Extension[Network], spaces: Spaces, settings: Any, seed: int) -> LearningNetwork:
-    """Return a new network whose weights are drawn from a seed; raises ExtensionError for what is wrong with it."""
+    """Return a new network whose weights are drawn from a seed; raises ExtensionError for what is wrong with it.
+
+    It is made in one thread: some ways to draw weights round differently with the number of threads.
+    """
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as alone:
+        return alone.submit(_make, extension, spaces, settings, seed).result()
+
+
+def _make(extension: Extension[Network], spaces: Spaces, settings: Any, seed: int) -> LearningNetwork:
     with torch.random.fork_rng(devices=[]), extension.calling("__init__"):
         torch.manual_seed(seed % 2**63)
         network = extension.cls(spaces, settings)
@@ -172,6 +192,7 @@ def describe(network: LearningNetwork, spaces: Spaces, *, value_head: bool) -> G
         value_head=value_head,
         parameters=parameters,
         state_size=network.state_size,
+        work=_work(network, spaces),
         graph=b64encode(_export(network, spaces, set(dict(parameters)))),  # as Pydantic reads bytes
     )
     _compare(network, spec)
@@ -209,6 +230,14 @@ def _compare(network: LearningNetwork, spec: GraphSpec) -> None:
 
 def _alike(one: Any, other: Any) -> bool:
     return bool(np.allclose(one, other, rtol=_TOLERANCE, atol=_TOLERANCE))
+
+
+def _work(network: LearningNetwork, spaces: Spaces) -> int:
+    """Return how many multiplications of matrices and convolutions a row takes."""
+    counted = FlopCounterMode(display=False)
+    with torch.no_grad(), counted:
+        network(torch.from_numpy(spaces.observation.zeros(1)), torch.zeros((1, network.state_size)))
+    return int(counted.get_total_flops()) // 2
 
 
 def _export(network: LearningNetwork, spaces: Spaces, parameters: set[str]) -> bytes:

@@ -3,7 +3,8 @@
 Matrix libraries choose how they compute by the number of rows, and a row may round differently in another batch. In a
 block of always the same size it cannot, as long as its place in the block does not matter. When a graph is loaded, rows
 are tried at all places of blocks of all sizes; only sizes that give the same bits everywhere are used. Where a place
-matters even in one size, rows are computed one by one, which is exact and slow.
+matters even in one size, rows are computed one by one, which is exact and slow. Networks that do much with each row,
+such as convolutions of images, have small blocks: they gain nothing from large ones, and are tried in little time.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.policies.errors import PolicyError
-from rattle.policies.graph.spec import GraphSpec
+from rattle.policies.graph.spec import LIGHT, GraphSpec
 from rattle.policies.kind import Parameters
 from rattle.policies.sampling import choose
 from rattle.text import one_line
 
-#: Rows of a block: many for efficient matrix products, few for small batches. The first decides what is right.
+#: Rows of a block: many for efficient matrix products, few for small batches. The first decides what is right, and how
+#: many rows are tried at each place.
 BLOCKS = (64, 256, 16)
+#: The same where a row takes much. Libraries compute a single row in a way of its own.
+HEAVY_BLOCKS = (16, 4, 2)
 #: A reference to a file beside the model, as it stands in the bytes of a model: none is ever followed. Protocol buffers
 #: read the length before the word in longer forms too.
 _EXTERNAL = re.compile(rb"(\x08|\x88\x80*\x00)location")
@@ -154,7 +158,8 @@ def _session(spec: GraphSpec) -> tuple[Any, tuple[int, ...]]:
 @lru_cache(maxsize=16)
 def _exact_blocks(spec: GraphSpec) -> tuple[int, ...]:
     """Return the sizes of blocks in which a row has the same result at every place, beside whatever rows."""
-    session, random, most = _loaded(spec.graph), np.random.default_rng(0), 2 * max(BLOCKS)
+    blocks = BLOCKS if spec.row_work <= LIGHT else HEAVY_BLOCKS
+    session, random, most = _loaded(spec.graph), np.random.default_rng(0), 2 * max(blocks)
     names = {value.name for value in session.get_inputs()}
     parameters = {
         name: (random.normal(size=shape) / np.sqrt(max(1, shape[-1] if shape else 1))).astype(np.float32)
@@ -167,14 +172,14 @@ def _exact_blocks(spec: GraphSpec) -> tuple[int, ...]:
     def run(rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
         return _call(session, spec, {**_inputs(spec, observation[rows], state[rows], len(rows)), **parameters})
 
-    parts = [run(rows) for rows in np.split(np.arange(most), most // BLOCKS[0])]
+    parts = [run(rows) for rows in np.split(np.arange(most), most // blocks[0])]
     expected = [np.concatenate(each) for each in zip(*parts, strict=True)]
 
     def is_exact(size: int) -> bool:
-        for shift in range(size):
+        for shift in range(blocks[0]):
             rows = np.roll(np.arange(most), shift)[:size]
             if not all(np.array_equal(found, own[rows]) for found, own in zip(run(rows), expected, strict=True)):
                 return False
         return True
 
-    return tuple(sorted(filter(is_exact, BLOCKS), reverse=True)) if is_exact(BLOCKS[0]) else (1,)
+    return tuple(sorted(filter(is_exact, blocks), reverse=True)) if is_exact(blocks[0]) else (1,)
