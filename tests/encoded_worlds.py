@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from rattle.extend import DiscreteSpace, Worlds
-from rattle.samples.spaces import ActionSpace, ArraySpace, FloatSpace, MaskSpace, ObservationSpace, Part, PartsSpace
+from rattle.extend import ArraySpace, DiscreteSpace, FloatSpace, MaskSpace, Part, PartsSpace, Worlds
+from rattle.samples.spaces import ActionSpace, ObservationSpace
 
 CORNERS = 4
 

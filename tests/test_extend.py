@@ -17,7 +17,8 @@ NAMES = {
     "algorithms": {"A2C", "ActorCritic", "Algorithm", "CorrectedActorCritic", "OneStep", "PPO", "Reinforce"},
     "what an update is made of": {"Batch", "Distribution", "Loss", "Optimisation", "Rollout"},
     "numbers that are reported": {"COMMON", "Metric"},
-    "environments": {"BoxSpace", "CodeSpace", "DiscreteSpace", "FloatSpace", "MultiDiscreteSpace", "Worlds"},
+    "environments": {"BoxSpace", "DiscreteSpace", "MultiDiscreteSpace", "Worlds"},
+    "what is observed": {"ArraySpace", "CodeSpace", "FloatSpace", "MaskSpace", "Part", "PartsSpace"},
     "hooks": {"Hook", "RunInfo"},
     "networks": {"Network", "Spaces"},
 }

@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from rattle.learning.metrics import COMMON, Metric
     from rattle.policies.graph.network import Network, Spaces
     from rattle.samples.rollout import Rollout
-    from rattle.samples.spaces import BoxSpace, CodeSpace, DiscreteSpace, Distribution, FloatSpace, MultiDiscreteSpace
+    from rattle.samples.spaces import (
+        ArraySpace,
+        BoxSpace,
+        CodeSpace,
+        DiscreteSpace,
+        Distribution,
+        FloatSpace,
+        MaskSpace,
+        MultiDiscreteSpace,
+        Part,
+        PartsSpace,
+    )
     from rattle.settings.hook import Hook, RunInfo
 
 __all__ = [
@@ -27,6 +38,7 @@ __all__ = [
     "PPO",
     "ActorCritic",
     "Algorithm",
+    "ArraySpace",
     "Batch",
     "BoxSpace",
     "CodeSpace",
@@ -36,11 +48,14 @@ __all__ = [
     "FloatSpace",
     "Hook",
     "Loss",
+    "MaskSpace",
     "Metric",
     "MultiDiscreteSpace",
     "Network",
     "OneStep",
     "Optimisation",
+    "Part",
+    "PartsSpace",
     "Reinforce",
     "Rollout",
     "RunInfo",
@@ -58,12 +73,16 @@ _MODULES = {
     "rattle.policies.graph.network": ("Network", "Spaces"),
     "rattle.samples.rollout": ("Rollout",),
     "rattle.samples.spaces": (
+        "ArraySpace",
         "BoxSpace",
         "CodeSpace",
         "DiscreteSpace",
         "Distribution",
         "FloatSpace",
+        "MaskSpace",
         "MultiDiscreteSpace",
+        "Part",
+        "PartsSpace",
     ),
     "rattle.settings.hook": ("Hook", "RunInfo"),
 }

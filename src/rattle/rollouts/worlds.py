@@ -14,7 +14,7 @@ from rattle.envs.vector import EnvironmentSpec, VectorWorlds
 from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.spec import PolicySpec
 from rattle.rollouts.remote_env import described_environment, open_remote_worlds
-from rattle.samples.spaces import CodeSpace, DiscreteSpace, FloatSpace, PartsSpace
+from rattle.samples.spaces import CodeSpace, FloatSpace, PartsSpace
 from rattle.settings.defaults import OBSERVED
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import EncodersSection, ExperimentSettings, PolicySection, UserNetworkSection
@@ -89,13 +89,13 @@ def policy_spec(settings: ExperimentSettings, environment: EnvironmentSpec) -> P
 
 
 def _check_mask(environment: EnvironmentSpec) -> None:
-    """Raise EnvError where a mask of actions has not just one entry for each discrete action."""
+    """Raise EnvError where a mask has not just one entry for each action, or each choice of its numbers."""
     observation, action = environment.observation_space, environment.action_space
     mask = observation.mask if isinstance(observation, PartsSpace) else None
-    if mask is not None and (not isinstance(action, DiscreteSpace) or mask.space.shape != (action.n,)):
+    if mask is not None and (not action.choices or mask.space.shape != (sum(action.choices),)):
         raise EnvError(
             f"'{environment.id}' has the mask '{mask.name}' of {mask.space.shape[0]} entries, and its actions are "
-            f"{action.values}: a mask has an entry for each discrete action"
+            f"{action.values}: a mask has an entry for each of an action's whole numbers"
         )
 
 

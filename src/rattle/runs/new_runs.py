@@ -146,7 +146,8 @@ def _ticks(worlds: VectorWorlds, seed: int) -> Iterator[bytes]:
         arrays = (worlds.observation, worlds.reward, worlds.terminated, worlds.truncated)
         yield hashlib.blake2b(b"".join(array[first].tobytes() for array in arrays), digest_size=16).digest()
         actions = worlds.spec.action_space.draw(random, worlds.spec.agents_per_world)
-        worlds.step(np.concatenate([actions] * worlds.num_worlds))
+        actions, choices = np.concatenate([actions] * worlds.num_worlds), worlds.spec.action_space.choices
+        worlds.step(worlds.spec.observation_space.allow(worlds.observation, actions, choices))
 
 
 def _check_finite(worlds: VectorWorlds, when: str) -> None:

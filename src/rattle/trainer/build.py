@@ -72,4 +72,5 @@ def warm_up(settings: ExperimentSettings, policy: ActingPolicy, worlds: VectorWo
     policy.values(observation)
     if settings.env.url is None:
         with closing(build_worlds(settings, 1, 0)) as another:
-            another.step(action)
+            spec = worlds.spec
+            another.step(spec.observation_space.allow(another.observation, action, spec.action_space.choices))

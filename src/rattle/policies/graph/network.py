@@ -6,13 +6,13 @@ import io
 import warnings
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from rattle.analytics.extras import require
 from rattle.envs.validation import StrictSettings
@@ -233,11 +233,19 @@ def _alike(one: Any, other: Any) -> bool:
 
 
 def _work(network: LearningNetwork, spaces: Spaces) -> int:
-    """Return how many multiplications of matrices and convolutions a row takes."""
-    counted = FlopCounterMode(display=False)
-    with torch.no_grad(), counted:
+    """Return about how many multiplications a row takes: once each weight, and of convolutions at every place."""
+    work = [weight.numel() for weight in network.parameters()]
+
+    def count(layer: nn.Module, given: tuple[Tensor, ...], found: Tensor) -> None:
+        work.append(layer.weight.numel() * (prod(found.shape[2:]) - 1))  # type: ignore[operator]
+
+    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
+    hooks = [layer.register_forward_hook(count) for layer in convolutions]
+    with torch.no_grad():
         network(torch.from_numpy(spaces.observation.zeros(1)), torch.zeros((1, network.state_size)))
-    return int(counted.get_total_flops()) // 2
+    for hook in hooks:
+        hook.remove()
+    return sum(work)
 
 
 def _export(network: LearningNetwork, spaces: Spaces, parameters: set[str]) -> bytes:

@@ -44,6 +44,13 @@ class Observations(Space):
     def encode(self, rows: Tensor) -> Tensor:
         """Return the float32 inputs (N, inputs) of observations (N, *shape)."""
 
+    def allow(self, rows: NDArray[Any], action: NDArray[Any], choices: tuple[int, ...]) -> NDArray[Any]:
+        """Return actions (N, ...), with others in place of those that observations (N, *shape) forbid.
+
+        choices: how many there are, of each of an action's numbers.
+        """
+        return action
+
     def describe(self) -> dict[str, Any]:
         """Return the space as it stands in messages of the vector API."""
         nested = {"parts": {"__all__": {"space": {"encoding"}}}}

@@ -178,6 +178,18 @@ class PartsSpace(Observations):
         mask = rows[:, self.columns[self.mask.name]]
         return (mask == 0) & (mask != 0).any(dim=1, keepdim=True)
 
+    def allow(self, rows: NDArray[Any], action: NDArray[Any], choices: tuple[int, ...]) -> NDArray[Any]:
+        """Return actions (N, ...), with the first that is allowed in place of those that a mask forbids."""
+        if self.mask is None:
+            return action
+        mask = rows[:, self.columns[self.mask.name]] != 0
+        allowed = action.copy()
+        numbers = allowed.reshape(len(rows), len(choices))  # of the same memory
+        for number, own in enumerate(np.split(mask, np.cumsum(choices)[:-1], axis=1)):
+            forbidden = ~own[np.arange(len(own)), numbers[:, number]] & own.any(axis=1)
+            numbers[:, number] = np.where(forbidden, own.argmax(axis=1), numbers[:, number])
+        return allowed
+
     def encode(self, rows: Tensor) -> Tensor:
         """Return the encodings of all parts, one after another."""
         import torch

@@ -79,7 +79,9 @@ class EnvService:
     async def start(self) -> None:
         """Compile what stepping needs, and let the clock of the agent API run."""
         worlds = self._make_worlds({}, 1, 0, 0)
-        worlds.step(worlds.spec.action_space.zeros(worlds.num_slots))
+        space = worlds.spec.action_space
+        zeros = space.zeros(worlds.num_slots)
+        worlds.step(worlds.spec.observation_space.allow(worlds.observation, zeros, space.choices))
         worlds.close()
         if self.agents is not None:
             await self.agents.start()
