@@ -41,7 +41,10 @@ def parts(**spaces: Any) -> PartsSpace:
 
 
 MASKED = parts(
-    image=ArraySpace(sizes=(5, 6, 3)), where=FloatSpace(size=3), says=CodeSpace(cells=2, codes=9), mask=MaskSpace(size=5)
+    image=ArraySpace(sizes=(5, 6, 3)),
+    where=FloatSpace(size=3),
+    says=CodeSpace(cells=2, codes=9),
+    mask=MaskSpace(size=5),
 )
 OBSERVED: dict[str, tuple[str, ObservationSpace]] = {
     "small image": ("encoders", ArraySpace(sizes=(8, 8, 3))),

@@ -34,7 +34,8 @@ def settings(*overrides: str) -> ExperimentSettings:
 
 def recorded(run: RunDirectory) -> list[dict[str, Any]]:
     """Return the rows of the table `steps`."""
-    return [row for path in sorted(run.table("steps").iterdir()) for row in pyarrow.parquet.read_table(path).to_pylist()]
+    paths = sorted(run.table("steps").iterdir())
+    return [row for path in paths for row in pyarrow.parquet.read_table(path).to_pylist()]
 
 
 @pytest.mark.parametrize("environment", [LIGHTS, MASKED])
@@ -42,9 +43,8 @@ def test_it_is_learnt_from_pixels(tmp_path: Path, environment: str) -> None:
     """What pays is in an image, and with a mask in a vector too; the worlds raise where an action is forbidden."""
     fast = ("algorithm.learning_rate=0.004", "algorithm.ticks=32", "train.steps=100000", "train.stop_at_return=9")
     summary = train(settings(environment, *fast), tmp_path / "run", Silence())
-    assert summary.mean_return is not None and summary.mean_return >= 9
-    assert summary.env_steps < 90_000
-    print(summary)
+    assert (summary.mean_return or 0) >= 9
+    assert summary.env_steps < 60_000
 
 
 def test_a_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_images_are_recorded_up_to_1024_numbers(tmp_path: Path, size: int, numbe
 def test_a_network_that_cannot_take_what_is_observed_says_which_one_can(tmp_path: Path) -> None:
     for environment, observed in ((LIGHTS, "images"), (MASKED, "several parts")):
         with pytest.raises(SettingsError, match=rf"policy.network is mlp, .* observes {observed}: set policy.network="):
-            train(settings(environment, "policy.network=mlp"), tmp_path / "run", Silence())
+            train(settings(environment, "policy.network=mlp"), tmp_path / observed, Silence())
     with pytest.raises(SettingsError, match=r"algorithm.scale_observations is true, and the first layer of 'encoders'"):
         settings(LIGHTS, "algorithm.scale_observations=true")
 
@@ -90,10 +90,13 @@ def test_a_mask_of_other_actions_is_refused(tmp_path: Path, user_module: UserMod
         from tests.encoded_worlds import MaskedLights
 
         class Five(MaskedLights):
+            def advance(self, action):
+                self.reward[:] = 1
+
             def spaces(self):
                 return super().spaces()[0], DiscreteSpace(n=5)
 
-        class Real(MaskedLights):
+        class Real(Five):
             def spaces(self):
                 return super().spaces()[0], BoxSpace(low=(0.0,), high=(1.0,))
         """,
@@ -101,4 +104,4 @@ def test_a_mask_of_other_actions_is_refused(tmp_path: Path, user_module: UserMod
     for name, actions in (("Five", "whole numbers from 0 to 4"), ("Real", r"finite numbers of shape \(1,\)")):
         said = rf"'masks:{name}' has the mask 'mask' of 4 entries, and its actions are {actions}"
         with pytest.raises(EnvError, match=said):
-            train(settings(f"env.id=masks:{name}"), tmp_path / "run", Silence())
+            train(settings(f"env.id=masks:{name}"), tmp_path / name, Silence())

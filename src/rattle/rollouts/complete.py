@@ -56,13 +56,13 @@ def _kind_here(settings: ExperimentSettings) -> str:
 def _with_defaults(settings: ExperimentSettings, kind: str, say: Callable[[str], object] | None) -> ExperimentSettings:
     if kind not in SECTIONS:
         return settings  # of no environment that can be played: who makes worlds is told
-    if not isinstance(settings.policy, PolicySection) and settings.algorithm.scale_observations:
-        raise SettingsError(
-            f"algorithm.scale_observations is true, and the first layer of '{settings.policy.network}' is not known: "
-            "leave it out, and have the network scale what it observes"
-        )
     defaults = not_given(settings, kind)
     chosen = completed(settings, defaults)
+    if not isinstance(chosen.policy, PolicySection) and chosen.algorithm.scale_observations:
+        raise SettingsError(
+            f"algorithm.scale_observations is true, and the first layer of '{chosen.policy.network}' is not known: "
+            "leave it out, and have the network scale what it observes"
+        )
     if say is not None and kind != "codes" and defaults:
         pairs = (f"{name}.{key}={json.dumps(value)}" for name, part in defaults.items() for key, value in part.items())
         say(f"'{settings.env.id}' observes {OBSERVED[kind]}, so what is not set is {', '.join(pairs)}")

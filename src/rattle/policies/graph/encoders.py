@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from math import sqrt
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -57,9 +55,7 @@ def _impala(channels: int, height: int, width: int) -> nn.Module:
     return nn.Sequential(*layers, nn.ReLU())
 
 
-def _suitable(channels: int, height: int, width: int) -> nn.Module:
-    if min(height, width) >= _NATURE_LEAST:
-        return _nature(channels, height, width)
+def _small(channels: int, height: int, width: int) -> nn.Module:
     return nn.Sequential(
         *(nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU()),
         *(nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU()),
@@ -104,8 +100,6 @@ class Encoders(Network):
     """
 
     Settings = EncoderSettings
-    #: Makes the convolutions for an image of so many channels, height and width.
-    convolutions: ClassVar[Callable[[int, int, int], nn.Module]] = staticmethod(_suitable)
 
     def __init__(self, spaces: Spaces, settings: EncoderSettings) -> None:
         """Draw orthogonal weights, as `mlp` does: a small policy head makes the first policy nearly uniform."""
@@ -121,7 +115,7 @@ class Encoders(Network):
         self.policy, self.value = nn.Linear(sizes[-1], action.outputs - action.outputs_alone), nn.Linear(sizes[-1], 1)
         if action.learnt_alone is not None:  # such as standard deviations of 1 in the beginning
             self.register_parameter(action.learnt_alone, nn.Parameter(torch.zeros(action.outputs_alone)))
-        gains = {self.policy: 0.01, self.value: 1.0}
+        gains: dict[nn.Module, float] = {self.policy: 0.01, self.value: 1.0}
         for layer in self.modules():
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 nn.init.orthogonal_(layer.weight, gains.get(layer, sqrt(2.0)))
@@ -137,6 +131,10 @@ class Encoders(Network):
             outputs = torch.cat([outputs, getattr(self, alone).expand(outputs.shape[0], -1)], dim=1)
         return outputs, self.value(hidden).squeeze(1), state
 
+    def convolutions(self, channels: int, height: int, width: int) -> nn.Module:
+        """Return the convolutions that images of a size go through."""
+        return (_nature if min(height, width) >= _NATURE_LEAST else _small)(channels, height, width)
+
     def _features(self, observation: Tensor) -> Tensor:
         """Return what the encoders make of their parts, side by side (N, features)."""
         space = self.spaces.observation
@@ -146,17 +144,21 @@ class Encoders(Network):
     def _encoder(self, space: Observations) -> nn.Module:
         if isinstance(space, ArraySpace) and space.is_image:
             image = _Image(space)
-            return nn.Sequential(image, type(self).convolutions(*image.sizes), nn.Flatten())
+            return nn.Sequential(image, self.convolutions(*image.sizes), nn.Flatten())
         return nn.Sequential(_Inputs(space), nn.Linear(space.inputs, _FEATURES), self.activation)
 
 
 class NatureCnn(Encoders):
     """Encoders with the convolutions of Mnih et al., "Human-level control" (2015), for images of any size."""
 
-    convolutions = staticmethod(_nature)
+    def convolutions(self, channels: int, height: int, width: int) -> nn.Module:
+        """Return them."""
+        return _nature(channels, height, width)
 
 
 class ImpalaCnn(Encoders):
     """Encoders with the residual convolutions of Espeholt et al., "IMPALA" (arXiv 1802.01561), for all images."""
 
-    convolutions = staticmethod(_impala)
+    def convolutions(self, channels: int, height: int, width: int) -> nn.Module:
+        """Return them."""
+        return _impala(channels, height, width)

@@ -180,7 +180,7 @@ class PartsSpace(Observations):
 
     def allow(self, rows: NDArray[Any], action: NDArray[Any], choices: tuple[int, ...]) -> NDArray[Any]:
         """Return actions (N, ...), with the first that is allowed in place of those that a mask forbids."""
-        if self.mask is None:
+        if self.mask is None or sum(choices) != self.mask.space.shape[0]:
             return action
         mask = rows[:, self.columns[self.mask.name]] != 0
         allowed = action.copy()
