@@ -13,7 +13,7 @@ from rattle.rollouts.complete import complete, complete_for_actors
 from rattle.rollouts.worlds import environment_of
 from rattle.settings.defaults import ALGORITHMS, SECTIONS, are_complete
 from rattle.settings.errors import SettingsError
-from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.experiment import EncodersSection, ExperimentSettings
 from rattle.settings.sources import check_settings, load_settings, to_yaml
 from tests.processes import ServiceProcess
 from tests.user_code import UserModule, user_module
@@ -169,3 +169,26 @@ def test_a_network_of_a_user_is_not_told_what_it_does_not_know(user_module: User
     asked = load_settings(None, [POLE, "policy={network: 'own_network:Own'}", "algorithm.scale_observations=true"])
     with pytest.raises(SettingsError, match=r"scale_observations is true, and the first layer of 'own_network:Own' is"):
         complete(asked)
+
+
+@pytest.mark.parametrize("environment", ["Lights", "MaskedLights"])
+def test_images_and_parts_have_a_network_that_takes_them(environment: str) -> None:
+    here = f"env.id=tests.encoded_worlds:{environment}"
+    chosen = complete(load_settings(None, [here]))
+    assert isinstance(chosen.policy, EncodersSection)
+    assert (chosen.policy.network, chosen.algorithm.id) == ("encoders", "ppo")
+    assert are_complete(chosen)
+    assert complete(load_settings(None, [here]), chosen) == chosen  # as a resume has them
+    for given, network in (("policy.hidden_sizes=[9]", "encoders"), ("policy.network=impala_cnn", "impala_cnn")):
+        settings = complete(load_settings(None, [here, given]))
+        assert settings.policy.network == network
+        assert settings.algorithm == chosen.algorithm
+        assert isinstance(settings.policy, EncodersSection)
+        assert (settings.policy.hidden_sizes == (9,)) == (network == "encoders")
+
+
+def test_numbers_are_encoded_where_that_is_asked_for() -> None:
+    chosen = complete(load_settings(None, [POLE, "policy.network=encoders"]))
+    assert isinstance(chosen.policy, EncodersSection)
+    assert chosen.policy.activation == "relu"  # the default of numbers is that of the multilayer perceptron
+    assert not chosen.algorithm.scale_observations

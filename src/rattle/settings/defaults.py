@@ -12,7 +12,7 @@ Sections = Mapping[str, Mapping[str, Any]]
 
 _FEW_WORLDS: Sections = {
     "env": {"worlds": 16},
-    "policy": {"activation": "tanh"},
+    "policy": {"network": "mlp", "activation": "tanh"},
     "algorithm": {"id": "ppo", "scale_rewards": True},
     "train": {"actors": 1},  # such worlds are mostly stepped in Python, where threads take turns
 }
@@ -30,7 +30,7 @@ _ENCODED: Sections = {
 _ENCODED_ALGORITHMS: Sections = {"ppo": {"ticks": 128, "passes": 4, "minibatches": 8, "learning_rate": 0.0005}}
 #: By `Observations.learnt_by`, section and key; what one algorithm has besides is in `ALGORITHMS`.
 SECTIONS: Mapping[str, Sections] = {
-    "codes": {"algorithm": {"id": "a2c"}},
+    "codes": {"policy": {"network": "mlp"}, "algorithm": {"id": "a2c"}},
     "code": _FEW_WORLDS,
     "floats": {**_FEW_WORLDS, "algorithm": {**_FEW_WORLDS["algorithm"], "scale_observations": True}},
     "image": _ENCODED,
@@ -69,7 +69,7 @@ def not_given(settings: ExperimentSettings, kind: str) -> dict[str, dict[str, An
         }
         for name, section in sections.items()
     }
-    usual = SECTIONS[kind].get("policy", {}).get("network", "mlp")
+    usual = SECTIONS[kind]["policy"]["network"]
     network = given.get("policy", {}).get("network", usual)
     if network != usual:
         left["policy"] = {}  # they are those of the usual network

@@ -176,7 +176,7 @@ def _choose_network(section: Any) -> PolicySection | EncodersSection | UserNetwo
 
 #: The section of any network.
 AnyPolicySection = Annotated[
-    PolicySection | EncodersSection | UserNetworkSection, PlainValidator(_choose_network), SerializeAsAny()
+    EncodersSection | PolicySection | UserNetworkSection, PlainValidator(_choose_network), SerializeAsAny()
 ]
 
 
