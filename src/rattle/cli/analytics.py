@@ -157,8 +157,12 @@ def replay(
     output: Path | None,
     store_url: str | None,
 ) -> None:
-    """Show a recorded episode in the terminal, with the fog, or write it as GIF or MP4."""
-    from rattle.analytics.replay import json_lines, list_episodes, load_episode, play, save, table
+    """Show a recorded episode in the terminal, with the fog, or write it as GIF or MP4.
+
+    Environments of Gymnasium and PettingZoo that have the render mode rgb_array draw their own pictures, as the
+    episode is played again; of others, curves are drawn.
+    """
+    from rattle.analytics.replay import json_lines, list_episodes, load_episode, play, table
 
     with _named([name], store_url) as (run,):
         if as_list:
@@ -170,5 +174,8 @@ def replay(
     if path is None:
         play(loaded, agent=agent, fps=fps)
     else:
-        save(loaded, path, agent=agent, fps=fps)
+        from rattle.runs.filming import save_replay
+
+        if (why := save_replay(run, loaded, path, agent=agent, fps=fps)) is not None:
+            click.echo(f"curves are drawn: {why}", err=True)
         click.echo(f"replay: {path}")

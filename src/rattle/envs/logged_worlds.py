@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from rattle.envs.action_log import TOO_LONG, ActionLog
 from rattle.envs.errors import CannotReplay, EnvError
-from rattle.envs.foreign import as_taken, close_all
+from rattle.envs.foreign import as_taken, close_all, failed
 from rattle.envs.seeds import check_seed, derive_seed
 from rattle.envs.vector import EnvironmentSpec, check_actions, observed
+from rattle.extensions import FOREIGN_ERRORS
 
 
 def check_batch(num_worlds: int, first_world: int) -> None:
@@ -121,6 +122,24 @@ class LoggedWorlds(ABC):
         goes_on = all(self._advance(world, row) for row in as_taken(actions, self._taken))
         self._forget_last_step()
         return goes_on
+
+    def play_again(self, episode: int, actions: NDArray[Any]) -> Iterator[bool]:
+        """Play an episode of the first world with actions (ticks, A, ...); what follows is no game of its seed.
+
+        Yields before each tick, and after the last, whether it goes on. Raises EnvError as `step` does.
+        """
+        self.episode[0] = episode
+        self._start(0)
+        yield True
+        for row in as_taken(actions, self._taken):
+            yield self._advance(0, row)
+
+    def render(self) -> Any:
+        """Return what the environment of the first world draws; raises EnvError for what it raises."""
+        try:
+            return self._envs[0].render()
+        except FOREIGN_ERRORS as error:
+            raise failed(self.spec.id, self.first_world, "render", error) from error
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return copies of all that decides what follows, as plain arrays."""
