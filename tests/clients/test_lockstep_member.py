@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -61,6 +62,40 @@ def test_a_service_that_was_away_is_heard_again(loop: Loop) -> None:
             join, address = await hear_join(service)
             service.sendto(CODEC.encode(Gathering(join.life, 1, 2)), address)
             await until(member, "gathering")
+            await member.leave()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(go())
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_service_that_comes_back_at_another_address_is_found(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    services: list[socket.socket] = []
+    unknown = threading.Event()
+
+    def look_up(*_: object, **__: object) -> list[tuple[object, ...]]:
+        """Answer as the names of containers are answered: not at all while there is none."""
+        if not services:
+            unknown.set()
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", services[0].getsockname())]
+
+    async def go() -> None:
+        with listen() as first, listen() as later:
+            services.append(first)
+            monkeypatch.setattr(socket, "getaddrinfo", look_up)
+            settings = MemberSettings("sync:5555")
+            member = LockstepMember(settings, "env-0", Role.ENVIRONMENT, lambda work: None, lambda reason: None)
+            member.start()
+            join, address = await hear_join(first)
+            first.sendto(CODEC.encode(Gathering(join.life, 1, 2)), address)
+            await until(member, "gathering")
+            services.clear()
+            assert await asyncio.to_thread(unknown.wait, 20)
+            services.append(later)
+            join, address = await hear_join(later)
+            later.sendto(CODEC.encode(Gathering(join.life, 1, 2)), address)
+            await hear_join(later)  # with the number of the answer, which came from where the service is now
             await member.leave()
 
     with asyncio.Runner(loop_factory=loop) as runner:

@@ -145,8 +145,7 @@ class Stack:
 
     def wait_until_healthy(self, *services: str) -> None:
         """Wait until these are healthy."""
-        for service in services:
-            wait_for(f"{service} is healthy", lambda service=service: self.health(service) == "healthy")
+        wait_for(f"{services} are healthy", lambda: {self.health(service) for service in services} == {"healthy"})
 
     def copied(self, run: str, folder: Path) -> RunDirectory:
         """Copy a run out of the volume, also of a container that has ended, and return its directory."""

@@ -36,21 +36,20 @@ env: {id: snake, worlds: 64, width: 9, height: 9}
 policy: {hidden_sizes: [16]}
 train: {steps: null, checkpoint_seconds: 2}
 """
-#: A class of the user's, and an end.
+#: An environment of the user's, and an end.
 OWN = """
-env: {id: snake, worlds: 64, width: 7, height: 7, vision_radius: 3}
+env: {id: "my_world:Pond", worlds: 64, size: 5}
 policy: {hidden_sizes: [16]}
-algorithm: {id: "my_algorithm:Clipped", clip: 0.1}
 train: {steps: 20480, checkpoint_seconds: 1}
 """
 OWN_IMAGE = """
 version: "3.8"
 services:
-  training: {image: rattle_test_training_own}
+  env: {image: rattle_test_env_own}
 """
 #: Slow enough that a service can be killed at a tick.
 LOCKSTEP = """
-sync: {mode: lockstep, ticks: 400, frequency: 50}
+sync: {mode: lockstep, ticks: 1500, frequency: 50}
 env: {id: snake, width: 9, height: 9, num_snakes: 2, food: 4, max_steps_without_food: 20}
 inference: {snakes: 2}
 policy: {hidden_sizes: [16]}
@@ -163,20 +162,19 @@ def test_rows_of_the_run_reach_a_store_over_the_broker(stack: Stack) -> None:
     assert row["updates"] > 10
 
 
-def test_a_run_with_a_class_of_the_user_ends_and_its_services_stay(tmp_path: Path) -> None:
-    own = tmp_path / "own"
-    own.mkdir()
-    shutil.copy(REPOSITORY / "examples" / "extend" / "my_algorithm.py", own)
+def test_a_run_of_the_users_environment_ends_and_its_services_stay(tmp_path: Path) -> None:
+    for name in ("own", "stack"):
+        (tmp_path / name).mkdir()
+    shutil.copy(REPOSITORY / "examples" / "extend" / "my_world.py", tmp_path / "own")
     package = f"iniconfig{listed('developers.txt')['iniconfig'][0].specifier}"
-    build_on_top("rattle_test_training_own", "training", {"my-simulator": package}, own)
-    (tmp_path / "stack").mkdir()
+    build_on_top("rattle_test_env_own", "env", {"my-simulator": package}, tmp_path / "own")
     with Stack(tmp_path / "stack", OWN, "core", OWN_IMAGE) as stack:
-        docker("run", "--rm", "--entrypoint=python", "rattle_test_training_own", "-c", "import iniconfig")
+        docker("run", "--rm", "--entrypoint=python", "rattle_test_env_own", "-c", "import iniconfig")
         stack.script("up")
         stack.wait_until_healthy(*CORE)
         wait_for("the run is over", lambda: run_row(stack)["status"] == "finished")
         row, last = run_row(stack), version(stack)
-        assert (row["env_steps"], row["algorithm"]) == (20480, "my_algorithm:Clipped")
+        assert (row["env_steps"], row["environment"]) == (20480, "my_world:Pond")
         for service in ("training", "inference"):
             stack.kill(service)
             stack.wait_until_healthy(service)
@@ -224,7 +222,7 @@ def test_in_lockstep_a_sync_service_that_dies_changes_nothing(tmp_path: Path) ->
     (tmp_path / "stack").mkdir()
     with Stack(tmp_path / "stack", LOCKSTEP, "core,sync") as stack:
         calm = read_run_row(played_in_lockstep(stack, "calm", (), tmp_path / "calm"))
-        killed = read_run_row(played_in_lockstep(stack, "killed", (50, 150), tmp_path / "killed"))
+        killed = read_run_row(played_in_lockstep(stack, "killed", (50, 400), tmp_path / "killed"))
     assert calm["updates"] > 3
     what = ("updates", "env_steps", "episodes", "mean_return", "policy_sha256")
     assert {name: killed[name] for name in what} == {name: calm[name] for name in what}

@@ -336,7 +336,7 @@ def sync_service(
     from rattle.services.sync.serve import run
 
     flags = {f"sync.{key}": value for key, value in {**own, "participants": participants or None}.items()}
-    settings = _load(experiment, overrides, {**flags, "sync.mode": mode})
+    settings = _load(experiment, overrides, {**flags, "sync.mode": mode}, plays=False)
     if settings.sync.mode == "none":
-        settings = _load(experiment, overrides, {**flags, "sync.mode": "pace"})
+        settings = _load(experiment, overrides, {**flags, "sync.mode": "pace"}, plays=False)
     run(settings, history)

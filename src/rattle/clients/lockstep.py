@@ -100,7 +100,7 @@ class Member:
         self._joining = Repeated(RoundTrips())
         self._answering = Repeated(self._round_trips)
         self._heartbeat = _FIRST_HEARTBEAT
-        self._heard_at = -inf
+        self.heard_at = -inf  # when the service was heard last
         self._ping_at = inf
         self._done = _Finished(0, 0, 0, MemberAnswer({}))
         self._nonce = 0  # that of the service
@@ -185,7 +185,7 @@ class Member:
 
     def _take(self, datagram: Datagram, now: float) -> None:
         if self._take_about_joining(datagram, now) or self._take_at_the_seat(datagram, now):
-            self._heard_at = now
+            self.heard_at = now
         else:
             self.counts["late"] += 1
 
@@ -337,13 +337,13 @@ class Member:
     def _beat(self, now: float) -> None:
         """Ask whether the service is there, if it has not been heard for a heartbeat."""
         # The very sums that timers are set to: differences would be rounded otherwise, and never be due.
-        if now >= self._heard_at + LOST_HEARTBEATS * self._heartbeat:
+        if now >= self.heard_at + LOST_HEARTBEATS * self._heartbeat:
             self._join(now, "the Sync service is not heard")
-        elif now >= self._heard_at + self._heartbeat:
+        elif now >= self.heard_at + self._heartbeat:
             self._send(Ping(*self.place, 1))
             self._ping_at = now + self._heartbeat
         else:
-            self._ping_at = self._heard_at + self._heartbeat
+            self._ping_at = self.heard_at + self._heartbeat
 
     def _join(self, now: float, why: str) -> None:
         self.state, self.reason = "joining", why

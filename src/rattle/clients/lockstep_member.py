@@ -30,6 +30,8 @@ __all__ = ["LockstepMember", "MemberAnswer", "MemberSettings", "Work"]
 
 #: How long a goodbye may take, in seconds.
 _GOODBYE_SECONDS = 1.0
+#: How long after the service was heard, or after the last look-up, its name is looked up again, in seconds.
+_LOOK_UP_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class LockstepMember:
         self._held_up: asyncio.TimerHandle | None = None
         self._said: tuple[State, str] = ("new", "")
         self._gone: asyncio.Event | None = None
+        self._looking_up: asyncio.Task[None] | None = None
+        self._look_up_at = 0.0
 
     @property
     def state(self) -> State:
@@ -121,7 +125,21 @@ class LockstepMember:
     def _wake(self) -> None:
         self._timer, self._timer_at = None, inf
         now = time.monotonic()
+        if now >= max(self._look_up_at, self._member.heard_at + _LOOK_UP_SECONDS):
+            self._look_up_at = inf
+            self._looking_up = self._loop.create_task(self._look_up())
         self._go_on(self._member.wake(now) if now >= self._member.wake_at() else [])
+
+    async def _look_up(self) -> None:
+        """Ask where the service is by now: containers and pods that come back have other addresses than before."""
+        with suppress(OSError):  # nobody knows the name while the service is away
+            found = await asyncio.to_thread(socket.getaddrinfo, self._host, self._port, type=socket.SOCK_DGRAM)
+            if self._socket is not None and self._service not in [address for *_, address in found]:
+                self._loop.remove_reader(self._socket)
+                self._socket.close()
+                self._socket, self._service = _opened(found[0])
+                self._loop.add_reader(self._socket, self._receive)
+        self._look_up_at = time.monotonic() + _LOOK_UP_SECONDS
 
     def _go_on(self, datagrams: list[bytes]) -> None:
         """Send, begin what is to be done, say what has changed, and set the timer."""
@@ -172,6 +190,8 @@ class LockstepMember:
     def _close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self._looking_up is not None:
+            self._looking_up.cancel()
         if self._socket is not None:
             self._loop.remove_reader(self._socket)
             self._socket.close()
@@ -186,14 +206,19 @@ def _parse(address: str) -> tuple[str, int]:
 
 
 def _open(host: str, port: int) -> tuple[socket.socket, tuple[Any, ...]]:
-    """Return a socket and the address to speak with; raises ClientError for a host that is not known.
+    """Return a socket and the address to speak with; raises ClientError for a host that is not known."""
+    try:
+        return _opened(socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0])
+    except OSError as error:
+        raise ClientError(f"cannot reach the Sync service at {host}:{port}: {error.strerror}") from None
+
+
+def _opened(found: tuple[Any, ...]) -> tuple[socket.socket, tuple[Any, ...]]:
+    """Return a socket for an answer of getaddrinfo, and the address in it.
 
     The socket is not connected: where nobody listens, a connected one has an error, and uvloop reads from it no more.
     """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-        member = socket.socket(family, socket.SOCK_DGRAM)
-    except OSError as error:
-        raise ClientError(f"cannot reach the Sync service at {host}:{port}: {error.strerror}") from None
+    family, *_, address = found
+    member = socket.socket(family, socket.SOCK_DGRAM)
     member.setblocking(False)
     return member, address
