@@ -40,7 +40,7 @@ train: {steps: null, checkpoint_seconds: 2}
 OWN = """
 env: {id: "my_world:Pond", worlds: 64, size: 5}
 policy: {hidden_sizes: [16]}
-train: {steps: 20480, checkpoint_seconds: 1}
+train: {steps: 24576, checkpoint_seconds: 1}
 """
 OWN_IMAGE = """
 version: "3.8"
@@ -174,7 +174,7 @@ def test_a_run_of_the_users_environment_ends_and_its_services_stay(tmp_path: Pat
         stack.wait_until_healthy(*CORE)
         wait_for("the run is over", lambda: run_row(stack)["status"] == "finished")
         row, last = run_row(stack), version(stack)
-        assert (row["env_steps"], row["environment"]) == (20480, "my_world:Pond")
+        assert (row["env_steps"], row["environment"]) == (24576, "my_world:Pond")
         for service in ("training", "inference"):
             stack.kill(service)
             stack.wait_until_healthy(service)
@@ -187,12 +187,12 @@ def test_a_run_of_the_users_environment_ends_and_its_services_stay(tmp_path: Pat
         wait_for("the last policy is there", lambda: version(stack) == last)
         assert run_row(stack) == row
         stack.script("down")
-        (stack.folder / "experiment.yaml").write_text(OWN.replace("steps: 20480", "steps: 40960"))
+        (stack.folder / "experiment.yaml").write_text(OWN.replace("steps: 24576", "steps: 49152"))
         stack.script("up")
         stack.wait_until_healthy("training")
         wait_for(
             "the run has gone on",
-            lambda: (run_row(stack)["status"], run_row(stack)["env_steps"]) == ("finished", 40960),
+            lambda: (run_row(stack)["status"], run_row(stack)["env_steps"]) == ("finished", 49152),
         )
 
 
