@@ -16,7 +16,7 @@ from rattle.analytics.run_directory import RunDirectory
 from rattle.policies.file import StoredPolicy, dump_policy
 from rattle.policies.kinds import kind_of
 from rattle.policies.mlp.spec import MlpSpec
-from rattle.samples.spaces import CodeSpace, DiscreteSpace
+from rattle.samples.spaces import ActionSpace, CodeSpace, DiscreteSpace
 from rattle.services.dashboard.app import DashboardService
 from rattle.services.dashboard.source import RunSource
 from rattle.services.utils.guard import Guard
@@ -64,11 +64,11 @@ def log(
     write_rows(run, "logs", [row | more])
 
 
-def store_policy(path: Path, version: int, cells: int = 60) -> None:
-    """Store a policy for snakes that does what its weights happen to say."""
+def store_policy(path: Path, version: int, cells: int = 60, action: ActionSpace | None = None) -> None:
+    """Store a policy, for snakes if nothing else is said, that does what its weights happen to say."""
     spec = MlpSpec(
         observation=CodeSpace(cells=cells, codes=5),
-        action=DiscreteSpace(n=3),
+        action=action or DiscreteSpace(n=3),
         hidden_sizes=(8,),
         activation="tanh",
         value_head=True,

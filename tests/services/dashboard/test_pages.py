@@ -16,6 +16,7 @@ from rattle.analytics.replay import episodes
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.runs import row
 from rattle.envs.snake.settings import SnakeSettings
+from rattle.samples.spaces import MultiDiscreteSpace
 from rattle.services.dashboard import compare_page, directories
 from tests.analytics.build import make_run, record_snake, record_steps, steps_columns, update_row, write_rows
 from tests.services.dashboard.build import Client, log, make_full_run, store_policy
@@ -314,6 +315,21 @@ class TestReplay:
         replay = embedded(page(client, "/replay", run="swing"), "replay")
         assert (replay["rows"]["action"], replay["rows"]["chosen"]) == (rows.tolist(), [None, None])
         assert (replay["actions"], replay["likelihoods"]) == ([], None)
+
+    def test_several_whole_numbers_have_a_bar_for_each_value_by_a_policy(self, client: Client, root: Path) -> None:
+        run = make_run(root, "lock", env={"id": "locks"}, environment="locks")
+        rows = np.array([[2, 0, 3], [1, 1, 0]], np.float32)
+        more = {"observation": np.array([[0], [2]], np.float32), "log_prob": np.log([0.5, 0.25])}
+        record_steps(run, steps_columns(run, 2, action=None, action_row=rows, **more))
+        replay = embedded(page(client, "/replay", run="lock"), "replay")
+        assert (replay["actions"], replay["likelihoods"], replay["rows"]["chosen"]) == ([], None, [None, None])
+        store_policy(run.policy, 7, cells=1, action=MultiDiscreteSpace(sizes=(3, 2, 4)))
+        replay = embedded(page(client, "/replay", run="lock"), "replay")
+        assert replay["actions"][2:6] == ["number 0: 2", "number 1: 0", "number 1: 1", "number 2: 0"]
+        assert (replay["rows"]["action"], replay["rows"]["taken"]) == (rows.tolist(), [[2, 3, 8], [1, 4, 5]])
+        assert replay["rows"]["chosen"] == pytest.approx([0.5, 0.25])
+        for likely in replay["likelihoods"]:
+            assert [sum(likely[:3]), sum(likely[3:5]), sum(likely[5:])] == pytest.approx([1, 1, 1])
 
     def test_episodes_are_listed_and_sorted(self, client: Client, root: Path) -> None:
         run = make_run(root, "game")

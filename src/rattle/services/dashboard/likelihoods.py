@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 from rattle.analytics.replay.episodes import AgentSteps
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.file import StoredPolicy
-from rattle.samples.spaces import DiscreteSpace
 from rattle.services.dashboard.source import NotThere
 
 
@@ -22,7 +22,13 @@ class Likelihoods:
     name: str  # of the policy
     version: int
     played: bool  # it is the version that played all of the episode
-    probabilities: NDArray[np.float64]  # (ticks, actions)
+    probabilities: NDArray[np.float64]  # (ticks, values): of each value of each whole number of an action
+    choices: tuple[int, ...]  # how many values each number has
+
+    def columns(self, action: NDArray[Any]) -> NDArray[np.int64]:
+        """Return (ticks, numbers): which columns actions of several numbers, or of one, have chosen."""
+        first = np.cumsum([0, *self.choices[:-1]])
+        return np.asarray(action.reshape(len(action), -1) + first, np.int64)
 
 
 def choose(policies: Mapping[str, StoredPolicy], wanted: str, steps: AgentSteps) -> Likelihoods | None:
@@ -35,10 +41,12 @@ def choose(policies: Mapping[str, StoredPolicy], wanted: str, steps: AgentSteps)
     played = {int(version) for version in np.unique(steps.policy_version)}
     by_default = sorted(policies, key=lambda name: {policies[name].version} != played)  # stable: the newest is first
     name = wanted or next(iter(by_default), "")
-    if not name or not isinstance(policies[name].spec.action, DiscreteSpace):
+    numbers = steps.action.shape[1] if steps.action.ndim > 1 else 1
+    if not name or len(policies[name].spec.action.choices) != numbers:  # real numbers have densities
         return None
     policy = policies[name]
-    return Likelihoods(name, policy.version, {policy.version} == played, _probabilities(policy, steps))
+    found = _probabilities(policy, steps)
+    return Likelihoods(name, policy.version, {policy.version} == played, found, policy.spec.action.choices)
 
 
 def _probabilities(policy: StoredPolicy, steps: AgentSteps) -> NDArray[np.float64]:
@@ -51,5 +59,10 @@ def _probabilities(policy: StoredPolicy, steps: AgentSteps) -> NDArray[np.float6
         outputs = np.concatenate([acting.forward(row[None], state)[0] for row in observed])
     else:
         outputs = acting.forward(observed)[0]
-    shifted = np.exp(outputs.astype(np.float64) - outputs.max(axis=1, keepdims=True))
+    ends = np.cumsum(policy.spec.action.choices)[:-1]
+    return np.concatenate([_softmax(logits) for logits in np.split(outputs.astype(np.float64), ends, axis=1)], axis=1)
+
+
+def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))

@@ -61,7 +61,7 @@ def context(source: RunSource, view: ReplayView) -> dict[str, Any]:
             {
                 "board": board,
                 "ticks": episode.summary.ticks,
-                "rows": _rows(episode, view.agent),
+                "rows": _rows(episode, view.agent, likelihoods),
                 "likelihoods": None if likelihoods is None else [numbers(row) for row in likelihoods.probabilities],
                 "actions": _action_names(steps, likelihoods, board=board is not None),
             }
@@ -73,16 +73,19 @@ def context(source: RunSource, view: ReplayView) -> dict[str, Any]:
     }
 
 
-def _rows(episode: Episode, agent: int) -> dict[str, Any]:
+def _rows(episode: Episode, agent: int, likelihoods: Likelihoods | None) -> dict[str, Any]:
     """Return what is known of each of the agent's ticks."""
     steps = episode.agents[agent]
+    is_whole = steps.action.ndim == 1 or likelihoods is not None
+    taken = likelihoods.columns(steps.action) if likelihoods else steps.action.reshape(len(steps.action), -1)
     return {
         "tick": steps.tick.tolist(),
         "action": steps.action.tolist() if steps.action.ndim == 1 else [numbers(row) for row in steps.action],
+        "taken": taken.tolist() if is_whole else [],
         "reward": numbers(steps.reward),
         "return": numbers(episode.returns(agent)[steps.tick]),
         # The density of real numbers is no probability.
-        "chosen": numbers(np.where(steps.action.ndim == 1, np.exp(steps.log_prob.astype(np.float64)), np.nan)),
+        "chosen": numbers(np.where(is_whole, np.exp(steps.log_prob.astype(np.float64)), np.nan)),
         "value": numbers(steps.value),
         "version": steps.policy_version.tolist(),
     }
@@ -90,7 +93,8 @@ def _rows(episode: Episode, agent: int) -> dict[str, Any]:
 
 def _action_names(steps: AgentSteps, likelihoods: Likelihoods | None, *, board: bool) -> list[str]:
     if steps.action.ndim > 1:
-        return []
+        choices = likelihoods.choices if likelihoods else ()
+        return [f"number {number}: {value}" for number, count in enumerate(choices) for value in range(count)]
     count = likelihoods.probabilities.shape[1] if likelihoods else int(steps.action.max(initial=0)) + 1
     if board and count <= len(Move):
         return [move.name.lower() for move in Move]

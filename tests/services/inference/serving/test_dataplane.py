@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.spec import PolicySpec
-from rattle.samples.spaces import BoxSpace
+from rattle.samples.spaces import BoxSpace, MultiDiscreteSpace
 from rattle.services.inference.serving import model_runner
 from rattle.services.inference.serving.dataplane import DataPlane
 from rattle.services.inference.serving.messages import InferRequest, InferResponse
@@ -63,6 +63,27 @@ def test_real_numbers_are_served_within_their_bounds_with_what_they_are_drawn_fr
         described = {output.name: output for output in plane.model_metadata("main", "").outputs}
         assert (described["action"].datatype, described["action"].shape) == ("FP32", (-1, 2))
         assert described["log_std"].shape == (-1, 2)
+
+    run(ask)
+
+
+def test_several_whole_numbers_are_served_with_the_logits_of_all() -> None:
+    spec = FLOATS.model_copy(update={"action": MultiDiscreteSpace(sizes=(3, 2, 4))})
+    several = random_policy(spec)
+    observation = rows(40, spec=spec)
+
+    async def ask() -> None:
+        plane, _ = data_plane(("main", several))
+        drawn = columns(await plane.infer(request(observation, outputs=("action", "log_prob", "logits"), seed=5), None))
+        alone = play(ActingPolicy(spec, several.parameters, seed=5), observation)
+        np.testing.assert_array_equal(drawn["action"], alone.action)
+        np.testing.assert_array_equal(drawn["log_prob"], alone.log_prob)
+        greedy = columns(await plane.infer(request(observation, greedy=True), None))
+        best = [own.argmax(axis=1) for own in np.split(drawn["logits"], [3, 5], axis=1)]
+        np.testing.assert_array_equal(greedy["action"], np.stack(best, axis=1))
+        described = {output.name: output for output in plane.model_metadata("main", "").outputs}
+        assert (described["action"].datatype, described["action"].shape) == ("INT64", (-1, 3))
+        assert described["logits"].shape == (-1, 9)
 
     run(ask)
 

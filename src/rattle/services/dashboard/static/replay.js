@@ -62,13 +62,13 @@ function showChoice(tick) {
   showBars(row);
 }
 
-/** A bar for each action: by the policy where it is at hand, else for the action that was recorded. */
+/** A bar for each value of each number of an action: by the policy where it is at hand, else for the action that was recorded. */
 function showBars(row) {
   const list = find("actions");
   if (list.children.length !== actions.length) list.replaceChildren(...actions.map(makeBar));
   actions.forEach((_, action) => {
     const bar = list.children[action];
-    const chosen = row !== undefined && rows.action[row] === action;
+    const chosen = row !== undefined && rows.taken[row].includes(action);
     let share = null;
     if (row !== undefined) share = likelihoods ? likelihoods[row][action] : chosen ? rows.chosen[row] : null;
     bar.classList.toggle("chosen", chosen);
