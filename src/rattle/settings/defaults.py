@@ -26,8 +26,13 @@ _ENCODED: Sections = {
     "env": {"worlds": 16},
     "policy": {"network": "encoders"},
     "algorithm": {"id": "ppo", "scale_rewards": True},
+    "train": {"actors": 2},  # as many threads learn
 }
-_ENCODED_ALGORITHMS: Sections = {"ppo": {"ticks": 128, "passes": 4, "minibatches": 8, "learning_rate": 0.0005}}
+_ENCODED_ALGORITHMS: Sections = {
+    "a2c": {"entropy_weight": 0.01},
+    "ppo": {"ticks": 128, "passes": 4, "minibatches": 8, "learning_rate": 0.0005, "entropy_weight": 0.01},
+    "reinforce": {"entropy_weight": 0.01},
+}
 #: By `Observations.learnt_by`, section and key; what one algorithm has besides is in `ALGORITHMS`.
 SECTIONS: Mapping[str, Sections] = {
     "codes": {"policy": {"network": "mlp"}, "algorithm": {"id": "a2c"}},
