@@ -14,6 +14,7 @@ from tests.conformance.vector_faults import (
     FAULTS,
     SEVERAL_FAULTS,
     STEERED_FAULTS,
+    WAITING_FAULTS,
     next_for_last,
     old_for_last,
     zeros_for_last,
@@ -66,6 +67,13 @@ def test_a_broken_server_of_several_numbers_fails_the_check_that_is_meant_for_it
         result = results(url, name, timeout=3.0)[name]
     assert result.result == "fail", result.sentence
     assert result.evidence
+
+
+@pytest.mark.parametrize(("name", "fault"), WAITING_FAULTS)
+def test_a_broken_server_of_agents_that_wait_fails_the_check_that_is_meant_for_it(name: str, fault: Fault) -> None:
+    with asgi_server(Broken(fault, "env={id: 'pettingzoo:tests.envs.countdown', players: 3}")) as url:
+        result = results(url, name, timeout=3.0)[name]
+    assert result.result == "fail", result.sentence
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -578,6 +578,40 @@ STEERED_FAULTS: dict[str, Fault] = {
 }
 
 
+def _nobody_acts(route: str, status: int = 200) -> Fault:
+    return reply(route, lambda body: body.update(active=edited(body["active"], lambda active: active & False)), status)
+
+
+def _silent_about_waiting(exchange: Exchange, state: Body) -> None:
+    del state
+    if exchange.route in ("spec", "sessions") and "agents_wait" in (body := exchange.reply):
+        exchange.reply = {name: value for name, value in body.items() if name != "agents_wait"}
+
+
+def _ends_twice(body: Body) -> None:
+    """Say of all agents that are not active that they end."""
+    active, slots = read(body["active"]), read(body["ended"]["slots"])
+    if len(slots):
+        return
+    ends = np.flatnonzero(~active).astype(np.int32)
+    body["terminated"] = edited(body["terminated"], lambda _: ~active)
+    rows = read(body["observation"])[ends]
+    body["ended"]["slots"] = edited(body["ended"]["slots"], lambda _: ends)
+    body["ended"]["observation"] = edited(body["ended"]["observation"], lambda last: rows.astype(last.dtype))
+
+
+#: Of a server whose agents wait for their turn: checks, and what they must find.
+WAITING_FAULTS: list[tuple[str, Fault]] = [
+    ("vector.spec.fields", reply("spec", lambda body: body.update(agents_wait="yes"))),
+    ("vector.sessions.create", _nobody_acts("sessions", 201)),
+    ("vector.steps.autoreset", _nobody_acts("session/step")),
+    ("vector.steps.reset", _nobody_acts("session/reset")),
+    ("vector.steps.inactive", reply("session/step", _dirty_inactive)),
+    ("vector.steps.inactive", reply("session/step", _ends_twice)),
+    ("vector.sessions.create", Fault(answer=_silent_about_waiting)),
+]
+
+
 def _changed(change: Callable[[Any], Any]) -> Fault:
     """Read actions of three whole numbers otherwise than they were sent; what is none of such is left alone."""
 

@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete, Space
 from gymnasium.utils import seeding
 from pettingzoo import AECEnv
+from pettingzoo.utils.wrappers import BaseWrapper
 
 
 class Countdown(AECEnv[str, Any, int]):  # type: ignore[misc]
@@ -96,6 +97,17 @@ class Countdown(AECEnv[str, Any, int]):  # type: ignore[misc]
 
     def close(self) -> None:
         self.agents = []
+
+
+class Multiplied(BaseWrapper[str, Any, int]):  # type: ignore[misc]
+    """Multiplies what players see."""
+
+    def __init__(self, env: AECEnv[str, Any, int], factor: int = 2) -> None:
+        super().__init__(env)
+        self.factor = factor
+
+    def observe(self, agent: str) -> Any:
+        return self.factor * self.env.observe(agent)
 
 
 def env(**settings: Any) -> Countdown:

@@ -114,6 +114,23 @@ def test_a_class_of_a_user_takes_turns_too() -> None:
     assert own.episode.all()
 
 
+def test_wrappers_for_games_in_turns_go_around_them() -> None:
+    wrapped = {"wrappers": ["AssertOutOfBoundsWrapper", {"use": "tests.envs.countdown:Multiplied", "factor": 3}]}
+    worlds, plain = (PettingZooWorlds(MODULE, settings, 2, 1) for settings in (wrapped, {}))
+    for action in drawn(30, 4):
+        worlds.step(action)
+        plain.step(action)
+        np.testing.assert_array_equal(worlds.observation, 3 * plain.observation)
+        np.testing.assert_array_equal(worlds.reward, plain.reward)
+    for module, use, said in (
+        (MODULE, "BaseParallelWrapper", "is not a wrapper"),
+        (MODULE, "pettingzoo.utils.conversions:aec_to_parallel_wrapper", "is not a wrapper"),
+        ("tests.envs.parallel_party", "OrderEnforcingWrapper", "is a parallel game, and .* is for games in turns"),
+    ):
+        with pytest.raises(EnvError, match=said):
+            PettingZooWorlds(module, {"wrappers": [use]})
+
+
 def test_the_spec_says_that_agents_wait() -> None:
     assert PettingZooWorlds(MODULE).spec.agents_wait
     assert not PettingZooWorlds(MODULE, {"players": 1}).spec.agents_wait

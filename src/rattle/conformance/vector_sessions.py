@@ -44,7 +44,8 @@ def create(target: Target) -> None:
             expect(name in made, f"the answer lacks {name}", expected=name, got=", ".join(made))
         expect(opened.first.step == 0, f"a new session is at step {opened.first.step}", expected=0)
         active, shape = opened.first.active, opened.shape
-        expect(shape.are_awake(active), f"{shape.too_few_active} in a new session", got=active)
+        wanted = "one active slot a world" if shape.agents_wait else "active true, or agents_wait true in the spec"
+        expect(shape.are_awake(active), f"{shape.too_few_active} in a new session", expected=wanted, got=active)
         expect((opened.first.episode == 0).all(), "a new session is not in episode 0", got=opened.first.episode)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,7 +28,7 @@ from rattle.envs.logged_worlds import LoggedWorlds, check_batch, episode_seed
 from rattle.envs.pettingzoo_ids import find_env
 from rattle.envs.pettingzoo_turns import InTurns
 from rattle.envs.vector import EnvironmentSpec
-from rattle.envs.wrappers import PARALLEL, wrapping
+from rattle.envs.wrappers import PETTINGZOO, takes_turns, wrapping
 from rattle.extensions import FOREIGN_ERRORS
 from rattle.text import one_line
 
@@ -72,9 +71,9 @@ class PettingZooWorlds(LoggedWorlds):
         make = made_by or find_env(module, allow_imports=allow_imports)
         if not allow_imports:
             check_harmless(name, settings)
-        make = wrapping(name, make, settings, PARALLEL)
+        make = wrapping(name, make, settings, PETTINGZOO)
         made = [make_one(name, make, settings) for _ in range(num_worlds)]
-        self._in_turns = _takes_turns(made[0])
+        self._in_turns = takes_turns(made[0])
         envs = [InTurns(env) for env in made] if self._in_turns else made
         try:
             self._agents = _agents_of(name, envs[0])
@@ -195,12 +194,6 @@ class PettingZooWorlds(LoggedWorlds):
                 self._observer.check_mask(self.observation[slot])
         except WrongValue as error:
             raise WrongValue(f"{error}, for '{agent}'") from None
-
-
-def _takes_turns(env: Any) -> bool:
-    """Whether an environment is one of PettingZoo's turn-based ones; who makes them has imported it."""
-    turn_based = getattr(sys.modules.get("pettingzoo"), "AECEnv", None)
-    return turn_based is not None and isinstance(env, turn_based)
 
 
 def _agents_of(name: str, env: Any) -> list[Any]:

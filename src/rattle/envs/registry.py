@@ -103,7 +103,7 @@ def face_of(environment: str, *, allow_imports: bool = True) -> wrappers.Face | 
     if environment.startswith(GYM_PREFIX):
         return wrappers.GYMNASIUM
     if environment.startswith(PETTINGZOO_PREFIX):
-        return wrappers.PARALLEL
+        return wrappers.PETTINGZOO
     own = find_class(environment, allow_imports=allow_imports)
     return None if own is None else user_worlds.face_of(own.cls)
 

@@ -79,7 +79,7 @@ def face_of(cls: type) -> wrappers.Face | None:
     """Return which wrappers go around a user's environments; None for those that step many worlds at once."""
     if _steps_many(cls) or issubclass(cls, VectorEnv):
         return None
-    return wrappers.GYMNASIUM if issubclass(cls, gymnasium.Env) else wrappers.PARALLEL
+    return wrappers.GYMNASIUM if issubclass(cls, gymnasium.Env) else wrappers.PETTINGZOO
 
 
 def validate(extension: Extension[Any], settings: Mapping[str, Any], beside: Iterable[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class WrapperSection(StrictSettings):
 
     use: str = Field(
         description="The name of one of gymnasium.wrappers, such as FrameStackObservation, or module:Class. For "
-        "pettingzoo:MODULE, the name of a parallel one of pettingzoo.utils.wrappers."
+        "pettingzoo:MODULE, the name of one of pettingzoo.utils.wrappers: a parallel one, or one for games in turns."
     )
 
     @model_validator(mode="before")
@@ -84,24 +85,23 @@ class Face:
     """The interface of the environments that wrappers go around."""
 
     package: str  # that brings wrappers of its own
-    find_base: Callable[[], type]  # that all wrappers are subclasses of
+    find_bases: Callable[[], tuple[type, ...]]  # that all wrappers are subclasses of one of
 
     def find(self, use: str) -> Extension[Any]:
         """Return a wrapper's class by `module:Class`, or its name in the package; raises ExtensionError."""
         brought = import_module(self.package, "bring wrappers")
         known = sorted(name for name, value in vars(brought).items() if isinstance(value, type))
-        return load(f"{self.package}:{use}" if use in known else use, WRAPPER, self.find_base(), known)
+        return load(f"{self.package}:{use}" if use in known else use, WRAPPER, self.find_bases(), known)
 
 
-def _parallel_wrapper() -> type:
-    from pettingzoo.utils.wrappers import BaseParallelWrapper
+def _of_pettingzoo() -> tuple[type, ...]:
+    from pettingzoo.utils.wrappers import BaseParallelWrapper, BaseWrapper
 
-    base: type = BaseParallelWrapper
-    return base
+    return BaseParallelWrapper, BaseWrapper
 
 
-GYMNASIUM = Face("gymnasium.wrappers", lambda: gymnasium.Wrapper)
-PARALLEL = Face("pettingzoo.utils.wrappers", _parallel_wrapper)
+GYMNASIUM = Face("gymnasium.wrappers", lambda: (gymnasium.Wrapper,))
+PETTINGZOO = Face("pettingzoo.utils.wrappers", _of_pettingzoo)
 
 
 def checked(given: Any, face: Face, environment: str) -> list[dict[str, Any]]:
@@ -155,6 +155,12 @@ def check_harmless_wrappers(environment: str, given: Any, trusted: Sequence[Any]
             )
 
 
+def takes_turns(env: Any) -> bool:
+    """Whether an environment, or a class of them, is one of PettingZoo's turn-based ones; who has one imported it."""
+    turn_based = getattr(sys.modules.get("pettingzoo"), "AECEnv", None)
+    return turn_based is not None and issubclass(env if isinstance(env, type) else type(env), turn_based)
+
+
 @dataclass(frozen=True)
 class _Wrapper:
     use: str  # as it was given
@@ -174,6 +180,9 @@ class _Wrapper:
 
     def around(self, env: Any, environment: str) -> Any:
         """Return an environment in the wrapper."""
+        if (in_turns := takes_turns(env)) != takes_turns(self.extension.cls):
+            kinds = ("a game in turns", "parallel ones") if in_turns else ("a parallel game", "games in turns")
+            raise EnvError(f"'{environment}' is {kinds[0]}, and {self.extension.name}, {self.place}, is for {kinds[1]}")
         try:
             with warnings.catch_warnings():  # numbers of settings are always double
                 warnings.filterwarnings("ignore", ".*precision lowered by casting")
