@@ -14,6 +14,7 @@ BENCHMARKS = (
     "agent_streams",
     "vector_api",
     "training",
+    "vector_env",
     "served_training",
     "up",
     "older_policies",

@@ -71,30 +71,25 @@ def train(settings: ExperimentSettings, seconds: float) -> tuple[TrainingRun, fl
     return run, summary.env_steps_per_second, writing / summary.seconds
 
 
-def floor_parts(run: TrainingRun) -> dict[str, float]:
-    """Return the seconds that each bare part takes for one rollout of the run's policy."""
-    settings, collector, policy = run.settings, run.collector, run.policy
-    ticks, half = settings.algorithm.ticks, settings.env.worlds // THREADS  # type: ignore[union-attr]
-    buffer = collector.buffer
-    worlds = [build_worlds(settings, half, half * thread) for thread in range(THREADS)]
-    for thread, part in enumerate(worlds):
-        part.restore(collector.batches[thread].state())
-    outputs = [(np.zeros(half, np.int64), np.zeros(half, np.float32), np.zeros(half, np.float32)) for _ in worlds]
-
-    def step(thread: int) -> None:
-        part = worlds[thread]
-        for tick in range(ticks):
-            action = buffer.action[tick, half * thread : half * (thread + 1)]
-            snake_kernel.step(part._worlds, action, part._outputs, part._rules, part._tables)  # type: ignore[attr-defined]
+def bare_act(run: TrainingRun) -> list[Callable[[], object]]:
+    """Return for each thread the forward passes of a rollout alone, on what the run observed last."""
+    settings, policy, buffer = run.settings, run.policy, run.collector.buffer
+    half = settings.env.worlds // THREADS
+    outputs = [(np.zeros(half, np.int64), *np.zeros((2, half), np.float32)) for _ in range(THREADS)]
 
     def act(thread: int) -> None:
         action, log_prob, value = outputs[thread]
-        for tick in range(ticks):
+        for tick in range(settings.algorithm.ticks):  # type: ignore[union-attr]
             observation = buffer.observation[tick, half * thread : half * (thread + 1)]
             policy.act(observation, tick=tick, action=action, log_prob=log_prob, value=value)
 
-    network, algorithm = run.learner._network, settings.algorithm
-    batch = algorithm.prepare(as_tensors(buffer))
+    return [lambda: act(0), lambda: act(1)]
+
+
+def bare_learn(run: TrainingRun, pool: ThreadPoolExecutor) -> Callable[[], object]:
+    """Return PyTorch's forward, backward and Adam step alone, for one rollout whose inputs are encoded already."""
+    algorithm, network = run.settings.algorithm, run.learner._network
+    batch = algorithm.prepare(as_tensors(run.collector.buffer))  # type: ignore[union-attr]
     encoded = run.learner.spec.observation.encode(batch.observation)
     weights, samples = list(network.parameters()), len(batch)
     optimiser = torch.optim.Adam(weights, lr=1e-6, fused=True)
@@ -115,7 +110,7 @@ def floor_parts(run: TrainingRun) -> dict[str, float]:
         for layer in network.trunk:
             hidden = network.activation(layer(hidden))
         policy = run.learner.spec.action.distribution(network.policy(hidden))
-        loss = algorithm.loss(policy, network.value(hidden).squeeze(1), part).total  # type: ignore[misc]
+        loss = algorithm.loss(policy, network.value(hidden).squeeze(1), part).total  # type: ignore[union-attr]
         return torch.autograd.grad(loss / samples, weights)
 
     def learn() -> None:
@@ -124,12 +119,30 @@ def floor_parts(run: TrainingRun) -> dict[str, float]:
             weight.grad = one + other
         optimiser.step()
 
+    return learn
+
+
+def floor_parts(run: TrainingRun) -> dict[str, float]:
+    """Return the seconds that each bare part takes for one rollout of the run's policy."""
+    settings, collector = run.settings, run.collector
+    ticks, half = settings.algorithm.ticks, settings.env.worlds // THREADS  # type: ignore[union-attr]
+    buffer = collector.buffer
+    worlds = [build_worlds(settings, half, half * thread) for thread in range(THREADS)]
+    for thread, part in enumerate(worlds):
+        part.restore(collector.batches[thread].state())
+
+    def step(thread: int) -> None:
+        part = worlds[thread]
+        for tick in range(ticks):
+            action = buffer.action[tick, half * thread : half * (thread + 1)]
+            snake_kernel.step(part._worlds, action, part._outputs, part._rules, part._tables)  # type: ignore[attr-defined]
+
     with ThreadPoolExecutor(THREADS) as pool:
-        both = [lambda: step(0), lambda: step(1)], [lambda: act(0), lambda: act(1)]
+        steps = [lambda: step(0), lambda: step(1)]
         return {
-            "step": median_seconds(side_by_side(pool, both[0]), 40),
-            "act": median_seconds(side_by_side(pool, both[1]), 40),
-            "learn": median_seconds(learn, 40),
+            "step": median_seconds(side_by_side(pool, steps), 40),
+            "act": median_seconds(side_by_side(pool, bare_act(run)), 40),
+            "learn": median_seconds(bare_learn(run, pool), 40),
         }
 
 

@@ -211,7 +211,10 @@ def test_experiments_are_found_by_name_and_files_win(tmp_path: Path) -> None:
     assert "-mine-" in last_json(rattle("train", "cartpole", *small, cwd=tmp_path).stdout)["run_id"]
     unknown = rattle("train", "cartpol", cwd=tmp_path)
     assert unknown.returncode == 2
-    assert "experiments with names are cartpole, cartpole-ppo, snake, snake-duel, snake-lockstep" in unknown.stderr
+    assert (
+        "experiments with names are cartpole, cartpole-ppo, cartpole-vector, snake, snake-duel, snake-lockstep"
+        in unknown.stderr
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Space
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ class Counting(VectorEnv[Any, Any, Any]):
         mode: Literal["NextStep", "SameStep", "Disabled"] = "SameStep",
         *,
         as_objects: bool = True,
-        seen: Literal["numbers", "codes"] = "numbers",
+        seen: Literal["numbers", "codes", "parts"] = "numbers",
         wrong: str = "",
         wrong_after: int = 3,
     ) -> None:
@@ -36,8 +36,10 @@ class Counting(VectorEnv[Any, Any, Any]):
         self.wrong_after = wrong_after
         self.metadata = {"autoreset_mode": AutoresetMode(mode)}
         self.mode = mode
-        codes = seen == "codes"
-        self.single_observation_space = Discrete(8, start=-1) if codes else Box(0, 100, (3,), np.float64)
+        numbers = Box(0, 100, (3,), np.float64)
+        spaces: dict[str, Space[Any]] = {"numbers": numbers, "codes": Discrete(8, start=-1)}
+        spaces["parts"] = Dict(action_mask=MultiBinary(3), numbers=numbers)
+        self.single_observation_space = spaces[seen]
         self.single_action_space = Discrete(3, start=2)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -82,19 +84,25 @@ class Counting(VectorEnv[Any, Any, Any]):
         lengths = [length(self.drawn, world, int(self.episode[world])) for world in range(self.num_envs)]
         self.length = np.array(lengths)
 
-    def _observe(self) -> NDArray[Any]:
+    def _observe(self) -> Any:
         if self.seen == "codes":
             return self.count - 1
-        return np.stack([self.count, self.episode, self.length], axis=1).astype(np.float64)
+        numbers = np.stack([self.count, self.episode, self.length], axis=1).astype(np.float64)
+        if self.seen == "numbers":
+            return numbers
+        allowed = (self.count[:, None] + np.arange(3)) % 3 != 0
+        if self.wrong == "no_action" and self.ticks > self.wrong_after:
+            allowed &= (self.count == 0)[:, None]
+        return {"action_mask": allowed.astype(np.int8), "numbers": numbers}
 
-    def _last(self, ended: NDArray[np.bool_], seen: NDArray[Any]) -> dict[str, Any]:
+    def _last(self, ended: NDArray[np.bool_], seen: Any) -> dict[str, Any]:
         if self.wrong == "no_final":
             return {}
         if not self.as_objects:
             return {"final_obs": seen, "_final_obs": ended}
         spread = np.full(self.num_envs, None, object)
         for world in np.flatnonzero(ended):
-            spread[world] = seen[world]
+            spread[world] = {k: part[world] for k, part in seen.items()} if self.seen == "parts" else seen[world]
         return {"final_obs": spread, "_final_obs": ended}
 
     def _broken(self, answer: tuple[Any, ...]) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -83,6 +85,21 @@ def test_codes_are_counted_from_the_start_of_their_space(mode: str) -> None:
     assert worlds.observation.shape == (5, 1)
     for transitions in played(worlds, 30):
         assert all(after == seen + 1 for _, seen, after, *_ in transitions)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("as_objects", [True, False])
+def test_parts_and_masks_come_row_by_row_in_every_mode(mode: str, as_objects: bool) -> None:
+    worlds, plain = made(mode, seen="parts", as_objects=as_objects), made(mode)
+    assert [part.name for part in worlds.spec.observation_space.parts] == ["action_mask", "numbers"]  # type: ignore[union-attr]
+    for tick in range(30):
+        for one in (worlds, plain):
+            one.step(np.full(5, tick % 3))
+        ended = plain.terminated | plain.truncated
+        np.testing.assert_array_equal(worlds.observation[:, 3:], plain.observation)
+        np.testing.assert_array_equal(worlds.final_observation[ended, 3:], plain.final_observation[ended])
+        np.testing.assert_array_equal(worlds.observation[worlds.active, :3].sum(axis=1), 2)
+        np.testing.assert_array_equal(worlds.final_observation[ended, :3].sum(axis=1), 2)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -240,13 +257,14 @@ def test_classes_that_are_no_batches_are_refused_in_a_line(name: str, said: str)
         ("reward", "SameStep", r"reward of shape \(5, 1\) and type float64 instead of one number"),
         ("flags", "SameStep", r"terminated of shape \(\) and type <U2"),
         ("no_final", "SameStep", "no final_obs in its infos, which a world that was truncated needs"),
+        ("no_action", "NextStep", "an 'action_mask' that allows no action, though the episode goes on"),
         ("mask", "Disabled", "other observations of worlds that are not in the reset_mask"),
         ("reset", "SameStep", "a ndarray instead of observations and infos"),
     ],
 )
 def test_what_goes_wrong_is_named_in_a_line(wrong: str, mode: str, said: str) -> None:
     with pytest.raises(EnvError, match=rf"^'\S+', worlds 0 to 4: (step|reset) (raised|handed out) {said}") as caught:
-        played(made(mode, wrong=wrong, seen="codes" if wrong == "codes" else "numbers"), 40)
+        played(made(mode, wrong=wrong, seen={"codes": "codes", "no_action": "parts"}.get(wrong, "numbers")), 40)
     assert "\n" not in str(caught.value)
 
 
@@ -260,6 +278,85 @@ def test_ends_without_a_last_observation_show_zeros_where_nothing_follows() -> N
             assert before[0, 2] % 2 == 0
             return
     assert not worlds.final_observation.any()
+
+
+class Pool(Counting):
+    """Counts as EnvPool's worlds would: a seed for each, given when they are made."""
+
+    def __init__(self, num_envs: int, seed: list[int], first: int = 0) -> None:
+        assert len(seed) == num_envs
+        super().__init__(num_envs, "NextStep")
+        self.seeds = np.array(seed) % 1000 + first
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        assert seed is None
+        self.episode = np.full(self.num_envs, -1)
+        return super().reset(options=options)
+
+    def _observe(self) -> Any:
+        numbers = super()._observe()
+        numbers[:, 1] += self.seeds
+        return numbers
+
+
+@pytest.fixture
+def pool(monkeypatch: pytest.MonkeyPatch) -> list[Pool]:
+    """A module envpool with one environment; the pools that were made."""
+    made = list[Pool]()
+
+    def make_gymnasium(task_id: str, **given: Any) -> Pool:
+        assert task_id == "Count-v0"
+        made.append(Pool(**given))
+        return made[-1]
+
+    module = ModuleType("envpool")
+    monkeypatch.setattr(module, "make_gymnasium", make_gymnasium, raising=False)
+    monkeypatch.setattr(module, "list_all_envs", lambda: ["Count-v0", "Catch-v0"], raising=False)
+    monkeypatch.setitem(sys.modules, "envpool", module)
+    return made
+
+
+def test_envpool_gets_a_seed_for_each_world_and_a_new_pool_for_another(pool: list[Pool]) -> None:
+    worlds = make_worlds("envpool:Count-v0", {"first": 2}, 3, 7, 4)
+    assert worlds.spec.batch is not None
+    assert (worlds.spec.batch.stepped_by, worlds.spec.batch.any_width) == ("Pool", True)
+    seeds = [episode_seed(7, 4 + world, 0) % 1000 + 2 for world in range(3)]
+    np.testing.assert_array_equal(worlds.observation[:, 1], seeds)
+    worlds.step(np.zeros(3, np.int64))
+    worlds.reset()
+    assert len(pool) == 1
+    worlds.reset(8)
+    assert len(pool) == 2
+    np.testing.assert_array_equal(worlds.observation[:, 1], [episode_seed(8, 4 + w, 0) % 1000 + 2 for w in range(3)])
+    worlds.reset(8)
+    assert len(pool) == 3
+
+
+def test_what_envpool_has_not_is_said(pool: list[Pool]) -> None:
+    with pytest.raises(EnvError, match=r"^EnvPool has no environment 'Cont-v0', did you mean 'Count-v0'"):
+        make_worlds("envpool:Cont-v0", {}, 2, 0)
+    with pytest.raises(
+        EnvError, match=r"'envpool:Count-v0' may not be given 'seed': env\.worlds and the run's"
+    ):
+        make_worlds("envpool:Count-v0", {"seed": 3}, 2, 0)
+    with pytest.raises(EnvError, match="takes no wrappers"):
+        make_worlds("envpool:Count-v0", {"wrappers": ["TimeLimit"]}, 2, 0)
+    assert not pool
+
+
+def test_envpool_that_is_not_installed_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "envpool", None)
+    with pytest.raises(EnvError, match=r"'envpool:CartPole-v1' needs EnvPool: pip install 'rattle\[envpool\]'"):
+        make_worlds("envpool:CartPole-v1", {}, 2, 0)
+
+
+def test_wrappers_go_around_worlds_that_are_stepped_in_turn() -> None:
+    settings = {"wrappers": [{"use": "TimeLimit", "max_episode_steps": 3}]}
+    assert isinstance(make_worlds(CARTPOLE, settings, 2, 0, vector="auto"), GymnasiumWorlds)
+    with pytest.raises(EnvError, match="or has wrappers, which go around single worlds"):
+        make_worlds(CARTPOLE, settings, 2, 0, vector="always")
+    with pytest.raises(EnvError, match="takes no wrappers"):
+        make_worlds(COUNTING, settings, 2, 0)
 
 
 def test_actions_outside_their_space_change_nothing() -> None:

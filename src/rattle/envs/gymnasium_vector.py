@@ -22,7 +22,6 @@ from rattle.envs.foreign import (
     check_harmless,
     close_all,
     failed,
-    import_named,
     make_one,
     parts_of_step,
 )
@@ -32,7 +31,7 @@ from rattle.envs.logged_worlds import check_batch, episode_seed
 from rattle.envs.seeds import check_seed
 from rattle.envs.vector import Batch, EnvironmentSpec, Vector, check_actions
 from rattle.envs.wrappers import KEY as WRAPPERS
-from rattle.extensions import FOREIGN_ERRORS
+from rattle.extensions import FOREIGN_ERRORS, said
 from rattle.samples.spaces import DiscreteSpace, PartsSpace
 from rattle.text import nearest, with_article
 
@@ -356,7 +355,10 @@ def envpool_worlds(
     name = f"envpool:{envpool_id}"
     if not allow_imports:
         check_harmless(name, settings)
-    envpool = import_named(name, "envpool", f"play '{envpool_id}'", allow_imports=True)
+    try:
+        import envpool
+    except ImportError as error:
+        raise EnvError(f"'{name}' needs EnvPool: pip install 'rattle[envpool]' ({said(error)})") from None
     known = envpool.list_all_envs()
     if envpool_id not in known:
         hint = nearest(envpool_id, known) or ": envpool.list_all_envs() lists what it has"
