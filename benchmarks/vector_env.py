@@ -21,6 +21,7 @@ from rattle.envs.registry import make_worlds
 from rattle.envs.vector import VectorWorlds
 from rattle.rollouts.complete import complete
 from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.experiment_files import find_experiment
 from rattle.settings.sources import load_settings
 from rattle.trainer.loop import TrainingRun
 
@@ -35,6 +36,8 @@ SETTINGS = (
     f"train.actors={THREADS}",
     "policy.activation=relu",
     "algorithm=a2c",
+    "algorithm.scale_observations=false",
+    "algorithm.scale_rewards=false",
 )
 
 
@@ -80,7 +83,7 @@ def bare_speed(ticks: int) -> float:
 
 def learnt_in(seed: int) -> tuple[float, int]:
     """Return the seconds of training, and the steps, until the experiment cartpole-vector reaches a mean of 475."""
-    own = load_settings("cartpole-vector", [f"seed={seed}", "train.stop_at_return=475"], {})
+    own = load_settings(find_experiment("cartpole-vector"), [f"seed={seed}", "train.stop_at_return=475"], {})
     run, speed, _ = train(complete(own), 60.0)
     steps = run.recorder.counters.env_steps
     return steps / speed, steps

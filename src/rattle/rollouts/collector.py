@@ -53,6 +53,8 @@ class WorldBatch:
         self.first_slot = self.first_world * agents
         self._slots = slice(column * agents, column * agents + self.worlds.num_slots)
         self._own_worlds = slice(column, column + self.worlds.num_worlds)
+        # To ask a protocol whether it is there takes as long as hundreds of rows of acting: once is enough.
+        self._elsewhere = self.worlds if isinstance(self.worlds, AsyncVectorWorlds) else None
 
     def begin(self, policy: ActingPolicy, buffer: Played, row: int, tick: int, records: Callable[[int], bool]) -> None:
         """Write down what the slots observe and do in a tick; worlds that are stepped elsewhere set out."""
@@ -77,14 +79,14 @@ class WorldBatch:
                 value=buffer.value[row, slots],
                 state=self.memory,
             )
-        if isinstance(worlds, AsyncVectorWorlds):
-            worlds.step_async(buffer.action[row, slots])
+        if self._elsewhere is not None:
+            self._elsewhere.step_async(buffer.action[row, slots])
 
     def finish(self, policy: ActingPolicy, buffer: Played, row: int) -> None:
         """Write down what came of it."""
         worlds, slots = self.worlds, self._slots
-        if isinstance(worlds, AsyncVectorWorlds):
-            worlds.step_wait()
+        if self._elsewhere is not None:
+            self._elsewhere.step_wait()
         else:
             worlds.step(buffer.action[row, slots])
         buffer.reward[row, slots] = worlds.reward
