@@ -335,9 +335,7 @@ def test_envpool_gets_a_seed_for_each_world_and_a_new_pool_for_another(pool: lis
 def test_what_envpool_has_not_is_said(pool: list[Pool]) -> None:
     with pytest.raises(EnvError, match=r"^EnvPool has no environment 'Cont-v0', did you mean 'Count-v0'"):
         make_worlds("envpool:Cont-v0", {}, 2, 0)
-    with pytest.raises(
-        EnvError, match=r"'envpool:Count-v0' may not be given 'seed': env\.worlds and the run's"
-    ):
+    with pytest.raises(EnvError, match=r"'envpool:Count-v0' may not be given 'seed': env\.worlds and the run's"):
         make_worlds("envpool:Count-v0", {"seed": 3}, 2, 0)
     with pytest.raises(EnvError, match="takes no wrappers"):
         make_worlds("envpool:Count-v0", {"wrappers": ["TimeLimit"]}, 2, 0)
