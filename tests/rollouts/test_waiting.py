@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from pettingzoo.utils.env_logger import EnvLogger
 
 from rattle.envs.errors import EnvError
 from rattle.learning.returns import generalised_advantages, without_waits
 from rattle.rollouts.worlds import policy_spec
 from rattle.samples.rollout import Played, Rollout, as_tensors
 from rattle.trainer.build import build_acting_policy, build_collector, build_learner
+from tests.envs.test_pettingzoo_worlds import undrawn
 from tests.trainer.conftest import small_settings
+
+__all__ = ["undrawn"]
 
 GAME = "pettingzoo:tests.envs.countdown"
 GAMES = [
@@ -183,3 +187,19 @@ def test_a_held_back_move_is_worth_what_was_predicted_of_it() -> None:
         pieces = [found[: int(part.active[:, slot].sum()), slot] for found, part in zip(advantage, short, strict=False)]
         joined, whole = torch.cat(pieces), advantage[-1][:, slot]
         np.testing.assert_allclose(joined, whole[: len(joined)], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.filterwarnings("ignore:The old environment creation API:DeprecationWarning")
+def test_no_move_is_one_that_a_mask_forbids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tic-tac-toe, whose observations have a mask, and which says when a move is illegal."""
+    illegal = []
+    monkeypatch.setattr(EnvLogger, "warn_on_illegal_move", lambda: illegal.append(True))
+    game = "env={id: 'pettingzoo:pettingzoo.classic.tictactoe_v3', worlds: 8}"
+    rollouts = collected(4, game, "algorithm.ticks=16", "policy={network: encoders}")
+    for rollout in rollouts:
+        mask = rollout.observation[rollout.active][:, :9]
+        assert mask[np.arange(len(mask)), rollout.action[rollout.active]].all()
+        assert (mask.sum(axis=1) < 9).any()
+    assert not illegal
+    assert sum(int(rollout.terminated.sum()) for rollout in rollouts) > 40
