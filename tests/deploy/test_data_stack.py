@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import yaml
 
 from tests.deploy.helm import ROOT, Helm
 from tests.deploy.manifests import find, of_kind, pods, variables
+from tests.rabbitmq import PASSWORD, USER, RabbitMQ, needs_rabbitmq
 
 pytestmark = [pytest.mark.integration, pytest.mark.promised]
 
@@ -53,3 +56,18 @@ def test_wrong_values_are_refused_by_name(helm: Helm) -> None:
     assert "external.store.host" in helm.refusal(CHART, external, sets={"external.store.host": ""})
     assert "mode" in helm.refusal(CHART, sets={"mode": "bitnami"})
     assert "clickhouseUsername" in helm.refusal(CHART, sets={"credentials.clickhouseUsername": "<a>"})
+
+
+class TestTheUserOfRabbitMQ:
+    pytestmark = needs_rabbitmq
+
+    @pytest.mark.parametrize(("password", "status"), [(PASSWORD, 0), (f"{PASSWORD}x", 1)])
+    def test_helm_test_logs_in(self, helm: Helm, rabbitmq: RabbitMQ, password: str, status: int) -> None:
+        (pod,) = of_kind(helm.template(CHART, release="rattle-data"), "Pod")
+        (container,) = [one for one in pod["spec"]["containers"] if one["name"] == "rabbitmq"]
+        assert {one["name"] for one in container["env"]} == {"RABBITMQ_USERNAME", "RABBITMQ_PASSWORD"}
+        *words, script = container["command"]
+        script = script.replace("rattle-data-rabbitmq/5672", f"127.0.0.1/{rabbitmq.gate.port}")
+        known = {"PATH": os.environ["PATH"], "RABBITMQ_USERNAME": USER, "RABBITMQ_PASSWORD": password}
+        done = subprocess.run([*words, script], env=known, capture_output=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (status, b"")
