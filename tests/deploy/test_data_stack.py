@@ -70,4 +70,5 @@ class TestTheUserOfRabbitMQ:
         script = script.replace("rattle-data-rabbitmq/5672", f"127.0.0.1/{rabbitmq.gate.port}")
         known = {"PATH": os.environ["PATH"], "RABBITMQ_USERNAME": USER, "RABBITMQ_PASSWORD": password}
         done = subprocess.run([*words, script], env=known, capture_output=True, timeout=60, check=False)
-        assert (done.returncode, done.stderr) == (status, b"")
+        said = b"RabbitMQ refuses user or password\n" if status else b"RabbitMQ takes user and password\n"
+        assert (done.returncode, done.stdout, done.stderr) == (status, said, b"")
