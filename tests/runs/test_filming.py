@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,16 +116,17 @@ def recorded(run: RunDirectory, env: dict[str, Any], world_episode: int = 3) -> 
         number, seen, active = int(worlds.episode[0]), worlds.observation.copy(), worlds.active.copy()
         worlds.step(action)
         if number == world_episode:
-            rows.append((seen, active, action))
+            rows.append((seen, active, action, worlds.reward.copy()))
     agents = {}
     for agent in range(worlds.num_slots):
-        acted = np.array([tick for tick, (_, active, _) in enumerate(rows) if active[agent]])
+        acted = np.array([tick for tick, (_, active, *_) in enumerate(rows) if active[agent]])
         numbers = np.zeros(len(acted), np.float32)
+        reward = np.array([rows[tick][3][agent] for tick in acted])
         agents[agent] = AgentSteps(
             tick=acted,
             observation=np.array([rows[tick][0][agent] for tick in acted]),
             action=np.array([rows[tick][2][agent] for tick in acted]),
-            reward=numbers,
+            reward=reward,
             log_prob=numbers,
             value=numbers,
             policy_version=acted,
@@ -189,9 +191,20 @@ def test_an_episode_of_other_actions_or_a_changed_length_is_not_drawn(tmp_path: 
     with pytest.raises(RunError, match="the recorded actions are none of 'drawn:Drawn' as it is now"):
         film(run, other)
     ticks = episode.summary.ticks
-    episode.agents[0].observation[-1] += 1
+    steps = episode.agents[0]
+    steps.observation[-1] += 1
     with pytest.raises(RunError, match=f"went another way at tick {ticks - 1} when it was played again"):
         film(run, episode)
+
+
+def test_large_observations_are_not_recorded_and_rewards_tell_the_same(tmp_path: Path) -> None:
+    run, episode = run_of(tmp_path, {"id": "drawn:Drawn"})
+    steps = replace(episode.agents[0], observation=np.zeros((episode.summary.ticks, 0), np.float32))
+    unseen = replace(episode, agents={0: steps})
+    assert len(list(film(run, unseen))) == episode.summary.ticks + 1
+    steps.reward[1] += 1
+    with pytest.raises(RunError, match="went another way at tick 2 when it was played again"):
+        film(run, unseen)
 
 
 def test_pictures_of_different_sizes_write_no_file(tmp_path: Path) -> None:

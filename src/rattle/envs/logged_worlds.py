@@ -132,6 +132,7 @@ class LoggedWorlds(ABC):
         self._start(0)
         yield True
         for row in as_taken(actions, self._taken):
+            self._forget_last_step()
             yield self._advance(0, row)
 
     def render(self) -> Any:

@@ -97,13 +97,18 @@ def _actions(worlds: LoggedWorlds, episode: Episode) -> NDArray[Any]:
 
 
 def _check_same(worlds: LoggedWorlds, episode: Episode, tick: int, *, goes_on: bool) -> None:
-    """Raise RunError where what agents see before a tick is not what was recorded."""
+    """Raise RunError where what agents see before a tick, or earned in the last one, is not what was recorded.
+
+    Large observations are not recorded.
+    """
     ticks = episode.summary.ticks
     for agent, steps in episode.agents.items():
         row = np.searchsorted(steps.tick, tick)
         if row < len(steps.tick) and steps.tick[row] == tick:
-            seen = worlds.observation[agent].reshape(-1).astype(np.float32)
-            if goes_on and np.array_equal(seen, steps.observation[row].reshape(-1), equal_nan=True):
+            seen, known = worlds.observation[agent].reshape(-1).astype(np.float32), steps.observation[row].reshape(-1)
+            same = not known.size or np.array_equal(seen, known, equal_nan=True)
+            earned = row == 0 or steps.tick[row - 1] != tick - 1 or steps.reward[row - 1] == worlds.reward[agent]
+            if goes_on and same and earned:
                 continue
             raise RunError(
                 f"episode {episode.summary.id} went another way at tick {tick} when it was played again: "

@@ -1,0 +1,27 @@
+"""Experiments for environments of others start, learn a little and are in the table on their page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.conftest import last_json, rattle
+
+FOLDER = Path(__file__).parents[2] / "examples" / "environments"
+EXPERIMENTS = sorted(FOLDER.glob("*.yaml"))
+
+
+def test_there_are_some() -> None:
+    assert EXPERIMENTS
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda path: path.stem)
+def test_an_experiment_is_trained_for_a_moment(experiment: Path, tmp_path: Path) -> None:
+    smaller = ("--set", "env.worlds=4", "--steps", "2000")
+    trained = rattle("train", experiment, *smaller, "--run-dir", "run", "--json", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    summary = last_json(trained.stdout)
+    assert summary["status"] == "finished"
+    assert summary["updates"] > 0
+    assert f"]({experiment.name})" in (FOLDER / "README.md").read_text()
