@@ -245,13 +245,16 @@ def test_a_resume_with_another_number_of_worlds_names_the_setting(tmp_path: Path
     assert "config.yaml was changed after the run began: env.worlds is 16, was 8: put that back" in resumed.stderr
 
 
-def test_a_resume_with_another_number_of_actors_names_the_setting(tmp_path: Path, own: list[str]) -> None:
-    rattle("train", *own, "--set", "train.actors=2", "--steps", 300, "--run-dir", "run", cwd=tmp_path)
-    config = tmp_path / "run" / "config.yaml"
-    config.write_text(config.read_text().replace("actors: 2", "actors: 3"))
-    resumed = rattle("train", "--resume", "run", "--steps", 9000, cwd=tmp_path)
-    assert resumed.returncode == 1
-    assert "stored in 2 parts, and train.actors=3 makes 3 of them: put train.actors back" in resumed.stderr
+def test_a_resume_with_another_number_of_actors_goes_on_or_names_the_setting(tmp_path: Path, own: list[str]) -> None:
+    for name, environment in (("played again", own), ("stored as it is", ["--set", "env.worlds=8"])):
+        rattle("train", *environment, "--set", "train.actors=2", "--steps", 300, "--run-dir", name, cwd=tmp_path)
+        config = tmp_path / name / "config.yaml"
+        config.write_text(config.read_text().replace("actors: 2", "actors: 3"))
+        resumed = rattle("train", "--resume", name, "--steps", 900, cwd=tmp_path)
+        said = "stored in 2 parts, and train.actors=3 makes 3 of them: put train.actors back" in resumed.stderr
+        assert (resumed.returncode, said) == ((0, False) if environment is own else (1, True)), resumed.stderr
+        logs = read_rows(RunDirectory(tmp_path / name), "logs")
+        assert "worlds_lost" not in {row["event"] for row in logs}
 
 
 SPACELESS = """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from rattle.envs.foreign import as_taken, close_all, failed
 from rattle.envs.seeds import check_seed, derive_seed
 from rattle.envs.vector import EnvironmentSpec, check_actions, observed
 from rattle.extensions import FOREIGN_ERRORS
+from rattle.text import one_line
 
 
 def check_batch(num_worlds: int, first_world: int) -> None:
@@ -27,6 +28,45 @@ def check_batch(num_worlds: int, first_world: int) -> None:
 def episode_seed(seed: int, world: int, episode: int) -> int:
     """Return the seed of one episode: 31 bits, which fit RandomState, `random` and C libraries."""
     return derive_seed(seed, "world", world, episode) >> 33
+
+
+#: The names in a state of LoggedWorlds.
+STATE = frozenset({"seed", "first_world", "episode", "observation", "length", "actions"})
+
+
+def join_states(states: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Return the state of LoggedWorlds whose parts, in order, have these states."""
+    first = {name: states[0][name] for name in ("seed", "first_world")}
+    rest = (name for name in states[0] if name not in first)
+    return first | {name: np.concatenate([state[name] for state in states]) for name in rest}
+
+
+def split_state(
+    state: Mapping[str, NDArray[Any]], worlds: Sequence[int], agents_per_world: int
+) -> list[dict[str, NDArray[Any]]]:
+    """Return the states of parts with so many worlds each; raises EnvError for one that has no such parts."""
+    of_worlds = np.cumsum([0, *worlds])
+    of_slots = of_worlds * agents_per_world
+    try:
+        taken = np.append(0, np.cumsum(np.maximum(state["length"], 0)))
+        bounds = {
+            name: {"episode": of_worlds, "actions": taken[of_slots]}.get(name, of_slots)
+            for name in state
+            if name not in ("seed", "first_world")
+        }
+        for name, ends in bounds.items():
+            if len(state[name]) != ends[-1]:
+                raise ValueError(name)
+        return [
+            {
+                "seed": state["seed"],
+                "first_world": state["first_world"] + np.uint64(of_worlds[part]),
+                **{name: state[name][ends[part] : ends[part + 1]] for name, ends in bounds.items()},
+            }
+            for part in range(len(worlds))
+        ]
+    except (KeyError, ValueError, IndexError) as error:
+        raise EnvError(f"the stored worlds do not fit: {one_line(error)} is missing or another array") from None
 
 
 class LoggedWorlds(ABC):
@@ -65,6 +105,20 @@ class LoggedWorlds(ABC):
         self.episode = np.zeros(num_worlds, np.uint32)
         self._log = ActionLog(slots, spec.action_space, spec.id)
         self.reset(seed)
+
+    def watch(self, note: Callable[[int], None]) -> None:
+        """Have `note` called with a world's number before each start and each tick of it."""
+        start, advance = self._start, self._advance
+
+        def noted_start(world: int) -> None:
+            note(world)
+            start(world)
+
+        def noted_advance(world: int, actions: NDArray[Any]) -> bool:
+            note(world)
+            return advance(world, actions)
+
+        self._start, self._advance = noted_start, noted_advance  # type: ignore[method-assign]
 
     @abstractmethod
     def _start(self, world: int) -> None:

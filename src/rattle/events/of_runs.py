@@ -182,6 +182,28 @@ class WorldsLost(_OfActor, frozen=True, kw_only=True):
     error: str
 
 
+class WorldsInProcesses(Event, frozen=True, kw_only=True):
+    """Worlds are stepped in worker processes."""
+
+    sentence: ClassVar[str] = "{worlds} worlds of '{environment}' are stepped in {processes} processes"
+    environment: str
+    worlds: int
+    processes: int
+    microseconds: float | None = None  # of a step, where that decided it
+
+    def _text(self) -> str:
+        took = "" if self.microseconds is None else f": a step takes about {self.microseconds:.0f} microseconds"
+        return f"{super()._text()}{took}"
+
+
+class NoWorkers(Event, frozen=True, kw_only=True):
+    """Worker processes cannot make an environment that this process can; it steps the worlds itself."""
+
+    level: ClassVar[Level] = "WARNING"
+    sentence: ClassVar[str] = "worker processes cannot make the worlds, so this one steps them: {error}"
+    error: str
+
+
 class EnvironmentFailed(_OfActor, frozen=True, kw_only=True):
     """An environment has failed, and the run that is played in it cannot go on."""
 

@@ -45,6 +45,7 @@ class WorldBatch:
     first_world: int
     buffer_world: int = 0
     first_slot: int = field(init=False)
+    elsewhere: AsyncVectorWorlds | None = field(init=False)  # the worlds, where they are stepped elsewhere
     memory: NDArray[np.float32] | None = field(init=False, default=None)  # (slots, S): what each slot remembers now
     memory_before: NDArray[np.float32] | None = field(init=False, default=None)  # its last move, where agents wait
 
@@ -54,7 +55,7 @@ class WorldBatch:
         self._slots = slice(column * agents, column * agents + self.worlds.num_slots)
         self._own_worlds = slice(column, column + self.worlds.num_worlds)
         # To ask a protocol whether it is there takes as long as hundreds of rows of acting: once is enough.
-        self._elsewhere = self.worlds if isinstance(self.worlds, AsyncVectorWorlds) else None
+        self.elsewhere = self.worlds if isinstance(self.worlds, AsyncVectorWorlds) else None
 
     def begin(self, policy: ActingPolicy, buffer: Played, row: int, tick: int, records: Callable[[int], bool]) -> None:
         """Write down what the slots observe and do in a tick; worlds that are stepped elsewhere set out."""
@@ -79,14 +80,14 @@ class WorldBatch:
                 value=buffer.value[row, slots],
                 state=self.memory,
             )
-        if self._elsewhere is not None:
-            self._elsewhere.step_async(buffer.action[row, slots])
+        if self.elsewhere is not None:
+            self.elsewhere.step_async(buffer.action[row, slots])
 
     def finish(self, policy: ActingPolicy, buffer: Played, row: int) -> None:
         """Write down what came of it."""
         worlds, slots = self.worlds, self._slots
-        if self._elsewhere is not None:
-            self._elsewhere.step_wait()
+        if self.elsewhere is not None:
+            self.elsewhere.step_wait()
         else:
             worlds.step(buffer.action[row, slots])
         buffer.reward[row, slots] = worlds.reward

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rattle.envs.errors import EnvError
@@ -18,6 +19,7 @@ from rattle.samples.spaces import CodeSpace, FloatSpace, PartsSpace
 from rattle.settings.defaults import OBSERVED
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import EncodersSection, ExperimentSettings, PolicySection, UserNetworkSection
+from rattle.workers.making import make_in_workers
 
 if TYPE_CHECKING:
     from rattle.policies.graph.network import LearningNetwork, Spaces
@@ -41,6 +43,35 @@ def build_worlds(
         return open_remote_worlds(settings.env, worlds, seed, first_world, stop, owner)
     env = settings.env
     return make_worlds(env.id, env.own_settings, worlds, seed, first_world, vector=env.vector)
+
+
+def build_parts(settings: ExperimentSettings) -> list[VectorWorlds]:
+    """Make all worlds of an experiment in order, split evenly into `train.actors` parts; elsewhere two at least.
+
+    Elsewhere is its environment server, or worker processes where the settings or measured steps ask for these.
+    """
+    env, train = settings.env, settings.train
+
+    def bounds(least: int) -> list[int]:
+        parts = min(max(least, train.actors), env.worlds)
+        return [env.worlds * number // parts for number in range(parts + 1)]
+
+    if env.url is None and env.id != "snake":
+        made = make_in_workers(
+            lambda: build_worlds(settings, 1, 0),
+            env.processes,
+            derive_seed(settings.seed, "worlds"),
+            bounds(2),
+            answer_seconds=env.answer_seconds,
+            vector=env.vector,
+            steps=train.steps,
+            play_seconds=train.seconds,
+        )
+        if made:
+            return [*made]
+    return [
+        build_worlds(settings, after - first, first) for first, after in pairwise(bounds(1 if env.url is None else 2))
+    ]
 
 
 def environment_of(settings: ExperimentSettings) -> EnvironmentSpec:

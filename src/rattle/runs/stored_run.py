@@ -29,7 +29,7 @@ from rattle.wire.vector import load_environment
 
 #: Settings that make another run, by the beginnings of their keys; a server may have moved.
 _DECISIVE = ("seed", "env.", "policy.", "algorithm.", "inference.api", "inference.snakes")
-_FREE = ("env.url", "env.wait_seconds", "env.answer_seconds")
+_FREE = ("env.url", "env.wait_seconds", "env.answer_seconds", "env.processes")
 #: Of these, those that a run can go on with all the same.
 _TUNING = "algorithm."
 

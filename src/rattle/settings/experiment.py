@@ -21,6 +21,7 @@ from rattle.settings.services import (
     EnvServiceSection,
     InferenceSection,
     IngestSection,
+    Processes,
     SecuritySection,
     ServerUrl,
     SyncSection,
@@ -61,7 +62,18 @@ class EnvironmentSection(StrictSettings):
     wait_seconds: float = Field(60.0, ge=0, description="How long to wait for an environment server that is away.")
 
     answer_seconds: float = Field(
-        30.0, ge=1, le=3600, description="How long to wait for an answer of an environment server before asking again."
+        30.0,
+        ge=1,
+        le=3600,
+        description="How long to wait for an answer of an environment server before asking again; a worker process "
+        "whose worlds make no tick for so long is started anew.",
+    )
+    processes: Processes = Field(
+        "auto",
+        examples=[4],
+        description="Worker processes that step the worlds, at least one for each of `train.actors`; 1: they are "
+        "stepped in this process. auto: the cores, where worlds are stepped one by one in Python and measured steps "
+        "take long enough. The policy is the same for any number.",
     )
 
     wrappers: tuple[WrapperSection, ...] = Field(

@@ -24,6 +24,9 @@ BrokerUrl = Annotated[str, AfterValidator(lambda url: keep_credentials(url, AMQP
 #: The same of a store, which may also be a folder.
 StoreUrl = Annotated[str, AfterValidator(keep_store_credentials)]
 
+#: Worker processes that step worlds.
+Processes = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
+
 
 def _host_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name):
@@ -76,6 +79,12 @@ class EnvServiceSection(ListeningSection):
     max_body_bytes: int = Field(2**24, ge=2**10, description="The largest request body.")
     session_seconds: float = Field(300.0, gt=0, description="An unused session ends after this.")
     max_connections: int = Field(20_000, ge=1, description="Connections at a time; more are answered with 503.")
+    processes: Processes | None = Field(
+        None,
+        examples=[4],
+        description="Worker processes that step the worlds of a session; 1: the service does it itself. All sessions "
+        "together have four times as many at most; null: `env.processes`.",
+    )
 
 
 class TrainingSection(ListeningSection):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import closing
-from itertools import pairwise
 
 import numpy as np
 
@@ -15,22 +14,22 @@ from rattle.policies.errors import PolicyError
 from rattle.policies.kinds import kind_of
 from rattle.policies.spec import PolicySpec
 from rattle.rollouts.collector import Collector, WorldBatch, WorldsActor
-from rattle.rollouts.worlds import build_worlds, own_network
+from rattle.rollouts.worlds import build_parts, build_worlds, own_network
 from rattle.settings.experiment import ExperimentSettings, PolicySection
 
 
 def build_collector(settings: ExperimentSettings) -> Collector:
-    """Make all worlds of an experiment, split evenly into `train.actors` parts.
+    """Make all worlds of an experiment, in parts, and who plays them.
 
-    In this process each part has an actor, a thread. Worlds in a server leave threads to it: an actor there plays two
-    parts in turn, acting in one while the other is stepped.
+    In this process each part has an actor, a thread. Worlds in a server, or in worker processes, leave threads to
+    these: an actor there plays two parts in turn, acting in one while the other is stepped.
     """
-    total, turns = settings.env.worlds, 1 if settings.env.url is None else 2
-    parts = min(max(turns, settings.train.actors), total)
-    firsts = [total * number // parts for number in range(parts + 1)]
     algorithm = settings.algorithm
-    made = [WorldBatch(build_worlds(settings, last - first, first), first) for first, last in pairwise(firsts)]
-    shares = [WorldsActor(made[number : number + turns]) for number in range(0, parts, turns)]
+    made: list[WorldBatch] = []
+    for worlds in build_parts(settings):
+        made.append(WorldBatch(worlds, sum(batch.worlds.num_worlds for batch in made)))
+    turns = 1 if made[0].elsewhere is None else 2
+    shares = [WorldsActor(made[number : number + turns]) for number in range(0, len(made), turns)]
     return Collector(
         shares,
         algorithm.rollout_ticks,

@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rattle.analytics.run_directory import RunDirectory
-from rattle.envs.errors import CannotReplay, EnvError, WorldsLost
+from rattle.envs.errors import CannotReplay, EnvError, EnvironmentFailed, WorldsLost
+from rattle.envs.logged_worlds import STATE, join_states, split_state
 from rattle.envs.seeds import derive_seed
 from rattle.events import of_runs
 from rattle.extensions import ExtensionError
@@ -68,9 +72,7 @@ class TrainingRun:
         if lost is not None:
             self._begin_anew(lost)
         else:
-            for number, group in enumerate(self.collector.groups):
-                if group.memory is not None:
-                    group.memory[:] = checkpoint.part(f"memory-{number}")["state"]
+            self._restore_memory(checkpoint)
             if self.collector.open_moves is not None and (stored := checkpoint.part("open-moves")):
                 self.collector.open_moves.restore(stored)
         numbers = checkpoint.numbers
@@ -79,22 +81,18 @@ class TrainingRun:
     def _restore_worlds(self, checkpoint: Checkpoint) -> EnvError | None:
         """Restore all worlds, and return why where new episodes have to begin.
 
-        Raises TrainerError where they are split otherwise than when they were stored.
+        Raises TrainerError where they are split otherwise than when they were stored, and cannot be put together.
         """
-        stored = len({key.partition("/")[0] for key in checkpoint.tensors if key.startswith("worlds-")})
-        if stored not in (0, len(self.collector.batches)):
-            raise TrainerError(
-                f"the worlds were stored in {stored} parts, and train.actors={self.settings.train.actors} makes "
-                f"{len(self.collector.batches)} of them: put train.actors back in config.yaml"
-            )
+        stored = _stored_parts(checkpoint, "worlds")
         lost: EnvError | None = None
         if checkpoint.numbers.get("worlds_failed"):
             lost = EnvError("the run failed in the middle of an update: new episodes begin")
         elif not stored:
             lost = EnvError("the run was made by services, which store no worlds: new episodes begin")
+        states = self._in_parts(stored) if lost is None else []
         for number, worlds in enumerate(self.collector.batches if lost is None else ()):
             try:
-                worlds.restore(checkpoint.part(f"worlds-{number}"))
+                worlds.restore(states[number])
             except WorldsLost as loss:
                 lost = loss
             except CannotReplay as loss:
@@ -104,6 +102,30 @@ class TrainingRun:
             for worlds in self.collector.batches:  # a seed of their own: no game of the run is played twice
                 worlds.reset(derive_seed(self.settings.seed, "worlds", self.learner.version))
         return lost
+
+    def _in_parts(self, stored: list[dict[str, NDArray[Any]]]) -> list[dict[str, NDArray[Any]]]:
+        """Return the stored states of all worlds, one for each batch of now."""
+        batches = self.collector.batches
+        if len(stored) == len(batches):
+            return stored
+        if any(set(state) != STATE for state in stored):
+            raise TrainerError(
+                f"the worlds were stored in {len(stored)} parts, and train.actors={self.settings.train.actors} makes "
+                f"{len(batches)} of them: put train.actors back in config.yaml"
+            )
+        return split_state(
+            join_states(stored), [worlds.num_worlds for worlds in batches], batches[0].spec.agents_per_world
+        )
+
+    def _restore_memory(self, checkpoint: Checkpoint) -> None:
+        """Have the slots remember what they did, in whatever parts they were."""
+        if self.collector.memory_size:
+            parts = _stored_parts(checkpoint, "memory")
+            memory, first = np.concatenate([part["state"] for part in parts]), 0
+            for group in self.collector.groups:
+                assert group.memory is not None  # noqa: S101 - all groups have one, or none
+                group.memory[:] = memory[first : first + len(group.memory)]
+                first += len(group.memory)
 
     def train(self, limits: RunLimits, display: Display, wants_stop: Callable[[], bool]) -> Summary:
         """Train until a limit is reached or `wants_stop` says so, then checkpoint and return what came of it.
@@ -180,12 +202,16 @@ class TrainingRun:
 
     def _despite_loss(self, use_worlds: Callable[[], Result]) -> Result:
         """Return what needs the worlds; as often as they are lost meanwhile, begin anew and try again."""
-        for _ in range(MOST_LOSSES):
+        for left in reversed(range(MOST_LOSSES)):
             try:
                 return use_worlds()
             except WorldsLost as loss:
+                if not left:
+                    raise EnvironmentFailed(
+                        f"the worlds were lost {MOST_LOSSES} times in a row, the last: {loss}"
+                    ) from None
                 self._begin_anew(loss)
-        raise TrainerError(f"the worlds were lost {MOST_LOSSES} times in a row: look at the environment server")
+        raise AssertionError
 
     def _begin_anew(self, loss: EnvError) -> None:
         """Start the next episodes everywhere: rollouts and episodes join nothing from before a loss."""
@@ -210,3 +236,9 @@ class TrainingRun:
             fraction=fraction,
             seconds_left=left,
         )
+
+
+def _stored_parts(checkpoint: Checkpoint, name: str) -> list[dict[str, NDArray[Any]]]:
+    """Return the parts NAME-0, NAME-1 and so on of a checkpoint."""
+    found = {key.partition("/")[0] for key in checkpoint.tensors if key.startswith(f"{name}-")}
+    return [checkpoint.part(f"{name}-{number}") for number in range(len(found))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request, Response
@@ -12,14 +12,13 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from rattle import __version__
-from rattle.envs.foreign import check_harmless
-from rattle.envs.registry import make_worlds
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.envs.validation import validated
-from rattle.envs.vector import EnvironmentSpec, VectorWorlds
+from rattle.envs.vector import EnvironmentSpec
 from rattle.services.env.agent_routes import AgentFace, NoAgentApi, agent_routes
 from rattle.services.env.metrics import EnvMetrics
 from rattle.services.env.openapi import describe as describe_routes
+from rattle.services.env.session_worlds import SessionWorlds
 from rattle.services.env.sessions import SessionLimits, Sessions
 from rattle.services.env.vector_routes import PREFIX, VectorFace
 from rattle.services.env.watch_routes import watch_routes
@@ -41,6 +40,7 @@ class EnvService:
         own = settings.env_service
         self.settings = settings
         limits = SessionLimits(own.max_sessions, own.max_worlds, own.max_memory_bytes, own.session_seconds)
+        self._make_worlds = SessionWorlds(settings)
         self.sessions = Sessions(self._make_worlds, limits)
         self.agents = self._agent_face()
         self.metrics = EnvMetrics(self.sessions, self.agents)
@@ -107,12 +107,6 @@ class EnvService:
         settings = self.settings
         token_file = settings.security.token_file
         return AgentFace(settings.env_service, snake, settings.seed, settings.sync, token_file)
-
-    def _make_worlds(self, options: Mapping[str, Any], worlds: int, seed: int, first_world: int) -> VectorWorlds:
-        env = self.settings.env
-        check_harmless(env.id, options, env.own_settings)  # clients may change settings, and name no code
-        settings = {**env.own_settings, **options}
-        return make_worlds(env.id, settings, worlds, seed, first_world, vector=env.vector)
 
     def _cold_routes(self) -> FastAPI:
         app = FastAPI(title=TITLE, version=__version__, docs_url=None, redoc_url=None)

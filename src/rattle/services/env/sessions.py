@@ -6,15 +6,17 @@ Time comes in as an argument, in seconds of any clock that only goes forward.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rattle.envs.errors import CannotReplay, EnvError
+from rattle.envs.errors import CannotReplay, EnvError, WorldsLost
 from rattle.envs.vector import EnvironmentSpec, VectorWorlds, check_actions
+from rattle.events import emit, of_runs
 from rattle.extensions import FOREIGN_ERRORS
 from rattle.services.utils.budget import Shares
 from rattle.text import one_line
@@ -126,12 +128,14 @@ class Session:
     def state(self) -> Message:
         """Answer all that decides what follows; raises RequestError where worlds cannot be stored."""
         self._check_stores()
-        return {"step": self.step_number, "state": self.worlds.state()}
+        with self._noticing_loss():
+            return {"step": self.step_number, "state": self.worlds.state()}
 
     def snapshot(self, world: int) -> Message:
         """Answer one world in plain values."""
         self._check_world(world, "world")
-        return {"step": self.step_number, "world": world, "snapshot": self.worlds.snapshot(world)}
+        with self._noticing_loss():
+            return {"step": self.step_number, "world": world, "snapshot": self.worlds.snapshot(world)}
 
     def _check_stores(self) -> None:
         spec = self.worlds.spec
@@ -145,9 +149,22 @@ class Session:
         if not 0 <= world <= last:
             raise RequestError("bad_value", f"{field}: a world's number lies between 0 and {last}, got {world}", field)
 
+    @contextmanager
+    def _noticing_loss(self) -> Iterator[None]:
+        """Have a client make another session where worker processes of this one have ended."""
+        try:
+            yield
+        except WorldsLost as loss:
+            self.broken = True
+            emit(of_runs.WorldsLost(error=str(loss)))
+            raise RequestError("unknown_session", str(loss), "session") from None
+
     def _change(self, change: Callable[[], None], *, may_refuse: bool = False) -> None:
         try:
-            change()
+            with self._noticing_loss():
+                change()
+        except RequestError:
+            raise
         except FOREIGN_ERRORS as failure:
             if may_refuse and isinstance(failure, EnvError):
                 raise
