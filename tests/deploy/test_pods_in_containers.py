@@ -8,6 +8,7 @@ from tests.deploy.containers import needs_images
 from tests.deploy.pods import Cluster
 from tests.deploy.pods_in_containers import ContainerCluster
 from tests.deploy.test_platform_pods import (  # noqa: F401 (the same tests, with another kind of pods)
+    alone,
     cluster,
     finished,
     test_a_container_writes_to_its_volumes_only_and_is_not_root,
