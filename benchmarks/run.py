@@ -14,6 +14,7 @@ BENCHMARKS = (
     "agent_streams",
     "vector_api",
     "training",
+    "worker_processes",
     "vector_env",
     "served_training",
     "up",
