@@ -73,7 +73,7 @@ def test_boxes_of_nothing_are_refused(change: dict[str, Any], message: str) -> N
         ({"observation": {"kind": "floats", "size": 0}}, ("observation", "floats", "size")),
         ({"observation": {"kind": "codes", "cells": 0, "codes": 3}}, ("observation", "codes", "cells")),
         ({"observation": {"kind": "codes", "cells": 1, "codes": 1}}, ("observation", "codes", "codes")),
-        ({"observation": {"kind": "codes", "cells": 1, "codes": 257}}, ("observation", "codes", "codes")),
+        ({"observation": {"kind": "codes", "cells": 1, "codes": 65537}}, ("observation", "codes", "codes")),
         ({"observation": {"kind": "floats", "size": 1, "mean": 0}}, ("observation", "floats", "mean")),
     ],
 )

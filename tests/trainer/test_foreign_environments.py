@@ -275,7 +275,7 @@ class Empty(Plain):
     observation_space = Box(-1, 1, (0,), np.float32)
 
 class Sightless(gymnasium.Env):
-    pass
+    action_space = Discrete(2)
 
 class Clinging(Plain):
     def close(self):
@@ -289,8 +289,8 @@ for each in (Empty, Sightless, Clinging):
 @pytest.mark.parametrize(
     ("name", "status", "said"),
     [
-        ("Empty", 1, "an observation must hold at least one number"),
-        ("Sightless", 1, "observes None, not a one-dimensional Box"),
+        ("Empty", 1, "which has no numbers at all: wrap the environment in one that makes a Box of it"),
+        ("Sightless", 1, "observes None: its observation_space must be one of gymnasium.spaces"),
         ("Clinging", 0, "'gym:odd:Clinging-v0': close raised RuntimeError: the door is stuck"),
     ],
 )

@@ -165,8 +165,8 @@ def manifests(
     click.echo(plain_manifests(values, more=files, **chosen), nl=False)
     secret, where = f"{chosen.get('release', 'rattle')}-token", chosen.get("namespace", "default")
     click.echo(
-        f"The pods read their token from the Secret {secret}. Make it once: kubectl --namespace {where} create secret "
-        f"generic {secret} --from-file=token=FILE",
+        f"The pods read their token from the Secret {secret}. Make it once, of a file called token, with "
+        f"kubectl --namespace {where} create secret generic {secret} --from-file=token",
         err=True,
     )
 
