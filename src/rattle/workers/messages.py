@@ -70,10 +70,11 @@ class Answer(msgspec.Struct):
 
 
 class Failure(msgspec.Struct):
-    """What a worker's worlds raised."""
+    """What a worker's worlds raised, with its traceback there."""
 
     kind: str
     text: str
+    traceback: str = ""
 
 
 def write(descriptor: int, head: bytes, message: Any) -> None:

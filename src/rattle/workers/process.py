@@ -85,7 +85,8 @@ class Worker:
             if head == ANSWER:
                 return read(self._channel, kind)
             if head:
-                raise _raised(read(self._channel, Failure))
+                failure = read(self._channel, Failure)
+                raise _raised(failure) from _InWorker(failure.traceback)
         except (EOFError, ConnectionError):
             pass
         raise WorkerGone(self._how_it_ended())
@@ -126,6 +127,13 @@ def _start(command: list[str], descriptors: tuple[int, ...]) -> subprocess.Popen
         env=environment,
         start_new_session=True,  # Ctrl-C in a terminal is for the process that has started it
     )
+
+
+class _InWorker(Exception):
+    """Stands for what was raised in a worker: its text is the traceback there, which logs show."""
+
+    def __str__(self) -> str:
+        return f"in a worker process:\n{self.args[0]}"
 
 
 def _raised(failure: Failure) -> EnvError:

@@ -41,6 +41,9 @@ from rattle.workers.messages import (
 
 _PR_SET_PDEATHSIG = 1  # of sys/prctl.h
 
+#: Characters of a traceback that are told.
+_MOST_TRACED = 20_000
+
 
 class _Hosted:
     """The worlds of this process, and the arrays that they are shown in."""
@@ -125,11 +128,11 @@ def _serve(channel: int, hosted: _Hosted) -> None:
 
 
 def _say_failed(channel: int, environment: str, error: BaseException) -> None:
+    trace = "".join(traceback.format_exception(error))[-_MOST_TRACED:]
     if isinstance(error, EnvError):
-        failure = Failure(type(error).__name__, str(error))
+        failure = Failure(type(error).__name__, str(error), trace)
     else:
-        traceback.print_exception(error)
-        failure = Failure("EnvError", f"'{environment}': {what(error)}")
+        failure = Failure("EnvError", f"'{environment}': {what(error)}", trace)
     write(channel, FAILED, failure)
 
 
