@@ -55,6 +55,29 @@ class StrictSettings(BaseModel):
         return {name: _as_words(value) if name in numbers else value for name, value in values.items()}
 
 
+class OwnSettings(StrictSettings):
+    """Settings with others beside them, which belong to a class that they name."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    @property
+    def own_settings(self) -> dict[str, Any]:
+        """Return what the class itself is told."""
+        return dict(self.model_extra or {})
+
+
+class UsedClass(OwnSettings):
+    """A class that is named by `use`, and its own settings."""
+
+    use: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_name(cls, values: Any) -> Any:
+        """Take a name alone for a class without settings of its own."""
+        return {"use": values} if isinstance(values, str) else values
+
+
 def validated(model: type[Model], values: Mapping[str, Any], owner: str, beside: Iterable[str] = ()) -> Model:
     """Return `values` as a `model`; raises EnvError whose one line names every bad key of `owner`.
 

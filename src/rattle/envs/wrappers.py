@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, get_origin
 
 import gymnasium
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field
 
 from rattle.envs.errors import EnvError, NotImported
-from rattle.envs.validation import StrictSettings, constructor_model, types_in, validated
+from rattle.envs.validation import StrictSettings, UsedClass, constructor_model, types_in, validated
 from rattle.extensions import FOREIGN_ERRORS, WRAPPER, Extension, ExtensionError, import_module, load, what
 
 #: The key in an environment's settings.
@@ -54,26 +54,13 @@ _MOST_WORK = 2**20
 _FREE = frozenset({"max_episode_steps"})
 
 
-class WrapperSection(StrictSettings):
+class WrapperSection(UsedClass):
     """A wrapper, and its own settings beside `use`."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
 
     use: str = Field(
         description="The name of one of gymnasium.wrappers, such as FrameStackObservation, or module:Class. For "
         "pettingzoo:MODULE, the name of one of pettingzoo.utils.wrappers: a parallel one, or one for games in turns."
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_a_name(cls, values: Any) -> Any:
-        """Take a name alone for a wrapper without settings of its own."""
-        return {"use": values} if isinstance(values, str) else values
-
-    @property
-    def own_settings(self) -> dict[str, Any]:
-        """Return what the wrapper itself is told."""
-        return dict(self.model_extra or {})
 
 
 class _Wrappers(StrictSettings):

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, PlainValidator, SerializeAsAny, model_validator
+from pydantic import Field, PlainValidator, SerializeAsAny, model_validator
 
 from rattle.analytics.extras import require
-from rattle.envs.validation import StrictSettings, settings_of
+from rattle.envs.validation import OwnSettings, StrictSettings, UsedClass, settings_of
 from rattle.envs.vector import Vector
 from rattle.envs.wrappers import MOST_WRAPPERS, WrapperSection
 from rattle.extensions import HOOK, NETWORK, Extension, ExtensionError, load
@@ -34,10 +34,8 @@ from rattle.settings.services import (
 SHORT_FORMS = {"sync": "mode", "algorithm": "id"}
 
 
-class EnvironmentSection(StrictSettings):
+class EnvironmentSection(OwnSettings):
     """Which environment, how many worlds of it, and the environment's own settings beside these."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
 
     id: str = Field(
         "snake",
@@ -87,7 +85,7 @@ class EnvironmentSection(StrictSettings):
     def own_settings(self) -> dict[str, Any]:
         """Return what the environment itself is told, and what goes around it."""
         around = {"wrappers": [one.model_dump(mode="json") for one in self.wrappers]} if self.wrappers else {}
-        return {**(self.model_extra or {}), **around}
+        return {**super().own_settings, **around}
 
 
 class PolicySection(StrictSettings):
@@ -137,10 +135,8 @@ class EncodersSection(EncoderSettings):
         return self.model_dump(include=set(EncoderSettings.model_fields))
 
 
-class UserNetworkSection(StrictSettings):
+class UserNetworkSection(OwnSettings):
     """A network of a user's, and its own settings beside these."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
 
     network: str = Field(description="module:Class, or the name that an installed package gives to one.")
     weights: str | None = Field(
@@ -151,11 +147,6 @@ class UserNetworkSection(StrictSettings):
     def extension(self) -> Extension[Any]:
         """Return the class; raises ExtensionError."""
         return find_network(self.network)
-
-    @property
-    def own_settings(self) -> dict[str, Any]:
-        """Return what the network itself is told."""
-        return dict(self.model_extra or {})
 
 
 def find_network(name: str) -> Extension[Any]:
@@ -262,23 +253,10 @@ HOOKS = {
 }
 
 
-class HookSection(StrictSettings):
+class HookSection(UsedClass):
     """A hook, and its own settings beside `use`."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
-
     use: str = Field(description=f"{', '.join(HOOKS)}, module:Class, or the name that an installed package gives it.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_a_name(cls, values: Any) -> Any:
-        """Take a name alone for a hook without settings of its own."""
-        return {"use": values} if isinstance(values, str) else values
-
-    @property
-    def own_settings(self) -> dict[str, Any]:
-        """Return what the hook itself is told."""
-        return dict(self.model_extra or {})
 
     @property
     def extension(self) -> Extension[Hook]:
