@@ -19,7 +19,6 @@ from rattle.envs.foreign import (
     cannot_describe,
     check_harmless,
     check_same_actions,
-    close_all,
     failed,
     make_one,
     observed,
@@ -32,7 +31,6 @@ from rattle.envs.seeds import check_seed
 from rattle.envs.vector import EnvironmentSpec
 from rattle.envs.wrappers import GYMNASIUM, wrapping
 from rattle.extensions import FOREIGN_ERRORS
-from rattle.samples.spaces import DiscreteSpace
 
 Env = gymnasium.Env[Any, Any]
 
@@ -79,16 +77,14 @@ class GymnasiumWorlds(LoggedWorlds):
             sight: Any = getattr(envs[0], "observation_space", None)
             taken: Any = getattr(envs[0], "action_space", None)
             actions = action_space(name, taken)
-            infos = _first_infos(envs[0], seed, first_world) if isinstance(actions, DiscreteSpace) else None
-            self._observer = Observer(name, sight, actions, infos)
+            self._shape = getattr(sight, "shape", None)
+            #: What the first world's first reset answers, which may show a mask; `_start` takes it in.
+            self._first = self._try_to_begin(envs[0], episode_seed(check_seed(seed), first_world, 0))
+            self._observer = Observer(name, sight, actions, None if self._first is None else self._first[1])
         except EnvError:
             raise
         except FOREIGN_ERRORS as error:
             raise cannot_describe(name, error) from error
-        if infos is not None:  # a world that has been reset once more than others may play another game
-            close_all(name, envs[:1])
-            envs[0] = make_one(name, make, settings)
-        self._shape = getattr(sight, "shape", None)
         spec = EnvironmentSpec(
             id=name,
             settings=settings,
@@ -102,12 +98,23 @@ class GymnasiumWorlds(LoggedWorlds):
         """Start episode `self.episode[world]` of one world."""
         seed = episode_seed(self.seed, self.first_world + world, int(self.episode[world]))
         try:
-            seen, infos = observed(self._envs[world].reset(seed=seed), self._is_observation)
+            answer, self._first = self._first, None
+            seen, infos = self._begin(self._envs[world], seed) if answer is None else answer
             self.observation[world] = self._observer.row(seen, infos)
             self._observer.check_mask(self.observation[world])
             check_same_actions(self._envs[world].action_space, self._taken)
         except FOREIGN_ERRORS as error:
             raise failed(self.spec.id, self.first_world + world, "reset", error) from error
+
+    def _begin(self, env: Env, seed: int) -> tuple[Any, Any]:
+        return observed(env.reset(seed=seed), self._is_observation)
+
+    def _try_to_begin(self, env: Env, seed: int) -> tuple[Any, Any] | None:
+        """Return the observation and the infos of a reset; None where it fails, which is said when it begins."""
+        try:
+            return self._begin(env, seed)
+        except FOREIGN_ERRORS:
+            return None
 
     def _is_observation(self, first: Any) -> bool:
         return bool(self._shape is not None and np.shape(first) == self._shape)
@@ -127,14 +134,6 @@ class GymnasiumWorlds(LoggedWorlds):
         if over or cut:
             self.final_observation[world] = self.observation[world]
         return not (over or cut)
-
-
-def _first_infos(env: Env, seed: int, first_world: int) -> Any:
-    """Return the infos of a reset as the first episode has it; none where it fails, which is said when it begins."""
-    try:
-        return observed(env.reset(seed=episode_seed(check_seed(seed), first_world, 0)), lambda _: False)[1]
-    except FOREIGN_ERRORS:
-        return {}
 
 
 def _maker(spec: EnvSpec) -> Callable[..., Env]:

@@ -113,6 +113,13 @@ def observed(rows: NDArray[Any]) -> dict[str, Any]:
     return {"observation": (rows[0] if len(rows) == 1 else rows).tolist()}
 
 
+def random_actions(worlds: VectorWorlds, generator: np.random.Generator) -> NDArray[Any]:
+    """Return random actions (B, ...) for what worlds show now, of those that their masks allow."""
+    space = worlds.spec.action_space
+    drawn = space.draw(generator, worlds.num_slots)
+    return worlds.spec.observation_space.allow(worlds.observation, drawn, space.choices)
+
+
 def check_actions(action: NDArray[Any], num_slots: int, space: ActionSpace) -> None:
     """Raise EnvError unless `action` holds a row of the space for each slot; whole numbers in any integer type.
 

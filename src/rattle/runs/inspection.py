@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
-from rattle.envs.vector import EnvironmentSpec, VectorWorlds
+from rattle.envs.vector import EnvironmentSpec, VectorWorlds, random_actions
 from rattle.errors import RattleError
 from rattle.events import of_runs
 from rattle.rollouts.complete import complete
 from rattle.rollouts.worlds import build_worlds, policy_spec
 from rattle.runs.new_runs import try_out
-from rattle.samples.spaces import PartsSpace
 from rattle.settings.defaults import SECTIONS, not_given
 from rattle.settings.experiment import ExperimentSettings, PolicySection
 
@@ -210,16 +209,6 @@ def play_at_random(worlds: VectorWorlds, seed: int, seconds: float) -> Play:
     if play.ticks > 1:
         play.seconds = (play.seconds - warming) * play.ticks / (play.ticks - 1)
     return play
-
-
-def random_actions(worlds: VectorWorlds, random: np.random.Generator) -> NDArray[Any]:
-    """Return random actions (B, ...) for what worlds show now, of those that their masks allow."""
-    action, space = worlds.spec.action_space.draw(random, worlds.num_slots), worlds.spec.observation_space
-    if isinstance(space, PartsSpace) and space.mask is not None:
-        mask = worlds.observation[:, space.columns[space.mask.name]]
-        allowed = np.argmax(random.random(mask.shape) * (mask != 0), axis=1)
-        action[mask.any(axis=1)] = allowed[mask.any(axis=1)]
-    return action
 
 
 def _network(settings: ExperimentSettings, spec: EnvironmentSpec) -> tuple[str | None, list[str]]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from rattle.envs.errors import EnvError
 from rattle.envs.logged_worlds import LoggedWorlds
-from rattle.envs.vector import EnvironmentSpec, VectorWorlds
+from rattle.envs.vector import EnvironmentSpec, VectorWorlds, random_actions
 
 #: Steps that take less are not worth the way to another process, in seconds.
 _LEAST_STEP = 30e-6
@@ -42,12 +42,11 @@ def try_one(make_one: Callable[[], VectorWorlds], *, measures: bool) -> tuple[En
 
 def _measure(worlds: VectorWorlds) -> float:
     """Return the mean of the quickest nine tenths of some steps: the others waited for a core, or began an episode."""
-    random, space = np.random.default_rng(0), worlds.spec.action_space
+    random = np.random.default_rng(0)
     took: list[float] = []
     left = _MEASURED_SECONDS
     while left > 0 and len(took) < _MEASURED_STEPS:
-        action = space.draw(random, worlds.num_slots)
-        action = worlds.spec.observation_space.allow(worlds.observation, action, space.choices)
+        action = random_actions(worlds, random)
         began = time.perf_counter()
         worlds.step(action)
         took.append(time.perf_counter() - began)

@@ -38,7 +38,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class Worker:
-    """A process that makes the worlds of `begin`; `worlds_made` waits until it has."""
+    """A process that makes the worlds of `begin`; `receive` waits until it has."""
 
     def __init__(self, begin: Begin, memory: int) -> None:
         """`memory` is the descriptor of the shared memory; raises OSError where no process can be started."""

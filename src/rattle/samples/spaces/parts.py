@@ -179,15 +179,20 @@ class PartsSpace(Observations):
         return (mask == 0) & (mask != 0).any(dim=1, keepdim=True)
 
     def allow(self, rows: NDArray[Any], action: NDArray[Any], choices: tuple[int, ...]) -> NDArray[Any]:
-        """Return actions (N, ...), with the first that is allowed in place of those that a mask forbids."""
+        """Return actions (N, ...), with allowed ones in place of those that a mask forbids.
+
+        Number a becomes that which stands at place a modulo their count among the allowed ones.
+        """
         if self.mask is None or sum(choices) != self.mask.space.shape[0]:
             return action
         mask = rows[:, self.columns[self.mask.name]] != 0
         allowed = action.copy()
         numbers = allowed.reshape(len(rows), len(choices))  # of the same memory
         for number, own in enumerate(np.split(mask, np.cumsum(choices)[:-1], axis=1)):
-            forbidden = ~own[np.arange(len(own)), numbers[:, number]] & own.any(axis=1)
-            numbers[:, number] = np.where(forbidden, own.argmax(axis=1), numbers[:, number])
+            every, taken = np.arange(len(own)), numbers[:, number]
+            forbidden = ~own[every, taken] & own.any(axis=1)
+            order = np.argsort(~own, axis=1, kind="stable")  # allowed ones first
+            numbers[:, number] = np.where(forbidden, order[every, taken % np.maximum(own.sum(axis=1), 1)], taken)
         return allowed
 
     def encode(self, rows: Tensor) -> Tensor:
