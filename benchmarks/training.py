@@ -122,6 +122,17 @@ def bare_learn(run: TrainingRun, pool: ThreadPoolExecutor) -> Callable[[], objec
     return learn
 
 
+def bare_parts(run: TrainingRun, step: Callable[[int], None]) -> dict[str, float]:
+    """Return the seconds that each bare part takes for one rollout; `step` steps a thread's worlds through one."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        steps = [lambda: step(0), lambda: step(1)]
+        return {
+            "step": median_seconds(side_by_side(pool, steps), 40),
+            "act": median_seconds(side_by_side(pool, bare_act(run)), 40),
+            "learn": median_seconds(bare_learn(run, pool), 40),
+        }
+
+
 def floor_parts(run: TrainingRun) -> dict[str, float]:
     """Return the seconds that each bare part takes for one rollout of the run's policy."""
     settings, collector = run.settings, run.collector
@@ -137,13 +148,7 @@ def floor_parts(run: TrainingRun) -> dict[str, float]:
             action = buffer.action[tick, half * thread : half * (thread + 1)]
             snake_kernel.step(part._worlds, action, part._outputs, part._rules, part._tables)  # type: ignore[attr-defined]
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        steps = [lambda: step(0), lambda: step(1)]
-        return {
-            "step": median_seconds(side_by_side(pool, steps), 40),
-            "act": median_seconds(side_by_side(pool, bare_act(run)), 40),
-            "learn": median_seconds(bare_learn(run, pool), 40),
-        }
+    return bare_parts(run, step)
 
 
 def main() -> None:

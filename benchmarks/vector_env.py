@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import gymnasium
 import numpy as np
 import torch
-from measure import median_seconds, report, side_by_side, table
-from training import THREADS, bare_act, bare_learn, train
+from measure import median_seconds, report, table
+from training import THREADS, bare_parts, train
 
 from rattle.envs.registry import make_worlds
 from rattle.envs.vector import VectorWorlds
@@ -58,13 +57,7 @@ def floor_parts(run: TrainingRun) -> dict[str, float]:
         for tick in range(ticks):
             bare[thread].step(actions[tick])
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        steps = [lambda: step(0), lambda: step(1)]
-        return {
-            "step": median_seconds(side_by_side(pool, steps), 40),
-            "act": median_seconds(side_by_side(pool, bare_act(run)), 40),
-            "learn": median_seconds(bare_learn(run, pool), 40),
-        }
+    return bare_parts(run, step)
 
 
 def worlds_speed(worlds: VectorWorlds, ticks: int) -> float:

@@ -13,7 +13,7 @@ from rattle.envs.errors import EnvError
 from rattle.envs.registry import make_worlds
 from rattle.events import of_runs
 from rattle.workers import making
-from rattle.workers.choice import choose, try_one, usable_cores
+from rattle.workers.choice import Tried, choose, try_one, usable_cores
 from rattle.workers.making import make_in_workers
 
 
@@ -69,10 +69,14 @@ def test_an_environment_that_only_this_process_knows_is_stepped_here(monkeypatch
     told: list[Any] = []
     monkeypatch.setattr(making, "emit", told.append)
     monkeypatch.setattr(making, "choose", lambda *_: 2)
+
+    def tried() -> Tried:
+        return try_one(lambda: make_worlds("gym:OnlyHere-v0", {}, 1, 0), measures=True)
+
     try:
-        assert make_in_workers(lambda: make_worlds("gym:OnlyHere-v0", {}, 1, 0), "auto", 0, [0, 2, 4]) == []
+        assert make_in_workers(tried, "auto", 0, [0, 2, 4]) == []
         assert isinstance(told[0], of_runs.NoWorkers)
         with pytest.raises(EnvError, match=r"OnlyHere.*in a worker process: with env.processes=1 there is none"):
-            make_in_workers(lambda: make_worlds("gym:OnlyHere-v0", {}, 1, 0), 2, 0, [0, 2, 4])
+            make_in_workers(tried, 2, 0, [0, 2, 4])
     finally:
         del gymnasium.registry["OnlyHere-v0"]

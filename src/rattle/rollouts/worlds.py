@@ -19,6 +19,7 @@ from rattle.samples.spaces import CodeSpace, FloatSpace, PartsSpace
 from rattle.settings.defaults import OBSERVED
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import EncodersSection, ExperimentSettings, PolicySection, UserNetworkSection
+from rattle.workers.choice import try_one
 from rattle.workers.making import make_in_workers
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def build_parts(settings: ExperimentSettings) -> list[VectorWorlds]:
 
     if env.url is None and env.id != "snake":
         made = make_in_workers(
-            lambda: build_worlds(settings, 1, 0),
+            lambda: try_one(lambda: build_worlds(settings, 1, 0), measures=env.processes == "auto"),
             env.processes,
             derive_seed(settings.seed, "worlds"),
             bounds(2),

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,14 @@ _LEAST_PLAY = 4.0
 _MEASURED_SECONDS, _MEASURED_STEPS = 0.1, 1000
 
 
-def try_one(make_one: Callable[[], VectorWorlds], *, measures: bool) -> tuple[EnvironmentSpec, float]:
+class Tried(NamedTuple):
+    """What an environment is, and about how many seconds a step of a world takes."""
+
+    spec: EnvironmentSpec
+    seconds: float
+
+
+def try_one(make_one: Callable[[], VectorWorlds], *, measures: bool) -> Tried:
     """Return what an environment is, and about how long a step of a world takes.
 
     That is 0 where it is not wanted, and where workers are of no use: worlds are not stepped one by one there. Raises
@@ -37,7 +44,7 @@ def try_one(make_one: Callable[[], VectorWorlds], *, measures: bool) -> tuple[En
         if measures and isinstance(worlds, LoggedWorlds):
             with suppress(EnvError):  # it will come again where it is known what to do about it
                 seconds = _measure(worlds)
-        return worlds.spec, seconds
+        return Tried(worlds.spec, seconds)
 
 
 def _measure(worlds: VectorWorlds) -> float:

@@ -9,14 +9,14 @@ from itertools import pairwise
 from typing import Literal
 
 from rattle.envs.errors import EnvError, EnvironmentFailed
-from rattle.envs.vector import Vector, VectorWorlds
+from rattle.envs.vector import Vector
 from rattle.events import emit, of_runs
-from rattle.workers.choice import choose, try_one, usable_cores
+from rattle.workers.choice import Tried, choose, usable_cores
 from rattle.workers.worlds import WorkerWorlds
 
 
 def make_in_workers(
-    make_one: Callable[[], VectorWorlds],
+    tried: Callable[[], Tried],
     wanted: int | Literal["auto"],
     seed: int,
     bounds: Sequence[int],
@@ -29,15 +29,15 @@ def make_in_workers(
 ) -> list[WorkerWorlds]:
     """Return worlds in parts, from each of the bounds to the next; none where this process had better step them.
 
-    `make_one` makes one world in this process. `steps` and `play_seconds` say how much they are played, where that is
-    known, and `most` how many processes may be started.
+    `tried` returns what `try_one` says of a world in this process. `steps` and `play_seconds` say how much the worlds
+    are played, where that is known, and `most` how many processes may be started.
 
     Raises EnvError for an environment that cannot be had; with "auto", only what is wrong in this process too.
     """
     num_worlds, parts = bounds[-1] - bounds[0], list(pairwise(bounds))
     if wanted == 1 or num_worlds == 1 or most == 0:
         return []
-    spec, seconds = try_one(make_one, measures=wanted == "auto")
+    spec, seconds = tried()
     long = min(math.inf if steps is None else steps * seconds, math.inf if play_seconds is None else play_seconds)
     processes = choose(wanted, seconds, num_worlds, len(parts), usable_cores(), long)
     processes = processes if most is None else min(processes, most)

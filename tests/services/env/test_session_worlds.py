@@ -17,6 +17,8 @@ from rattle.envs.registry import make_worlds
 from rattle.services.env import session_worlds
 from rattle.services.env.session_worlds import SessionWorlds
 from rattle.settings.sources import load_settings
+from rattle.workers import making
+from rattle.workers.choice import try_one
 from rattle.workers.process import Worker
 from tests.services.env.vector_server import eventually, serving
 
@@ -84,3 +86,19 @@ def test_what_cannot_be_made_keeps_no_places(monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(EnvError, match="not today"):
             make({}, 4, 0, 0)
     assert given == [2] * 9
+
+
+def test_steps_are_measured_once_for_the_same_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Any] = []
+
+    def measured(make_one: Any, **how: Any) -> Any:
+        tried.append(how)
+        return try_one(make_one, **how)
+
+    monkeypatch.setattr(session_worlds, "try_one", measured)
+    monkeypatch.setattr(making, "choose", lambda *_: 1)
+    make = SessionWorlds(load_settings(None, ["env.id=gym:CartPole-v1"], {}))
+    for options in ({}, {}, {"max_episode_steps": 9}, {}, {"max_episode_steps": 9}):
+        with closing(make(options, 2, 0, 0)) as worlds:
+            assert worlds.num_worlds == 2
+    assert tried == [{"measures": True}] * 2

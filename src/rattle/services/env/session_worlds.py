@@ -10,12 +10,14 @@ from rattle.envs.foreign import check_harmless
 from rattle.envs.registry import make_worlds
 from rattle.envs.vector import VectorWorlds
 from rattle.settings.experiment import ExperimentSettings
-from rattle.workers.choice import usable_cores
+from rattle.workers.choice import Tried, try_one, usable_cores
 from rattle.workers.making import make_in_workers
 from rattle.workers.worlds import WorkerWorlds
 
 #: Workers of all sessions together, for each that one session may have: actors have two sessions each, in turn.
 _TIMES = 4
+#: Options of clients for which it is remembered how long a step takes.
+_MOST_TRIED = 64
 
 
 class SessionWorlds:
@@ -28,6 +30,7 @@ class SessionWorlds:
         self._most = usable_cores() if self._wanted == "auto" else self._wanted  # workers of a session
         self._lock = threading.Lock()
         self._made: list[WorkerWorlds] = []
+        self._tried: dict[str, Tried] = {}  # by options, the oldest first
         self._promised = 0  # workers of worlds that are being made
 
     def __call__(self, options: Mapping[str, Any], worlds: int, seed: int, first_world: int) -> VectorWorlds:
@@ -40,7 +43,7 @@ class SessionWorlds:
         promised = self._promise()
         try:
             made = make_in_workers(
-                lambda: self._here(options, 1, seed, first_world),
+                lambda: self._try(options),
                 self._wanted,
                 seed,
                 (first_world, first_world + worlds),
@@ -54,6 +57,17 @@ class SessionWorlds:
             with self._lock:
                 self._promised -= promised
         return made[0] if made else self._here(options, worlds, seed, first_world)
+
+    def _try(self, options: Mapping[str, Any]) -> Tried:
+        """Return what a world with such options is, and how long a step takes: tried once for the same options."""
+        key = repr(options)
+        if (known := self._tried.get(key)) is None:
+            known = try_one(lambda: self._here(options, 1, 0, 0), measures=self._wanted == "auto")
+            with self._lock:
+                while len(self._tried) >= _MOST_TRIED:
+                    del self._tried[next(iter(self._tried))]
+                self._tried[key] = known
+        return known
 
     def _here(self, options: Mapping[str, Any], worlds: int, seed: int, first_world: int) -> VectorWorlds:
         env = self._env
