@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import signal
 
+#: Asks Training to end in good order, too, and says that its run is complete: the last tick is over.
+RUN_IS_COMPLETE = signal.SIGUSR1
+
 
 def stop_signals() -> tuple[signal.Signals, ...]:
     """Return Ctrl-C, SIGTERM and a terminal's hang-up, without those that this process was started to ignore.

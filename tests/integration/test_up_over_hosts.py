@@ -31,6 +31,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.promised]
 
 HOSTS = ("hub", "env", "actors", "learner")
 STEPS = 20_000
+LOCKSTEP = ("sync.mode=lockstep", "inference.snakes=1", "train.steps=null")
 SRUN = Path(__file__).with_name("srun")
 #: Runs a command in the learner's folder, where what the launcher has on its disk is not to be seen.
 WITHOUT_DISK = 'mount -t tmpfs none "$0" && cd "$1" && shift && exec "$@"'
@@ -104,6 +105,15 @@ def test_services_on_other_hosts_make_the_policy_of_one_process(hosts: Hosts) ->
         row = read_run_row(RunDirectory(where / "run"))
         assert (row["status"], row["policy_sha256"]) == ("finished", run.summary["policy_sha256"])
         assert not RunDirectory(where / "run").token.exists()
+
+
+def test_a_run_in_lockstep_has_finished_on_the_disk_of_training_too(hosts: Hosts) -> None:
+    ticks = tuple(part for setting in (*LOCKSTEP, "sync.ticks=60") for part in ("--set", setting))
+    with running(hosts.hub, "--run-dir", "ticks", *ticks, *hosts.settings, **hosts.variables) as run:
+        status, said = run.end()
+    assert (status, run.summary["status"]) == (0, "finished"), said
+    for where in (hosts.hub, hosts.learner):
+        assert read_run_row(RunDirectory(where / "ticks"))["status"] == "finished"
 
 
 def times_ready(run: Running) -> Counter[str]:

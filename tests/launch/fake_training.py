@@ -21,6 +21,7 @@ from rattle.runs.progress import Status, Summary
 from rattle.runs.run_tables import read_run_row, run_row, write_run_row
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 from rattle.settings.sources import load_settings
+from rattle.stop_signals import RUN_IS_COMPLETE
 
 STEPS_PER_SECOND = 100_000
 
@@ -95,10 +96,17 @@ def serve(config: Path, arguments: list[str], ways: list[str]) -> None:
     port = server.add_insecure_port(f"127.0.0.1:{arguments[arguments.index('--port') + 1]}")
     server.start()
     stopped = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    told = set[int]()
+
+    def stop(number: int, _frame: object) -> None:
+        told.add(number)
+        stopped.set()
+
+    for number in (signal.SIGTERM, RUN_IS_COMPLETE):
+        signal.signal(number, stop)
     fake.store("running")
     sys.stdout.write(json.dumps({"service": "training", "address": f"127.0.0.1:{port}"}) + "\n")
     sys.stdout.flush()
     stopped.wait()
     server.stop(0)
-    fake.store("interrupted")
+    fake.store("finished" if RUN_IS_COMPLETE in told else "interrupted")

@@ -31,6 +31,7 @@ from rattle.launch.supervisor import (
     Supervisor,
 )
 from rattle.settings.sources import load_settings
+from rattle.stop_signals import RUN_IS_COMPLETE
 
 HELLO = json.dumps({"url": "http://127.0.0.1:1", "address": "127.0.0.1:1", "grpc": "127.0.0.1:2"})
 
@@ -239,6 +240,8 @@ def test_a_sync_service_is_started_first_struck_by_chaos_too_and_stopped_with_th
     core = all_ready("sync=lockstep")
     assert "sync-0" in core.targets()
     assert sent(core.stop(0.0)) == [("training-0", SIGTERM)]
+    complete = all_ready("sync=lockstep")
+    assert sent(complete.stop(0.0, is_complete=True)) == [("training-0", RUN_IS_COMPLETE)]
     stopped = sent(core.exited("training-0", 1, 0, "", 1.0))
     assert stopped == [("sync-0", SIGTERM), ("env-0", SIGTERM), ("inference-0", SIGTERM)]
 

@@ -27,6 +27,7 @@ import msgspec
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.writer import storing, write_together
 from rattle.errors import RattleError
+from rattle.stop_signals import RUN_IS_COMPLETE
 
 #: In the arguments of a request: the folder of the run, and one of this service alone.
 RUN, OWN = "@run@", "@own@"
@@ -39,7 +40,7 @@ SILENCE_SECONDS = 30.0
 _LAST_WORDS_SECONDS = 1.0
 _LOOK_SECONDS = 0.5
 _MOST_DIGITS = 12
-_SIGNALS = {number.name.encode(): number for number in (signal.SIGTERM, signal.SIGKILL)}
+_SIGNALS = {number.name.encode(): number for number in (signal.SIGTERM, RUN_IS_COMPLETE, signal.SIGKILL)}
 
 
 class Request(msgspec.Struct):

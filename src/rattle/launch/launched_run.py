@@ -152,7 +152,11 @@ class Launch:
             self._processes.do(self._supervisor.stop_at_once())
         self._stopped_by = self._stopped_by or number
         self._asked_to_stop.set()
-        self._processes.do(self._supervisor.stop(time.monotonic()))
+        self._stop_services()
+
+    def _stop_services(self) -> None:
+        is_complete = self._ticking.finished and not self._broken_off
+        self._processes.do(self._supervisor.stop(time.monotonic(), is_complete=is_complete))
 
     async def _follow(self) -> None:
         """Ask services where they stand, and show it, until nothing more is learnt, or no tick is to come; stop them.
@@ -166,7 +170,7 @@ class Launch:
                 self._view.update(self._picture())
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._asked_to_stop.wait(), _POLL_SECONDS)
-            self._processes.do(self._supervisor.stop(time.monotonic()))
+            self._stop_services()
             while True:
                 await self._ask_trainings(calls)
                 self._view.update(self._picture())
@@ -328,7 +332,7 @@ class Launch:
             if failure != self._standing.failure:  # else Training has said so
                 self._log(of_runs.RunFailed(error=failure), fields=traceback)
             raise LaunchError(f"{failure} (its traceback is in the table logs)" if traceback else failure)
-        if self._ticking.finished:  # Training was told to stop, and cannot know why
+        if self._ticking.finished:  # Training may have died before it was told
             for directory in self._directories():
                 self._write_status("finished", directory)
             self._log(of_runs.RunFinished())

@@ -13,6 +13,7 @@ import tenacity
 from rattle.events import Event, of_launch, of_services
 from rattle.launch.notes import Note, note
 from rattle.launch.service import Hello, LaunchedService
+from rattle.stop_signals import RUN_IS_COMPLETE
 
 #: How long a service may take until its first line, in seconds.
 START_SECONDS = 120.0
@@ -204,13 +205,14 @@ class Supervisor:
         self.kills += 1
         return [note(of_launch.ServiceKilled(service=name, service_pid=watched.pid)), Send(name, SIGKILL)]
 
-    def stop(self, now: float) -> list[Action]:
-        """Stop Training first, which stores what it has learnt, and then the others."""
+    def stop(self, now: float, *, is_complete: bool = False) -> list[Action]:
+        """Stop Training first, which stores what it has learnt, and whether the run is complete; then the others."""
         if self.stopping:
             return []
         self._stopping, self._patience_ends = "training", now + CHECKPOINT_SECONDS
         trainings = self._alive("training")
-        return [Send(name, SIGTERM) for name in trainings] or self._go_on_stopping(now)
+        number = RUN_IS_COMPLETE if is_complete else SIGTERM
+        return [Send(name, number) for name in trainings] or self._go_on_stopping(now)
 
     def stop_at_once(self) -> list[Action]:
         """Kill all that is left."""

@@ -24,6 +24,7 @@ from rattle.runs.progress import Summary
 from rattle.runs.run_tables import read_run_row
 from rattle.services.inference.training_link import TrainingLink
 from rattle.services.utils.protos import training_pb2
+from rattle.stop_signals import RUN_IS_COMPLETE
 from tests.processes import ServiceProcess
 from tests.services.raw_http2 import raw_connection
 from tests.services.training.playing import ACCEPTED, SECONDS, Client, Player
@@ -159,9 +160,12 @@ def test_killed_at_any_time_it_goes_on_exactly_from_its_last_checkpoint(
         assert read_rows(directory, table, *CLOCKS) == read_rows(expected, table, *CLOCKS)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, "interrupted"), (signal.SIGINT, "interrupted"), (RUN_IS_COMPLETE, "finished")],
+)
 def test_a_signal_ends_it_in_good_order_with_a_checkpoint(
-    service: ServiceProcess, directory: RunDirectory, number: signal.Signals
+    service: ServiceProcess, directory: RunDirectory, number: signal.Signals, status: str
 ) -> None:
     player, rollouts = Player(small_settings(*SMALL)), list[training_pb2.Rollout]()
     with client_of(service) as client:
@@ -173,7 +177,7 @@ def test_a_signal_ends_it_in_good_order_with_a_checkpoint(
             list(watching)
         assert error.value.code() is grpc.StatusCode.UNAVAILABLE
     row = read_run_row(directory)
-    assert (row["status"], row["updates"]) == ("interrupted", 2)
+    assert (row["status"], row["updates"]) == (status, 2)
     assert len(list_checkpoints(directory)) == 2
 
 
@@ -203,10 +207,12 @@ def test_until_finished_it_ends_with_what_came_of_its_runs(
             train(client, player, rollouts, 100)
             assert until_its_end(watching)[-1].finished
             assert service.wait() == 0
+        row, checkpoints = read_run_row(directory), list_checkpoints(directory)
+        assert (row["status"], row["run_id"]) == ("finished", "chosen-1")
         service.start()  # as a Job does whose pod was lost at the very end
         assert service.wait() == 0
-    row = read_run_row(directory)
-    assert (row["status"], row["run_id"]) == ("finished", "chosen-1")
+    assert (read_run_row(directory), list_checkpoints(directory)) == (row, checkpoints), "it has ended once"
+    assert [log["event"] for log in read_rows(directory, "logs")].count("run_finished") == 1
 
 
 def test_until_finished_it_ends_with_an_error_where_a_run_has_failed(directory: RunDirectory) -> None:

@@ -68,6 +68,7 @@ class LearningLoop:
         self.status: Status = "running"
         self.error = ""
         self._stopping = False
+        self._is_complete = False  # as is known elsewhere
         run.recorder.evaluations.wants_stop = lambda: self._stopping
         self.actors = Actors()
         self._requests: deque[tuple[Contribution, asyncio.Future[Update]]] = deque()
@@ -81,15 +82,18 @@ class LearningLoop:
         loop = asyncio.get_running_loop()
         self.run.recorder.on_idle(lambda: loop.call_soon_threadsafe(self._arrived.tell))
         try:
-            await self._in_thread(self.run.recorder.begin)
             if reason := self.run.why_over():
                 self.run.tell(of_runs.NothingLeft(reason=reason))
+                if self.run.has_ended:
+                    self.status = "finished"
+                    return
+            await self._in_thread(self.run.recorder.begin)
             while not self.newest.finished and not self._stopping:
                 await self._next_step()
             if self.intake.is_due and not self.newest.finished:
                 # The last policy is decided by what was contributed, not by when the service was told to stop.
                 await self._learn_from(self.intake.take())
-            status: Status = "finished" if self.newest.finished else "interrupted"
+            status: Status = "finished" if self.newest.finished or self._is_complete else "interrupted"
             await self._in_thread(lambda: self.run.end(status, self.intake.state()))
             self.status = status
         except RattleError as error:
@@ -101,9 +105,9 @@ class LearningLoop:
                 _answer(self._requests.popleft()[1], self.ended_error())
             self._changed.tell()
 
-    def stop(self) -> None:
-        """Have `learn` end after the update in progress, and the one that is due then."""
-        self._stopping = True
+    def stop(self, *, is_complete: bool = False) -> None:
+        """Have `learn` end after the update in progress, and the one that is due then; the run may be complete so."""
+        self._stopping, self._is_complete = True, is_complete
         self._arrived.tell()
         self._changed.tell()
 

@@ -19,6 +19,7 @@ from rattle.runs.checkpoint import Checkpoint
 from rattle.runs.progress import Status
 from rattle.runs.run_clock import RunClock, RunLimits
 from rattle.runs.run_recorder import CallersPart, MissingTicks, RecordedRollout, RunRecorder, checkpoint_mismatch
+from rattle.runs.run_tables import read_run_row
 from rattle.samples.rollout import Played, as_tensors, join
 from rattle.services.training.actors import LifeName
 from rattle.services.training.rollout_batcher import Origin, Part, RolloutBatcher
@@ -111,6 +112,11 @@ class PolicyRun:
             raise checkpoint_mismatch(error) from None
         self.recorder.cut_back(checkpoint)
         self.standing = self._stand()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was written down before that the run has finished."""
+        return bool(read_run_row(self.recorder.directory)["status"] == "finished")
 
     def tell(self, event: Event) -> None:
         """Tell an event of this run."""

@@ -13,6 +13,7 @@ from rattle.services.utils.grpc_serving import serve
 from rattle.services.utils.guard import Guard
 from rattle.services.utils.memory import keep_memory
 from rattle.settings.experiment import ExperimentSettings
+from rattle.stop_signals import RUN_IS_COMPLETE
 from rattle.telemetry.system import watching_system
 
 #: Calls at a time, streams included: each actor has two.
@@ -32,12 +33,17 @@ def run(settings: ExperimentSettings, run_dir: Path | None, *, until_finished: b
     def end() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
+    def complete(*_: object) -> None:
+        service.is_complete = True
+        end()
+
     def give_up(problem: Exception) -> None:
         problems.append(problem)
         end()
 
     on_end = end if until_finished else None
     service = TrainingService(settings, run_dir, give_up, run_id=context.run_id or None, on_end=on_end)
+    signal.signal(RUN_IS_COMPLETE, complete)
     more = {"mode": own.mode, "policies": list(own.policies)}
     with watching_system(settings.log.system_seconds, run_dir):
         limits = {"max_message_bytes": own.max_message_bytes, "max_calls": MAX_CALLS}

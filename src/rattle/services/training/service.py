@@ -49,6 +49,8 @@ class TrainingService:
         self.settings = settings
         self.policies = settings.training.policies
         self.lineage = secrets.token_hex(8)
+        #: Whether the runs are complete when the service is stopped, though none has reached a limit.
+        self.is_complete = False
         self.loops: dict[str, LearningLoop] = {}
         self._run_dir = run_dir
         self._give_up = give_up
@@ -112,7 +114,7 @@ class TrainingService:
         """End streams and runs: each after the updates in progress and due, with a checkpoint."""
         self._is_stopping = True
         for loop in self.loops.values():
-            loop.stop()
+            loop.stop(is_complete=self.is_complete)
             loop.actors.end_streams(_stopping())
         await asyncio.gather(*self._learning)
         self._stored.set()
