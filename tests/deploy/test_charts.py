@@ -16,6 +16,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.promised]
 
 CHARTS = sorted(path.parent for path in (ROOT / "k8s").glob("*/Chart.yaml"))
 CASES = [(chart, values) for chart in CHARTS for values in (None, *sorted(chart.glob("values-*.yaml")))]
+#: How a probe may ask.
+PROBES = ("exec", "httpGet", "grpc", "tcpSocket")
 NAMES = [f"{chart.name}-{values.stem.removeprefix('values-') if values else 'default'}" for chart, values in CASES]
 
 
@@ -135,12 +137,14 @@ def test_probes_mean_different_things(manifests: list[Manifest]) -> None:
             patience = [probe["periodSeconds"] * probe["failureThreshold"] for probe in (startup, readiness, liveness)]
             assert patience[0] >= 60, pod.name  # to begin may take long
             assert patience[1] < patience[2]  # who is busy gets no more to do, before it is started anew
+            ready, alive = ({kind: probe.get(kind) for kind in PROBES} for probe in (readiness, liveness))
+            assert ready != alive, pod.name
             _check_ports(pod, container, [startup, readiness, liveness])
 
 
 def _check_ports(pod: Pod, container: dict[str, Any], probes: list[dict[str, Any]]) -> None:
     known = {name for port in container["ports"] for name in (port["name"], port["containerPort"])}
     for probe in probes:
-        for kind in ("httpGet", "grpc", "tcpSocket"):
+        for kind in PROBES[1:]:
             if kind in probe:
                 assert probe[kind]["port"] in known, pod.name

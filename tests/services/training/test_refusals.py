@@ -477,6 +477,7 @@ class TestFailures:
             status = client.status()
             assert (status.status, status.policy_version) == ("failed", 0)
             assert "update 1: the" in status.error
+            assert server.service.takes_rollouts(), "of the other policy"
             assert client.policy().file == policy.file
             with server.client() as again:
                 with ended(Status.FAILED_PRECONDITION):

@@ -25,6 +25,7 @@ from rattle.wire import problems
 from rattle.wire.problems import RequestError
 
 NAME = "rattle.v1.Training"
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 LIMIT = 2**16
 GUARD = Guard("127.0.0.1", SecuritySection())
 
@@ -44,12 +45,12 @@ class Refusing(training_pb2_grpc.TrainingServicer):
 
 @asynccontextmanager
 async def serving(
-    error: RequestError | None = None, guard: Guard = GUARD
+    error: RequestError | None = None, guard: Guard = GUARD, is_ready: Callable[[], bool] = lambda: True
 ) -> AsyncIterator[tuple[grpc.aio.Channel, HealthServices, str]]:
     server = make_server(LIMIT, 100, guard)
     address = bind(server, "127.0.0.1", 0)
     training_pb2_grpc.add_TrainingServicer_to_server(Refusing(error), server)
-    health = HealthServices(server, [NAME], LIMIT)
+    health = HealthServices(server, [NAME], LIMIT, is_ready)
     await server.start()
     try:
         async with grpc.aio.insecure_channel(address, [("grpc.max_send_message_length", 2**24)]) as channel:
@@ -119,15 +120,23 @@ def test_a_refusal_says_its_code_and_the_field(error: RequestError, status: str,
     run(test)
 
 
-def test_health_is_said_by_service_and_for_all() -> None:
+def test_a_server_that_lives_is_not_a_service_that_is_ready() -> None:
+    ready = [True]
+
     async def test() -> None:
-        async with serving() as (channel, health, _):
+        async with serving(is_ready=lambda: ready[0]) as (channel, health, _):
             stub = health_pb2_grpc.HealthStub(channel)
-            for serves, said in ((True, "SERVING"), (False, "NOT_SERVING")):
+
+            async def said(name: str) -> int:
+                return (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status
+
+            watching = stub.Watch(health_pb2.HealthCheckRequest(service=NAME))
+            for serves, can_work in ((False, True), (True, True), (True, False), (True, True), (False, True)):
+                ready[0] = can_work
                 await health.say(serving=serves)
-                for name in ("", NAME):
-                    answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
-                    assert health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status) == said
+                expected = SERVING if serves and can_work else NOT_SERVING
+                assert [await said(""), await said(NAME)] == [SERVING, expected]
+                assert (await watching.read()).status == expected
             with pytest.raises(grpc.aio.AioRpcError, match="NOT_FOUND"):
                 await stub.Check(health_pb2.HealthCheckRequest(service="rattle.v1.Nothing"))
 

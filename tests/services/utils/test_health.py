@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -9,12 +10,16 @@ import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
 from rattle.certificates import make_set
 from rattle.services.utils import health
+from rattle.services.utils.grpc_health import HealthServices
+from rattle.services.utils.grpc_serving import bind, make_server
+from rattle.services.utils.guard import Guard
+from rattle.settings.services import SecuritySection
 from tests.processes import ServiceProcess
 
 HOST = "gpu-box.example.org"
@@ -107,6 +112,29 @@ def test_to_live_is_not_to_be_ready(unready: int, file: Path) -> None:
     file.write_text(json.dumps({"protocol": "http", "host": "127.0.0.1", "port": 1}))
     status, said = ask()
     assert (status, said.startswith("no answer at port 1: ")) == (1, True)
+
+
+def test_a_grpc_server_that_lives_may_serve_what_is_not_ready(file: Path) -> None:
+    begun, over = Event(), Event()
+
+    async def serve() -> None:
+        server = make_server(2**16, 10, Guard("127.0.0.1", SecuritySection()))
+        port = int(bind(server, "127.0.0.1", 0).rpartition(":")[2])
+        await HealthServices(server, ["rattle.v1.Training"], 2**16, lambda: False).say(serving=True)
+        await server.start()
+        health.tell_address("grpc", "127.0.0.1", port, None, "rattle.v1.Training")
+        begun.set()
+        await asyncio.to_thread(over.wait)
+        await server.stop(0)
+
+    thread = Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    begun.wait()
+    try:
+        assert [ask(), ask("--ready")] == [(0, ""), (1, "the service is NOT_SERVING\n")]
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_a_service_goes_on_where_its_address_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ class InferenceService:
         self._grpc = make_server(own.max_body_bytes, own.max_connections, self._guard)
         address = bind(self._grpc, own.host, own.grpc_port, self._guard)
         GrpcFace(self.plane, self.metrics, own.max_body_bytes).attach(self._grpc)
-        self._health = HealthServices(self._grpc, [NAME], own.max_body_bytes)
+        self._health = HealthServices(self._grpc, [NAME], own.max_body_bytes, self.plane.is_ready)
         await asyncio.to_thread(self._source.start)
         await self._health.say(serving=True)
         await self._grpc.start()

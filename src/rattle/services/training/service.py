@@ -72,6 +72,11 @@ class TrainingService:
             raise failed[0].ended_error()
         return bool(self.loops) and all(loop.status == "finished" for loop in self.loops.values())
 
+    def takes_rollouts(self) -> bool:
+        """Whether rollouts of any policy are taken, be it to say that its run is over; those of failed runs are not."""
+        failed = [loop.status == "failed" for loop in self.loops.values()]
+        return not self._is_stopping and not (failed and all(failed))
+
     async def start(self) -> None:
         """Open the runs and begin to learn, unless an actor must say first what it plays.
 

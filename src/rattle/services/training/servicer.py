@@ -46,6 +46,10 @@ class TrainingServicer(training_pb2_grpc.TrainingServicer):
             self, cast(grpc.aio.Server, CheckedServer(server, largest, _LARGE))
         )
 
+    def is_ready(self) -> bool:
+        """Whether it takes rollouts."""
+        return self._service.takes_rollouts()
+
     async def start(self) -> None:
         """Begin to learn."""
         await self._service.start()

@@ -1,9 +1,13 @@
-"""The standard health and reflection services, which some may ask who may ask nothing else: so they are bounded."""
+"""The standard health and reflection services, which some may ask who may ask nothing else: so they are bounded.
+
+Who asks for the empty name learns whether the server lives; for a service by its name, whether its calls are welcome.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import grpc
@@ -18,8 +22,10 @@ from rattle.services.utils.grpc_reading import Reading
 from rattle.services.utils.grpc_refusals import address_of_peer, answering
 from rattle.wire.problems import RequestError
 
-#: Who does not say in so many seconds for which service it asks gets the answer for all of them.
+#: Who does not say in so many seconds for which service it asks gets the answer for the server.
 _ASKED_SECONDS = 0.5
+#: How often those who watch are looked up what has changed by itself, in seconds.
+_LOOK_SECONDS = 1.0
 #: Streams of this module that are open at a time.
 _STREAMS = 64
 #: Calls in reserve for health: its streams, and the questions of as many moments.
@@ -30,12 +36,22 @@ _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class HealthServices:
-    """The standard health and reflection services of a server: each of its services by name, and all of them as ""."""
+    """The standard health and reflection services of a server: of each of its services by name, of itself as ""."""
 
-    def __init__(self, server: grpc.aio.Server, names: Sequence[str], largest: int) -> None:
-        """`largest` is the size of the largest message that the server takes."""
-        self._names = ("", *names, health.SERVICE_NAME)
-        self._status = HealthCheckResponse.NOT_SERVING
+    def __init__(
+        self,
+        server: grpc.aio.Server,
+        names: Sequence[str],
+        largest: int,
+        is_ready: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`largest` is the size of the largest message that the server takes.
+
+        `is_ready` says whether the named services can do their work, while they serve.
+        """
+        self._names = names
+        self._is_ready = is_ready
+        self._serving = False
         self._changed = asyncio.Condition()
         self._streams = Shares(_STREAMS, "streams of health and reflection")
         self._asking = 0
@@ -58,19 +74,28 @@ class HealthServices:
         )
 
     async def say(self, *, serving: bool) -> None:
-        """Say whether calls are welcome."""
+        """Say whether calls of the named services are welcome."""
         async with self._changed:
-            self._status = HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
+            self._serving = serving
             self._changed.notify_all()
+
+    def _status(self, name: str) -> HealthCheckResponse.ServingStatus.ValueType:
+        if name in ("", health.SERVICE_NAME):
+            return HealthCheckResponse.SERVING
+        if name not in self._names:
+            return HealthCheckResponse.SERVICE_UNKNOWN
+        is_ready = self._serving and self._is_ready()
+        return HealthCheckResponse.SERVING if is_ready else HealthCheckResponse.NOT_SERVING
 
     async def _check(self, _messages: object, context: _Context) -> HealthCheckResponse:
         async with answering(context):
-            if await self._asked(context) not in self._names:
+            status = self._status(await self._asked(context))
+            if status == HealthCheckResponse.SERVICE_UNKNOWN:
                 await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service")
-        return HealthCheckResponse(status=self._status)
+        return HealthCheckResponse(status=status)
 
     async def _asked(self, context: _Context) -> str:
-        """Return which service is asked for; while too many ask at a time, all of them, which have the same answer."""
+        """Return which service is asked for; while too many ask at a time, none but the server."""
         if self._asking >= _STREAMS:
             return ""
         self._asking += 1
@@ -86,14 +111,16 @@ class HealthServices:
 
     async def _watch(self, received: bytes, context: _Context) -> AsyncIterator[HealthCheckResponse]:
         async with answering(context):
-            is_known = _parsed(HealthCheckRequest, received).service in self._names
+            name: str = _parsed(HealthCheckRequest, received).service
             del received
             with self._streams.holding(address_of_peer(context)):
                 said = None
                 while True:
                     async with self._changed:
-                        while said == (status := self._status if is_known else HealthCheckResponse.SERVICE_UNKNOWN):
-                            await self._changed.wait()
+                        while said == (status := self._status(name)):
+                            with suppress(TimeoutError):
+                                async with asyncio.timeout(_LOOK_SECONDS):
+                                    await self._changed.wait()
                     said = status
                     yield HealthCheckResponse(status=said)
 

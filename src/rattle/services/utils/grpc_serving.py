@@ -46,6 +46,9 @@ class GrpcService(Protocol):
     def attach(self, server: grpc.aio.Server) -> None:
         """Add its methods to a server."""
 
+    def is_ready(self) -> bool:
+        """Whether it can do its work, which is asked while it serves."""
+
     async def start(self) -> None:
         """Called when the service has its address and before the first call."""
 
@@ -180,7 +183,7 @@ def serve(
         server = make_server(max_message_bytes, max_calls, guard, UNPACKED)
         address = bind(server, host, port, guard)
         service.attach(server)
-        checks = HealthServices(server, service.names, max_message_bytes)
+        checks = HealthServices(server, service.names, max_message_bytes, service.is_ready)
         try:
             await service.start()
         except BaseException:
@@ -190,7 +193,7 @@ def serve(
         await server.start()
         await checks.say(serving=True)
         emit(of_services.Serving(address=address))
-        tell_address("grpc", host, int(address.rpartition(":")[2]), guard.tls)
+        tell_address("grpc", host, int(address.rpartition(":")[2]), guard.tls, service.names[0])
         write_line(json.dumps({"service": name, "address": address, **more}))
         await stopped.wait()
         await checks.say(serving=False)

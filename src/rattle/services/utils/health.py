@@ -1,8 +1,9 @@
 """Ask the service of this container whether it is well: `python -m rattle.services.utils.health [--ready]`.
 
 A service writes where it listens into the file that `ADDRESS_FILE` names, and this command asks it there: over HTTP for
-`/healthz`, with `--ready` for `/readyz`, or by the standard health service of gRPC. It exits with 0 where the answer is
-good; else it says in one line what is wrong, and exits with 1. It imports little: containers run it every few seconds.
+`/healthz`, with `--ready` for `/readyz`; or by the standard health service of gRPC for the server, with `--ready` for
+its service by name. It exits with 0 where the answer is good; else it says in one line what is wrong, and exits with 1.
+It imports little: containers run it every few seconds.
 """
 
 from __future__ import annotations
@@ -32,15 +33,18 @@ class Unwell(Exception):
     """A service does not answer, or not as it should."""
 
 
-def tell_address(protocol: Literal["http", "grpc"], host: str, port: int, tls: ServerTls | None) -> None:
+def tell_address(
+    protocol: Literal["http", "grpc"], host: str, port: int, tls: ServerTls | None, service: str = ""
+) -> None:
     """Write where this process serves for those who ask on the same machine, if they have named a file for it.
 
-    Where it cannot be written, the service goes on, and they say so.
+    `service` is the full name of what is served over gRPC. Where the file cannot be written, the service goes on, and
+    they say so.
     """
     path = os.environ.get(VARIABLE)
     if not path:
         return
-    about: dict[str, Any] = {"protocol": protocol, "host": _LOOPBACK.get(host, host), "port": port}
+    about: dict[str, Any] = {"protocol": protocol, "host": _LOOPBACK.get(host, host), "port": port, "service": service}
     if tls is not None:
         own = [str(Path(file).absolute()) for file in (tls.files.certificate, tls.files.private_key) if file]
         about |= {"name": tls.name, "certificate": own[0], "private_key": own[1]}
@@ -54,7 +58,7 @@ def check(about: dict[str, Any], *, ready: bool) -> None:
     """Ask a service whether it lives, or is ready; raises Unwell in one line."""
     try:
         if about["protocol"] == "grpc":
-            _check_grpc(about)
+            _check_grpc(about, about["service"] if ready else "")
         else:
             _check_http(about, "/readyz" if ready else "/healthz")
     except (OSError, http.client.HTTPException) as error:
@@ -89,7 +93,7 @@ def _reason(said: str) -> str:
     return " ".join(said.split())[:300]
 
 
-def _check_grpc(about: dict[str, Any]) -> None:
+def _check_grpc(about: dict[str, Any], service: str) -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import grpc
     from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -110,7 +114,7 @@ def _check_grpc(about: dict[str, Any]) -> None:
             response_deserializer=HealthCheckResponse.FromString,
         )
         try:
-            status = ask(HealthCheckRequest(), timeout=_SECONDS).status
+            status = ask(HealthCheckRequest(service=service), timeout=_SECONDS).status
         except grpc.RpcError as error:
             raise Unwell(f"no answer at port {about['port']}: {error.code().name}") from None
     if status != HealthCheckResponse.SERVING:

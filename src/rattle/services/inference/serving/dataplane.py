@@ -39,6 +39,10 @@ class DataPlane:
         """Take no more requests; those that wait are answered."""
         self._is_open = False
 
+    def is_ready(self) -> bool:
+        """Whether requests are welcome and something is served."""
+        return self._is_open and bool(self._models.all())
+
     def check_ready(self) -> None:
         """Raise RequestError unless requests are welcome and something is served."""
         if not self._is_open:

@@ -67,11 +67,7 @@ class GrpcFace(GRPCInferenceServiceServicer):
         self, request: pb.ServerReadyRequest, context: _Context
     ) -> pb.ServerReadyResponse:
         """Say whether requests are welcome."""
-        try:
-            self._plane.check_ready()
-        except RequestError:
-            return pb.ServerReadyResponse(ready=False)
-        return pb.ServerReadyResponse(ready=True)
+        return pb.ServerReadyResponse(ready=self._plane.is_ready())
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: _Context) -> pb.ModelReadyResponse:  # noqa: N802
         """Say whether requests to a model are welcome; those to an unknown one are not."""
