@@ -79,7 +79,7 @@ class TlsFiles:
         return f"security.certificate: {self.certificate} and {self.private_key} cannot be used: {error.reason}"
 
 
-class _Known:
+class _KnownFiles:
     """What this process was told."""
 
     files: TlsFiles | None = None
@@ -87,7 +87,7 @@ class _Known:
 
 def keep_tls(files: TlsFiles | None) -> None:
     """Have all clients of this process use these files from now on; None: those that the environment names."""
-    _Known.files = files
+    _KnownFiles.files = files
 
 
 def offer_tls(files: TlsFiles) -> None:
@@ -99,8 +99,8 @@ def offer_tls(files: TlsFiles) -> None:
 
 def tls_files() -> TlsFiles:
     """Return the files of this process: those it was told, else those that environment variables name."""
-    if _Known.files is not None:
-        return _Known.files
+    if _KnownFiles.files is not None:
+        return _KnownFiles.files
     keys = ("AUTHORITY", "CERTIFICATE", "PRIVATE_KEY")
     return TlsFiles(*(os.environ.get(f"RATTLE_SECURITY__{key}") or None for key in keys))
 

@@ -29,7 +29,7 @@ class TokenFileError(RattleError):
     """A token file holds no token that may be used."""
 
 
-class _Known:
+class _KnownTokens:
     """What this process sends to the servers that it asks."""
 
     token: str | None = None
@@ -97,12 +97,12 @@ def _is_open_to_others(about: os.stat_result) -> bool:
 
 def keep_token(token: str | None, strangers: Collection[str] = ()) -> None:
     """Have all clients of this process send a token from now on, but not to `strangers`: the URLs of servers."""
-    _Known.token, _Known.strangers = token, frozenset(strangers)
+    _KnownTokens.token, _KnownTokens.strangers = token, frozenset(strangers)
 
 
 def withhold_token(url: str) -> None:
     """Send no token to the server at a URL, from now on: one that nobody but a request has named."""
-    _Known.strangers |= {url}
+    _KnownTokens.strangers |= {url}
 
 
 def offer_token(path: str | None) -> None:
@@ -116,9 +116,9 @@ def token_for(url: str = "") -> str | None:
 
     Where none was kept, the environment variable names its file; raises TokenFileError for one that cannot be used.
     """
-    if _Known.token is None:
-        _Known.token = read_token(os.environ.get(TOKEN_VARIABLE) or None, TOKEN_VARIABLE)
-    return None if url in _Known.strangers else _Known.token
+    if _KnownTokens.token is None:
+        _KnownTokens.token = read_token(os.environ.get(TOKEN_VARIABLE) or None, TOKEN_VARIABLE)
+    return None if url in _KnownTokens.strangers else _KnownTokens.token
 
 
 def missing_token() -> str:

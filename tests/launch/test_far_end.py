@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 
 from rattle.errors import RattleError
-from rattle.launch.far_end import OWN, RUN, Request, placed, read_request
+from rattle.launch.far_end import OWN, RUN, ServiceRequest, placed, read_request
 from tests.launch.test_processes import PATIENCE, wait_for_end
 
 FAR_END = (sys.executable, "-m", "rattle.cli", "from-pipe")
 SECRET = b"a-token-that-nobody-sees"
 
 
-def request(folder: Path, **changes: Any) -> Request:
+def request(folder: Path, **changes: Any) -> ServiceRequest:
     """Return a request for an Env service of a run that is not on this machine."""
     given: dict[str, Any] = {
         "arguments": ["env", f"{OWN}/config.yaml", "--port", "0", "--set", f'security.token_file="{RUN}/.token"'],
@@ -36,7 +36,7 @@ def request(folder: Path, **changes: Any) -> Request:
         "own_files": {"config.yaml": b"env: {num_snakes: 3}"},
         "token": SECRET,
     }
-    return Request(**{**given, **changes})
+    return ServiceRequest(**{**given, **changes})
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.file import StoredPolicy
 from rattle.policies.kinds import kind_of
-from rattle.policies.mlp.network import Network
+from rattle.policies.mlp.network import MultilayerPerceptron
 from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.spec import PolicySpec
 from rattle.samples.spaces import ActionSpace, BoxSpace, CodeSpace, DiscreteSpace, FloatSpace, MultiDiscreteSpace
@@ -85,9 +85,9 @@ def hand_made_policy() -> StoredPolicy:
     return StoredPolicy(spec, parameters, version=12, environment="snake", environment_settings={"width": 9, "food": 2})
 
 
-def network_of(spec: PolicySpec, parameters: Parameters) -> Network:
+def network_of(spec: PolicySpec, parameters: Parameters) -> MultilayerPerceptron:
     """Return the PyTorch network with these weights."""
-    network = Network(spec)
+    network = MultilayerPerceptron(spec)
     network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in parameters.items()})
     return network
 

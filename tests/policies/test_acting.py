@@ -11,7 +11,7 @@ import pytest
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
 from rattle.policies.kinds import check_parameters, kind_of
-from rattle.policies.mlp.network import Network
+from rattle.policies.mlp.network import MultilayerPerceptron
 from rattle.policies.mlp.program import flatten
 from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.spec import PolicySpec
@@ -155,7 +155,7 @@ def test_loading_copies_the_weights() -> None:
 
 @pytest.mark.parametrize("spec", [CODES, FLOATS], ids=["codes", "floats"])
 def test_parameters_are_named_and_shaped_as_the_network_has_them(spec: PolicySpec) -> None:
-    network = {name: tuple(tensor.shape) for name, tensor in Network(spec).state_dict().items()}
+    network = {name: tuple(tensor.shape) for name, tensor in MultilayerPerceptron(spec).state_dict().items()}
     assert kind_of(spec).parameter_shapes(spec) == network
 
 

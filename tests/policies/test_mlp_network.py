@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rattle.policies.mlp.network import Network
+from rattle.policies.mlp.network import MultilayerPerceptron
 from rattle.policies.mlp.spec import MlpSpec
 from rattle.samples.spaces import CodeSpace, FloatSpace
 
@@ -35,7 +35,7 @@ def test_floats_enter_as_they_are() -> None:
 
 @pytest.mark.parametrize("value_head", [True, False])
 def test_logits_and_values_have_one_row_an_observation(value_head: bool) -> None:
-    network = Network(SPEC.model_copy(update={"value_head": value_head}), seeded(0))
+    network = MultilayerPerceptron(SPEC.model_copy(update={"value_head": value_head}), seeded(0))
     logits, value = network(torch.ones((5, 4), dtype=torch.uint8))
     assert (logits.shape, value.shape) == ((5, 3), (5,))
     assert value.bool().all() == value_head
@@ -52,7 +52,7 @@ def test_the_activation_follows_every_hidden_layer_and_no_head(activation: str, 
             "value_head": True,
         }
     )
-    network = Network(spec)
+    network = MultilayerPerceptron(spec)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.fill_(1.0)
@@ -64,7 +64,7 @@ def test_the_activation_follows_every_hidden_layer_and_no_head(activation: str, 
 
 
 def test_first_weights_are_orthogonal_and_the_first_policy_nearly_uniform() -> None:
-    network = Network(SPEC, seeded(3))
+    network = MultilayerPerceptron(SPEC, seeded(3))
     for layer, gain in [(network.trunk[0], 2.0), (network.trunk[1], 2.0), (network.policy, 0.0001), (network.value, 1)]:
         assert isinstance(layer, torch.nn.Linear)
         weight = layer.weight.detach()
@@ -77,7 +77,9 @@ def test_first_weights_are_orthogonal_and_the_first_policy_nearly_uniform() -> N
 
 def test_first_weights_come_from_the_generator_alone() -> None:
     def weights(seed: int) -> bytes:
-        return b"".join(tensor.numpy().tobytes() for tensor in Network(SPEC, seeded(seed)).state_dict().values())
+        return b"".join(
+            tensor.numpy().tobytes() for tensor in MultilayerPerceptron(SPEC, seeded(seed)).state_dict().values()
+        )
 
     first = weights(1)
     torch.manual_seed(99)

@@ -173,7 +173,7 @@ def _writable(engine: Engine, statement: str, engine_format: str) -> str:
         described = engine.ask(f"DESCRIBE ({statement})", "JSONEachRow")
     except RuntimeError:  # SHOW and others, whose columns are plain, and what is wrong: it will say so
         return statement
-    columns = [msgspec.json.decode(line, type=_Column) for line in described.splitlines()]
+    columns = [msgspec.json.decode(line, type=_ResultColumn) for line in described.splitlines()]
     pattern = _CANNOT_WRITE.get(engine_format)
     plain = pattern is None or not any(re.match(pattern, column.type) for column in columns)
     names = [column.name for column in columns]
@@ -186,7 +186,7 @@ def _writable(engine: Engine, statement: str, engine_format: str) -> str:
     return f"SELECT {shown} FROM ({statement})"  # noqa: S608 (names of the answer's own columns, quoted)
 
 
-class _Column(msgspec.Struct):
+class _ResultColumn(msgspec.Struct):
     name: str
     type: str
 

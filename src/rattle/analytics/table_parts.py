@@ -21,7 +21,7 @@ _PART: Final = re.compile(r"(?P<writer>.+)-(?P<start>\d{15})-(?P<end>\d{15})\.(?
 
 
 @dataclass(frozen=True, order=True)
-class Part:
+class TablePart:
     """A closed part of a table."""
 
     start: int
@@ -55,17 +55,17 @@ def text_length(path: Path) -> int | None:
     return int(match["end"]) - int(match["start"]) if match else None
 
 
-def list_parts(folder: Path, writer: str) -> list[Part]:
+def list_parts(folder: Path, writer: str) -> list[TablePart]:
     """List the closed parts of a process in their order; of the two forms of a part, the Parquet file."""
     found = ((path, _PART.fullmatch(path.name)) for path in without_doubles(_entries(folder)))
     return sorted(
-        Part(int(match["start"]), int(match["end"]), path)
+        TablePart(int(match["start"]), int(match["end"]), path)
         for path, match in found
         if match and match["writer"] == writer
     )
 
 
-def parts_to_reach(folder: Path, writer: str, length: int) -> list[Part]:
+def parts_to_reach(folder: Path, writer: str, length: int) -> list[TablePart]:
     """List the parts, without a gap before a place in the text that they stand for; raises AnalyticsError."""
     parts = list_parts(folder, writer)
     end = 0

@@ -12,7 +12,7 @@ import msgspec
 
 from rattle.analytics.errors import AnalyticsError, reading
 from rattle.analytics.packing import pack, unpack_last
-from rattle.analytics.table_parts import PACKED, TEXT, Part, list_parts, part_file, parts_to_reach, tail_file
+from rattle.analytics.table_parts import PACKED, TEXT, TablePart, list_parts, part_file, parts_to_reach, tail_file
 from rattle.analytics.writer import end_of_last_line, put_aside, storing, sync_file, write_atomically
 from rattle.events import emit, of_runs
 from rattle.text import one_line
@@ -122,7 +122,7 @@ class TableWriter:
         self._pending.clear()
         self._length += written
 
-    def _copy_aside(self, length: int, later: Sequence[Part]) -> None:
+    def _copy_aside(self, length: int, later: Sequence[TablePart]) -> None:
         """Append the text that was written after `length` bytes to PATH.cut; packed parts are put aside as they are."""
         texts = [(part.path, part.start) for part in later if not part.is_packed]
         with Path(f"{self._path}.cut").open("ab") as aside:
@@ -136,7 +136,7 @@ class TableWriter:
             if part.is_packed:
                 put_aside(part.path, "cut")
 
-    def _open_again(self, length: int, later: Sequence[Part]) -> None:
+    def _open_again(self, length: int, later: Sequence[TablePart]) -> None:
         """Drop parts, the newest first, and have the tail be what holds the end of the first `length` bytes."""
         self._file.truncate(0)
         first = later[0]

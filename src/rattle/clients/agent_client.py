@@ -34,11 +34,11 @@ from rattle.clients.agent_link import AsyncLink, AsyncStream, Link, LinkTimeouts
 from rattle.clients.agent_protocol import (
     MOVES,
     AgentState,
+    GameResetAnswer,
     Health,
     Lines,
     MoveAnswer,
     MoveName,
-    ResetAnswer,
     SnakeLost,
     StreamBroken,
     check_snake_id,
@@ -94,7 +94,7 @@ class AgentClient:
 
     def reset(self, seed: int | None = None) -> int:
         """End the game for every snake and begin the next; return its seed."""
-        return self._link.ask("POST", "/reset", ResetAnswer, {} if seed is None else {"seed": seed}).seed
+        return self._link.ask("POST", "/reset", GameResetAnswer, {} if seed is None else {"seed": seed}).seed
 
     def state(self) -> dict[str, Any]:
         """Return the whole world."""
@@ -147,7 +147,7 @@ class AsyncAgentClient:
 
     async def reset(self, seed: int | None = None) -> int:
         """End the game for every snake and begin the next; return its seed."""
-        return (await self._link.ask("POST", "/reset", ResetAnswer, {} if seed is None else {"seed": seed})).seed
+        return (await self._link.ask("POST", "/reset", GameResetAnswer, {} if seed is None else {"seed": seed})).seed
 
     async def state(self) -> dict[str, Any]:
         """Return the whole world."""

@@ -60,7 +60,7 @@ class MoveAnswer(msgspec.Struct, frozen=True):
     game_over: bool
 
 
-class ResetAnswer(msgspec.Struct, frozen=True):
+class GameResetAnswer(msgspec.Struct, frozen=True):
     """The answer to a reset of the whole game."""
 
     game_over: bool
@@ -82,7 +82,7 @@ class Health(msgspec.Struct, frozen=True):
 
 # msgspec describes a message type when its first decoder is made, and crashes where two threads do that at once: these
 # are described before there are any.
-for _kind in (AgentState, MoveAnswer, ResetAnswer, Health):
+for _kind in (AgentState, MoveAnswer, GameResetAnswer, Health):
     msgspec.json.Decoder(_kind)
 
 

@@ -19,7 +19,7 @@ _SEVERAL = '{"kind": "multi_discrete", "sizes": [3, 2]}'
 
 
 @dataclass(frozen=True)
-class Actions:
+class LegalActions:
     """What an action is: whole numbers below `sizes`, or float32 numbers from `low` to `high`."""
 
     sizes: Array | None = None  # (*row); None: real numbers
@@ -72,7 +72,7 @@ class Actions:
         return np.broadcast_to(far, action.shape).astype(np.float32), bounded.astype(np.float32)
 
 
-def read_actions(body: Mapping[str, Any]) -> Actions:
+def read_actions(body: Mapping[str, Any]) -> LegalActions:
     """Return the actions that a spec, or the answer to making a session, describes; ends the check for nonsense."""
     found = {name: body[name] for name in FIELDS if name in body}
     expect(
@@ -84,7 +84,7 @@ def read_actions(body: Mapping[str, Any]) -> Actions:
     if "num_actions" in found:
         number = found["num_actions"]
         expect(_is_size(number), f"num_actions is {number!r}: it must be a whole number of at least 1", got=number)
-        return Actions(np.array(number))
+        return LegalActions(np.array(number))
     space = found["action_space"]
     if isinstance(space, dict) and space.get("kind") == "multi_discrete":
         sizes = space.get("sizes")
@@ -94,7 +94,7 @@ def read_actions(body: Mapping[str, Any]) -> Actions:
             expected=_SEVERAL,
             got=space,
         )
-        return Actions(np.array(sizes))
+        return LegalActions(np.array(sizes))
     return _read_box(space)
 
 
@@ -102,7 +102,7 @@ def _is_size(number: Any) -> bool:
     return type(number) is int and 1 <= number < 2**31
 
 
-def _read_box(space: Any) -> Actions:
+def _read_box(space: Any) -> LegalActions:
     if not isinstance(space, dict) or space.get("kind") != "box" or not {"low", "high"} <= space.keys():
         fail("action_space is none that is known", expected=f"{_BOX} or {_SEVERAL}", got=space)
     try:
@@ -112,4 +112,4 @@ def _read_box(space: Any) -> Actions:
     low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
     expect(low.shape == high.shape and low.size > 0, "low and high must have one shape", expected=_BOX, got=space)
     expect((low <= high).all(), "a low is above its high", got=space)
-    return Actions(None, low, high)
+    return LegalActions(None, low, high)

@@ -9,7 +9,7 @@ from rattle.conformance.checks import CheckGroup
 from rattle.conformance.judging import expect, fail, skip
 from rattle.conformance.problems import check_problem
 from rattle.conformance.raw import first_line, request_bytes, send_and_leave
-from rattle.conformance.streams import LineReader, joined
+from rattle.conformance.streams import JoinedStream, joined
 from rattle.conformance.target import JSON_TYPE, Target
 
 CHECKS = CheckGroup()
@@ -98,7 +98,7 @@ def ids(target: Target) -> None:
             ("POST", f"/snake/{name}/reset", None),
         ):
             if method == "GET":
-                reader = LineReader(target, name)
+                reader = JoinedStream(target, name)
                 reader.wait(lambda reader: reader.status or reader.ended)
                 reader.close()
                 status = reader.status
@@ -113,7 +113,7 @@ def ids(target: Target) -> None:
 def longest_id(target: Target) -> None:
     """As long as it may be."""
     name = (target.new_snake() + ".A_z-0" + "x" * 64)[:64]
-    reader = LineReader(target, name)
+    reader = JoinedStream(target, name)
     try:
         reader.first()
     finally:
@@ -155,7 +155,7 @@ def full(target: Target) -> None:
         skip(f"capacity is {room}: the checker does not let more than {_MOST_SNAKES} snakes join")
     for left in reversed(range(3)):
         with joined(target, room) as readers:
-            one_more = LineReader(target, target.new_snake())
+            one_more = JoinedStream(target, target.new_snake())
             one_more.wait(lambda reader: reader.status or reader.ended)
             one_more.close()
             died = any(reader.over for reader in readers)

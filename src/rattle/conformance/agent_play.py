@@ -9,7 +9,7 @@ from typing import Any
 
 from rattle.conformance.judging import Failed, skip
 from rattle.conformance.steering import steer
-from rattle.conformance.streams import LineReader, Mover, post_move
+from rattle.conformance.streams import JoinedStream, Mover, post_move
 from rattle.conformance.target import HttpAnswer, Target
 
 #: What must work before other checks can let snakes join, and be rid of them again.
@@ -23,7 +23,7 @@ _LIFE_SECONDS = 12.0
 class PlayedLife:
     """A life from joining to its end: what was read, the moves, and a move after the end."""
 
-    reader: LineReader
+    reader: JoinedStream
     mover: Mover
     after_death: HttpAnswer | Failed
 
@@ -38,7 +38,7 @@ class Lives:
     state: HttpAnswer | Failed
 
     @property
-    def readers(self) -> list[LineReader]:
+    def readers(self) -> list[JoinedStream]:
         """Return the streams."""
         return [life.reader for life in self.lives]
 
@@ -85,7 +85,7 @@ def play_lives(target: Target) -> Lives:
     """Let several snakes join at once and play until each has died; the checks of streams judge this."""
     with suppress(Failed):
         target.request("POST", "/reset", {"seed": 1})
-    readers = [LineReader(target, target.new_snake()) for _ in range(several(target))]
+    readers = [JoinedStream(target, target.new_snake()) for _ in range(several(target))]
     movers = [Mover(reader, lambda number, line: steer(number, line.value)) for reader in readers]
     until = time.monotonic() + (target.timeout if clock(target) == "sync" else _LIFE_SECONDS)
     for reader in readers:

@@ -9,7 +9,7 @@ from typing import Any
 from rattle.conformance.agent_play import READY, capacity, clock, expect_ticks, several, state
 from rattle.conformance.checks import CheckGroup
 from rattle.conformance.judging import Failed, expect, skip
-from rattle.conformance.streams import LineReader, Mover, StreamLine, joined
+from rattle.conformance.streams import JoinedStream, Mover, StreamLine, joined
 from rattle.conformance.target import Target
 
 CHECKS = CheckGroup()
@@ -22,7 +22,7 @@ _TICKS = 12
 _MOVES = ("forward", "left", "forward", "right", "forward", "forward", "right")
 
 
-def _ended_by(reader: LineReader, answered: float) -> bool:
+def _ended_by(reader: JoinedStream, answered: float) -> bool:
     """Wait for a stream's end; return whether the life ended when the reset was answered, and not later by itself."""
     reader.wait(lambda reader: reader.ended or reader.over)
     return reader.over and not any(line.at > answered + _GRACE_SECONDS for line in reader.lines)
@@ -110,7 +110,7 @@ def rejoin(target: Target) -> None:
     with joined(target) as (reader,):
         target.request("POST", "/reset")
         reader.wait(lambda reader: reader.ended)
-        again = LineReader(target, reader.snake)
+        again = JoinedStream(target, reader.snake)
         try:
             value = again.first()
         finally:
@@ -131,7 +131,7 @@ def snake(target: Target) -> None:
             for name, value in wanted.items():
                 expect(found.get(name) == value, f"{name} is {found.get(name)!r}", expected=wanted, got=str(got))
             if _ended_by(reader, answered):
-                again = LineReader(target, reader.snake)
+                again = JoinedStream(target, reader.snake)
                 first = again.first()
                 again.close()
                 expect(first["game_over"] is False, "the new life begins with game_over true", got=first)

@@ -13,7 +13,7 @@ from rattle.conformance.agent_play import READY, Lives, expect_ticks, health, pl
 from rattle.conformance.checks import CheckGroup
 from rattle.conformance.judging import expect, kind, skip
 from rattle.conformance.raw import open_socket
-from rattle.conformance.streams import PACE_SECONDS, LineReader, Mover, StreamLine, joined
+from rattle.conformance.streams import PACE_SECONDS, JoinedStream, Mover, StreamLine, joined
 from rattle.conformance.target import Target
 
 CHECKS = CheckGroup()
@@ -34,7 +34,7 @@ _TRIES = 3
 _NAMES = ("EMPTY", "FOOD", "HEAD", "BODY", "OTHER_HEAD", "OTHER_BODY")
 
 
-def _values(lives: Lives) -> Iterator[tuple[LineReader, int, dict[str, Any]]]:
+def _values(lives: Lives) -> Iterator[tuple[JoinedStream, int, dict[str, Any]]]:
     for reader in lives.readers:
         for number, line in enumerate(reader.lines):
             if line.value is not None:
@@ -275,7 +275,7 @@ def readers(target: Target) -> None:
     expect_ticks(target)
     for _ in range(_TRIES):
         with joined(target) as (one,):
-            other = LineReader(target, one.snake)
+            other = JoinedStream(target, one.snake)
             other.first()
             died = one.over
             mover = Mover(other, lambda *_: "forward", PACE_SECONDS)
@@ -302,7 +302,7 @@ def readers(target: Target) -> None:
 def one_snake(target: Target) -> None:
     """It joins once."""
     with joined(target) as (one,):
-        other = LineReader(target, one.snake)
+        other = JoinedStream(target, one.snake)
         other.first()
         agents = health(target)["agents"]
         other.close()
@@ -316,7 +316,7 @@ def apart(target: Target) -> None:
     """One reader crashes in the middle; the others read on."""
     expect_ticks(target)
     with joined(target, several(target), moving=True) as others:
-        crashing = LineReader(target, others[0].snake)
+        crashing = JoinedStream(target, others[0].snake)
         crashing.first()
         crashing.close(hard=True)
         for reader in others:

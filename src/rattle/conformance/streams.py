@@ -36,7 +36,7 @@ class StreamLine:
         return self.value is not None and self.value.get("game_over") is True
 
 
-class LineReader:
+class JoinedStream:
     """Reads a snake's stream until it ends or `close` is called; opening it joins the snake."""
 
     def __init__(self, target: Target, snake: str, query: str = "") -> None:
@@ -56,7 +56,7 @@ class LineReader:
         self._thread = threading.Thread(target=self._read, name=f"reader of {snake}", daemon=True)
         self._thread.start()
 
-    def wait(self, happened: Callable[[LineReader], object], seconds: float | None = None) -> bool:
+    def wait(self, happened: Callable[[JoinedStream], object], seconds: float | None = None) -> bool:
         """Wait until `happened` holds, for the target's time-out unless told otherwise; return whether it does."""
         with self.changed:
             return bool(
@@ -158,7 +158,7 @@ def _line(content: bytes) -> StreamLine:
 class Mover:
     """Answers a reader's lines with moves until the stream ends; a move for the newest line whenever one came."""
 
-    def __init__(self, reader: LineReader, choose: Callable[[int, StreamLine], str], pace: float = 0.0) -> None:
+    def __init__(self, reader: JoinedStream, choose: Callable[[int, StreamLine], str], pace: float = 0.0) -> None:
         self._reader = reader
         self._choose = choose
         self._pace = pace
@@ -201,11 +201,11 @@ def post_move(target: Target, snake: str, move: Any) -> HttpAnswer | Failed:
         return failed
 
 
-def _join(target: Target, query: str) -> LineReader:
+def _join(target: Target, query: str) -> JoinedStream:
     """Let a snake join; while the world is full of snakes that have just been left, try again for a while."""
     until = time.monotonic() + target.timeout
     while True:
-        reader = LineReader(target, target.new_snake(), query)
+        reader = JoinedStream(target, target.new_snake(), query)
         reader.wait(lambda reader: reader.status or reader.ended)
         if reader.status != 503 or time.monotonic() > until:
             return reader
@@ -214,7 +214,7 @@ def _join(target: Target, query: str) -> LineReader:
 
 
 @contextmanager
-def joined(target: Target, snakes: int = 1, *, moving: bool = False, query: str = "") -> Iterator[list[LineReader]]:
+def joined(target: Target, snakes: int = 1, *, moving: bool = False, query: str = "") -> Iterator[list[JoinedStream]]:
     """Let snakes join a new game, each with a reader; afterwards their streams are closed and the game is ended.
 
     With `moving` they go forward, line by line, for servers whose clock waits for moves.

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from rattle.conformance.action_space import Actions, read_actions
+from rattle.conformance.action_space import LegalActions, read_actions
 from rattle.conformance.arrays import JSON, MSGPACK, Array, ArrayEncoding, read_array
 from rattle.conformance.judging import Failed, expect, fail, kind
 from rattle.conformance.observation_space import Observed, read_observed
@@ -28,7 +28,7 @@ class Shape:
 
     worlds: int
     agents: int
-    actions: Actions
+    actions: LegalActions
     observed: Observed
     metrics: tuple[str, ...]
     agents_wait: bool = False  # for their turn, or until they join

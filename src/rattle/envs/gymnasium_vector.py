@@ -29,7 +29,7 @@ from rattle.envs.gymnasium_ids import find_spec
 from rattle.envs.gymnasium_observations import MASK, Observer
 from rattle.envs.logged_worlds import check_batch, episode_seed
 from rattle.envs.seeds import check_seed
-from rattle.envs.vector import Batch, EnvironmentSpec, Vector, check_actions
+from rattle.envs.vector import EnvironmentSpec, ForeignBatch, Vector, check_actions
 from rattle.envs.wrappers import KEY as WRAPPERS
 from rattle.extensions import FOREIGN_ERRORS, said
 from rattle.samples.spaces import DiscreteSpace, PartsSpace
@@ -82,7 +82,7 @@ class VectorEnvWorlds:
             raise cannot_describe(name, error) from error
         self._mode = _mode(name, metadata)
         self._seeds_apart = isinstance(by, SyncVectorEnv | AsyncVectorEnv)
-        batch = Batch(type(by).__name__, any_width=self._seeds_apart or seeded_when_made)
+        batch = ForeignBatch(type(by).__name__, any_width=self._seeds_apart or seeded_when_made)
         actions = action_space(name, self._taken)
         seen, infos = self._begin(seed)
         self._observer = Observer(name, sight, actions, infos)

@@ -18,7 +18,7 @@ Vector = Literal["never", "auto", "always"]
 
 
 @dataclass(frozen=True)
-class Batch:
+class ForeignBatch:
     """Worlds that code of others steps in one call: they cannot be stored, and may rest for a step after an end."""
 
     stepped_by: str  # the name of its class
@@ -39,7 +39,7 @@ class EnvironmentSpec:
     #: Whether agents may wait: be inactive before their first move of an episode, or between two moves.
     agents_wait: bool = False
     #: Who steps all worlds in one call, if others do.
-    batch: Batch | None = None
+    batch: ForeignBatch | None = None
 
 
 @runtime_checkable

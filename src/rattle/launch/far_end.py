@@ -43,7 +43,7 @@ _MOST_DIGITS = 12
 _SIGNALS = {number.name.encode(): number for number in (signal.SIGTERM, RUN_IS_COMPLETE, signal.SIGKILL)}
 
 
-class Request(msgspec.Struct):
+class ServiceRequest(msgspec.Struct):
     """What a service needs."""
 
     arguments: list[str]  # of the `rattle` command
@@ -62,7 +62,7 @@ class Request(msgspec.Struct):
         return b"%d\n%b" % (len(content), content)
 
 
-def read_request(descriptor: int) -> tuple[Request, bytes]:
+def read_request(descriptor: int) -> tuple[ServiceRequest, bytes]:
     """Return the request that a pipe brings, and what was read beyond it; raises RattleError."""
     read = b""
     while b"\n" not in read and len(read) <= _MOST_DIGITS and (more := os.read(descriptor, 4096)):
@@ -79,7 +79,7 @@ def read_request(descriptor: int) -> tuple[Request, bytes]:
         length += len(more)
     content, rest = (whole := b"".join(parts))[: int(digits)], whole[int(digits) :]
     try:
-        return msgspec.json.decode(content, type=Request), rest
+        return msgspec.json.decode(content, type=ServiceRequest), rest
     except msgspec.DecodeError as error:
         raise RattleError(
             f"the request of the launcher is not understood: does this machine have the same Rattle? ({error})"
@@ -130,7 +130,7 @@ def _inherited(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if not name.startswith("RATTLE_")}
 
 
-def _place(request: Request, own: Path) -> tuple[RunDirectory, bool]:
+def _place(request: ServiceRequest, own: Path) -> tuple[RunDirectory, bool]:
     """Return the folder of the run here, and whether it is the launcher's own; raises RattleError.
 
     A service that stores nothing of the run takes its own.

@@ -14,7 +14,7 @@ from pathlib import Path
 from rattle.addresses import CREDENTIALS_VARIABLE
 from rattle.analytics.errors import reading
 from rattle.analytics.run_directory import RunDirectory
-from rattle.launch.far_end import OWN, RUN, Request
+from rattle.launch.far_end import OWN, RUN, ServiceRequest
 from rattle.launch.service import Kind, LaunchedService
 from rattle.settings.experiment import ExperimentSettings
 
@@ -44,7 +44,9 @@ class Parcel:
         self._run_id = run_id
         self._settings = settings
 
-    def request(self, service: LaunchedService, arguments: Sequence[str], environment: Mapping[str, str]) -> Request:
+    def request(
+        self, service: LaunchedService, arguments: Sequence[str], environment: Mapping[str, str]
+    ) -> ServiceRequest:
         """Return what a service is asked for with; raises AnalyticsError where a file cannot be read."""
         directory, keeps_run = self._directory, service.kind in KEEPS_RUN
         beginning = (directory.environment, directory.first_policy, directory.run, directory.config)
@@ -56,7 +58,7 @@ class Parcel:
         is_own = "security.token_file" not in changes
         if is_own:
             changes["security.token_file"] = f"{RUN}/{token.name}"
-        return Request(
+        return ServiceRequest(
             arguments=[
                 *arguments,
                 *(part for key, at in changes.items() for part in ("--set", f"{key}={json.dumps(at)}")),
@@ -144,7 +146,7 @@ class Piped:
             self._process.stdin.close()
 
 
-async def start_piped(prefix: Sequence[str], request: Request, environment: Mapping[str, str]) -> Piped:
+async def start_piped(prefix: Sequence[str], request: ServiceRequest, environment: Mapping[str, str]) -> Piped:
     """Start a service through a command, whose own environment is given; raises OSError."""
     process = await asyncio.create_subprocess_exec(
         *prefix, *COMMAND, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=dict(environment), start_new_session=True

@@ -25,7 +25,7 @@ from rattle.rollouts.complete import complete
 from rattle.runs.checkpoint import list_checkpoints
 from rattle.runs.new_runs import make_folder, name_run, policy_run_directory, store_beginning
 from rattle.runs.run_clock import RunLimits
-from rattle.runs.stored_run import StoredRun, accept_code, read_or_mend_row, read_settings, read_stored_run
+from rattle.runs.stored_run import ResumableRun, accept_code, read_or_mend_row, read_settings, read_stored_run
 from rattle.services.utils.server_tls import check_trust, server_tls
 from rattle.services.utils.sockets import listen
 from rattle.settings.experiment import ExperimentSettings
@@ -149,7 +149,7 @@ def resume(
     _end_if_killed(outcome)
 
 
-def _stored(directory: RunDirectory) -> tuple[StoredRun, int]:
+def _stored(directory: RunDirectory) -> tuple[ResumableRun, int]:
     """Return a run, and the updates that it has made; where Training stores it elsewhere, as far as that is known here.
 
     Raises a RattleError where it cannot go on.
@@ -157,7 +157,7 @@ def _stored(directory: RunDirectory) -> tuple[StoredRun, int]:
     settings = read_settings(directory)
     if settings.topology.prefix.training and not list_checkpoints(directory):
         row = read_or_mend_row(directory)
-        return StoredRun(row["run_id"], settings, None), row["updates"]
+        return ResumableRun(row["run_id"], settings, None), row["updates"]
     run = read_stored_run(directory)
     return run, run.updates
 

@@ -24,7 +24,7 @@ from rattle.settings.experiment import ExperimentSettings, PolicySection
 
 
 @dataclass
-class Range:
+class NumberRange:
     """Numbers as they come, as far as they can be told in few words."""
 
     count: int = 0
@@ -64,9 +64,9 @@ class Play:
     worlds: int
     ticks: int = 0
     seconds: float = 0.0  # of steps alone
-    reward: Range = field(default_factory=Range)
-    length: Range = field(default_factory=Range)  # of episodes that ended
-    total: Range = field(default_factory=Range)  # their returns
+    reward: NumberRange = field(default_factory=NumberRange)
+    length: NumberRange = field(default_factory=NumberRange)  # of episodes that ended
+    total: NumberRange = field(default_factory=NumberRange)  # their returns
     terminated: int = 0
     error: str | None = None
 

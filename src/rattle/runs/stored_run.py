@@ -35,7 +35,7 @@ _TUNING = "algorithm."
 
 
 @dataclass(frozen=True)
-class StoredRun:
+class ResumableRun:
     """What a run goes on with."""
 
     run_id: str
@@ -48,7 +48,7 @@ class StoredRun:
         return 0 if self.checkpoint is None else self.checkpoint.update
 
 
-def read_stored_run(directory: RunDirectory, *, plays: bool = True) -> StoredRun:
+def read_stored_run(directory: RunDirectory, *, plays: bool = True) -> ResumableRun:
     """Read what a run goes on with, and write its row of `runs` anew where that was lost.
 
     Says in warnings what is not as it was. `plays`: see `check_settings`. Raises a RattleError with what to do when the
@@ -60,7 +60,7 @@ def read_stored_run(directory: RunDirectory, *, plays: bool = True) -> StoredRun
     _check_settings(directory, settings, _began_with(checkpoint) or row.get("config") or {})
     if row["updates"] and checkpoint is None:
         raise RunError(f"{directory.checkpoints} is empty, so the run cannot be resumed; its tables are intact")
-    return StoredRun(row["run_id"], settings, checkpoint)
+    return ResumableRun(row["run_id"], settings, checkpoint)
 
 
 def accept_code(directory: RunDirectory) -> None:

@@ -11,7 +11,7 @@ from rattle.analytics.errors import AnalyticsError
 from rattle.telemetry.broker import Broker
 from rattle.telemetry.errors import TelemetryError
 from rattle.telemetry.outbox import Outbox
-from rattle.telemetry.session import Session, Tell
+from rattle.telemetry.session import BrokerSession, Tell
 from rattle.telemetry.troubles import Trouble, trouble_of
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 5.0  # seconds between connections
@@ -32,7 +32,7 @@ class Publisher:
         self._told: Trouble | None = None
         self._stop = threading.Event()
         self._knows = threading.Event()  # whether the broker takes messages
-        self._session: Session | None = None
+        self._session: BrokerSession | None = None
         self._thread = threading.Thread(target=self._run, name="telemetry-publisher", daemon=True)
         self._thread.start()
 
@@ -75,7 +75,7 @@ class Publisher:
         """Publish over one connection until it ends, and say whether anything has arrived."""
         self.tries += 1
         try:
-            session = Session(self._broker, self._outbox, self._service, self._take_note)
+            session = BrokerSession(self._broker, self._outbox, self._service, self._take_note)
         except (AnalyticsError, TelemetryError) as error:
             self._take_note(Trouble("settings", str(error)))
             return False

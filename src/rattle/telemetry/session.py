@@ -26,7 +26,7 @@ _PERSISTENT: Final = 2  # a delivery mode
 Tell = Callable[[Trouble | None], object]
 
 
-class Session:
+class BrokerSession:
     """One connection, from its opening to its end; all but `wake` and `end` happens in the thread that calls `run`."""
 
     def __init__(self, broker: Broker, outbox: Outbox, service: str, tell: Tell) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from rattle.envs.vector import Batch, EnvironmentSpec
+from rattle.envs.vector import EnvironmentSpec, ForeignBatch
 from rattle.samples.spaces import read_action_space, read_observation_space
 from rattle.text import one_line
 from rattle.wire.arrays import Array
@@ -234,5 +234,5 @@ def environment_spec(message: Environment | SessionCreated) -> EnvironmentSpec:
         agents_per_world=message.agents_per_world,
         metrics=tuple(message.metrics),
         agents_wait=message.agents_wait,
-        batch=None if message.batch is UNSET else Batch(message.batch.stepped_by, message.batch.any_width),
+        batch=None if message.batch is UNSET else ForeignBatch(message.batch.stepped_by, message.batch.any_width),
     )

@@ -8,7 +8,7 @@ import pytest
 from starlette.datastructures import QueryParams
 
 from rattle.services.dashboard.source import DashboardError
-from rattle.services.dashboard.views import CompareView, ReplayView, RunsView, View
+from rattle.services.dashboard.views import CompareView, ReplayPageView, RunsView, View
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from rattle.services.dashboard.views import CompareView, ReplayView, RunsView, V
         RunsView(),
         RunsView(q="a&b=ü", column=("x.y", "z"), archived=True, page=3),
         CompareView(run=("a", "b c", "#?"), group=("*",), smooth=0, log_y=True, x="seconds", best="lowest"),
-        ReplayView(run="r", episode="0-4", agent=2, tick=17, policy="best"),
+        ReplayPageView(run="r", episode="0-4", agent=2, tick=17, policy="best"),
     ],
 )
 def test_an_address_restores_its_view(view: View) -> None:

@@ -9,7 +9,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from rattle.services.ingest.messages import Batch, Delivery, by_table
+from rattle.services.ingest.messages import Delivery, MessageBatch, by_table
 from rattle.services.ingest.taking import Taking
 from rattle.settings.services import IngestSection
 from rattle.telemetry.broker import Broker
@@ -54,7 +54,7 @@ def test_rows_are_those_that_the_publisher_says_or_the_lines(said: object, rows:
 
 
 def test_a_batch_is_due_when_it_is_full_or_old() -> None:
-    batch = Batch(most_rows=100, most_messages=3, most_seconds=1.0)
+    batch = MessageBatch(most_rows=100, most_messages=3, most_seconds=1.0)
     assert batch.due_in(5.0) == float("inf")
     batch.add(delivery(1), 10.0)
     batch.add(delivery(2), 10.9)
@@ -69,7 +69,7 @@ def test_a_batch_is_due_when_it_is_full_or_old() -> None:
 
 
 def test_a_batch_is_as_old_as_its_oldest_message() -> None:
-    batch = Batch(100, 100, 1.0)
+    batch = MessageBatch(100, 100, 1.0)
     assert batch.oldest == float("inf")
     for tag, made in enumerate((7_500_000, 5_500_000, None, "1", 0)):
         batch.add(delivery(tag, made=made), 1.0)
@@ -79,7 +79,7 @@ def test_a_batch_is_as_old_as_its_oldest_message() -> None:
 
 
 def test_a_batch_in_a_hurry_is_due_unless_it_is_empty() -> None:
-    batch = Batch(100, 100, 60.0)
+    batch = MessageBatch(100, 100, 60.0)
     batch.hurry()
     assert batch.due_in(1.0) == float("inf")
     batch.add(delivery(), 2.0)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rattle.services.training.rollout_batcher import Origin, Part, RolloutBatcher, Verdict
+from rattle.services.training.rollout_batcher import Origin, ReceivedRollout, RolloutBatcher, Verdict
 from rattle.wire.problems import RequestError
 
 WORLDS = 6
@@ -335,7 +335,7 @@ def test_a_rollout_follows_when_the_one_before_was_the_last_of_each_of_its_world
             del last_of[world]
         last_of.update(dict.fromkeys(own, one))
         assert intake.follow(one) == expected
-        intake.learnt([Part(one, one, expected)], intake.version + 1)
+        intake.learnt([ReceivedRollout(one, one, expected)], intake.version + 1)
 
 
 def _touch(other: Origin, one: Origin) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from rattle.clients.errors import DamagedAnswer
 from rattle.services.utils import checked_messages
-from rattle.services.utils.checked_messages import CheckedServer, _Reader, checked, whole
+from rattle.services.utils.checked_messages import CheckedServer, _MessageReader, checked, whole
 from rattle.services.utils.grpc_refusals import answering
 from rattle.services.utils.grpc_serving import bind, make_server
 from rattle.services.utils.guard import Guard
@@ -35,7 +35,7 @@ def flipped(message: bytes, bit: int) -> bytes:
 def test_a_rollout_with_a_flipped_bit_is_never_taken_for_another() -> None:
     sent = add_checksum(ROLLOUT.SerializeToString(), NAME)
     for bit in range(8 * len(sent)):
-        reader = _Reader(training_pb2.Rollout.FromString)
+        reader = _MessageReader(training_pb2.Rollout.FromString)
         assert reader.read(sent) == ROLLOUT
         with pytest.raises(DamagedMessage):
             reader.read(flipped(sent, bit))
@@ -44,7 +44,7 @@ def test_a_rollout_with_a_flipped_bit_is_never_taken_for_another() -> None:
 
 def test_a_message_that_was_cut_where_a_field_ends_is_noticed_after_a_whole_one() -> None:
     bare = ROLLOUT.SerializeToString()
-    reader = _Reader(training_pb2.Rollout.FromString)
+    reader = _MessageReader(training_pb2.Rollout.FromString)
     reader.read(add_checksum(bare, NAME))
     with pytest.raises(DamagedMessage, match="no checksum"):
         reader.read(bare)
@@ -138,9 +138,9 @@ def test_a_shape_of_very_many_numbers_is_refused_before_it_is_parsed() -> None:
 def test_long_messages_are_read_in_a_thread_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checked_messages, "_LONG_BYTES", 1000)
     threads: list[bool] = []
-    read = _Reader.read
+    read = _MessageReader.read
 
-    def noted(self: _Reader, received: bytes) -> Any:
+    def noted(self: _MessageReader, received: bytes) -> Any:
         threads.append(threading.current_thread() is not threading.main_thread())
         return read(self, received)
 
@@ -152,7 +152,7 @@ def test_long_messages_are_read_in_a_thread_and_in_order(monkeypatch: pytest.Mon
         answers = stub.ContributeRollouts(iter(rollouts))
         assert [receipt.sequence async for receipt in answers] == [0, 1]
 
-    monkeypatch.setattr(_Reader, "read", noted)
+    monkeypatch.setattr(_MessageReader, "read", noted)
     with_echo(scene)
     assert threads == [True, False]
 

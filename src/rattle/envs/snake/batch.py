@@ -55,7 +55,7 @@ class SnakeWorlds:
 
         margin = settings.vision_radius
         row_length = settings.width + 2 * margin
-        self._worlds = kernel.Worlds(
+        self._worlds = kernel.BoardState(
             world=np.zeros(num_worlds, kernel.WORLD_DTYPE),
             agent=np.zeros(slots, kernel.AGENT_DTYPE),
             board=np.zeros((num_worlds, row_length * (settings.height + 2 * margin)), np.uint8),
@@ -123,7 +123,7 @@ class SnakeWorlds:
         Raises EnvError when it is of other worlds or damaged, and leaves everything as it was.
         """
         check_arrays(state, self.state())
-        stored = kernel.Worlds(
+        stored = kernel.BoardState(
             *(np.ascontiguousarray(state[name]).view(array.dtype) for name, array in self._worlds._asdict().items())
         )
         check_worlds(stored, state["active"], self._rules, self._tables.copies)

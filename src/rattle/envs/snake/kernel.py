@@ -68,7 +68,7 @@ class Tables(NamedTuple):
     seen_as: NDArray[np.uint8]  # (snakes, codes): what a board code is to each viewer
 
 
-class Worlds(NamedTuple):
+class BoardState(NamedTuple):
     """The state of W worlds of A snakes; this and the settings decide everything that follows."""
 
     world: NDArray[np.void]  # (W,) WORLD_DTYPE

@@ -26,7 +26,7 @@ def check_arrays(state: Mapping[str, NDArray[Any]], own: Mapping[str, NDArray[An
         raise EnvError(f"the stored snake worlds are numbered from {first}, these from {own_first}")
 
 
-def check_worlds(worlds: kernel.Worlds, active: Bools, rules: kernel.Rules, copies: NDArray[np.int32]) -> None:
+def check_worlds(worlds: kernel.BoardState, active: Bools, rules: kernel.Rules, copies: NDArray[np.int32]) -> None:
     """Raise EnvError unless the worlds could have been played: all numbers in their ranges, bodies as on the board."""
     _check_numbers(worlds, rules)
     living = worlds.agent["alive"] == 1
@@ -35,7 +35,7 @@ def check_worlds(worlds: kernel.Worlds, active: Bools, rules: kernel.Rules, copi
     _check_board(worlds, living, rules, copies)
 
 
-def _check_numbers(worlds: kernel.Worlds, rules: kernel.Rules) -> None:
+def _check_numbers(worlds: kernel.BoardState, rules: kernel.Rules) -> None:
     world, agent = worlds.world, worlds.agent
     _require_between(world["tick"], 0, None, "a tick")
     _require_between(world["food"], 0, rules.food, "an amount of food")
@@ -51,7 +51,7 @@ def _check_numbers(worlds: kernel.Worlds, rules: kernel.Rules) -> None:
     _require_between(agent["length"][agent["alive"] == 1], START_LENGTH, None, "the length of a living snake")
 
 
-def _check_board(worlds: kernel.Worlds, living: Bools, rules: kernel.Rules, copies: NDArray[np.int32]) -> None:
+def _check_board(worlds: kernel.BoardState, living: Bools, rules: kernel.Rules, copies: NDArray[np.int32]) -> None:
     """Hold the boards, margins included, to the bodies and the amounts of food."""
     bodies = _draw_bodies(worlds, living, rules)
     board = worlds.board[:, copies[:, 0]]
@@ -63,7 +63,7 @@ def _check_board(worlds: kernel.Worlds, living: Bools, rules: kernel.Rules, copi
     _require(np.array_equal(worlds.board, board[:, cell_at]), "a board's margin does not repeat its edges")
 
 
-def _draw_bodies(worlds: kernel.Worlds, living: Bools, rules: kernel.Rules) -> NDArray[np.uint8]:
+def _draw_bodies(worlds: kernel.BoardState, living: Bools, rules: kernel.Rules) -> NDArray[np.uint8]:
     """Return uint8 (W, cells): boards with the bodies of the living only; raises EnvError where they overlap."""
     slots = living.nonzero()[0]
     lengths = worlds.agent["length"][slots].astype(np.int64)

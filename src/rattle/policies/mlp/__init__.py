@@ -43,9 +43,9 @@ class Mlp(NetworkKind[MlpSpec]):
 
     def make_network(self, spec: MlpSpec, generator: torch.Generator | None = None) -> nn.Module:
         """Return the network in PyTorch, with weights that the generator draws."""
-        from rattle.policies.mlp.network import Network
+        from rattle.policies.mlp.network import MultilayerPerceptron
 
-        return Network(spec, generator)
+        return MultilayerPerceptron(spec, generator)
 
     def make_program(self, spec: MlpSpec, parameters: Parameters) -> Program:
         """Return the forward pass in compiled code."""

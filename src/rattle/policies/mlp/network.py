@@ -13,7 +13,7 @@ from rattle.policies.mlp.spec import MlpSpec
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 
-class Network(nn.Module):
+class MultilayerPerceptron(nn.Module):
     """Observations (N, row) to outputs (N, outputs) and values (N,); values are zero without a value head."""
 
     def __init__(self, spec: MlpSpec, generator: torch.Generator | None = None) -> None:

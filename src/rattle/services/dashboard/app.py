@@ -22,7 +22,7 @@ from rattle.analytics.store.connection import StoreError
 from rattle.errors import RattleError
 from rattle.services.dashboard import compare_page, replay_page, run_page, runs_page, shown, sql_page
 from rattle.services.dashboard.source import DashboardError, NotThere, RunSource
-from rattle.services.dashboard.views import CompareView, EpisodesView, ReplayView, RunsView, RunView, SqlView, View
+from rattle.services.dashboard.views import CompareView, EpisodesView, ReplayPageView, RunsView, RunView, SqlView, View
 from rattle.services.utils.asgi import Message, Receive, Scope, Send, answer, exposition
 from rattle.services.utils.guard import Guard
 from rattle.services.utils.measures import REQUEST_SECONDS, REQUESTS
@@ -36,7 +36,7 @@ _PAGES: tuple[tuple[type[View], str, Callable[[RunSource, Any], dict[str, Any]]]
     (CompareView, "compare.html", compare_page.context),
     (RunView, "run.html", run_page.context),
     (EpisodesView, "episodes.html", replay_page.episodes_context),
-    (ReplayView, "replay.html", replay_page.context),
+    (ReplayPageView, "replay.html", replay_page.context),
     (SqlView, "sql.html", sql_page.context),
 )
 #: What requests are counted as, by their paths.

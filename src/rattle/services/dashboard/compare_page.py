@@ -12,7 +12,7 @@ from rattle.analytics.updates import Curve
 from rattle.errors import RattleError
 from rattle.services.dashboard.charts import Chart, as_json, colour
 from rattle.services.dashboard.lines import Group, curves, draw_groups, set_axes, title_of
-from rattle.services.dashboard.source import DashboardError, Run, RunSource
+from rattle.services.dashboard.source import DashboardError, RunRow, RunSource
 from rattle.services.dashboard.views import CompareView
 
 #: Runs in one figure.
@@ -29,7 +29,7 @@ _MOST_COLUMNS: Final = 10
 class Standing(NamedTuple):
     """How far a run has come in the metric that is drawn."""
 
-    run: Run
+    run: RunRow
     group: str
     colour: str  # of its line
     best: float | None
@@ -66,12 +66,12 @@ def context(source: RunSource, view: CompareView) -> dict[str, Any]:
     }
 
 
-def _chosen(source: RunSource, run_ids: Collection[str]) -> list[Run]:
+def _chosen(source: RunSource, run_ids: Collection[str]) -> list[RunRow]:
     known = {run.id: run for run in source.runs()} if len(run_ids) > _ONE_BY_ONE else {}
     return [known.get(run_id) or source.run(run_id) for run_id in run_ids]
 
 
-def _read(source: RunSource, runs: Sequence[Run]) -> tuple[dict[str, dict[str, Curve]], list[str]]:
+def _read(source: RunSource, runs: Sequence[RunRow]) -> tuple[dict[str, dict[str, Curve]], list[str]]:
     """Return the curves of each run that can be read, and what is wrong with the others."""
     found, problems = {}, []
     for run in runs:
@@ -82,14 +82,14 @@ def _read(source: RunSource, runs: Sequence[Run]) -> tuple[dict[str, dict[str, C
     return found, problems
 
 
-def _differing(runs: Sequence[Run]) -> dict[str, list[str | None]]:
+def _differing(runs: Sequence[RunRow]) -> dict[str, list[str | None]]:
     """Return the settings in which runs differ, with the value of each run."""
     names = sorted({name for run in runs for name in run.settings})
     values = {name: [run.settings.get(name) for run in runs] for name in names}
     return {name: own for name, own in values.items() if len(set(own)) > 1}
 
 
-def _groups(runs: Sequence[Run], by: Sequence[str], differing: Mapping[str, object]) -> list[Group]:
+def _groups(runs: Sequence[RunRow], by: Sequence[str], differing: Mapping[str, object]) -> list[Group]:
     """Return a line for each run, or for the runs that agree in the settings `by`."""
     if not by:
         return [Group(run.id, [run.id]) for run in runs]
@@ -101,7 +101,7 @@ def _groups(runs: Sequence[Run], by: Sequence[str], differing: Mapping[str, obje
 
 
 def _standings(
-    runs: Sequence[Run], groups: Sequence[Group], found: Mapping[str, Mapping[str, Curve]], view: CompareView
+    runs: Sequence[RunRow], groups: Sequence[Group], found: Mapping[str, Mapping[str, Curve]], view: CompareView
 ) -> list[Standing]:
     """Return the runs, the best first; those without the metric come last."""
     line_of = {run_id: number for number, group in enumerate(groups) for run_id in group.run_ids}
@@ -111,7 +111,7 @@ def _standings(
 
 
 def _standing(
-    run: Run, groups: Sequence[Group], number: int, curve: Mapping[str, Curve], view: CompareView
+    run: RunRow, groups: Sequence[Group], number: int, curve: Mapping[str, Curve], view: CompareView
 ) -> Standing:
     name = groups[number].name
     values = curve.get(view.y, np.empty(0))

@@ -20,7 +20,7 @@ from rattle.policies.errors import PolicyError
 from rattle.policies.file import StoredPolicy, load_policy
 from rattle.services.dashboard import sql_process
 from rattle.services.dashboard.live_run import LiveRun
-from rattle.services.dashboard.source import Answer, Events, NotThere, Run
+from rattle.services.dashboard.source import Events, NotThere, QueryAnswer, RunRow
 from rattle.text import one_line, printable
 
 #: Runs whose tables are kept in memory as far as they have been read.
@@ -40,7 +40,7 @@ class RunDirectories:
         self._root = root
         self.title = printable(root)
         self._live: OrderedDict[Path, LiveRun] = OrderedDict()
-        self._rows: dict[Path, tuple[_Stamps, Run]] = {}
+        self._rows: dict[Path, tuple[_Stamps, RunRow]] = {}
         self._places: dict[str, RunDirectory] = {}  # of runs whose directories are not called by their names
         self._lock = threading.Lock()
 
@@ -50,12 +50,12 @@ class RunDirectories:
     def close(self) -> None:
         """Hold nothing open."""
 
-    def runs(self) -> Sequence[Run]:
+    def runs(self) -> Sequence[RunRow]:
         """Return all runs, the newest first."""
         runs = [self._row_of(directory) for directory in self._directories()]
         return sorted(runs, key=lambda run: (run.row["started"] or _EARLY, run.id), reverse=True)
 
-    def run(self, run_id: str) -> Run:
+    def run(self, run_id: str) -> RunRow:
         """Return one run; raises NotThere."""
         return self._row_of(self._find(run_id))
 
@@ -94,7 +94,7 @@ class RunDirectories:
                 continue  # it is not there (yet), or of no use
         return policies
 
-    def ask(self, sql: str) -> Answer:
+    def ask(self, sql: str) -> QueryAnswer:
         """Answer one SQL statement over all runs."""
         return sql_process.ask(sql, self._root)
 
@@ -112,13 +112,13 @@ class RunDirectories:
                 return directory
         raise NotThere(f"there is no run '{one_line(run_id, 200)}' in {self.title}")
 
-    def _row_of(self, directory: RunDirectory) -> Run:
+    def _row_of(self, directory: RunDirectory) -> RunRow:
         """Return a run's row: whether one is still in progress no file says, but the rows of others are kept."""
         stamps = tuple(map(_stamp, (directory.run, directory.annotations, directory.config)))
         known = self._rows.get(directory.path)
         if known is None or known[0] != stamps or known[1].is_live:
             found = row(directory)
-            known = self._rows[directory.path] = stamps, Run(found, flatten(found["config"]))
+            known = self._rows[directory.path] = stamps, RunRow(found, flatten(found["config"]))
         return known[1]
 
     def _followed(self, run_id: str) -> LiveRun:

@@ -21,7 +21,7 @@ from rattle.events.of_launch import (
     ServiceStarted,
 )
 from rattle.events.of_services import Serving, Stopped, SystemMetrics
-from rattle.services.dashboard.source import MOST_EVENTS, Events, Happened, Health
+from rattle.services.dashboard.source import MOST_EVENTS, Events, Happened, ServiceHealth
 
 #: Events that say what has become of a service, and what it is from then on.
 _STATES: Final[Mapping[str, str]] = MappingProxyType(
@@ -58,7 +58,7 @@ class EventDigest:
     def __init__(self) -> None:
         self._newest: list[Happened] = []  # the oldest first
         self._changed: dict[str, datetime] = {}  # when the state of a service changed
-        self._services: dict[str, Health] = {}
+        self._services: dict[str, ServiceHealth] = {}
         self._load: dict[str, Sketch] = {}
 
     def add(self, rows: Sequence[LogRow]) -> None:
@@ -90,7 +90,7 @@ class EventDigest:
         )
 
     def _note(self, row: LogRow, service: str) -> None:
-        health = self._services.setdefault(service, Health(service, row.time))
+        health = self._services.setdefault(service, ServiceHealth(service, row.time))
         health.last = max(health.last, row.time)
         if row.event in _STATES and row.time >= self._changed.get(service, row.time):
             health.state, self._changed[service] = _STATES[row.event], row.time

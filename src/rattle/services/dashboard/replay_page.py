@@ -16,7 +16,7 @@ from rattle.services.dashboard.charts import Chart, as_json, numbers, script_jso
 from rattle.services.dashboard.likelihoods import Likelihoods, choose
 from rattle.services.dashboard.settings_filter import as_number
 from rattle.services.dashboard.source import RunSource
-from rattle.services.dashboard.views import EpisodesView, ReplayView
+from rattle.services.dashboard.views import EpisodesView, ReplayPageView
 
 #: Observed numbers that have a chart each; where there are more, one picture shows all.
 _MOST_CHARTS: Final = 8
@@ -32,7 +32,7 @@ def episodes_context(source: RunSource, view: EpisodesView) -> dict[str, Any]:
     return {"run": run, "episodes": episodes, "is_live": run.is_live}
 
 
-def context(source: RunSource, view: ReplayView) -> dict[str, Any]:
+def context(source: RunSource, view: ReplayPageView) -> dict[str, Any]:
     """Return what an episode shows."""
     run = source.run(view.run)
     episode = source.episode(run.id, view.episode)

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from rattle.services.dashboard.settings_filter import as_number, conditions
-from rattle.services.dashboard.source import Run, RunSource
+from rattle.services.dashboard.source import RunRow, RunSource
 from rattle.services.dashboard.views import RunsView
 
 #: Runs on a page.
@@ -64,7 +64,7 @@ def context(source: RunSource, view: RunsView) -> dict[str, Any]:
     }
 
 
-def _fits(run: Run, view: RunsView) -> bool:
+def _fits(run: RunRow, view: RunsView) -> bool:
     wanted = {"status": view.status, "environment": view.environment, "algorithm": view.algorithm}
     return (
         all(run.row[name] == value for name, value in wanted.items() if value)
@@ -73,16 +73,16 @@ def _fits(run: Run, view: RunsView) -> bool:
     )
 
 
-def _text(run: Run) -> str:
+def _text(run: RunRow) -> str:
     """Return what a search looks through."""
     return " ".join(map(str, (run.id, run.row["experiment"], *run.tags, run.row.get("note") or ""))).lower()
 
 
-def _values(runs: Iterable[Run], column: str) -> list[str]:
+def _values(runs: Iterable[RunRow], column: str) -> list[str]:
     return sorted({str(run.row[column]) for run in runs if run.row[column]})
 
 
-def _sorted(runs: list[Run], sort: str) -> list[Run]:
+def _sorted(runs: list[RunRow], sort: str) -> list[RunRow]:
     """Return runs in the order of a column or setting, from the largest with a minus; those without it come last."""
     column, falling = sort.removeprefix("-"), sort.startswith("-")
     having = [(run.value(column), run) for run in runs]
@@ -93,7 +93,7 @@ def _sorted(runs: list[Run], sort: str) -> list[Run]:
     return [known[place][1] for place in order] + [run for value, run in having if value is None]
 
 
-def _settings(runs: Sequence[Run]) -> list[_Choice]:
+def _settings(runs: Sequence[RunRow]) -> list[_Choice]:
     """Return the settings of runs, those first in which they differ."""
     names = sorted({name for run in runs for name in run.settings})
     choices = [_Choice(name, len({run.settings.get(name) for run in runs}) > 1) for name in names]

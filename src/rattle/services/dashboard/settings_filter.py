@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
-from rattle.services.dashboard.source import DashboardError, Run
+from rattle.services.dashboard.source import DashboardError, RunRow
 from rattle.text import one_line
 
 _CONDITION: Final = re.compile(r"\s*([\w.\-]+)\s*(<=|>=|!=|=|<|>)\s*(.*?)\s*")
@@ -29,7 +29,7 @@ class _Condition(NamedTuple):
     compare: Callable[[Any, Any], bool]
     wanted: str
 
-    def holds(self, run: Run) -> bool:
+    def holds(self, run: RunRow) -> bool:
         found = run.value(self.name)
         if found is None:
             return self.compare is operator.ne
@@ -39,7 +39,7 @@ class _Condition(NamedTuple):
         return self.compare(str(found), self.wanted)
 
 
-def conditions(text: str) -> Callable[[Run], bool]:
+def conditions(text: str) -> Callable[[RunRow], bool]:
     """Return what says whether a run meets all conditions, which commas part; raises DashboardError for others.
 
     Lists are JSON, and so is text in double quotes.

@@ -44,7 +44,7 @@ class Busy(DashboardError):
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRow:
     """A row of the table `runs`, and its settings by dotted keys, as text."""
 
     row: Mapping[str, Any]
@@ -86,7 +86,7 @@ class Happened(NamedTuple):
 
 
 @dataclass
-class Health:
+class ServiceHealth:
     """How a service of a run has been."""
 
     service: str
@@ -102,7 +102,7 @@ class Events:
     """What has happened in a run."""
 
     newest: Sequence[Happened] = ()  # the newest first
-    services: Sequence[Health] = ()
+    services: Sequence[ServiceHealth] = ()
     load: Mapping[str, Series] = field(default_factory=dict)  # over seconds since 1970, by service or host
 
 
@@ -113,7 +113,7 @@ class Column(msgspec.Struct, frozen=True):
     type: str
 
 
-class Answer(NamedTuple):
+class QueryAnswer(NamedTuple):
     """What a query has come to; rows beyond MOST_ROWS are cut off."""
 
     columns: Sequence[Column]
@@ -133,10 +133,10 @@ class RunSource(Protocol):
     def close(self) -> None:
         """Let go of what is held open."""
 
-    def runs(self) -> Sequence[Run]:
+    def runs(self) -> Sequence[RunRow]:
         """Return all runs, the newest first."""
 
-    def run(self, run_id: str) -> Run:
+    def run(self, run_id: str) -> RunRow:
         """Return one run; raises NotThere."""
 
     def updates(self, run_id: str) -> Series:
@@ -160,5 +160,5 @@ class RunSource(Protocol):
     def policies(self, run_id: str) -> Mapping[str, StoredPolicy]:
         """Return the policies of a run that are at hand, by what they are called."""
 
-    def ask(self, sql: str) -> Answer:
+    def ask(self, sql: str) -> QueryAnswer:
         """Answer one SQL statement over all runs, which can only read."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 from rattle.analytics.schema import DERIVED_COLUMNS, TABLES
 from rattle.errors import RattleError
 from rattle.services.dashboard.charts import Chart, as_json, colour
-from rattle.services.dashboard.source import MOST_ROWS, Answer, Column, DashboardError, RunSource
+from rattle.services.dashboard.source import MOST_ROWS, Column, DashboardError, QueryAnswer, RunSource
 from rattle.services.dashboard.views import SqlView
 from rattle.text import nearest
 
@@ -58,7 +58,7 @@ def _is(column: Column, kinds: Sequence[str]) -> bool:
     return plain.startswith(tuple(kinds))
 
 
-def _chart(answer: Answer, view: SqlView) -> Chart:
+def _chart(answer: QueryAnswer, view: SqlView) -> Chart:
     """Return the answer as a chart: of the columns that are named, else of the first ones that can be drawn."""
     names = [column.name for column in answer.columns]
     for name in (view.x, *view.y, view.by):
@@ -83,7 +83,9 @@ def _first_x(columns: Sequence[Column], show: str) -> str:
     return next((column.name for column in columns if _is(column, kinds)), "")
 
 
-def _lines(answer: Answer, names: list[str], by: str, ys: Sequence[str]) -> list[tuple[str, list[Sequence[Any]], int]]:
+def _lines(
+    answer: QueryAnswer, names: list[str], by: str, ys: Sequence[str]
+) -> list[tuple[str, list[Sequence[Any]], int]]:
     """Return the name, the rows and the place of the number of each line."""
     parts: dict[str, list[Sequence[Any]]] = {}
     for row in answer.rows:

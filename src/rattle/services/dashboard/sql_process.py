@@ -12,7 +12,7 @@ from typing import Final
 
 from rattle.analytics.errors import AnalyticsError
 from rattle.services.dashboard.answers import MOST_BYTES, answer_of
-from rattle.services.dashboard.source import MOST_ROWS, QUERY_SECONDS, Answer, Busy
+from rattle.services.dashboard.source import MOST_ROWS, QUERY_SECONDS, Busy, QueryAnswer
 
 #: Processes at a time, and how long another query waits for one, in seconds.
 _PROCESSES: Final = 2
@@ -24,7 +24,7 @@ _MEMORY_BYTES: Final = 2**31
 _turns = threading.BoundedSemaphore(_PROCESSES)
 
 
-def ask(sql: str, root: Path) -> Answer:
+def ask(sql: str, root: Path) -> QueryAnswer:
     """Answer one statement over the runs in `root`; raises AnalyticsError in one line, and Busy."""
     if not _turns.acquire(timeout=_PATIENCE_SECONDS):
         raise Busy(f"{_PROCESSES} other queries are running: ask again when one of them has ended")

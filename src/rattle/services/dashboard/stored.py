@@ -26,7 +26,7 @@ from rattle.analytics.updates import NUMBERS, Curve, read_evaluations
 from rattle.policies.file import StoredPolicy
 from rattle.services.dashboard.answers import answer_of
 from rattle.services.dashboard.event_digest import EventDigest, LogRow
-from rattle.services.dashboard.source import MOST_ROWS, QUERY_SECONDS, Answer, Busy, Events, NotThere, Run
+from rattle.services.dashboard.source import MOST_ROWS, QUERY_SECONDS, Busy, Events, NotThere, QueryAnswer, RunRow
 from rattle.text import one_line
 
 #: Connections to a server; a folder has one.
@@ -59,14 +59,14 @@ class StoreRuns:
         while self._idle:
             self._idle.pop().close()
 
-    def runs(self) -> Sequence[Run]:
+    def runs(self) -> Sequence[RunRow]:
         """Return all runs, the newest first."""
         with self._reading() as store:
             rows = stored_rows(store.runs)
         runs = [_run(row) for row in rows]
         return sorted(runs, key=lambda run: (run.row["started"].timestamp() if run.row["started"] else 0, run.id))[::-1]
 
-    def run(self, run_id: str) -> Run:
+    def run(self, run_id: str) -> RunRow:
         """Return one run; raises NotThere."""
         with self._reading() as store:
             row = stored_row(store.run(run_id))
@@ -110,7 +110,7 @@ class StoreRuns:
         """Return none: a store has no files of policies."""
         return {}
 
-    def ask(self, sql: str) -> Answer:
+    def ask(self, sql: str) -> QueryAnswer:
         """Answer one SQL statement over all runs."""
         began = time.perf_counter()
         with self._reading() as store:
@@ -195,5 +195,5 @@ def _series(names: Sequence[str], rows: Sequence[Sequence[Any]], count: int) -> 
     return Series(mean, low, high, count)
 
 
-def _run(row: Mapping[str, Any]) -> Run:
-    return Run(row, flatten(row["config"] or {}))
+def _run(row: Mapping[str, Any]) -> RunRow:
+    return RunRow(row, flatten(row["config"] or {}))

@@ -111,7 +111,7 @@ class EpisodesView(View, frozen=True, kw_only=True):
     )
 
 
-class ReplayView(View, frozen=True, kw_only=True):
+class ReplayPageView(View, frozen=True, kw_only=True):
     """One recorded episode at one tick."""
 
     path: ClassVar = "/replay"

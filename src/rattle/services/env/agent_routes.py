@@ -62,7 +62,7 @@ class MoveRequest(msgspec.Struct, forbid_unknown_fields=True):
     move: Any
 
 
-class ResetRequest(msgspec.Struct, forbid_unknown_fields=True):
+class GameResetRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The body of POST /reset."""
 
     seed: Any = msgspec.UNSET
@@ -146,7 +146,7 @@ class AgentFace:
                 said = self.game.reset_snake(snake_id, _now())
                 self._expire_later()
             case _:
-                said = self.game.reset(_now(), _decode(body or b"{}", content_type, ResetRequest).seed)
+                said = self.game.reset(_now(), _decode(body or b"{}", content_type, GameResetRequest).seed)
         self.clock.changed()
         return said
 

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from rattle.samples.spaces import ActionSpace
+from rattle.services.env.agent_routes import GameResetRequest as GameRequest
 from rattle.services.env.agent_routes import MoveRequest, NoFields
-from rattle.services.env.agent_routes import ResetRequest as GameRequest
 from rattle.wire import vector
 from rattle.wire.encoding import JSON, MSGPACK
 from rattle.wire.problems import PROBLEM_TYPE, STATUS

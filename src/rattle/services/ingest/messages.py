@@ -98,7 +98,7 @@ class Job:
         self.abandoned = threading.Event()  # it cannot be acknowledged any more: whoever stores it may stop
 
 
-class Batch:
+class MessageBatch:
     """Messages that are stored together, in the order in which they came."""
 
     def __init__(self, most_rows: int, most_messages: int, most_seconds: float) -> None:

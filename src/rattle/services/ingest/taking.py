@@ -9,7 +9,7 @@ from typing import Any, Final
 from rattle.events import emit
 from rattle.events.of_services import DamagedMessage
 from rattle.services.ingest.clocks import Clocks
-from rattle.services.ingest.messages import Batch, Delivery, Job, Rejected
+from rattle.services.ingest.messages import Delivery, Job, MessageBatch, Rejected
 from rattle.services.utils.sockets import ServiceError
 from rattle.settings.services import IngestSection
 from rattle.telemetry.broker import Broker
@@ -29,7 +29,7 @@ class Taking:
         self._connection = connection
         self._broker = broker
         self._clocks = clocks
-        self._batch = Batch(own.batch_rows, max(1, own.prefetch // 2), own.batch_seconds)
+        self._batch = MessageBatch(own.batch_rows, max(1, own.prefetch // 2), own.batch_seconds)
         self._channel = connection.channel()
         for method, arguments in broker.declarations():
             getattr(self._channel, method)(**arguments)

@@ -59,7 +59,7 @@ class _SmallParts(io.BufferedReader):
         return super().read(_PART_BYTES if size is None or not 0 <= size <= _PART_BYTES else size)
 
 
-class _Handler(WSGIRequestHandler):
+class _RequestHandler(WSGIRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = IDLE_SECONDS
 
@@ -101,7 +101,7 @@ class _FlaskServer(ThreadedWSGIServer):
         self._served = threading.Condition()
         self._connections = 0
         self._asking: dict[socket.socket, None] = {}  # connections whose requests are not complete, the oldest first
-        super().__init__(settings.host, settings.port, app, _Handler, fd=listener.fileno())
+        super().__init__(settings.host, settings.port, app, _RequestHandler, fd=listener.fileno())
         if tls is not None:  # handshakes are made where a connection is served: no other one waits for it
             self.ssl_context = tls.context
             self.socket = tls.context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)

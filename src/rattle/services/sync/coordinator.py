@@ -9,7 +9,7 @@ from rattle.events import of_lockstep
 from rattle.services.sync.failure_detector import LONGEST_REMINDER, FailureDetector
 from rattle.services.sync.gathering import MOST_MEMBERS, PendingMembers, a_later_life, beginning, was_idle
 from rattle.services.sync.leader import AboutSeat, Leader
-from rattle.services.sync.outbox import Outbox
+from rattle.services.sync.outbox import DatagramOutbox
 from rattle.services.sync.seats import Address, Membership
 from rattle.services.sync.standing import describe
 from rattle.settings.services import SyncSection
@@ -42,7 +42,7 @@ class Coordinator:
         """Lead by `settings`; `session` names the run if no member remembers one, and is no other life's."""
         self.settings = settings
         self.codec = codec
-        self.out = Outbox(codec.encode)
+        self.out = DatagramOutbox(codec.encode)
         self.arrivals = PendingMembers(settings.participants, settings.members)
         self.leader = Leader(settings, session, self.out, self._seat_arrivals)
         self._silence = FailureDetector(settings, self.leader, self.out)

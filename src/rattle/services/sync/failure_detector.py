@@ -6,7 +6,7 @@ from math import inf
 
 from rattle.events import of_lockstep
 from rattle.services.sync.leader import Leader
-from rattle.services.sync.outbox import Outbox
+from rattle.services.sync.outbox import DatagramOutbox
 from rattle.services.sync.seats import Membership
 from rattle.settings.services import SyncSection
 from rattle.wire.lockstep import DROPPED, Bye, Ping, Role
@@ -19,7 +19,7 @@ _WHAT_COMES = {"wait": "it is waited for", "drop": "it loses its seat", "forward
 class FailureDetector:
     """Knows since when members have not been heard, and does what the settings say of it."""
 
-    def __init__(self, settings: SyncSection, leader: Leader, out: Outbox) -> None:
+    def __init__(self, settings: SyncSection, leader: Leader, out: DatagramOutbox) -> None:
         self._seconds = settings.silence_seconds
         self._policy = settings.silent
         self._heartbeat = settings.heartbeat_seconds

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from rattle.events import of_lockstep
 from rattle.services.sync.agreement import Agreement
 from rattle.services.sync.gathering import EpochStart
-from rattle.services.sync.outbox import Outbox
+from rattle.services.sync.outbox import DatagramOutbox
 from rattle.services.sync.seats import Address, Membership
 from rattle.services.sync.tick_barrier import TickBarrier
 from rattle.settings.services import SyncSection
@@ -35,7 +35,9 @@ class Leader:
     `phases` and `round_trips` (seconds) grow until they are taken by whoever stores them.
     """
 
-    def __init__(self, settings: SyncSection, session: int, out: Outbox, admit: Callable[[float], None]) -> None:
+    def __init__(
+        self, settings: SyncSection, session: int, out: DatagramOutbox, admit: Callable[[float], None]
+    ) -> None:
         """Lead by `settings`; `admit` is called with the time whenever newcomers may get seats."""
         self.session, self.epoch = session, 0
         self.seats: dict[str, Membership] = {}

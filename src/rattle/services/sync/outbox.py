@@ -11,7 +11,7 @@ from rattle.services.sync.seats import Address, Membership
 from rattle.wire.lockstep import Datagram
 
 
-class Outbox:
+class DatagramOutbox:
     """Datagrams until they are taken, events, and when there is something to do at the latest.
 
     `events` grow until they are taken by whoever shows them.

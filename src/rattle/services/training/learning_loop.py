@@ -15,7 +15,7 @@ from rattle.learning.errors import LearningError
 from rattle.runs.progress import Status
 from rattle.services.training.actors import MOST_UNLEARNT, Actors
 from rattle.services.training.policy_run import PolicyRun, PublishedPolicy, Update
-from rattle.services.training.rollout_batcher import Part, RolloutBatcher, Verdict
+from rattle.services.training.rollout_batcher import ReceivedRollout, RolloutBatcher, Verdict
 from rattle.services.training.rollout_messages import Contribution
 from rattle.wire.problems import RequestError
 
@@ -212,7 +212,7 @@ class LearningLoop:
         else:
             await self._arrived.wait(self.run.seconds_left)
 
-    async def _learn_from(self, parts: list[Part[Contribution]]) -> None:
+    async def _learn_from(self, parts: list[ReceivedRollout[Contribution]]) -> None:
         """Make the update that is due; raises LearningError when none could be made of what anybody sends."""
         self._changed.tell()  # there is room for more
         try:
@@ -226,7 +226,7 @@ class LearningLoop:
         self.actors.praise({part.origin.actor for part in parts})
         await self._write_down(update)
 
-    async def _blame(self, parts: list[Part[Contribution]], error: LearningError) -> None:
+    async def _blame(self, parts: list[ReceivedRollout[Contribution]], error: LearningError) -> None:
         """Refuse those of whose rollouts several updates could not be made; raises the error where nobody is left."""
         blamed = await self._in_thread(lambda: self.run.find_unlearnable(parts))
         agents = {actor for actor, _ in blamed}
@@ -250,7 +250,7 @@ class LearningLoop:
                 _answer(done, RequestError("bad_value", said, name))
                 return
         try:
-            update = await self._update([Part(origin, contribution, self.intake.follows(origin))])
+            update = await self._update([ReceivedRollout(origin, contribution, self.intake.follows(origin))])
         except LearningError as reason:
             _answer(done, RequestError("bad_value", str(reason)))
             return
@@ -258,7 +258,7 @@ class LearningLoop:
         _answer(done, update)
         await self._write_down(update)
 
-    async def _update(self, parts: list[Part[Contribution]]) -> Update:
+    async def _update(self, parts: list[ReceivedRollout[Contribution]]) -> Update:
         """Learn, and have the new policy go out; `_write_down` must follow."""
         update = await self._in_thread(lambda: self.run.learn(parts))
         self.intake.learnt(parts, update.policy.version)

@@ -23,7 +23,7 @@ from rattle.settings.experiment import ExperimentSettings
 
 
 @dataclass(frozen=True)
-class Place:
+class RunPlace:
     """Where a policy's run is stored, and what it is called."""
 
     policy_id: str
@@ -85,16 +85,16 @@ def _begun(run_dir: Path | None) -> RunDirectory | None:
     return directory if directory is not None and directory.is_run else None
 
 
-def _places(settings: ExperimentSettings, first: str, directory: RunDirectory, run_id: str) -> Iterator[Place]:
+def _places(settings: ExperimentSettings, first: str, directory: RunDirectory, run_id: str) -> Iterator[RunPlace]:
     """Yield where the policies go: the `first` of the whole experiment into the run directory, others beside it."""
     for policy_id in settings.training.policies:
         if policy_id == first:
-            yield Place(policy_id, directory, run_id, is_first=True)
+            yield RunPlace(policy_id, directory, run_id, is_first=True)
         else:
-            yield Place(policy_id, policy_run_directory(directory, policy_id), f"{run_id}-{policy_id}")
+            yield RunPlace(policy_id, policy_run_directory(directory, policy_id), f"{run_id}-{policy_id}")
 
 
-def _open(experiment: ExperimentSettings, place: Place, environment: EnvironmentSpec, lineage: str) -> LearningLoop:
+def _open(experiment: ExperimentSettings, place: RunPlace, environment: EnvironmentSpec, lineage: str) -> LearningLoop:
     directory, settings = place.directory, settings_of_policy(experiment, place.policy_id)
     kept = experiment if place.is_first else settings
     checkpoint = None

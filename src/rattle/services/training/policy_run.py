@@ -22,7 +22,7 @@ from rattle.runs.run_recorder import CallersPart, MissingTicks, RecordedRollout,
 from rattle.runs.run_tables import read_run_row
 from rattle.samples.rollout import Played, as_tensors, join
 from rattle.services.training.actors import LifeName
-from rattle.services.training.rollout_batcher import Origin, Part, RolloutBatcher
+from rattle.services.training.rollout_batcher import Origin, ReceivedRollout, RolloutBatcher
 from rattle.services.training.rollout_messages import Contribution, RunRolloutSpec
 from rattle.settings.experiment import ExperimentSettings
 from rattle.trainer.build import build_learner
@@ -56,7 +56,7 @@ class RunProgress:
 class Update:
     """One step of learning: what was learnt from, and the policy that it made."""
 
-    parts: Sequence[Part[Contribution]]
+    parts: Sequence[ReceivedRollout[Contribution]]
     played: Sequence[RecordedRollout]
     metrics: UpdateMetrics
     policy: PublishedPolicy
@@ -160,7 +160,7 @@ class PolicyRun:
             self.learner.version, self.recorder.policy_file(), self.first_tick, self.why_over() is not None
         )
 
-    def learn(self, parts: Sequence[Part[Contribution]]) -> Update:
+    def learn(self, parts: Sequence[ReceivedRollout[Contribution]]) -> Update:
         """Improve the policy by one step on some parts; `write_down` must follow.
 
         Raises LearningError, with everything as it was, when they cannot be learnt from.
@@ -177,7 +177,7 @@ class PolicyRun:
         made = PublishedPolicy(metrics.policy_version, self.recorder.policy_file(), self.first_tick, over)
         return Update(parts, played, metrics, made)
 
-    def find_unlearnable(self, parts: Sequence[Part[Contribution]]) -> set[LifeName]:
+    def find_unlearnable(self, parts: Sequence[ReceivedRollout[Contribution]]) -> set[LifeName]:
         """Return whose parts cannot be learnt from by themselves: of some that could not be learnt from together.
 
         All of them where each actor's parts can. Nothing is learnt.
@@ -237,11 +237,11 @@ class PolicyRun:
         with suppress(AnalyticsError), closing(self.learner):
             self.recorder.close()
 
-    def _played(self, part: Part[Contribution]) -> RecordedRollout:
+    def _played(self, part: ReceivedRollout[Contribution]) -> RecordedRollout:
         first_slot = self._slots(part.origin).start
         return RecordedRollout(part.content.rollout, part.origin.policy_version, first_slot, tuple(self._gaps(part)))
 
-    def _gaps(self, part: Part[Contribution]) -> list[MissingTicks]:
+    def _gaps(self, part: ReceivedRollout[Contribution]) -> list[MissingTicks]:
         """Return what is missing before a part."""
         if part.follows:
             return []

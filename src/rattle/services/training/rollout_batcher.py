@@ -54,7 +54,7 @@ class Counted:
 
 
 @dataclass(frozen=True)
-class Part(Generic[Content]):
+class ReceivedRollout(Generic[Content]):
     """A rollout that was taken for an update; `follows` says that no tick is missing since the last one learnt from."""
 
     origin: Origin
@@ -110,7 +110,7 @@ class RolloutBatcher(Generic[Content]):
         """Whether enough waits for an update."""
         return bool(self._covered.all()) if self._in_order else self._worlds_waiting >= self.worlds
 
-    def take(self) -> list[Part[Content]]:
+    def take(self) -> list[ReceivedRollout[Content]]:
         """Return what the update that is due learns from: in order of worlds, or as it came."""
         taken = []
         if self._in_order:
@@ -121,7 +121,7 @@ class RolloutBatcher(Generic[Content]):
             while sum(origin.worlds for origin, _ in taken) < self.worlds:
                 taken.append(self._waiting.popleft())
                 self._worlds_waiting -= taken[-1][0].worlds
-        return [Part(origin, content, self.follow(origin)) for origin, content in taken]
+        return [ReceivedRollout(origin, content, self.follow(origin)) for origin, content in taken]
 
     def follows(self, origin: Origin) -> bool:
         """Return whether a rollout follows on the last one that was learnt from of just these worlds."""
@@ -142,7 +142,7 @@ class RolloutBatcher(Generic[Content]):
         self._followed[origin.first_world] = origin
         return follows
 
-    def learnt(self, parts: list[Part[Content]], version: int) -> None:
+    def learnt(self, parts: list[ReceivedRollout[Content]], version: int) -> None:
         """Go on with the policy that was made of some parts; drops what has grown too old meanwhile."""
         self.version = version
         for part in parts:
@@ -156,7 +156,7 @@ class RolloutBatcher(Generic[Content]):
         self._worlds_waiting = sum(origin.worlds for origin, _ in kept)
         self._forget_lives()
 
-    def drop(self, parts: list[Part[Content]], lineage: str) -> None:
+    def drop(self, parts: list[ReceivedRollout[Content]], lineage: str) -> None:
         """Forget some parts that could not be learnt from; all is to be played again, as of another lineage."""
         self.lineage = lineage
         for part in parts:

@@ -31,7 +31,7 @@ _SMALL_BYTES, _MOST_FIELDS = 2**16, 2**15
 _LONG_BYTES = 2**20
 
 
-class _Reader:
+class _MessageReader:
     """Reads one kind of message of one peer; a message without a checksum, after one that had it, has lost it."""
 
     def __init__(self, parse: Callable[[bytes], Any]) -> None:
@@ -95,13 +95,13 @@ def _check_fields(received: bytes, kind: Any) -> None:
         raise
 
 
-async def _read(reader: _Reader, received: bytes, kind: Any, peer: str) -> Any:
+async def _read(reader: _MessageReader, received: bytes, kind: Any, peer: str) -> Any:
     if len(received) > _LONG_BYTES:  # the loop goes on while fields are counted and the checksum is computed
         return await asyncio.to_thread(_read_at_once, reader, received, kind, peer)
     return _read_at_once(reader, received, kind, peer)
 
 
-def _read_at_once(reader: _Reader, received: bytes, kind: Any, peer: str) -> Any:
+def _read_at_once(reader: _MessageReader, received: bytes, kind: Any, peer: str) -> Any:
     try:
         if len(received) > _SMALL_BYTES:
             _check_fields(received, kind)
@@ -117,19 +117,19 @@ def _checked(handler: Any, kind: Any) -> grpc.RpcMethodHandler[Any, Any]:
     async def unary_unary(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         async with answering(context):
             with budget.BUDGET.holding(len(received)):
-                request = await _read(_Reader(parse), received, kind, context.peer())
+                request = await _read(_MessageReader(parse), received, kind, context.peer())
                 return await handler.unary_unary(request, context)
 
     async def unary_stream(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         async with answering(context):
-            request = await _read(_Reader(parse), received, kind, context.peer())
+            request = await _read(_MessageReader(parse), received, kind, context.peer())
             del received  # which may be large, and the answers may go on for long
         async with aclosing(handler.unary_stream(request, context)) as answers:
             async for answer in answers:
                 yield answer
 
     async def stream_stream(received: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        reader = _Reader(parse)
+        reader = _MessageReader(parse)
         await handler.stream_stream((await _read(reader, one, kind, context.peer()) async for one in received), context)
 
     if handler.request_streaming:
@@ -149,7 +149,7 @@ class _CheckedChannel:
         make = getattr(self._channel, kind)
 
         def method(path: str, request_serializer: Any, response_deserializer: Any, **more: Any) -> Any:
-            reader = _Reader(response_deserializer)
+            reader = _MessageReader(response_deserializer)
 
             def read(received: bytes) -> Any:
                 try:

@@ -111,7 +111,7 @@ class FileSink:
         self._file.close()
 
 
-class _Handler(logging.Handler):
+class _PipeHandler(logging.Handler):
     """Hands records of `logging` to the pipe, which has no need of a lock."""
 
     def handle(self, record: logging.LogRecord) -> bool:
@@ -289,7 +289,7 @@ def _publish(
 
 def _listen(logs: Logs, level: int, *, shows: bool) -> None:
     """Have the pipe take what `logging`, `warnings` and Python say, and write it before a signal ends the process."""
-    handler, root = _Handler(), logging.getLogger()
+    handler, root = _PipeHandler(), logging.getLogger()
     for name in _TALKATIVE:
         logger = logging.getLogger(name)
         logs.on_close(logger.setLevel, logger.level)

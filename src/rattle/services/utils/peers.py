@@ -8,7 +8,7 @@ from typing import Protocol
 from rattle.services.utils.budget import share
 
 
-class Connection(Protocol):
+class OpenConnection(Protocol):
     """A connection that may be closed."""
 
     peer: str
@@ -27,9 +27,9 @@ class Connections:
         self.limit = limit
         self.used = 0
         self._held: Counter[str] = Counter()
-        self._silent: dict[Connection, None] = {}  # the oldest first
+        self._silent: dict[OpenConnection, None] = {}  # the oldest first
 
-    def enter(self, connection: Connection) -> None:
+    def enter(self, connection: OpenConnection) -> None:
         """Count a new connection; where there is no room for it, a silent one is closed."""
         self.used += 1
         self._held[connection.peer] += 1
@@ -44,7 +44,7 @@ class Connections:
         few = self.used <= self.limit // 8
         return few or (self.used <= self.limit and held <= share(self.limit, self.used - held))
 
-    def _to_close(self, peer: str) -> Connection | None:
+    def _to_close(self, peer: str) -> OpenConnection | None:
         """Return the oldest silent connection of an address, or of all where these are too many and it has fewer."""
         own = next((one for one in self._silent if one.peer == peer), None)
         oldest = next(iter(self._silent), None)
@@ -52,7 +52,7 @@ class Connections:
             return own
         return oldest if own is None or self._held[oldest.peer] > self._held[peer] else own
 
-    def hear(self, connection: Connection) -> None:
+    def hear(self, connection: OpenConnection) -> None:
         """Know that a connection is not silent."""
         self._silent.pop(connection, None)
 
