@@ -110,16 +110,49 @@ deploy() {
   install "$RELEASE" k8s/platform "${VALUES:-}" "$@"
 }
 
+# of WORKLOAD PATH: what a workload has there.
+of() {
+  k get "$1" --output "jsonpath={$2}"
+}
+
+# is_job JOB CONDITION: whether it is Complete, or Failed.
+is_job() {
+  [ "$(of "$1" ".status.conditions[?(@.type==\"$2\")].status")" = True ]
+}
+
+# job_state JOB: wait until its pod is ready or it has ended, and say which; nobody may see the pod of a short run ready.
+job_state() {
+  local until
+  until=$((SECONDS + $(sed 's/h/*3600+/; s/m/*60+/; s/s/+/' <<<"$TIMEOUT")0))
+  until [ "$(of "$1" .status.ready)" = 1 ]; do
+    if is_job "$1" Complete; then
+      echo complete
+      return
+    fi
+    if is_job "$1" Failed || [ "$SECONDS" -ge "$until" ]; then return 1; fi
+    sleep 1
+  done
+  echo ready
+}
+
+# state WORKLOAD: wait until it is as it should be, and say how that is called.
+state() {
+  case $1 in
+    job.*) job_state "$1" ;;
+    *) k rollout status "$1" --timeout "$TIMEOUT" >/dev/null && echo ready ;;
+  esac
+}
+
 health() {
-  local all one
-  all=$(k get statefulsets,deployments --selector "$OURS" --output name)
+  local all one found
+  all=$(k get statefulsets,deployments,jobs --selector "$OURS" --output name)
   [ -n "$all" ] || fail "nothing of $RELEASE or $DATA_RELEASE is in namespace $NAMESPACE: run make deploy"
   for one in $all; do
-    if ! k rollout status "$one" --timeout "$TIMEOUT" >/dev/null; then
+    if ! found=$(state "$one"); then
       k get pods --selector "$OURS" >&2 || true
-      fail "${one#*/} is not ready after $TIMEOUT: kubectl --namespace $NAMESPACE describe $one"
+      fail "${one#*/} is not ready after $TIMEOUT, or has failed: kubectl --namespace $NAMESPACE describe $one"
     fi
-    echo "${one#*/} is ready"
+    echo "${one#*/} is $found"
   done
 }
 
@@ -191,20 +224,69 @@ upgrade() {
   create_tables
 }
 
+# What runs Training: StatefulSets, or Jobs (training.kind).
 trainings() {
-  k get statefulsets --selector "app.kubernetes.io/instance=$RELEASE,app.kubernetes.io/component=training" --output name
+  k get statefulsets,jobs --selector "app.kubernetes.io/instance=$RELEASE,app.kubernetes.io/component=training" --output name
+}
+
+# pod_of TRAINING: its pod; nothing where none of a Job runs.
+pod_of() {
+  case $1 in
+    job.*) k get pods --selector "job-name=${1#*/}" --field-selector status.phase=Running --output name ;;
+    *) echo "pod/${1#*/}-0" ;;
+  esac
+}
+
+# holding_runs TRAINING COMMAND…: run a command in a pod of its image that has its volume, while Training does not run.
+holding_runs() {
+  local training=$1 name=${1#*/} pod="${1#*/}-volume" claim image arrived=yes
+  shift
+  image=$(of "$training" '.spec.template.spec.containers[0].image')
+  claim=$(of "$training" '.spec.template.spec.volumes[?(@.name=="runs")].persistentVolumeClaim.claimName')
+  k delete pod "$pod" --ignore-not-found >/dev/null
+  k create --filename - >/dev/null <<POD
+apiVersion: v1
+kind: Pod
+metadata: {name: $pod, labels: {app.kubernetes.io/instance: $RELEASE}}
+spec:
+  restartPolicy: Never
+  automountServiceAccountToken: false
+  securityContext: {runAsNonRoot: true, runAsUser: 10001, runAsGroup: 10001, fsGroup: 10001, seccompProfile: {type: RuntimeDefault}}
+  containers:
+    - name: training
+      image: $image
+      command: [sleep, "86400"]
+      securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
+      volumeMounts: [{name: runs, mountPath: /runs}]
+  volumes:
+    - name: runs
+      persistentVolumeClaim: {claimName: ${claim:-runs-$name-0}}
+POD
+  k wait --for condition=Ready "pod/$pod" --timeout "$TIMEOUT" >/dev/null && "$@" "pod/$pod" || arrived=no
+  k delete pod "$pod" >/dev/null
+  [ "$arrived" = yes ]
+}
+
+# runs_from POD, runs_to POD: the files of its volume, as an archive.
+# Files of a run appear whole or grow, so a run in progress can be copied: tar says 1 where one has changed.
+runs_from() {
+  k exec "$1" --container training -- sh -c 'tar -C /runs -cf - . || [ $? = 1 ]'
+}
+
+runs_to() {
+  k exec --stdin "$1" --container training -- sh -c 'find /runs -mindepth 1 -delete; tar -C /runs -xf -'
 }
 
 # The store and the runs, each in a file of its own that appears whole or not at all.
 backup() {
-  local folder=${TO:-backups/$(date -u +%Y-%m-%dT%H%M%SZ)} store="$DATA_RELEASE-clickhouse-0" one name
+  local folder=${TO:-backups/$(date -u +%Y-%m-%dT%H%M%SZ)} store="$DATA_RELEASE-clickhouse-0" one name pod
   [ ! -e "$folder" ] || fail "$folder is there already: name another with TO="
   umask 077
   mkdir -p "$folder"
   for one in $(trainings); do
     name=${one#*/}
-    # Files of a run appear whole or grow, so a run in progress can be copied: tar says 1 where one has changed.
-    k exec "$name-0" --container training -- sh -c 'tar -C /runs -cf - . || [ $? = 1 ]' >"$folder/$name.tar.part" ||
+    pod=$(pod_of "$one")
+    if [ -n "$pod" ]; then runs_from "$pod"; else holding_runs "$one" runs_from </dev/null; fi >"$folder/$name.tar.part" ||
       fail "the runs of $name were not copied"
     mv "$folder/$name.tar.part" "$folder/$name.tar"
     echo "$folder/$name.tar has the runs of $name"
@@ -258,38 +340,29 @@ restore_store() {
   echo "the store is restored"
 }
 
-# restore_runs STATEFULSET FILE: Training ends, a pod of its image puts the files into its volume, and Training begins again.
+# pause TRAINING yes|no: end its pod, and begin it again. A Job that has ended has no pod, and stays as it is.
+pause() {
+  local replicas=1 suspend=false pod
+  if [ "$2" = yes ]; then replicas=0 suspend=true; fi
+  pod=$(pod_of "$1")
+  case $1 in
+    job.*) k patch "$1" --type merge --patch "{\"spec\":{\"suspend\":$suspend}}" >/dev/null ;;
+    *) k scale "$1" --replicas "$replicas" >/dev/null ;;
+  esac
+  if [ "$2" = no ] || [ -z "$pod" ]; then return; fi
+  k wait --for delete "$pod" --timeout "$TIMEOUT" >/dev/null || fail "${pod#*/} does not end"
+}
+
+# restore_runs TRAINING FILE: Training ends, a pod of its image puts the files into its volume, and Training begins again.
 restore_runs() {
-  local name=${1#*/} pod="${1#*/}-restore" image
-  image=$(k get "$1" --output 'jsonpath={.spec.template.spec.containers[0].image}')
-  k scale "$1" --replicas 0 >/dev/null
-  k wait --for delete "pod/$name-0" --timeout "$TIMEOUT" >/dev/null || fail "$name-0 does not end"
-  k delete pod "$pod" --ignore-not-found >/dev/null
-  k create --filename - >/dev/null <<POD
-apiVersion: v1
-kind: Pod
-metadata: {name: $pod, labels: {app.kubernetes.io/instance: $RELEASE}}
-spec:
-  restartPolicy: Never
-  automountServiceAccountToken: false
-  securityContext: {runAsNonRoot: true, runAsUser: 10001, runAsGroup: 10001, fsGroup: 10001, seccompProfile: {type: RuntimeDefault}}
-  containers:
-    - name: restore
-      image: $image
-      command: [sleep, "86400"]
-      securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
-      volumeMounts: [{name: runs, mountPath: /runs}]
-  volumes:
-    - name: runs
-      persistentVolumeClaim: {claimName: runs-$name-0}
-POD
-  local arrived=yes
-  k wait --for condition=Ready "pod/$pod" --timeout "$TIMEOUT" >/dev/null &&
-    k exec --stdin "$pod" -- sh -c 'find /runs -mindepth 1 -delete; tar -C /runs -xf -' <"$2" || arrived=no
-  k delete pod "$pod" >/dev/null
-  [ "$arrived" = yes ] || fail "the runs of $name were not restored, and it stays stopped: run make restore again"
-  k scale "$1" --replicas 1 >/dev/null
+  local name=${1#*/}
+  pause "$1" yes
+  holding_runs "$1" runs_to <"$2" || fail "the runs of $name were not restored, and it stays stopped: run make restore again"
+  pause "$1" no
   echo "the runs of $name are restored"
+  case $1 in
+    job.*) ! is_job "$1" Complete || echo "$name is complete: kubectl delete job/$name and make deploy begin it again" ;;
+  esac
 }
 
 destroy() {

@@ -2,6 +2,7 @@
 
 Called as the program `kubectl` or `helm`, with FAKE_CLUSTER naming a folder. `calls` there has a line of JSON a call,
 `state.json` the cluster, and `faults.json` a list of words: a call whose arguments have all words of one of them fails.
+Training is a Job where `job` there says how it is: "ready", "Complete", "Failed", or nothing of these yet.
 """
 
 # ruff: noqa: T201
@@ -16,8 +17,12 @@ from typing import Any
 
 FOLDER = Path(os.environ["FAKE_CLUSTER"])
 EMPTY: dict[str, Any] = {"namespaces": [], "secrets": {}, "releases": {}, "scaled": [], "files": {}, "pods": []}
+JOB = FOLDER / "job"
 WORKLOADS = {
-    "rattle": ["statefulset.apps/rattle-training", "statefulset.apps/rattle-env", "deployment.apps/rattle-ingest"],
+    "rattle": [
+        "job.batch/rattle-training" if JOB.exists() else "statefulset.apps/rattle-training",
+        *("statefulset.apps/rattle-env", "deployment.apps/rattle-ingest"),
+    ],
     "rattle-data": ["statefulset.apps/rattle-data-clickhouse", "statefulset.apps/rattle-data-rabbitmq"],
 }
 
@@ -73,12 +78,21 @@ def kubectl(words: list[str], state: dict[str, Any]) -> int:
         return _exec(words, state)
     elif verb == "scale":
         state["scaled"].append([words[1], words[3]])
-    elif (verb, kind) == ("delete", "secret"):
+    elif verb == "patch":
+        state["scaled"].append([words[1], json.loads(words[5])["spec"]["suspend"]])
+    elif verb == "delete":
+        _delete(words, state)
+    elif (verb, kind) == ("rollout", "status"):
+        return int(words[2].startswith("job"))  # kubectl knows no rollout of a Job
+    return 0
+
+
+def _delete(words: list[str], state: dict[str, Any]) -> None:
+    if words[1] == "secret":
         for name in words[2:]:
             state["secrets"].pop(name, None)
-    elif (verb, kind) == ("delete", "persistentvolumeclaims"):
+    elif words[1] == "persistentvolumeclaims":
         state["files"].clear()
-    return 0
 
 
 def _get(words: list[str], state: dict[str, Any]) -> int:
@@ -96,14 +110,24 @@ def _get(words: list[str], state: dict[str, Any]) -> int:
         print(base64.b64encode(text.encode()).decode(), end="")
     elif kind == "configmap":
         print("telemetry: {enabled: true}")
-    elif kind == "statefulsets,deployments":
-        print("\n".join(installed))
-    elif kind == "statefulsets":
-        print("\n".join(one for one in installed if one.endswith("training")))
+    elif "," in kind:
+        kinds = [f"{one.removesuffix('s')}." for one in kind.split(",")]
+        ours = [one for one in installed if one.endswith("training") or "component=training" not in " ".join(words)]
+        print("\n".join(one for one in ours if one.startswith(tuple(kinds))))
+    elif kind.startswith("job.batch/"):
+        print(_of_job(JOB.read_text(), output), end="")
+    elif kind == "pods" and "job-name=rattle-training" in words:
+        print("pod/rattle-training-x7" if JOB.read_text() == "ready" else "")
     elif kind in {"deployment", "pod"}:
         wanted = words[2].removesuffix("-0")
         print("\n".join(one for one in installed if one.endswith(f"/{wanted}")))
     return 0
+
+
+def _of_job(said: str, output: str) -> str:
+    if said == "ready":
+        return "1" if output.endswith(".ready}") else ""
+    return "True" if f'"{said}"' in output else ""
 
 
 def _exec(words: list[str], state: dict[str, Any]) -> int:

@@ -18,7 +18,7 @@ from tests.deploy.helm import ROOT
 #: What the scripts need besides kubectl and helm.
 TOOLS = (
     *("bash", "base64", "cat", "date", "dirname", "env", "grep", "head", "mkdir", "mktemp", "mv"),
-    *("rm", "sed", "sh", "tr", "wc"),
+    *("rm", "sed", "sh", "sleep", "tr", "wc"),
 )
 VERBS = (
     *("quick-deploy", "init", "secrets", "deploy", "health", "create-tables", "how-to-connect", "status"),
@@ -213,6 +213,32 @@ def test_a_copy_comes_back(cluster: Cluster) -> None:
     files = cluster.state["files"]
     assert (files["runs"], files["store"]) == ("runs of old", "store of old")
     assert cluster.state["scaled"] == [["statefulset.apps/rattle-training", number] for number in ("0", "1")]
+
+
+@pytest.mark.parametrize(("job", "said"), [("ready", "is ready"), ("Complete", "is complete")])
+def test_training_may_be_a_job(cluster: Cluster, job: str, said: str) -> None:
+    (cluster.folder / "job").write_text(job)
+    assert f"rattle-training {said}\n" in cluster.works("quick-deploy")
+    folder = cluster.folder / "copy"
+    cluster.works("backup", TO=str(folder))
+    assert (folder / "rattle-training.tar").read_text() == "runs of old"
+    (copied,) = [call for call in cluster.calls if "exec" in call and "tar -C /runs -cf" in call[-1]]
+    held = "pod/rattle-training-volume"
+    assert ("pod/rattle-training-x7" if job == "ready" else held) in copied, "a Job that has ended has no pod"
+    ended = cluster.works("restore", "RESTORE\n", FROM=str(folder))
+    assert ("kubectl delete job/rattle-training" in ended) == (job == "Complete")
+    assert cluster.state["files"]["runs"] == "runs of old"
+    assert cluster.state["scaled"] == [["job.batch/rattle-training", suspend] for suspend in (True, False)]
+    marks = ("delete pod/rattle-training-x7", f"exec --stdin {held}", "delete pod rattle-training-volume\n")
+    called = "".join(f"{' '.join(call)}\n" for call in cluster.calls)
+    assert [mark in called for mark in marks] == [job == "ready", True, True]
+
+
+@pytest.mark.parametrize(("job", "patience"), [("Failed", "10m"), ("", "0s")])
+def test_a_job_that_is_not_as_it_should_be_is_named(cluster: Cluster, job: str, patience: str) -> None:
+    (cluster.folder / "job").write_text(job)
+    said = cluster.refuses("quick-deploy", TIMEOUT=patience)
+    assert f"rattle-training is not ready after {patience}, or has failed: kubectl" in said
 
 
 def test_a_copy_that_breaks_off_is_none(cluster: Cluster) -> None:
