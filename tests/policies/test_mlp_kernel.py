@@ -13,6 +13,7 @@ from rattle.envs.philox import philox_words
 from rattle.envs.seeds import split_seed
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
+from rattle.policies.mlp.kernel import tanh_of
 from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.sampling import Groups, draw
 from rattle.policies.spec import PolicySpec
@@ -334,3 +335,35 @@ def test_groups_have_all_rows_and_no_more(rows: list[int]) -> None:
     groups = Groups(np.array(rows), np.zeros(len(rows), np.uint64), np.zeros(len(rows), np.bool_))
     with pytest.raises(PolicyError, match=r"rows do not make up 3 rows of outputs"):
         draw(DiscreteSpace(n=2), np.zeros((3, 2), np.float32), groups)
+
+
+def _tanh(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    found = x.copy()
+    tanh_of(found, len(found))
+    return found
+
+
+def test_the_hyperbolic_tangent_is_within_its_error_odd_and_rises() -> None:
+    top = int(np.float32(9.5).view(np.int32))
+    starts = [*range(0, top, top // 200), *(int(np.float32(x).view(np.int32)) for x in (8.5, 9.0, 9.0109, 9.0999))]
+    for start in starts:  # of neighbouring numbers
+        x = np.arange(start, start + 3000, dtype=np.int32).view(np.float32)
+        found, exact = _tanh(x), np.tanh(x.astype(np.float64))
+        assert (np.abs(found - exact) <= 0.52 * np.spacing(exact.astype(np.float32))).all(), x[0]
+        assert (np.diff(found) >= 0).all(), x[0]
+        assert _tanh(-x).tobytes() == (-found).tobytes(), x[0]
+
+
+def test_the_hyperbolic_tangent_of_what_has_no_neighbours() -> None:
+    given = np.array([0.0, -0.0, np.nan, np.inf, -np.inf, 1e-45, -1e-45, 1e-38, 3e38, -3e38, 9.02], np.float32)
+    expected = np.array([0.0, -0.0, np.nan, 1, -1, 1e-45, -1e-45, 1e-38, 1, -1, 1], np.float32)
+    np.testing.assert_array_equal(_tanh(given), expected)
+    np.testing.assert_array_equal(np.signbit(_tanh(given[:2])), [False, True])
+
+
+def test_the_hyperbolic_tangent_has_the_same_bits_at_any_place() -> None:
+    x = np.random.default_rng(0).normal(0, 3, 67).astype(np.float32)
+    whole = _tanh(x)
+    for first in range(67):
+        assert _tanh(x[first:]).tobytes() == whole[first:].tobytes()
+        assert _tanh(x[first : first + 1]).tobytes() == whole[first : first + 1].tobytes()

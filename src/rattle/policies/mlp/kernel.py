@@ -85,11 +85,37 @@ def _encoded_dense(observation, row, parameters, inputs, width, out):
     return bias + width
 
 
+@njit(error_model="numpy", fastmath={"contract"})  # a test of the divisor would keep the loop from being vectorised
+def tanh_of(x, width):
+    """Replace each of the first numbers by its hyperbolic tangent, at most 0.52 units in the last place from it.
+
+    The quotient of polynomials is within 1.1e-9 of tanh(x) / x up to 9.1, where float32 has long been 1. It is computed
+    in 64 bits, so that what is rounded in the end rises with x, and 0 and the smallest numbers stay what they are.
+    """
+    for j in range(width):
+        given = x[j]
+        y = np.float64(given)
+        t = y * y
+        p = 5.0383714015403708861e-8
+        p = p * t + 3.1481548794989222135e-5
+        p = p * t + 0.0040035724975660700989
+        p = p * t + 0.13781492739650350543
+        p = p * t + 0.99999999898603858741
+        q = 7.2981768256780946449e-10
+        q = q * t + 1.6091420712145017037e-6
+        q = q * t + 0.0004198475829822803399
+        q = q * t + 0.027719672414801748288
+        q = q * t + 0.47114825071609246323
+        q = q * t + 1.0
+        found = np.float32(y * p / q)
+        found = np.float32(1) if given > np.float32(9.1) else found
+        x[j] = np.float32(-1) if given < np.float32(-9.1) else found  # not a number stays so
+
+
 @njit(inline="always")
 def _activate(x, width, tanh):
     if tanh:
-        for j in range(width):
-            x[j] = np.tanh(x[j])
+        tanh_of(x, width)
     else:
         for j in range(width):
             x[j] = max(x[j], np.float32(0))
