@@ -15,6 +15,7 @@ from rattle.envs.errors import EnvError, EnvironmentFailed
 from rattle.envs.vector import AsyncVectorWorlds, EnvironmentSpec, VectorWorlds
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
+from rattle.rollouts.turns import Turns
 from rattle.rollouts.waiting import OpenMoves, standing_still
 from rattle.samples.rollout import Played, allocate, find_absurd
 from rattle.text import with_article
@@ -48,6 +49,7 @@ class WorldBatch:
     elsewhere: AsyncVectorWorlds | None = field(init=False)  # the worlds, where they are stepped elsewhere
     memory: NDArray[np.float32] | None = field(init=False, default=None)  # (slots, S): what each slot remembers now
     memory_before: NDArray[np.float32] | None = field(init=False, default=None)  # its last move, where agents wait
+    turn: AbstractContextManager[object] = field(init=False, default_factory=nullcontext)  # held except to act
 
     def __post_init__(self) -> None:
         agents, column = self.worlds.spec.agents_per_world, self.first_world - self.buffer_world
@@ -60,16 +62,8 @@ class WorldBatch:
     def begin(self, policy: ActingPolicy, buffer: Played, row: int, tick: int, records: Callable[[int], bool]) -> None:
         """Write down what the slots observe and do in a tick; worlds that are stepped elsewhere set out."""
         worlds, slots = self.worlds, self._slots
-        buffer.observation[row, slots] = worlds.observation
-        buffer.active[row, slots] = worlds.active
-        buffer.world_episode[row, self._own_worlds] = worlds.episode
-        if self.first_world == 0:
-            wanted = records(int(worlds.episode[0]))
-            buffer.state[row] = json.dumps(worlds.snapshot(0), separators=(",", ":")) if wanted else ""
-        if self.memory is not None and row == 0:
-            buffer.memory[slots] = self.memory
-        if self.memory is not None and self.memory_before is not None:
-            self.memory_before[worlds.active] = self.memory[worlds.active]
+        with self.turn:
+            self._write_observed(buffer, row, records)
         with self._others_wait():
             policy.act(
                 worlds.observation,
@@ -83,8 +77,25 @@ class WorldBatch:
         if self.elsewhere is not None:
             self.elsewhere.step_async(buffer.action[row, slots])
 
+    def _write_observed(self, buffer: Played, row: int, records: Callable[[int], bool]) -> None:
+        worlds, slots = self.worlds, self._slots
+        buffer.observation[row, slots] = worlds.observation
+        buffer.active[row, slots] = worlds.active
+        buffer.world_episode[row, self._own_worlds] = worlds.episode
+        if self.first_world == 0:
+            wanted = records(int(worlds.episode[0]))
+            buffer.state[row] = json.dumps(worlds.snapshot(0), separators=(",", ":")) if wanted else ""
+        if self.memory is not None and row == 0:
+            buffer.memory[slots] = self.memory
+        if self.memory is not None and self.memory_before is not None:
+            self.memory_before[worlds.active] = self.memory[worlds.active]
+
     def finish(self, policy: ActingPolicy, buffer: Played, row: int) -> None:
         """Write down what came of it."""
+        with self.turn:
+            self._finish(policy, buffer, row)
+
+    def _finish(self, policy: ActingPolicy, buffer: Played, row: int) -> None:
         worlds, slots = self.worlds, self._slots
         if self.elsewhere is not None:
             self.elsewhere.step_wait()
@@ -179,6 +190,8 @@ class Collector:
         self.buffer = allocate_for(self.batches[0].spec, max_ticks, self.num_worlds)
         self.open_moves = OpenMoves(self.buffer) if self.batches[0].spec.agents_wait else None
         self._pool = ThreadPoolExecutor(len(actors), "actor")
+        is_one_call = self.batches[0].spec.batch is not None and self.groups[0].elsewhere is None
+        self._turns = Turns() if len(actors) > 1 and is_one_call else None
 
     def collect(self, policy: ActingPolicy, version: int, records: Callable[[int], bool]) -> Played:
         """Play a complete rollout with a version of the policy and return it; the next call overwrites it.
@@ -299,9 +312,12 @@ class Collector:
         def play(actor: WorldsActor) -> None:
             actor.play(policy, self.buffer, rows, first_tick, records)
 
-        played = [self._pool.submit(play, actor) for actor in self.actors]
-        self.ticks += len(rows)
-        wait(played)  # for all, also when one fails: the others still use the buffer
+        with nullcontext(nullcontext()) if self._turns is None else self._turns.block(len(rows)) as turn:
+            for group in self.groups:
+                group.turn = turn
+            played = [self._pool.submit(play, actor) for actor in self.actors]
+            self.ticks += len(rows)
+            wait(played)  # for all, also when one fails: the others still use the buffer
         for part in played:
             part.result()
 

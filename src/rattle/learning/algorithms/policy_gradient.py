@@ -50,7 +50,8 @@ def select(
         return Batch(*(part.transpose(0, 1) for part in parts), sequences=sequences)
     if bool(chosen.all()):
         return Batch(*(part.flatten(0, 1) for part in parts))
-    return Batch(*(part[chosen] for part in parts))
+    rows = chosen.flatten().nonzero()[:, 0]  # a mask would be gone through for each part anew
+    return Batch(*(part.flatten(0, 1).index_select(0, rows) for part in parts))
 
 
 def with_normal_advantage(batch: Batch) -> Batch:
