@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from rattle.cli import main
+from rattle.errors import RattleError
 from tests.template import RattleProcess
 from tests.trainer.conftest import RATTLE, last_json, rattle
 
@@ -307,6 +308,15 @@ def test_why_a_command_ends_is_an_event_where_json_is_asked_for(tmp_path: Path) 
     plain = CliRunner().invoke(main, ["eval", "nothing"], env={"LOG_FILE": str(file)})
     assert plain.stderr == f"Error: {told['fields']['error']}\n"
     assert [json.loads(line)["event"] for line in file.read_text().splitlines()] == ["error", "error"]
+
+
+def test_what_an_error_quotes_steers_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RattleError("the server said \x1b]0;mine\x07\nfinished: 5 steps of 'caf\udcc3'")
+
+    monkeypatch.setattr("rattle.runs.find_policy.find_policy", fail)
+    ended = CliRunner().invoke(main, ["eval", "latest"], color=True)  # as in a terminal
+    assert ended.stderr == "Error: the server said ]0;mine finished: 5 steps of 'caf\\udcc3'\n"
 
 
 def test_an_error_that_nobody_thought_of_is_an_event_with_its_frames(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from rattle.envs.errors import EnvError
 from rattle.envs.validation import settings_of
 from rattle.errors import RattleError
-from rattle.extensions import ALGORITHM, HOOK, Extension, ExtensionError, Kind, load
+from rattle.extensions import ALGORITHM, HOOK, Extension, ExtensionError, Kind, load, said, what
 from rattle.own_source import source_hash
 from tests.user_code import UserModule, user_module
 
@@ -222,6 +222,14 @@ def test_settings_are_validated(user_module: UserModule, values: dict[str, Any],
     assert said in str(error.value)
     assert settings_of(saw, {"teeth": 3}).model_dump() == {"teeth": 3, "sharp": True}
     assert isinstance(settings_of(saw, {}), saw.cls.Settings)  # type: ignore[attr-defined]
+
+
+def test_an_error_that_cannot_be_said_is_named() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise KeyError("no words")
+
+    assert (what(Mute()), said(Mute())) == ("Mute", "Mute")
 
 
 def test_settings_that_are_none() -> None:

@@ -182,13 +182,21 @@ def entry_point_names(kind: Kind) -> list[str]:
 
 def said(error: BaseException) -> str:
     """Return what an error says in one line, or its name where it says nothing."""
-    return one_line(error) or type(error).__name__
+    return _text(error) or type(error).__name__
 
 
 def what(error: BaseException) -> str:
     """Return the name of an error and what it says in one line."""
-    text, name = one_line(error), type(error).__name__
+    text, name = _text(error), type(error).__name__
     return f"{name}: {text}" if text else name
+
+
+def _text(error: BaseException) -> str:
+    """Return what an error says in one line; nothing where its own `__str__` fails."""
+    try:
+        return one_line(error)
+    except FOREIGN_ERRORS:
+        return ""
 
 
 def _frames(error: BaseException, module: str) -> Iterator[tuple[str, str, int]]:

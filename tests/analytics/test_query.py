@@ -371,6 +371,13 @@ def test_bytes_that_are_no_text_hide_no_rows(run: RunDirectory) -> None:
     assert "second \N{REPLACEMENT CHARACTER}" in query(sql, [run])
 
 
+def test_a_table_of_text_holds_nothing_that_steers_a_terminal(run: RunDirectory) -> None:
+    answer = query(r"SELECT 'a\x1b[31m', 'b\rc', 'd\x7f', 'e\xc2\x9b', 'f\tä'", [run])
+    for shown in ("a\ufffd[31m", "b\ufffdc", "d\ufffd", "e\ufffd", "f\tä"):
+        assert shown in answer
+    assert "\x1b" in query(r"SELECT 'a\x1b' FORMAT TSVRaw", [run]), "what is asked for stays as it is"
+
+
 def test_what_is_no_text_and_no_known_file_is_explained(run: RunDirectory, tmp_path: Path) -> None:
     with pytest.raises(AnalyticsError, match=r"the answer is no text: leave FORMAT out .* --output answer\.parquet"):
         query("SELECT number FROM numbers(300) FORMAT Parquet", [run])

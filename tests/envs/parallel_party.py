@@ -36,7 +36,8 @@ class Party(ParallelEnv[str, Any, int]):  # type: ignore[misc]
         if limit < 1:
             raise ValueError("limit must be\n1 or more")
         self.limit, self.moody, self.both, self.sneaky, self.late = limit, moody, both, sneaky, late
-        self.possible_agents = [] if odd == "nobody" else list(GUESTS)
+        self.possible_agents = {"nobody": [], "namesakes": [*GUESTS, "ann"]}.get(odd, list(GUESTS))
+        self.odd = odd
         self.agents: list[str] = []
         sights: dict[str, Space[Any]] = {"": Box(-100, 100, (2,), np.int64), "codes": Discrete(40, start=3)}
         sights |= {"picture": Box(0, 1, (2, 2)), "many": Discrete(100_000)}
@@ -62,7 +63,8 @@ class Party(ParallelEnv[str, Any, int]):  # type: ignore[misc]
         self.patience = {guest: int(random.integers(12, 80)) for guest in GUESTS}
         self.tick = 0
         self.agents = list(GUESTS[1:] if self.late else GUESTS)
-        return {guest: self._see(guest) for guest in self.agents}, {guest: {} for guest in self.agents}
+        seen = {guest: self._see(guest) for guest in self.agents}
+        return list(seen.values()) if self.odd == "rows" else seen, {guest: {} for guest in self.agents}
 
     def step(self, actions: dict[str, int]) -> tuple[Any, Any, Any, Any, Any]:
         assert set(actions) == set(self.agents)

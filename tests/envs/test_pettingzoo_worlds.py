@@ -299,6 +299,8 @@ def test_wrong_actions_are_refused(action: NDArray[Any]) -> None:
         (PARTY, {"limits": 3}, "cannot be made with limits=3: .*unexpected keyword argument 'limits'"),
         (PARTY, {"limit": 0}, "cannot be made with limit=0: limit must be 1 or more"),
         (PARTY, {"odd": "nobody"}, "has no possible_agents"),
+        (PARTY, {"odd": "namesakes"}, "names the agent 'ann' twice in possible_agents"),
+        (PARTY, {"odd": "rows"}, "reset handed out observations that are no dict by agents: "),
         (PARTY, {"odd": "sights"}, r"observe different spaces \(ann, bob: Box.*; cid: Box.*wrap the env"),
         (PARTY, {"odd": "acts"}, r"act in different spaces \(ann, cid: Discrete\(3.*; bob: Discrete\(4.*wrap the"),
         (PARTY, {"odd": "steers"}, r"agents act in different spaces \(ann: Box.*; bob, cid: Discrete\(3.*wrap the"),
@@ -323,6 +325,15 @@ def test_what_cannot_be_played_is_said_in_one_line(module: str, settings: dict[s
         (lambda answer, env: answer[0].pop("ann"), "step handed out no observation of 'ann', who plays on"),
         (lambda answer, env: answer[0].update(bob=np.zeros(3)), r"an observation of shape \(3,\) .*, for 'bob'"),
         (lambda answer, env: answer[1].update(bob="much"), "a reward of 'bob' that is not one number: 'much'"),
+        (
+            lambda answer, env: answer.__setitem__(0, None),
+            "step handed out observations that are no dict by agents: None",
+        ),
+        (lambda answer, env: answer.__setitem__(1, 1.5), "step handed out rewards that are no dict by agents: 1.5"),
+        (
+            lambda answer, env: answer.__setitem__(3, True),
+            "step handed out truncations that are no dict by agents: True",
+        ),
         (lambda answer, env: 1 / 0, "^'pettingzoo:tests.envs.parallel_party', world 2: step raised ZeroDivisionError"),
     ],
 )
@@ -333,7 +344,7 @@ def test_what_a_step_does_wrong_is_said_in_one_line(
     step = Party.step
 
     def wrong(env: Party, actions: dict[str, int]) -> Any:
-        answer = step(env, actions)
+        answer = list(step(env, actions))
         change(answer, env)
         return answer
 

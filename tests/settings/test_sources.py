@@ -89,6 +89,8 @@ def test_the_algorithm_is_chosen_by_id() -> None:
         ("seed.deeper=1", "seed"),
         ("train.steps", "write a key, = and a value"),
         ("train=[1", "not valid YAML"),
+        ("train=" + "{a: " * 1500, "nested too deeply"),
+        ("name=\udcfc", "name: text is wanted, got"),
         ("name=a/b", "name: the text must match ^[A-Za-z0-9._-]+$, as 'snake' does, got 'a/b'"),
         ("name=123", """name: text is wanted, got 123, which is text in quotes only: "123", or --set name='"123"'"""),
         ("name=yes", "--set name=yes: 'yes' is truth to some and text to others"),
@@ -229,6 +231,7 @@ def test_a_wrong_environment_variable_is_an_error() -> None:
         ("- 1\n- 2\n", "expected lines such as 'seed: 7'"),
         ("\x00", "YAML"),
         ("seed: ''", "seed"),
+        (f"train: {'[' * 3000}", "lists or sections are nested too deeply"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, text: str, expected: str) -> None:

@@ -74,6 +74,7 @@ _SETTINGS: Final = {
     "output_format_pretty_max_value_width": "200",
 }
 
+_UNPRINTABLE: Final = re.compile(r"[^\t\n -~\xa0-\U0010ffff]")
 #: In the database that the engine begins with, every file of this machine is a table by its path.
 _OWN_DATABASE: Final = ("CREATE DATABASE rattle ENGINE = Memory", "USE rattle", "DROP DATABASE default")
 
@@ -102,6 +103,8 @@ def query(sql: str, runs: Runs, output: Output = "pretty", warn: Warn | None = N
         raise AnalyticsError(
             "the answer is no text: leave FORMAT out of the query, and write a file, such as --output answer.parquet"
         ) from None
+    if output == "pretty" and errors == "replace":
+        answer = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", answer)  # rows may hold what steers a terminal
     return answer or ("(no rows)\n" if output == "pretty" else "")
 
 

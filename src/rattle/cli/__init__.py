@@ -21,7 +21,7 @@ from rattle.cli.services import check_env, env_service, inference_service, mock_
 from rattle.cli.settings import settings
 from rattle.cli.store import create_tables, ingest
 from rattle.errors import RattleError
-from rattle.text import one_line
+from rattle.text import one_line, printable
 
 #: Commands that serve until they are stopped: what they log is for programs, where no terminal shows it.
 _SERVICES = ("env", "training", "inference", "sync", "mock-env", "ingest", "dashboard")
@@ -47,7 +47,7 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except RattleError as error:
             _tell(ctx, error)
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(one_line(printable(error))) from error  # it may quote strangers
         except (click.ClickException, click.exceptions.Exit, click.Abort, OSError):
             raise
         except Exception as error:

@@ -32,6 +32,9 @@ from rattle.envs.wrappers import PETTINGZOO, takes_turns, wrapping
 from rattle.extensions import FOREIGN_ERRORS
 from rattle.text import one_line
 
+#: What a step answers in a dict by agents, in its order; its infos are not looked at.
+_BY_AGENT = ("observations", "rewards", "terminations", "truncations")
+
 
 class PettingZooWorlds(LoggedWorlds):
     """W worlds of one PettingZoo module's `parallel_env` or `env`; implements `rattle.envs.vector.VectorWorlds`.
@@ -107,6 +110,7 @@ class PettingZooWorlds(LoggedWorlds):
         self.observation[own] = 0
         try:
             seen, _ = observed(env.reset(seed=seed), lambda first: isinstance(first, Mapping))
+            _check_by_agent("observations", seen)
             self._check_known(env.agents)
             for slot, agent in zip(slots, self._agents, strict=True):
                 if agent in env.agents:
@@ -132,6 +136,8 @@ class PettingZooWorlds(LoggedWorlds):
         chosen = dict(zip(self._agents, actions, strict=True))
         try:
             answer = parts_of_step(env.step({agent: chosen[agent] for agent in env.agents if agent in chosen}))
+            for told, part in zip(_BY_AGENT, answer, strict=False):
+                _check_by_agent(told, part)
             self._check_known(env.agents)
             for slot, agent in zip(slots, self._agents, strict=True):
                 if self._playing[slot] or (agent in env.agents and not self._ended[slot]):
@@ -200,7 +206,17 @@ def _agents_of(name: str, env: Any) -> list[Any]:
     agents = list(getattr(env, "possible_agents", ()))
     if not agents:
         raise EnvError(f"'{name}' has no possible_agents: only environments with a fixed set of agents can be played")
+    if twice := [agent for agent in agents if agents.count(agent) > 1]:
+        raise EnvError(
+            f"'{name}' names the agent '{one_line(twice[0], 80)}' twice in possible_agents: give each its own name"
+        )
     return agents
+
+
+def _check_by_agent(told: str, part: Any) -> None:
+    """Raise WrongValue unless a part of an answer says something of agents by their names."""
+    if not isinstance(part, Mapping):
+        raise WrongValue(f"{told} that are no dict by agents: {one_line(repr(part), 80)}")
 
 
 def _shared_sight(name: str, env: Any, agents: list[Any]) -> Space[Any]:

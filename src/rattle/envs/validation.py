@@ -227,6 +227,7 @@ _WANTED = {
     "finite_number": "a finite number is wanted",
     "bool_": "true or false is wanted",
     "string_type": "text is wanted",
+    "string_unicode": "text is wanted",
     "string_pattern": "the text must match {pattern}{like}",
     "string_too_short": "text of at least {min_length} is wanted",
     "string_too_long": "text of at most {max_length} characters is wanted",

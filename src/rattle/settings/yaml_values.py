@@ -76,7 +76,10 @@ _Reader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"<<$"), Non
 
 def read_document(text: str) -> Any:
     """Return the content of a YAML document; raises yaml.YAMLError."""
-    return _Reader(text).get_single_data()
+    try:
+        return _Reader(text).get_single_data()
+    except RecursionError:
+        raise Unclear(problem="lists or sections are nested too deeply") from None
 
 
 def read_value(text: str) -> Any:

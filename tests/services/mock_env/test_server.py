@@ -47,6 +47,17 @@ def test_a_stream_is_the_script_byte_for_byte() -> None:
         assert raw == msgspec.json.encode(line("anna", tick, 10, moment)) + b"\n"
 
 
+def test_a_client_of_http_1_0_gets_lines_without_chunks() -> None:
+    with (
+        MockEnv(MockSettings(length=3, delay=0.01)) as env,
+        socket.create_connection(("127.0.0.1", int(env.url.rpartition(":")[2])), timeout=20) as asking,
+    ):
+        asking.sendall(b"GET /snake/anna HTTP/1.0\r\n\r\n")
+        head, _, body = b"".join(iter(lambda: asking.recv(4096), b"")).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head.lower()
+    assert [json.loads(text)["tick"] for text in body.splitlines()] == [0, 1, 2, 3]
+
+
 def test_each_move_brings_a_line_to_every_reader(http: httpx.Client) -> None:
     with http.stream("GET", "/snake/anna") as one:
         first = one.iter_lines()

@@ -74,6 +74,12 @@ class _RequestHandler(WSGIRequestHandler):
             self.server.begin_answer(self.connection)
         super().send_response(code, message)
 
+    def run_wsgi(self) -> None:
+        """Answer; a client of HTTP/1.0 gets lines as they are, because it knows no chunks."""
+        if self.request_version < "HTTP/1.1":
+            self.protocol_version = self.request_version
+        super().run_wsgi()
+
     def handle(self) -> None:
         """Serve a connection, after the handshake of TLS where there is one; who cannot make that is left alone."""
         if isinstance(self.connection, ssl.SSLSocket):
