@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points, packages_distributions, version
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -150,6 +151,14 @@ def load(name: str, kind: Kind, bases: type[T] | tuple[type[T], ...], built_in: 
     extension = Extension(name, found)
     _ = extension.sha256
     return extension
+
+
+def is_not_needed(name: str, kind: Kind) -> bool:
+    """Tell whether a class that learns can be left alone: this process has no PyTorch, so it learns nothing.
+
+    Names that stand for no class are none of these.
+    """
+    return find_spec("torch") is None and (":" in name or name in entry_point_names(kind))
 
 
 def import_module(module: str, role: str) -> ModuleType:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory
 from rattle.errors import RattleError
+from rattle.extensions import ExtensionError
 from rattle.learning.errors import LearningError
 from rattle.runs.checkpoint import list_checkpoints
 from rattle.runs.run_tables import read_run_row
 from rattle.settings.errors import SettingsError
-from rattle.settings.sources import read_yaml
+from rattle.settings.sources import load_settings, read_yaml, to_yaml
 from rattle.trainer.train import resume, train
 from tests.trainer.conftest import REPOSITORY, Silence, read_rows, small_settings
 from tests.user_code import UserModule, user_module
@@ -119,6 +121,25 @@ def test_changed_code_is_refused_unless_allowed(user_module: UserModule, tmp_pat
     assert {path: path.read_bytes() for path in directory.path.rglob("*") if path.is_file()} == before
     assert resume(str(directory.path), 4000, None, Silence(), allow_changed_code=True).env_steps >= 4000
     resume(str(directory.path), 5000, None, Silence())  # what was allowed is what the run has now
+
+
+def test_without_pytorch_nothing_is_learnt_and_no_class_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    own = ("algorithm={id: 'not_here:Mine', clip: 0.1}", "policy={network: 'not_here:Net', width: 3}")
+    settings = small_settings(*own)
+    assert settings.algorithm.model_dump(exclude_unset=True) == {"id": "not_here:Mine", "clip": 0.1}
+    assert settings.policy.model_dump(exclude_unset=True) == {"network": "not_here:Net", "width": 3}
+    assert settings.code == ()
+    (tmp_path / "config.yaml").write_text(to_yaml(settings))
+    assert load_settings(tmp_path / "config.yaml") == settings
+    with pytest.raises(ExtensionError, match=r"^algorithm\.id: not_here:Mine needs 'torch': pip install"):
+        train(small_settings(own[0]), tmp_path / "run", Silence())
+    with pytest.raises(SettingsError, match="there is no algorithm 'pppo'"):
+        small_settings("algorithm=pppo")
+    with pytest.raises(AnalyticsError, match=r"^policy\.network: Net needs 'torch': pip install"):
+        small_settings("policy.network=Net")
 
 
 def test_a_module_that_is_gone_is_said(

@@ -16,15 +16,17 @@ from rattle.settings.experiment import ExperimentSettings
 MOST_TICKS, MOST_BYTES = 20_000, 2**26
 
 
-def recorded_episodes(settings: ExperimentSettings, policy_version: int) -> Callable[[int], bool]:
+def recorded_episodes(
+    settings: ExperimentSettings, policy_version: int, *, complete_episodes: bool
+) -> Callable[[int], bool]:
     """Return what says of the first world's episode numbers whether they are recorded in a version's rollout.
 
     Rollouts of complete episodes are counted themselves: the numbers of their first episodes have gaps.
     """
-    every, counts_rollouts = settings.record.every_episodes, settings.algorithm.complete_episodes
+    every = settings.record.every_episodes
 
     def records(world_episode: int) -> bool:
-        return every > 0 and (policy_version if counts_rollouts else world_episode) % every == 0
+        return every > 0 and (policy_version if complete_episodes else world_episode) % every == 0
 
     return records
 

@@ -12,7 +12,7 @@ from rattle.analytics.extras import require
 from rattle.envs.validation import OwnSettings, StrictSettings, UsedClass, settings_of
 from rattle.envs.vector import Vector
 from rattle.envs.wrappers import MOST_WRAPPERS, WrapperSection
-from rattle.extensions import HOOK, NETWORK, Extension, ExtensionError, load
+from rattle.extensions import HOOK, NETWORK, Extension, ExtensionError, is_not_needed, load
 from rattle.learning.algorithms import A2C, AlgorithmSettings
 from rattle.policies.graph.spec import EncoderSettings
 from rattle.policies.mlp.spec import Activation
@@ -173,7 +173,8 @@ def _choose_network(section: Any) -> PolicySection | EncodersSection | UserNetwo
     if name in NETWORKS:
         return EncodersSection.model_validate(section)
     chosen = UserNetworkSection.model_validate(section)
-    settings_of(chosen.extension, chosen.own_settings, UserNetworkSection.model_fields)
+    if not is_not_needed(name, NETWORK):
+        settings_of(chosen.extension, chosen.own_settings, UserNetworkSection.model_fields)
     return chosen
 
 

@@ -10,7 +10,7 @@ from rattle.envs.user_worlds import find_class
 from rattle.envs.validation import settings_of
 from rattle.envs.wrappers import KEY, extensions
 from rattle.errors import RattleError
-from rattle.extensions import Extension
+from rattle.extensions import NETWORK, Extension, is_not_needed
 from rattle.learning.metrics import COLUMNS, check_metrics
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import CodeSection, ExperimentSettings, HookSection, UserNetworkSection
@@ -19,7 +19,9 @@ from rattle.settings.experiment import CodeSection, ExperimentSettings, HookSect
 def used_code(settings: ExperimentSettings, *, plays: bool = True) -> list[Extension[Any]]:
     """Return the classes of users that settings name; one that is not here is left out if nobody `plays` it here."""
     environment = _environment(settings, plays=plays) if settings.env.url is None else None
-    network = settings.policy.extension if isinstance(settings.policy, UserNetworkSection) else None
+    network, policy = None, settings.policy
+    if isinstance(policy, UserNetworkSection) and not is_not_needed(policy.network, NETWORK):
+        network = policy.extension
     used: list[Extension[Any] | None] = [
         environment,
         *(_wrappers(settings, plays=plays) if settings.env.wrappers and settings.env.url is None else ()),

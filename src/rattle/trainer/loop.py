@@ -194,7 +194,8 @@ class TrainingRun:
     def _update(self) -> tuple[UpdateMetrics, RecordedRollout]:
         """Collect one rollout and learn from it."""
         version = self.learner.version
-        records = recorded_episodes(self.settings, version)
+        complete = self.settings.algorithm.complete_episodes
+        records = recorded_episodes(self.settings, version, complete_episodes=complete)
         rollout = self._despite_loss(lambda: self.collector.collect(self.policy, version, records))
         metrics = self.learner.update(as_tensors(rollout))
         self.policy.load(self.learner.parameters())

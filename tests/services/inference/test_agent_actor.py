@@ -184,11 +184,23 @@ def test_games_of_one_policy_draw_anew(learner: LearnerDouble) -> None:
     assert all(rollout.action.data != first.action.data for rollout in same_games)
 
 
-def test_a_long_life_is_cut_and_the_next_one_begins_anew(learner: LearnerDouble) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "said"),
+    [
+        ("{'id':'reinforce','max_episode_ticks':4,'baseline':True}", {}),
+        ("a2c", {"rollout_ticks": 4, "complete_episodes": True}),  # what Training says comes first
+    ],
+)
+def test_a_long_life_is_cut_and_the_next_one_begins_anew(
+    learner: LearnerDouble, algorithm: str, said: dict[str, Any]
+) -> None:
     endless = (*ALONE, "env.width=30", "env.height=30", "env.max_steps_without_food=0")
     with ServiceProcess("env", settings=endless) as server:
-        more = ("training.mode=async", "algorithm={'id':'reinforce','max_episode_ticks':4,'baseline':True}")
-        learner.send(policy_message(0))
+        more = ("training.mode=async", f"algorithm={algorithm}")
+        message = policy_message(0)
+        for name, value in said.items():
+            setattr(message, name, value)
+        learner.send(message)
         with playing(settings_for(learner, server.url, more=more)):
             wait_for_more(learner, 6)
     acting = ActingPolicy(SPEC, random_parameters(SPEC, 0))

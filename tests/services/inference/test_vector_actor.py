@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -117,6 +118,22 @@ def test_in_mode_sync_an_actor_waits_for_the_next_version(learner: LearnerDouble
         assert (assignment.name, report.state, report.rollouts) == ("main-0", "waiting", 3)
         assert report.env_steps == 3 * TICKS * WORLDS
         players.stop()
+
+
+def test_without_pytorch_training_alone_knows_the_algorithm(
+    learner: LearnerDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with ServiceProcess("env") as server:
+        settings = settings_for(learner, server.url, "algorithm={id: 'not_here:Mine', clip: 0.1}")
+        players = ActorPool(settings, lambda name, policy: None)
+        message = policy_message(0)
+        message.rollout_ticks = 5
+        learner.send(message)
+        players.start()
+        learner.wait_for(lambda: len(learner.rollouts) == 1)
+        players.stop()
+    assert learner.rollouts[0].action.shape == [5, WORLDS]
 
 
 def test_an_actor_can_be_held_and_removed(learner: LearnerDouble) -> None:

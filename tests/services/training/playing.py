@@ -75,7 +75,9 @@ class Player:
         collector.ticks = policy.first_tick
         loaded = load_policy(policy.file)
         self._acting = ActingPolicy(loaded.spec, loaded.parameters, derive_seed(self._settings.seed, "actions"))
-        played = collector.collect(self._acting, policy.version, recorded_episodes(self._settings, policy.version))
+        complete = self._settings.algorithm.complete_episodes
+        records = recorded_episodes(self._settings, policy.version, complete_episodes=complete)
+        played = collector.collect(self._acting, policy.version, records)
         rollout = to_message(played, self._first, loaded.spec.action)
         self.sequence += 1
         rollout.actor, rollout.life, rollout.sequence = self.actor, self.life, self.sequence

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import Field, TypeAdapter, ValidationError, create_model
 
-from rattle.extensions import ALGORITHM, Extension, ExtensionError, WrongResult, load
+from rattle.extensions import ALGORITHM, Extension, ExtensionError, WrongResult, is_not_needed, load
 from rattle.learning.algorithms.a2c import A2C
 from rattle.learning.algorithms.algorithm import Algorithm
+from rattle.learning.algorithms.named import NamedAlgorithm
 from rattle.learning.algorithms.ppo import PPO
 from rattle.learning.algorithms.reinforce import Reinforce
 from rattle.learning.metrics import COLUMNS, check_metrics
@@ -23,11 +24,14 @@ BUILT_IN: Mapping[str, type[Algorithm]] = {str(each.model_fields["id"].default):
 def choose(section: Any) -> Algorithm:
     """Return the algorithm that a section of settings is of; raises ValidationError and, with its name, ExtensionError.
 
-    A class of a user gets the `id` by which it was found as a setting, as the others have.
+    A class of a user gets the `id` by which it was found as a setting, as the others have. Without PyTorch it is not
+    asked for: its settings are then left as they are.
     """
     if isinstance(section, Algorithm):
         return section
     name = section.get("id") if isinstance(section, Mapping) else None
+    if isinstance(name, str) and name not in BUILT_IN and is_not_needed(name, ALGORITHM):
+        return NamedAlgorithm.model_construct(**section)
     try:
         chosen = find(name) if isinstance(name, str) else None
     except ExtensionError as error:

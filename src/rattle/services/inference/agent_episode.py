@@ -114,12 +114,10 @@ class AgentEpisode:
         return np.minimum(seen, known.codes - 1, dtype=np.uint8) if isinstance(known, CodeSpace) else seen
 
 
-def episode_buffer(settings: ExperimentSettings, memory_size: int = 0) -> Played:
-    """Return room for the longest episode of one snake of an experiment; raises EnvError where it has no snakes."""
+def episode_buffer(settings: ExperimentSettings, ticks: int = MAX_EPISODE_TICKS, memory_size: int = 0) -> Played:
+    """Return room for `ticks` of one snake of an experiment; raises EnvError where it has no snakes."""
     if settings.env.id != "snake":
         raise EnvError(f"'{settings.env.id}' has no agent API, only 'snake' has: set inference.api=vector")
-    algorithm = settings.algorithm
-    ticks = algorithm.rollout_ticks if algorithm.complete_episodes else MAX_EPISODE_TICKS
     radius = validated(SnakeSettings, settings.env.own_settings, "snake").vision_radius
     space = CodeSpace(cells=len(visible_offsets(radius)), codes=len(Cell))
     return allocate(space, DiscreteSpace(n=len(MOVES)), ticks, 1, metrics=("food",), memory_size=memory_size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rattle.envs.seeds import derive_seed
 from rattle.policies.acting import ActingPolicy
 from rattle.services.inference.actors import ActorHandle, Assignment
-from rattle.services.inference.agent_episode import AgentEpisode, episode_buffer
+from rattle.services.inference.agent_episode import MAX_EPISODE_TICKS, AgentEpisode, episode_buffer
 from rattle.services.inference.rollout_sender import RolloutSender
 from rattle.services.inference.rollouts import to_message
 from rattle.services.inference.training_link import PolicyName, ReceivedPolicy
@@ -19,7 +19,8 @@ class AgentLives:
         self.contributed: ReceivedPolicy | None = None  # with which the last contributed life was played
         self._snake = assignment.first_world
         self._settings = settings
-        self._buffer = episode_buffer(settings)
+        self._room = MAX_EPISODE_TICKS, 0  # ticks, and what a policy remembers
+        self._buffer = episode_buffer(settings, *self._room)
         self._seed = derive_seed(settings.seed, "actions")
         self._number = 0
         self._acting: ActingPolicy | None = None
@@ -30,8 +31,10 @@ class AgentLives:
         if self._acting is None or self._acting_with != held.name:
             self._acting = ActingPolicy.after(self._acting, held.policy.spec, held.policy.parameters, self._seed)
             self._acting_with = held.name
-            if "memory" not in self._buffer.arrays and held.policy.spec.memory_size:
-                self._buffer = episode_buffer(self._settings, held.policy.spec.memory_size)
+            ticks, complete = held.rollouts(self._settings.algorithm)
+            room = ticks if complete else MAX_EPISODE_TICKS, held.policy.spec.memory_size
+            if room != self._room:
+                self._buffer, self._room = episode_buffer(self._settings, *room), room
         return AgentEpisode(self._buffer, self._acting, slot=self._snake, first_tick=first_tick, number=self._number)
 
     def contribute(self, ticks: int, held: ReceivedPolicy, contributions: RolloutSender, control: ActorHandle) -> None:

@@ -12,6 +12,7 @@ from rattle.clients.channels import open_channel, why_no_channel
 from rattle.clients.errors import ClientError, ConnectionBroken, DamagedAnswer, NotTrusted
 from rattle.clients.retries import retry_forever
 from rattle.events import emit, of_runs, of_services
+from rattle.learning.algorithms import Algorithm
 from rattle.policies.errors import PolicyError
 from rattle.policies.file import StoredPolicy, load_policy
 from rattle.services.utils.checked_messages import checked, whole
@@ -69,11 +70,22 @@ class ReceivedPolicy:
     lineage: str
     first_tick: int  # ticks that every world has played before a rollout of this version begins
     finished: bool  # nothing more is learnt
+    rollout_ticks: int  # of a rollout; where episodes are complete, the most; 0: the service does not say
+    complete_episodes: bool  # a rollout holds one complete episode of every slot
 
     @property
     def name(self) -> PolicyName:
         """Return what tells policies apart: the lineage and the version."""
         return self.lineage, self.policy.version
+
+    def rollouts(self, algorithm: Algorithm) -> tuple[int, bool]:
+        """Return how many ticks a rollout has, and whether it holds complete episodes.
+
+        Training says so, whose algorithm may be a class that only it has; else an actor's own `algorithm` does.
+        """
+        if self.rollout_ticks:
+            return self.rollout_ticks, self.complete_episodes
+        return algorithm.rollout_ticks, algorithm.complete_episodes
 
 
 class TrainingLink:
@@ -242,6 +254,13 @@ class PolicyFeed:
         if policy.version != message.version:
             raise PolicyError(f"a file of version {policy.version} came as version {message.version}")
         with self._news:
-            self._held = ReceivedPolicy(policy, message.lineage, message.first_tick, message.finished)
+            self._held = ReceivedPolicy(
+                policy,
+                message.lineage,
+                message.first_tick,
+                message.finished,
+                message.rollout_ticks,
+                message.complete_episodes,
+            )
             self._news.notify_all()
         self._on_policy(self.policy_id, policy)

@@ -85,11 +85,11 @@ class VectorActor:
             for group in groups:
                 group.worlds.close()
             raise
-        algorithm = self._settings.algorithm
+        ticks, complete = held.rollouts(self._settings.algorithm)
         collector = Collector(
             [WorldsActor(groups)],
-            algorithm.rollout_ticks,
-            complete_episodes=algorithm.complete_episodes,
+            ticks,
+            complete_episodes=complete,
             max_reward=self._settings.train.max_reward,
         )
         collector.ticks = held.first_tick
@@ -134,7 +134,9 @@ class _PlayLoop:
         control.report("playing", policy_version=version)
         bind(policy_version=version)
         try:
-            rollout = self._collector.collect(acting, version, recorded_episodes(self._settings, version))
+            _, complete = held.rollouts(self._settings.algorithm)
+            records = recorded_episodes(self._settings, version, complete_episodes=complete)
+            rollout = self._collector.collect(acting, version, records)
         except WorldsLost as loss:
             self._begin_anew(loss)
             return False

@@ -35,7 +35,9 @@ class PublishedPolicy:
     version: int
     file: bytes
     first_tick: int  # ticks that every world has played before a rollout of this version begins
-    finished: bool = False
+    finished: bool
+    rollout_ticks: int  # of a rollout; where episodes are complete, the most
+    complete_episodes: bool  # a rollout holds one complete episode of every slot
 
 
 @dataclass(frozen=True)
@@ -156,9 +158,12 @@ class PolicyRun:
 
     def policy(self) -> PublishedPolicy:
         """Return the policy as it is."""
-        return PublishedPolicy(
-            self.learner.version, self.recorder.policy_file(), self.first_tick, self.why_over() is not None
-        )
+        return self._published(self.learner.version, finished=self.why_over() is not None)
+
+    def _published(self, version: int, *, finished: bool) -> PublishedPolicy:
+        algorithm, file = self.settings.algorithm, self.recorder.policy_file()
+        ticks, complete = algorithm.rollout_ticks, algorithm.complete_episodes
+        return PublishedPolicy(version, file, self.first_tick, finished, ticks, complete)
 
     def learn(self, parts: Sequence[ReceivedRollout[Contribution]]) -> Update:
         """Improve the policy by one step on some parts; `write_down` must follow.
@@ -174,7 +179,7 @@ class PolicyRun:
             played = [self._played(part) for part in parts]
         self.first_tick += rollout.ticks
         over = self.why_over(sum(one.env_steps for one in played)) is not None
-        made = PublishedPolicy(metrics.policy_version, self.recorder.policy_file(), self.first_tick, over)
+        made = self._published(metrics.policy_version, finished=over)
         return Update(parts, played, metrics, made)
 
     def find_unlearnable(self, parts: Sequence[ReceivedRollout[Contribution]]) -> set[LifeName]:

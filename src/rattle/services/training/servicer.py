@@ -128,6 +128,8 @@ class TrainingServicer(training_pb2_grpc.TrainingServicer):
             file=made.file,
             first_tick=made.first_tick,
             finished=made.finished,
+            rollout_ticks=made.rollout_ticks,
+            complete_episodes=made.complete_episodes,
         )
 
 

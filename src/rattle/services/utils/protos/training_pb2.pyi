@@ -485,6 +485,8 @@ class Policy(_message.Message):
     FILE_FIELD_NUMBER: _builtins.int
     FIRST_TICK_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    ROLLOUT_TICKS_FIELD_NUMBER: _builtins.int
+    COMPLETE_EPISODES_FIELD_NUMBER: _builtins.int
     CRC32C_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
     version: _builtins.int
@@ -496,6 +498,10 @@ class Policy(_message.Message):
     """ticks that every world has played before a rollout of this version begins"""
     finished: _builtins.bool
     """nothing more is learnt: actors may stop"""
+    rollout_ticks: _builtins.int
+    """of a rollout; where episodes are complete, the most; 0: as the actor's own settings say"""
+    complete_episodes: _builtins.bool
+    """a rollout holds one complete episode of every slot, instead of a fixed number of ticks"""
     crc32c: _builtins.int
     def __init__(
         self,
@@ -506,11 +512,13 @@ class Policy(_message.Message):
         file: _builtins.bytes = ...,
         first_tick: _builtins.int = ...,
         finished: _builtins.bool = ...,
+        rollout_ticks: _builtins.int = ...,
+        complete_episodes: _builtins.bool = ...,
         crc32c: _builtins.int | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_crc32c", b"_crc32c", "crc32c", b"crc32c"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_crc32c", b"_crc32c", "crc32c", b"crc32c", "file", b"file", "finished", b"finished", "first_tick", b"first_tick", "lineage", b"lineage", "policy_id", b"policy_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_crc32c", b"_crc32c", "complete_episodes", b"complete_episodes", "crc32c", b"crc32c", "file", b"file", "finished", b"finished", "first_tick", b"first_tick", "lineage", b"lineage", "policy_id", b"policy_id", "rollout_ticks", b"rollout_ticks", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__crc32c: _TypeAlias = _typing.Literal["crc32c"]  # noqa: Y015
     _WhichOneofArgType__crc32c: _TypeAlias = _typing.Literal["_crc32c", b"_crc32c"]  # noqa: Y015
