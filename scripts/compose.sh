@@ -58,6 +58,7 @@ init() {
   keep COMPOSE_PROFILES core
   keep RATTLE_UID "$(owner u)"
   keep RATTLE_GID "$(owner g)"
+  keep RUN_SUFFIX "-$(head -c 4 /dev/urandom | od -An -tx1 | tr -d ' ')"
   for name in RABBITMQ_PASSWORD CLICKHOUSE_PASSWORD GRAFANA_PASSWORD; do keep "$name" "$(secret)"; done
   keep STORE_CREDENTIALS "http://rattle:$(sed -n 's/^CLICKHOUSE_PASSWORD=//p' .env)@clickhouse:8123"
   keep ENABLE_RABBITMQ false

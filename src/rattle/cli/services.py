@@ -313,7 +313,7 @@ def inference_service(
 )
 @click.option("--silent", type=click.Choice(["wait", "drop", "forward"]), help="What becomes of a silent member.")
 @click.option("--ticks", type=click.IntRange(1), help="End after this many.")
-@click.option("--history", type=FILE, help="Lockstep: write a line a phase with the hashes of all histories.")
+@click.option("--history", type=FILE, help="Lockstep: write a line a phase with all histories' hashes; pace has none.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
 def sync_service(
     experiment: Path | None,

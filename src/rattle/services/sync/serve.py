@@ -33,7 +33,7 @@ _MAX_CONNECTIONS = 256
 def run(settings: ExperimentSettings, history: Path | None) -> None:
     """Lead an experiment's members, or tell participants the time, until SIGINT or SIGTERM.
 
-    Phases that are complete are written to `history`. Raises RattleError when it cannot.
+    In mode lockstep, phases that are complete are written to `history`. Raises RattleError when it cannot.
     """
     own = settings.sync
     guard = Guard(own.host, settings.security, advertise=own.advertise)
@@ -53,7 +53,7 @@ def _leading(settings: ExperimentSettings, members: socket.socket, history: Path
     own = settings.sync
     key = sync_key(own.key_file, settings.security.token_file)
     if own.mode == "pace":
-        if history is not None:
-            raise ServiceError("--history is of the mode lockstep: in mode pace nobody answers what has happened")
-        return Pace(own, key)  # the port is held all the same: two services at one address would be one too many
+        # Nobody answers what has happened, so there is no history. The port is held all the same: two services at one
+        # address would be one too many.
+        return Pace(own, key)
     return Lockstep(own, key, members, None if history is None else LockstepHistory(history))
