@@ -31,7 +31,7 @@ needs_images = pytest.mark.skipif(not TAG, reason="needs Docker and images: .ci/
 SERVICES = ("env", "mock_env", "inference", "training", "sync", "ingest", "dashboard")
 
 
-def docker(*arguments: str, seconds: float = 120, check: bool = True, stdin: str | None = None) -> str:
+def docker(*arguments: str, seconds: float = 600, check: bool = True, stdin: str | None = None) -> str:
     """Run a command of Docker and return what it prints."""
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=seconds, input=stdin)
     assert not check or done.returncode == 0, f"docker {' '.join(arguments)}: {done.stdout}{done.stderr}"
@@ -54,7 +54,7 @@ def build(name: str, folder: Path, dockerfile: str | None = None) -> None:
     """Build an image from a folder, by the Dockerfile in it, or by another one."""
     file = str(folder / "Dockerfile") if dockerfile is None else "-"
     arguments = ("--quiet", "--network", "host", "--tag", name, "--file", file, str(folder))
-    docker("build", *arguments, seconds=400, stdin=dockerfile)
+    docker("build", *arguments, seconds=1800, stdin=dockerfile)
 
 
 def build_on_top(name: str, service: str, pinned: Mapping[str, str], folder: Path) -> None:
@@ -72,7 +72,7 @@ def build_on_top(name: str, service: str, pinned: Mapping[str, str], folder: Pat
     build(name, folder, dockerfile)
 
 
-def wait_for(what: str, condition: Callable[[], bool], seconds: float = 120) -> None:
+def wait_for(what: str, condition: Callable[[], bool], seconds: float = 600) -> None:
     """Wait until a condition holds."""
     end = time.monotonic() + seconds
     while not condition():
@@ -83,7 +83,9 @@ def wait_for(what: str, condition: Callable[[], bool], seconds: float = 120) -> 
 class Stack:
     """compose.yaml and what it needs in a folder of its own, as a user has it after `git clone`."""
 
-    def __init__(self, folder: Path, experiment: str, profiles: str, override: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, experiment: str, profiles: str, override: str | None = None, store: str = ""
+    ) -> None:
         self.folder = folder
         self.project = f"rattle-test-{secrets.token_hex(4)}"
         for name in ("compose.yaml", "deploy", "scripts"):
@@ -100,7 +102,7 @@ class Stack:
             **{f"{name}_PORT": str(port) for name, port in self.ports.items()},
             "COMPOSE_PROJECT_NAME": self.project,
             "EXPERIMENT": "./experiment.yaml",
-            "STORE": "chdb:///runs/store",
+            "STORE": store,
             "TAG": TAG,
         }
         self.script("init", PROFILES=profiles)
@@ -116,7 +118,7 @@ class Stack:
     def _run(self, command: list[str], variables: Mapping[str, str]) -> str:
         environment = {**self.variables, **variables}
         done = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=400, check=False
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=1800, check=False
         )
         assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
         return done.stdout
@@ -152,12 +154,22 @@ class Stack:
         docker("cp", f"{self.container('training')}:/runs/{run}", str(folder))
         return RunDirectory(folder)
 
+    @property
+    def run_id(self) -> str:
+        """Return the run_id of the run that is in the directory `run`."""
+        (suffix,) = re.findall(r"^RUN_SUFFIX=(.+)$", (self.folder / ".env").read_text(), re.MULTILINE)
+        return f"run{suffix}"
+
     def ask(self, port: str, path: str) -> dict[str, Any]:
-        """Return what a service answers to somebody on this machine who has the token."""
+        """Return what a service answers, as JSON, to somebody on this machine who has the token."""
+        return dict(json.loads(self.page(port, path)))
+
+    def page(self, port: str, path: str) -> str:
+        """Return what a service answers to them as text."""
         token = (self.folder / ".secrets" / "token").read_text().strip()
         request = Request(f"http://127.0.0.1:{self.ports[port]}{path}", headers={"Authorization": f"Bearer {token}"})
-        with urlopen(request, timeout=20) as answer:  # noqa: S310 (an address of our own)
-            return dict(json.load(answer))
+        with urlopen(request, timeout=60) as answer:  # noqa: S310 (an address of our own)
+            return str(answer.read().decode())
 
     def __enter__(self) -> Self:
         return self

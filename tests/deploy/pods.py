@@ -26,7 +26,7 @@ from tests.networks import Network
 
 USER = 10001
 KUBELET = "kubelet"
-_PATIENCE_SECONDS = 180.0
+_PATIENCE_SECONDS = 600.0
 _BIN = Path(sys.executable).parent
 
 #: Mounts what the pod has, and becomes its command. $1: its folder, $2: the checkout, $3: folders that its user passes;
@@ -155,7 +155,7 @@ class RunningPod:
         how = self.how({**self.container, "command": list(command), "args": []})
         within = ("nsenter", f"--target={self.process.pid}", "--mount", "--net", "--root", "--wdns=/")
         return subprocess.run(
-            [*within, *_AS_USER, *command], env=how["env"], capture_output=True, timeout=60, check=False
+            [*within, *_AS_USER, *command], env=how["env"], capture_output=True, timeout=600, check=False
         )
 
     def answers(self, kind: str) -> bool:
@@ -243,7 +243,7 @@ class Cluster:
         """Whether a program of Python's, asked from the node, ends well."""
         within = self.network.within(KUBELET)
         done = subprocess.run(
-            [*within, sys.executable, "-c", program, *arguments], capture_output=True, timeout=60, check=False
+            [*within, sys.executable, "-c", program, *arguments], capture_output=True, timeout=600, check=False
         )
         return done.returncode == 0
 

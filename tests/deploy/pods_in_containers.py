@@ -42,7 +42,7 @@ class ContainerPod(RunningPod):
         docker("kill", "--signal", number.name, self.name, check=False)  # it may have ended
 
     def run(self, *command: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(["docker", "exec", self.name, *command], capture_output=True, timeout=60, check=False)
+        return subprocess.run(["docker", "exec", self.name, *command], capture_output=True, check=False)
 
     def how(self, container: dict[str, Any]) -> dict[str, Any]:
         known = variables(self.pod, container, self.cluster.manifests)
@@ -88,7 +88,9 @@ class ContainerCluster(Cluster):
             pod.folder.mkdir()
 
     def ask(self, program: str, *arguments: str) -> bool:
-        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, timeout=60, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments], capture_output=True, timeout=600, check=False
+        )
         return done.returncode == 0
 
     def __exit__(

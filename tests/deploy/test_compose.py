@@ -18,6 +18,7 @@ from rattle.settings.sources import load_settings
 from rattle.trainer.train import train
 from tests.deploy.containers import (
     REPOSITORY,
+    TAG,
     USER,
     Stack,
     build,
@@ -36,16 +37,19 @@ env: {id: snake, worlds: 64, width: 9, height: 9}
 policy: {hidden_sizes: [16]}
 train: {steps: null, checkpoint_seconds: 2}
 """
-#: An environment of the user's, and an end.
+#: An environment and an algorithm of the user's, and an end. The environment is in the image of Env alone, and the
+#: algorithm, which imports PyTorch, in that of Training.
 OWN = """
 env: {id: "my_world:Pond", worlds: 64, size: 5}
+algorithm: {id: "my_algorithm:Clipped", clip: 0.1, ticks: 8}
 policy: {hidden_sizes: [16]}
 train: {steps: 24576, checkpoint_seconds: 1}
 """
-OWN_IMAGE = """
+OWN_IMAGES = """
 version: "3.8"
 services:
   env: {image: rattle_test_env_own}
+  training: {image: rattle_test_training_own}
 """
 #: Slow enough that a service can be killed at a tick.
 LOCKSTEP = """
@@ -58,18 +62,38 @@ train: {steps: null}
 TIMES = ("time", "seconds", "env_steps_per_second", "run_id")
 CORE = ("env", "training", "inference")
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), needs_images]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600), needs_images]
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Start the profile core, with a broker beside it."""
-    folder = REPOSITORY / "tests" / "deploy"
-    build("rattle_test_rabbitmq", folder / "rabbitmq")
+def telemetry(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Build the images of a broker, and of ingest with a store in it."""
+    build("rattle_test_rabbitmq", REPOSITORY / "tests" / "deploy" / "rabbitmq")
     chdb = f"chdb{listed('users.txt')['chdb'][0].specifier}"
     build_on_top("rattle_test_ingest_embedded", "ingest", {"chdb": chdb}, tmp_path_factory.mktemp("own"))
-    override = (folder / "compose.override.yaml").read_text()
-    with Stack(tmp_path_factory.mktemp("stack"), EXPERIMENT, "core,telemetry", override) as stack:
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, telemetry: None) -> Iterator[Stack]:
+    """Start the profile core, with a broker beside it."""
+    override = (REPOSITORY / "tests" / "deploy" / "compose.override.yaml").read_text()
+    folder = tmp_path_factory.mktemp("stack")
+    with Stack(folder, EXPERIMENT, "core,telemetry", override, "chdb:///runs/store") as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Yield compose.yaml with classes of a user in images of their own."""
+    own = tmp_path_factory.mktemp("own")
+    for name in ("my_world", "my_algorithm"):
+        shutil.copy(REPOSITORY / "examples" / "extend" / f"{name}.py", own)
+    package = f"iniconfig{listed('developers.txt')['iniconfig'][0].specifier}"
+    build_on_top("rattle_test_env_own", "env", {"my-simulator": package}, own)
+    docker("run", "--rm", "--entrypoint=python", "rattle_test_env_own", "-c", "import iniconfig")
+    copied = f"FROM snake_rl_training:{TAG}\nCOPY my_algorithm.py /opt/rattle/extensions/\n"
+    build("rattle_test_training_own", own, copied)
+    with Stack(tmp_path_factory.mktemp("stack"), OWN, "core", OWN_IMAGES) as stack:
         yield stack
 
 
@@ -162,38 +186,33 @@ def test_rows_of_the_run_reach_a_store_over_the_broker(stack: Stack) -> None:
     assert row["updates"] > 10
 
 
-def test_a_run_of_the_users_environment_ends_and_its_services_stay(tmp_path: Path) -> None:
-    for name in ("own", "stack"):
-        (tmp_path / name).mkdir()
-    shutil.copy(REPOSITORY / "examples" / "extend" / "my_world.py", tmp_path / "own")
-    package = f"iniconfig{listed('developers.txt')['iniconfig'][0].specifier}"
-    build_on_top("rattle_test_env_own", "env", {"my-simulator": package}, tmp_path / "own")
-    with Stack(tmp_path / "stack", OWN, "core", OWN_IMAGE) as stack:
-        docker("run", "--rm", "--entrypoint=python", "rattle_test_env_own", "-c", "import iniconfig")
-        stack.script("up")
-        stack.wait_until_healthy(*CORE)
-        wait_for("the run is over", lambda: run_row(stack)["status"] == "finished")
-        row, last = run_row(stack), version(stack)
-        assert (row["env_steps"], row["environment"]) == (24576, "my_world:Pond")
-        for service in ("training", "inference"):
-            stack.kill(service)
-            stack.wait_until_healthy(service)
-            wait_for("the last policy is there", lambda: version(stack) == last)
-            assert run_row(stack) == row
-        assert [stack.restarts(service) for service in CORE] == [0, 1, 1]
-        stack.script("down")
-        stack.script("up")
-        stack.wait_until_healthy(*CORE)
+def test_a_run_of_the_users_classes_ends_and_its_services_stay(own_stack: Stack) -> None:
+    stack = own_stack
+    stack.script("up", *CORE)
+    stack.wait_until_healthy(*CORE)
+    wait_for("the run is over", lambda: run_row(stack)["status"] == "finished")
+    row, last = run_row(stack), version(stack)
+    assert (row["env_steps"], row["environment"], row["run_id"]) == (24576, "my_world:Pond", stack.run_id)
+    assert (row["algorithm"], row["updates"]) == ("my_algorithm:Clipped", 24576 // 64 // 8)
+    for service in ("training", "inference"):
+        stack.kill(service)
+        stack.wait_until_healthy(service)
         wait_for("the last policy is there", lambda: version(stack) == last)
         assert run_row(stack) == row
-        stack.script("down")
-        (stack.folder / "experiment.yaml").write_text(OWN.replace("steps: 24576", "steps: 49152"))
-        stack.script("up")
-        stack.wait_until_healthy("training")
-        wait_for(
-            "the run has gone on",
-            lambda: (run_row(stack)["status"], run_row(stack)["env_steps"]) == ("finished", 49152),
-        )
+    assert [stack.restarts(service) for service in CORE] == [0, 1, 1]
+    stack.script("down")
+    stack.script("up", *CORE)
+    stack.wait_until_healthy(*CORE)
+    wait_for("the last policy is there", lambda: version(stack) == last)
+    assert run_row(stack) == row
+    stack.script("down")
+    (stack.folder / "experiment.yaml").write_text(OWN.replace("steps: 24576", "steps: 49152"))
+    stack.script("up", *CORE)
+    stack.wait_until_healthy("training")
+    wait_for(
+        "the run has gone on",
+        lambda: (run_row(stack)["status"], run_row(stack)["env_steps"]) == ("finished", 49152),
+    )
 
 
 def played_in_lockstep(stack: Stack, run: str, kills: Sequence[int], folder: Path) -> RunDirectory:

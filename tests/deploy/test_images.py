@@ -38,7 +38,7 @@ STARTED = {
 }
 NETWORK = f"rattle-images-{os.getpid()}"
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), needs_images]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600), needs_images]
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -117,7 +117,7 @@ def said(folder: Path, port: int, path: str) -> str:
     token = (folder / "token").read_text().strip()
     request = Request(f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {token}"})
     try:
-        with urlopen(request, timeout=20) as answer:  # noqa: S310 (an address of our own)
+        with urlopen(request, timeout=60) as answer:  # noqa: S310 (an address of our own)
             return str(answer.read().decode())
     except OSError:
         return ""

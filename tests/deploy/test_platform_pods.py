@@ -68,7 +68,7 @@ def finished(cluster: Cluster) -> RunDirectory:
         for kind in ("startup", "readiness", "liveness"):
             pod.wait_until(kind)
     directory = RunDirectory(cluster.claims / f"runs-{TRAINING}" / "rattle")
-    until = time.monotonic() + 180
+    until = time.monotonic() + 600
     while read_run_row(directory)["status"] == "running":
         assert time.monotonic() < until, cluster.pods[TRAINING].log()
         time.sleep(0.2)
@@ -182,7 +182,7 @@ def test_in_lockstep_with_certificates_all_ticks_are_made(kind: type[Cluster], h
         for pod in made.running():
             for kind in ("startup", "readiness", "liveness"):
                 pod.wait_until(kind)
-        history, until = made.claims / "runs-rattle-sync-0" / "history.jsonl", time.monotonic() + 120
+        history, until = made.claims / "runs-rattle-sync-0" / "history.jsonl", time.monotonic() + 600
         while len(lines := history.read_text().splitlines()) <= 2 * 100:
             assert time.monotonic() < until, made.pods["rattle-sync-0"].log()
             time.sleep(0.2)

@@ -18,7 +18,7 @@ from tests.deploy.test_platform_pods import (  # noqa: F401 (the same tests, wit
     test_the_policy_is_that_of_one_process,
 )
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), needs_images]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600), needs_images]
 
 
 @pytest.fixture(scope="module")
