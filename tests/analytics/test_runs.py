@@ -61,6 +61,13 @@ def test_the_table_is_aligned(tmp_path: Path) -> None:
     )
 
 
+def test_no_row_steers_a_terminal(tmp_path: Path) -> None:
+    strange = dict.fromkeys(("run_id", "environment", "algorithm", "status"), "a\x1b[31m\nb")
+    shown = table(directory_rows([make_run(tmp_path, **strange)]))
+    assert shown.count("a [31m b") == 4
+    assert "\x1b" not in shown
+
+
 def test_no_runs_give_a_heading_only() -> None:
     assert table([]).startswith("run_id  environment")
     assert json_lines([]) == ""

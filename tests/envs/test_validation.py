@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -26,6 +26,7 @@ class Cart(BaseModel):
     wheels: list[Wheel] = Field(default_factory=list)
     front: Wheel = Field(default_factory=Wheel)
     length: int = 2
+    load: int | Literal["full"] | None = 1
 
     @model_validator(mode="after")
     def _not_endless(self) -> Cart:
@@ -43,9 +44,14 @@ def test_good_values_become_the_model() -> None:
     [
         ({"lenght": 3}, "bad settings of cart: unknown key 'lenght', did you mean 'length'?"),
         ({"front": {"radios": 3}}, "bad settings of cart: unknown key 'front.radios', did you mean 'radius'?"),
-        ({"zzz": 3}, "bad settings of cart: unknown key 'zzz', known are wheels, front, length"),
+        ({"zzz": 3}, "bad settings of cart: unknown key 'zzz', known are wheels, front, length, load"),
         ({"front": {"radius": -1}}, "bad settings of cart: front.radius: more than 0.0 is wanted, got -1"),
         ({"wheels": [{"radios": 1}]}, "bad settings of cart: unknown key 'wheels[0].radios', did you mean 'radius'?"),
+        (
+            {"load": "much"},
+            "bad settings of cart: load: a whole number is wanted, such as 1, or 'full', got 'much'; "
+            "load: choose 'full', got 'much'",
+        ),
         ({"length": 11}, "bad settings of cart: a cart that long does not turn"),
         (
             {"length": "long", "front": 1},

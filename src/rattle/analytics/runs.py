@@ -103,10 +103,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 def _shown(known: Mapping[str, Any]) -> tuple[str, ...]:
     started = known["started"]
     return (
-        one_line(known["run_id"]),
-        one_line(known["environment"] or "-"),
-        one_line(known["algorithm"] or "-"),
-        known["status"] or "-",
+        *(one_line(known[name] or "-") for name in ("run_id", "environment", "algorithm", "status")),
         _number(known["env_steps"], ",.0f"),
         _number(known["env_steps_per_second"], ",.0f"),
         _number(known["mean_return"], ",.2f"),

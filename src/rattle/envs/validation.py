@@ -6,7 +6,8 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from pydantic import (
@@ -189,6 +190,8 @@ def _follow(
         if one_of is not None:  # Pydantic names the member that was chosen; the user does not
             choices, one_of = [chosen] if (chosen := one_of.find(str(part))) else [], None
             continue
+        if isinstance(part, str) and field is not None and not choices and _has_several_types(field):
+            continue  # which of the types Pydantic tried
         if isinstance(part, str):
             place.append(part)
         else:
@@ -200,6 +203,12 @@ def _follow(
             choices = [] if field is None else [t for t in types_in(field.annotation) if _is_model(t)]
             one_of = next((each for each in field.metadata if isinstance(each, OneOf)), None) if field else None
     return place, field, known if location and isinstance(location[-1], str) else []
+
+
+def _has_several_types(field: FieldInfo) -> bool:
+    """Whether a value of one type or another is taken, beside null."""
+    unions = (get_args(part) for part in types_in(field.annotation) if get_origin(part) in (Union, UnionType))
+    return any(len([kind for kind in kinds if kind is not NoneType]) > 1 for kinds in unions)
 
 
 def _as_words(value: Any) -> Any:
@@ -262,8 +271,14 @@ def _wanted(details: ErrorDetails, field: FieldInfo | None, key: str) -> str:
                 list=f"[{', '.join(map(str, parts))}]",
                 like=f", as '{example}' does" if isinstance(example, str) else "",
                 inner=_a_key(example, key),
-            )
+            ) + _or_words(field, kind)
     return f"{details['msg'].removeprefix('Input should be ')} is wanted"
+
+
+def _or_words(field: FieldInfo | None, kind: str) -> str:
+    """Return the words that may stand in place of another type, as in ", or 'auto'"."""
+    literals = [part for part in get_args(field.annotation) if get_origin(part) is Literal] if field else []
+    return "".join(f", or '{word}'" for part in literals for word in get_args(part)) if kind != "literal_error" else ""
 
 
 def _example(field: FieldInfo | None) -> Any:
