@@ -22,6 +22,33 @@ from tests.user_code import UserModule, user_module
 
 __all__ = ["user_module"]
 
+NETWORK = """
+import torch
+from pydantic import BaseModel
+from rattle.extend import Network
+
+class Plain(Network):
+    class Settings(BaseModel):
+        width: int
+
+    def __init__(self, spaces, settings):
+        super().__init__(spaces, settings)
+        self.layer = torch.nn.Linear(spaces.observation.inputs, settings.width)
+        self.heads = torch.nn.Linear(settings.width, spaces.action.outputs + 1)
+
+    def step(self, observation, state):
+        heads = self.heads(self.between(self.layer(self.encode(observation))))
+        return heads[:, :-1], heads[:, -1], state
+
+    def between(self, hidden):
+        return torch.tanh(hidden)
+
+class Other(Plain):
+    def between(self, hidden):
+        return torch.relu(hidden)
+"""
+OTHER = "{network: 'my_net:Other', width: 5}"
+
 
 @pytest.fixture(scope="module")
 def learnt(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
@@ -70,6 +97,31 @@ def test_services_begin_with_it_too(tmp_path: Path, learnt: RunDirectory) -> Non
     there = rattle("up", *own, "--run-dir", "there", cwd=tmp_path)
     assert here.returncode == there.returncode == 0, here.stderr + there.stderr
     assert last_json(here.stdout)["policy_sha256"] == last_json(there.stdout)["policy_sha256"]
+
+
+@pytest.mark.parametrize("network", ["{network: encoders, hidden_sizes: [8]}", "{network: 'my_net:Plain', width: 5}"])
+def test_networks_that_are_graphs_are_those_of_the_run_or_named(
+    user_module: UserModule, tmp_path: Path, network: str
+) -> None:
+    user_module("my_net", NETWORK)
+    origin = tmp_path / "origin"
+    train(small_settings(f"policy={network}", "train.steps=384"), origin, Silence())
+    settings = settings_from(origin, "train.steps=384")
+    assert settings.policy.own_settings == small_settings(f"policy={network}").policy.own_settings
+    train(settings, tmp_path / "run", Silence())
+    run = RunDirectory(tmp_path / "run")
+    assert run.first_policy.read_bytes() == RunDirectory(origin).policy.read_bytes()
+    lone = tmp_path / "lone.safetensors"
+    shutil.copy(RunDirectory(origin).policy, lone)
+    train(settings_from(lone, f"policy={network}", "env.worlds=8", "train.steps=64"), tmp_path / "named", Silence())
+    assert RunDirectory(tmp_path / "named").first_policy.read_bytes() == lone.read_bytes()
+    with pytest.raises(
+        RunError, match=r"it has a network of kind graph, and policy\.network names one of kind mlp"
+    ) as wrong:
+        train(settings_from(lone, "train.steps=64"), tmp_path / "unnamed", Silence())
+    with pytest.raises(RunError, match=r"does not fit: it has another network than policy\.network names") as other:
+        train(settings_from(lone, f"policy={OTHER}", "train.steps=64"), tmp_path / "other", Silence())
+    assert max(len(str(wrong.value)), len(str(other.value))) < 300
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,15 @@ from rattle.envs.errors import NotImported, UnknownEnvironment
 from rattle.envs.registry import validate
 from rattle.policies.errors import PolicyError
 from rattle.policies.file import StoredPolicy, load_policy
+from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.spec import PolicySpec
 from rattle.runs.errors import RunError
 from rattle.runs.find_policy import find_policy
 from rattle.settings.experiment import ExperimentSettings
-from rattle.settings.sources import load_settings
+from rattle.settings.sources import load_settings, read_yaml
+
+#: What follows from the class of a graph, and would fill pages.
+_COMPUTED = ("graph", "parameters", "work")
 
 
 def load_settings_from(
@@ -35,19 +39,26 @@ def load_settings_from(
     if origin is None:
         return load_settings(experiment, overrides, environ, flags=flags)
     found = find_policy(origin)
-    policy = found.policy
-    described = policy.spec.model_dump(mode="json", exclude={*PolicySpec.model_fields})
-    network = {"weights": str(found.path.absolute()), **{n: v for n, v in described.items() if n != "num_actions"}}
-    own = [f"policy.{name}={json.dumps(value)}" for name, value in network.items()]
-    run = RunDirectory(found.path.parent)
+    policy, run = found.policy, RunDirectory(found.path.parent)
+    overrides = list(overrides)
+    network = _network(policy, run)  # of an experiment's, where it is nothing
+    own = [f"policy={json.dumps(network)}"] if network else []
+    if not any(one.startswith("policy.weights=") for one in overrides):  # after a `policy={...}`, which has none
+        overrides.append(f"policy.weights={json.dumps(str(found.path.absolute()))}")
     if experiment is None and run.is_run:
         experiment = run.config
         own.append("code=[]")  # a new run begins with the code of users as it is now
     elif experiment is None:
-        overrides = list(overrides)
         _check_names_no_code(policy, [*overrides, *flags, *environ])
     environment = {"env": {"id": policy.environment, **policy.environment_settings}}
     return load_settings(experiment, [*own, *overrides], environ, environment, flags=flags)
+
+
+def _network(policy: StoredPolicy, run: RunDirectory) -> dict[str, Any]:
+    """Return the settings of a policy's network; a graph knows none, so they are those of its run, if it has one."""
+    if isinstance(policy.spec, MlpSpec):
+        return policy.spec.model_dump(mode="json", include={"network", "hidden_sizes", "activation"})
+    return dict(read_yaml(run.config).get("policy", {})) if run.is_run else {}
 
 
 def _check_names_no_code(policy: StoredPolicy, given: Iterable[str]) -> None:
@@ -73,11 +84,19 @@ def read_first_policy(path: Path, spec: PolicySpec) -> StoredPolicy:
         raise RunError(f"policy.weights: cannot read {path}: {error.strerror}") from None
     except PolicyError as error:
         raise RunError(f"policy.weights: {path}: {error}") from None
-    wanted, has = spec.model_dump(mode="json"), policy.spec.model_dump(mode="json")
-    different = [f"{name} {has[name]}, the experiment {wanted[name]}" for name in wanted if wanted[name] != has[name]]
-    if different:
+    if different := _differences(policy.spec, spec):
         raise RunError(f"policy.weights: {path} does not fit: it has {'; '.join(different)}")
     return policy
+
+
+def _differences(has: PolicySpec, wanted: PolicySpec) -> list[str]:
+    """Say what one spec has that the other has not; of graphs and their parameters only that they are different."""
+    ours, theirs = wanted.model_dump(mode="json"), has.model_dump(mode="json")
+    names = [name for name in ours if ours[name] != theirs.get(name)]
+    if has.network != wanted.network:
+        return [f"a network of kind {has.network}, and policy.network names one of kind {wanted.network}"]
+    said = [f"{name} {theirs.get(name)}, the experiment {ours[name]}" for name in names if name not in _COMPUTED]
+    return said or ["another network than policy.network names"] if names else []
 
 
 def first_policy_file(settings: ExperimentSettings) -> bytes | None:
