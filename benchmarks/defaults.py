@@ -19,7 +19,7 @@ SECONDS = 180
 TARGETS = {"CartPole-v1": 475, "Acrobot-v1": -100, "LunarLander-v3": 200}
 #: PPO's settings in cartpole-ppo.yaml and, elsewhere, RL Baselines3 Zoo; batches of 64 samples are minibatches here.
 TUNED = {
-    "CartPole-v1": "passes=4 learning_rate=0.003",
+    "CartPole-v1": "passes=4 minibatches=4 learning_rate=0.004",
     "Acrobot-v1": "worlds=16 ticks=256 minibatches=64 passes=4 learning_rate=0.0003 trace_decay=0.94",
     "LunarLander-v3": "worlds=16 ticks=1024 minibatches=256 passes=4 learning_rate=0.0003 discount=0.999 "
     "trace_decay=0.98 entropy_weight=0.01",
