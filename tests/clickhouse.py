@@ -160,17 +160,20 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
 
-def _serve(folder: str, port: int, *, secured: bool) -> None:
+def _serve(folder: str, port: int, *, secured: bool, host: str = "127.0.0.1") -> None:
     import chdb
 
     keeps_open = chdb.connect(folder)  # the engine would end with its last connection
+    if database := os.environ.get("CLICKHOUSE_DB"):  # variables of the official image
+        keeps_open.query(f"CREATE DATABASE IF NOT EXISTS {database}")
+    credentials = f"{USER}:{os.environ.get('CLICKHOUSE_PASSWORD', PASSWORD)}"
     _Handler.folder = folder
-    _Handler.authorization = f"Basic {b64encode(f'{USER}:{PASSWORD}'.encode()).decode()}" if secured else None
-    server = _Server(("127.0.0.1", port), _Handler)
+    _Handler.authorization = f"Basic {b64encode(credentials.encode()).decode()}" if secured else None
+    server = _Server((host, port), _Handler)
     os.write(1, json.dumps({"port": server.server_port}).encode() + b"\n")
     server.serve_forever()
     keeps_open.close()
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], int(sys.argv[2]), secured=sys.argv[3] == "1")
+    _serve(sys.argv[1], int(sys.argv[2]), secured=sys.argv[3] == "1", host=sys.argv[4] if sys.argv[4:] else "127.0.0.1")

@@ -77,6 +77,7 @@ SUITES = {
             "src/rattle/services/utils/serving.py",
             "src/rattle/settings/sources.py",
             "src/rattle/stop_signals.py",
+            "tests/clickhouse.py",
             "tests/deploy/compose.override.yaml",
             "tests/deploy/containers.py",
             "tests/deploy/manifests.py",

@@ -45,11 +45,25 @@ algorithm: {id: "my_algorithm:Clipped", clip: 0.1, ticks: 8}
 policy: {hidden_sizes: [16]}
 train: {steps: 24576, checkpoint_seconds: 1}
 """
+#: ClickHouse's engine in place of its image, which no registry has here: the store that compose.yaml names answers.
 OWN_IMAGES = """
 version: "3.8"
 services:
   env: {image: rattle_test_env_own}
   training: {image: rattle_test_training_own}
+  rabbitmq: {image: rattle_test_rabbitmq}
+  clickhouse:
+    image: rattle_test_clickhouse
+    ulimits: {nofile: {soft: 1024, hard: 1024}} # more is not granted everywhere
+    healthcheck:
+      test: [CMD, python, -c, "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8123/ping')"]
+      interval: 1s
+"""
+CLICKHOUSE = """
+FROM rattle_test_ingest_embedded
+COPY tests /opt/rattle/extensions/tests
+ENTRYPOINT ["python", "-m", "tests.clickhouse", "/tmp/store", "8123", "1", "0.0.0.0"]
+CMD []
 """
 #: Slow enough that a service can be killed at a tick.
 LOCKSTEP = """
@@ -83,9 +97,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory, telemetry: None) -> Iterator
 
 
 @pytest.fixture(scope="module")
-def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Yield compose.yaml with classes of a user in images of their own."""
-    own = tmp_path_factory.mktemp("own")
+def own_stack(tmp_path_factory: pytest.TempPathFactory, telemetry: None) -> Iterator[Stack]:
+    """Yield compose.yaml with classes of a user in images of their own, and a store that is asked over HTTP."""
+    own, tests = (tmp_path_factory.mktemp(name) for name in ("own", "tests"))
     for name in ("my_world", "my_algorithm"):
         shutil.copy(REPOSITORY / "examples" / "extend" / f"{name}.py", own)
     package = f"iniconfig{listed('developers.txt')['iniconfig'][0].specifier}"
@@ -93,7 +107,11 @@ def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     docker("run", "--rm", "--entrypoint=python", "rattle_test_env_own", "-c", "import iniconfig")
     copied = f"FROM snake_rl_training:{TAG}\nCOPY my_algorithm.py /opt/rattle/extensions/\n"
     build("rattle_test_training_own", own, copied)
-    with Stack(tmp_path_factory.mktemp("stack"), OWN, "core", OWN_IMAGES) as stack:
+    (tests / "tests").mkdir()
+    for name in ("__init__", "clickhouse", "ports"):
+        shutil.copy(REPOSITORY / "tests" / f"{name}.py", tests / "tests")
+    build("rattle_test_clickhouse", tests, CLICKHOUSE)
+    with Stack(tmp_path_factory.mktemp("stack"), OWN, "core,telemetry", OWN_IMAGES) as stack:
         yield stack
 
 
@@ -213,6 +231,35 @@ def test_a_run_of_the_users_classes_ends_and_its_services_stay(own_stack: Stack)
         "the run has gone on",
         lambda: (run_row(stack)["status"], run_row(stack)["env_steps"]) == ("finished", 49152),
     )
+
+
+def test_the_dashboard_shows_a_run_of_the_store(own_stack: Stack) -> None:
+    stack = own_stack
+    stack.script("up", *CORE)
+    stack.compose("up", "-d", "--no-deps", "rabbitmq", "clickhouse")
+    stack.wait_until_healthy("rabbitmq", "clickhouse")
+    stack.compose("up", "-d", "--no-deps", "tables", "ingest", "dashboard")
+    stack.wait_until_healthy("ingest", "dashboard")
+
+    def shown(path: str) -> str:
+        try:
+            return stack.page("DASHBOARD", path)
+        except OSError:
+            return ""  # there are no tables yet, or no run
+
+    wait_for("the run is in the list", lambda: "<td>my_algorithm:Clipped</td>" in shown(f"/?q={stack.run_id}"))
+    wait_for("the run has a page", lambda: stack.run_id in shown(f"/run?run={stack.run_id}"))
+
+    def of_the_run() -> set[str]:
+        sql = "SELECT DISTINCT run_id, service FROM logs ORDER BY service"
+        store = ("--store", "http://clickhouse:8123/rattle", "--format", "json")
+        answer = docker("exec", stack.container("dashboard"), "rattle", "query", sql, *store)
+        rows = [json.loads(line) for line in answer.splitlines()]
+        return {row["service"] for row in rows if row["run_id"] == stack.run_id}
+
+    wait_for("all services have logged", lambda: of_the_run() >= set(CORE))
+    stack.compose("stop", "dashboard")
+    assert stack.state("dashboard")["ExitCode"] == 0
 
 
 def played_in_lockstep(stack: Stack, run: str, kills: Sequence[int], folder: Path) -> RunDirectory:
