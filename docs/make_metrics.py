@@ -91,7 +91,7 @@ def page() -> str:
         "## Services",
         "",
         *of_services(),
-        "The Training service has no HTTP: `GetStatus` of its [gRPC API](training-api.md) says where its runs stand.",
+        "The Training service shows them where it has an HTTP port (`training.http_port`).",
         "",
         "## Updates",
         "",

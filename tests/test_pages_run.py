@@ -60,11 +60,11 @@ NEEDS_MORE = (
 SLOW = re.compile(r"^(?:\$ )?(?:\w+=\S+ )*rattle (?!env|mock-env|check-env|sync|certificates|settings)", re.MULTILINE)
 SLOW_PYTHON = re.compile(r"\btorch\b|^import rattle$|rattle\.analytics", re.MULTILINE)
 #: By service: flags of ports, with the port that a reader has by default and what the first line printed says of it.
-PORTS = {
+PORTS: dict[str, dict[str, tuple[int | None, str]]] = {
     "env": {"--port": (5000, "url")},
     "mock-env": {"--port": (5000, "url")},
     "inference": {"--port": (8000, "url"), "--grpc-port": (8001, "grpc")},
-    "training": {"--port": (50051, "address")},
+    "training": {"--port": (50051, "address"), "--http-port": (None, "url")},
     "sync": {"--port": (5555, "address"), "--http-port": (8005, "url")},
     "ingest": {"--port": (8006, "url")},
     "dashboard": {"--port": (8080, "url")},
@@ -174,6 +174,8 @@ class Reader:
         wanted = {}
         for flag, (usual, key) in PORTS[words[1]].items():
             place = words.index(flag) if flag in words else None
+            if place is None and usual is None:
+                continue
             wanted[key] = str(usual) if place is None else words[place + 1]
             words += [flag, "0"]  # the last one counts
         for port in wanted.values():

@@ -117,13 +117,13 @@ def test_every_policy_is_trained_by_one_service(policies: int, services: int) ->
 
 @given(
     counts=st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9)),
-    ports=st.lists(st.integers(1, 65_500), min_size=4, max_size=4, unique=True),
+    ports=st.lists(st.integers(1, 65_500), min_size=5, max_size=5, unique=True),
 )
 def test_fixed_ports_are_those_of_the_sections_and_the_next_upward(
     counts: tuple[int, int, int], ports: list[int]
 ) -> None:
     env, training, inference = counts
-    keys = ("env_service.port", "training.port", "inference.port", "inference.grpc_port")
+    keys = ("env_service.port", "training.port", "training.http_port", "inference.port", "inference.grpc_port")
     services = planned(
         *(f"{key}={port}" for key, port in zip(keys, ports, strict=True)),
         f"topology.env={env}",

@@ -207,6 +207,9 @@ def check_env(
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @ADVERTISE
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0: any free one.  [default: 50051]")
+@click.option(
+    "--http-port", type=click.IntRange(0, 65535), help="Port of status and metrics; 0: any free one.  [default: none]"
+)
 @click.option("--mode", type=click.Choice(["sync", "async"]), help="Which rollouts an update waits for.")
 @click.option("--until-finished", is_flag=True, help="End when all runs have: with 0, with 1 where one has failed.")
 @ALLOW_CHANGED_CODE
@@ -217,6 +220,7 @@ def training_service(
     host: str | None,
     advertise: str | None,
     port: int | None,
+    http_port: int | None,
     mode: str | None,
     until_finished: bool,
     allow_changed_code: bool,
@@ -231,13 +235,13 @@ def training_service(
     """
     from rattle.analytics.extras import require
 
-    for module in ("grpc", "grpc_health", "grpc_reflection", "prometheus_client", "torch", "pyarrow"):
+    for module in ("grpc", "grpc_health", "grpc_reflection", "prometheus_client", "uvicorn", "torch", "pyarrow"):
         require(module, "training", "the Training service")
     from rattle.output import claim_stdout
     from rattle.runs.stored_run import accept_code_of
     from rattle.services.training.serve import run
 
-    own = {"host": host, "advertise": advertise, "port": port, "mode": mode}
+    own = {"host": host, "advertise": advertise, "port": port, "http_port": http_port, "mode": mode}
     flags = {f"training.{key}": value for key, value in own.items()}
     claim_stdout()
     if allow_changed_code:

@@ -138,8 +138,10 @@ def _trainings(settings: ExperimentSettings, config: Path) -> list[LaunchedServi
     policies, count = settings.training.policies, settings.topology.training
     arguments = ("training", str(config), "--run-dir", str(config.parent))
     shares = [("--set", f"training.policies={json.dumps(policies[number::count])}") for number in range(count)]
+    has_http = settings.training.http_port is not None
+    ports = (Port("--port", "address"), *((Port("--http-port", "url"),) if has_http else ()))
     return [
-        LaunchedService("training", f"training-{number}", (*arguments, *shares[number]), (Port("--port", "address"),))
+        LaunchedService("training", f"training-{number}", (*arguments, *shares[number]), ports)
         for number in range(count)
     ]
 
@@ -217,7 +219,7 @@ def _with_fixed_ports(services: Sequence[LaunchedService], settings: ExperimentS
     wanted = {
         "sync": (settings.sync.port, settings.sync.http_port),
         "env": (settings.env_service.port, settings.env_service.sync_port),
-        "training": (settings.training.port,),
+        "training": (settings.training.port, settings.training.http_port or 0),
         "inference": (settings.inference.port, settings.inference.grpc_port),
     }
     taken: dict[bool, set[int]] = {False: set(), True: set()}  # UDP has ports of its own

@@ -91,6 +91,13 @@ class TrainingSection(ListeningSection):
     """The Training service: where it listens, which rollouts it learns from, and what it allows."""
 
     port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0: any free one.")
+    http_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        examples=[8007],
+        description="Port of status, health and metrics, HTTP; 0: any free one; null: none.",
+    )
     mode: Literal["sync", "async"] = Field(
         "sync",
         description="sync: an update waits for a rollout of every world by the newest policy, which is reproducible; "

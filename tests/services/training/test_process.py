@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -14,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import grpc
+import httpx
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -135,6 +137,34 @@ def test_it_says_where_it_is_and_that_it_is_well(service: ServiceProcess) -> Non
         for name in ("", "rattle.v1.Training"):
             answer = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=SECONDS)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_operators_are_answered_over_http(directory: RunDirectory) -> None:
+    player, rollouts = Player(small_settings(*SMALL)), list[training_pb2.Rollout]()
+    with start(directory, "training.http_port=0") as service, client_of(service) as client:
+        train(client, player, rollouts, 2)
+        client.contribute(rollouts[1])  # once more
+        while client.status().env_steps < 2 * 384:  # it is written down after the policy has gone out
+            pass
+        numbers = httpx.get(f"{service.url}/metrics").text
+        for said in (
+            'rattle_training_updates_total{policy="main"} 2.0',
+            'rattle_training_policy_version{policy="main"} 2.0',
+            'rattle_training_env_steps_total{policy="main"} 768.0',
+            'rattle_training_rollouts_total{policy="main",verdict="accepted"} 2.0',
+            'rattle_training_runs{status="running"} 1.0',
+        ):
+            assert said in numbers
+        came = re.findall(r"^rattle_training_rollouts_total{.*} (\S+)", numbers, re.MULTILINE)
+        assert sum(map(float, came)) == 3
+        (waited,) = re.findall(r"^rattle_training_wait_seconds_total{.*} (\S+)", numbers, re.MULTILINE)
+        assert float(waited) > 0
+        (policy,) = httpx.get(f"{service.url}/v1/status").json()["policies"]
+        assert (policy["policy_id"], policy["status"], policy["policy_version"]) == ("main", "running", 2)
+        assert policy["evaluation_return"] is None
+        assert policy["actors"]["actor"]["worlds"] == 24
+        assert [httpx.get(f"{service.url}{path}").status_code for path in ("/healthz", "/readyz")] == [200, 200]
+        assert service.kill(signal.SIGTERM) == 0
 
 
 def test_killed_at_any_time_it_goes_on_exactly_from_its_last_checkpoint(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -65,12 +67,15 @@ class LearningLoop:
         self.run = run
         self.intake = intake
         self.newest = run.policy()
+        #: Where the run stood when the service began.
+        self.first_version, self.stood = self.newest.version, run.standing
         self.status: Status = "running"
         self.error = ""
         self._stopping = False
         self._is_complete = False  # as is known elsewhere
         run.recorder.evaluations.wants_stop = lambda: self._stopping
         self.actors = Actors()
+        self._waited, self._waits_since = 0.0, math.inf  # for rollouts
         self._requests: deque[tuple[Contribution, asyncio.Future[Update]]] = deque()
         self._untold: set[object] = set()  # those who watch, and have not been sent the last policy
         self._arrived = News()
@@ -189,6 +194,11 @@ class LearningLoop:
         return RequestError("run_over", f"the run of policy '{self.policy_id}' has reached its limit")
 
     @property
+    def waited_seconds(self) -> float:
+        """Return for how long no update was due."""
+        return self._waited + max(0.0, time.monotonic() - self._waits_since)
+
+    @property
     def _is_over(self) -> bool:
         return self._stopping or self.newest.finished or self.status != "running"
 
@@ -210,7 +220,9 @@ class LearningLoop:
         elif self.run.why_over():
             self._publish(self.run.policy())
         else:
+            self._waits_since = time.monotonic()
             await self._arrived.wait(self.run.seconds_left)
+            self._waited, self._waits_since = self.waited_seconds, math.inf
 
     async def _learn_from(self, parts: list[ReceivedRollout[Contribution]]) -> None:
         """Make the update that is due; raises LearningError when none could be made of what anybody sends."""

@@ -12,13 +12,12 @@ from rattle.services.training.actors import ActorStream
 from rattle.services.training.learning_loop import LearningLoop
 from rattle.services.training.policy_run import PublishedPolicy
 from rattle.services.training.service import TrainingService
-from rattle.services.training.status import policy_status
+from rattle.services.training.status import service_status
 from rattle.services.utils.budget import Shares
 from rattle.services.utils.checked_messages import CheckedServer
 from rattle.services.utils.grpc_refusals import address_of_peer, answering
 from rattle.services.utils.protos import training_pb2, training_pb2_grpc
 from rattle.text import one_line
-from rattle.wire.checksums import damaged_messages
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -112,13 +111,7 @@ class TrainingServicer(training_pb2_grpc.TrainingServicer):
     ) -> training_pb2.Status:
         """Return how all policies fare: of a service that is stopping, when it has stored what it has learnt."""
         await self._service.until_stored()
-        return training_pb2.Status(
-            lineage=self._service.lineage,
-            mode=self._service.settings.training.mode,
-            policies=[policy_status(loop) for loop in self._service.loops.values()]
-            or [training_pb2.PolicyStatus(policy_id=name, status="waiting") for name in self._service.policies],
-            messages_damaged=damaged_messages(),
-        )
+        return service_status(self._service)
 
     def _policy(self, loop: LearningLoop, made: PublishedPolicy) -> training_pb2.Policy:
         return training_pb2.Policy(

@@ -1,13 +1,45 @@
-"""How a policy fares, as a message."""
+"""How policies fare, as messages, and as values for JSON."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf.message import Message
+
 from rattle.services.training.learning_loop import LearningLoop
 from rattle.services.training.rollout_batcher import Verdict
+from rattle.services.training.service import TrainingService
 from rattle.services.utils.protos import training_pb2
+from rattle.wire.checksums import damaged_messages
 
 #: Characters of an actor's life that anybody may know.
 _SHOWN_OF_LIFE = 8
+
+
+def service_status(service: TrainingService) -> training_pb2.Status:
+    """Return how all policies fare."""
+    return training_pb2.Status(
+        lineage=service.lineage,
+        mode=service.settings.training.mode,
+        policies=[policy_status(loop) for loop in service.loops.values()]
+        or [training_pb2.PolicyStatus(policy_id=name, status="waiting") for name in service.policies],
+        messages_damaged=damaged_messages(),
+    )
+
+
+def as_plain(message: Message) -> dict[str, Any]:
+    """Return a message as values for JSON, None for what it does not say."""
+    return {field.name: _value_of(message, field) for field in message.DESCRIPTOR.fields}
+
+
+def _value_of(message: Message, field: Any) -> Any:
+    if field.has_presence and not message.HasField(field.name):
+        return None
+    value = getattr(message, field.name)
+    if isinstance(value, Mapping):
+        return {key: as_plain(one) if isinstance(one, Message) else one for key, one in value.items()}
+    return [as_plain(one) for one in value] if field.message_type is not None else value
 
 
 def policy_status(loop: LearningLoop) -> training_pb2.PolicyStatus:

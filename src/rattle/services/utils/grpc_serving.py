@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Protocol
 
 import grpc
@@ -169,9 +170,11 @@ def serve(
     *,
     max_message_bytes: int,
     max_calls: int,
+    beside: Callable[[], AbstractAsyncContextManager[str]] | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; prints {"service", "address", …} as the first line when calls are welcome.
 
+    What is served `beside` over HTTP, in the same event loop, is entered then, and gives its URL for the first line.
     A second signal ends the process at once.
     """
 
@@ -194,11 +197,13 @@ def serve(
         await checks.say(serving=True)
         emit(of_services.Serving(address=address))
         tell_address("grpc", host, int(address.rpartition(":")[2]), guard.tls, service.names[0])
-        write_line(json.dumps({"service": name, "address": address, **more}))
-        await stopped.wait()
-        await checks.say(serving=False)
-        await service.stop()
-        await server.stop(GRACE_SECONDS)
+        async with AsyncExitStack() as stack:
+            also = {} if beside is None else {"url": await stack.enter_async_context(beside())}
+            write_line(json.dumps({"service": name, "address": address, **also, **more}))
+            await stopped.wait()
+            await checks.say(serving=False)
+            await service.stop()
+            await server.stop(GRACE_SECONDS)
         emit(of_services.Stopped())
 
     asyncio.run(run())

@@ -10,8 +10,8 @@ import resource
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol
 
 import uvicorn
@@ -78,14 +78,22 @@ class _Loop(uvloop.Loop):
 
 
 class _UvicornServer(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, service: HttpService, welcome: Callable[[], None]) -> None:
+    """Calls `welcome` when it serves; without `signals`, who has made it says when it is to stop."""
+
+    def __init__(
+        self, config: uvicorn.Config, service: HttpService, welcome: Callable[[], None], *, signals: bool = True
+    ) -> None:
         super().__init__(config)
         self._service = service
         self._welcome = welcome
+        self._signals = signals
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stop in peace on SIGINT and SIGTERM, and end with 0: uvicorn would raise the signal again."""
+        if not self._signals:
+            yield
+            return
         loop, signals = asyncio.get_running_loop(), stop_signals()
         for number in signals:
             loop.add_signal_handler(number, self.handle_exit, number, None)
@@ -115,19 +123,7 @@ def serve(
     max_message_bytes: int = 2**24,
 ) -> None:
     """Serve until SIGINT or SIGTERM; prints {"service", "url", …} as the first line when requests are welcome."""
-    _raise_file_limit(max_connections)
     budget.BUDGET.fit(max_message_bytes)
-    CONNECTIONS.limit = max_connections
-    protected = guard.protect(service)
-
-    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        if CONNECTIONS.have_room_for(peer_of(scope)):
-            await protected(scope, receive, send)
-            return
-        used = f"of {max_connections} connections {CONNECTIONS.used} are in use"
-        full = RequestError("full", f"{used}: close one, or wait")
-        await refuse(scope, receive, send, full, close=True)
-
     tls = guard.tls
     url = url_of(listener, guard.name, tls=tls is not None)
 
@@ -142,9 +138,7 @@ def serve(
         _Process.serves = True
         await server.serve(sockets=[listener])
 
-    config = server_config(guarded, max_message_bytes)
-    config.load()
-    config.ssl = None if tls is None else tls.context
+    config = _guarded_config(service, guard, max_connections, max_message_bytes)
     server = _UvicornServer(config, service, welcome)
     # What still runs in a thread after all patience would keep the process for ever.
     last_resort = threading.Timer(GRACE_SECONDS, _leave_at_once)
@@ -156,6 +150,47 @@ def serve(
     emit(of_services.Stopped())
     if _Process.problem is not None:
         raise ServiceError(_Process.problem)
+
+
+def _guarded_config(service: HttpService, guard: Guard, max_connections: int, max_message_bytes: int) -> uvicorn.Config:
+    """Return how a service is served to those whom the guard lets pass, and to so many at a time."""
+    _raise_file_limit(max_connections)
+    CONNECTIONS.limit = max_connections
+    protected = guard.protect(service)
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if CONNECTIONS.have_room_for(peer_of(scope)):
+            await protected(scope, receive, send)
+            return
+        used = f"of {max_connections} connections {CONNECTIONS.used} are in use"
+        full = RequestError("full", f"{used}: close one, or wait")
+        await refuse(scope, receive, send, full, close=True)
+
+    config = server_config(guarded, max_message_bytes)
+    config.load()
+    config.ssl = None if guard.tls is None else guard.tls.context
+    return config
+
+
+@asynccontextmanager
+async def serving_beside(
+    service: HttpService, listener: socket.socket, guard: Guard, max_connections: int
+) -> AsyncIterator[str]:
+    """Serve in this event loop, beside what else it does, until the block ends; yields the URL.
+
+    `service.start` is not called: whoever serves something else has begun its work.
+    """
+    begun = asyncio.Event()
+    config = _guarded_config(service, guard, max_connections, 2**16)
+    server = _UvicornServer(config, service, begun.set, signals=False)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    serving.add_done_callback(lambda _: begun.set())  # an error is raised below
+    try:
+        await begun.wait()
+        yield url_of(listener, guard.name, tls=guard.tls is not None)
+    finally:
+        server.should_exit = True
+        await serving
 
 
 def _leave_at_once() -> None:
