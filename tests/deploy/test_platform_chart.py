@@ -131,6 +131,19 @@ def test_keys_of_secrets_are_there(manifests: list[Manifest]) -> None:
             assert asked is None or asked["key"] in known[asked["name"]]
 
 
+def test_prometheus_asks_each_service_once(manifests: list[Manifest]) -> None:
+    component = "app.kubernetes.io/component"
+    for monitor in of_kind(manifests, "ServiceMonitor"):
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
+        asked = [
+            one["metadata"]["labels"][component]
+            for one in of_kind(manifests, "Service")
+            if wanted <= one["metadata"]["labels"].items() and "rattle/monitored" not in one["metadata"]["labels"]
+            if any(port["name"] == "http" for port in one["spec"]["ports"])
+        ]
+        assert sorted(asked) == sorted({pod.labels[component] for pod in pods(manifests) if "-test-" not in pod.name})
+
+
 def test_commands_are_what_they_take(
     manifests: list[Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -235,7 +235,8 @@ def training_service(
     """
     from rattle.analytics.extras import require
 
-    for module in ("grpc", "grpc_health", "grpc_reflection", "prometheus_client", "uvicorn", "torch", "pyarrow"):
+    over_http = ("uvicorn", "uvloop", "httptools", "websockets", "prometheus_client")
+    for module in ("grpc", "grpc_health", "grpc_reflection", *over_http, "torch", "pyarrow"):
         require(module, "training", "the Training service")
     from rattle.output import claim_stdout
     from rattle.runs.stored_run import accept_code_of

@@ -29,8 +29,9 @@ def service_status(service: TrainingService) -> training_pb2.Status:
 
 
 def as_plain(message: Message) -> dict[str, Any]:
-    """Return a message as values for JSON, None for what it does not say."""
-    return {field.name: _value_of(message, field) for field in message.DESCRIPTOR.fields}
+    """Return a message as values for JSON, None for what it does not say, without the checksum of its bytes."""
+    fields = message.DESCRIPTOR.fields
+    return {field.name: _value_of(message, field) for field in fields if field.name != "crc32c"}
 
 
 def _value_of(message: Message, field: Any) -> Any:
