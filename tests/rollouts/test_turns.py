@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import pytest
 
 from rattle.rollouts import turns
-from rattle.rollouts.turns import TRIED, Turns
+from rattle.rollouts.turns import TRIED, TurnTaking
 from tests.rollouts.test_collector import assert_equal, collect
 
 
@@ -19,7 +19,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.mark.parametrize("in_turn_takes", [1.0, 3.0])
 def test_the_quicker_way_is_kept(in_turn_takes: float, clock: list[float]) -> None:
-    chosen, tried = Turns(), []
+    chosen, tried = TurnTaking(), []
     for number in range(2 * TRIED):
         busy = 50.0 if number < 2 else 0.0  # the machine does something else at first
         ticks = 16 if number % 3 else 8
@@ -35,7 +35,7 @@ def test_the_quicker_way_is_kept(in_turn_takes: float, clock: list[float]) -> No
 
 def test_threads_that_take_turns_never_hold_one_together() -> None:
     inside: list[int] = []
-    with Turns().block(1) as turn, ThreadPoolExecutor(3) as pool:
+    with TurnTaking().block(1) as turn, ThreadPoolExecutor(3) as pool:
 
         def most_inside(number: int) -> int:
             most = 0
@@ -53,6 +53,6 @@ def test_both_ways_play_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = ["env={id: 'gym:CartPole-v1', worlds: 6, vector: always}", "train.actors=2"]
     rollouts = []
     for take_turns in (True, False):
-        monkeypatch.setattr(Turns, "take_turns", take_turns)
+        monkeypatch.setattr(TurnTaking, "take_turns", take_turns)
         rollouts.append(collect(3, *overrides))
     assert_equal(*rollouts)

@@ -15,7 +15,7 @@ from rattle.envs.errors import EnvError, EnvironmentFailed
 from rattle.envs.vector import AsyncVectorWorlds, EnvironmentSpec, VectorWorlds
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
-from rattle.rollouts.turns import Turns
+from rattle.rollouts.turns import TurnTaking
 from rattle.rollouts.waiting import OpenMoves, standing_still
 from rattle.samples.rollout import Played, allocate, find_absurd
 from rattle.text import with_article
@@ -191,7 +191,7 @@ class Collector:
         self.open_moves = OpenMoves(self.buffer) if self.batches[0].spec.agents_wait else None
         self._pool = ThreadPoolExecutor(len(actors), "actor")
         is_one_call = self.batches[0].spec.batch is not None and self.groups[0].elsewhere is None
-        self._turns = Turns() if len(actors) > 1 and is_one_call else None
+        self._turns = TurnTaking() if len(actors) > 1 and is_one_call else None
 
     def collect(self, policy: ActingPolicy, version: int, records: Callable[[int], bool]) -> Played:
         """Play a complete rollout with a version of the policy and return it; the next call overwrites it.

@@ -16,7 +16,7 @@ from math import inf
 TRIED = 4
 
 
-class Turns:
+class TurnTaking:
     """Chooses for each block of ticks whether threads take turns; what they play is the same either way."""
 
     def __init__(self) -> None:
