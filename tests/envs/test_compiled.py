@@ -92,3 +92,28 @@ def test_code_that_was_stored_for_other_types_is_not_run(tmp_path: Path) -> None
     one.write_bytes(other.read_bytes())
     other.write_bytes(whole)
     assert [run(), run()] == [["3", "0.5", "0"], ["3", "0.5", "2"]]
+
+
+def test_code_whose_types_have_other_names_by_now_is_compiled_anew(tmp_path: Path) -> None:
+    """As after an update in place: the index of the stored code names a class that is gone."""
+    module = tmp_path / "add.py"
+    module.write_text(
+        "from typing import NamedTuple\nfrom rattle.envs.compiled import compiled\n\n"
+        "class Pair(NamedTuple):\n    a: int\n    b: int\n\n"
+        "@compiled\ndef add(pair):\n    return pair.a + pair.b\n"
+    )
+    program = "import add; print(add.add(add.{}(40, 2)), sum(add.add.stats.cache_hits.values()))"
+    here = {name: value for name, value in os.environ.items() if not name.startswith(("NUMBA_", "XDG_"))}
+
+    def run(name: str, **more: str) -> list[str]:
+        command = [sys.executable, "-c", program.format(name)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**here, **more})
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    assert run("Pair") == ["42", "0"]
+    assert run("Pair") == ["42", "1"]
+    module.write_text(module.read_text().replace("Pair", "Two"))
+    assert run("Two", NUMBA_CACHE_DIR=str(tmp_path / "elsewhere")) == ["42", "0"]  # beside what it came with
+    assert run("Two") == ["42", "0"]
+    assert run("Two") == ["42", "1"]

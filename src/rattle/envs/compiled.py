@@ -39,10 +39,19 @@ class _CheckedCache(FunctionCache):
         self._installed = IndexDataCacheFile(str(beside), name, stamp) if is_other else None  # type: ignore[no-untyped-call]
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return the code that was compiled for a signature, None where there is none."""
-        found = super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
-        if found is None and self._installed is not None:
+        """Return the code that was compiled for a signature, None where there is none.
+
+        Numba reads the types in an index before it looks whether the source is the same. Where one of them has another
+        name by now, as after an update, the index is of no use, and is begun anew.
+        """
+        try:
+            found = super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        except Exception:  # pickle has no class for all that it may meet
+            found = None
             with suppress(OSError):
+                self.flush()  # type: ignore[no-untyped-call]
+        if found is None and self._installed is not None:
+            with suppress(Exception):
                 data = self._installed.load(self._index_key(sig, target_context.codegen()))  # type: ignore[no-untyped-call]
                 found = None if data is None else self._impl.rebuild(target_context, data)
         return found if found is not None and found.signature.args == sig else None
