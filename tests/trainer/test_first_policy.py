@@ -99,6 +99,20 @@ def test_services_begin_with_it_too(tmp_path: Path, learnt: RunDirectory) -> Non
     assert last_json(here.stdout)["policy_sha256"] == last_json(there.stdout)["policy_sha256"]
 
 
+def test_a_lone_policy_with_memory_says_what_its_network_is(tmp_path: Path) -> None:
+    network = "{network: gru, hidden_sizes: [6, 5], memory_layers: 2, activation: tanh}"
+    train(small_settings(f"policy={network}", "train.steps=384"), tmp_path / "origin", Silence())
+    lone = RunDirectory(tmp_path / "origin").policy.rename(tmp_path / "lone.safetensors")
+    settings = settings_from(lone, "train.steps=384")
+    assert settings.policy.model_dump(exclude={"weights"}) == {
+        "network": "gru",
+        "hidden_sizes": (6, 5),
+        "activation": "tanh",
+        "memory_layers": 2,
+    }
+    assert train(settings, tmp_path / "run", Silence()).status == "finished"
+
+
 @pytest.mark.parametrize("network", ["{network: encoders, hidden_sizes: [8]}", "{network: 'my_net:Plain', width: 5}"])
 def test_networks_that_are_graphs_are_those_of_the_run_or_named(
     user_module: UserModule, tmp_path: Path, network: str

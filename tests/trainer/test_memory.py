@@ -26,7 +26,9 @@ from tests.user_code import UserModule, user_module
 __all__ = ["user_module"]
 
 EXAMPLE = (REPOSITORY / "examples" / "extend" / "my_network.py").read_text()
-GRU = ("policy={network: 'my_network:Remembers', width: 7}",)
+OWN = "policy={network: 'my_network:Remembers', width: 7}"
+MINGRU = "policy={network: mingru, hidden_sizes: [7], memory_layers: 2}"
+GRU = "policy={network: gru, hidden_sizes: [9, 14]}"
 SMALL = ("env.worlds=24", "train.steps=4608", "record.every_episodes=2")
 DUEL = ("env.num_snakes=3", "env.max_steps=20")
 TURNS = ("env={id: 'pettingzoo:tests.envs.countdown', worlds: 24, players: 3, leaves: [1], late: [2]}",)
@@ -58,18 +60,22 @@ RECALL = """
             self.tick += 1
             return self.see(), reward, over, False, {}
 
+    gymnasium.registry.pop("Recall-v0", None)  # of an earlier test, whose module was another one
     gymnasium.register("Recall-v0", entry_point=Recall)
 """
 
 
-def settings(*overrides: str) -> list[str]:
-    return [*GRU, *overrides]
+def settings(*overrides: str, network: str = OWN) -> list[str]:
+    return [network, *overrides]
 
 
+@pytest.mark.parametrize("network", [OWN, MINGRU, GRU], ids=["own", "mingru", "gru"])
 @pytest.mark.parametrize("overrides", [("env.max_steps=9",), DUEL, TURNS], ids=["one agent", "three agents", "turns"])
-def test_what_learns_computes_what_acted_and_remembered(user_module: UserModule, overrides: tuple[str, ...]) -> None:
+def test_what_learns_computes_what_acted_and_remembered(
+    user_module: UserModule, overrides: tuple[str, ...], network: str
+) -> None:
     user_module("my_network", EXAMPLE)
-    chosen = small_settings("policy={}", *settings(*overrides))
+    chosen = small_settings("policy={}", *settings(*overrides, network=network))
     with closing(build_collector(chosen)) as collector:
         learner = build_learner(chosen, policy_spec(chosen, collector.batches[0].spec))
         with closing(learner):
@@ -123,13 +129,22 @@ def test_a_policy_that_has_not_changed_corrects_nothing_of_what_it_played_earlie
             np.testing.assert_allclose(array, weights[0][name], atol=2e-4, err_msg=name)
 
 
-@pytest.mark.parametrize(("algorithm", "environment"), [("a2c", ()), ("ppo", ()), ("reinforce", ()), ("a2c", TURNS)])
+@pytest.mark.parametrize(
+    ("algorithm", "environment", "network"),
+    [
+        ("a2c", (), MINGRU),
+        ("ppo", (), GRU),
+        ("ppo", (), OWN),
+        ("reinforce", (), OWN),
+        ("a2c", TURNS, MINGRU),
+    ],
+)
 def test_a_run_that_was_interrupted_goes_on_with_the_same_bytes(
-    user_module: UserModule, tmp_path: Path, algorithm: str, environment: tuple[str, ...]
+    user_module: UserModule, tmp_path: Path, algorithm: str, environment: tuple[str, ...], network: str
 ) -> None:
     user_module("my_network", EXAMPLE)
     more = ["algorithm.max_episode_ticks=40"] if algorithm == "reinforce" else []
-    own = settings(*environment, f"algorithm.id={algorithm}", *more)
+    own = settings(*environment, f"algorithm.id={algorithm}", *more, network=network)
     whole = train(small_settings("policy={}", *own), tmp_path / "whole", Silence())
     train(small_settings("policy={}", *own, "train.steps=2000"), tmp_path / "parts", Silence())
     parts = resume(str(tmp_path / "parts"), 4608, None, Silence())
@@ -138,23 +153,29 @@ def test_a_run_that_was_interrupted_goes_on_with_the_same_bytes(
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("overrides", [(), DUEL, TURNS], ids=["one agent", "three agents", "turns"])
+@pytest.mark.parametrize(
+    ("overrides", "network"),
+    [((), MINGRU), (DUEL, GRU), (TURNS, OWN)],
+    ids=["one agent, mingru", "three agents, gru", "turns, own"],
+)
 def test_services_in_mode_sync_change_nothing(
-    user_module: UserModule, tmp_path: Path, overrides: tuple[str, ...]
+    user_module: UserModule, tmp_path: Path, overrides: tuple[str, ...], network: str
 ) -> None:
     user_module("my_network", EXAMPLE)
-    here = train(complete(small_settings("policy={}", *settings(*overrides))), tmp_path / "here", Silence())
-    with Cluster(tmp_path / "there", *SMALL, *settings(*overrides), envs=2) as cluster:
+    own = settings(*overrides, network=network)
+    here = train(complete(small_settings("policy={}", *own)), tmp_path / "here", Silence())
+    with Cluster(tmp_path / "there", *SMALL, *own, envs=2) as cluster:
         status = cluster.wait_for(lambda status: status.status == "finished")
     assert status.policy_sha256 == here.policy_sha256
 
 
-def test_it_learns_what_cannot_be_learnt_without(user_module: UserModule, tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", [OWN, "policy.network=mingru", "policy.network=gru"])
+def test_it_learns_what_cannot_be_learnt_without(user_module: UserModule, tmp_path: Path, network: str) -> None:
     user_module("my_network", EXAMPLE)
     user_module("recall", RECALL)
     common = ("env.id=gym:recall:Recall-v0", "train.actors=1", "train.steps=25000", "env.worlds=32")
     learning = "algorithm={id: ppo, ticks: 16, passes: 4, minibatches: 1, learning_rate: 0.01}"
-    own = small_settings("policy={}", *settings(*common, learning, "train.stop_at_return=0.9"))
+    own = small_settings("policy={}", *settings(*common, learning, "train.stop_at_return=0.9", network=network))
     with_memory = train(own, tmp_path / "with", Silence())
     without = train(small_settings(*common, learning), tmp_path / "without", Silence())
     assert with_memory.mean_return is not None

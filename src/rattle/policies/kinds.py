@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import PlainValidator, SerializeAsAny
 
@@ -10,9 +10,15 @@ from rattle.policies.errors import PolicyError
 from rattle.policies.graph import Graph
 from rattle.policies.kind import NetworkKind, Parameters
 from rattle.policies.mlp import Mlp
+from rattle.policies.recurrent import Recurrent
+from rattle.policies.recurrent.spec import Cell
 from rattle.policies.spec import PolicySpec
 
-KINDS: dict[str, NetworkKind[Any]] = {"mlp": Mlp(), "graph": Graph()}
+KINDS: dict[str, NetworkKind[Any]] = {
+    "mlp": Mlp(),
+    **dict.fromkeys(get_args(Cell), Recurrent()),
+    "graph": Graph(),
+}
 
 
 def _read_spec(values: Any) -> PolicySpec:

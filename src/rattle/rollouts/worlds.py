@@ -12,7 +12,7 @@ from rattle.envs.registry import make_worlds
 from rattle.envs.seeds import derive_seed
 from rattle.envs.validation import settings_of
 from rattle.envs.vector import EnvironmentSpec, VectorWorlds
-from rattle.policies.mlp.spec import MlpSpec
+from rattle.policies.kinds import KINDS
 from rattle.policies.spec import PolicySpec
 from rattle.rollouts.remote_env import described_environment, open_remote_worlds
 from rattle.samples.spaces import CodeSpace, FloatSpace, PartsSpace
@@ -103,17 +103,12 @@ def policy_spec(settings: ExperimentSettings, environment: EnvironmentSpec) -> P
     if isinstance(settings.policy, PolicySection):
         if not isinstance(observation, CodeSpace | FloatSpace):
             raise SettingsError(
-                f"policy.network is mlp, which takes cells and numbers, and '{environment.id}' observes "
-                f"{OBSERVED[observation.learnt_by]}: set policy.network=encoders"
+                f"policy.network is {settings.policy.network}, which takes cells and numbers, and '{environment.id}' "
+                f"observes {OBSERVED[observation.learnt_by]}: set policy.network=encoders"
             )
-        sizes, activation = settings.policy.hidden_sizes, settings.policy.activation
-        return MlpSpec(
-            observation=observation,
-            action=action,
-            hidden_sizes=sizes,
-            activation=activation,
-            value_head=value_head,
-        )
+        own = settings.policy.model_dump(exclude={"weights"})
+        kind = KINDS[settings.policy.network]
+        return kind.spec(**own, observation=observation, action=action, value_head=value_head)
     from rattle.policies.graph.network import Spaces, describe
 
     spaces = Spaces(observation, action)

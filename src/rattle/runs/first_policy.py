@@ -13,7 +13,7 @@ from rattle.envs.errors import NotImported, UnknownEnvironment
 from rattle.envs.registry import validate
 from rattle.policies.errors import PolicyError
 from rattle.policies.file import StoredPolicy, load_policy
-from rattle.policies.mlp.spec import MlpSpec
+from rattle.policies.mlp.spec import LayeredSpec
 from rattle.policies.spec import PolicySpec
 from rattle.runs.errors import RunError
 from rattle.runs.find_policy import find_policy
@@ -56,8 +56,9 @@ def load_settings_from(
 
 def _network(policy: StoredPolicy, run: RunDirectory) -> dict[str, Any]:
     """Return the settings of a policy's network; a graph knows none, so they are those of its run, if it has one."""
-    if isinstance(policy.spec, MlpSpec):
-        return policy.spec.model_dump(mode="json", include={"network", "hidden_sizes", "activation"})
+    if isinstance(policy.spec, LayeredSpec):
+        own = set(type(policy.spec).model_fields) - set(PolicySpec.model_fields)
+        return policy.spec.model_dump(mode="json", include={"network", *own})
     return dict(read_yaml(run.config).get("policy", {})) if run.is_run else {}
 
 

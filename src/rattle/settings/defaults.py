@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
+from rattle.policies.recurrent.spec import Cell
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.sources import validated_experiment
 
@@ -78,7 +79,7 @@ def not_given(settings: ExperimentSettings, kind: str) -> dict[str, dict[str, An
     network = given.get("policy", {}).get("network", usual)
     if network != usual:
         left["policy"] = {}  # they are those of the usual network
-    if network != "mlp":
+    if network not in ("mlp", *get_args(Cell)):
         left.get("algorithm", {}).pop("scale_observations", None)
     return {name: section for name, section in left.items() if section}
 

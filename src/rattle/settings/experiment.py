@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, PlainValidator, SerializeAsAny, model_validator
 
@@ -16,6 +16,7 @@ from rattle.extensions import HOOK, NETWORK, Extension, ExtensionError, is_not_n
 from rattle.learning.algorithms import A2C, AlgorithmSettings
 from rattle.policies.graph.spec import EncoderSettings
 from rattle.policies.mlp.spec import Activation
+from rattle.policies.recurrent.spec import Cell
 from rattle.settings.hook import Hook
 from rattle.settings.services import (
     EnvServiceSection,
@@ -93,8 +94,9 @@ class PolicySection(StrictSettings):
 
     network: Literal["mlp"] = Field(
         "mlp",
-        description="mlp, a multilayer perceptron for cells and numbers; encoders, nature_cnn or impala_cnn for all "
-        "observations; or module:Class, a network of your own (docs/extending.md).",
+        description="mlp, a multilayer perceptron for cells and numbers; mingru or gru, the same with memory; "
+        "encoders, nature_cnn or impala_cnn for all observations; or module:Class, a network of your own "
+        "(docs/extending.md).",
     )
     hidden_sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
         (64, 64), max_length=16, description="Widths of the hidden layers."
@@ -105,7 +107,24 @@ class PolicySection(StrictSettings):
     )
 
 
-#: Networks that come with Rattle beside the multilayer perceptron, which is compiled code.
+class RecurrentSection(PolicySection):
+    """A network that remembers, for cells and numbers."""
+
+    network: Cell = Field(  # type: ignore[assignment]
+        "mingru",
+        description="mingru, whose memory is a linear scan over time, which is learnt fastest; or gru, the usual gated "
+        "recurrent unit.",
+    )
+    hidden_sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        (64,),
+        min_length=1,
+        max_length=16,
+        description="Widths of the hidden layers before the memory, which is as wide as the last.",
+    )
+    memory_layers: int = Field(1, ge=1, le=8, description="Layers of memory, one after another.")
+
+
+#: Networks that come with Rattle as graphs, beside those above, which are compiled code.
 NETWORKS = {
     "encoders": "rattle.policies.graph.encoders:Encoders",
     "nature_cnn": "rattle.policies.graph.encoders:NatureCnn",
@@ -158,7 +177,7 @@ def find_network(name: str) -> Extension[Any]:
     from rattle.policies.graph.network import Network
 
     try:
-        return load(NETWORKS.get(name, name), NETWORK, Network, ("mlp", *NETWORKS))
+        return load(NETWORKS.get(name, name), NETWORK, Network, ("mlp", *get_args(Cell), *NETWORKS))
     except ExtensionError as error:
         raise ExtensionError(f"policy.network: {error}") from error
 
@@ -170,6 +189,8 @@ def _choose_network(section: Any) -> PolicySection | EncodersSection | UserNetwo
     name = section.get("network", "mlp") if isinstance(section, Mapping) else None
     if name == "mlp" or not isinstance(name, str):
         return PolicySection.model_validate(section)
+    if name in get_args(Cell):
+        return RecurrentSection.model_validate(section)
     if name in NETWORKS:
         return EncodersSection.model_validate(section)
     chosen = UserNetworkSection.model_validate(section)
@@ -180,7 +201,9 @@ def _choose_network(section: Any) -> PolicySection | EncodersSection | UserNetwo
 
 #: The section of any network.
 AnyPolicySection = Annotated[
-    EncodersSection | PolicySection | UserNetworkSection, PlainValidator(_choose_network), SerializeAsAny()
+    EncodersSection | RecurrentSection | PolicySection | UserNetworkSection,
+    PlainValidator(_choose_network),
+    SerializeAsAny(),
 ]
 
 

@@ -41,6 +41,7 @@ from rattle.settings.experiment import (
     LogSection,
     PolicySection,
     RecordSection,
+    RecurrentSection,
     TrainSection,
 )
 from rattle.settings.hook import Hook
@@ -86,6 +87,7 @@ SECTIONS = [
     Section("security.", "Security of all services", SecuritySection),
     Section("topology.", "What `rattle up` starts", TopologySection),
     Section("policy.", "Policy", PolicySection),
+    Section("policy.", "Networks `mingru` and `gru`", RecurrentSection),
     Section("policy.", "Networks `encoders`, `nature_cnn` and `impala_cnn`", EncodersSection),
     Section("algorithm.", "Algorithm `a2c`", A2C),
     Section("algorithm.", "Algorithm `ppo`", PPO),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from rattle.policies.kind import NetworkKind, Parameters
-from rattle.policies.mlp.spec import MlpSpec
+from rattle.policies.mlp.spec import LayeredSpec, MlpSpec
 
 if TYPE_CHECKING:
     import torch
@@ -28,18 +29,7 @@ class Mlp(NetworkKind[MlpSpec]):
 
     def parameter_shapes(self, spec: MlpSpec) -> dict[str, tuple[int, ...]]:
         """Return the name and shape of every parameter: weights (outputs, inputs) and biases (outputs,)."""
-        sizes = (spec.observation.inputs, *spec.hidden_sizes)
-        layers = {f"trunk.{i}": (sizes[i + 1], sizes[i]) for i in range(len(spec.hidden_sizes))}
-        layers["policy"] = (spec.action.outputs - spec.action.outputs_alone, sizes[-1])
-        if spec.value_head:
-            layers["value"] = (1, sizes[-1])
-        shapes: dict[str, tuple[int, ...]] = {}
-        for name, shape in layers.items():
-            shapes[f"{name}.weight"] = shape
-            shapes[f"{name}.bias"] = shape[:1]
-        if spec.alone is not None:
-            shapes[spec.alone] = (spec.action.outputs_alone,)
-        return shapes
+        return layer_shapes(spec)
 
     def make_network(self, spec: MlpSpec, generator: torch.Generator | None = None) -> nn.Module:
         """Return the network in PyTorch, with weights that the generator draws."""
@@ -63,3 +53,23 @@ class Mlp(NetworkKind[MlpSpec]):
         """Return how many multiplications a row takes at most; one-hot inputs are never multiplied."""
         sizes = (spec.observation.shape[0], *spec.layer_sizes[1:])
         return sum(inputs * outputs for inputs, outputs in pairwise(sizes))
+
+
+def layer_shapes(spec: LayeredSpec, between: Mapping[str, tuple[int, int]] | None = None) -> dict[str, tuple[int, ...]]:
+    """Return the name and shape of every parameter: weights (outputs, inputs) and biases (outputs,).
+
+    `between`: (outputs, inputs) of layers, by name, that lie between the hidden layers and the heads.
+    """
+    sizes = (spec.observation.inputs, *spec.hidden_sizes)
+    layers = {f"trunk.{i}": (sizes[i + 1], sizes[i]) for i in range(len(spec.hidden_sizes))}
+    layers |= between or {}
+    layers["policy"] = (spec.action.outputs - spec.action.outputs_alone, sizes[-1])
+    if spec.value_head:
+        layers["value"] = (1, sizes[-1])
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, shape in layers.items():
+        shapes[f"{name}.weight"] = shape
+        shapes[f"{name}.bias"] = shape[:1]
+    if spec.alone is not None:
+        shapes[spec.alone] = (spec.action.outputs_alone,)
+    return shapes

@@ -27,7 +27,7 @@ def _add_weighted_row(out, weight, parameters, start, width):
 
 
 @njit(inline="always", fastmath={"contract"})
-def _dense(x, inputs, parameters, start, width, out):
+def dense(x, inputs, parameters, start, width, out):
     """Set out = x @ weights + biases and return where the next layer's parameters start.
 
     Eight inputs at a time, so that `out` is loaded and stored an eighth as often.
@@ -73,7 +73,7 @@ def _dense(x, inputs, parameters, start, width, out):
 
 @njit(inline="always", fastmath={"contract"})
 def _encoded_dense(observation, row, parameters, inputs, width, out):
-    """Do what `_dense` does for the one-hot encoding of a row of codes, at the start of `parameters`."""
+    """Do what `dense` does for the one-hot encoding of a row of codes, at the start of `parameters`."""
     bias = inputs * width
     cells = uint64(observation.shape[1])
     for j in range(width):
@@ -113,7 +113,8 @@ def tanh_of(x, width):
 
 
 @njit(inline="always")
-def _activate(x, width, tanh):
+def activate(x, width, tanh):
+    """Replace the first numbers of x by what the activation makes of them."""
     if tanh:
         tanh_of(x, width)
     else:
@@ -122,20 +123,26 @@ def _activate(x, width, tanh):
 
 
 @njit(inline="always")
+def first_layer(observation, row, is_codes, sizes, parameters, out, scratch):
+    """Write what the first layer gives for a row, and return where the next layer's parameters start."""
+    width = uint64(sizes[1])
+    if is_codes:
+        return _encoded_dense(observation, row, parameters, uint64(sizes[0]), width, out)
+    for k in range(uint64(observation.shape[1])):
+        scratch[k] = observation[row, k]
+    return dense(scratch, uint64(sizes[0]), parameters, uint64(0), width, out)
+
+
+@njit(inline="always")
 def _outputs(observation, row, is_codes, sizes, parameters, tanh, here, there):
     """Return the array, one of the two scratch arrays, that holds what the last layer gives for one row."""
     width = uint64(sizes[1])
-    if is_codes:
-        start = _encoded_dense(observation, row, parameters, uint64(sizes[0]), width, here)
-    else:
-        for k in range(uint64(observation.shape[1])):
-            there[k] = observation[row, k]
-        start = _dense(there, uint64(sizes[0]), parameters, uint64(0), width, here)
+    start = first_layer(observation, row, is_codes, sizes, parameters, here, there)
     for layer in range(2, sizes.shape[0]):
-        _activate(here, width, tanh)
+        activate(here, width, tanh)
         inputs = width
         width = uint64(sizes[layer])
-        start = _dense(here, inputs, parameters, start, width, there)
+        start = dense(here, inputs, parameters, start, width, there)
         here, there = there, here
     return here
 

@@ -8,7 +8,7 @@ from math import sqrt
 import torch
 from torch import Tensor, nn
 
-from rattle.policies.mlp.spec import MlpSpec
+from rattle.policies.mlp.spec import LayeredSpec
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -16,7 +16,7 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 class MultilayerPerceptron(nn.Module):
     """Observations (N, row) to outputs (N, outputs) and values (N,); values are zero without a value head."""
 
-    def __init__(self, spec: MlpSpec, generator: torch.Generator | None = None) -> None:
+    def __init__(self, spec: LayeredSpec, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.spec = spec
         sizes = (spec.observation.inputs, *spec.hidden_sizes)
@@ -40,11 +40,19 @@ class MultilayerPerceptron(nn.Module):
                 nn.init.orthogonal_(layer.weight, gain, generator=generator)
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, observation: Tensor) -> tuple[Tensor, ...]:
         """Return outputs (N, outputs) and values (N,) for observations (N, row)."""
+        return self.heads(self.hidden(observation))
+
+    def hidden(self, observation: Tensor) -> Tensor:
+        """Return what the last hidden layer gives (N, width)."""
         hidden = self.spec.observation.encode(observation)
         for layer in self.trunk:
             hidden = self.activation(layer(hidden))
+        return hidden
+
+    def heads(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return outputs (N, outputs) and values (N,) for what the last layer before the heads gives (N, width)."""
         outputs = self.policy(hidden)
         value = self.value(hidden).squeeze(1) if self.value is not None else outputs.new_zeros(outputs.shape[0])
         if self.spec.action.learnt_alone is not None:

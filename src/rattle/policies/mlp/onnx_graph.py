@@ -9,16 +9,22 @@ from numpy.typing import NDArray
 
 from rattle.policies.kind import Parameters
 from rattle.policies.mlp.program import with_all_outputs
-from rattle.policies.mlp.spec import MlpSpec
+from rattle.policies.mlp.spec import LayeredSpec, MlpSpec
 from rattle.samples.spaces import CodeSpace
 
 
 def graph(onnx: Any, spec: MlpSpec, parameters: Parameters) -> tuple[list[Any], dict[str, NDArray[Any]]]:
     """Return the nodes in the order in which they run, and the constants that they take by name."""
-    return _nodes(onnx, spec), {**with_all_outputs(spec, parameters), **_shape_constants(spec)}
+    nodes, here = hidden_nodes(onnx, spec)
+    return [*nodes, *head_nodes(onnx, spec, here)], constants(spec, parameters)
 
 
-def _shape_constants(spec: MlpSpec) -> dict[str, NDArray[Any]]:
+def constants(spec: LayeredSpec, parameters: Parameters) -> dict[str, NDArray[Any]]:
+    """Return weights, and the numbers that nodes take besides."""
+    return {**with_all_outputs(spec, parameters), **_shape_constants(spec)}
+
+
+def _shape_constants(spec: LayeredSpec) -> dict[str, NDArray[Any]]:
     """Return the numbers that nodes take besides the weights."""
     constants: dict[str, NDArray[Any]] = {"axis": np.array([1], np.int64)}
     if isinstance(spec.observation, CodeSpace):
@@ -26,8 +32,8 @@ def _shape_constants(spec: MlpSpec) -> dict[str, NDArray[Any]]:
     return constants
 
 
-def _nodes(onnx: Any, spec: MlpSpec) -> list[Any]:
-    """Return the graph's nodes in the order in which they run."""
+def hidden_nodes(onnx: Any, spec: LayeredSpec) -> tuple[list[Any], str]:
+    """Return the nodes from `observation` to what the last hidden layer gives, and its name."""
     node = onnx.helper.make_node
     nodes, here = [], "observation"
     if isinstance(spec.observation, CodeSpace):
@@ -46,7 +52,13 @@ def _nodes(onnx: Any, spec: MlpSpec) -> list[Any]:
             node(activation, [f"{layer}.sum"], [f"{layer}.out"]),
         ]
         here = f"{layer}.out"
-    nodes.append(node("Gemm", [here, "policy.weight", "policy.bias"], ["outputs"], transB=1))
+    return nodes, here
+
+
+def head_nodes(onnx: Any, spec: LayeredSpec, here: str) -> list[Any]:
+    """Return the nodes from what the last layer before the heads gives to `outputs` and `value`."""
+    node = onnx.helper.make_node
+    nodes = [node("Gemm", [here, "policy.weight", "policy.bias"], ["outputs"], transB=1)]
     if spec.value_head:
         nodes.append(node("Gemm", [here, "value.weight", "value.bias"], ["values"], transB=1))
         nodes.append(node("Squeeze", ["values", "axis"], ["value"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from rattle.policies.kind import Parameters
 from rattle.policies.mlp import kernel
-from rattle.policies.mlp.spec import MlpSpec
+from rattle.policies.mlp.spec import LayeredSpec, MlpSpec
 from rattle.policies.sampling import choose
 from rattle.samples.spaces import CodeSpace, DiscreteSpace
 
@@ -68,11 +69,15 @@ class MlpProgram:
         return value
 
 
-def flatten(spec: MlpSpec, parameters: Parameters) -> NDArray[np.float32]:
-    """Return the flat float32 array that the kernel takes, of parameters that fit the spec."""
+def flatten(spec: LayeredSpec, parameters: Parameters, between: Sequence[str] = ()) -> NDArray[np.float32]:
+    """Return the flat float32 array that the kernel takes, of parameters that fit the spec.
+
+    `between` are the layers between the hidden layers and the heads.
+    """
     parameters = with_all_outputs(spec, parameters)
     heads = ["policy", "value"] if spec.value_head else ["policy"]
-    layers = [[f"trunk.{i}"] for i in range(len(spec.hidden_sizes))] + [heads]
+    trunk = (f"trunk.{i}" for i in range(len(spec.hidden_sizes)))
+    layers = [*([name] for name in (*trunk, *between)), heads]
     parts: list[NDArray[np.float32]] = []
     for names in layers:
         parts.append(np.concatenate([parameters[f"{name}.weight"] for name in names]).T.ravel())
@@ -80,7 +85,7 @@ def flatten(spec: MlpSpec, parameters: Parameters) -> NDArray[np.float32]:
     return np.concatenate(parts)
 
 
-def with_all_outputs(spec: MlpSpec, parameters: Parameters) -> Parameters:
+def with_all_outputs(spec: LayeredSpec, parameters: Parameters) -> Parameters:
     """Return the parameters with a policy head that gives those outputs too that depend on nothing: as biases."""
     alone = spec.alone
     if alone is None:

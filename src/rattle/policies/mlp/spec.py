@@ -11,10 +11,9 @@ from rattle.policies.spec import PolicySpec
 Activation = Literal["relu", "tanh"]
 
 
-class MlpSpec(PolicySpec):
-    """A multilayer perceptron with a policy head and, for algorithms that learn a baseline, a value head."""
+class LayeredSpec(PolicySpec):
+    """Hidden layers, then a policy head and, for algorithms that learn a baseline, a value head."""
 
-    network: Literal["mlp"] = "mlp"
     hidden_sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(max_length=16)
     activation: Activation
 
@@ -28,3 +27,9 @@ class MlpSpec(PolicySpec):
     def layer_sizes(self) -> tuple[int, ...]:
         """Return the widths of all layers, from the inputs to the two heads side by side."""
         return (self.observation.inputs, *self.hidden_sizes, self.action.outputs + self.value_head)
+
+
+class MlpSpec(LayeredSpec):
+    """A multilayer perceptron: the heads take what the last hidden layer gives."""
+
+    network: Literal["mlp"] = "mlp"

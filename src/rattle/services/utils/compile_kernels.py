@@ -6,6 +6,8 @@ same kind of processor; elsewhere each compiles what it needs when it starts, wh
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from rattle.envs.registry import make_worlds
@@ -13,23 +15,26 @@ from rattle.envs.snake.open_world import OpenWorld
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.kinds import kind_of
-from rattle.policies.mlp.spec import Activation, MlpSpec
+from rattle.policies.mlp.spec import MlpSpec
+from rattle.policies.recurrent.spec import RecurrentSpec
 from rattle.policies.sampling import Groups, draw
 
 
 def compile_kernels() -> None:
-    """Play a few ticks of Snake, with policies of both activations, in all the ways that services and actors do."""
+    """Play a few ticks of Snake, with policies with and without memory, in all the ways that services and actors do."""
     worlds = make_worlds("snake", {}, 2, seed=0)
     spec = worlds.spec
-    activations: tuple[Activation, ...] = ("relu", "tanh")
-    for activation in activations:
-        made = MlpSpec(
-            observation=spec.observation_space,
-            action=spec.action_space,
-            hidden_sizes=(8,),
-            activation=activation,
-            value_head=True,
-        )
+    common: dict[str, Any] = {
+        "observation": spec.observation_space,
+        "action": spec.action_space,
+        "hidden_sizes": (8,),
+        "value_head": True,
+    }
+    for made in (
+        MlpSpec(activation="relu", **common),
+        MlpSpec(activation="tanh", **common),
+        RecurrentSpec(network="mingru", activation="relu", memory_layers=1, **common),
+    ):
         shapes = kind_of(made).parameter_shapes(made)
         policy = ActingPolicy(made, {name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
         rows = len(worlds.observation)
