@@ -19,7 +19,7 @@ from rattle.envs.registry import make_worlds
 from rattle.envs.seeds import derive_seed
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
-from rattle.rollouts.evaluate import MAX_TICKS, Evaluation
+from rattle.rollouts.evaluate import MAX_TICKS, Evaluation, evaluate_together
 from rattle.rollouts.evaluate import evaluate as evaluate_policy
 from rattle.runs.find_policy import FoundPolicy, find_policy
 from rattle.runs.progress import Progress, Summary
@@ -198,9 +198,15 @@ def evaluate(
     """Play fresh games with a policy, one in each of so many worlds, and return what they came to.
 
     A run that was played at a server is judged there. `environment` takes the place of the one that the policy was
-    trained in, and is played in this process. Raises RattleError.
+    trained in, and is played in this process. Where several policies play the agents of the same worlds, the others
+    take part with their newest versions, or their best. Raises RattleError.
     """
     found = policy._found
+    if found.together and environment is None:
+        played = evaluate_together(
+            found.together, found.patterns, episodes, seed=seed, greedy=greedy, max_ticks=max_ticks
+        )
+        return next(played[name] for name, one in found.together.items() if one is found.policy)
     return evaluate_policy(
         found.policy,
         episodes,

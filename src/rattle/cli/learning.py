@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -107,10 +109,12 @@ def evaluate(
 ) -> None:
     """Play fresh episodes with a policy and show what they came to.
 
-    A policy file of others has no module imported for its environment, unless --env names it.
+    A policy file of others has no module imported for its environment, unless --env names it. Where several policies
+    have played the agents of the same worlds, all of them do here, and each is shown.
     """
     from rattle.output import claim_stdout, write_line
     from rattle.rollouts.evaluate import evaluate as play
+    from rattle.rollouts.evaluate import evaluate_together as play_together
     from rattle.runs.find_policy import find_policy
     from rattle.trainer.display import eval_progress
 
@@ -120,28 +124,34 @@ def evaluate(
     path = found.path
     if url is None and (url := found.url_for(environment)) is not None:
         click.echo(f"playing at {url}, as the run has: --url names another server, and {path} plays here", err=True)
+    how: dict[str, Any] = {"seed": seed, "greedy": greedy, "max_ticks": max_ticks}
+    several = bool(found.together) and environment is None and url is None
     with eval_progress(max_ticks) as watch:
-        summary = play(
-            found.policy,
-            episodes,
-            seed=seed,
-            greedy=greedy,
-            environment=environment,
-            allow_imports=found.may_import,
-            url=url,
-            max_ticks=max_ticks,
-            watch=watch,
-        ).summary()
-    if cut := summary["cut_episodes"]:
+        if several:
+            played = play_together(found.together, found.patterns, episodes, **how, watch=watch)
+        else:
+            allowed = found.may_import
+            one = play(
+                found.policy, episodes, **how, environment=environment, allow_imports=allowed, url=url, watch=watch
+            )
+            played = {"": one}
+    summaries = {name: evaluation.summary() for name, evaluation in played.items()}
+    if cut := sum(summary["cut_episodes"] for summary in summaries.values()):
         click.echo(
             f"warning: {cut} episodes had not ended after {max_ticks:,} ticks and count as they stand: see --max-ticks",
             err=True,
         )
     if as_json:
-        write_line(json.dumps({"policy": str(path), "seed": seed, "greedy": greedy, **summary}))
+        content = {"policies": summaries} if several else summaries[""]
+        write_line(json.dumps({"policy": str(path), "seed": seed, "greedy": greedy, **content}))
         return
-    click.echo(f"{path}: version {summary['policy_version']} in {episodes} episodes of {summary['environment']}")
-    if cut:
+    for name, summary in summaries.items():
+        _show_evaluation(f"{path}: {name}," if name else f"{path}:", summary, episodes, max_ticks)
+
+
+def _show_evaluation(of: str, summary: Mapping[str, Any], episodes: int, max_ticks: int) -> None:
+    click.echo(f"{of} version {summary['policy_version']} in {episodes} episodes of {summary['environment']}")
+    if cut := summary["cut_episodes"]:
         click.echo(f"{cut} of the agents' episodes were cut after {max_ticks:,} ticks")
     click.echo(f"{'':12}{'mean':>12}{'deviation':>12}{'least':>12}{'most':>12}")
     for name in (key.removeprefix("mean_") for key in summary if key.startswith("mean_")):

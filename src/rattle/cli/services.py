@@ -77,9 +77,11 @@ def _load(
     Without `plays` it is none that makes worlds: it may lack the environment's package.
     """
     from rattle.events import context
+    from rattle.rollouts.worlds import check_one_policy
     from rattle.settings.sources import load_settings
 
     settings = load_settings(experiment, overrides, os.environ, flags=flags, plays=plays)
+    check_one_policy(settings)
     context.experiment = context.experiment or settings.experiment
     folder = os.environ.get("RUN_DIR")
     settings.telemetry.publish_logs(Path(folder) / "outbox" if folder else None)

@@ -149,19 +149,23 @@ class LoggedWorlds(ABC):
 
     def step(self, action: NDArray[Any]) -> None:
         """Advance every world one tick; `action` holds rows of the action space, in shape (W * A, ...)."""
-        space = self.spec.action_space
-        check_actions(action, self.num_slots, space)
-        chosen = action.astype(space.dtype)
-        chosen[~self.active] = 0
-        self._log.append(chosen)
+        taken = self._take(action)
         self._forget_last_step()
-        of_agents = chosen.reshape(self.num_worlds, -1, *space.shape)
-        for world, actions in enumerate(as_taken(of_agents, self._taken)):
+        for world, actions in enumerate(taken):
             if self._advance(world, actions):
                 continue
             self.episode[world] += 1
             self._start(world)
             self._log.clear(np.array(self._slots_of(world)))
+
+    def _take(self, action: NDArray[Any]) -> NDArray[Any]:
+        """Write actions (W * A, ...) into the log; return them as the environment has them, in shape (W, A, ...)."""
+        space = self.spec.action_space
+        check_actions(action, self.num_slots, space)
+        chosen = action.astype(space.dtype)
+        chosen[~self.active] = 0
+        self._log.append(chosen)
+        return as_taken(chosen.reshape(self.num_worlds, -1, *space.shape), self._taken)
 
     def close(self) -> None:
         """Close every environment."""
@@ -213,10 +217,6 @@ class LoggedWorlds(ABC):
         or an episode was too long for its actions to be kept; everything is then as it was.
         """
         self._check_fits(state)
-        if (state["length"] == TOO_LONG).any():
-            raise CannotReplay(f"an episode of '{self.spec.id}' was too long to be played again: new episodes begin")
-        if (np.diff(state["length"].reshape(self.num_worlds, -1)) != 0).any():
-            raise EnvError("the stored worlds are damaged: a world's agents have taken unequally many actions")
         before, outcome = self.state(), [array.copy() for array in self._outcome()]
         try:
             self._take_over(state)
@@ -232,9 +232,17 @@ class LoggedWorlds(ABC):
         self.episode[:] = state["episode"]
         self._forget_last_step()
         for world in range(self.num_worlds):
-            taken = [self._log.actions_of(slot).astype(self.spec.action_space.dtype) for slot in self._slots_of(world)]
-            if not self._replay(world, np.stack(taken, axis=1)):
+            if not self._replay(world, self._logged(world)):
                 raise self._not_deterministic()
+        self._check_same(state)
+
+    def _logged(self, world: int) -> NDArray[Any]:
+        """Return the actions of a world's episode in progress, in shape (ticks, A, ...)."""
+        dtype = self.spec.action_space.dtype
+        return np.stack([self._log.actions_of(slot).astype(dtype) for slot in self._slots_of(world)], axis=1)
+
+    def _check_same(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Raise CannotReplay unless agents observe what they did when `state` was taken."""
         if not np.array_equal(self.observation, state["observation"], equal_nan=self.observation.dtype.kind == "f"):
             raise self._not_deterministic()
 
@@ -255,6 +263,7 @@ class LoggedWorlds(ABC):
             array[:] = 0
 
     def _check_fits(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Raise EnvError for a state of other worlds, and CannotReplay for one that lacks actions."""
         for name, own in self.state().items():
             stored = state.get(name)
             if stored is None or stored.dtype != own.dtype or (name != "actions" and stored.shape != own.shape):
@@ -262,6 +271,10 @@ class LoggedWorlds(ABC):
         first_world = int(state["first_world"][0])
         if first_world != self.first_world:
             raise EnvError(f"the stored worlds are numbered from {first_world}, these from {self.first_world}")
+        if (state["length"] == TOO_LONG).any():
+            raise CannotReplay(f"an episode of '{self.spec.id}' was too long to be played again: new episodes begin")
+        if (np.diff(state["length"].reshape(self.num_worlds, -1)) != 0).any():
+            raise EnvError("the stored worlds are damaged: a world's agents have taken unequally many actions")
 
     def _not_deterministic(self) -> CannotReplay:
         return CannotReplay(

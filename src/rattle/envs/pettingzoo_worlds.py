@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,53 @@ from rattle.text import one_line
 
 #: What a step answers in a dict by agents, in its order; its infos are not looked at.
 _BY_AGENT = ("observations", "rewards", "terminations", "truncations")
+#: What a step answers: observations, rewards, terminations, truncations and infos.
+Answer = tuple[Any, Any, Any, Any, Any]
+
+
+@dataclass(frozen=True)
+class Game:
+    """PettingZoo environments that were made as worlds."""
+
+    name: str
+    settings: Mapping[str, Any]
+    envs: Sequence[Any]
+    in_turns: bool
+    first_world: int
+    agents: Sequence[Any]  # all that there may be
+
+
+def make_game(
+    module: str,
+    settings: Mapping[str, Any] | None,
+    num_worlds: int,
+    first_world: int,
+    *,
+    allow_imports: bool = True,
+    made_by: Callable[..., Any] | None = None,
+) -> Game:
+    """Make environments; see `PettingZooWorlds`."""
+    check_batch(num_worlds, first_world)
+    settings = dict(settings or {})
+    name = f"pettingzoo:{module}" if made_by is None else module
+    make = made_by or find_env(module, allow_imports=allow_imports)
+    if not allow_imports:
+        check_harmless(name, settings)
+    make = wrapping(name, make, settings, PETTINGZOO)
+    envs = [make_one(name, make, settings) for _ in range(num_worlds)]
+    in_turns = takes_turns(envs[0])
+    envs = [InTurns(env) for env in envs] if in_turns else envs
+    try:
+        agents = list(getattr(envs[0], "possible_agents", ()))
+    except FOREIGN_ERRORS as error:
+        raise cannot_describe(name, error) from error
+    if not agents:
+        raise EnvError(f"'{name}' has no possible_agents: only environments with a fixed set of agents can be played")
+    if twice := [agent for agent in agents if agents.count(agent) > 1]:
+        raise EnvError(
+            f"'{name}' names the agent '{one_line(twice[0], 80)}' twice in possible_agents: give each its own name"
+        )
+    return Game(name, settings, envs, in_turns, first_world, agents)
 
 
 class PettingZooWorlds(LoggedWorlds):
@@ -68,87 +116,65 @@ class PettingZooWorlds(LoggedWorlds):
         made_by: Callable[..., Any] | None = None,
     ) -> None:
         """`made_by` is a class of a user in place of the module's `parallel_env`; `module` is then its name."""
-        check_batch(num_worlds, first_world)
-        settings = dict(settings or {})
-        name = f"pettingzoo:{module}" if made_by is None else module
-        make = made_by or find_env(module, allow_imports=allow_imports)
-        if not allow_imports:
-            check_harmless(name, settings)
-        make = wrapping(name, make, settings, PETTINGZOO)
-        made = [make_one(name, make, settings) for _ in range(num_worlds)]
-        self._in_turns = takes_turns(made[0])
-        envs = [InTurns(env) for env in made] if self._in_turns else made
+        game = make_game(module, settings, num_worlds, first_world, allow_imports=allow_imports, made_by=made_by)
+        self._take_part(game, seed, game.agents)
+
+    def _take_part(self, game: Game, seed: int, agents: Sequence[Any]) -> None:
+        """Have rows for some agents of a game, or all; raises EnvError where their spaces differ."""
+        name, env = game.name, game.envs[0]
+        self._in_turns, self._known, self._agents = game.in_turns, frozenset(game.agents), list(agents)
         try:
-            self._agents = _agents_of(name, envs[0])
-            taken = _shared_actions(name, envs[0], self._agents)
+            taken = _shared_actions(name, env, self._agents)
             actions = action_space(name, taken)
-            self._observer = Observer(name, _shared_sight(name, envs[0], self._agents), actions)
+            self._observer = Observer(name, _shared_sight(name, env, self._agents), actions)
         except EnvError:
             raise
         except FOREIGN_ERRORS as error:
             raise cannot_describe(name, error) from error
-        self._known = frozenset(self._agents)
-        agents = len(self._agents)
         spec = EnvironmentSpec(
             id=name,
-            settings=settings,
+            settings=game.settings,
             observation_space=self._observer.space,
             action_space=actions,
-            agents_per_world=agents,
-            agents_wait=agents > 1,
+            agents_per_world=len(self._agents),
+            agents_wait=len(game.agents) > 1,
         )
-        self._playing = np.zeros(num_worlds * agents, np.bool_)  # has joined, and not ended in this episode
-        self._ended = np.zeros(num_worlds * agents, np.bool_)  # in this episode
-        super().__init__(spec, envs, taken, seed, first_world)
+        slots = len(game.envs) * len(self._agents)
+        self._playing = np.zeros(slots, np.bool_)  # has joined, and not ended in this episode
+        self._ended = np.zeros(slots, np.bool_)  # in this episode
+        super().__init__(spec, game.envs, taken, seed, game.first_world)
 
     def _start(self, world: int) -> None:
         """Start episode `self.episode[world]` of one world."""
-        seed = episode_seed(self.seed, self.first_world + world, int(self.episode[world]))
+        start_episode(world, (self,))
+
+    def _begin(self, world: int, seen: Mapping[Any, Any]) -> None:
+        """Fill the rows of one world, of which `seen` is what a reset has answered."""
         slots, env = self._slots_of(world), self._envs[world]
         own = slice(slots.start, slots.stop)
         self._playing[own] = self._ended[own] = self.active[own] = False
         self.observation[own] = 0
-        try:
-            seen, _ = observed(env.reset(seed=seed), lambda first: isinstance(first, Mapping))
-            _check_by_agent("observations", seen)
-            self._check_known(env.agents)
-            for slot, agent in zip(slots, self._agents, strict=True):
-                if agent in env.agents:
-                    self._playing[slot] = True
-                    self._show(slot, agent, seen)
-                check_same_actions(env.action_space(agent), self._taken)
-        except EnvError:
-            raise
-        except FOREIGN_ERRORS as error:
-            raise failed(self.spec.id, self.first_world + world, "reset", error) from error
-        if not self.active[own].any():
-            raise EnvError(
-                f"'{self.spec.id}', world {self.first_world + world}: an episode starts with no agent that acts"
-            )
+        for slot, agent in zip(slots, self._agents, strict=True):
+            if agent in env.agents:
+                self._playing[slot] = True
+                self._show(slot, agent, seen)
+            check_same_actions(env.action_space(agent), self._taken)
 
     def _advance(self, world: int, actions: NDArray[Any]) -> bool:
         """Take the actions (A, ...) in one world and fill its rows; False when its episode is over.
 
         Agents that wait, or have ended while others play on, see zeros.
         """
-        env = self._envs[world]
-        slots = self._slots_of(world)
-        chosen = dict(zip(self._agents, actions, strict=True))
-        try:
-            answer = parts_of_step(env.step({agent: chosen[agent] for agent in env.agents if agent in chosen}))
-            for told, part in zip(_BY_AGENT, answer, strict=False):
-                _check_by_agent(told, part)
-            self._check_known(env.agents)
-            for slot, agent in zip(slots, self._agents, strict=True):
-                if self._playing[slot] or (agent in env.agents and not self._ended[slot]):
-                    self._hand_out(slot, agent, answer, env.agents)
-        except EnvError:
-            raise
-        except FOREIGN_ERRORS as error:
-            raise failed(self.spec.id, self.first_world + world, "step", error) from error
-        return bool(self._playing[slots.start : slots.stop].any())
+        return step_world(world, (self,), (actions,))
 
-    def _hand_out(self, slot: int, agent: Any, answer: tuple[Any, Any, Any, Any, Any], playing: Any) -> None:
+    def _take_in(self, world: int, answer: Answer) -> None:
+        """Fill the rows of one world from what a step answers."""
+        env = self._envs[world]
+        for slot, agent in zip(self._slots_of(world), self._agents, strict=True):
+            if self._playing[slot] or (agent in env.agents and not self._ended[slot]):
+                self._hand_out(slot, agent, answer, env.agents)
+
+    def _hand_out(self, slot: int, agent: Any, answer: Answer, playing: Any) -> None:
         """Fill the row of an agent from what a step answers.
 
         One that has left without an observation saw last what it saw before.
@@ -185,14 +211,6 @@ class PettingZooWorlds(LoggedWorlds):
             self.observation[slot] = 0
             self.active[slot] = False
 
-    def _check_known(self, playing: Any) -> None:
-        for agent in playing:
-            if agent not in self._known:
-                raise WrongValue(
-                    f"the agent '{agent}', who is not in possible_agents: only environments that name all agents "
-                    "there can be played"
-                )
-
     def _see(self, slot: int, agent: Any, observation: Any, *, acts: bool = False) -> None:
         try:
             self.observation[slot] = self._observer.row(observation)
@@ -202,15 +220,55 @@ class PettingZooWorlds(LoggedWorlds):
             raise WrongValue(f"{error}, for '{agent}'") from None
 
 
-def _agents_of(name: str, env: Any) -> list[Any]:
-    agents = list(getattr(env, "possible_agents", ()))
-    if not agents:
-        raise EnvError(f"'{name}' has no possible_agents: only environments with a fixed set of agents can be played")
-    if twice := [agent for agent in agents if agents.count(agent) > 1]:
-        raise EnvError(
-            f"'{name}' names the agent '{one_line(twice[0], 80)}' twice in possible_agents: give each its own name"
-        )
-    return agents
+def start_episode(world: int, groups: Sequence[PettingZooWorlds]) -> None:
+    """Start the next episode of one world, whose agents have rows in some `groups`: all of them, each in one."""
+    first = groups[0]
+    env, number = first._envs[world], first.first_world + world
+    try:
+        seed = episode_seed(first.seed, number, int(first.episode[world]))
+        seen, _ = observed(env.reset(seed=seed), lambda given: isinstance(given, Mapping))
+        _check_by_agent("observations", seen)
+        _check_known(env.agents, first._known)
+        for group in groups:
+            group._begin(world, seen)
+    except EnvError:
+        raise
+    except FOREIGN_ERRORS as error:
+        raise failed(first.spec.id, number, "reset", error) from error
+    if not any(group.active[slot] for group in groups for slot in group._slots_of(world)):
+        raise EnvError(f"'{first.spec.id}', world {number}: an episode starts with no agent that acts")
+
+
+def step_world(world: int, groups: Sequence[PettingZooWorlds], actions: Sequence[NDArray[Any]]) -> bool:
+    """Take each group's actions (A, ...) in one world, and fill its rows; False when the episode is over."""
+    first = groups[0]
+    env = first._envs[world]
+    chosen = {
+        agent: action
+        for group, own in zip(groups, actions, strict=True)
+        for agent, action in zip(group._agents, own, strict=True)
+    }
+    try:
+        answer = parts_of_step(env.step({agent: chosen[agent] for agent in env.agents if agent in chosen}))
+        for told, part in zip(_BY_AGENT, answer, strict=False):
+            _check_by_agent(told, part)
+        _check_known(env.agents, first._known)
+        for group in groups:
+            group._take_in(world, answer)
+    except EnvError:
+        raise
+    except FOREIGN_ERRORS as error:
+        raise failed(first.spec.id, first.first_world + world, "step", error) from error
+    return any(group._playing[slot] for group in groups for slot in group._slots_of(world))
+
+
+def _check_known(playing: Any, known: frozenset[Any]) -> None:
+    for agent in playing:
+        if agent not in known:
+            raise WrongValue(
+                f"the agent '{agent}', who is not in possible_agents: only environments that name all agents "
+                "there can be played"
+            )
 
 
 def _check_by_agent(told: str, part: Any) -> None:
@@ -255,5 +313,6 @@ def _check_shared(what: str, agents: list[Any], spaces: list[Any], unlike: list[
     told = "; ".join(f"{one_line(', '.join(names), 150)}: {space}" for space, names in groups.items())
     raise EnvError(
         f"{what} ({one_line(told, 600)}), and one policy plays them all: wrap the environment in one that gives all "
-        "agents the same space, such as supersuit's pad_observations_v0 and pad_action_space_v0"
+        "agents the same space, such as supersuit's pad_observations_v0 and pad_action_space_v0, or give each kind of "
+        "agent a policy of its own with the setting policies"
     )

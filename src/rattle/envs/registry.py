@@ -63,6 +63,35 @@ def make_worlds(
     raise _unknown(environment)
 
 
+def make_groups(
+    environment: str,
+    settings: Mapping[str, Any],
+    policies: Mapping[str, str],
+    num_worlds: int,
+    seed: int,
+    first_world: int = 0,
+    *,
+    allow_imports: bool = True,
+) -> dict[str, VectorWorlds]:
+    """Build worlds as `make_worlds` does, whose agents several policies play; return the agents of each policy.
+
+    `policies` maps patterns of agents' names to names of policies; see `rattle.envs.agent_groups`. Raises EnvError too
+    for an environment whose agents have no names.
+    """
+    own, around = _apart(environment, settings, allow_imports=allow_imports)
+    settings, made_by, module = {**own, **around}, None, environment.removeprefix(PETTINGZOO_PREFIX)
+    if module == environment:
+        found = find_class(environment, allow_imports=allow_imports)
+        if found is None or user_worlds.face_of(found.cls) is not wrappers.PETTINGZOO:
+            raise EnvError(f"policies: '{environment}' is no PettingZoo environment, and no other has agents by name")
+        module, made_by, settings = found.name, found.cls, user_worlds.checked_settings(found, settings)
+    from rattle.envs.agent_groups import make_groups as make
+
+    return {
+        **make(module, settings, policies, num_worlds, seed, first_world, allow_imports=allow_imports, made_by=made_by)
+    }
+
+
 def _make_gymnasium(
     gymnasium_id: str,
     settings: Mapping[str, Any],

@@ -59,9 +59,7 @@ def make(
                 return worlds
         except ExtensionError as error:
             raise EnvError(str(error)) from error.__cause__
-    own = {key: value for key, value in settings.items() if key != wrappers.KEY}
-    given = validated(settings_model(extension), own, extension.path).model_dump(exclude_unset=True)
-    given |= {key: value for key, value in settings.items() if key == wrappers.KEY}
+    given = checked_settings(extension, settings)
     if issubclass(cls, VectorEnv):
         from rattle.envs.gymnasium_vector import VectorEnvWorlds
 
@@ -73,6 +71,13 @@ def make(
     from rattle.envs.pettingzoo_worlds import PettingZooWorlds
 
     return PettingZooWorlds(name, given, num_worlds, seed, first_world, made_by=cls)
+
+
+def checked_settings(extension: Extension[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a user's class is made with, checked, and its wrappers; raises EnvError."""
+    own = {key: value for key, value in settings.items() if key != wrappers.KEY}
+    given = validated(settings_model(extension), own, extension.path).model_dump(exclude_unset=True)
+    return given | {key: value for key, value in settings.items() if key == wrappers.KEY}
 
 
 def face_of(cls: type) -> wrappers.Face | None:

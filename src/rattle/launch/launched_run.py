@@ -26,7 +26,7 @@ from rattle.launch.status_calls import StatusCalls
 from rattle.launch.supervisor import Supervisor
 from rattle.launch.ticking import Stillness, SyncStatus, Ticking
 from rattle.launch.view import LaunchView, Picture
-from rattle.runs.new_runs import policy_run_directory
+from rattle.runs.find_policy import policy_run_directory
 from rattle.runs.progress import Status, Summary
 from rattle.runs.run_clock import RunLimits
 from rattle.runs.run_tables import now, open_broker_sink, read_run_row, write_run_row

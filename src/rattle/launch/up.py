@@ -22,8 +22,10 @@ from rattle.launch.plan import check_topology, plan, section_of
 from rattle.launch.service import Kind, LaunchedService
 from rattle.launch.view import LaunchView, choose_view
 from rattle.rollouts.complete import complete
+from rattle.rollouts.worlds import check_one_policy
 from rattle.runs.checkpoint import list_checkpoints
-from rattle.runs.new_runs import make_folder, name_run, policy_run_directory, store_beginning
+from rattle.runs.find_policy import policy_run_directory
+from rattle.runs.new_runs import make_folder, name_run, store_beginning
 from rattle.runs.run_clock import RunLimits
 from rattle.runs.stored_run import ResumableRun, accept_code, read_or_mend_row, read_settings, read_stored_run
 from rattle.services.utils.server_tls import check_trust, server_tls
@@ -64,8 +66,10 @@ def launch(
     check_topology(settings)  # before a server elsewhere is waited for
     _check_key(settings)
     _check_tls(settings)
+    check_one_policy(settings)
     settings = complete(settings, say=say)
-    directory, run_id, environment = name_run(settings, run_dir)
+    directory, run_id, environments = name_run(settings, run_dir)
+    environment = environments["main"]
     services = plan(settings, directory.config)
     _check_ports(services, settings)
     make_folder(directory)

@@ -20,7 +20,7 @@ from rattle.launch.launched_run import RunOutcome
 from rattle.launch.up import launch
 from rattle.launch.verify_report import Outcome, PolicyOutcome, VerifyReport
 from rattle.launch.verify_view import Reporter
-from rattle.runs.new_runs import policy_run_directory
+from rattle.runs.find_policy import policy_run_directory
 from rattle.runs.run_tables import read_run_row
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.sources import load_settings

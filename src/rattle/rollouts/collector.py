@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,11 +154,24 @@ class WorldsActor:
         records: Callable[[int], bool],
     ) -> None:
         """Play one tick for each row; `first_tick` is the number of the first row's tick since the run began."""
+        for _ in self.play_by_tick(policy, buffer, rows, first_tick, records):
+            pass
+
+    def play_by_tick(
+        self,
+        policy: ActingPolicy,
+        buffer: Played,
+        rows: range,
+        first_tick: int,
+        records: Callable[[int], bool],
+    ) -> Iterator[None]:
+        """Do what `play` does, and yield after each tick has begun: others may have to set out in it too."""
         for row in rows:
             for group in self.groups:
                 if row > rows.start:
                     group.finish(policy, buffer, row - 1)
                 group.begin(policy, buffer, row, first_tick + row - rows.start, records)
+            yield
         for group in self.groups:
             group.finish(policy, buffer, rows.stop - 1)
 
@@ -207,6 +221,10 @@ class Collector:
             ticks = self._max_ticks
         else:
             ticks = self._play_first_episodes(policy, records)
+        return self._finish(policy, version, ticks)
+
+    def _finish(self, policy: ActingPolicy, version: int, ticks: int) -> Played:
+        """Return the rollout of so many ticks that have been played, checked."""
         list(self._pool.map(lambda actor: actor.predict(policy, self.buffer), self.actors))
         if self.open_moves is not None:
             self._settle(self.open_moves, ticks)
@@ -344,3 +362,36 @@ class Collector:
         for group in self.groups:
             group.write_metrics_so_far(buffer, ticks - 1, cut)
         return ticks
+
+
+def collect_together(
+    collectors: Sequence[Collector],
+    policies: Sequence[ActingPolicy],
+    version: int,
+    records: Callable[[int], bool],
+) -> list[Played]:
+    """Play a rollout in which each collector's agents share their worlds with those of the others; return all rollouts.
+
+    Every collector has one of the policies, all of one version, and as many actors as the others. One alone does what
+    `collect` does; see there.
+    """
+    if len(collectors) == 1:
+        return [collectors[0].collect(policies[0], version, records)]
+    first = collectors[0]
+    rows, first_tick = range(first._max_ticks), first.ticks
+
+    def play(number: int) -> None:
+        seats = zip(collectors, policies, strict=True)
+        playing = [
+            one.actors[number].play_by_tick(policy, one.buffer, rows, first_tick, records) for one, policy in seats
+        ]
+        for _ in zip_longest(*playing):
+            pass
+
+    played = [first._pool.submit(play, number) for number in range(len(first.actors))]
+    for one in collectors:
+        one.ticks += len(rows)
+    wait(played)
+    for part in played:
+        part.result()
+    return [one._finish(policy, version, len(rows)) for one, policy in zip(collectors, policies, strict=True)]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 
 from rattle.envs.vector import EnvironmentSpec
 from rattle.rollouts.remote_env import served_kind, with_environment, with_served_environment
-from rattle.rollouts.worlds import build_worlds
+from rattle.rollouts.worlds import build_groups
 from rattle.settings.defaults import OBSERVED, SECTIONS, are_complete, completed, not_given, of_run
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import ExperimentSettings, PolicySection
@@ -49,8 +49,14 @@ def _kind_here(settings: ExperimentSettings) -> str:
     """Return the kind of observations in this process; a world is made where it is not known otherwise."""
     if are_complete(settings) or settings.env.id == "snake":
         return "codes"  # and if it is another, nothing is left that it decides
-    with closing(build_worlds(settings, 1, 0)) as worlds:
-        return worlds.spec.observation_space.learnt_by
+    with ExitStack() as stack:
+        groups = [stack.enter_context(closing(worlds)) for worlds in build_groups(settings, 1, 0).values()]
+        return _kind_of_all([worlds.spec.observation_space.learnt_by for worlds in groups])
+
+
+def _kind_of_all(kinds: Sequence[str]) -> str:
+    """Return the kind of observations whose defaults suit all policies: encoders take what others do not."""
+    return next((kind for kind in kinds if SECTIONS[kind]["policy"]["network"] == "encoders"), kinds[0])
 
 
 def _with_defaults(settings: ExperimentSettings, kind: str, say: Callable[[str], object] | None) -> ExperimentSettings:

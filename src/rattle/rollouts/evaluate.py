@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rattle.addresses import keep_credentials
 from rattle.envs.errors import NotImported, UnknownEnvironment
-from rattle.envs.registry import make_worlds
+from rattle.envs.registry import make_groups, make_worlds
 from rattle.envs.seeds import derive_seed
 from rattle.envs.vector import VectorWorlds
 from rattle.policies.acting import ActingPolicy
@@ -112,6 +112,30 @@ def _make_worlds(
         raise SettingsError(f"{error}. If a server plays it, give its address with --url") from None
 
 
+def evaluate_together(
+    policies: Mapping[str, StoredPolicy],
+    patterns: Mapping[str, str],
+    episodes: int,
+    *,
+    seed: int,
+    greedy: bool,
+    max_ticks: int = MAX_TICKS,
+    watch: Watch | None = None,
+) -> dict[str, Evaluation]:
+    """Do what `evaluate` does with policies that play the agents of the same worlds, and return what each came to.
+
+    `patterns` of agents' names say which policy, by its name, plays whom. Raises a RattleError as `evaluate` does.
+    """
+    first = next(iter(policies.values()))
+    groups = make_groups(first.environment, first.environment_settings, patterns, episodes, world_seed(seed))
+    with ExitStack() as stack:
+        for group in groups.values():
+            stack.callback(group.close)
+        players = [_Player(policies[name], group, seed, name) for name, group in groups.items()]
+        _play(players, greedy=greedy, max_ticks=max_ticks, watch=watch)
+    return {name: player.outcome() for name, player in zip(groups, players, strict=True)}
+
+
 def play_first_episodes(
     policy: StoredPolicy,
     worlds: VectorWorlds,
@@ -125,43 +149,79 @@ def play_first_episodes(
 
     The worlds are at the start of episode 0 of `world_seed(seed)`. Raises PolicyError where the policy does not fit.
     """
-    actions, known = worlds.spec.action_space, policy.spec.action
-    if (actions.kind, actions.shape, actions.choices) != (known.kind, known.shape, known.choices):
-        raise PolicyError(f"this policy acts with {known.values}, and {worlds.spec.id} takes {actions.values}")
-    acting = ActingPolicy(policy.spec, policy.parameters, derive_seed(seed, "evaluation actions"))
-    slots = worlds.num_slots
-    action, log_prob, value = actions.zeros(slots), *np.zeros((2, slots), np.float32)
-    total, length = np.zeros(slots, np.float64), np.zeros(slots, np.int64)
-    metrics = {name: np.zeros(slots, np.int32) for name in worlds.spec.metrics}
-    playing = np.ones(slots, np.bool_)
-    size = acting.spec.memory_size
-    memory = np.zeros((slots, size), np.float32) if size else None
-    first = worlds.episode.copy()
+    player = _Player(policy, worlds, seed)
+    _play([player], greedy=greedy, max_ticks=max_ticks, watch=watch)
+    return player.outcome()
+
+
+def _play(players: Sequence[_Player], *, greedy: bool, max_ticks: int, watch: Watch | None) -> None:
+    """Have players of the same worlds play until the episodes of all have ended."""
     for tick in range(max_ticks):
-        with standing_still(memory, ~worlds.active):
-            acting.act(
-                worlds.observation,
+        for player in players:
+            player.act(tick, greedy=greedy)
+        for player in players:
+            player.worlds.step(player.action)
+        for player in players:
+            player.take_in()
+        left = sum(np.count_nonzero(player.playing) for player in players)
+        if watch is not None:
+            watch(tick + 1, 1 - left / sum(player.worlds.num_slots for player in players))
+        if not left:
+            break
+
+
+class _Player:
+    """A policy in the worlds of an evaluation, and what has come of it."""
+
+    def __init__(self, policy: StoredPolicy, worlds: VectorWorlds, seed: int, name: str = "") -> None:
+        """`name` tells policies apart that play together: what they draw is their own."""
+        actions, known = worlds.spec.action_space, policy.spec.action
+        if (actions.kind, actions.shape, actions.choices) != (known.kind, known.shape, known.choices):
+            raise PolicyError(f"this policy acts with {known.values}, and {worlds.spec.id} takes {actions.values}")
+        purpose = ("evaluation actions", name) if name else ("evaluation actions",)
+        self.worlds = worlds
+        self._acting = ActingPolicy(policy.spec, policy.parameters, derive_seed(seed, *purpose))
+        self._version = policy.version
+        slots = worlds.num_slots
+        self.action = actions.zeros(slots)
+        self._log_prob, self._value = np.zeros((2, slots), np.float32)
+        self._total, self._length = np.zeros(slots, np.float64), np.zeros(slots, np.int64)
+        self._metrics = {name: np.zeros(slots, np.int32) for name in worlds.spec.metrics}
+        self.playing = np.ones(slots, np.bool_)
+        size = self._acting.spec.memory_size
+        self._memory = np.zeros((slots, size), np.float32) if size else None
+        self._first = worlds.episode.copy()
+
+    def act(self, tick: int, *, greedy: bool) -> None:
+        """Choose `action` for a tick."""
+        with standing_still(self._memory, ~self.worlds.active):
+            self._acting.act(
+                self.worlds.observation,
                 tick=tick,
                 greedy=greedy,
-                action=action,
-                log_prob=log_prob,
-                value=value,
-                state=memory,
+                action=self.action,
+                log_prob=self._log_prob,
+                value=self._value,
+                state=self._memory,
             )
-        length += playing & worlds.active
-        worlds.step(action)
-        total[playing] += worlds.reward[playing]
+        self._length += self.playing & self.worlds.active
+
+    def take_in(self) -> None:
+        """Add up what came of it."""
+        worlds, playing = self.worlds, self.playing
+        self._total[playing] += worlds.reward[playing]
         ended = playing & (worlds.terminated | worlds.truncated)
         for name, values in worlds.final_metrics.items():
-            metrics[name][ended] = values[ended]
-        playing &= ~ended & np.repeat(worlds.episode == first, worlds.spec.agents_per_world)
-        if watch is not None:
-            watch(tick + 1, 1 - np.count_nonzero(playing) / slots)
-        if not playing.any():
-            break
-    for name, values in worlds.metrics.items():
-        metrics[name][playing] = values[playing]
-    cut = int(np.count_nonzero(playing))
-    moved = length > 0  # an agent may have had no turn
-    metrics = {name: values[moved] for name, values in metrics.items()}
-    return Evaluation(policy.version, worlds.spec.id, worlds.num_worlds, total[moved], length[moved], metrics, cut)
+            self._metrics[name][ended] = values[ended]
+        playing &= ~ended & np.repeat(worlds.episode == self._first, worlds.spec.agents_per_world)
+
+    def outcome(self) -> Evaluation:
+        """Return what the agents' episodes came to; those that have not ended count as they stand."""
+        worlds, playing, metrics = self.worlds, self.playing, self._metrics
+        for name, values in worlds.metrics.items():
+            metrics[name][playing] = values[playing]
+        cut = int(np.count_nonzero(playing))
+        moved = self._length > 0  # an agent may have had no turn
+        metrics = {name: values[moved] for name, values in metrics.items()}
+        total, length = self._total[moved], self._length[moved]
+        return Evaluation(self._version, worlds.spec.id, worlds.num_worlds, total, length, metrics, cut)

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rattle.envs.errors import EnvError
-from rattle.envs.registry import make_worlds
+from rattle.envs.registry import make_groups, make_worlds
 from rattle.envs.seeds import derive_seed
 from rattle.envs.validation import settings_of
 from rattle.envs.vector import EnvironmentSpec, VectorWorlds
@@ -37,13 +37,41 @@ def build_worlds(
     """Make some of an experiment's worlds, numbered from `first_world`, here or in its environment server.
 
     Once `stop` is set a server that is away is no longer waited for. `owner` is a name and its life, for the server.
-    With another `seed` they are none of those that the experiment is trained in.
+    With another `seed` they are none of those that the experiment is trained in. Raises SettingsError for worlds that
+    several policies play: `build_groups` makes them.
     """
+    check_one_policy(settings)
     seed = derive_seed(settings.seed, "worlds") if seed is None else seed
     if settings.env.url is not None:
         return open_remote_worlds(settings.env, worlds, seed, first_world, stop, owner)
     env = settings.env
     return make_worlds(env.id, env.own_settings, worlds, seed, first_world, vector=env.vector)
+
+
+def check_one_policy(settings: ExperimentSettings) -> None:
+    """Raise SettingsError where several policies play the agents of the same worlds: few can make such worlds."""
+    if settings.policies:
+        raise SettingsError(
+            f"policies: the agents of '{settings.env.id}' are played by {', '.join(settings.policy_names)}, which "
+            "only `rattle train` and `rattle eval` can do so far, and no service: leave policies out"
+        )
+
+
+def build_groups(settings: ExperimentSettings, worlds: int, first_world: int) -> dict[str, VectorWorlds]:
+    """Make some of an experiment's worlds; return the agents of each policy, or all as "main" where one plays them."""
+    if not settings.policies:
+        return {"main": build_worlds(settings, worlds, first_world)}
+    env, seed = settings.env, derive_seed(settings.seed, "worlds")
+    return make_groups(env.id, env.own_settings, settings.policies, worlds, seed, first_world)
+
+
+def build_shared_parts(settings: ExperimentSettings) -> list[dict[str, VectorWorlds]]:
+    """Make all worlds of an experiment as `build_parts` does; return the agents of each policy, part by part."""
+    if not settings.policies:
+        return [{"main": worlds} for worlds in build_parts(settings)]
+    parts = min(settings.train.actors, settings.env.worlds)
+    bounds = [settings.env.worlds * number // parts for number in range(parts + 1)]
+    return [build_groups(settings, after - first, first) for first, after in pairwise(bounds)]
 
 
 def build_parts(settings: ExperimentSettings) -> list[VectorWorlds]:

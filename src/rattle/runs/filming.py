@@ -51,6 +51,8 @@ def film(run: AnyRun, episode: Episode) -> Iterator[NDArray[np.uint8]]:
     if not isinstance(run, RunDirectory):
         raise RunError("pictures are drawn of runs in directories only")
     settings = read_settings(run)
+    if settings.policies:
+        raise RunError("no pictures can be drawn: what other policies have done is in the recordings of their own runs")
     own = {**settings.env.own_settings, **_DRAWING}
     seed, known = derive_seed(settings.seed, "worlds"), episode.summary
     try:

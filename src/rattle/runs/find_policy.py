@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from rattle.addresses import keep_credentials
@@ -26,6 +28,8 @@ class FoundPolicy(NamedTuple):
     url: str | None = None  # of the server that the run played at
     token_file: str | None = None  # with which it did, and with TLS by these files
     tls: TlsFiles = TlsFiles()
+    patterns: Mapping[str, str] = MappingProxyType({})  # of agents' names: which policy plays whom, where several do
+    together: Mapping[str, StoredPolicy] = MappingProxyType({})  # all policies of these, by name
 
     @property
     def may_import(self) -> bool:
@@ -46,22 +50,65 @@ class FoundPolicy(NamedTuple):
 
 
 def find_policy(name: str, *, best: bool = False) -> FoundPolicy:
-    """Find a policy by policy file or by run, whose newest or `best` it is; raises RattleError when there is none."""
-    path, own, server = Path(name), False, _Server()
+    """Find a policy by policy file or by run, whose newest or `best` it is; raises RattleError when there is none.
+
+    With a run's policy come those that play other agents of the same worlds.
+    """
+    path, own, server, patterns, beside = Path(name), False, _Server(), dict[str, str](), dict[str, Path]()
     if not os.path.isfile(name):  # noqa: PTH113  # `Path.is_file` raises for a name that no file can have
         run = find_run(name, RUNS_ROOT)
         path, own, server = run.best_policy if best else run.policy, True, _server_of(run)
         if best and not path.exists():
             judged = "100 episodes, or the first evaluation where evaluation.every_steps is set,"
             raise RunError(f"{run.path} has no best policy yet: the first checkpoint after {judged} stores one")
+        patterns = _patterns_of(run)
+        names = tuple(dict.fromkeys(patterns.values()))
+        for policy, directory in zip(names, find_together(run, names), strict=bool(names)):
+            beside[policy] = directory.best_policy if best else directory.policy
     elif best:
         raise RunError(f"{path} is a policy file: --best wants the run that it belongs to")
+    found = _load(path)
+    together = {name: found if file.resolve() == path.resolve() else _load(file) for name, file in beside.items()}
+    return FoundPolicy(found, path, own, *server, patterns, together)
+
+
+def find_together(directory: RunDirectory, names: Sequence[str]) -> list[RunDirectory]:
+    """Return the runs of all policies that play the same worlds, of which one is given: the first, or another.
+
+    Without names it is that run alone. Raises RunError where one is missing.
+    """
+    path = directory.path.resolve()
+    called = next((name for name in names[1:] if path.name.endswith(f"-{name}")), None)
+    if called is not None:
+        first = RunDirectory(path.with_name(path.name.removesuffix(f"-{called}")))
+        directory = first if first.is_run else directory
+    found = [directory, *(policy_run_directory(directory, name) for name in names[1:])]
+    for missing in (one for one in found if not one.is_run):
+        raise RunError(f"{missing.path} holds no run: those of {', '.join(names)}, who play together, lie side by side")
+    return found
+
+
+def policy_run_directory(directory: RunDirectory, policy_id: str) -> RunDirectory:
+    """Return where another policy's run is stored than the first, whose directory is the experiment's."""
+    return RunDirectory(directory.path.with_name(f"{directory.path.name}-{policy_id}"))
+
+
+def _load(path: Path) -> StoredPolicy:
     try:
-        return FoundPolicy(load_policy(path.read_bytes()), path, own, *server)
+        return load_policy(path.read_bytes())
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
     except PolicyError as error:
         raise RunError(f"{path}: {error}") from None
+
+
+def _patterns_of(run: RunDirectory) -> dict[str, str]:
+    """Return which policies play which agents in a run; nothing where one plays all, or it does not say."""
+    try:
+        given = read_yaml(run.config).get("policies")
+    except SettingsError:
+        return {}
+    return {str(pattern): str(policy) for pattern, policy in given.items()} if isinstance(given, dict) else {}
 
 
 class _Server(NamedTuple):

@@ -17,7 +17,7 @@ from rattle.envs.vector import EnvironmentSpec, VectorWorlds, random_actions
 from rattle.errors import RattleError
 from rattle.events import of_runs
 from rattle.rollouts.complete import complete
-from rattle.rollouts.worlds import build_worlds, policy_spec
+from rattle.rollouts.worlds import build_worlds, check_one_policy, policy_spec
 from rattle.runs.new_runs import try_out
 from rattle.settings.defaults import SECTIONS, not_given
 from rattle.settings.experiment import ExperimentSettings, PolicySection
@@ -164,8 +164,10 @@ def inspect(given: ExperimentSettings, seconds: float) -> Inspection:
 
     Raises a RattleError for an environment that cannot be had or played at all.
     """
+    check_one_policy(given)
     settings = complete(given)
-    spec, repeats = try_out(settings)
+    specs, repeats = try_out(settings)
+    spec = specs["main"]
     with closing(build_worlds(settings, settings.env.worlds, 0)) as worlds:
         play = play_at_random(worlds, settings.seed, seconds)
     network, refused = _network(settings, spec)

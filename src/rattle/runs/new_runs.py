@@ -7,7 +7,8 @@ import re
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,8 +20,9 @@ from rattle.envs.errors import EnvError, WorldsLost
 from rattle.envs.seeds import derive_seed
 from rattle.envs.vector import EnvironmentSpec, VectorWorlds
 from rattle.events import emit, of_runs
-from rattle.rollouts.worlds import build_worlds, policy_spec
+from rattle.rollouts.worlds import build_groups, policy_spec
 from rattle.runs.errors import RunError
+from rattle.runs.find_policy import policy_run_directory
 from rattle.runs.first_policy import first_policy_file, read_first_policy
 from rattle.runs.hooks import Hooks
 from rattle.runs.origin import origin
@@ -47,8 +49,10 @@ def name_run(
     run_dir: Path | None,
     environment: EnvironmentSpec | None = None,
     run_id: str | None = None,
-) -> tuple[RunDirectory, str, EnvironmentSpec]:
+) -> tuple[RunDirectory, str, dict[str, EnvironmentSpec]]:
     """Return the directory, `run_dir` or a new one below runs/, the run_id and the environment of a new run.
+
+    The environment is that of each policy's agents: "main" where one policy plays all.
 
     The run_id is a new one, unless who starts the services has chosen it, so that all of them know it. Its worlds are
     tried out, unless others play them and have said what their `environment` is. Raises RattleError where a run is
@@ -60,13 +64,16 @@ def name_run(
     run_id = run_id or new
     directory = RunDirectory(run_dir or RUNS_ROOT / run_id)
     check_beginning(settings, directory)
-    if environment is None:
-        environment, repeats = try_out(settings)
-        if not repeats:
-            emit(of_runs.NotRepeating(environment=settings.env.id))
-    if settings.policy.weights is not None:
-        read_first_policy(Path(settings.policy.weights), policy_spec(settings, environment))
-    return directory, run_id, environment
+    for part in parts_of(settings, directory, run_id)[1:]:
+        check_beginning(part.settings, part.directory)
+    environments, repeats = ({"main": environment}, True) if environment is not None else try_out(settings)
+    if not repeats:
+        emit(of_runs.NotRepeating(environment=settings.env.id))
+    for played in environments.values():
+        spec = policy_spec(settings, played)
+        if settings.policy.weights is not None:
+            read_first_policy(Path(settings.policy.weights), spec)
+    return directory, run_id, environments
 
 
 def check_beginning(settings: ExperimentSettings, directory: RunDirectory | None) -> None:
@@ -91,23 +98,26 @@ def check_unused(directory: RunDirectory) -> None:
         )
 
 
-def try_out(settings: ExperimentSettings) -> tuple[EnvironmentSpec, bool]:
+def try_out(settings: ExperimentSettings) -> tuple[dict[str, EnvironmentSpec], bool]:
     """Play the first episodes of a world, twice, and once beside another; raises RattleError where it cannot be played.
 
-    Returns what it is, and whether it repeats itself: a resume cannot play the episodes of one that does not again to
-    where they were.
+    Returns what it is to the agents of each policy, "main" where one plays all, and whether it repeats itself: a resume
+    cannot play the episodes of one that does not again to where they were.
     """
-    with closing(build_worlds(settings, 1, 0)) as worlds:
+    with ExitStack() as stack:
+        groups = build_groups(settings, 1, 0)
+        worlds = [stack.enter_context(closing(group)) for group in groups.values()]
         first = _first_ticks(worlds, settings.seed)
         repeats = _repeats(worlds, settings.seed, first)
-    alone = settings.env.url is None and worlds.spec.batch is None
+    alone = settings.env.url is None and all(group.spec.batch is None for group in worlds)
     if repeats and alone and settings.env.worlds > 1:
-        with closing(build_worlds(settings, 2, 0)) as two:  # a generator that worlds share shows where they take turns
+        with ExitStack() as stack:  # a generator that worlds share shows where they take turns
+            two = [stack.enter_context(closing(group)) for group in build_groups(settings, 2, 0).values()]
             repeats = _repeats(two, settings.seed, first)
-    return worlds.spec, repeats
+    return {policy: group.spec for policy, group in groups.items()}, repeats
 
 
-def _first_ticks(worlds: VectorWorlds, seed: int) -> list[bytes]:
+def _first_ticks(worlds: Sequence[VectorWorlds], seed: int) -> list[bytes]:
     """Return what happens in each of the first ticks: of a few episodes, as far as they take no time.
 
     Raises RattleError for what goes wrong at once. What goes wrong later is left to the run, which keeps its traceback.
@@ -116,10 +126,11 @@ def _first_ticks(worlds: VectorWorlds, seed: int) -> list[bytes]:
     try:
         for happened in _ticks(worlds, seed):
             if len(ticks) <= _TICKS_TRIED:
-                _check_finite(worlds, f"in tick {len(ticks) - 1}" if ticks else "at the start")
+                for group in worlds:
+                    _check_finite(group, f"in tick {len(ticks) - 1}" if ticks else "at the start")
             ticks.append(happened)
             seconds = time.monotonic() - began
-            more = len(ticks) < _MOST_TICKS and worlds.episode[0] < _EPISODES and seconds < _MOST_SECONDS
+            more = len(ticks) < _MOST_TICKS and worlds[0].episode[0] < _EPISODES and seconds < _MOST_SECONDS
             if not more and (len(ticks) > _TICKS_TRIED or seconds >= _TRIED_SECONDS):
                 break
     except WorldsLost:  # by a server that was started again just now
@@ -130,24 +141,33 @@ def _first_ticks(worlds: VectorWorlds, seed: int) -> list[bytes]:
     return ticks
 
 
-def _repeats(worlds: VectorWorlds, seed: int, first: Sequence[bytes]) -> bool:
+def _repeats(worlds: Sequence[VectorWorlds], seed: int, first: Sequence[bytes]) -> bool:
     """Whether the first world's ticks are the `first` ones once more; so they are where it cannot be played again."""
     try:
-        worlds.reset(derive_seed(seed, "worlds"))
+        for group in worlds:
+            group.reset(derive_seed(seed, "worlds"))
         return all(before == now for before, now in zip(first, _ticks(worlds, seed), strict=False))
     except EnvError:
         return True
 
 
-def _ticks(worlds: VectorWorlds, seed: int) -> Iterator[bytes]:
-    """Play on, with actions that depend on the seed alone, and yield a hash of what happens to the first world."""
-    random, first = np.random.default_rng(seed), slice(worlds.spec.agents_per_world)
+def _ticks(worlds: Sequence[VectorWorlds], seed: int) -> Iterator[bytes]:
+    """Play on, with actions that depend on the seed alone, and yield a hash of what happens to the first world.
+
+    `worlds` are the agents of each policy in the same worlds.
+    """
+    random = np.random.default_rng(seed)
     while True:
-        arrays = (worlds.observation, worlds.reward, worlds.terminated, worlds.truncated)
-        yield hashlib.blake2b(b"".join(array[first].tobytes() for array in arrays), digest_size=16).digest()
-        actions = worlds.spec.action_space.draw(random, worlds.spec.agents_per_world)
-        actions, choices = np.concatenate([actions] * worlds.num_worlds), worlds.spec.action_space.choices
-        worlds.step(worlds.spec.observation_space.allow(worlds.observation, actions, choices))
+        seen = [
+            array[: group.spec.agents_per_world].tobytes()
+            for group in worlds
+            for array in (group.observation, group.reward, group.terminated, group.truncated)
+        ]
+        yield hashlib.blake2b(b"".join(seen), digest_size=16).digest()
+        for group in worlds:
+            space = group.spec.action_space
+            actions = np.concatenate([space.draw(random, group.spec.agents_per_world)] * group.num_worlds)
+            group.step(group.spec.observation_space.allow(group.observation, actions, space.choices))
 
 
 def _check_finite(worlds: VectorWorlds, when: str) -> None:
@@ -162,9 +182,34 @@ def _check_finite(worlds: VectorWorlds, when: str) -> None:
                 )
 
 
-def policy_run_directory(directory: RunDirectory, policy_id: str) -> RunDirectory:
-    """Return where another policy's run is stored than the first, whose directory is the experiment's."""
-    return RunDirectory(directory.path.with_name(f"{directory.path.name}-{policy_id}"))
+@dataclass(frozen=True)
+class RunPart:
+    """The run of one policy, of those that play the agents of the same worlds together."""
+
+    policy: str
+    settings: ExperimentSettings
+    directory: RunDirectory
+    run_id: str
+
+
+def parts_of(settings: ExperimentSettings, directory: RunDirectory, run_id: str) -> list[RunPart]:
+    """Return the runs of all policies: the first has the directory and settings, others their own beside it.
+
+    What others draw is theirs alone. Where one policy plays all agents, it is "main".
+    """
+    first, *others = settings.policy_names or ("main",)
+    return [
+        RunPart(first, settings, directory, run_id),
+        *(
+            RunPart(
+                policy,
+                settings.model_copy(update={"seed": derive_seed(settings.seed, "agents of policy", policy) >> 1}),
+                policy_run_directory(directory, policy),
+                f"{run_id}-{policy}",
+            )
+            for policy in others
+        ),
+    ]
 
 
 def make_folder(directory: RunDirectory) -> None:

@@ -328,7 +328,12 @@ class RunRecorder:
 
     def checkpoint_due(self, clock: RunClock) -> bool:
         """Whether it is time for a checkpoint, and the last one is stored; raises AnalyticsError when that failed."""
-        return self._store.is_idle and clock.checkpoint_due(self._store.seconds, self._store.cost)
+        return self.is_idle and clock.checkpoint_due(self._store.seconds, self._store.cost)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the last checkpoint is stored; raises AnalyticsError when that failed."""
+        return self._store.is_idle
 
     def checkpoint(self, status: Status, copy_rest: Callable[[], CallersPart]) -> None:
         """Begin to store everything that decides how the run goes on: the recorder's own, and the caller's part.

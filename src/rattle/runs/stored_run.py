@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from rattle.analytics.writer import write_atomically
 from rattle.envs.vector import EnvironmentSpec
 from rattle.events import emit, of_runs
 from rattle.rollouts.worlds import settings_of_policy
-from rattle.runs.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
+from rattle.runs.checkpoint import Checkpoint, checkpoint_file, list_checkpoints, load_checkpoint
 from rattle.runs.errors import RunError
 from rattle.runs.progress import Summary
 from rattle.runs.run_tables import read_run_row, run_row, write_run_row
@@ -28,7 +28,7 @@ from rattle.text import one_line
 from rattle.wire.vector import load_environment
 
 #: Settings that make another run, by the beginnings of their keys; a server may have moved.
-_DECISIVE = ("seed", "env.", "policy.", "algorithm.", "inference.api", "inference.snakes")
+_DECISIVE = ("seed", "env.", "policy.", "policies.", "algorithm.", "inference.api", "inference.snakes")
 _FREE = ("env.url", "env.wait_seconds", "env.answer_seconds", "env.processes")
 #: Of these, those that a run can go on with all the same.
 _TUNING = "algorithm."
@@ -48,15 +48,34 @@ class ResumableRun:
         return 0 if self.checkpoint is None else self.checkpoint.update
 
 
-def read_stored_run(directory: RunDirectory, *, plays: bool = True) -> ResumableRun:
+def read_together(directories: Sequence[RunDirectory]) -> list[ResumableRun]:
+    """Read what the runs of policies that play together go on with: checkpoints of the same update.
+
+    Raises a RattleError as `read_stored_run` does, and where there is no such update.
+    """
+    runs = [read_stored_run(directory) for directory in directories]
+    most = min(run.updates for run in runs)
+    runs = [
+        run if run.updates == most else read_stored_run(directory, most_updates=most)
+        for run, directory in zip(runs, directories, strict=True)
+    ]
+    if any(run.updates != most for run in runs):
+        raise RunError(f"{directories[0]} and the runs of its other policies have no checkpoint of the same update")
+    if any(run.checkpoint is None for run in runs):  # they were stopped before all had their first, which is of none
+        return [replace(run, checkpoint=None) for run in runs]
+    return runs
+
+
+def read_stored_run(directory: RunDirectory, *, plays: bool = True, most_updates: int | None = None) -> ResumableRun:
     """Read what a run goes on with, and write its row of `runs` anew where that was lost.
 
+    It is the newest checkpoint whose rows the tables have, of those after at most `most_updates`.
     Says in warnings what is not as it was. `plays`: see `check_settings`. Raises a RattleError with what to do when the
     run cannot go on.
     """
     settings = read_settings(directory, plays=plays)
     row = read_or_mend_row(directory, plays=plays)
-    checkpoint = _newest_that_fits(directory, row["run_id"])
+    checkpoint = _newest_that_fits(directory, row["run_id"], most_updates)
     _check_settings(directory, settings, _began_with(checkpoint) or row.get("config") or {})
     if row["updates"] and checkpoint is None:
         raise RunError(f"{directory.checkpoints} is empty, so the run cannot be resumed; its tables are intact")
@@ -176,10 +195,11 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", value
 
 
-def _newest_that_fits(directory: RunDirectory, run_id: str) -> Checkpoint | None:
+def _newest_that_fits(directory: RunDirectory, run_id: str, most_updates: int | None = None) -> Checkpoint | None:
     """Return the newest checkpoint whose rows the tables still have, None where the run has no checkpoint at all."""
     lost = ""
-    for path in reversed(list_checkpoints(directory)):
+    last = None if most_updates is None else checkpoint_file(directory, most_updates)
+    for path in reversed([path for path in list_checkpoints(directory) if last is None or path <= last]):
         checkpoint = load_checkpoint(path, run_id)
         try:
             check_reach(directory, checkpoint.numbers.get("tables") or {})

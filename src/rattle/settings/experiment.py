@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, PlainValidator, SerializeAsAny, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, SerializeAsAny, model_validator
 
 from rattle.analytics.extras import require
 from rattle.envs.validation import OwnSettings, StrictSettings, UsedClass, settings_of
@@ -301,6 +301,22 @@ class CodeSection(StrictSettings):
     version: str | None = Field(None, description="Version of the package that it was installed with; null: none.")
 
 
+def _as_pattern(text: str) -> str:
+    """Return a regular expression; raises ValueError for what is none."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"'{text}' is no regular expression: {error}") from None
+    return text
+
+
+#: Patterns of agents' names, and the names of the policies that play these agents.
+PoliciesOfAgents = dict[
+    Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_as_pattern)],
+    Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,40}$")],
+]
+
+
 class ExperimentSettings(StrictSettings):
     """An experiment."""
 
@@ -322,6 +338,14 @@ class ExperimentSettings(StrictSettings):
     security: SecuritySection = Field(default_factory=SecuritySection)
     topology: TopologySection = Field(default_factory=TopologySection)
     policy: AnyPolicySection = Field(default_factory=PolicySection)
+    policies: PoliciesOfAgents = Field(
+        {},
+        max_length=64,
+        examples=[{"wolf_.*": "hunter", "sheep_.*": "prey"}],
+        description="Which policy plays which agents of a PettingZoo environment: patterns (regular expressions) of "
+        "agents' names, and names of policies. The first pattern that matches the whole name counts; each policy has "
+        "the spaces of its agents and learns from them alone. {}: one policy plays all agents.",
+    )
     algorithm: AlgorithmSettings = Field(default_factory=A2C)
     train: TrainSection = Field(default_factory=TrainSection)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
@@ -381,6 +405,28 @@ class ExperimentSettings(StrictSettings):
         if self.sync.mode != "none" and found:
             raise ValueError(f"sync.mode is {self.sync.mode}, but {found[0]}: change one of them")
         return self
+
+    @model_validator(mode="after")
+    def _can_be_played_by_several(self) -> Self:
+        wrong = {
+            "env.url is set": self.env.url is not None,
+            "env.processes is not 1 or auto": self.env.processes not in (1, "auto"),
+            "evaluation.every_steps is set": self.evaluation.every_steps is not None,
+            "train.keep_checkpoints is 1": self.train.keep_checkpoints < 2,
+            "policy.weights is set": self.policy.weights is not None,
+            "algorithm.id is reinforce, which plays whole episodes": self.algorithm.complete_episodes,
+        }
+        found = [what for what, is_so in wrong.items() if is_so]
+        if self.policies and found:
+            raise ValueError(
+                f"policies are played in one process, each from drawn weights, but {found[0]}: change that"
+            )
+        return self
+
+    @property
+    def policy_names(self) -> tuple[str, ...]:
+        """Return the names of the policies that play agents together, in their order; none where one plays all."""
+        return tuple(dict.fromkeys(self.policies.values()))
 
     @model_validator(mode="after")
     def _has_room_for_its_index(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 
 import numpy as np
@@ -14,21 +15,32 @@ from rattle.policies.errors import PolicyError
 from rattle.policies.kinds import kind_of
 from rattle.policies.spec import PolicySpec
 from rattle.rollouts.collector import Collector, WorldBatch, WorldsActor
-from rattle.rollouts.worlds import build_parts, build_worlds, own_network
+from rattle.rollouts.worlds import build_shared_parts, build_worlds, own_network
 from rattle.settings.experiment import ExperimentSettings, PolicySection
 
 
 def build_collector(settings: ExperimentSettings) -> Collector:
-    """Make all worlds of an experiment, in parts, and who plays them.
+    """Make all worlds of an experiment whose agents one policy plays, and who plays them."""
+    (collector,) = build_collectors(settings).values()
+    return collector
+
+
+def build_collectors(settings: ExperimentSettings) -> dict[str, Collector]:
+    """Make all worlds of an experiment, in parts, and who plays the agents of each policy in them.
 
     In this process each part has an actor, a thread. Worlds in a server, or in worker processes, leave threads to
     these: an actor there plays two parts in turn, acting in one while the other is stepped.
     """
+    parts = build_shared_parts(settings)
+    return {policy: _collector(settings, [part[policy] for part in parts]) for policy in parts[0]}
+
+
+def _collector(settings: ExperimentSettings, parts: Sequence[VectorWorlds]) -> Collector:
     algorithm = settings.algorithm
     made: list[WorldBatch] = []
-    for worlds in build_parts(settings):
+    for worlds in parts:
         made.append(WorldBatch(worlds, sum(batch.worlds.num_worlds for batch in made)))
-    turns = 1 if made[0].elsewhere is None else 2
+    turns = 1 if made[0].elsewhere is None or settings.policies else 2
     shares = [WorldsActor(made[number : number + turns]) for number in range(0, len(made), turns)]
     return Collector(
         shares,
@@ -69,7 +81,7 @@ def warm_up(settings: ExperimentSettings, policy: ActingPolicy, worlds: VectorWo
     action, log_prob = policy.spec.action.zeros(len(observation)), np.zeros(len(observation), np.float32)
     policy.act(observation, tick=0, action=action, log_prob=log_prob, value=log_prob.copy())
     policy.values(observation)
-    if settings.env.url is None:
+    if settings.env.url is None and not settings.policies:
         with closing(build_worlds(settings, 1, 0)) as another:
             spec = worlds.spec
             another.step(spec.observation_space.allow(another.observation, action, spec.action_space.choices))

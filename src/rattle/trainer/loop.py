@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,13 +18,14 @@ from rattle.envs.seeds import derive_seed
 from rattle.events import of_runs
 from rattle.extensions import ExtensionError
 from rattle.learning.learner import UpdateMetrics
+from rattle.rollouts.collector import Collector, collect_together
 from rattle.rollouts.worlds import policy_spec
 from rattle.runs.checkpoint import Checkpoint
 from rattle.runs.episode_recorder import recorded_episodes
 from rattle.runs.progress import Display, Progress, Summary
 from rattle.runs.run_clock import RunClock, RunLimits
 from rattle.runs.run_recorder import CallersPart, RecordedRollout, RunRecorder, checkpoint_mismatch
-from rattle.samples.rollout import as_tensors
+from rattle.samples.rollout import Played, as_tensors
 from rattle.settings.experiment import ExperimentSettings
 from rattle.trainer.build import build_acting_policy, build_collector, build_learner, warm_up
 from rattle.trainer.errors import TrainerError
@@ -37,22 +39,25 @@ MOST_LOSSES = 10
 class TrainingRun:
     """One run of an experiment in this process: collect, learn, write down, until a limit or a wish to stop."""
 
-    def __init__(self, settings: ExperimentSettings, directory: RunDirectory, run_id: str) -> None:
+    def __init__(
+        self, settings: ExperimentSettings, directory: RunDirectory, run_id: str, collector: Collector | None = None
+    ) -> None:
+        """`collector` plays its agents where other policies play others in the same worlds."""
         self.settings = settings
-        self.collector = build_collector(settings)
+        self.collector = collector or build_collector(settings)
         environment = self.collector.batches[0].spec
         slots = self.collector.num_worlds * environment.agents_per_world
         self.learner = build_learner(settings, policy_spec(settings, environment))
         self.recorder = RunRecorder(settings, directory, run_id, environment, slots, self.learner)
         self.policy = build_acting_policy(settings, self.learner)
         self.collector.remember(self.learner.spec.memory_size)
-        self._is_between = True  # two updates: what the worlds and the tables hold belongs together
+        self.is_between = True  # two updates: what the worlds and the tables hold belongs together
 
     def start(self) -> None:
         """Begin from nothing."""
         self.recorder.start()
         self.policy.load(self.learner.parameters())
-        self.recorder.checkpoint("running", self._copy_worlds)
+        self.recorder.checkpoint("running", self.copy_worlds)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on exactly where a checkpoint was taken, and drop what the tables got after it.
@@ -70,7 +75,7 @@ class TrainingRun:
         self.policy.load(self.learner.parameters())
         lost = self._restore_worlds(checkpoint)
         if lost is not None:
-            self._begin_anew(lost)
+            self.begin_anew(lost)
         else:
             self._restore_memory(checkpoint)
             if self.collector.open_moves is not None and (stored := checkpoint.part("open-moves")):
@@ -128,42 +133,12 @@ class TrainingRun:
                 first += len(group.memory)
 
     def train(self, limits: RunLimits, display: Display, wants_stop: Callable[[], bool]) -> Summary:
-        """Train until a limit is reached or `wants_stop` says so, then checkpoint and return what came of it.
+        """Train this run alone; see `train_together`."""
+        return train_together([self], limits, display, wants_stop)[0]
 
-        Raises LearningError for numbers that are not finite and AnalyticsError for a disk that takes no more; the
-        last good checkpoint then stays the newest.
-        """
-        warm_up(self.settings, self.policy, self.collector.batches[0])
-        self.recorder.evaluations.wants_stop = wants_stop
-        self.recorder.begin()
-        counters = self.recorder.counters
-        clock = RunClock(counters.seconds, limits, self.settings.train.checkpoint_seconds)
-        if reason := self._why_over(clock):
-            self.recorder.tables.log(of_runs.NothingLeft(reason=reason))
-        while not self._why_over(clock) and not wants_stop():
-            began = time.perf_counter()
-            self._is_between = False
-            metrics, played = self._update()
-            counters.seconds = clock.total()
-            took = time.perf_counter() - began
-            speed = clock.speed(played.env_steps, took)
-            self._is_between = True
-            self.recorder.write_down(metrics, [played], played.env_steps / took)
-            display.update(self._progress(speed, clock))
-            if self.recorder.checkpoint_due(clock):
-                self.recorder.checkpoint("running", self._copy_worlds)
-            elif clock.second_passed():
-                self.recorder.tables.show()
-        counters.seconds = clock.total()
-        reason = self._why_over(clock)
-        return self.recorder.end("finished" if reason else "interrupted", reason, self._copy_worlds)
-
-    def _why_over(self, clock: RunClock) -> str | None:
-        return self.recorder.why_good_enough or clock.limit_reached(self.recorder.counters.env_steps)
-
-    def _copy_worlds(self) -> CallersPart:
+    def copy_worlds(self) -> CallersPart:
         """Return copies of what decides, besides the recorder, how the run goes on."""
-        worlds = self._despite_loss(lambda: [batch.state() for batch in self.collector.batches])
+        worlds = _despite_loss([self], lambda: [batch.state() for batch in self.collector.batches])
         arrays = {f"worlds-{number}": state for number, state in enumerate(worlds)}
         for number, group in enumerate(self.collector.groups):
             if group.memory is not None:
@@ -182,7 +157,7 @@ class TrainingRun:
         """
         if isinstance(error, EnvError | ExtensionError):
             with suppress(ExtensionError):  # a hook that cannot be stored
-                self.recorder.checkpoint("failed", self._copy_worlds if self._is_between else self._copy_no_worlds)
+                self.recorder.checkpoint("failed", self.copy_worlds if self.is_between else self._copy_no_worlds)
         self.recorder.fail(error, quiet=True)
 
     def close(self) -> None:
@@ -191,36 +166,20 @@ class TrainingRun:
         with closing(self.learner):
             self.recorder.close()
 
-    def _update(self) -> tuple[UpdateMetrics, RecordedRollout]:
-        """Collect one rollout and learn from it."""
-        version = self.learner.version
-        complete = self.settings.algorithm.complete_episodes
-        records = recorded_episodes(self.settings, version, complete_episodes=complete)
-        rollout = self._despite_loss(lambda: self.collector.collect(self.policy, version, records))
+    def learn(self, rollout: Played, version: int) -> tuple[UpdateMetrics, RecordedRollout]:
+        """Learn from a rollout that a version of the policy has played."""
         metrics = self.learner.update(as_tensors(rollout))
         self.policy.load(self.learner.parameters())
         return metrics, RecordedRollout(rollout, version)
 
-    def _despite_loss(self, use_worlds: Callable[[], Result]) -> Result:
-        """Return what needs the worlds; as often as they are lost meanwhile, begin anew and try again."""
-        for left in reversed(range(MOST_LOSSES)):
-            try:
-                return use_worlds()
-            except WorldsLost as loss:
-                if not left:
-                    raise EnvironmentFailed(
-                        f"the worlds were lost {MOST_LOSSES} times in a row, the last: {loss}"
-                    ) from None
-                self._begin_anew(loss)
-        raise AssertionError
-
-    def _begin_anew(self, loss: EnvError) -> None:
+    def begin_anew(self, loss: EnvError) -> None:
         """Start the next episodes everywhere: rollouts and episodes join nothing from before a loss."""
         self.recorder.tables.log(of_runs.WorldsLost(error=str(loss)))
         self.collector.restart()
         self.recorder.forget(slice(0, None))
 
-    def _progress(self, speed: float, clock: RunClock) -> Progress:
+    def progress(self, speed: float, clock: RunClock) -> Progress:
+        """Return where the run stands."""
         env_steps = self.recorder.counters.env_steps
         fraction, left = clock.fraction(env_steps, speed)
         tracker = self.recorder.tracker
@@ -237,6 +196,93 @@ class TrainingRun:
             fraction=fraction,
             seconds_left=left,
         )
+
+
+def train_together(
+    runs: Sequence[TrainingRun], limits: RunLimits, display: Display, wants_stop: Callable[[], bool]
+) -> list[Summary]:
+    """Train until a limit is reached or `wants_stop` says so, then checkpoint and return what came of each run.
+
+    Runs of several policies share their worlds, and all of them learn from each rollout. They end when all have a
+    reason to. Raises LearningError for numbers that are not finite and AnalyticsError for a disk that takes no more;
+    the last good checkpoint then stays the newest.
+    """
+    first = runs[0]
+    for run in runs:
+        warm_up(run.settings, run.policy, run.collector.batches[0])
+        run.recorder.evaluations.wants_stop = wants_stop
+        run.recorder.begin()
+    clock = RunClock(first.recorder.counters.seconds, limits, first.settings.train.checkpoint_seconds)
+    if reason := _why_over(runs, clock):
+        first.recorder.tables.log(of_runs.NothingLeft(reason=reason))
+    while not _why_over(runs, clock) and not wants_stop():
+        display.update(_progress(runs, _update(runs, clock), clock))
+        if _are_idle(runs) and first.recorder.checkpoint_due(clock):
+            for run in runs:
+                run.recorder.checkpoint("running", run.copy_worlds)
+        elif clock.second_passed():
+            for run in runs:
+                run.recorder.tables.show()
+    reason = _why_over(runs, clock)
+    for run in runs:
+        run.recorder.counters.seconds = clock.total()
+        run.recorder.stored()  # of its checkpoints none is dropped that another run still needs
+    return [run.recorder.end("finished" if reason else "interrupted", reason, run.copy_worlds) for run in runs]
+
+
+def _why_over(runs: Sequence[TrainingRun], clock: RunClock) -> str | None:
+    reasons = [run.recorder.why_good_enough for run in runs]
+    good_enough = reasons[0] if all(reasons) else None
+    return good_enough or clock.limit_reached(runs[0].recorder.counters.env_steps)
+
+
+def _are_idle(runs: Sequence[TrainingRun]) -> bool:
+    """Whether all have stored their last checkpoint: those of one update belong together."""
+    return all(run.recorder.is_idle for run in runs)
+
+
+def _update(runs: Sequence[TrainingRun], clock: RunClock) -> float:
+    """Make an update of each run, from a rollout of its own agents, and write it down; return the speed in steps/s."""
+    began = time.perf_counter()
+    for run in runs:
+        run.is_between = False
+    version = runs[0].learner.version
+    complete = runs[0].settings.algorithm.complete_episodes
+    records = recorded_episodes(runs[0].settings, version, complete_episodes=complete)
+    collectors, policies = [run.collector for run in runs], [run.policy for run in runs]
+    rollouts = _despite_loss(runs, lambda: collect_together(collectors, policies, version, records))
+    learnt = [run.learn(rollout, version) for run, rollout in zip(runs, rollouts, strict=True)]
+    seconds, took = clock.total(), time.perf_counter() - began
+    for run in runs:
+        run.recorder.counters.seconds = seconds
+        run.is_between = True
+    for run, (metrics, played) in zip(runs, learnt, strict=True):
+        run.recorder.write_down(metrics, [played], played.env_steps / took)
+    return clock.speed(learnt[0][1].env_steps, took)
+
+
+def _progress(runs: Sequence[TrainingRun], speed: float, clock: RunClock) -> Progress:
+    """Return where runs stand; of several it is the first, and the mean returns of all."""
+    progress = runs[0].progress(speed, clock)
+    if len(runs) == 1:
+        return progress
+    returns = zip(runs[0].settings.policy_names, (run.recorder.tracker.mean_return for run in runs), strict=True)
+    return replace(progress, metrics={f"{name} return": value for name, value in returns if value is not None})
+
+
+def _despite_loss(runs: Sequence[TrainingRun], use_worlds: Callable[[], Result]) -> Result:
+    """Return what needs the worlds; as often as they are lost meanwhile, begin anew and try again."""
+    for left in reversed(range(MOST_LOSSES)):
+        try:
+            return use_worlds()
+        except WorldsLost as loss:
+            if not left:
+                raise EnvironmentFailed(
+                    f"the worlds were lost {MOST_LOSSES} times in a row, the last: {loss}"
+                ) from None
+            for run in runs:
+                run.begin_anew(loss)
+    raise AssertionError
 
 
 def _stored_parts(checkpoint: Checkpoint, name: str) -> list[dict[str, NDArray[Any]]]:

@@ -5,23 +5,25 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from rattle.analytics.errors import AnalyticsError
-from rattle.analytics.run_directory import RunDirectory, find_run
+from rattle.analytics.run_directory import find_run
 from rattle.errors import RattleError
 from rattle.runs.checkpoint import Checkpoint
-from rattle.runs.new_runs import make_folder, name_run, store_beginning
+from rattle.runs.find_policy import find_together
+from rattle.runs.new_runs import RunPart, make_folder, name_run, parts_of, store_beginning
 from rattle.runs.progress import Display, Summary
 from rattle.runs.run_clock import RunLimits
-from rattle.runs.stored_run import accept_code, read_stored_run
+from rattle.runs.stored_run import accept_code, read_settings, read_together
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.sources import keep_security, with_named_files
 from rattle.stop_signals import stop_signals
 from rattle.telemetry.system import watching_system
-from rattle.trainer.loop import TrainingRun
+from rattle.trainer.build import build_collectors
+from rattle.trainer.loop import TrainingRun, train_together
 
 
 def train(settings: ExperimentSettings, run_dir: Path | None, display: Display) -> Summary:
@@ -29,64 +31,90 @@ def train(settings: ExperimentSettings, run_dir: Path | None, display: Display) 
 
     `settings` hold what follows from the environment: see `complete`.
     """
-    directory, run_id, environment = name_run(settings, run_dir)
-    make_folder(directory)
-    with directory.locked():
-        store_beginning(directory, run_id, settings, environment)
+    directory, run_id, environments = name_run(settings, run_dir)
+    parts = parts_of(settings, directory, run_id)
+    with ExitStack() as stack:
+        for part in parts:
+            make_folder(part.directory)
+            stack.enter_context(part.directory.locked())
+        for part, environment in zip(reversed(parts), reversed(environments.values()), strict=True):
+            store_beginning(part.directory, part.run_id, part.settings, environment)
         limits = RunLimits(settings.train.steps, settings.train.seconds)
-        return _train(settings, directory, run_id, limits, display, None)
+        return _train(parts, limits, display, [None for _ in parts])
 
 
 def resume(
     name: str, steps: int | None, seconds: float | None, display: Display, *, allow_changed_code: bool = False
 ) -> Summary:
-    """Go on from the newest checkpoint that fits a run's tables; `steps` and `seconds` replace the run's own limits."""
+    """Go on from the newest checkpoint that fits a run's tables; `steps` and `seconds` replace the run's own limits.
+
+    A run of one of several policies goes on with those of the others.
+    """
     directory = find_run(name)
-    with directory.locked():
+    with ExitStack() as stack:
+        stack.enter_context(directory.locked())
         if allow_changed_code:
             accept_code(directory)
-        run = read_stored_run(directory)
-        settings = run.settings
+        directories = find_together(directory, read_settings(directory).policy_names)
+        for other in directories:
+            if other.path.resolve() != directory.path.resolve():
+                stack.enter_context(other.locked())
+                if allow_changed_code:
+                    accept_code(other)
+        stored = read_together(directories)
+        settings = stored[0].settings
         keep_security(with_named_files(settings, os.environ), os.environ)
         limits = RunLimits(steps or settings.train.steps, seconds or settings.train.seconds)
-        return _train(settings, directory, run.run_id, limits, display, run.checkpoint)
+        named = parts_of(settings, directories[0], stored[0].run_id)
+        parts = [
+            RunPart(part.policy, run.settings, part.directory, run.run_id)
+            for part, run in zip(named, stored, strict=True)
+        ]
+        return _train(parts, limits, display, [run.checkpoint for run in stored])
 
 
 def _train(
-    settings: ExperimentSettings,
-    directory: RunDirectory,
-    run_id: str,
-    limits: RunLimits,
-    display: Display,
-    checkpoint: Checkpoint | None,
+    parts: Sequence[RunPart], limits: RunLimits, display: Display, checkpoints: Sequence[Checkpoint | None]
 ) -> Summary:
-    run = TrainingRun(settings, directory, run_id)
-    end_publishing = settings.telemetry.publish_logs(directory.outbox)
+    """Train the policies that play the agents of the same worlds, or the only one; return what came of the first."""
+    first = parts[0]
+    collectors = build_collectors(first.settings)
+    runs = [
+        TrainingRun(part.settings, part.directory, part.run_id, collector)
+        for part, collector in zip(parts, collectors.values(), strict=True)
+    ]
+    end_publishing = first.settings.telemetry.publish_logs(first.directory.outbox)
     summary: Summary | None = None
     try:
-        if checkpoint is None:
-            run.start()
-        else:
-            run.restore(checkpoint)
+        for run, checkpoint in zip(runs, checkpoints, strict=True):
+            if checkpoint is None:
+                run.start()
+            else:
+                run.restore(checkpoint)
     except RattleError:
-        with suppress(AnalyticsError):
-            run.close()
+        for run in runs:
+            with suppress(AnalyticsError):
+                run.close()
         end_publishing()
         raise
     try:
-        display.start(run_id, str(directory.path), run.learner.version if checkpoint else None)
-        with _stop_on_signals() as stop, watching_system(settings.log.system_seconds, directory.path):
-            summary = run.train(limits, display, stop.is_set)
+        display.start(first.run_id, str(first.directory.path), runs[0].learner.version if checkpoints[0] else None)
+        with _stop_on_signals() as stop, watching_system(first.settings.log.system_seconds, first.directory.path):
+            summary, *others = train_together(runs, limits, display, stop.is_set)
+        for other in reversed(others):
+            display.finish(other)
         return summary
     except Exception as error:
-        with suppress(AnalyticsError):  # a full disk does not take this either, and must not hide the error
-            run.fail(error)
+        for run in runs:
+            with suppress(AnalyticsError):  # a full disk does not take this either, and must not hide the error
+                run.fail(error)
         raise
     finally:
         display.finish(summary)
         try:
             with nullcontext() if summary else suppress(AnalyticsError):
-                run.close()
+                for run in runs:
+                    run.close()
         finally:
             end_publishing()
 

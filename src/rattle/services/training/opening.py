@@ -13,7 +13,8 @@ from rattle.envs.vector import EnvironmentSpec
 from rattle.rollouts.complete import complete
 from rattle.rollouts.worlds import environment_of, settings_of_policy
 from rattle.runs.errors import RunError
-from rattle.runs.new_runs import check_beginning, make_folder, name_run, policy_run_directory, store_beginning
+from rattle.runs.find_policy import policy_run_directory
+from rattle.runs.new_runs import check_beginning, make_folder, name_run, store_beginning
 from rattle.runs.stored_run import read_environment, read_or_mend_row, read_settings, read_stored_run
 from rattle.services.training.learning_loop import LearningLoop
 from rattle.services.training.policy_run import PolicyRun
@@ -62,7 +63,8 @@ def open_loops(
     begun = _begun(run_dir)
     if begun is None:
         settings = complete(settings, environment=environment)
-        directory, run_id, environment = name_run(settings, run_dir, environment, run_id)
+        directory, run_id, played = name_run(settings, run_dir, environment, run_id)
+        environment = played["main"]
         first = settings.training.policies[0]
     else:
         stored, environment = read_settings(begun, plays=False), read_environment(begun) or environment
