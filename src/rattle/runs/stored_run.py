@@ -54,13 +54,15 @@ def read_together(directories: Sequence[RunDirectory]) -> list[ResumableRun]:
     Raises a RattleError as `read_stored_run` does, and where there is no such update.
     """
     runs = [read_stored_run(directory) for directory in directories]
-    most = min(run.updates for run in runs)
-    runs = [
-        run if run.updates == most else read_stored_run(directory, most_updates=most)
-        for run, directory in zip(runs, directories, strict=True)
-    ]
-    if any(run.updates != most for run in runs):
-        raise RunError(f"{directories[0]} and the runs of its other policies have no checkpoint of the same update")
+    while len({run.updates for run in runs}) > 1:
+        most = min(run.updates for run in runs)
+        earlier = [
+            run if run.updates == most else read_stored_run(directory, most_updates=most)
+            for run, directory in zip(runs, directories, strict=True)
+        ]
+        if [run.updates for run in earlier] == [run.updates for run in runs]:
+            raise RunError(f"{directories[0]} and the runs of its other policies have no checkpoint of the same update")
+        runs = earlier
     if any(run.checkpoint is None for run in runs):  # they were stopped before all had their first, which is of none
         return [replace(run, checkpoint=None) for run in runs]
     return runs

@@ -60,30 +60,15 @@ class TrainingRun:
         self.recorder.checkpoint("running", self.copy_worlds)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on exactly where a checkpoint was taken, and drop what the tables got after it.
+        """Go on exactly where a checkpoint was taken; see `restore_together`."""
+        restore_together([self], [checkpoint])
 
-        Raises a RattleError, before any file is touched, when the checkpoint does not fit the settings.
-        """
-        try:
-            self._restore(checkpoint)
-        except (KeyError, ValueError, TypeError) as error:
-            raise checkpoint_mismatch(error) from None
-        self.recorder.cut_back(checkpoint)
-
-    def _restore(self, checkpoint: Checkpoint) -> None:
+    def restore_policy(self, checkpoint: Checkpoint) -> None:
+        """Go on with what was learnt, and written down."""
         self.recorder.restore(checkpoint)
         self.policy.load(self.learner.parameters())
-        lost = self._restore_worlds(checkpoint)
-        if lost is not None:
-            self.begin_anew(lost)
-        else:
-            self._restore_memory(checkpoint)
-            if self.collector.open_moves is not None and (stored := checkpoint.part("open-moves")):
-                self.collector.open_moves.restore(stored)
-        numbers = checkpoint.numbers
-        self.collector.ticks = numbers["ticks"] if "ticks" in numbers else numbers["first_tick"]
 
-    def _restore_worlds(self, checkpoint: Checkpoint) -> EnvError | None:
+    def restore_worlds(self, checkpoint: Checkpoint) -> EnvError | None:
         """Restore all worlds, and return why where new episodes have to begin.
 
         Raises TrainerError where they are split otherwise than when they were stored, and cannot be put together.
@@ -103,10 +88,18 @@ class TrainingRun:
             except CannotReplay as loss:
                 lost = loss
                 break
-        if lost is not None and not isinstance(lost, WorldsLost):
-            for worlds in self.collector.batches:  # a seed of their own: no game of the run is played twice
-                worlds.reset(derive_seed(self.settings.seed, "worlds", self.learner.version))
         return lost
+
+    def restore_rest(self, checkpoint: Checkpoint, lost: EnvError | None) -> None:
+        """Restore what slots remember, unless the worlds were lost, and count on."""
+        if lost is not None:
+            self.begin_anew(lost)
+        else:
+            self._restore_memory(checkpoint)
+            if self.collector.open_moves is not None and (stored := checkpoint.part("open-moves")):
+                self.collector.open_moves.restore(stored)
+        numbers = checkpoint.numbers
+        self.collector.ticks = numbers["ticks"] if "ticks" in numbers else numbers["first_tick"]
 
     def _in_parts(self, stored: list[dict[str, NDArray[Any]]]) -> list[dict[str, NDArray[Any]]]:
         """Return the stored states of all worlds, one for each batch of now."""
@@ -196,6 +189,29 @@ class TrainingRun:
             fraction=fraction,
             seconds_left=left,
         )
+
+
+def restore_together(runs: Sequence[TrainingRun], checkpoints: Sequence[Checkpoint]) -> None:
+    """Go on exactly where checkpoints of the same update were taken, and drop what the tables got after it.
+
+    Raises a RattleError, before any file is touched, when a checkpoint does not fit the settings.
+    """
+    stored = list(zip(runs, checkpoints, strict=True))
+    try:
+        for run, checkpoint in stored:
+            run.restore_policy(checkpoint)
+        losses = [run.restore_worlds(checkpoint) for run, checkpoint in stored]
+        lost = next((loss for loss in losses if loss is not None), None)
+        if lost is not None and not isinstance(lost, WorldsLost):  # a seed of their own: no game is played twice
+            seed = derive_seed(runs[0].settings.seed, "worlds", runs[0].learner.version)
+            for worlds in (batch for run in runs for batch in run.collector.batches):
+                worlds.reset(seed)
+        for run, checkpoint in stored:
+            run.restore_rest(checkpoint, lost)
+    except (KeyError, ValueError, TypeError) as error:
+        raise checkpoint_mismatch(error) from None
+    for run, checkpoint in stored:
+        run.recorder.cut_back(checkpoint)
 
 
 def train_together(

@@ -23,7 +23,7 @@ from rattle.settings.sources import keep_security, with_named_files
 from rattle.stop_signals import stop_signals
 from rattle.telemetry.system import watching_system
 from rattle.trainer.build import build_collectors
-from rattle.trainer.loop import TrainingRun, train_together
+from rattle.trainer.loop import TrainingRun, restore_together, train_together
 
 
 def train(settings: ExperimentSettings, run_dir: Path | None, display: Display) -> Summary:
@@ -86,11 +86,11 @@ def _train(
     end_publishing = first.settings.telemetry.publish_logs(first.directory.outbox)
     summary: Summary | None = None
     try:
-        for run, checkpoint in zip(runs, checkpoints, strict=True):
-            if checkpoint is None:
+        if stored := [checkpoint for checkpoint in checkpoints if checkpoint is not None]:
+            restore_together(runs, stored)
+        else:
+            for run in runs:
                 run.start()
-            else:
-                run.restore(checkpoint)
     except RattleError:
         for run in runs:
             with suppress(AnalyticsError):
@@ -98,7 +98,7 @@ def _train(
         end_publishing()
         raise
     try:
-        display.start(first.run_id, str(first.directory.path), runs[0].learner.version if checkpoints[0] else None)
+        display.start(first.run_id, str(first.directory.path), runs[0].learner.version if stored else None)
         with _stop_on_signals() as stop, watching_system(first.settings.log.system_seconds, first.directory.path):
             summary, *others = train_together(runs, limits, display, stop.is_set)
         for other in reversed(others):
