@@ -56,13 +56,10 @@ def read_together(directories: Sequence[RunDirectory]) -> list[ResumableRun]:
     runs = [read_stored_run(directory) for directory in directories]
     while len({run.updates for run in runs}) > 1:
         most = min(run.updates for run in runs)
-        earlier = [
+        runs = [
             run if run.updates == most else read_stored_run(directory, most_updates=most)
             for run, directory in zip(runs, directories, strict=True)
         ]
-        if [run.updates for run in earlier] == [run.updates for run in runs]:
-            raise RunError(f"{directories[0]} and the runs of its other policies have no checkpoint of the same update")
-        runs = earlier
     if any(run.checkpoint is None for run in runs):  # they were stopped before all had their first, which is of none
         return [replace(run, checkpoint=None) for run in runs]
     return runs
@@ -79,6 +76,11 @@ def read_stored_run(directory: RunDirectory, *, plays: bool = True, most_updates
     row = read_or_mend_row(directory, plays=plays)
     checkpoint = _newest_that_fits(directory, row["run_id"], most_updates)
     _check_settings(directory, settings, _began_with(checkpoint) or row.get("config") or {})
+    if most_updates is not None and checkpoint is None:
+        raise RunError(
+            f"{directory.checkpoints} has none of update {most_updates} or before, where another policy's run goes on "
+            "from: restore one from a copy, or start a new run"
+        )
     if row["updates"] and checkpoint is None:
         raise RunError(f"{directory.checkpoints} is empty, so the run cannot be resumed; its tables are intact")
     return ResumableRun(row["run_id"], settings, checkpoint)
