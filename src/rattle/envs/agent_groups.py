@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
 from rattle.envs.foreign import as_taken, close_all
-from rattle.envs.pettingzoo_worlds import Game, PettingZooWorlds, make_game, start_episode, step_world
+from rattle.envs.pettingzoo_worlds import PettingZooGame, PettingZooWorlds, make_game, start_episode, step_world
 from rattle.envs.seeds import check_seed
 from rattle.text import one_line
 
@@ -23,7 +23,7 @@ class AgentGroup(PettingZooWorlds):
     happen in the worlds when the last group has been told so.
     """
 
-    def __init__(self, game: Game, table: _Table, agents: Sequence[Any], seed: int) -> None:
+    def __init__(self, game: PettingZooGame, table: _SharedWorlds, agents: Sequence[Any], seed: int) -> None:
         self._table = table
         self._table.groups.append(self)
         self._chosen: NDArray[Any] = np.zeros(0)  # actions (W, A, ...) as the environment has them
@@ -60,7 +60,7 @@ class AgentGroup(PettingZooWorlds):
         self._table.tell(self, "close", lambda: close_all(self.spec.id, self._envs))
 
 
-class _Table:
+class _SharedWorlds:
     """What the groups of the same worlds share: it waits until all have been told the same."""
 
     def __init__(self, groups: int) -> None:
@@ -152,7 +152,7 @@ def make_groups(
     """
     game = make_game(module, settings, num_worlds, first_world, allow_imports=allow_imports, made_by=made_by)
     shares = share_out(game.name, list(game.agents), policies)
-    table = _Table(len(shares))
+    table = _SharedWorlds(len(shares))
     try:
         return {policy: AgentGroup(game, table, agents, seed) for policy, agents in shares.items()}
     except EnvError:

@@ -40,7 +40,7 @@ Answer = tuple[Any, Any, Any, Any, Any]
 
 
 @dataclass(frozen=True)
-class Game:
+class PettingZooGame:
     """PettingZoo environments that were made as worlds."""
 
     name: str
@@ -59,7 +59,7 @@ def make_game(
     *,
     allow_imports: bool = True,
     made_by: Callable[..., Any] | None = None,
-) -> Game:
+) -> PettingZooGame:
     """Make environments; see `PettingZooWorlds`."""
     check_batch(num_worlds, first_world)
     settings = dict(settings or {})
@@ -81,7 +81,7 @@ def make_game(
         raise EnvError(
             f"'{name}' names the agent '{one_line(twice[0], 80)}' twice in possible_agents: give each its own name"
         )
-    return Game(name, settings, envs, in_turns, first_world, agents)
+    return PettingZooGame(name, settings, envs, in_turns, first_world, agents)
 
 
 class PettingZooWorlds(LoggedWorlds):
@@ -119,7 +119,7 @@ class PettingZooWorlds(LoggedWorlds):
         game = make_game(module, settings, num_worlds, first_world, allow_imports=allow_imports, made_by=made_by)
         self._take_part(game, seed, game.agents)
 
-    def _take_part(self, game: Game, seed: int, agents: Sequence[Any]) -> None:
+    def _take_part(self, game: PettingZooGame, seed: int, agents: Sequence[Any]) -> None:
         """Have rows for some agents of a game, or all; raises EnvError where their spaces differ."""
         name, env = game.name, game.envs[0]
         self._in_turns, self._known, self._agents = game.in_turns, frozenset(game.agents), list(agents)

@@ -131,7 +131,7 @@ def evaluate_together(
     with ExitStack() as stack:
         for group in groups.values():
             stack.callback(group.close)
-        players = [_Player(policies[name], group, seed, name) for name, group in groups.items()]
+        players = [_EvaluatedPolicy(policies[name], group, seed, name) for name, group in groups.items()]
         _play(players, greedy=greedy, max_ticks=max_ticks, watch=watch)
     return {name: player.outcome() for name, player in zip(groups, players, strict=True)}
 
@@ -149,12 +149,12 @@ def play_first_episodes(
 
     The worlds are at the start of episode 0 of `world_seed(seed)`. Raises PolicyError where the policy does not fit.
     """
-    player = _Player(policy, worlds, seed)
+    player = _EvaluatedPolicy(policy, worlds, seed)
     _play([player], greedy=greedy, max_ticks=max_ticks, watch=watch)
     return player.outcome()
 
 
-def _play(players: Sequence[_Player], *, greedy: bool, max_ticks: int, watch: Watch | None) -> None:
+def _play(players: Sequence[_EvaluatedPolicy], *, greedy: bool, max_ticks: int, watch: Watch | None) -> None:
     """Have players of the same worlds play until the episodes of all have ended."""
     for tick in range(max_ticks):
         for player in players:
@@ -170,7 +170,7 @@ def _play(players: Sequence[_Player], *, greedy: bool, max_ticks: int, watch: Wa
             break
 
 
-class _Player:
+class _EvaluatedPolicy:
     """A policy in the worlds of an evaluation, and what has come of it."""
 
     def __init__(self, policy: StoredPolicy, worlds: VectorWorlds, seed: int, name: str = "") -> None:
