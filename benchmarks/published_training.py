@@ -23,7 +23,7 @@ from rattle.runs.run_clock import RunLimits
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.sources import load_settings
 from rattle.trainer.display import JsonDisplay
-from rattle.trainer.loop import TrainingRun
+from rattle.trainer.loop import TrainingRun, train_together
 
 SECONDS, ROUNDS = 5.0, 8
 
@@ -39,12 +39,13 @@ class QuietDisplay(JsonDisplay):
 def train(settings: ExperimentSettings, seconds: float) -> float:
     """Train for some seconds, and return the environment steps of a second."""
     with tempfile.TemporaryDirectory() as folder:
-        directory, run_id, environment = name_run(settings, Path(folder))
+        directory, run_id, environments = name_run(settings, Path(folder))
+        [environment] = environments.values()
         store_beginning(directory, run_id, settings, environment)
         run = TrainingRun(settings, directory, run_id)
         end_publishing = settings.telemetry.publish_logs(directory.outbox)
         run.start()
-        summary = run.train(RunLimits(None, seconds), QuietDisplay(), lambda: False)
+        [summary] = train_together([run], RunLimits(None, seconds), QuietDisplay(), lambda: False)
         run.close()
         end_publishing()
     return summary.env_steps_per_second

@@ -27,7 +27,7 @@ from rattle.samples.rollout import as_tensors
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.sources import load_settings
 from rattle.trainer.display import JsonDisplay
-from rattle.trainer.loop import TrainingRun
+from rattle.trainer.loop import TrainingRun, train_together
 
 THREADS = 2
 SECONDS = 12.0
@@ -45,7 +45,8 @@ class QuietDisplay(JsonDisplay):
 def train(settings: ExperimentSettings, seconds: float) -> tuple[TrainingRun, float, float]:
     """Train for some seconds; return the run, its steps a second and the share of time spent writing things down."""
     with tempfile.TemporaryDirectory() as folder:
-        directory, run_id, environment = name_run(settings, Path(folder))
+        directory, run_id, environments = name_run(settings, Path(folder))
+        [environment] = environments.values()
         store_beginning(directory, run_id, settings, environment)
         run = TrainingRun(settings, directory, run_id)
         run.start()
@@ -66,7 +67,7 @@ def train(settings: ExperimentSettings, seconds: float) -> tuple[TrainingRun, fl
         run.recorder.write_down = timed(run.recorder.write_down)  # type: ignore[method-assign]
         run.recorder.checkpoint = timed(run.recorder.checkpoint)  # type: ignore[method-assign]
         display.update = timed(display.update)  # type: ignore[method-assign]
-        summary = run.train(RunLimits(None, seconds), display, lambda: False)
+        [summary] = train_together([run], RunLimits(None, seconds), display, lambda: False)
         run.close()
     return run, summary.env_steps_per_second, writing / summary.seconds
 
