@@ -44,8 +44,9 @@ class ResumableRun:
 
     @property
     def updates(self) -> int:
-        """Return the updates that it has made."""
-        return 0 if self.checkpoint is None else self.checkpoint.update
+        """Return the updates that it has made; 0 where a damaged checkpoint does not say: nothing goes on from it."""
+        tensors = {} if self.checkpoint is None else self.checkpoint.tensors
+        return int(tensors.get("learner/version", 0))
 
 
 def read_together(directories: Sequence[RunDirectory]) -> list[ResumableRun]:

@@ -408,6 +408,8 @@ class ExperimentSettings(StrictSettings):
 
     @model_validator(mode="after")
     def _can_be_played_by_several(self) -> Self:
+        if not self.policies:
+            return self
         wrong = {
             "env.url is set": self.env.url is not None,
             "env.processes is not 1 or auto": self.env.processes not in (1, "auto"),
@@ -417,7 +419,7 @@ class ExperimentSettings(StrictSettings):
             "algorithm.id is reinforce, which plays whole episodes": self.algorithm.complete_episodes,
         }
         found = [what for what, is_so in wrong.items() if is_so]
-        if self.policies and found:
+        if found:
             raise ValueError(
                 f"policies are played in one process, each from drawn weights, but {found[0]}: change that"
             )
