@@ -130,17 +130,21 @@ def _column(name: str, values: Any, rows: int) -> NDArray[Any]:
     return column
 
 
-def parquet_of_episodes(episodes: Sequence[Mapping[str, NDArray[Any]]], compression: str = "zstd") -> bytes:
+def parquet_of_episodes(episodes: Sequence[Mapping[str, NDArray[Any]]], *, lasts: bool = True) -> bytes:
     """Return the Parquet file of some episodes, which all have the same columns.
 
-    `compression` is one of Parquet's: zstd makes small files, lz4 takes half the time to write and to read.
+    One that does not last is read once, as a whole: it is larger, and takes half the time to write and to read.
     """
     import pyarrow
     import pyarrow.parquet
 
     table = pyarrow.table({name: _arrow([episode[name] for episode in episodes]) for name in episodes[0]})
     file = io.BytesIO()
-    pyarrow.parquet.write_table(table, file, compression=compression)
+    if lasts:
+        pyarrow.parquet.write_table(table, file, compression="zstd")
+    else:  # numbers seldom repeat, and nobody asks for a part of them
+        texts = [name for name in table.column_names if pyarrow.types.is_string(table.schema.field(name).type)]
+        pyarrow.parquet.write_table(table, file, compression="lz4", use_dictionary=texts, write_statistics=False)
     return file.getvalue()
 
 

@@ -72,10 +72,10 @@ def parquet_bodies(entries: Iterable[Entry]) -> Iterator[Body]:
                 episodes.append({name: column[chosen] for name, column in whole.items()})
                 size += bytes_in_it // parts
                 if size >= _LARGEST_EPISODES:
-                    yield _ticks(episodes), _parquet(episodes)
+                    yield _ticks(episodes), parquet_of_episodes(episodes, lasts=False)
                     episodes, size = [], 0
     if episodes:
-        yield _ticks(episodes), _parquet(episodes)
+        yield _ticks(episodes), parquet_of_episodes(episodes, lasts=False)
 
 
 def _encoded(rows: Sequence[Mapping[str, Any]], on_unfit: Callable[[], None]) -> bytes:
@@ -90,11 +90,6 @@ def _encoded(rows: Sequence[Mapping[str, Any]], on_unfit: Callable[[], None]) ->
 
 def _bytes(episode: Mapping[str, Any]) -> int:
     return int(sum(column.nbytes for column in episode.values())) + sum(map(len, episode["state"]))
-
-
-def _parquet(episodes: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return a body that is read once, and soon: how long it takes counts more than how large it is."""
-    return parquet_of_episodes(episodes, "lz4")
 
 
 def _ticks(episodes: Iterable[Mapping[str, Any]]) -> int:

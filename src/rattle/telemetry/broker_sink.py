@@ -24,7 +24,7 @@ from rattle.telemetry.sinks import UPDATE, Mark
 from rattle.telemetry.troubles import Trouble
 from rattle.text import one_line
 
-_GATHER_SECONDS: Final = 0.25  # rows become messages so often: more often costs a training process twice as much
+_GATHER_SECONDS: Final = 0.25  # rows become messages so often; a tenth costs training half as much again
 _CLOSE_SECONDS: Final = 5.0  # without progress, for what is left at the end
 _MOST_QUEUED: Final = 200_000  # rows of logs that wait for the thread
 _LONGEST_PREFIX: Final = 100  # characters of a routing key, which may have 255 bytes

@@ -77,6 +77,13 @@ def test_a_body_that_is_no_file_is_rejected_by_itself(store: Store) -> None:
     assert count(store) == 10
 
 
+def test_equal_rows_of_one_batch_count_once_and_the_last_is_kept(any_store: Store) -> None:
+    body = b"".join(b'{"run_id":"r","policy_version":%d,"seconds":%d}\n' % (n % 3, n) for n in range(12))
+    assert Inserter(any_store, Counter()).insert([delivery(1, "updates", body=body)]) == []
+    answer = any_store.read("SELECT policy_version, seconds FROM updates ORDER BY policy_version", "CSV")
+    assert answer == b"0,9\n1,10\n2,11\n"
+
+
 def test_batches_that_come_again_count_once(store: Store) -> None:
     inserter = Inserter(store, Counter())
     batch = [logs(tag) for tag in range(4)]
