@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rattle.envs import logged_worlds
 from rattle.envs.errors import CannotReplay, EnvError, EnvironmentFailed, WorldsLost
 from rattle.envs.registry import make_worlds
 from rattle.envs.vector import AsyncVectorWorlds, VectorWorlds
-from rattle.workers.worlds import WorkerWorlds
+from rattle.workers.messages import Begin
+from rattle.workers.worker import _Hosted
+from rattle.workers.worlds import WorkerWorlds, _arrays
 from tests.workers.conftest import InWorkers
 
 PARTY = "pettingzoo:tests.envs.parallel_party"
@@ -245,3 +248,16 @@ def test_closed_workers_end(in_workers: InWorkers, trouble: str) -> None:
     for end in ends:
         assert select.select([end], [], [], 60)[0]
         os.close(end)
+
+
+def test_a_worker_takes_actions_as_checked_by_who_sends_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = make_worlds("gym:CartPole-v1", {}, 3, 7, 0)
+    shared = {name: np.zeros(*array) for name, array in _arrays(alone.spec, 3, 3, 1).items()}
+    hosted = _Hosted(Begin("gym:CartPole-v1", {}, 3, 7, 0, 0, {}, [], None, "never"), shared)
+    shared["action"][:] = [1, 0, 1]
+    alone.step(shared["action"])
+    checked: list[object] = []
+    monkeypatch.setattr(logged_worlds, "check_actions", lambda *given: checked.append(given))
+    hosted.step()
+    assert not checked
+    assert np.array_equal(shared["observation"], alone.observation)

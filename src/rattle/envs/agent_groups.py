@@ -13,6 +13,7 @@ from rattle.envs.errors import EnvError
 from rattle.envs.foreign import as_taken, close_all
 from rattle.envs.pettingzoo_worlds import PettingZooGame, PettingZooWorlds, make_game, start_episode, step_world
 from rattle.envs.seeds import check_seed
+from rattle.envs.vector import check_actions
 from rattle.text import one_line
 
 
@@ -43,7 +44,8 @@ class AgentGroup(PettingZooWorlds):
 
     def step_async(self, action: NDArray[Any]) -> None:
         """Do what `step` does."""
-        self._chosen = self._take(action)
+        check_actions(action, self.num_slots, self.spec.action_space)
+        self._chosen = self._write_actions(action)
         self._table.tell(self, "step", self._table.step)
 
     def step_wait(self) -> None:

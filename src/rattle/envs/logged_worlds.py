@@ -149,7 +149,12 @@ class LoggedWorlds(ABC):
 
     def step(self, action: NDArray[Any]) -> None:
         """Advance every world one tick; `action` holds rows of the action space, in shape (W * A, ...)."""
-        taken = self._take(action)
+        check_actions(action, self.num_slots, self.spec.action_space)
+        self.take(action)
+
+    def take(self, action: NDArray[Any]) -> None:
+        """Do what `step` does with actions that `check_actions` has seen already."""
+        taken = self._write_actions(action)
         self._forget_last_step()
         for world, actions in enumerate(taken):
             if self._advance(world, actions):
@@ -158,10 +163,9 @@ class LoggedWorlds(ABC):
             self._start(world)
             self._log.clear(np.array(self._slots_of(world)))
 
-    def _take(self, action: NDArray[Any]) -> NDArray[Any]:
+    def _write_actions(self, action: NDArray[Any]) -> NDArray[Any]:
         """Write actions (W * A, ...) into the log; return them as the environment has them, in shape (W, A, ...)."""
         space = self.spec.action_space
-        check_actions(action, self.num_slots, space)
         chosen = action.astype(space.dtype)
         chosen[~self.active] = 0
         self._log.append(chosen)

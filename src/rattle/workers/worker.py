@@ -58,8 +58,10 @@ class _Hosted:
         self._final = [(shared["final_observation"], worlds.final_observation)]
         self._final += [(shared[f"final_metrics/{name}"], values) for name, values in worlds.final_metrics.items()]
         self._at = shared["at"][0]
+        self._take = worlds.step
         if isinstance(worlds, LoggedWorlds):
             worlds.watch(self._note)
+            self._take = worlds.take  # the process that sends actions has checked them
         self._show()
 
     def _note(self, world: int) -> None:
@@ -73,7 +75,7 @@ class _Hosted:
 
     def step(self) -> None:
         """Make a tick with the actions in shared memory."""
-        self.worlds.step(self._action)
+        self._take(self._action)
         if self.worlds.terminated.any() or self.worlds.truncated.any():
             for target, source in self._final:
                 target[...] = source
