@@ -16,13 +16,24 @@ from rattle.policies.kinds import kind_of
 from rattle.policies.mlp.network import MultilayerPerceptron
 from rattle.policies.mlp.spec import MlpSpec
 from rattle.policies.spec import PolicySpec
-from rattle.samples.spaces import ActionSpace, BoxSpace, CodeSpace, DiscreteSpace, FloatSpace, MultiDiscreteSpace
+from rattle.samples.spaces import (
+    ActionSpace,
+    BoxSpace,
+    CodeSpace,
+    DiscreteSpace,
+    FloatSpace,
+    MultiDiscreteSpace,
+    SquashedBoxSpace,
+)
 
 Parameters = Mapping[str, NDArray[np.float32]]
 
 
 #: Real numbers in arrays of several shapes, some of more numbers than one draw of random words has.
-BOXES = [BoxSpace.of(np.full(shape, -0.5), np.full(shape, 2.0)) for shape in ((), (1,), (3,), (2, 3), (9,))]
+BOXES = [
+    *(BoxSpace.of(np.full(shape, -0.5), np.full(shape, 2.0)) for shape in ((), (1,), (3,), (2, 3), (9,))),
+    SquashedBoxSpace(low=(-1.0, 2.0, None, 3.0, None), high=(1.0, 5.0, 1.0, None, None)),
+]
 
 
 def several_numbers() -> st.SearchStrategy[MultiDiscreteSpace]:

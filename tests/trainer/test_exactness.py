@@ -30,6 +30,7 @@ EXPERIMENTS = {
     "duel": ["env.num_snakes=3", "env.food=2"],
     "cartpole": ["env={id: 'gym:CartPole-v1', worlds: 6}", "train.steps=3000"],
     "pendulum": ["env={id: 'gym:Pendulum-v1', worlds: 4}", "train.steps=3000"],
+    "squashed": ["env={id: 'gym:Pendulum-v1', worlds: 4}", "policy.bounds=squash", "train.steps=3000"],
     "party": ["env={id: 'pettingzoo:tests.envs.parallel_party', worlds: 6, limit: 25}", "train.steps=3000"],
     "turns": ["env={id: 'pettingzoo:tests.envs.countdown', worlds: 6, players: 3, leaves: [1]}", "train.steps=3000"],
 }

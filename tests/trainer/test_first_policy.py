@@ -109,6 +109,7 @@ def test_a_lone_policy_with_memory_says_what_its_network_is(tmp_path: Path) -> N
         "hidden_sizes": (6, 5),
         "activation": "tanh",
         "memory_layers": 2,
+        "bounds": "clip",
     }
     assert train(settings, tmp_path / "run", Silence()).status == "finished"
 

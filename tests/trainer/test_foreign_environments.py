@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rattle.analytics.run_directory import RunDirectory
+from rattle.python import Run
 from rattle.text import with_article
 from tests.processes import ServiceProcess
 from tests.trainer.conftest import last_json, rattle, read_rows
@@ -301,3 +302,31 @@ def test_spaces_and_ends_of_environments_are_one_line(tmp_path: Path, name: str,
     assert (trained.returncode, "Traceback" in trained.stderr) == (status, False)
     assert said in trained.stderr
     assert (tmp_path / "run").exists() == (status == 0)
+
+
+def test_squashed_actions_are_trained_recorded_and_taken_up_again(tmp_path: Path) -> None:
+    pendulum = ["--set", "env={id: 'gym:Pendulum-v1', worlds: 4}", "--set", "algorithm.ticks=64"]
+    squashed = [*pendulum, "--set", "policy.bounds=squash", "--set", "record.every_episodes=1"]
+    trained = rattle("train", *squashed, "--steps", 1600, "--run-dir", "first", "--json", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    asked = "SELECT action_row[1] AS torque FROM steps"
+    told = rattle("query", asked, "--run", "first", "--format", "json", cwd=tmp_path)
+    torques = [json.loads(line)["torque"] for line in told.stdout.splitlines()]
+    assert torques
+    assert all(-2.0 <= torque <= 2.0 for torque in torques)
+    assert len({torque for torque in torques if abs(torque) == 2.0}) == 0  # as clipping would have left some
+
+    onward = rattle("train", "--from", "first", *pendulum, "--steps", 1600, "--run-dir", "next", "--json", cwd=tmp_path)
+    assert onward.returncode == 0, onward.stderr
+    policy = Run(tmp_path / "next").policy()
+    assert all(-2.0 < policy.act([1.0, 0.0, 0.0])[0] < 2.0 for _ in range(50))
+    evaluated = rattle("eval", "next", "--episodes", 2, "--greedy", "--json", cwd=tmp_path)
+    assert last_json(evaluated.stdout)["episodes"] == 2
+
+
+def test_actions_without_bounds_are_not_squashed(tmp_path: Path) -> None:
+    asked = ["--set", "env.id=gym:CartPole-v1", "--set", "policy.bounds=squash", "--run-dir", "run"]
+    refused = rattle("train", *asked, cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "policy.bounds is squash, and 'gym:CartPole-v1' takes whole numbers from 0 to 1" in refused.stderr
+    assert not (tmp_path / "run").exists()

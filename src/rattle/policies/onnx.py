@@ -28,7 +28,8 @@ def export_onnx(policy: StoredPolicy) -> bytes:
 
     What describes actions is `logits` (batch, actions) of discrete ones, of several those of one number after
     another's, and of real numbers their `mean` and the
-    logarithm of their standard deviation, `log_std`, each (batch, numbers).
+    logarithm of their standard deviation, `log_std`, each (batch, numbers): before the hyperbolic tangent where actions
+    are squashed.
 
     A network with memory takes `state` (batch, memory_size) too, zeros where an episode begins, and gives `next_state`.
 

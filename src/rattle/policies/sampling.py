@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rattle.envs.compiled import compiled
 from rattle.envs.philox import philox
 from rattle.policies.errors import PolicyError
-from rattle.samples.spaces import Actions
+from rattle.samples.spaces import Actions, SquashedBoxSpace
 
 
 class Groups(NamedTuple):
@@ -60,7 +60,10 @@ def _draw(space: Actions, outputs: NDArray[np.float32], *how: Any) -> None:
     if space.choices:
         _draw_whole(outputs, *groups, rows, log_prob, _as_array(space.choices))
     else:
-        _draw_real(outputs, *groups, rows, log_prob)
+        halves = (
+            space.half_widths.ravel() if isinstance(space, SquashedBoxSpace) else np.zeros(rows.shape[1], np.float32)
+        )
+        _draw_real(outputs, *groups, rows, log_prob, halves)
 
 
 @lru_cache(maxsize=64)
@@ -187,10 +190,11 @@ def _normal(words, number):
 
 
 @compiled
-def _draw_real(outputs, rows, keys, greedy, first_slot, tick, action, log_prob):
+def _draw_real(outputs, rows, keys, greedy, first_slot, tick, action, log_prob, halves):
     """Write the means of every row (N, 2 * numbers), or draws around them, and the logarithm of their density.
 
-    Groups, counters and keys are those of `_draw_whole`.
+    Groups, counters and keys are those of `_draw_whole`. Where `halves` (numbers,) is not 0 the density is that of the
+    number times tanh of what is written, as `SquashedNormal` has it.
     """
     size = action.shape[1]
     words = np.zeros(4, np.uint64)
@@ -210,5 +214,9 @@ def _draw_real(outputs, rows, keys, greedy, first_slot, tick, action, log_prob):
                 action[row, j] = chosen
                 away = (chosen - mean) * np.exp(-log_std)
                 density -= np.float32(0.5) * away * away + log_std + np.float32(0.5 * log(2.0 * pi))
+                if halves[j] > 0:
+                    far = abs(chosen)
+                    slope = np.float32(log(2.0)) - far - np.log1p(np.exp(np.float32(-2) * far))
+                    density -= np.float32(2) * slope + np.log(halves[j])
             log_prob[row] = density
             row += 1

@@ -76,7 +76,7 @@ class WorldBatch:
                 state=self.memory,
             )
         if self.elsewhere is not None:
-            self.elsewhere.step_async(buffer.action[row, slots])
+            self.elsewhere.step_async(policy.spec.action.handed_over(buffer.action[row, slots]))
 
     def _write_observed(self, buffer: Played, row: int, records: Callable[[int], bool]) -> None:
         worlds, slots = self.worlds, self._slots
@@ -101,7 +101,7 @@ class WorldBatch:
         if self.elsewhere is not None:
             self.elsewhere.step_wait()
         else:
-            worlds.step(buffer.action[row, slots])
+            worlds.step(policy.spec.action.handed_over(buffer.action[row, slots]))
         buffer.reward[row, slots] = worlds.reward
         buffer.terminated[row, slots] = worlds.terminated
         buffer.truncated[row, slots] = worlds.truncated

@@ -160,7 +160,7 @@ def _play(players: Sequence[_EvaluatedPolicy], *, greedy: bool, max_ticks: int, 
         for player in players:
             player.act(tick, greedy=greedy)
         for player in players:
-            player.worlds.step(player.action)
+            player.step()
         for player in players:
             player.take_in()
         left = sum(np.count_nonzero(player.playing) for player in players)
@@ -176,14 +176,14 @@ class _EvaluatedPolicy:
     def __init__(self, policy: StoredPolicy, worlds: VectorWorlds, seed: int, name: str = "") -> None:
         """`name` tells policies apart that play together: what they draw is their own."""
         actions, known = worlds.spec.action_space, policy.spec.action
-        if (actions.kind, actions.shape, actions.choices) != (known.kind, known.shape, known.choices):
+        if (actions.shape, actions.choices) != (known.shape, known.choices):
             raise PolicyError(f"this policy acts with {known.values}, and {worlds.spec.id} takes {actions.values}")
         purpose = ("evaluation actions", name) if name else ("evaluation actions",)
         self.worlds = worlds
         self._acting = ActingPolicy(policy.spec, policy.parameters, derive_seed(seed, *purpose))
         self._version = policy.version
         slots = worlds.num_slots
-        self.action = actions.zeros(slots)
+        self._space, self._action = known, known.zeros(slots)
         self._log_prob, self._value = np.zeros((2, slots), np.float32)
         self._total, self._length = np.zeros(slots, np.float64), np.zeros(slots, np.int64)
         self._metrics = {name: np.zeros(slots, np.int32) for name in worlds.spec.metrics}
@@ -193,18 +193,22 @@ class _EvaluatedPolicy:
         self._first = worlds.episode.copy()
 
     def act(self, tick: int, *, greedy: bool) -> None:
-        """Choose `action` for a tick."""
+        """Choose actions for a tick."""
         with standing_still(self._memory, ~self.worlds.active):
             self._acting.act(
                 self.worlds.observation,
                 tick=tick,
                 greedy=greedy,
-                action=self.action,
+                action=self._action,
                 log_prob=self._log_prob,
                 value=self._value,
                 state=self._memory,
             )
         self._length += self.playing & self.worlds.active
+
+    def step(self) -> None:
+        """Hand them to the worlds."""
+        self.worlds.step(self._space.handed_over(self._action))
 
     def take_in(self) -> None:
         """Add up what came of it."""

@@ -15,7 +15,7 @@ from rattle.envs.vector import EnvironmentSpec, VectorWorlds
 from rattle.policies.kinds import KINDS
 from rattle.policies.spec import PolicySpec
 from rattle.rollouts.remote_env import described_environment, open_remote_worlds
-from rattle.samples.spaces import CodeSpace, FloatSpace, PartsSpace
+from rattle.samples.spaces import ActionSpace, BoxSpace, CodeSpace, FloatSpace, PartsSpace, SquashedBoxSpace
 from rattle.settings.defaults import OBSERVED
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import EncodersSection, ExperimentSettings, PolicySection, UserNetworkSection
@@ -122,11 +122,11 @@ def settings_of_policy(settings: ExperimentSettings, policy_id: str) -> Experime
 def policy_spec(settings: ExperimentSettings, environment: EnvironmentSpec) -> PolicySpec:
     """Return the spec of the policy that an experiment trains.
 
-    Raises ExtensionError for a user's network, SettingsError for one that cannot take what is observed, and EnvError
-    for a mask that does not fit the actions.
+    Raises ExtensionError for a user's network, SettingsError for one that cannot take what is observed and for bounds
+    that are not there, and EnvError for a mask that does not fit the actions.
     """
     _check_mask(environment)
-    observation, action = environment.observation_space, environment.action_space
+    observation, action = environment.observation_space, _drawn_from(settings, environment)
     value_head = settings.algorithm.needs_value
     if isinstance(settings.policy, PolicySection):
         if not isinstance(observation, CodeSpace | FloatSpace):
@@ -134,13 +134,27 @@ def policy_spec(settings: ExperimentSettings, environment: EnvironmentSpec) -> P
                 f"policy.network is {settings.policy.network}, which takes cells and numbers, and '{environment.id}' "
                 f"observes {OBSERVED[observation.learnt_by]}: set policy.network=encoders"
             )
-        own = settings.policy.model_dump(exclude={"weights"})
+        own = settings.policy.model_dump(exclude={"weights", "bounds"})
         kind = KINDS[settings.policy.network]
         return kind.spec(**own, observation=observation, action=action, value_head=value_head)
     from rattle.policies.graph.network import Spaces, describe
 
     spaces = Spaces(observation, action)
     return describe(own_network(settings.policy, spaces, settings.seed), spaces, value_head=value_head)
+
+
+def _drawn_from(settings: ExperimentSettings, environment: EnvironmentSpec) -> ActionSpace:
+    """Return the space that the policy draws its actions from; raises SettingsError where nothing can be squashed."""
+    space = environment.action_space
+    if settings.policy.bounds == "clip":
+        return space
+    squashed = SquashedBoxSpace.over(space) if isinstance(space, BoxSpace) else None
+    if squashed is None or not squashed.half_widths.any():
+        raise SettingsError(
+            f"policy.bounds is squash, and '{environment.id}' takes {space.values}, none between two bounds: "
+            "set policy.bounds=clip"
+        )
+    return squashed
 
 
 def _check_mask(environment: EnvironmentSpec) -> None:

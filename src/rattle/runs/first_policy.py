@@ -17,6 +17,7 @@ from rattle.policies.mlp.spec import LayeredSpec
 from rattle.policies.spec import PolicySpec
 from rattle.runs.errors import RunError
 from rattle.runs.find_policy import find_policy
+from rattle.samples.spaces import SquashedBoxSpace
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.sources import load_settings, read_yaml
 
@@ -58,7 +59,8 @@ def _network(policy: StoredPolicy, run: RunDirectory) -> dict[str, Any]:
     """Return the settings of a policy's network; a graph knows none, so they are those of its run, if it has one."""
     if isinstance(policy.spec, LayeredSpec):
         own = set(type(policy.spec).model_fields) - set(PolicySpec.model_fields)
-        return policy.spec.model_dump(mode="json", include={"network", *own})
+        network = policy.spec.model_dump(mode="json", include={"network", *own})
+        return {**network, "bounds": "squash"} if isinstance(policy.spec.action, SquashedBoxSpace) else network
     return dict(read_yaml(run.config).get("policy", {})) if run.is_run else {}
 
 

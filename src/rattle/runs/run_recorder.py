@@ -122,7 +122,7 @@ class RunRecorder:
         self._agents = agents
         self._numbers = EpisodeNumbers(slots // agents)
         self.episode_recorder = EpisodeRecorder(
-            self.tables.record, run_id, agents, complete_episodes=complete_episodes, on_cut=self._say_recording_cut
+            self._record_episode, run_id, agents, complete_episodes=complete_episodes, on_cut=self._say_recording_cut
         )
         self.hooks = Hooks(settings.all_hooks)
         self.metrics: Mapping[str, float] = {}  # what the algorithm and hooks say of the last update, by name
@@ -141,6 +141,13 @@ class RunRecorder:
         self.tables.publish_run(read_run_row(self.directory))
         self.tables.log(of_runs.RunStarted(seed=self.settings.seed))
         self._say_how_stepped()
+
+    def _record_episode(self, columns: Mapping[str, Any]) -> None:
+        """Append an agent's episode to the table `steps`, with its actions as worlds were handed them."""
+        space, rows = self._learner.spec.action, columns["action_row"]
+        if rows.size:
+            rows = space.handed_over(rows.reshape(len(rows), *space.shape)).reshape(rows.shape)
+        self.tables.record({**columns, "action_row": rows})
 
     def _say_how_stepped(self) -> None:
         """Say which lane the worlds are on where there was a choice, and what that means."""

@@ -89,6 +89,15 @@ class EnvironmentSection(OwnSettings):
         return {**super().own_settings, **around}
 
 
+Bounds = Annotated[
+    Literal["clip", "squash"],
+    Field(
+        description="How real actions come to lie within their bounds. clip: what is drawn beyond them is put there. "
+        "squash: a hyperbolic tangent leads into them, and probabilities are those of its results."
+    ),
+]
+
+
 class PolicySection(StrictSettings):
     """The network that acts."""
 
@@ -102,6 +111,7 @@ class PolicySection(StrictSettings):
         (64, 64), max_length=16, description="Widths of the hidden layers."
     )
     activation: Activation = Field("relu", description="relu or tanh.")
+    bounds: Bounds = "clip"
     weights: str | None = Field(
         None, description="A policy file of this network, with whose weights a run begins; null: they are drawn."
     )
@@ -139,6 +149,7 @@ class EncodersSection(EncoderSettings):
         "encoders",
         description="How images are encoded: encoders, as their size suits; nature_cnn, for large ones; or impala_cnn.",
     )
+    bounds: Bounds = "clip"
     weights: str | None = Field(
         None, description="A policy file of this network, with whose weights a run begins; null: they are drawn."
     )
@@ -158,6 +169,7 @@ class UserNetworkSection(OwnSettings):
     """A network of a user's, and its own settings beside these."""
 
     network: str = Field(description="module:Class, or the name that an installed package gives to one.")
+    bounds: Bounds = "clip"
     weights: str | None = Field(
         None, description="A policy file of this network, with whose weights a run begins; null: they are drawn."
     )

@@ -11,6 +11,7 @@ from rattle.samples.spaces.actions import (
     BoxSpace,
     DiscreteSpace,
     MultiDiscreteSpace,
+    SquashedBoxSpace,
     read_action_space,
 )
 from rattle.samples.spaces.distributions import Categorical, Categoricals, DiagonalNormal, Distribution
@@ -46,6 +47,7 @@ __all__ = [
     "Part",
     "PartsSpace",
     "Space",
+    "SquashedBoxSpace",
     "read_action_space",
     "read_observation_space",
 ]

@@ -12,7 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, field_validator, model_validator
 
-from rattle.samples.spaces.distributions import Categorical, Categoricals, DiagonalNormal, Distribution
+from rattle.samples.spaces.distributions import (
+    Categorical,
+    Categoricals,
+    DiagonalNormal,
+    Distribution,
+    SquashedNormal,
+)
 from rattle.samples.spaces.space import MOST_CODES, Space, first_place
 from rattle.text import one_line
 
@@ -67,6 +73,10 @@ class Actions(Space):
 
     def bound(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return actions (..., *shape) as environments take them: what lies beyond their bounds is put there."""
+        return rows
+
+    def handed_over(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return drawn actions (..., *shape) as worlds are handed them, which clip them to their bounds."""
         return rows
 
     def describe(self) -> dict[str, Any]:
@@ -290,14 +300,53 @@ class BoxSpace(Actions):
         return Box(low, high, dtype=np.float32)
 
 
-AnyActions = DiscreteSpace | MultiDiscreteSpace | BoxSpace
+class SquashedBoxSpace(BoxSpace):
+    """Real numbers of a `BoxSpace` that a policy reaches by a hyperbolic tangent instead of being clipped.
+
+    What is drawn is u, of normal distributions. A number with two bounds becomes low + (high - low) * (1 + tanh u) / 2;
+    others stay u, and are clipped. Log-probabilities are those of the numbers that come of it. Only policies have this
+    space: environments declare a `BoxSpace`, and are handed its numbers.
+    """
+
+    kind: Literal["squashed_box"] = "squashed_box"  # type: ignore[assignment]
+
+    @classmethod
+    def over(cls, space: BoxSpace) -> Self:
+        """Return the space that squashes into the bounds of another."""
+        return cls(low=space.low, high=space.high)
+
+    @property
+    def half_widths(self) -> NDArray[np.float32]:
+        """Return half of what lies between the bounds of each number, (*shape); 0 for numbers that stay as drawn."""
+        return _middles_and_halves(self.low, self.high)[1]
+
+    def distribution(self, outputs: Tensor) -> Distribution:
+        """Return the distributions of squashed numbers, as functions of what was drawn."""
+        return SquashedNormal(outputs, self.half_widths.ravel().tolist())
+
+    def bound(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return the squashed numbers of those that were drawn."""
+        middle, half = _middles_and_halves(self.low, self.high)
+        squashed = np.where(half > 0, middle + half * np.tanh(rows, dtype=np.float64), rows)
+        bounded: NDArray[Any] = np.clip(squashed, *self.bounds).astype(np.float32)
+        return bounded
+
+    def handed_over(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return the squashed numbers, which lie within the bounds of worlds."""
+        return self.bound(rows)
+
+
+AnyActions = DiscreteSpace | MultiDiscreteSpace | BoxSpace | SquashedBoxSpace
 ActionSpace = Annotated[AnyActions, Field(discriminator="kind")]
 
-_action_spaces: TypeAdapter[AnyActions] = TypeAdapter(ActionSpace)
+#: The spaces that environments declare.
+_action_spaces: TypeAdapter[DiscreteSpace | MultiDiscreteSpace | BoxSpace] = TypeAdapter(
+    Annotated[DiscreteSpace | MultiDiscreteSpace | BoxSpace, Field(discriminator="kind")]
+)
 
 
 def read_action_space(described: Mapping[str, Any]) -> AnyActions:
-    """Return the space that `Actions.describe` described; raises ValueError (of pydantic) for what describes none."""
+    """Return an environment's space that `Actions.describe` described; raises ValueError (of pydantic) for others."""
     if "action_space" in described:
         return _action_spaces.validate_python(described["action_space"])
     return DiscreteSpace(n=described["num_actions"])
@@ -314,6 +363,16 @@ def _bounds(low: Any, high: Any) -> tuple[NDArray[np.float32], NDArray[np.float3
         least, most = np.array(low, np.float64).astype(np.float32), np.array(high, np.float64).astype(np.float32)
     least, most = np.where(np.isfinite(least), least, -np.inf), np.where(np.isfinite(most), most, np.inf)
     return least.astype(np.float32), most.astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def _middles_and_halves(low: Any, high: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the middle and half of the width between two bounds, (*shape); zeros for numbers without two bounds."""
+    least, most = _bounds(low, high)
+    with np.errstate(invalid="ignore"):  # of infinite bounds, which are left out
+        half, middle = most / np.float32(2) - least / np.float32(2), most / np.float32(2) + least / np.float32(2)
+    has_two = np.isfinite(half) & (half > 0)
+    return np.where(has_two, middle, np.float32(0)), np.where(has_two, half, np.float32(0))
 
 
 def _as_tuples(bounds: Any) -> Any:

@@ -7,6 +7,8 @@ from itertools import accumulate, groupby
 from math import log, pi
 from typing import TYPE_CHECKING, Protocol
 
+from numpy.polynomial.hermite_e import hermegauss
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -79,3 +81,51 @@ class DiagonalNormal:
     def entropy(self) -> Tensor:
         """Return the differential entropy in nats, summed over the N distributions."""
         return (self._log_std + 0.5 * (1 + log(2 * pi))).sum()
+
+
+#: Points at which the mean over a normal distribution is taken, and their weights: Gauss and Hermite's.
+_POINTS, _WEIGHTS = hermegauss(32)
+
+
+class SquashedNormal(DiagonalNormal):
+    """Distributions of N actions that are hyperbolic tangents of independent normal numbers, from (N, 2 * size).
+
+    Actions are given as what was drawn, u, from which `half` * tanh(u) and a constant make a number; where `half` is 0
+    the number is u. Densities are those of the numbers that come of it.
+    """
+
+    def __init__(self, outputs: Tensor, half: Sequence[float]) -> None:
+        super().__init__(outputs)
+        import torch
+
+        halves = outputs.new_tensor(half)
+        self._is_squashed = halves > 0
+        #: The logarithm of the slope at u = 0.
+        self._steepest = torch.where(self._is_squashed, halves, torch.ones_like(halves)).log()
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the logarithm of the density, (N,), of what becomes of each drawn u (N, ...)."""
+        return super().log_prob(action) - self._log_slope(action.reshape(self._mean.shape)).sum(dim=1)
+
+    def entropy(self) -> Tensor:
+        """Return the differential entropy in nats, summed over the N distributions.
+
+        It has no closed form: the mean of the logarithm of the slope is taken at 32 points of Gauss and Hermite's.
+        """
+        std = self._log_std.exp()
+        points = zip(_POINTS.tolist(), (_WEIGHTS / _WEIGHTS.sum()).tolist(), strict=True)
+        entropy = super().entropy()
+        for point, weight in points:
+            entropy = entropy + weight * self._log_slope(self._mean + std * point).sum()
+        return entropy
+
+    def _log_slope(self, drawn: Tensor) -> Tensor:
+        """Return the logarithm of the derivative of the squashed numbers, by u (N, size).
+
+        That of tanh is 1 - tanh(u)^2 = 1 / cosh(u)^2, which is 0 in float32 from about 9 on; its logarithm is not.
+        """
+        import torch
+
+        far = drawn.abs()
+        squashed = 2 * (log(2) - far - torch.nn.functional.softplus(-2 * far))
+        return torch.where(self._is_squashed, squashed, torch.zeros_like(drawn)) + self._steepest
