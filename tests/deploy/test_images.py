@@ -26,15 +26,15 @@ from tests.trainer.conftest import Silence
 MEGABYTE = 1_000_000
 #: What images without PyTorch may hold besides what all share.
 MOST_MEGABYTES = 250
-#: Services that start from their page's `docker run`, and what they answer then; Training has no HTTP. Ingest wants a
-#: broker, and is started in tests of compose.
+#: Services that start from their page's `docker run`, and what they answer over HTTP then. Ingest wants a broker:
+#: tests of compose start it.
 STARTED = {
     "dashboard": ("/", "own-run"),
     "env": ("/v1/spec", "snake"),
     "inference": ("/v1/models", "platform"),
     "mock_env": ("/state", "vision_radius"),
     "sync": ("/v1/status", "gathering"),
-    "training": None,
+    "training": ("/metrics", "rattle_training_env_steps_total"),
 }
 NETWORK = f"rattle-images-{os.getpid()}"
 
@@ -105,7 +105,7 @@ def as_the_page_says(service: str, folder: Path, name: str, port: int) -> list[s
         assert word in command
         command = command.replace(word, other)
     published = re.findall(r"-p \S+", command)
-    (http,) = [word for word in published if not word.endswith(("/udp", ":8001"))]
+    (http,) = [word for word in published if not word.endswith(("/udp", ":8001", ":50051"))]
     for word in published:
         here = port if word == http else ""
         command = command.replace(word, f"-p 127.0.0.1:{here}:{word.partition(':')[2]}")
@@ -133,9 +133,8 @@ def test_a_service_starts_as_its_page_says(service: str, folder: Path) -> None:
     try:
         docker(*as_the_page_says(service, folder, name, port))
         assert health() == "starting"
-        if (answers := STARTED[service]) is not None:
-            path, word = answers
-            wait_for(f"{word} is in what {path} answers", lambda: word in said(folder, port, path))
+        path, word = STARTED[service]
+        wait_for(f"{word} is in what {path} answers", lambda: word in said(folder, port, path))
         if service != "sync":  # which is not ready before its members have come
             wait_for("it is healthy", lambda: health() == "healthy")
         assert docker("exec", name, "id", "-u") == str(USER)
