@@ -27,13 +27,8 @@ RADIUS, CELLS, MOST_TICKS = 1, 4, 6
 SPEC = MlpSpec(
     observation=CodeSpace(cells=CELLS, codes=5), num_actions=3, hidden_sizes=(5,), activation="tanh", value_head=True
 )
-SETTINGS = ExperimentSettings.model_validate(
-    {
-        "env": {"vision_radius": RADIUS, "num_snakes": 2},
-        "algorithm": {"id": "reinforce", "max_episode_ticks": MOST_TICKS},
-    }
-)
-BUFFER = episode_buffer(SETTINGS)  # every example finds in it what the last one left
+SETTINGS = ExperimentSettings.model_validate({"env": {"vision_radius": RADIUS, "num_snakes": 2}})
+BUFFER = episode_buffer(SETTINGS, MOST_TICKS)  # every example finds in it what the last one left
 
 
 def policy(spec: PolicySpec = SPEC) -> ActingPolicy:
@@ -98,7 +93,7 @@ def test_an_episode_is_what_a_naive_look_at_the_lines_says(
             assert BUFFER.last_value == BUFFER.final_value[row]
 
 
-def test_the_buffer_has_room_for_what_the_algorithm_says_and_for_one_snake() -> None:
+def test_the_buffer_has_room_for_so_many_ticks_of_one_snake() -> None:
     assert BUFFER.action.shape == (MOST_TICKS, 1)
     assert episode_buffer(ExperimentSettings()).observation.shape == (MAX_EPISODE_TICKS, 1, 60)
     with pytest.raises(EnvError):
