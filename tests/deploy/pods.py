@@ -216,6 +216,8 @@ class RunningPod:
         for name, content in files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists() and path.read_bytes() == content:
+                continue  # a container of the pod may be reading it
             path.write_bytes(content)
             os.chown(path, 0, self.pod.spec["securityContext"]["fsGroup"])
             path.chmod(about.get("defaultMode", 0o644))

@@ -18,7 +18,7 @@ _FEW_WORLDS: Sections = {
     "train": {"actors": 1},  # such worlds are mostly stepped in Python, where threads take turns
 }
 _FEW_WORLDS_ALGORITHMS: Sections = {
-    "a2c": {"entropy_weight": 0.001},
+    "a2c": {"entropy_weight": 0.001, "scale_observations": False},  # scales that follow a solved policy unlearn it
     "ppo": {"ticks": 128, "passes": 8, "minibatches": 8, "learning_rate": 0.002, "entropy_weight": 0.0},
     "reinforce": {"entropy_weight": 0.001},
 }
