@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import lru_cache
 from math import cos, log, pi, prod, sin, sqrt
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from rattle.envs.compiled import compiled
 from rattle.envs.philox import philox
 from rattle.policies.errors import PolicyError
+from rattle.policies.spec import PolicySpec
 from rattle.samples.spaces import Actions, SquashedBoxSpace
 
 
@@ -22,6 +24,34 @@ class Groups(NamedTuple):
     rows: NDArray[np.int64]  # (G,) how many rows each group has
     seed: NDArray[np.uint64]  # (G,)
     greedy: NDArray[np.bool_]  # (G,) take the most probable action instead of drawing one
+
+
+class ForwardProgram(ABC):
+    """A program that chooses from what its forward pass gives; implements `rattle.policies.kind.Program`."""
+
+    _spec: PolicySpec
+
+    @abstractmethod
+    def forward(
+        self, observation: NDArray[Any], state: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the outputs (N, outputs) and the values (N,), and overwrite what each slot remembers."""
+
+    def act(
+        self,
+        observation: NDArray[Any],
+        key: NDArray[np.uint64],
+        first_slot: int,
+        tick: int,
+        greedy: bool,
+        action: NDArray[Any],
+        log_prob: NDArray[np.float32],
+        value: NDArray[np.float32],
+        state: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Write an action, its log-probability and a value for every row, and what each slot remembers from now on."""
+        outputs, value[:] = self.forward(observation, state)
+        choose(self._spec.action, outputs, key, first_slot, tick, greedy, action, log_prob)
 
 
 def draw(space: Actions, outputs: NDArray[np.float32], groups: Groups) -> tuple[NDArray[Any], NDArray[np.float32]]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rattle.policies.errors import PolicyError
 from rattle.policies.graph.spec import LIGHT, GraphSpec
 from rattle.policies.kind import Parameters
-from rattle.policies.sampling import choose
+from rattle.policies.sampling import ForwardProgram
 from rattle.text import one_line
 
 #: Rows of a block: many for efficient matrix products, few for small batches. The first decides what is right, and how
@@ -32,8 +32,10 @@ HEAVY_BLOCKS = (16, 4, 2)
 _EXTERNAL = re.compile(rb"(\x08|\x88\x80*\x00)location")
 
 
-class GraphProgram:
-    """A forward pass that releases the interpreter lock; implements `rattle.policies.kind.Program`."""
+class GraphProgram(ForwardProgram):
+    """A forward pass that releases the interpreter lock."""
+
+    _spec: GraphSpec
 
     def __init__(self, spec: GraphSpec, parameters: Parameters) -> None:
         self._spec = spec
@@ -44,24 +46,6 @@ class GraphProgram:
         """Swap in new weights."""
         used = {value.name for value in self._session.get_inputs()}
         self._parameters = {name: np.ascontiguousarray(array) for name, array in parameters.items() if name in used}
-
-    def act(
-        self,
-        observation: NDArray[Any],
-        key: NDArray[np.uint64],
-        first_slot: int,
-        tick: int,
-        greedy: bool,
-        action: NDArray[Any],
-        log_prob: NDArray[np.float32],
-        value: NDArray[np.float32],
-        state: NDArray[np.float32] | None = None,
-    ) -> None:
-        """Write an action, its log-probability and a value for every row, and what each slot remembers from now on."""
-        outputs, value[:], after = self._run(observation, state)
-        choose(self._spec.action, outputs, key, first_slot, tick, greedy, action, log_prob)
-        if state is not None:
-            state[:] = after
 
     def forward(
         self, observation: NDArray[Any], state: NDArray[np.float32] | None = None

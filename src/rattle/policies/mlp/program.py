@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from rattle.policies.kind import Parameters
 from rattle.policies.mlp import kernel
 from rattle.policies.mlp.spec import LayeredSpec, MlpSpec
-from rattle.policies.sampling import choose
+from rattle.policies.sampling import ForwardProgram
 from rattle.samples.spaces import CodeSpace, DiscreteSpace
 
 
-class MlpProgram:
-    """A forward pass that releases the interpreter lock; implements `rattle.policies.kind.Program`."""
+class MlpProgram(ForwardProgram):
+    """A forward pass that releases the interpreter lock."""
+
+    _spec: MlpSpec
 
     def __init__(self, spec: MlpSpec, parameters: Parameters) -> None:
         self._spec = spec
@@ -47,8 +49,7 @@ class MlpProgram:
             network = (self._is_codes, self._sizes, self._parameters, self._tanh, space.n)
             kernel.act(observation, *network, key, first_slot, tick, greedy, action, log_prob, value)
             return
-        outputs, value[:] = self.forward(observation)
-        choose(space, outputs, key, first_slot, tick, greedy, action, log_prob)
+        super().act(observation, key, first_slot, tick, greedy, action, log_prob, value)
 
     def forward(
         self, observation: NDArray[Any], state: NDArray[np.float32] | None = None

@@ -11,12 +11,14 @@ from rattle.policies.kind import Parameters
 from rattle.policies.mlp.program import flatten
 from rattle.policies.recurrent import kernel
 from rattle.policies.recurrent.spec import RecurrentSpec
-from rattle.policies.sampling import choose
+from rattle.policies.sampling import ForwardProgram
 from rattle.samples.spaces import CodeSpace
 
 
-class RecurrentProgram:
-    """A forward pass that releases the interpreter lock; implements `rattle.policies.kind.Program`."""
+class RecurrentProgram(ForwardProgram):
+    """A forward pass that releases the interpreter lock."""
+
+    _spec: RecurrentSpec
 
     def __init__(self, spec: RecurrentSpec, parameters: Parameters) -> None:
         self._spec = spec
@@ -28,22 +30,6 @@ class RecurrentProgram:
     def load(self, parameters: Parameters) -> None:
         """Swap in new weights."""
         self._parameters = flatten(self._spec, parameters, tuple(self._spec.between))
-
-    def act(
-        self,
-        observation: NDArray[Any],
-        key: NDArray[np.uint64],
-        first_slot: int,
-        tick: int,
-        greedy: bool,
-        action: NDArray[Any],
-        log_prob: NDArray[np.float32],
-        value: NDArray[np.float32],
-        state: NDArray[np.float32] | None = None,
-    ) -> None:
-        """Write an action, its log-probability and a value for every row, and what each slot remembers from now on."""
-        outputs, value[:] = self.forward(observation, state)
-        choose(self._spec.action, outputs, key, first_slot, tick, greedy, action, log_prob)
 
     def forward(
         self, observation: NDArray[Any], state: NDArray[np.float32] | None = None
