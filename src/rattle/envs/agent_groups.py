@@ -153,9 +153,9 @@ def make_groups(
     one policy whose spaces differ.
     """
     game = make_game(module, settings, num_worlds, first_world, allow_imports=allow_imports, made_by=made_by)
-    shares = share_out(game.name, list(game.agents), policies)
-    table = _SharedWorlds(len(shares))
     try:
+        shares = share_out(game.name, list(game.agents), policies)
+        table = _SharedWorlds(len(shares))
         return {policy: AgentGroup(game, table, agents, seed) for policy, agents in shares.items()}
     except EnvError:
         close_all(game.name, game.envs)

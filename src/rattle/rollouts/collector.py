@@ -152,20 +152,11 @@ class WorldsActor:
         rows: range,
         first_tick: int,
         records: Callable[[int], bool],
-    ) -> None:
-        """Play one tick for each row; `first_tick` is the number of the first row's tick since the run began."""
-        for _ in self.play_by_tick(policy, buffer, rows, first_tick, records):
-            pass
-
-    def play_by_tick(
-        self,
-        policy: ActingPolicy,
-        buffer: Played,
-        rows: range,
-        first_tick: int,
-        records: Callable[[int], bool],
     ) -> Iterator[None]:
-        """Do what `play` does, and yield after each tick has begun: others may have to set out in it too."""
+        """Play one tick for each row; `first_tick` is the number of the first row's tick since the run began.
+
+        It yields when a tick has begun: actors of other policies may have to set out in it too.
+        """
         for row in rows:
             for group in self.groups:
                 if row > rows.start:
@@ -325,19 +316,10 @@ class Collector:
         )
 
     def _play(self, policy: ActingPolicy, rows: range, records: Callable[[int], bool]) -> None:
-        first_tick = self.ticks
-
-        def play(actor: WorldsActor) -> None:
-            actor.play(policy, self.buffer, rows, first_tick, records)
-
         with nullcontext(nullcontext()) if self._turns is None else self._turns.block(len(rows)) as turn:
             for group in self.groups:
                 group.turn = turn
-            played = [self._pool.submit(play, actor) for actor in self.actors]
-            self.ticks += len(rows)
-            wait(played)  # for all, also when one fails: the others still use the buffer
-        for part in played:
-            part.result()
+            _play_together([self], [policy], rows, records)
 
     def _play_first_episodes(self, policy: ActingPolicy, records: Callable[[int], bool]) -> int:
         """Start every world's next episode and play until each slot's has ended or room is full; return the ticks."""
@@ -377,21 +359,27 @@ def collect_together(
     """
     if len(collectors) == 1:
         return [collectors[0].collect(policies[0], version, records)]
+    rows = range(collectors[0]._max_ticks)
+    _play_together(collectors, policies, rows, records)
+    return [one._finish(policy, version, len(rows)) for one, policy in zip(collectors, policies, strict=True)]
+
+
+def _play_together(
+    collectors: Sequence[Collector], policies: Sequence[ActingPolicy], rows: range, records: Callable[[int], bool]
+) -> None:
+    """Play one tick for each row; the actors of all collectors that share worlds begin it in turn."""
     first = collectors[0]
-    rows, first_tick = range(first._max_ticks), first.ticks
+    first_tick = first.ticks
 
     def play(number: int) -> None:
         seats = zip(collectors, policies, strict=True)
-        playing = [
-            one.actors[number].play_by_tick(policy, one.buffer, rows, first_tick, records) for one, policy in seats
-        ]
+        playing = [one.actors[number].play(policy, one.buffer, rows, first_tick, records) for one, policy in seats]
         for _ in zip_longest(*playing):
             pass
 
     played = [first._pool.submit(play, number) for number in range(len(first.actors))]
     for one in collectors:
         one.ticks += len(rows)
-    wait(played)
+    wait(played)  # for all, also when one fails: the others still use the buffer
     for part in played:
         part.result()
-    return [one._finish(policy, version, len(rows)) for one, policy in zip(collectors, policies, strict=True)]

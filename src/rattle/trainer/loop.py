@@ -59,10 +59,6 @@ class TrainingRun:
         self.policy.load(self.learner.parameters())
         self.recorder.checkpoint("running", self.copy_worlds)
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on exactly where a checkpoint was taken; see `restore_together`."""
-        restore_together([self], [checkpoint])
-
     def restore_policy(self, checkpoint: Checkpoint) -> None:
         """Go on with what was learnt, and written down."""
         self.recorder.restore(checkpoint)
@@ -124,10 +120,6 @@ class TrainingRun:
                 assert group.memory is not None  # noqa: S101 - all groups have one, or none
                 group.memory[:] = memory[first : first + len(group.memory)]
                 first += len(group.memory)
-
-    def train(self, limits: RunLimits, display: Display, wants_stop: Callable[[], bool]) -> Summary:
-        """Train this run alone; see `train_together`."""
-        return train_together([self], limits, display, wants_stop)[0]
 
     def copy_worlds(self) -> CallersPart:
         """Return copies of what decides, besides the recorder, how the run goes on."""
