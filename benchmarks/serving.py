@@ -30,7 +30,7 @@ from rattle.policies.file import StoredPolicy, dump_policy
 from rattle.policies.kinds import kind_of
 from rattle.policies.mlp.spec import MlpSpec
 from rattle.samples.spaces import CodeSpace
-from rattle.settings.experiment import PolicySection
+from rattle.settings.policy import PolicySection
 
 SECONDS = 1.5  # a measurement
 REPEATS = 7

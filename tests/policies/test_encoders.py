@@ -31,7 +31,7 @@ from rattle.samples.spaces import (
     Part,
     PartsSpace,
 )
-from rattle.settings.experiment import find_network
+from rattle.settings.policy import find_network
 from tests.policies.building import play
 
 

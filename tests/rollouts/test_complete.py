@@ -13,7 +13,8 @@ from rattle.rollouts.complete import complete, complete_for_actors
 from rattle.rollouts.worlds import environment_of
 from rattle.settings.defaults import ALGORITHMS, SECTIONS, are_complete
 from rattle.settings.errors import SettingsError
-from rattle.settings.experiment import EncodersSection, ExperimentSettings
+from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.policy import EncodersSection
 from rattle.settings.sources import check_settings, load_settings, to_yaml
 from tests.processes import ServiceProcess
 from tests.user_code import UserModule, user_module

@@ -146,11 +146,11 @@ def evaluate(
         write_line(json.dumps({"policy": str(path), "seed": seed, "greedy": greedy, **content}))
         return
     for name, summary in summaries.items():
-        _show_evaluation(f"{path}: {name}," if name else f"{path}:", summary, episodes, max_ticks)
+        _show_evaluation(name or path, summary, episodes, max_ticks)
 
 
-def _show_evaluation(of: str, summary: Mapping[str, Any], episodes: int, max_ticks: int) -> None:
-    click.echo(f"{of} version {summary['policy_version']} in {episodes} episodes of {summary['environment']}")
+def _show_evaluation(of: str | Path, summary: Mapping[str, Any], episodes: int, max_ticks: int) -> None:
+    click.echo(f"{of}: version {summary['policy_version']} in {episodes} episodes of {summary['environment']}")
     if cut := summary["cut_episodes"]:
         click.echo(f"{cut} of the agents' episodes were cut after {max_ticks:,} ticks")
     click.echo(f"{'':12}{'mean':>12}{'deviation':>12}{'least':>12}{'most':>12}")

@@ -11,7 +11,8 @@ from rattle.rollouts.remote_env import served_kind, with_environment, with_serve
 from rattle.rollouts.worlds import build_groups
 from rattle.settings.defaults import OBSERVED, SECTIONS, are_complete, completed, not_given, of_run
 from rattle.settings.errors import SettingsError
-from rattle.settings.experiment import ExperimentSettings, PolicySection
+from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.policy import PolicySection
 
 
 def complete(

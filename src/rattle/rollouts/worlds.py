@@ -18,7 +18,8 @@ from rattle.rollouts.remote_env import described_environment, open_remote_worlds
 from rattle.samples.spaces import ActionSpace, BoxSpace, CodeSpace, FloatSpace, PartsSpace, SquashedBoxSpace
 from rattle.settings.defaults import OBSERVED
 from rattle.settings.errors import SettingsError
-from rattle.settings.experiment import EncodersSection, ExperimentSettings, PolicySection, UserNetworkSection
+from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.policy import EncodersSection, PolicySection, UserNetworkSection
 from rattle.workers.choice import try_one
 from rattle.workers.making import make_in_workers
 

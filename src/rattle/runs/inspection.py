@@ -20,7 +20,8 @@ from rattle.rollouts.complete import complete
 from rattle.rollouts.worlds import build_worlds, check_one_policy, policy_spec
 from rattle.runs.new_runs import try_out
 from rattle.settings.defaults import SECTIONS, not_given
-from rattle.settings.experiment import ExperimentSettings, PolicySection
+from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.policy import PolicySection
 
 
 @dataclass

@@ -33,18 +33,16 @@ from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import (
     HOOKS,
     CodeSection,
-    EncodersSection,
     EnvironmentSection,
     EvaluationSection,
     ExperimentSettings,
     HookSection,
     LogSection,
-    PolicySection,
     RecordSection,
-    RecurrentSection,
     TrainSection,
 )
 from rattle.settings.hook import Hook
+from rattle.settings.policy import EncodersSection, PolicySection, RecurrentSection
 from rattle.settings.services import (
     EnvServiceSection,
     InferenceSection,

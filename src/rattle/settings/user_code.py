@@ -13,7 +13,8 @@ from rattle.errors import RattleError
 from rattle.extensions import NETWORK, Extension, is_not_needed
 from rattle.learning.metrics import COLUMNS, check_metrics
 from rattle.settings.errors import SettingsError
-from rattle.settings.experiment import CodeSection, ExperimentSettings, HookSection, UserNetworkSection
+from rattle.settings.experiment import CodeSection, ExperimentSettings, HookSection
+from rattle.settings.policy import UserNetworkSection
 
 
 def used_code(settings: ExperimentSettings, *, plays: bool = True) -> list[Extension[Any]]:

@@ -16,7 +16,8 @@ from rattle.policies.kinds import kind_of
 from rattle.policies.spec import PolicySpec
 from rattle.rollouts.collector import Collector, WorldBatch, WorldsActor
 from rattle.rollouts.worlds import build_shared_parts, build_worlds, own_network
-from rattle.settings.experiment import ExperimentSettings, PolicySection
+from rattle.settings.experiment import ExperimentSettings
+from rattle.settings.policy import PolicySection
 
 
 def build_collector(settings: ExperimentSettings) -> Collector:
