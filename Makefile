@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25
 
 .DEFAULT_GOAL := help
-.PHONY: help train compiled test integration lint bench format protos locks sbom audit init up down logs
+.PHONY: help train compiled test integration lint site bench format protos locks sbom audit release init up down logs
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,22 +24,30 @@ train: .venv/.users ## Train a snake for a minute, then draw its learning curve 
 	@echo "  $(BIN)/rattle query \"SELECT intDiv(env_steps, 4000000) * 4 AS million_steps, avg(food) FROM episodes GROUP BY 1 ORDER BY 1\""
 	@echo "  $(BIN)/rattle train --set env.vision_radius=3  the same with less sight; then: rattle plot RUN RUN"
 
-# Workers, and every process that they start, would compile all of it anew where Python is told to keep nothing.
-compiled: .venv/.developers
-	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --collect-only -q >/dev/null || true
+# Every process would compile all that it imports, for seconds, where Python is told to keep nothing.
+unexport PYTHONDONTWRITEBYTECODE
 
-test: compiled ## Run the tests that need Python only
+# All workers of the tests at once would compile the kernels and what they import.
+compiled: .venv/.developers
+	@{ $(BIN)/python -m rattle.services.utils.compile_kernels; \
+	$(BIN)/python -c "from tests import template; template.warm_up(template.IMPORTS)"; } & others=$$!; \
+	$(BIN)/python -m pytest --collect-only -q >/dev/null; wait $$others
+
+test: compiled ## Run the quick tests, which need Python only
 	$(PYTEST) -m "not integration"
 
-integration: .venv/.developers ## Run the tests that need more, or take long
+integration: .venv/.developers ## Run the tests that take long or need other programs
 	$(PYTEST) -m integration
 
-lint: .venv/.developers ## Check style, format, types, layers and generated code
+lint: site ## Check style, format, types, layers, generated code, and the site's links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m rattle.services.utils.generate_protos --check
+
+site: .venv/.developers ## Make the site of all pages in dist/site, to be read without a network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 format: .venv/.developers ## Mend what ruff can mend
 	$(BIN)/ruff check --fix .
@@ -56,6 +64,9 @@ sbom: .venv/.developers ## List what users get as CycloneDX in dist/, and check 
 
 audit: .venv/.developers ## Ask whether advisories against the pinned packages are known
 	$(BIN)/python requirements/audit.py
+
+release: .venv/.developers ## Check that all files say VERSION, and build wheel, charts, images and site in dist/VERSION
+	@scripts/release.sh $(VERSION)
 
 bench: .venv/.developers ## Measure speed and learning, and write the tables in benchmarks/
 	$(BIN)/python benchmarks/run.py
@@ -82,14 +93,14 @@ CLUSTER := quick-deploy secrets deploy health create-tables how-to-connect statu
 .PHONY: $(CLUSTER)
 quick-deploy: ## All of: init TARGET=k8s, secrets, deploy, health, create-tables
 secrets: ## Make token and passwords, once
-deploy: ## Install both charts, or bring them to other values
+deploy: ## Install both charts, or bring them to these values alone
 health: ## Wait until every pod is ready, and say which is not
 create-tables: ## Make the tables in ClickHouse, or bring them up to date
 how-to-connect: ## Show addresses, port-forward commands and the token
 status: ## Show releases, pods and volumes
 passwords: ## Show the generated passwords
 port-forward: ## Make the services reachable on this machine, until Ctrl-C
-upgrade: ## Bring what is installed to new images or values, and wait
+upgrade: ## Bring what is installed to new images or more values, and wait
 backup: ## Copy the runs and the store into backups/, or TO=FOLDER
 restore: ## Replace runs and store by FROM=FOLDER
 destroy: ## Remove everything, volumes included, after you have typed DELETE

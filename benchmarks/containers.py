@@ -40,6 +40,7 @@ def in_containers(folder: Path, seed: int) -> tuple[float, dict[str, Any]]:
         training = stack.container("training")
 
         def is_over() -> bool:
+            time.sleep(5)  # a process in a container takes a tenth of a second, which training is not to notice
             return '"status":"finished"' in docker("exec", training, "cat", "/runs/run/run.json", check=False)
 
         wait_for("the run is over", is_over, seconds=600)

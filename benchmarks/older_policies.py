@@ -1,4 +1,4 @@
-"""`rattle up` with two Env services: mode async, with rollouts of older policies, beside mode sync.
+"""`rattle up` with two Env services: mode async, with rollouts of older policies, beside mode on_policy.
 
 How soon 40 food an episode are reached, how old rollouts were, and what V-trace's correction of them is worth.
 """
@@ -22,7 +22,7 @@ SECONDS = 45
 FORTY_FOOD = 39.0  # a return of 39 is 40 food and a death
 OLD = ("training.mode=async", "training.max_policy_age=8", "training.max_waiting=8")
 WAYS = {
-    "sync": ("training.mode=sync",),
+    "on_policy": ("training.mode=on_policy",),
     "async": ("training.mode=async",),
     "async, up to 8 updates old": OLD,
     "the same, not corrected": (*OLD, "algorithm.correction=none"),
@@ -59,7 +59,8 @@ def main() -> None:
                 rows.append(row)
                 print(", ".join(row))
     medians = {way: statistics.median(values) for way, values in reached.items()}
-    ratios = "; ".join(f"{way}: {median:.1f} s, {median / medians['sync']:.0%}" for way, median in medians.items())
+    floor = medians["on_policy"]
+    ratios = "; ".join(f"{way}: {median:.1f} s, {median / floor:.0%}" for way, median in medians.items())
     heading = ("mode", "seed", "steps/s", "age: mean, most", "mean rho", "40 food in training after", "steps")
     report(
         "older_policies",
@@ -67,7 +68,7 @@ def main() -> None:
         f"shared/experiments/snake.yaml by `rattle up` with two Env, one Inference and one Training service on the "
         f"same cores, for {seconds:g} seconds; runs of a seed take turns. Ages are in updates.",
         table(heading, rows),
-        f"Seconds to 40 food, median over the seeds, and their share of those in mode sync: {ratios}.",
+        f"Seconds to 40 food, median over the seeds, and their share of those in mode on_policy: {ratios}.",
     )
 
 

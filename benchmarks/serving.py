@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,8 @@ from tritonclient.grpc import service_pb2
 from rattle.policies.file import StoredPolicy, dump_policy
 from rattle.policies.kinds import kind_of
 from rattle.policies.mlp.spec import MlpSpec
+from rattle.policies.recurrent.spec import RecurrentSpec
+from rattle.policies.spec import PolicySpec
 from rattle.samples.spaces import CodeSpace
 from rattle.settings.policy import PolicySection
 
@@ -51,16 +54,34 @@ class Way(NamedTuple):
     bare: Measure
 
 
-def policy() -> StoredPolicy:
-    """Return the default policy, with random weights."""
+def default_spec() -> MlpSpec:
+    """Return what the default policy is."""
     default = PolicySection()
-    spec = MlpSpec(
+    return MlpSpec(
         observation=CodeSpace(cells=CELLS, codes=5),
         num_actions=3,
         hidden_sizes=default.hidden_sizes,
         activation=default.activation,
         value_head=True,
     )
+
+
+def remembering_spec() -> RecurrentSpec:
+    """Return the same with memory: a layer of minGRU on a hidden one."""
+    return RecurrentSpec(
+        network="mingru",
+        observation=CodeSpace(cells=CELLS, codes=5),
+        num_actions=3,
+        hidden_sizes=(64,),
+        memory_layers=1,
+        activation="relu",
+        value_head=True,
+    )
+
+
+def policy(spec: PolicySpec | None = None) -> StoredPolicy:
+    """Return a policy with random weights, by default of the default form."""
+    spec = spec or default_spec()
     draw = np.random.default_rng(0)
     weights = {
         name: (draw.normal(size=shape) / np.sqrt(shape[-1])).astype(np.float32)
@@ -75,18 +96,61 @@ def observations(rows: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return ((draw.random((rows, CELLS)) < 0.1) * draw.integers(1, 5, (rows, CELLS))).astype(np.uint8)
 
 
-def http_request(rows: int) -> tuple[bytes, list[tuple[str, str]]]:
-    """Return what the public client sends, with its header."""
-    body, length = tritonclient.http.InferenceServerClient.generate_request_body([_input(tritonclient.http, rows)])
+def http_request(rows: int, state: int = 0, **sequence: Any) -> tuple[bytes, list[tuple[str, str]]]:
+    """Return what the public client sends, with its header: with memories of so many numbers, or as of a sequence."""
+    inputs, outputs = [_input(tritonclient.http, rows)], None
+    if state:
+        inputs.append(tritonclient.http.InferInput("state", [rows, state], "FP32"))
+        inputs[-1].set_data_from_numpy(np.zeros((rows, state), np.float32))
+        outputs = [tritonclient.http.InferRequestedOutput(name) for name in ("action", "next_state")]
+    body, length = tritonclient.http.InferenceServerClient.generate_request_body(inputs, outputs, **sequence)
     return body, [("inference-header-content-length", str(length))]
 
 
-def grpc_request(rows: int) -> service_pb2.ModelInferRequest:
-    """Return what the public client sends."""
+def grpc_request(rows: int, state: int = 0, of: int = 0, *, start: bool = False) -> service_pb2.ModelInferRequest:
+    """Return the same over gRPC."""
     asked = service_pb2.ModelInferRequest(model_name="snake")
     asked.inputs.add(name="observation", datatype="UINT8", shape=[rows, CELLS])
     asked.raw_input_contents.append(observations(rows).tobytes())
+    if state:
+        asked.inputs.add(name="state", datatype="FP32", shape=[rows, state])
+        asked.raw_input_contents.append(np.zeros((rows, state), np.float32).tobytes())
+        for name in ("action", "next_state"):
+            asked.outputs.add(name=name)
+    if of:
+        asked.parameters["sequence_id"].int64_param = of
+        asked.parameters["sequence_start"].bool_param = start
     return asked
+
+
+def with_memory(served: dict[str, Any], clients: int) -> Iterator[tuple[str, Measure]]:
+    """Yield ways to ask a policy with memory for a row: clients carry the state, or each has a sequence of its own."""
+    http, rpc = int(served["url"].rpartition(":")[2]), int(served["grpc"].rpartition(":")[2])
+    path, size, numbers = "/v2/models/snake/infer", remembering_spec().memory_size, count(1)
+
+    def http_sequence() -> HttpClient:
+        own = next(numbers)
+        _answered(HttpClient(http, path, *http_request(1, sequence_id=own, sequence_start=True)))
+        return HttpClient(http, path, *http_request(1, sequence_id=own))
+
+    def grpc_sequence() -> GrpcClient:
+        own = next(numbers)
+        _answered(GrpcClient(rpc, INFER, grpc_request(1, of=own, start=True).SerializeToString()))
+        return GrpcClient(rpc, INFER, grpc_request(1, of=own).SerializeToString())
+
+    yield "HTTP, minGRU, state carried", load(lambda: HttpClient(http, path, *http_request(1, size)), clients)
+    yield "HTTP, minGRU, sequences", load(http_sequence, clients)
+    message = grpc_request(1, size).SerializeToString()
+    yield "gRPC, minGRU, state carried", load(lambda: GrpcClient(rpc, INFER, message), clients)
+    yield "gRPC, minGRU, sequences", load(grpc_sequence, clients)
+
+
+def _answered(client: Client) -> None:
+    """Ask once."""
+    client.ask()
+    while not client.read():
+        pass
+    client.socket.close()
 
 
 def _input(package: Any, rows: int) -> Any:
@@ -113,27 +177,26 @@ def one_by_one(call: Callable[[], object]) -> Measure:
     return measure
 
 
-def ways(served: dict[str, Any], bare: dict[str, int]) -> Iterator[Way]:
+def ways(served: dict[str, Any], remembering: dict[str, Any], bare: dict[str, int]) -> Iterator[Way]:
     """Yield every way to ask."""
     http, rpc = int(served["url"].rpartition(":")[2]), int(served["grpc"].rpartition(":")[2])
     path = "/v2/models/snake/infer"
     few, few_headers = http_request(1)
     many, many_headers = http_request(1024)
+
+    def bare_http() -> HttpClient:
+        return HttpClient(bare["http"], "/", observations(1).tobytes())
+
+    def bare_grpc() -> GrpcClient:
+        return GrpcClient(bare["grpc"], METHOD, observations(1).tobytes())
+
     for clients in (1, 64):
-        yield Way(
-            "HTTP",
-            1,
-            clients,
-            load(lambda: HttpClient(http, path, few, few_headers), clients),
-            load(lambda: HttpClient(bare["http"], "/", observations(1).tobytes()), clients),
-        )
-        yield Way(
-            "gRPC",
-            1,
-            clients,
-            load(lambda: GrpcClient(rpc, INFER, grpc_request(1).SerializeToString()), clients),
-            load(lambda: GrpcClient(bare["grpc"], METHOD, observations(1).tobytes()), clients),
-        )
+        asking = load(lambda: HttpClient(http, path, few, few_headers), clients)
+        yield Way("HTTP", 1, clients, asking, load(bare_http, clients))
+        asking = load(lambda: GrpcClient(rpc, INFER, grpc_request(1).SerializeToString()), clients)
+        yield Way("gRPC", 1, clients, asking, load(bare_grpc, clients))
+    for name, measure in with_memory(remembering, 64):
+        yield Way(name, 1, 64, measure, load(bare_http if name.startswith("HTTP") else bare_grpc, 64))
     for clients in (1, 4):
         yield Way(
             "HTTP",
@@ -159,7 +222,7 @@ def ways(served: dict[str, Any], bare: dict[str, int]) -> Iterator[Way]:
         1,
         1,
         one_by_one(lambda: over_http.infer("snake", [_input(tritonclient.http, 1)])),
-        load(lambda: HttpClient(bare["http"], "/", one), 1),
+        load(bare_http, 1),
     )
     yield Way(
         "gRPC, tritonclient",
@@ -204,11 +267,17 @@ def row(way: Way, served: list[list[float]], bare: list[list[float]]) -> tuple[s
 def main() -> None:
     """Measure every way and its floor, all taking turns."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "snake.safetensors"
+        path, memory = Path(folder) / "snake.safetensors", Path(folder) / "memory" / "snake.safetensors"
+        memory.parent.mkdir()
         path.write_bytes(dump_policy(policy()))
-        serve = ("-P", "-m", "rattle.cli", "inference", "--policy", str(path), "--port", "0", "--grpc-port", "0")
-        with process(*serve) as served, process(str(Path(__file__).with_name("bare_serving.py")), str(path)) as bare:
-            asked = list(ways(served, bare))
+        memory.write_bytes(dump_policy(policy(remembering_spec())))
+        serve = ("-P", "-m", "rattle.cli", "inference", "--port", "0", "--grpc-port", "0", "--policy")
+        with (
+            process(*serve, str(path)) as served,
+            process(*serve, str(memory)) as remembering,
+            process(str(Path(__file__).with_name("bare_serving.py")), str(path)) as bare,
+        ):
+            asked = list(ways(served, remembering, bare))
             taken: dict[tuple[int, bool], list[list[float]]] = {}
             for _ in range(REPEATS):
                 for number, way in enumerate(asked):
@@ -223,7 +292,9 @@ def main() -> None:
         "other is named: the usual ones in Python cost more than the server. Floors: a bare endpoint on the same "
         "server software (uvicorn with httptools, grpc.aio, both on uvloop) that computes the forward pass of the"
         " bytes that it is sent and answers with bytes of actions: no names, no checks, no joining; in the same "
-        "transport, with as many clients. A client package is held against a floor that is asked without it.",
+        "transport, with as many clients. Policies with memory have a layer of minGRU instead of the second one, whose "
+        "memory clients carry, or the service keeps in sequences; their floor has no memory. "
+        "A client package is held against a floor that is asked without it.",
         table(
             ("", "median", "99 %", "requests/s", "best", "rows/s", "floor: requests/s", "of the floor"),
             [row(way, taken[number, False], taken[number, True]) for number, way in enumerate(asked)],

@@ -21,7 +21,7 @@ KILL_EVERY = 10
 KILLED_SECONDS = 120
 WAYS = {
     "`rattle train`": ("train",),
-    "`rattle up`, sync": ("up", "--set", "training.mode=sync"),
+    "`rattle up`, on_policy": ("up", "--set", "training.mode=on_policy"),
     "`rattle up`, async": ("up", "--set", "training.mode=async"),
 }
 
@@ -54,7 +54,7 @@ def speeds() -> tuple[str, str]:
         shares = f"{statistics.median(ratios):.0%}, {min(ratios):.0%} to {max(ratios):.0%}"
         rows.append((name, f"{statistics.median(values):,.0f}", f"{min(values):,.0f}", shares))
     heading = ("", "steps/s, median", "least", "of `rattle train`: median, range")
-    return table(heading, rows), f"In mode sync {same} of {REPEATS} pairs of runs made the same policy, byte for byte."
+    return table(heading, rows), f"In mode on_policy {same} of {REPEATS} pairs made the same policy, byte for byte."
 
 
 def learns(folder: str, mode: str, seed: int) -> tuple[str, ...]:
@@ -91,8 +91,8 @@ def main() -> None:
     """Measure all of it."""
     by_way, same = speeds()
     with tempfile.TemporaryDirectory() as folder:
-        learnt = [learns(folder, mode, seed) for mode in ("sync", "async") for seed in SEEDS]
-        killed = [survives(folder, mode) for mode in ("sync", "async")]
+        learnt = [learns(folder, mode, seed) for mode in ("on_policy", "async") for seed in SEEDS]
+        killed = [survives(folder, mode) for mode in ("on_policy", "async")]
     report(
         "up",
         "Training spread over services",

@@ -17,9 +17,9 @@ INTRODUCTION = """# Events
 Made from the list in `rattle.events` by `python docs/make_events.py`.
 
 Everything that Rattle logs is one of these events. The column `event` of the table `logs` has the name, and `fields`
-the fields, as JSON. Programs act on these, and not on the sentences, whose wording may change. Beside its own fields
-an event may have those of its context (`agent`, `policy_version`), `exception` and `traceback` where there was an
-error, and `trace_id` and `span_id` where the process uses OpenTelemetry. See [logging](logging.md).
+the fields, as JSON. Programs act on these, and not on the sentences, whose wording may change. In addition to its own
+fields an event may have those of its context (`agent`, `policy_version`), `exception` and `traceback` if there was an
+error, and `trace_id` and `span_id` if the process uses OpenTelemetry. See [logging](logging.md).
 """
 
 

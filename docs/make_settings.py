@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rattle.policies.own.inputs import COLUMNS, OWN_INPUTS
 from rattle.settings.defaults import ALGORITHMS
 from rattle.settings.defaults import SECTIONS as DEFAULTS
 from rattle.settings.reference import SECTIONS, Table, metrics_of, plain, settings_of_section
@@ -17,16 +18,16 @@ Made from their definitions by `python docs/make_settings.py`.
 Settings come from the experiment's YAML file, then from environment variables, then from `--set`; the later wins. The
 key `train.steps` is `train: {steps: 1000}` in YAML, `RATTLE_TRAIN__STEPS=1000` in the environment and
 `--set train.steps=1000` on the command line. `--steps`, `--seconds` and `--seed` are short for the settings of these
-names. Numbers are written 1000000, 1_000_000 or 1e6, lists `[64, 64]`, nothing `null`, and text that looks like one of
-these in quotes. An empty variable, or a key of the file without a value, says nothing; `--set` needs a value.
+names. Write numbers as 1000000, 1_000_000 or 1e6, lists as `[64, 64]`, no value as `null`, and put text that looks like
+one of these in quotes. An empty variable, or a key of the file without a value, is ignored; `--set` needs a value.
 
-A Gymnasium environment (`gym:ID`) takes the keyword arguments of `gymnasium.make` beside `id` and `worlds`, a
+A Gymnasium environment (`gym:ID`) takes the keyword arguments of `gymnasium.make` next to `id` and `worlds`, a
 PettingZoo module (`pettingzoo:MODULE`) those of its `parallel_env`, or of its `env`, whose agents take turns.
 
-What is not given follows from the environment. The tables of the sections have the defaults for cell codes, as `snake`
-observes. Where agents observe numbers, as in most environments of Gymnasium, or one of some states, as in FrozenLake,
-those of the next table take their place, but a state has no scale; `algorithm.id` without more takes them too. The
-run's `config.yaml` holds what was chosen, and a resume keeps it.
+Settings that are not given depend on the environment. The tables of the sections have the defaults for cell codes, as
+`snake` observes. If agents observe numbers, as in most environments of Gymnasium, or one of several states, as in
+FrozenLake, the next table replaces them, except that a state has no scale; `algorithm.id` alone takes them too. The
+run's `config.yaml` holds the chosen settings, and a resume keeps them.
 """
 
 
@@ -42,6 +43,21 @@ def of_numbers() -> str:
     return "\n".join(
         ["## Defaults where numbers or states are observed", "", "| key | default |", "|---|---|", *lines, ""]
     )
+
+
+def of_own_past() -> str:
+    """Return the tables of what a policy may see of its own past."""
+    inputs = [f"| `{name}` | {described.meaning} |" for name, described in OWN_INPUTS.items()]
+    columns = [
+        f"| `{name}` | {', '.join(f'`{one}`' for one, described in OWN_INPUTS.items() if name in described.columns)} | "
+        f"{meaning} |"
+        for name, meaning in COLUMNS.items()
+    ]
+    head = ["## Inputs of the own past", "", "`policy.inputs` names some of these:", ""]
+    head += ["| input | what a network sees |", "|---|---|"]
+    state = ["They are made of columns, which come first in a policy's `state`, in this order:", ""]
+    state += ["| column | is there with | what it holds |", "|---|---|---|"]
+    return "\n".join([*head, *inputs, "", *state, *columns, ""])
 
 
 def markdown(table: Table) -> list[str]:
@@ -61,6 +77,7 @@ def page() -> str:
         reported = metrics_of(model)
         more = ["", "It reports of each update:", "", *markdown(reported)] if reported else []
         parts.append("\n".join([f"## {title}", "", *markdown(settings_of_section(prefix, model)), *more, ""]))
+    parts.append(of_own_past())
     return "\n".join(parts)
 
 

@@ -14,7 +14,9 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 HERE = Path(__file__).parent
-DEVELOPERS, USERS, PYTORCH, GPU = (HERE / f"{name}.txt" for name in ("developers", "users", "pytorch", "gpu"))
+DEVELOPERS, USERS, PYTORCH, GPU, GAMES = (
+    HERE / f"{name}.txt" for name in ("developers", "users", "pytorch", "gpu", "games")
+)
 SERVICE_LISTS = HERE / "services"
 
 #: What the images of services hold besides Rattle and what all of it needs (services/base.txt): extras, and packages of
@@ -105,8 +107,8 @@ def name_of(package: str) -> str:
 
 
 def main(*arguments: str) -> None:
-    """Make the lists of developers, of users, of PyTorch, of PyTorch for GPUs, and of the services' images."""
-    known = "".join(text for path in (DEVELOPERS, GPU) for text in packages_of(path))
+    """Make the lists of developers, of users, of PyTorch, of its build for GPUs, of games, and of services' images."""
+    known = "".join(text for path in (DEVELOPERS, GPU, GAMES) for text in packages_of(path))
     developers = pinned(("dev", "gpu"), known, *arguments)
     users = pinned(("all", "gpu"), "".join(developers))
     (torch,) = (text for text in users if text.startswith("torch=="))
@@ -119,6 +121,9 @@ def main(*arguments: str) -> None:
     write(PYTORCH, "PyTorch for CPUs: on Linux from https://download.pytorch.org/whl/cpu.", [pytorch_for_cpus(torch)])
     gpu = [_only(torch, "== 'linux'"), *(text for text in users if _FOR_GPUS.match(text))]
     write(GPU, "PyTorch for NVIDIA's GPUs on Linux, and what it needs besides.", gpu)
+    there = set(map(name_of, developers))
+    games = pinned(("games",), known + "".join(developers), *arguments)
+    write(GAMES, "What CI installs besides: the extra `games`.", [one for one in games if name_of(one) not in there])
     write_services("".join(users))
 
 

@@ -21,6 +21,11 @@ tidy() {
 }
 trap tidy EXIT
 
+# work: make the folder $scratch, which nobody else can read and which goes when this ends.
+work() {
+  [ -n "$scratch" ] || scratch=$(mktemp -d)
+}
+
 k() {
   command kubectl ${KUBE_CONTEXT:+--context "$KUBE_CONTEXT"} --namespace "$NAMESPACE" "$@"
 }
@@ -40,6 +45,11 @@ check() {
 
 there() {
   k get "$@" --ignore-not-found --output name | grep -q .
+}
+
+# named KIND RELEASE COMPONENT: what a release has there, whatever fullnameOverride calls it.
+named() {
+  k get "$1" --selector "app.kubernetes.io/instance=$2,app.kubernetes.io/component=$3" --output name
 }
 
 need_release() {
@@ -62,7 +72,8 @@ make_secret() {
     return
   fi
   {
-    printf 'apiVersion: v1\nkind: Secret\nmetadata:\n  name: %s\n  labels: {app.kubernetes.io/managed-by: Helm}\n' "$name"
+    printf 'apiVersion: v1\nkind: Secret\nmetadata:\n  name: %s\n' "$name"
+    printf '  labels: {app.kubernetes.io/managed-by: Helm, app.kubernetes.io/instance: %s}\n' "$release"
     printf '  annotations: {meta.helm.sh/release-name: %s, meta.helm.sh/release-namespace: %s,' "$release" "$NAMESPACE"
     printf ' helm.sh/resource-policy: keep}\nstringData:\n'
     while [ $# -gt 1 ]; do
@@ -78,33 +89,90 @@ value() {
   k get secret "$1" --output "jsonpath={.data.$2}" | base64 -d
 }
 
+# names KIND FILE: how manifests of a kind are called.
+names() {
+  sed -n "/^kind: $1\$/,/^  name: /s/^  name: //p" "$2"
+}
+
+# telemetry: the values by which the chart k8s/platform finds broker and store, as data.yaml has them.
+telemetry() {
+  sed -n '/^  values.yaml: |$/,/^---/s/^    //p' "$scratch/data.yaml"
+}
+
+# token_secret, credentials_secret: the Secrets that pods of these manifests read, made by the charts or by others.
+token_secret() {
+  sed -n '/^ *- name: token$/,/secretName: /{/secretName: /{s/.*: //p;q;};}' "$scratch/platform.yaml"
+}
+
+credentials_secret() {
+  telemetry | sed -n 's/^  existingSecret: //p'
+}
+
+# installed: the manifests of what is installed, as platform.yaml and data.yaml.
+installed() {
+  need_release "$RELEASE"
+  work
+  h get manifest "$RELEASE" >"$scratch/platform.yaml"
+  h get manifest "$DATA_RELEASE" >"$scratch/data.yaml" 2>/dev/null || true # the other release may have its own ways
+}
+
 init() {
   there namespace "$NAMESPACE" || k create namespace "$NAMESPACE" >/dev/null ||
     fail "namespace $NAMESPACE cannot be made: ask for it, or name another in NAMESPACE"
   echo "kubectl, helm and the cluster answer; namespace $NAMESPACE is there"
 }
 
+# What the charts would make themselves with these values, before they do.
 secrets() {
-  make_secret "$RELEASE" "$RELEASE-token" token "$(random 43)"
-  # The chart adds the names of the users.
-  make_secret "$DATA_RELEASE" "$DATA_RELEASE-credentials" \
-    rabbitmq-password "$(random 32)" clickhouse-password "$(random 32)"
+  local name
+  work
+  charted template "$DATA_RELEASE" k8s/data-stack "${DATA_VALUES:-}" >"$scratch/data.yaml" ||
+    fail "k8s/data-stack does not take these values"
+  telemetry >"$scratch/telemetry.yaml"
+  charted template "$RELEASE" k8s/platform "${VALUES:-}" --values "$scratch/telemetry.yaml" >"$scratch/platform.yaml" ||
+    fail "k8s/platform does not take these values"
+  name=$(names Secret "$scratch/platform.yaml")
+  if [ -n "$name" ]; then
+    make_secret "$RELEASE" "$name" token "$(random 43)"
+  else
+    others token "$(token_secret)"
+  fi
+  name=$(names Secret "$scratch/data.yaml")
+  if [ -n "$name" ]; then
+    # The chart adds the names of the users.
+    make_secret "$DATA_RELEASE" "$name" rabbitmq-password "$(random 32)" clickhouse-password "$(random 32)"
+  else
+    others "users of RabbitMQ and ClickHouse" "$(credentials_secret)"
+  fi
 }
 
-# install RELEASE CHART FILES ARGUMENT…: FILES are values files, with commas between them.
-install() {
-  local release=$1 chart=$2 files=$3
-  shift 3
+# others WHAT SECRET: say where it is, if anywhere, where no chart makes it.
+others() {
+  if [ -n "$2" ]; then echo "$1: in your Secret $2"; else echo "$1: none is asked for"; fi
+}
+
+# charted "COMMAND…" RELEASE CHART FILES ARGUMENT…: have Helm do it; FILES are values files, with commas between them.
+charted() {
+  local command=$1 release=$2 chart=$3 files=$4
+  shift 4
   if [ -n "$files" ]; then set -- "$@" --values "$files"; fi
-  h upgrade --install "$release" "$chart" --history-max 10 "$@" >/dev/null || fail "release $release was not installed"
-  echo "release $release is installed"
+  # shellcheck disable=SC2086 # of several words
+  h $command "$release" "$chart" "$@"
 }
 
+# install RELEASE CHART FILES ARGUMENT…
+install() {
+  charted "upgrade --install" "$@" --history-max 10 >/dev/null || fail "release $1 was not installed"
+  echo "release $1 is installed"
+}
+
+# deploy [ARGUMENT…]: more arguments for Helm.
 deploy() {
-  scratch=$(mktemp -d)
-  install "$DATA_RELEASE" k8s/data-stack "${DATA_VALUES:-}"
-  k get configmap "$DATA_RELEASE-platform" --output 'jsonpath={.data.values\.yaml}' >"$scratch/telemetry.yaml"
-  set -- --values "$scratch/telemetry.yaml"
+  work
+  install "$DATA_RELEASE" k8s/data-stack "${DATA_VALUES:-}" "$@"
+  h get manifest "$DATA_RELEASE" >"$scratch/data.yaml"
+  telemetry >"$scratch/telemetry.yaml"
+  set -- "$@" --values "$scratch/telemetry.yaml"
   if [ -n "${REGISTRY:-}" ]; then set -- "$@" --set-string "image.registry=$REGISTRY"; fi
   if [ -n "${TAG:-}" ]; then set -- "$@" --set-string "image.tag=$TAG"; fi
   install "$RELEASE" k8s/platform "${VALUES:-}" "$@"
@@ -157,39 +225,60 @@ health() {
 }
 
 create_tables() {
-  there deployment "$RELEASE-ingest" || fail "$RELEASE-ingest is not in namespace $NAMESPACE: run make deploy"
+  local ingest
+  ingest=$(named deployments "$RELEASE" ingest)
+  [ -n "$ingest" ] || fail "$RELEASE has no ingest in namespace $NAMESPACE: run make deploy"
   # The store's address and its credentials are in the container's own environment.
   # shellcheck disable=SC2016
-  k exec "deployment/$RELEASE-ingest" --container ingest -- \
+  k exec "$ingest" --container ingest -- \
     sh -c 'rattle create-tables "$RATTLE_TELEMETRY__STORE" >/dev/null' || fail "the tables were not made: make logs TARGET=k8s"
   echo "the tables in ClickHouse are there"
 }
 
-how_to_connect() {
-  need_release "$RELEASE"
-  local forward token
-  forward="kubectl ${KUBE_CONTEXT:+--context $KUBE_CONTEXT }--namespace $NAMESPACE port-forward service"
-  token=$(value "$RELEASE-token" token)
-  cat <<TEXT
-Run these, or all of them by: make port-forward
-  $forward/$RELEASE-dashboard 8080
-  $forward/$RELEASE-env-any 5000
-  $forward/$RELEASE-inference-any 8000
-  $forward/$DATA_RELEASE-clickhouse 8123
-Then open (with https where values have tls.enabled):
-  the dashboard  http://127.0.0.1:8080/#token=$token
-  the board      http://127.0.0.1:5000/watch#token=$token
-  policies       http://127.0.0.1:8000/v1/models, with the header Authorization: Bearer $token
-  ClickHouse     http://127.0.0.1:8123, user and password by: make passwords
-TEXT
+# ports: Services of what is installed, each with its port: NAME PORT.
+ports() {
+  local one name
+  for one in platform:dashboard:8080 platform:env-any:5000 platform:inference-any:8000 data:clickhouse:8123; do
+    name=${one#*:}
+    name=$(names Service "$scratch/${one%%:*}.yaml" | grep -e "-${name%:*}\$") || continue
+    echo "$name ${one##*:}"
+  done
 }
 
+how_to_connect() {
+  installed
+  local name port token="" secret forward
+  forward="kubectl ${KUBE_CONTEXT:+--context $KUBE_CONTEXT }--namespace $NAMESPACE port-forward service"
+  secret=$(token_secret)
+  [ -z "$secret" ] || token=$(value "$secret" token)
+  echo "Run these, or all of them by: make port-forward"
+  ports | sed "s|^|  $forward/|"
+  echo "Then open (with https where values have tls.enabled):"
+  while read -r name port; do
+    case $port in
+      8080) echo "  the dashboard  http://127.0.0.1:8080/${token:+#token=$token}" ;;
+      5000) echo "  the board      http://127.0.0.1:5000/watch${token:+#token=$token}" ;;
+      8000) echo "  policies       http://127.0.0.1:8000/v1/models${token:+, with the header Authorization: Bearer $token}" ;;
+      8123) echo "  ClickHouse     http://127.0.0.1:8123, user and password by: make passwords" ;;
+    esac
+  done < <(ports)
+  name=$(telemetry | sed -n '/^  store:$/,$s/^    host: //p')
+  [ -z "$name" ] || echo "  ClickHouse     elsewhere, at $name, user and password in your Secret $(credentials_secret)"
+}
+
+# What the charts have generated, and where the rest is.
 passwords() {
-  there secret "$RELEASE-token" || fail "no Secret $RELEASE-token in namespace $NAMESPACE: run make secrets"
-  echo "token                $(value "$RELEASE-token" token)"
-  local key
+  installed
+  local name key
+  name=$(names Secret "$scratch/platform.yaml")
+  if [ -n "$name" ]; then echo "token                $(value "$name" token)"; else others token "$(token_secret)"; fi
+  name=$(names Secret "$scratch/data.yaml")
+  if [ -z "$name" ]; then
+    others "users of RabbitMQ and ClickHouse" "$(credentials_secret)"
+    return
+  fi
   for key in rabbitmq-username rabbitmq-password clickhouse-username clickhouse-password; do
-    printf '%-20s %s\n' "$key" "$(value "$DATA_RELEASE-credentials" "$key")"
+    printf '%-20s %s\n' "$key" "$(value "$name" "$key")"
   done
 }
 
@@ -205,21 +294,21 @@ logs() {
 }
 
 port_forward() {
-  need_release "$RELEASE"
-  local one pids=()
+  installed
+  local name port pids=()
   trap 'kill "${pids[@]}" 2>/dev/null || true; tidy' EXIT
   trap 'exit 130' INT TERM
-  for one in "$RELEASE-dashboard 8080" "$RELEASE-env-any 5000" "$RELEASE-inference-any 8000"; do
-    k port-forward "service/${one% *}" "${one#* }" &
+  while read -r name port; do
+    k port-forward "service/$name" "$port" &
     pids+=($!)
-  done
+  done < <(ports)
   wait -n || fail "a port could not be forwarded"
 }
 
 upgrade() {
   need_release "$RELEASE"
   need_release "$DATA_RELEASE"
-  deploy
+  deploy --reset-then-reuse-values # of the charts as they are now, with what was set before: registry, experiment
   health
   create_tables
 }
@@ -239,10 +328,15 @@ pod_of() {
 
 # holding_runs TRAINING COMMAND…: run a command in a pod of its image that has its volume, while Training does not run.
 holding_runs() {
-  local training=$1 name=${1#*/} pod="${1#*/}-volume" claim image arrived=yes
+  local training=$1 name=${1#*/} pod="${1#*/}-volume" claim image field value like="" arrived=yes
   shift
   image=$(of "$training" '.spec.template.spec.containers[0].image')
   claim=$(of "$training" '.spec.template.spec.volumes[?(@.name=="runs")].persistentVolumeClaim.claimName')
+  # It is pulled, placed and restricted as Training is.
+  for field in serviceAccountName imagePullSecrets securityContext nodeSelector tolerations affinity; do
+    value=$(of "$training" ".spec.template.spec.$field") # lists and maps as JSON
+    [ -z "$value" ] || like+="  $field: $value"$'\n'
+  done
   k delete pod "$pod" --ignore-not-found >/dev/null
   k create --filename - >/dev/null <<POD
 apiVersion: v1
@@ -251,7 +345,7 @@ metadata: {name: $pod, labels: {app.kubernetes.io/instance: $RELEASE}}
 spec:
   restartPolicy: Never
   automountServiceAccountToken: false
-  securityContext: {runAsNonRoot: true, runAsUser: 10001, runAsGroup: 10001, fsGroup: 10001, seccompProfile: {type: RuntimeDefault}}
+${like%$'\n'}
   containers:
     - name: training
       image: $image
@@ -279,7 +373,7 @@ runs_to() {
 
 # The store and the runs, each in a file of its own that appears whole or not at all.
 backup() {
-  local folder=${TO:-backups/$(date -u +%Y-%m-%dT%H%M%SZ)} store="$DATA_RELEASE-clickhouse-0" one name pod
+  local folder=${TO:-backups/$(date -u +%Y-%m-%dT%H%M%SZ)} store one name pod
   [ ! -e "$folder" ] || fail "$folder is there already: name another with TO="
   umask 077
   mkdir -p "$folder"
@@ -291,7 +385,10 @@ backup() {
     mv "$folder/$name.tar.part" "$folder/$name.tar"
     echo "$folder/$name.tar has the runs of $name"
   done
-  if there pod "$store"; then
+  store=$(named pods "$DATA_RELEASE" clickhouse)
+  if [ -z "$store" ]; then
+    echo "$DATA_RELEASE has no ClickHouse: back the store up where it runs"
+  else
     k exec "$store" -- rm -f /var/lib/clickhouse/backups/rattle.zip # of a backup that was broken off
     in_store "$store" "BACKUP DATABASE \$CLICKHOUSE_DATABASE TO Disk('backups', 'rattle.zip')" ||
       fail "ClickHouse has made no backup"
@@ -317,9 +414,12 @@ asked() {
 }
 
 restore() {
-  local folder=${FROM:-} store="$DATA_RELEASE-clickhouse-0" one
+  local folder=${FROM:-} store one
   [ -n "$folder" ] || fail "say which copy: make restore FROM=backups/…"
   compgen -G "$folder/*.tar" >/dev/null || [ -e "$folder/clickhouse.zip" ] || fail "$folder has no copy that make backup has made"
+  store=$(named pods "$DATA_RELEASE" clickhouse)
+  [ -n "$store" ] || [ ! -e "$folder/clickhouse.zip" ] ||
+    fail "$DATA_RELEASE has no ClickHouse: restore $folder/clickhouse.zip where it runs, and move it away"
   echo "The runs and the store of $RELEASE in namespace $NAMESPACE are replaced by those in $folder."
   asked RESTORE
   for one in $(trainings); do
@@ -370,7 +470,7 @@ destroy() {
   echo "  the releases $RELEASE and $DATA_RELEASE, with all their pods"
   echo "  their volumes: all runs, checkpoints and policies, the tables of ClickHouse, the messages of RabbitMQ"
   k get persistentvolumeclaims --selector "$OURS" --output name | sed 's/^/    /'
-  echo "  the token and the passwords"
+  echo "  the Secrets that were made for them: the token, the passwords, certificates (yours stay)"
   echo "make backup keeps runs and tables."
   asked DELETE
   local one
@@ -378,7 +478,7 @@ destroy() {
     if h status "$one" >/dev/null 2>&1; then h uninstall "$one" --wait >/dev/null || fail "release $one was not uninstalled"; fi
   done
   k delete persistentvolumeclaims --selector "$OURS" >/dev/null
-  k delete secret "$RELEASE-token" "$DATA_RELEASE-credentials" --ignore-not-found >/dev/null
+  k delete secrets --selector "$OURS" >/dev/null # those of cert-manager, too
   echo "all of it is gone; namespace $NAMESPACE stays"
 }
 

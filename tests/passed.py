@@ -43,6 +43,12 @@ SUITES = {
             "tests/services/sync/test_lockstep_properties.py",
         ),
     ),
+    # Whatever takes twenty seconds: targets of learning, services that are killed again and again, requests made up by
+    # the thousand. All code and all tests are inputs, for these tests use most of them.
+    "slow": Suite(
+        ("tests/", "-n", "3", "--dist", "loadfile", "-m", "whole(suite='slow')"),
+        ("examples/", "pyproject.toml", "requirements/", "src/", "tests/"),
+    ),
     # How images are made and services start in them, and who starts them there. What services do when they have started
     # is tested without images, hundreds of times quicker: an ordinary change of the core builds none. pyproject.toml is
     # left out for the same reason: its packages are those of requirements/, and its wheel has a test of its own.
@@ -53,13 +59,11 @@ SUITES = {
             ".dockerignore",
             "compose.yaml",
             "deploy/images/",
-            "k8s/platform/templates/_*.tpl",
-            "k8s/platform/templates/env.yaml",
-            "k8s/platform/templates/experiment.yaml",
-            "k8s/platform/templates/inference.yaml",
-            "k8s/platform/templates/sync.yaml",
-            "k8s/platform/templates/token.yaml",
-            "k8s/platform/templates/training.yaml",
+            "examples/extend/my_algorithm.py",
+            "examples/extend/my_world.py",
+            "k8s/platform/Chart.yaml",
+            "k8s/platform/files/",
+            "k8s/platform/templates/",
             "k8s/platform/values.yaml",
             "requirements/pytorch.txt",
             "requirements/services/",

@@ -14,12 +14,13 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
 from tempfile import mkdtemp
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -103,18 +104,26 @@ class Gate:
 class RabbitMQ:
     """One node. `kill` ends it as a power cut would, `start` brings it back at the same address with what it stored.
 
-    Clients reach it through gates, which may cut their connections.
+    Clients reach it through gates, which may cut their connections. `settings`, as in rabbitmq.conf, take the place of
+    the users that tests have else; `plugins` and `variables` are its plugins and more of its environment.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: str | None = None,
+        plugins: str = "[].",
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._folder = folder
+        self._variables = variables
         self.direct_port, self._direct_tls_port, self._dist_port, self.epmd_port = (free_port() for _ in range(4))
         self.gate, self._tls_gate = Gate(self.direct_port), Gate(self._direct_tls_port)
         self._name = f"rattle-{token_hex(4)}@localhost"
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._certify()
-        self._configure()
+        self._configure(settings, plugins)
         self._epmd = subprocess.Popen([*self._as_its_user(), "epmd", "-address", "127.0.0.1"], env=self._environment())
         while self._epmd.poll() is None and not _listens(self.epmd_port):  # or the node starts one that outlives it
             time.sleep(0.01)
@@ -188,12 +197,13 @@ class RabbitMQ:
         self._epmd.wait(_MANY_SECONDS)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def control(self, *arguments: str) -> None:
-        """Have rabbitmqctl do something, which takes seconds."""
+    def control(self, *arguments: str) -> str:
+        """Have rabbitmqctl do something, which takes seconds, and return what it says."""
         tool = SERVER.with_name("rabbitmqctl")
         command = [*self._as_its_user(), str(tool), "--quiet", "--node", self._name, *arguments]
         done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, timeout=_MANY_SECONDS)
         assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
 
     @contextmanager
     def full_disk(self) -> Iterator[None]:
@@ -259,36 +269,27 @@ class RabbitMQ:
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
         }
         kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-        return {**kept, **own}
+        return {**kept, **own, **self._variables}
 
     def _as_its_user(self) -> list[str]:
         """Return the command that runs another as the user of Debian's package, where this one is root."""
         return ["setpriv", "--reuid=rabbitmq", "--regid=rabbitmq", "--clear-groups"] if os.geteuid() == 0 else []
 
-    def _configure(self) -> None:
-        rights = {"configure": ".*", "write": ".*", "read": ".*"}
-        none = {"configure": "^$", "write": "^$", "read": "^$"}
-        users = [{"name": name, "password": PASSWORD, "tags": ""} for name in (USER, POWERLESS)]
-        hosts = ("/", "another host")
-        definitions = {
-            "users": users,
-            "vhosts": [{"name": vhost} for vhost in hosts],
-            "permissions": [
-                *({"user": USER, "vhost": vhost, **rights} for vhost in hosts),
-                {"user": POWERLESS, "vhost": "/", **none},
-            ],
-        }
-        (self._folder / "definitions.json").write_text(json.dumps(definitions))
-        (self._folder / "plugins").write_text("[].\n")
+    def _configure(self, settings: str | None, plugins: str) -> None:
+        if settings is None:
+            (self._folder / "definitions.json").write_text(json.dumps(_definitions()))
+            settings = (
+                f"load_definitions = {self._folder}/definitions.json\n"
+                "disk_free_limit.absolute = 1MB\n"
+                "log.console = true\nlog.console.level = notice\nlog.file = false\n"
+            )
+        (self._folder / "plugins").write_text(f"{plugins}\n")
         (self._folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.direct_port}\n"
             f"listeners.ssl.1 = 127.0.0.1:{self._direct_tls_port}\n"
             f"ssl_options.cacertfile = {self._folder}/ca.pem\n"
             f"ssl_options.certfile = {self._folder}/node.pem\n"
-            f"ssl_options.keyfile = {self._folder}/node.key\n"
-            f"load_definitions = {self._folder}/definitions.json\n"
-            "disk_free_limit.absolute = 1MB\n"
-            "log.console = true\nlog.console.level = notice\nlog.file = false\n"
+            f"ssl_options.keyfile = {self._folder}/node.key\n{settings}"
         )
         if os.geteuid() == 0:
             for path in (self._folder, *self._folder.iterdir()):
@@ -308,6 +309,21 @@ class RabbitMQ:
         (self._folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
         for command in commands:
             subprocess.run(["openssl", *command], cwd=at, check=True, capture_output=True, timeout=60)
+
+
+def _definitions() -> dict[str, Any]:
+    """Return the users of tests, and what they may do."""
+    rights = {"configure": ".*", "write": ".*", "read": ".*"}
+    none = {"configure": "^$", "write": "^$", "read": "^$"}
+    hosts = ("/", "another host")
+    return {
+        "users": [{"name": name, "password": PASSWORD, "tags": ""} for name in (USER, POWERLESS)],
+        "vhosts": [{"name": vhost} for vhost in hosts],
+        "permissions": [
+            *({"user": USER, "vhost": vhost, **rights} for vhost in hosts),
+            {"user": POWERLESS, "vhost": "/", **none},
+        ],
+    }
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from typing import IO, Self
 
 from rattle.launch.template import as_request, early, serve, warm_up
 from rattle.launch.template import run as run_forked
+from rattle.output import hush_libraries
 
 #: What a template imports: the commands whose tests start many processes.
 IMPORTS = (
@@ -231,7 +232,7 @@ def run(
 
 
 def _main() -> None:
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # as `rattle up` does, before gRPC is imported
+    hush_libraries()  # as every command does
     warm_up(IMPORTS)
     request = serve(socket.socket(fileno=int(sys.argv[1])))
     if name := request["environment"].pop(NAMESPACE, ""):

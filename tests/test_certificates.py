@@ -24,7 +24,7 @@ from rattle.certificates import (
 )
 from rattle.cli import main
 from rattle.errors import RattleError
-from rattle.runs.find_policy import FoundPolicy, _server_of
+from rattle.runs.find_policy import FoundPolicy, _played_in
 from rattle.services.utils.server_tls import server_tls, shake_hands
 from rattle.settings.services import SecuritySection
 from rattle.settings.yaml_values import read_document
@@ -244,6 +244,6 @@ def test_a_run_s_own_authority_is_offered_where_none_is_known(tmp_path: Path) ->
 def test_what_a_run_asked_its_server_with_is_read_from_its_settings(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     run.config.write_text("env: {url: 'https://a:1'}\nsecurity: {token_file: t, authority: a.pem, certificate: 7}\n")
-    assert _server_of(run) == ("https://a:1", "t", TlsFiles("a.pem"))
+    assert _played_in(run) == ("https://a:1", "t", TlsFiles("a.pem"), "never")
     run.config.write_text("env: {}\n")
-    assert _server_of(run) == (None, None, TlsFiles())
+    assert _played_in(run) == (None, None, TlsFiles(), "never")

@@ -45,6 +45,18 @@ def test_help_is_quick() -> None:
     assert done.stdout.strip() == "[]"
 
 
+#: Their one-line summaries are in files with a recorded hash: they change with the next change of cli/services.py.
+RECORDED_SUMMARIES = {"inference", "training"}
+
+
+@pytest.mark.parametrize("group", [(), ("runs",)])
+def test_summaries_of_commands_fit_into_80_columns(group: tuple[str, ...]) -> None:
+    # Click leaves two columns free at a terminal of 80, and takes a width that it is told as it is.
+    shown = CliRunner().invoke(main, [*group, "--help"], terminal_width=78).output.partition("Commands:")[2]
+    lines = [line.split(maxsplit=1) for line in shown.splitlines() if line.strip()]
+    assert {name for name, summary in lines if summary.endswith("...")} <= RECORDED_SUMMARIES
+
+
 EXTRAS = (
     "chdb fastapi fastapi_swagger flask grpc grpc_health grpc_reflection httptools httpx imageio_ffmpeg matplotlib "
     "mlflow onnx onnxruntime pettingzoo PIL prometheus_client psutil pyarrow tenacity tensorboardX torch uvicorn "
@@ -120,14 +132,15 @@ def test_export_writes_a_model_that_runs(run: Path) -> None:
     assert (logits.shape, value.shape) == ((5, 3), (5,))
 
 
-def test_a_terminal_gets_a_live_view(tmp_path: Path) -> None:
+def shown_in_a_terminal(arguments: list[str], cwd: Path, columns: int) -> list[str]:
+    """Return the lines that a command shows in a terminal of some width."""
     reader, writer = pty.openpty()
     process = subprocess.Popen(
-        [*RATTLE, "train", "--run-dir", "run", *SMALL],
-        cwd=tmp_path,
+        [*RATTLE, *arguments],
+        cwd=cwd,
         stdout=writer,
         stderr=writer,
-        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"},
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "30"},
     )
     os.close(writer)
     shown = b""
@@ -141,10 +154,24 @@ def test_a_terminal_gets_a_live_view(tmp_path: Path) -> None:
         shown += part
     os.close(reader)
     assert process.wait(timeout=30) == 0
-    text = shown.decode()
+    return shown.decode().splitlines()
+
+
+def test_a_terminal_gets_a_live_view(tmp_path: Path) -> None:
+    text = "\n".join(shown_in_a_terminal(["train", "--run-dir", "run", *SMALL], tmp_path, 100))
     for word in ("steps/s", "mean return", "mean length", "entropy", "value loss", "left", "policy sha256"):
         assert word in text
     assert "\x1b[" in text
+
+
+def test_texts_of_an_inspection_are_folded_where_a_terminal_ends(tmp_path: Path) -> None:
+    wide, narrow = (
+        shown_in_a_terminal(["inspect", "gym:Taxi-v4", "--seconds", "0.1"], tmp_path, columns) for columns in (9999, 60)
+    )
+    assert max(map(len, narrow)) <= 60
+    assert max(map(len, wide)) > 60
+    assert [line for line in narrow if line.startswith(16 * " ")]
+    assert {line[:16] for line in wide} <= {line[:16] for line in narrow}
 
 
 WRONG = {

@@ -110,7 +110,7 @@ def test_archived_runs_are_left_out_and_come_back() -> None:
 def test_deleting_asks_first(two: list[RunDirectory]) -> None:
     refused = call("delete aa1", input="n\n")
     assert refused.exit_code == 1
-    assert "Delete this run, 0.0 MB, for ever? [y/N]" in refused.stdout
+    assert "Delete this run, 0.0 MB permanently? [y/N]" in refused.stdout
     assert call("delete aa1").exit_code == 1  # nobody answers
     assert two[0].is_run
     (two[1].path / "mine.txt").touch()

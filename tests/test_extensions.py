@@ -149,6 +149,14 @@ def test_a_module_may_import_its_neighbours_later(user_module: UserModule) -> No
         ("broken:Saw", "cannot import 'broken', which should hold a tool, Saw (ZeroDivisionError: division by zero in"),
         ("broken:Saw", " in broken.py, line 2)"),
         ("leaves:Saw", "cannot import 'leaves', which should hold a tool, Saw (SystemExit: 3 in leaves.py, line 2)"),
+        ("unfit:Saw", " in unfit.py, line 2)"),
+        ("wishes:Saw", "(ImportError: cannot import name 'Sew' from 'my_tools'"),
+        ("wishes:Saw", " in wishes.py, line 1)"),
+        ("lacks:Saw", "(No module named 'not_here' in lacks.py, line 1): install the package that has it"),
+        (
+            "wrong_settings:Saw",
+            "(ValidationError: teeth: Input should be a valid integer in wrong_settings.py, line 4)",
+        ),
         ("garbled:Saw", "(SyntaxError: invalid syntax (garbled.py, line 1))"),
         ("my_tools:", "'my_tools:' names no class: write it as module:Class"),
         (":Saw", "names no class"),
@@ -166,6 +174,12 @@ def test_what_is_wrong_is_said_in_one_line(user_module: UserModule, name: str, s
     user_module("broken", "\n1 / 0\n")
     user_module("leaves", "\nraise SystemExit(3)\n")
     user_module("garbled", "class Saw(:")
+    user_module("unfit", "\nint(1, 2, 3)\n")
+    user_module("wishes", "from my_tools import Sew\n")
+    user_module("lacks", "import not_here\n")
+    user_module(
+        "wrong_settings", "from pydantic import BaseModel\nclass Made(BaseModel):\n    teeth: int\nMade(teeth=None)\n"
+    )
     user_module("string", SAW)
     with pytest.raises(ExtensionError) as error:
         load(name, TOOL, Tool, ["hammer"] if name == "hammr" else [])

@@ -4,7 +4,7 @@ A second word after a fence's language is the mark: ```` ```console run ````. Th
 has what a clone has in `shared/` and `examples/`, and for commands that take seconds anyway a small run in `runs/`.
 ```` ```console serve ```` starts services, which answer until the page ends. A service ends the one before it that has
 the same port. Ports are any free ones: an address that a later block asks is that of the service which a reader would
-have there.
+have there. ```` ```python file NAME ```` is what a reader stores in a file of that name.
 
 In console blocks, lines that begin with `$ ` are commands, and others show what a reader sees. Not marked are blocks
 that need more than the repository's `.venv` (see `NEEDS_MORE`), hold words to be replaced, or train for long.
@@ -36,11 +36,18 @@ BIN = Path(sys.executable).parent
 SERVICES = REPOSITORY / "src" / "rattle" / "services"
 PAGES = sorted(
     page
-    for pattern in ("README.md", "docs/*.md", "src/rattle/services/*/README.md", "examples/**/*.md", "deploy/**/*.md")
+    for pattern in (
+        "README.md",
+        "docs/**/*.md",
+        "src/rattle/services/*/README.md",
+        "examples/**/*.md",
+        "deploy/**/*.md",
+    )
     for page in REPOSITORY.glob(pattern)
 )
 MARKS = ("run", "serve")
 LANGUAGES = ("console", "sh", "python")
+FILE = re.compile(r"file ([\w./-]+)")
 #: Words of blocks that need a network, a daemon, a cluster, other hosts or root: they must not be marked.
 NEEDS_MORE = (
     "docker",
@@ -68,6 +75,7 @@ PORTS: dict[str, dict[str, tuple[int | None, str]]] = {
     "sync": {"--port": (5555, "address"), "--http-port": (8005, "url")},
     "ingest": {"--port": (8006, "url")},
     "dashboard": {"--port": (8080, "url")},
+    "examples/simulator/server.mjs": {"--port": (5000, "url")},
 }
 Service = RattleProcess | subprocess.Popen[str]
 SECONDS = 100  # for one block, or for a service to say that it is there
@@ -127,6 +135,9 @@ class Reader:
 
     def does(self, block: Block) -> None:
         """Run a block, or start its services."""
+        if name := FILE.fullmatch(block.mark):
+            (self.folder / name[1]).write_text(block.text)
+            return
         script = self._as_it_is_here(block.script())
         if block.mark == "run":
             self._runs(block, script)
@@ -170,7 +181,7 @@ class Reader:
         variables = {}
         while "=" in words[0]:
             name, _, variables[name] = words.pop(0).partition("=")
-        assert words[0] == "rattle", f"{block.at()}: only services of rattle are served: {words}"
+        assert words[0] in ("rattle", "node"), f"{block.at()}: only services of rattle and examples are served: {words}"
         wanted = {}
         for flag, (usual, key) in PORTS[words[1]].items():
             place = words.index(flag) if flag in words else None
@@ -182,7 +193,8 @@ class Reader:
             if port in self.services:
                 self._stops(block, port)
         errors = (self.folder / f".errors-{len(self.places)}").open("w+")
-        process = start(
+        begin = start if words[0] == "rattle" else _start_program
+        process = begin(
             *words[1:],
             cwd=self.folder,
             env=self.environment() | variables,
@@ -231,6 +243,10 @@ class Reader:
             process.kill()
             process.communicate()
             errors.close()
+
+
+def _start_program(*arguments: str, **how: Any) -> Service:
+    return subprocess.Popen(["node", *arguments], text=True, **how)
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
@@ -283,7 +299,7 @@ def as_cases() -> Iterator[Any]:
 @pytest.mark.parametrize("page", list(as_cases()))
 def test_marked_blocks_work(page: Path, reader: Reader, request: pytest.FixtureRequest) -> None:
     text = "".join(block.text for block in BLOCKS[page])
-    for program in ("curl", "jq"):
+    for program in ("curl", "jq", "node"):
         if re.search(rf"\b{program}\b", text) and not shutil.which(program):
             pytest.skip(f"the page uses {program}, which is not installed")
     if is_slow(page):
@@ -308,6 +324,8 @@ def test_a_command_that_fails_is_named_with_its_page_and_line(reader: Reader) ->
 
 def test_marks_are_these_and_blocks_need_no_more_than_python() -> None:
     for block in (block for blocks in BLOCKS.values() for block in blocks):
+        if FILE.fullmatch(block.mark):
+            continue
         assert block.mark in MARKS, f"{block.at()}: {block.mark} is no mark, only {' and '.join(MARKS)} are"
         assert block.language in LANGUAGES, f"{block.at()}: only {', '.join(LANGUAGES)} can be run"
         if block.language != "python":

@@ -99,11 +99,20 @@ def test_observations_of_another_environment_are_refused(run: rattle.Run, wrong:
         run.policy().act(wrong)
 
 
+@pytest.mark.parametrize("wrong", [{"cells": 3}, "snake", [[0], [0, 1]], None])
+def test_what_is_no_observation_is_said_in_one_line(run: rattle.Run, wrong: object) -> None:
+    with pytest.raises(RattleError, match="this policy takes") as error:
+        run.policy().act(wrong)
+    assert "\n" not in str(error.value)
+
+
 def test_a_policy_is_judged_in_fresh_games(run: rattle.Run) -> None:
     judged = rattle.evaluate(run.policy(), 5, seed=1)
     assert isinstance(judged, rattle.Evaluation)
     assert len(judged.length) == 5
     assert rattle.evaluate(run.policy(), 5, seed=1).summary() == judged.summary()
+    with pytest.raises(RattleError, match=r"^evaluate takes a policy, got 'latest': use rattle.load_policy\(NAME\)$"):
+        rattle.evaluate("latest", 5)  # type: ignore[arg-type]
     with pytest.raises(RattleError, match="acts with whole numbers from 0 to 2"):
         rattle.evaluate(run.policy(), 5, environment="gym:CartPole-v1")
 
@@ -151,6 +160,7 @@ def test_the_example_of_the_readme_runs(
         ({"experiment": "snaek"}, "no file 'snaek'"),
         ({"settings": {"env.widht": 3}}, "did you mean 'width'"),
         ({"settings": {"algorithm": "a3c"}}, "did you mean 'a2c'"),
+        ({"settings": ["seed=1"]}, r"^settings are given by name, such as {'seed': 1}, got \['seed=1'\]$"),
     ],
 )
 def test_mistakes_are_one_line(arguments: dict[str, object], message: str) -> None:

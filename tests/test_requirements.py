@@ -73,6 +73,7 @@ def test_lists_are_what_pyproject_asks_for(name: str, extra: str) -> None:
         "users.txt",
         "developers.txt",
         "gpu.txt",
+        "games.txt",
         *(f"services/{path.name}" for path in sorted((LISTS / "services").iterdir())),
     ],
 )
@@ -81,10 +82,18 @@ def test_every_package_has_hashes(name: str) -> None:
         assert re.search(r"^    --hash=sha256:[0-9a-f]{64}", entry, re.MULTILINE), requirement
 
 
+def test_games_are_what_their_extra_needs_besides() -> None:
+    games, developers = listed("games.txt"), listed("developers.txt")
+    for requirement in wanted("games"):
+        pinned, _ = (games | developers)[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(next(iter(pinned.specifier)).version), f"{requirement}: make locks"
+    assert not games.keys() & developers.keys()
+
+
 def test_users_get_the_versions_that_are_tested() -> None:
     developers, users = listed("developers.txt"), listed("users.txt")
     assert {name: str(users[name][0]) for name in users} == {name: str(developers[name][0]) for name in users}
-    assert not {"imageio-ffmpeg", "playwright", "pytest", "python-rapidjson", "ruff", "uv"} & set(users)
+    assert not {"imageio-ffmpeg", "playwright", "pygame-ce", "pytest", "python-rapidjson", "ruff", "uv"} & set(users)
 
 
 @pytest.mark.parametrize("script", ["make_locks"], indirect=True)

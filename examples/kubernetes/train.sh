@@ -24,8 +24,28 @@ if ! k get secret "$release-token" --output name >/dev/null 2>&1; then
     k create secret generic "$release-token" --from-file=token=/dev/stdin
 fi
 
+job=job/$release-training
+
+# is CONDITION: whether the Job is Complete, or Failed.
+is() {
+  [ "$(k get "$job" --ignore-not-found --output "jsonpath={.status.conditions[?(@.type==\"$1\")].status}")" = True ]
+}
+
+# Kubernetes starts no failed Job again, and changes none that is there. The run is in the volume, which stays.
+if is Failed; then k delete "$job"; fi
 k apply --filename "$manifests"
-k wait --for=condition=complete --timeout="$TIMEOUT" "job/$release-training"
+# Whichever comes first: both wait for one condition only.
+kubectl --namespace "$NAMESPACE" wait --for=condition=complete --timeout="$TIMEOUT" "$job" &
+complete=$!
+kubectl --namespace "$NAMESPACE" wait --for=condition=failed --timeout="$TIMEOUT" "$job" >/dev/null 2>&1 &
+failed=$!
+trap 'kill $complete $failed 2>/dev/null || true' EXIT
+wait -n $complete $failed || true
+if is Failed; then
+  echo "The Job has failed: kubectl --namespace $NAMESPACE logs $job says why. Run this again to go on." >&2
+  exit 1
+fi
+is Complete || { echo "The Job was not complete within $TIMEOUT; it goes on." >&2; exit 1; }
 
 # The dashboard has the run's volume, too, and goes on after the Job.
 mkdir -p runs

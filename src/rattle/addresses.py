@@ -224,7 +224,7 @@ def _parse(url: str, schemes: Mapping[str, int] = _ALL) -> ServerAddress:
     try:
         port = parts.port
     except ValueError:
-        raise ValueError(f"'{without_credentials(url)}' has a port that is no number from 0 to 65535") from None
+        raise ValueError(f"'{without_credentials(url)}' has a port that is not a number from 0 to 65535") from None
     authority, prefix = parts.netloc.rpartition("@")[2], parts.path.rstrip("/")
     return ServerAddress(
         url=f"{parts.scheme}://{authority}{prefix}",

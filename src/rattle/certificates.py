@@ -1,4 +1,4 @@
-"""Certificates for services and clients of one's own: an authority, and what it signs (X.509, ECDSA P-256)."""
+"""Certificates for your own services and clients: an authority, and what it signs (X.509, ECDSA P-256)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The root of every error that a user can cause and mend."""
+"""The root of every error that a user can cause and fix."""
 
 from __future__ import annotations
 

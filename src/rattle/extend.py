@@ -1,4 +1,4 @@
-"""What code of users builds on: base classes of algorithms, and what they are handed.
+"""What code of users builds on: base classes of their algorithms, environments, hooks and networks.
 
 A class is named in an experiment as `module:Class`; docs/extending.md shows how. Names are imported when they are
 first used, so a module of users costs little where its classes are only looked at.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +19,16 @@ from rattle.own_source import source_hash
 from rattle.text import nearest, one_line, with_article
 
 T = TypeVar("T")
+
+#: Errors say no more characters.
+_LONGEST_TEXT = 500
+#: Methods of classes of others that their subclasses must write, and that are not abstract there.
+_WRITTEN = {
+    "gymnasium.Env": ("reset", "step"),
+    "gymnasium.VectorEnv": ("reset", "step"),
+    "pettingzoo.ParallelEnv": ("reset", "step"),
+    "pettingzoo.AECEnv": ("reset", "step"),
+}
 
 #: What code that others wrote may raise at any time; its wish to end the process is one of them.
 FOREIGN_ERRORS = (Exception, SystemExit)
@@ -54,9 +63,11 @@ class Kind(NamedTuple):
         return f"rattle.{self.noun}s"
 
     def base(self, classes: tuple[type, ...]) -> str:
-        """Say what a class of this kind is."""
+        """Say what a class of this kind is, as the end of a sentence; nothing where it may be any."""
+        if classes == (object,):
+            return ""
         names = " or ".join(f"{_public(each)}.{each.__name__}" for each in classes)
-        return f"{self.word} is a subclass of {names}"
+        return f": {self.word} is a subclass of {names}"
 
 
 NETWORK = Kind("network", "a")
@@ -127,11 +138,13 @@ def calling(extension: Extension[Any] | None, method: str) -> AbstractContextMan
     return nullcontext() if extension is None else extension.calling(method)
 
 
-def load(name: str, kind: Kind, bases: type[T] | tuple[type[T], ...], built_in: Iterable[str] = ()) -> Extension[T]:
+def load(
+    name: str, kind: Kind, bases: type[T] | Callable[[], tuple[type[T], ...]], built_in: Iterable[str] = ()
+) -> Extension[T]:
     """Return the class that `module:Class`, or the name of an entry point of the kind's group, names.
 
-    It is imported, and checked to be a subclass of one of `bases`, but not made. `built_in` are names that mean
-    something else, for the message. Raises ExtensionError.
+    It is imported, and checked to be a subclass of one of `bases`, but not made; a function returns those when the
+    module is there. `built_in` are names that mean something else, for the message. Raises ExtensionError.
     """
     place = name if ":" in name else _entry_point(name, kind, built_in)
     module, _, qualified = place.partition(":")
@@ -140,15 +153,15 @@ def load(name: str, kind: Kind, bases: type[T] | tuple[type[T], ...], built_in: 
     if not module or not qualified or not all(part.isidentifier() for part in qualified.split(".")):
         raise ExtensionError(f"'{one_line(name, 100)}' names no class: write it as module:Class")
     found = _find(_import(module, qualified, kind), qualified, kind)
-    bases = bases if isinstance(bases, tuple) else (bases,)
+    wanted = (bases,) if isinstance(bases, type) else bases()
     if not isinstance(found, type):
-        raise ExtensionError(f"'{place}' is no class, but {with_article(type(found).__name__)}: {kind.base(bases)}")
-    if not issubclass(found, bases) or found in bases:
-        raise ExtensionError(f"'{place}' is not {kind.word}: {kind.base(bases)}")
-    if inspect.isabstract(found):
-        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+        raise ExtensionError(f"'{place}' is no class, but {with_article(type(found).__name__)}{kind.base(wanted)}")
+    if not issubclass(found, wanted) or found in wanted:
+        raise ExtensionError(f"'{place}' is not {kind.word}{kind.base(wanted)}")
+    if lacking := sorted(getattr(found, "__abstractmethods__", ())) or _not_written(found, wanted):
+        missing = ", ".join(lacking)
         raise ExtensionError(f"'{place}' cannot be used: it does not define {missing}")
-    extension = Extension(name, found)
+    extension: Extension[T] = Extension(name, found)  # type: ignore[arg-type]  # a class of one of `bases`
     _ = extension.sha256
     return extension
 
@@ -156,7 +169,7 @@ def load(name: str, kind: Kind, bases: type[T] | tuple[type[T], ...], built_in: 
 def is_not_needed(name: str, kind: Kind) -> bool:
     """Tell whether a class that learns can be left alone: this process has no PyTorch, so it learns nothing.
 
-    Names that stand for no class are none of these.
+    Names without a class are left out.
     """
     return find_spec("torch") is None and (":" in name or name in entry_point_names(kind))
 
@@ -177,10 +190,12 @@ def import_module(module: str, role: str) -> ModuleType:
 
 def cannot_import(module: str, role: str, error: BaseException) -> str:
     """Return what to say of a module "which should" play its `role` and could not be imported."""
-    if isinstance(error, ImportError | TypeError | ValueError):
-        advice = "install the package that has it, or start in the folder that holds the module"
-        return f"cannot import '{module}', which should {role} ({said(error)}): {advice}"
     place = "".join([f" in {file}, line {line}" for _, file, line in _frames(error, module)][-1:])
+    if isinstance(error, ModuleNotFoundError) or (
+        isinstance(error, ImportError | TypeError | ValueError) and not place
+    ):
+        advice = "install the package that has it, or start in the folder that holds the module"
+        return f"cannot import '{module}', which should {role} ({said(error)}{place}): {advice}"
     return f"cannot import '{module}', which should {role} ({what(error)}{place})"
 
 
@@ -203,9 +218,26 @@ def what(error: BaseException) -> str:
 def _text(error: BaseException) -> str:
     """Return what an error says in one line; nothing where its own `__str__` fails."""
     try:
-        return one_line(error)
+        return one_line(_without_links(error), _LONGEST_TEXT)
     except FOREIGN_ERRORS:
         return ""
+
+
+def _without_links(error: BaseException) -> str:
+    """Return what an error says; of those of Pydantic what is wrong where, and no links."""
+    if type(error).__name__ == "ValidationError" and type(error).__module__.partition(".")[0].startswith("pydantic"):
+        wrong: list[dict[str, Any]] = error.errors(include_url=False)  # type: ignore[attr-defined]
+        return "; ".join(": ".join([*map(str, each["loc"]), each["msg"]]) for each in wrong)
+    return str(error).partition("\n\nFor further information visit")[0]
+
+
+def _not_written(found: type, bases: tuple[type, ...]) -> list[str]:
+    """Return which methods a class should have, and has as its base class has them, where they only raise."""
+    own = [base for base in bases if issubclass(found, base)]
+    wanted = {
+        name: base for base in own for name in _WRITTEN.get(f"{base.__module__.partition('.')[0]}.{base.__name__}", ())
+    }
+    return [name for name, base in wanted.items() if getattr(found, name, None) is getattr(base, name)]
 
 
 def _frames(error: BaseException, module: str) -> Iterator[tuple[str, str, int]]:

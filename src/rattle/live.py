@@ -42,7 +42,7 @@ class TerminalLive(live.Live):
                 signal.signal(number, self._leave)
 
     def _leave(self, number: int, _frame: FrameType | None) -> None:
-        """Do what the signal does without this, with a cursor; go on without one when the process is continued."""
+        """Do what the signal does without this, with a cursor; continue without one when the process is continued."""
         self.console.show_cursor(True)
         signal.signal(number, self._before[number])
         signal.raise_signal(number)

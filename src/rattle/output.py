@@ -9,6 +9,16 @@ from typing import TextIO
 _claimed: TextIO | None = None
 
 
+def hush_libraries() -> None:
+    """Have libraries that are imported from now on write nothing of their own accord, unless the user wants it.
+
+    gRPC would write of every connection that breaks, and of every handshake that fails. Numba would have colorama,
+    where that is installed, reset the colours of a terminal at the very end, also of one that knows none.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
+
+
 def claim_stdout() -> None:
     """Keep standard output for `write_line`; whatever else is printed, also by compiled code, goes to standard error.
 

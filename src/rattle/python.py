@@ -23,6 +23,8 @@ from rattle.rollouts.evaluate import MAX_TICKS, Evaluation, evaluate_together
 from rattle.rollouts.evaluate import evaluate as evaluate_policy
 from rattle.runs.find_policy import FoundPolicy, find_policy
 from rattle.runs.progress import Progress, Summary
+from rattle.settings.errors import SettingsError
+from rattle.text import one_line
 
 if TYPE_CHECKING:
     import pyarrow
@@ -54,49 +56,74 @@ class Policy:
         """Return how many numbers it remembers from one tick to the next; 0 where it has no memory."""
         return self._stored.spec.memory_size
 
-    def act(self, observation: Any, *, greedy: bool = False, state: Any = None) -> Any:
-        """Return an action for an observation (row,), or actions (N, ...) for a batch (N, row), within their bounds.
+    def act(self, observation: Any, *, greedy: bool = False, state: Any = None, reward: Any = 0.0) -> Any:
+        """Return an action for an observation, or actions (N, ...) for a batch of N observations, within their bounds.
+
+        An observation is a row of the environment's space: numbers (size,), or an image such as (84, 84, 3).
 
         Whole numbers are an int, or int64 (N,); others rows of the action space, such as float32 (3,) or (N, 3).
 
         Actions are drawn, another one at each call; with `greedy` they are the most probable ones. A policy with memory
         returns the action and its next state, float32 (memory_size,) or (N, memory_size): hand that to the next call,
-        and None where an episode begins. Raises PolicyError for observations of another environment.
+        and None where an episode begins. Hand over the `reward` of the last tick too, a number or (N,), where a policy
+        sees it (`policy.inputs`). Raises PolicyError for observations of another environment.
         """
-        rows = self._rows(observation)
+        rows, is_batch = self._rows(observation)
         space = self._stored.spec.action
         action = space.zeros(len(rows))
         log_prob, value = np.zeros((2, len(rows)), np.float32)
         memory = np.zeros((len(rows), self.memory_size), np.float32)
         if state is not None:
-            memory[:] = state
+            memory[:] = _filled("state", state, memory.shape)
+            self._acting.own.rewarded(memory, _filled("reward", reward, (len(rows),)))
         self._acting.act(
             rows, tick=self._tick, greedy=greedy, action=action, log_prob=log_prob, value=value, state=memory
         )
         self._tick += 1
-        is_batch = np.ndim(observation) == 2
         bounded = space.bound(action)
         actions = bounded if is_batch else bounded[0] if space.shape else bounded[0].item()
         return actions if not self.memory_size else (actions, memory if is_batch else memory[0])
 
     def value(self, observation: Any) -> Any:
-        """Return the predicted return of an observation (row,), or float32 (N,) of a batch; 0 without a value head."""
-        values = self._acting.values(self._rows(observation))
-        return values if np.ndim(observation) == 2 else float(values[0])
+        """Return the predicted return of an observation, or float32 (N,) of a batch; 0 without a value head."""
+        rows, is_batch = self._rows(observation)
+        values = self._acting.values(rows)
+        return values if is_batch else float(values[0])
 
-    def _rows(self, observation: Any) -> NDArray[Any]:
-        """Return observations as a batch of the dtype that the policy takes, if they lose nothing by it."""
-        given = np.atleast_2d(np.asarray(observation))
+    def _rows(self, observation: Any) -> tuple[NDArray[Any], bool]:
+        """Return observations as a batch of the dtype that the policy takes, and whether they came as a batch."""
         space = self._stored.spec.observation
-        rows = given.astype(space.dtype, copy=False)
-        if rows.dtype.kind != "f" and not np.array_equal(rows, given):
-            raise PolicyError(f"this policy takes {space.values}")
-        return rows
+        try:
+            given = np.asarray(observation)
+            rows = given.astype(space.dtype, copy=False)
+        except (TypeError, ValueError):  # such as a dictionary, or rows of different lengths
+            raise self._unfit(one_line(repr(observation), 80)) from None
+        is_batch = given.ndim > len(space.shape)
+        rows = rows if is_batch else rows.reshape(1, *(rows.shape or (1,)))
+        if rows.dtype.kind != "f":
+            if not np.array_equal(rows.ravel(), given.ravel()):
+                raise self._unfit(one_line(repr(observation), 80))
+        elif rows.shape[1:] == space.shape and (place := space.find_wrong(rows)) is not None:
+            raise self._unfit(rows[place])
+        return rows, is_batch
+
+    def _unfit(self, got: object) -> PolicyError:
+        return PolicyError(f"this policy takes {self._stored.spec.observation.values}, got {got}")
+
+
+def _filled(name: str, values: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return float32 of a shape, of which one row or one number may stand for all; raises PolicyError."""
+    try:
+        return np.broadcast_to(np.asarray(values, np.float32), shape)
+    except (TypeError, ValueError):
+        got = getattr(values, "shape", None)
+        said = one_line(repr(values), 80) if got is None else f"an array {got}"
+        raise PolicyError(f"{name} must be float32 {shape}, got {said}") from None
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is stored: its policies, its tables, and going on with it."""
+    """A stored run with its policies and tables, which can be resumed."""
 
     path: Path
 
@@ -133,9 +160,9 @@ class Run:
         on_progress: Callable[[Progress], object] | None = None,
         allow_changed_code: bool = False,
     ) -> Run:
-        """Go on from the newest checkpoint up to so many steps in all, or for so many seconds; returns the run.
+        """Continue from the newest checkpoint up to so many steps in all, or for so many seconds; returns the run.
 
-        Code of yours that has changed since the run began is refused unless that is allowed.
+        Your code that has changed since the run began is refused unless that is allowed.
         """
         from rattle.trainer.train import resume
 
@@ -168,6 +195,8 @@ def train(
     from rattle.settings.experiment_files import find_experiment
     from rattle.trainer.train import train as start
 
+    if not isinstance(settings or {}, Mapping):
+        raise SettingsError(f"settings are given by name, such as {{'seed': 1}}, got {one_line(repr(settings), 80)}")
     path = None if experiment is None else find_experiment(str(experiment))
     flags = {**deepcopy(dict(settings or {})), "train.steps": steps, "train.seconds": seconds, "seed": seed}
     origin = None if begin_with is None else str(begin_with)
@@ -195,12 +224,14 @@ def evaluate(
     environment: str | None = None,
     max_ticks: int = MAX_TICKS,
 ) -> Evaluation:
-    """Play fresh games with a policy, one in each of so many worlds, and return what they came to.
+    """Play fresh games with a policy, one in each of so many worlds, and return the results.
 
-    A run that was played at a server is judged there. `environment` takes the place of the one that the policy was
+    A run that was played at a server is evaluated there. `environment` takes the place of the one that the policy was
     trained in, and is played in this process. Where several policies play the agents of the same worlds, the others
     take part with their newest versions, or their best. Raises RattleError.
     """
+    if not isinstance(policy, Policy):
+        raise PolicyError(f"evaluate takes a policy, got {one_line(repr(policy), 80)}: use rattle.load_policy(NAME)")
     found = policy._found
     if found.together and environment is None:
         played = evaluate_together(

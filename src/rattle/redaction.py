@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-#: What stands in place of a secret.
+#: What is in place of a secret.
 HIDDEN = "…"
 
 #: A name that says that its value is a secret: `db_password`, `api-key`, `auth.token`; but `key_file` is a path.

@@ -69,6 +69,6 @@ def test_there_are_examples() -> None:
 
 
 def test_an_environment_step_is_a_tick_of_a_world() -> None:
-    assert "a tick of one world, however many agents act in it" in PAGE
+    assert "a tick of one world, however many agents act in it" in " ".join(PAGE.split())
     assert "one agent's part in a tick" not in PAGE
     assert "steps of agents" not in PAGE

@@ -133,7 +133,7 @@ def test_runs_may_have_any_name(tmp_path: Path, name: str) -> None:
         ("-- only a comment", r"give one SQL statement"),
         ("SELECT 1; SELECT 2", r"give one SQL statement, not several"),
         ("SELECT 1 INTO OUTFILE 'x'", r"a query can only read: leave out INTO OUTFILE"),
-        ("SELECT * FROM `url`('http://localhost:1/')", r"reads runs and files only: leave out url\(\)"),
+        ("SELECT * FROM `url`('http://localhost:1/')", r"may read only runs and files: leave out url\(\)"),
         ("DROP VIEW runs", r"a query can only read: begin it with SELECT, .* not 'DROP'"),
         ("SELECT 1 SETTINGS readonly = 0", r"a query can only read"),
         ("EXPLAIN AST SELECT 1", None),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -99,6 +100,16 @@ def test_write_atomically_replaces_and_leaves_nothing_else(tmp_path: Path) -> No
     write_atomically(path, b"new")
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_threads_that_replace_a_file_at_the_same_time_leave_what_one_of_them_wrote(tmp_path: Path) -> None:
+    contents = [bytes([number]) * 1000 for number in range(8)]
+    with ThreadPoolExecutor(len(contents)) as pool:
+        for _ in range(20):
+            for done in [pool.submit(write_atomically, tmp_path / "file", content) for content in contents]:
+                done.result()
+            assert (tmp_path / "file").read_bytes() in contents
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_block_that_fails_replaces_nothing(tmp_path: Path) -> None:

@@ -190,5 +190,5 @@ def test_a_server_that_stops_in_the_middle_is_not_waited_for_for_ever() -> None:
 
 @pytest.mark.parametrize("url", ["http://", "http://host:port", "http://[::1"])
 def test_addresses_that_are_none(url: str) -> None:
-    with pytest.raises(ClientError, match=r"is no server's address|has a port that is no number"):
+    with pytest.raises(ClientError, match=r"is no server's address|has a port that is not a number"):
         AsyncHttp(url, 1.0, 1.0)

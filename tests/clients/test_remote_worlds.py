@@ -74,6 +74,7 @@ def test_they_play_the_same_games(server: ServiceProcess, websocket: bool) -> No
     remote.close()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("websocket", [True, False])
 def test_they_play_the_same_games_over_a_network_that_flips_bits(server: ServiceProcess, websocket: bool) -> None:
     address = read_address(server.url)
@@ -181,7 +182,7 @@ def test_a_killed_server_shows_as_lost_worlds(mortal: ServiceProcess, websocket:
     mortal.kill()
     back = threading.Timer(0.5, mortal.start)
     back.start()
-    with pytest.raises(WorldsLost, match="begin anew"):
+    with pytest.raises(WorldsLost, match="start again"):
         remote.step(action)
     back.join()
     assert remote.truncated.all()

@@ -95,6 +95,7 @@ def test_a_fault_fails_the_check_that_is_meant_for_it(fault: str, name: str) -> 
     assert result.evidence
 
 
+@pytest.mark.whole(suite="slow")
 def test_without_a_fault_nothing_fails_and_what_is_skipped_says_why() -> None:
     with rattle_server("mock-env") as url:
         found = results(url, "agent")
@@ -105,6 +106,7 @@ def test_without_a_fault_nothing_fails_and_what_is_skipped_says_why() -> None:
     ]
 
 
+@pytest.mark.whole(suite="slow")
 def test_one_snake_is_enough() -> None:
     with rattle_server("mock-env", "--snakes", "1") as url:
         found = results(url, "agent")

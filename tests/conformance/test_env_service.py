@@ -8,8 +8,9 @@ from tests.conformance.running import rattle_server, results
 
 pytestmark = pytest.mark.integration
 
-#: A server with so few sessions that the checker fills it.
-FEW = ("env", "--set", "env_service.max_sessions=64")
+#: A server with so few sessions that the checker fills it, and without the processes that sessions would start, one
+#: after another.
+FEW = ("env", "--set", "env_service.max_sessions=64", "--set", "env_service.processes=1")
 ONE_SNAKE = {"agent.resets.snake_alone", "vector.steps.inactive", "vector.steps.last_observation"}
 #: No snake is truncated without a time limit.
 ALWAYS = {
@@ -74,3 +75,10 @@ def test_games_whose_agents_wait_for_each_other_pass() -> None:
     assert [result for result in found.values() if result.result == "fail"] == []
     skipped = {name for name, result in found.items() if result.result == "skip"}
     assert skipped <= {*ALWAYS, "vector.steps.metrics", "vector.steps.time_limit"}
+
+
+def test_worlds_in_worker_processes_pass() -> None:
+    chosen = ("vector.steps.fields", "vector.state.restore", "vector.determinism.seed", "vector.numbers.repeated")
+    with rattle_server(*FEW, "--set", "env.id=gym:CartPole-v1", "--set", "env_service.processes=2") as url:
+        found = results(url, *chosen)
+    assert {name: found[name].result for name in chosen} == dict.fromkeys(chosen, "pass")

@@ -6,9 +6,9 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 
+from tests.deploy.custom_kinds import SPECS
 from tests.deploy.helm import ROOT, Helm
 from tests.deploy.manifests import Manifest, Pod, of_kind, pods, validate
 
@@ -44,9 +44,25 @@ def test_each_version_of_kubernetes_takes_each_manifest(manifests: list[Manifest
 
 
 def test_a_wrong_manifest_is_noticed(helm: Helm) -> None:
+    from kubernetes_validate import ValidationError  # it takes seconds, and every worker imports this module
+
     (first, *_) = of_kind(rendered(helm, CHARTS[-1], None), "StatefulSet")
-    with pytest.raises(kubernetes_validate.ValidationError):
+    with pytest.raises(ValidationError):
         validate({**first, "spec": {**first["spec"], "replica": 2}})
+
+
+def test_kinds_of_others_are_as_their_apis_say(helm: Helm) -> None:
+    import jsonschema
+
+    met = {}
+    for chart, values in CASES:
+        met |= {one["kind"]: one for one in rendered(helm, chart, values) if one["kind"] in SPECS}
+    assert set(met) == set(SPECS)
+    for one in met.values():
+        wrong = ({**one, "apiVersion": "example.org/v1"}, {**one, "spec": {**one["spec"], "unknown": "a field"}})
+        for manifest in (*wrong, {**one, "spec": {}}):
+            with pytest.raises(jsonschema.ValidationError):
+                validate(manifest)
 
 
 def test_objects_have_the_standard_labels_and_names_of_their_own(manifests: list[Manifest]) -> None:

@@ -7,13 +7,15 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.deploy.helm import ROOT
+from tests.deploy.helm import ROOT, Helm
+from tests.deploy.manifests import validate
 
 #: What the scripts need besides kubectl and helm.
 TOOLS = (
@@ -31,12 +33,13 @@ class Cluster:
     """A folder with the programs and what they keep."""
 
     folder: Path
+    variables: dict[str, str] = field(default_factory=dict)
 
     def run(self, command: str, typed: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
         known = {"PATH": str(self.folder / "bin"), "FAKE_CLUSTER": str(self.folder), "HOME": str(self.folder)}
         return subprocess.run(
             [ROOT / "scripts" / "cluster.sh", command],
-            env={**known, **variables},
+            env={**known, **self.variables, **variables},
             input=typed,
             capture_output=True,
             text=True,
@@ -72,7 +75,7 @@ class Cluster:
     @property
     def secrets(self) -> dict[str, str]:
         both = self.state["secrets"].values()
-        return {key: value for one in both for key, value in one["stringData"].items() if "username" not in key}
+        return {key: value for one in both for key, value in one["values"].items() if "username" not in key}
 
     def order(self, *marks: str) -> list[str]:
         """Return which marks calls had, in their order, each once."""
@@ -100,8 +103,8 @@ def test_quick_deploy_goes_in_order_and_a_second_one_keeps_passwords(cluster: Cl
     marks = (
         "create namespace",
         "create --filename",
-        "k8s/data-stack",
-        "k8s/platform",
+        "upgrade --install rattle-data k8s/data-stack",
+        "upgrade --install rattle k8s/platform",
         "rollout status",
         "create-tables",
     )
@@ -112,10 +115,23 @@ def test_quick_deploy_goes_in_order_and_a_second_one_keeps_passwords(cluster: Cl
     words = cluster.state["releases"]["rattle"]["words"]
     assert "image.registry=registry.example.org/me" in words
     assert "image.tag=1.2" in words
-    assert cluster.state["releases"]["rattle"]["values"] == ["telemetry: {enabled: true}\n"]
+    (telemetry,) = cluster.state["releases"]["rattle"]["values"]
+    assert yaml.safe_load(telemetry)["telemetry"]["existingSecret"] == "rattle-data-credentials"
     cluster.works("quick-deploy")
     assert cluster.secrets == first
     assert cluster.state["namespaces"] == ["rattle"]
+
+
+def test_an_upgrade_keeps_what_was_set_before(cluster: Cluster) -> None:
+    own = cluster.folder / "own.yaml"
+    own.write_text("experiment: mine\n")
+    cluster.works("quick-deploy", REGISTRY="registry.example.org/me", TAG="1.2", VALUES=str(own))
+    cluster.works("upgrade", TAG="1.3")
+    release = cluster.state["releases"]["rattle"]
+    assert release["sets"] == {"image.registry": "registry.example.org/me", "image.tag": "1.3"}
+    assert own.read_text() in release["values"]
+    cluster.works("deploy", TAG="1.4")  # begins anew, as it says
+    assert cluster.state["releases"]["rattle"]["sets"] == {"image.tag": "1.4"}
 
 
 def test_no_password_is_in_an_argument_or_an_output(cluster: Cluster) -> None:
@@ -148,8 +164,10 @@ def test_no_cluster_is_said_in_one_line(cluster: Cluster) -> None:
     [
         (["create", "namespace"], "namespace rattle cannot be made"),
         (["create", "--filename"], "Secret rattle-token cannot be made"),
-        (["k8s/data-stack"], "release rattle-data was not installed"),
-        (["k8s/platform"], "release rattle was not installed"),
+        (["template", "k8s/data-stack"], "k8s/data-stack does not take these values"),
+        (["template", "k8s/platform"], "k8s/platform does not take these values"),
+        (["upgrade", "k8s/data-stack"], "release rattle-data was not installed"),
+        (["upgrade", "k8s/platform"], "release rattle was not installed"),
         (["rollout", "rattle-training"], "rattle-training is not ready after 10m"),
         (["exec", "create-tables"], "the tables were not made"),
     ],
@@ -175,7 +193,7 @@ def test_every_call_names_namespace_and_context(cluster: Cluster) -> None:
 
 
 def test_what_needs_an_installation_says_how_to_get_one(cluster: Cluster) -> None:
-    for verb in ("health", "create-tables", "how-to-connect", "port-forward", "upgrade"):
+    for verb in ("health", "create-tables", "how-to-connect", "passwords", "port-forward", "upgrade"):
         assert "make deploy" in cluster.refuses(verb)
 
 
@@ -272,3 +290,139 @@ def test_make_lists_every_target_and_hands_variables_on(cluster: Cluster) -> Non
     assert cluster.state["namespaces"] == ["games"]
     subprocess.run(["make", "secrets", "RELEASE=mine", "NAMESPACE=games"], cwd=ROOT, env=environment, check=True)
     assert "mine-token" in cluster.state["secrets"]
+
+
+@pytest.mark.integration
+@pytest.mark.promised
+class TestWithTheChartsThemselves:
+    """Names and Secrets are those of the charts with the values that they are given."""
+
+    @pytest.fixture
+    def cluster(self, cluster: Cluster, helm: Helm) -> Cluster:
+        cluster.variables = {"REAL_HELM": str(helm.folder / "helm")}
+        return cluster
+
+    @staticmethod
+    def given(cluster: Cluster, values: dict[str, Any], data: dict[str, Any]) -> None:
+        """Give both charts values."""
+        for variable, name, one in (("VALUES", "mine", values), ("DATA_VALUES", "data", data)):
+            (cluster.folder / name).write_text(yaml.safe_dump(one))
+            cluster.variables[variable] = str(cluster.folder / name)
+
+    @staticmethod
+    def keep(cluster: Cluster, **secrets: dict[str, str]) -> None:
+        """Have Secrets of the user's own in the cluster."""
+        path = cluster.folder / "state.json"
+        state = json.loads(path.read_text())
+        state["secrets"] |= {name: {"labels": {}, "values": values} for name, values in secrets.items()}
+        path.write_text(json.dumps(state))
+
+    def test_what_is_installed_has_its_addresses_and_passwords(self, cluster: Cluster) -> None:
+        cluster.works("quick-deploy")
+        assert set(cluster.state["secrets"]) == {"rattle-token", "rattle-data-credentials"}
+        said = cluster.works("how-to-connect")
+        for name, port in (("dashboard", 8080), ("env-any", 5000), ("inference-any", 8000), ("data-clickhouse", 8123)):
+            assert f"port-forward service/rattle-{name} {port}\n" in said
+            assert f"http://127.0.0.1:{port}" in said
+        assert "elsewhere" not in said
+        shown = cluster.works("passwords")
+        values = cluster.state["secrets"]["rattle-data-credentials"]["values"]
+        assert dict(line.split() for line in shown.splitlines()[1:]) == values
+
+    def test_services_of_others_have_no_secret_of_ours_and_are_named(self, cluster: Cluster) -> None:
+        cluster.works("secrets")
+        left = cluster.secrets  # of which nobody reads all when services of others are used
+        self.given(cluster, {}, yaml.safe_load((ROOT / "k8s/data-stack/values-external.yaml").read_text()))
+        where = "users of RabbitMQ and ClickHouse: in your Secret telemetry\n"
+        assert where in cluster.works("secrets")
+        cluster.works("deploy")
+        shown = cluster.works("passwords")
+        assert where in shown
+        assert left["token"] in shown
+        assert not any(left[key] in shown for key in ("rabbitmq-password", "clickhouse-password"))
+        said = cluster.works("how-to-connect")
+        assert "8123" not in said
+        assert "elsewhere, at clickhouse.data.svc, user and password in your Secret telemetry\n" in said
+        copy = cluster.folder / "copy"
+        assert "back the store up where it runs" in cluster.works("backup", TO=str(copy))
+        assert [one.name for one in copy.iterdir()] == ["rattle-training.tar"]
+        (copy / "clickhouse.zip").touch()
+        assert "rattle-data has no ClickHouse" in cluster.refuses("restore", "RESTORE\n", FROM=str(copy))
+        cluster.works("destroy", "DELETE\n")
+        cluster.works("secrets")
+        assert set(cluster.state["secrets"]) == {"rattle-token"}
+
+    def test_other_names_are_found(self, cluster: Cluster) -> None:
+        self.given(cluster, {"fullnameOverride": "games"}, {"fullnameOverride": "kept"})
+        for verb in ("secrets", "deploy", "create-tables"):
+            cluster.works(verb)
+        assert set(cluster.state["secrets"]) == {"games-token", "kept-credentials"}
+        (tables,) = [call for call in cluster.calls if "create-tables" in call[-1]]
+        assert "deployment.apps/games-ingest" in tables
+        token, password = cluster.secrets["token"], cluster.secrets["clickhouse-password"]
+        said = cluster.works("how-to-connect")
+        assert "service/games-dashboard 8080" in said
+        assert "service/kept-clickhouse 8123" in said
+        assert token in said
+        assert {token, password} <= set(cluster.works("passwords").split())
+        folder = cluster.folder / "copy"
+        cluster.works("backup", TO=str(folder))
+        assert {one.name for one in folder.iterdir()} == {"games-training.tar", "clickhouse.zip"}
+        cluster.works("restore", "RESTORE\n", FROM=str(folder))
+        asked = [call[call.index("--") - 1] for call in cluster.calls if "tar -C /runs -cf" in call[-1]]
+        assert asked == ["training"]
+        cluster.works("destroy", "DELETE\n")
+        assert cluster.state["secrets"] == {}
+
+    def test_secrets_of_the_users_own_are_read_and_left_alone(self, cluster: Cluster) -> None:
+        own = {"security": {"token": {"existingSecret": "mine"}}}
+        self.given(cluster, own, {"credentials": {"existingSecret": "theirs"}})
+        said = cluster.works("init") + cluster.works("secrets")
+        assert cluster.state["secrets"] == {}
+        assert "token: in your Secret mine\n" in said
+        assert "users of RabbitMQ and ClickHouse: in your Secret theirs\n" in said
+        self.keep(cluster, mine={"token": "own-token"}, theirs={"clickhouse-password": "own-password"})
+        cluster.works("deploy")
+        assert "#token=own-token\n" in cluster.works("how-to-connect")
+        shown = cluster.works("passwords")
+        assert "own-" not in shown
+        assert "token: in your Secret mine\n" in shown
+        cluster.works("destroy", "DELETE\n")
+        assert set(cluster.state["secrets"]) == {"mine", "theirs"}
+
+    def test_without_a_token_none_is_made_or_shown(self, cluster: Cluster) -> None:
+        self.given(cluster, {"security": {"token": {"enabled": False}}, "dashboard": {"enabled": False}}, {})
+        assert "token: none is asked for\n" in cluster.works("secrets")
+        cluster.works("deploy")
+        assert set(cluster.state["secrets"]) == {"rattle-data-credentials"}
+        said = cluster.works("how-to-connect")
+        assert "http://127.0.0.1:5000/watch\n" in said
+        assert "dashboard" not in said
+        assert "Bearer" not in said
+        assert cluster.works("passwords").startswith("token: none is asked for\n")
+
+    def test_certificates_go_with_the_release(self, cluster: Cluster) -> None:
+        self.given(cluster, {"tls": {"enabled": True, "certManager": {"enabled": True}}}, {})
+        cluster.works("deploy")
+        assert {"rattle-tls", "rattle-authority"} <= set(cluster.state["secrets"])
+        self.keep(cluster, mine={"token": "own"})
+        assert "certificates" in cluster.works("destroy", "DELETE\n")
+        assert set(cluster.state["secrets"]) == {"mine"}
+
+    def test_the_pod_that_restores_is_pulled_and_placed_as_training_is(self, cluster: Cluster) -> None:
+        self.given(cluster, yaml.safe_load((ROOT / "k8s/platform/values-everything.yaml").read_text()), {})
+        cluster.works("deploy")
+        folder = cluster.folder / "copy"
+        cluster.works("backup", TO=str(folder))
+        cluster.works("restore", "RESTORE\n", FROM=str(folder))
+        pods = cluster.state["pods"]
+        assert [pod["metadata"]["name"] for pod in pods] == ["rattle-training-volume", "rattle-training-1-volume"]
+        objects = cluster.state["releases"]["rattle"]["objects"]
+        for pod in pods:
+            validate(pod)
+            name = pod["metadata"]["name"].removesuffix("-volume")
+            (training,) = [one for one in objects if one["metadata"]["name"] == name and one["kind"] == "StatefulSet"]
+            like = training["spec"]["template"]["spec"]
+            for one in ("imagePullSecrets", "nodeSelector", "tolerations", "securityContext", "serviceAccountName"):
+                assert pod["spec"][one] == like[one]
+            assert pod["spec"]["containers"][0]["image"] == like["containers"][0]["image"]

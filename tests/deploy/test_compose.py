@@ -278,6 +278,10 @@ def played_in_lockstep(stack: Stack, run: str, kills: Sequence[int], folder: Pat
     wait_for("the last tick", lambda: status()["finished"])
     stack.wait_until_healthy("sync", *CORE)
     assert [stack.restarts(service) for service in ("sync", *CORE)] == [len(kills), 0, 0, 0]
+    stack.script("down")
+    stack.script("up", RUN=run)  # a run that is over stays so
+    stack.wait_until_healthy("sync", *CORE)
+    assert status()["finished"]
     stack.compose("stop", "inference", "training")
     directory = stack.copied(run, folder)
     stack.script("down")

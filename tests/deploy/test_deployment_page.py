@@ -80,7 +80,9 @@ def test_containers_of_services_are_started_as_their_images_want_it(page: Path) 
 
 @pytest.mark.integration
 def test_values_on_the_page_render_and_make_what_its_commands_name(helm: Helm, tmp_path: Path) -> None:
-    (block,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    # The other block is a file for compose.
+    (block,) = (one for one in blocks if "services" not in yaml.safe_load(one))
     values = tmp_path / "values.yaml"
     values.write_text(block)
     made = {(one["kind"], one["metadata"]["name"]) for one in helm.template(REPOSITORY / "k8s" / "platform", values)}

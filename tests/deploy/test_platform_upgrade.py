@@ -111,7 +111,7 @@ def test_the_token_is_made_once(helm: Helm, tmp_path: Path) -> None:
 
 def test_an_experiment_of_the_cluster_is_read(helm: Helm, tmp_path: Path) -> None:
     sets = {"existingConfigMap": "mine", "env.autoscaling.enabled": True}
-    with pytest.raises(HelmError, match=r"env\.autoscaling: in training\.mode sync"):
+    with pytest.raises(HelmError, match=r"env\.autoscaling: in training\.mode on_policy"):
         helm.template(CHART, sets=sets)
     answers = discovery(helm.template(CHART, sets={"experiment": ASYNC, "env.autoscaling.enabled": True}))
     about = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "mine", "namespace": "rattle"}}

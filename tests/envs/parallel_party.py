@@ -17,7 +17,8 @@ class Party(ParallelEnv[str, Any, int]):  # type: ignore[misc]
 
     Who has none left is terminated; who stays when it closes after `limit` ticks is truncated, with `both` also
     terminated. `sneaky` guests leave without a word, and with `late` ann joins after three ticks. Guests see their
-    patience and the tick, with `codes` the tick only, counted from 3.
+    patience and the tick, with `codes` the tick only, counted from 3. With `masked` the infos of who plays on forbid
+    one action, which is not to be taken, or what it says is wrong with them in tick 2.
     """
 
     metadata: dict[str, Any] = {"name": "party_v0"}  # noqa: RUF012 - as PettingZoo has it
@@ -32,6 +33,7 @@ class Party(ParallelEnv[str, Any, int]):  # type: ignore[misc]
         codes: bool = False,
         late: bool = False,
         odd: str = "",
+        masked: str = "",
     ) -> None:
         if limit < 1:
             raise ValueError("limit must be\n1 or more")
@@ -50,7 +52,7 @@ class Party(ParallelEnv[str, Any, int]):  # type: ignore[misc]
             self._acts["bob"] = Discrete(4, start=5)
         if odd == "steers":
             self._acts["ann"] = Box(0, 1, (1,))
-        self.codes = codes
+        self.codes, self.masked = codes, masked
 
     def observation_space(self, agent: str) -> Space[Any]:
         return self._sights[agent]
@@ -64,7 +66,7 @@ class Party(ParallelEnv[str, Any, int]):  # type: ignore[misc]
         self.tick = 0
         self.agents = list(GUESTS[1:] if self.late else GUESTS)
         seen = {guest: self._see(guest) for guest in self.agents}
-        return list(seen.values()) if self.odd == "rows" else seen, {guest: {} for guest in self.agents}
+        return list(seen.values()) if self.odd == "rows" else seen, self._infos()
 
     def step(self, actions: dict[str, int]) -> tuple[Any, Any, Any, Any, Any]:
         assert set(actions) == set(self.agents)
@@ -72,6 +74,7 @@ class Party(ParallelEnv[str, Any, int]):  # type: ignore[misc]
         self.tick += 1
         for guest, action in actions.items():
             assert self.action_space(guest).contains(action)
+            assert not self.masked or self._mask(guest, self.tick - 1)[int(action) - 5]
             self.patience[guest] -= int(np.sum(action))  # of one number, where it has several
         gone = {guest: self.patience[guest] <= 0 for guest in present}
         closes = self.tick >= self.limit
@@ -84,11 +87,28 @@ class Party(ParallelEnv[str, Any, int]):  # type: ignore[misc]
             {guest: float(np.sum(actions[guest])) for guest in present},
             terminated,
             dict.fromkeys(present, closes),
-            {guest: {} for guest in present},
+            {guest: {} for guest in present} | self._infos(),
         )
 
     def close(self) -> None:
         self.agents = []
+
+    def _mask(self, guest: str, tick: int) -> Any:
+        return np.roll(np.array([1, 1, 0], np.int8), tick + GUESTS.index(guest))
+
+    def _infos(self) -> dict[str, Any]:
+        if not self.masked or (self.masked == "begun late" and self.tick < 2):
+            return {guest: {} for guest in self.agents}
+        infos: dict[str, Any] = {guest: {"action_mask": self._mask(guest, self.tick)} for guest in self.agents}
+        wrong = {
+            "nothing": {"action_mask": np.zeros(3)},
+            "another shape": {"action_mask": np.ones(2)},
+            "no bits": {"action_mask": [1, 2, 1]},
+            "left out": {},
+        }
+        if self.tick == 2 and self.masked in wrong and "bob" in infos:
+            infos["bob"] = wrong[self.masked]
+        return infos
 
     def _see(self, guest: str) -> Any:
         return self.tick + 3 if self.codes else np.array([self.patience[guest], self.tick])

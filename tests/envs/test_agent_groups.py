@@ -167,5 +167,5 @@ def test_a_group_that_sets_out_twice_is_told_so() -> None:
     wolves, _ = groups_of(worlds=1)
     action = wolves.spec.action_space.zeros(2)
     wolves.step(action)
-    with pytest.raises(EnvError, match="told to step twice, and others were not"):
+    with pytest.raises(EnvError, match="the call step twice before the others got it"):
         wolves.step(action)

@@ -28,6 +28,7 @@ def test_finds_what_is_registered() -> None:
         ("CartPol-v1", "no environment 'CartPol-v1', did you mean 'CartPole-v1'"),
         ("CartPole", "did you mean 'CartPole-v1'"),
         ("Qbert/Zzz-v0", "no environment .*pprint_registry.* need their module: 'gym:MODULE:Qbert/Zzz-v0'"),
+        ("ALE/Zzz-v5", "no environment .* need their module: 'gym:ale_py:ALE/Zzz-v5'"),
         ("rattle.envs:rattle/Snail-v0", "no environment 'rattle/Snail-v0', did you mean 'rattle/Snake-v0'"),
         ("no_such_module:Thing-v0", "cannot import 'no_such_module', which should register 'Thing-v0'"),
         (".relative:Thing-v0", "cannot import '.relative'"),

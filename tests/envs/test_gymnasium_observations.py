@@ -78,11 +78,20 @@ def space_of(given_space: Any) -> Any:
                 )
             ),
         ),
-        (  # no mask: of another size, or of other numbers
-            Dict(action_mask=MultiBinary(4), see=Discrete(2)),
+        (
+            Dict(see=Discrete(2), action_mask=MultiBinary(3)),
             PartsSpace(
                 parts=(
-                    Part(name="action_mask", space=CodeSpace(cells=4, codes=2)),
+                    Part(name="see", space=CodeSpace(cells=1, codes=2)),
+                    Part(name="action_mask", space=MaskSpace(size=3)),
+                )
+            ),
+        ),
+        (  # no mask: of other numbers
+            Dict(action_mask=MultiDiscrete([4, 4, 4]), see=Discrete(2)),
+            PartsSpace(
+                parts=(
+                    Part(name="action_mask", space=CodeSpace(cells=3, codes=4)),
                     Part(name="see", space=CodeSpace(cells=1, codes=2)),
                 )
             ),
@@ -156,6 +165,14 @@ def test_a_batch_has_the_rows_of_its_observations(given_space: gymnasium.Space[A
         (Dict(a=Discrete(2), b=Box(0, 1, (2,))), {"a": 2, "b": [0, 0]}, "the observation's part 'a' 2, but"),
         (Dict(a=Discrete(2), b=Box(0, 1, (2,))), {"a": 1, "b": [0]}, r"of shape \(1,\) .* for its part 'b'"),
         (Tuple((Discrete(2), Discrete(2))), (1,), "an observation without '1'"),
+        *(
+            (
+                Dict(a=Discrete(2), action_mask=mask),
+                {"a": 1, "action_mask": [0, 2, 1]},
+                "the observation's part 'action_mask' 2, but",
+            )
+            for mask in (Box(0, 1, (3,), np.int8), Box(0, 1, (3,), np.float32), MultiBinary(3))
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(given_space: gymnasium.Space[Any], value: Any, said: str) -> None:
@@ -165,6 +182,9 @@ def test_what_does_not_fit_is_named(given_space: gymnasium.Space[Any], value: An
 
 class Mission(gymnasium.Space[str]):
     """A space that Gymnasium does not know, as MiniGrid has one."""
+
+    def __repr__(self) -> str:
+        return f"Mission({test_every_kind_has_its_row})"
 
 
 @pytest.mark.parametrize(
@@ -182,7 +202,10 @@ class Mission(gymnasium.Space[str]):
         (Discrete(10**6), "at most 65536 values"),
         (MultiDiscrete([2, 10**6]), "at most 65536 values"),
         (Dict(action_mask=MultiBinary(3)), "a mask of actions alone"),
-        (Box(0, 1, (5000, 5000)), "at most 16777216 numbers"),
+        (
+            Dict(action_mask=MultiBinary(4), see=Discrete(2)),
+            r"observes an 'action_mask' that is not 3 zeros and ones, one for each action: MultiBinary\(4\)",
+        ),
         (None, "must be one of gymnasium.spaces"),
     ],
 )
@@ -190,6 +213,12 @@ def test_spaces_without_a_row_say_what_helps(given_space: Any, said: str) -> Non
     with pytest.raises(EnvError, match=said) as caught:
         Observer("Odd", given_space, ACTIONS)
     assert "\n" not in str(caught.value)
+    assert " at 0x" not in str(caught.value)
+
+
+def test_a_space_of_too_many_numbers_says_so() -> None:
+    with pytest.raises(EnvError, match="at most 16777216 numbers"):
+        Observer("Odd", Box(0, 1, (5000, 5000)), ACTIONS)
 
 
 class Choosy(gymnasium.Env[Any, Any]):
@@ -197,15 +226,15 @@ class Choosy(gymnasium.Env[Any, Any]):
 
     action_space = Discrete(3)
 
-    def __init__(self, where: str = "dict", nothing_at: int = 99) -> None:
-        self.where, self.nothing_at = where, nothing_at
+    def __init__(self, where: str = "dict", nothing_at: int = 99, odd_at: int = 99, odd: Any = None) -> None:
+        self.where, self.nothing_at, self.odd_at, self.odd = where, nothing_at, odd_at, odd or {}
         self.observation_space = Dict(action_mask=MultiBinary(3), see=Discrete(10)) if where == "dict" else Discrete(10)
 
     def _now(self) -> Any:
         self.mask = np.array([self.tick % 2, 1 - self.tick % 2, 1], np.int8) * (self.tick != self.nothing_at)
         if self.where == "dict":
             return {"action_mask": self.mask, "see": self.tick}, {}
-        return self.tick, {"action_mask": self.mask}
+        return self.tick, self.odd if self.tick == self.odd_at else {"action_mask": self.mask}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         self.tick = 0
@@ -245,3 +274,56 @@ def test_a_mask_that_allows_nothing_is_refused(where: str, at: int, monkeypatch:
 
     with pytest.raises(EnvError, match=r"'gym:Choosy-v0', world 0: (reset|step) handed out an 'action_mask' that allo"):
         play()
+
+
+@pytest.mark.parametrize(
+    ("at", "odd", "said"),
+    [
+        (0, {"action_mask": [1, 1]}, r"has an 'action_mask' in its infos that is not 3 zeros and ones.*: \[1, 1\]"),
+        (0, {"action_mask": [[1], [1, 1]]}, r"in its infos that is not 3 zeros and ones"),
+        (0, {}, "step handed out infos with an 'action_mask', which the first ones had not: it must be there always"),
+        (2, {}, "step handed out infos without an 'action_mask', which the first ones had: it must be there always"),
+        (2, {"action_mask": [1, 1]}, r"step handed out infos with an 'action_mask' that is not 3 .*: \[1, 1\]"),
+        (2, {"action_mask": [1, 2, 1]}, r"step handed out infos with an 'action_mask' that is not 3 .*: \[1, 2, 1\]"),
+        (9, {}, ""),  # nobody acts on what an episode ends with
+    ],
+)
+def test_a_mask_in_infos_is_right_always_or_never(
+    at: int, odd: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = gymnasium.envs.registration.EnvSpec("Choosy-v0", Choosy)
+    monkeypatch.setitem(gymnasium.registry, "Choosy-v0", spec)
+
+    def play() -> None:
+        worlds = GymnasiumWorlds("Choosy-v0", {"where": "info", "odd_at": at, "odd": odd})
+        for _ in range(11):
+            worlds.step(np.array([2], np.int64))
+
+    if not said:
+        play()
+        return
+    with pytest.raises(EnvError, match=said) as caught:
+        play()
+    assert "'gym:Choosy-v0'" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+class Dial(gymnasium.Env[Any, Any]):
+    """Sees the number that it was given last, without a shape."""
+
+    observation_space = action_space = Box(-1, 1, (), np.float64)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return 0.5, {}
+
+    def step(self, action: Any) -> Any:
+        assert isinstance(action, np.ndarray)
+        assert self.action_space.contains(action)
+        return action, float(action), False, False, {}
+
+
+def test_numbers_without_a_shape_are_seen_and_given() -> None:
+    worlds = GymnasiumWorlds("dial", num_worlds=2, made_by=Dial)
+    assert worlds.observation.tolist() == [[0.5], [0.5]]
+    worlds.step(np.array([0.25, 3.0], np.float32))
+    assert worlds.observation.tolist() == [[0.25], [1.0]]

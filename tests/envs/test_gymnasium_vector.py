@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rattle.envs.errors import CannotReplay, EnvError
 from rattle.envs.gymnasium_vector import VectorEnvWorlds
@@ -208,7 +208,7 @@ def test_settings_are_those_of_the_constructor_but_the_number_of_worlds() -> Non
         make_worlds(CARTPOLE, {"num_envs": 3}, 2, 0, vector="auto")
 
 
-class Few(VectorEnv[Any, Any, Any]):
+class Few(Counting):
     """Takes no number of worlds."""
 
     def __init__(self, size: int = 3) -> None:
@@ -257,7 +257,7 @@ def test_classes_that_are_no_batches_are_refused_in_a_line(name: str, said: str)
         ("reward", "SameStep", r"reward of shape \(5, 1\) and type float64 instead of one number"),
         ("flags", "SameStep", r"terminated of shape \(\) and type <U2"),
         ("no_final", "SameStep", "no final_obs in its infos, which a world that was truncated needs"),
-        ("no_action", "NextStep", "an 'action_mask' that allows no action, though the episode goes on"),
+        ("no_action", "NextStep", "an 'action_mask' that allows no action, though the episode continues"),
         ("mask", "Disabled", "other observations of worlds that are not in the reset_mask"),
         ("reset", "SameStep", "a ndarray instead of observations and infos"),
     ],

@@ -103,6 +103,12 @@ class Sealed(gymnasium.Env[Any, Any]):
         raise gymnasium.error.DependencyNotInstalled("sealed is not installed,\n run `pip install sealed`")
 
 
+class NoWindow(RuntimeError):
+    """As pygame raises it where there is no display."""
+
+    __module__ = "pygame"
+
+
 class Odd(gymnasium.Env[Any, Any]):
     """Does one thing, named by `what`, as first environments do; the tick is what it observes, three times."""
 
@@ -112,6 +118,8 @@ class Odd(gymnasium.Env[Any, Any]):
     def __init__(self, what: str = "", at: int = 2) -> None:
         if what == "make":
             raise RuntimeError("no simulator")
+        if what == "window at once":
+            raise NoWindow("x11 not available")
         self.what, self.at, self.buffer = what, at, np.zeros(3, np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
@@ -119,6 +127,8 @@ class Odd(gymnasium.Env[Any, Any]):
         self.buffer[:] = -1
         if self.what == "reset":
             raise RuntimeError("the simulator\ndid not start")
+        if self.what == "window":
+            raise NoWindow("x11 not available")
         self.resets = getattr(self, "resets", 0) + 1
         if self.what == "actions" and self.resets > 2:
             self.action_space = Discrete(3)
@@ -487,9 +497,20 @@ def test_harmless_oddities_are_taken(what: str) -> None:
     ("what", "message"),
     [
         ("make", "^'gym:Odd-v0' cannot be made with what='make', at=2: no simulator"),
-        ("reset", "^'gym:Odd-v0', world 4: reset raised RuntimeError: the simulator did not start$"),
-        ("step", "^'gym:Odd-v0', world 4: step raised RuntimeError: the simulator went away$"),
-        ("exit", "^'gym:Odd-v0', world 4: step raised SystemExit: 3$"),
+        (
+            "reset",
+            r"^'gym:Odd-v0', world 4: reset raised RuntimeError: the simulator did not start in .*.py, line \d+$",
+        ),
+        (
+            "window",
+            r"world 4: reset raised NoWindow: x11 not available in .*, line \d+: where there is no display, leave out",
+        ),
+        ("window at once", "x11 not available: where there is no display, .*or set SDL_VIDEODRIVER=dummy$"),
+        (
+            "step",
+            r"^'gym:Odd-v0', world 4: step raised RuntimeError: the simulator went away in .*.py, line \d+$",
+        ),
+        ("exit", r"^'gym:Odd-v0', world 4: step raised SystemExit: 3 in test_gymnasium_worlds.py, line \d+$"),
         ("four", "step handed out 4 values instead of the five"),
         ("long", r"observation of shape \(4,\) and type float64, but the space is \(3,\) float32"),
         ("empty", r"observation of shape \(0,\)"),

@@ -42,6 +42,7 @@ def assert_nothing_overlaps(world: OpenWorld) -> None:
     assert len(set(taken)) == len(taken)
 
 
+@pytest.mark.integration
 @settings(max_examples=40)
 @given(world=open_worlds(), play=st.integers(0, 2**32))
 def test_all_see_what_the_readable_rules_say_while_snakes_come_and_go(world: OpenWorld, play: int) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
-from pettingzoo.test import api_test, parallel_api_test, parallel_seed_test, seed_test
 from pettingzoo.utils import parallel_to_aec
 
 from rattle.envs.errors import EnvError
 from rattle.envs.snake.batch import SnakeWorlds
 from rattle.envs.snake.pettingzoo_env import parallel_env
 from rattle.envs.snake.settings import SnakeSettings
+
+with warnings.catch_warnings():  # where pygame is installed it imports games of its own in a way of old
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from pettingzoo.test import api_test, parallel_api_test, parallel_seed_test, seed_test
 
 
 @pytest.mark.parametrize("num_snakes", [1, 2, 8])

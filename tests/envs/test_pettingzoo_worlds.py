@@ -12,20 +12,22 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
-from gymnasium.spaces import Discrete, MultiDiscrete
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from numpy.typing import NDArray
+from pettingzoo import ParallelEnv
 
 from rattle.envs.errors import EnvError
 from rattle.envs.logged_worlds import episode_seed
 from rattle.envs.pettingzoo_worlds import PettingZooWorlds
-from rattle.envs.registry import make_worlds, validate
+from rattle.envs.registry import make_groups, make_worlds, validate
 from rattle.envs.snake.batch import SnakeWorlds
 from rattle.envs.snake.settings import SnakeSettings
 from rattle.envs.vector import VectorWorlds
-from rattle.samples.spaces import CodeSpace, FloatSpace
+from rattle.samples.spaces import CodeSpace, FloatSpace, PartsSpace
 from tests.envs.parallel_party import Party
 
 PARTY = "tests.envs.parallel_party"
+TURNS = "tests.envs.turn_based_party"
 SNAKE = "rattle.envs.snake.pettingzoo_env"
 ROCK_PAPER_SCISSORS = "pettingzoo.classic.rps_v2"
 OUTPUTS = ("observation", "reward", "terminated", "truncated", "active", "episode")
@@ -293,6 +295,9 @@ def test_wrong_actions_are_refused(action: NDArray[Any]) -> None:
         ("no_such_module", {}, "cannot import 'no_such_module', which should have a parallel_env .* install"),
         ("", {}, "cannot import ''"),
         (".relative", {}, "cannot import '.relative'"),
+        ("tictactoe_v3", {}, "no module 'tictactoe_v3': PettingZoo has 'pettingzoo:pettingzoo.classic.tictactoe_v3'"),
+        ("pettingzoo.classic.tictactoe_v1", {}, ": PettingZoo has 'pettingzoo:pettingzoo.classic.tictactoe_v3'"),
+        ("pettingzoo.classic.tictactoe", {}, "no env: PettingZoo has 'pettingzoo:pettingzoo.classic.tictactoe_v3'"),
         ("json", {}, "the module 'json' has no parallel_env and no env"),
         ("pettingzoo.test.example_envs.generated_agents_parallel_v0", {}, "has no possible_agents"),
         (SNAKE, {"widht": 9}, "unknown key 'widht', did you mean 'width'"),
@@ -312,6 +317,7 @@ def test_wrong_actions_are_refused(action: NDArray[Any]) -> None:
         (PARTY, {"odd": "many"}, r"observes Discrete\(100000\).*at most 65536 values"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:The old environment creation API:DeprecationWarning")  # where pygame is installed
 def test_what_cannot_be_played_is_said_in_one_line(module: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(EnvError, match=message) as caught:
         PettingZooWorlds(module, settings)
@@ -427,3 +433,100 @@ def test_actions_that_change_later_are_told(monkeypatch: pytest.MonkeyPatch) -> 
     said = r"world 0: reset handed out the action space Discrete\(2, start=5\), but it was Discrete\(3, start=5\) at"
     with pytest.raises(EnvError, match=said):
         worlds.reset()
+
+
+def play_allowed(ticks: int, *groups: VectorWorlds) -> None:
+    """Take an action that masks allow, in each group by turns; the party asserts that it is one."""
+    for tick in range(ticks):
+        for worlds in groups:
+            space = worlds.spec.observation_space
+            assert isinstance(space, PartsSpace)
+            assert space.mask is not None
+            mask = worlds.observation[:, space.columns[space.mask.name]]
+            assert mask[worlds.active].sum(axis=1).tolist() == [2] * int(worlds.active.sum())
+            worlds.step(np.argmax(mask * np.roll([3, 2, 1], tick), axis=1))
+
+
+#: The same game at the same time, as PettingZoo converts it, and in turns.
+WAYS: list[tuple[str, dict[str, Any]]] = [(PARTY, {}), (TURNS, {}), (TURNS, {"in_turns": True})]
+
+
+@pytest.mark.parametrize(
+    ("module", "settings"), [*WAYS, (PARTY, {"late": True}), (PARTY, {"limit": 30}), (TURNS, {"limit": 30})]
+)
+def test_masks_in_infos_are_masks(module: str, settings: dict[str, Any]) -> None:
+    worlds = PettingZooWorlds(module, {**settings, "masked": "well"}, 3, 5)
+    play_allowed(90, worlds)
+    assert worlds.episode.min() > 0
+    again = PettingZooWorlds(module, worlds.spec.settings, 3, 5)
+    again.restore(worlds.state())
+    np.testing.assert_array_equal(again.observation, worlds.observation)
+
+
+@pytest.mark.parametrize("first", ["ann", "cid"])
+@pytest.mark.parametrize(("module", "settings"), WAYS)
+def test_masks_in_infos_are_those_of_each_policys_agents(module: str, settings: dict[str, Any], first: str) -> None:
+    """In turns only one agent of one policy is told its mask at the start."""
+    groups = make_groups(f"pettingzoo:{module}", {**settings, "masked": "well"}, {first: "one", ".*": "rest"}, 2, 5)
+    play_allowed(90, *groups.values())
+
+
+@pytest.mark.parametrize(
+    ("masked", "said"),
+    [
+        ("nothing", "an 'action_mask' that allows no action, though the episode continues"),
+        ("another shape", r"infos with an 'action_mask' that is not 3 zeros and ones, one for each action: array\(\[1"),
+        ("no bits", r"infos with an 'action_mask' that is not 3 zeros and ones, one for each action: \[1, 2, 1\]"),
+        ("left out", "infos without an 'action_mask', which the first ones had: it must be there always, or never"),
+        ("begun late", "infos with an 'action_mask', which the first ones had not: it must be there always, or never"),
+    ],
+)
+@pytest.mark.parametrize(("module", "settings"), WAYS)
+def test_wrong_masks_in_infos_are_named_with_their_agent(
+    module: str, settings: dict[str, Any], masked: str, said: str
+) -> None:
+    worlds = PettingZooWorlds(module, {**settings, "masked": masked, "limit": 30}, first_world=4)
+    moves = 3 if settings else 1  # in a tick of the party
+    who = "ann" if masked == "begun late" else "bob"
+
+    def play() -> None:
+        for tick in range(12):
+            allowed = np.stack([np.roll([1, 1, 0], tick // moves + guest) for guest in range(3)])
+            worlds.step(np.argmax(allowed, axis=1))
+
+    with pytest.raises(EnvError, match=rf"^'pettingzoo:{module}', world 4: step handed out {said}.*, for '{who}'$"):
+        play()
+
+
+def test_a_mask_of_other_actions_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Party, "_mask", lambda self, guest, tick: np.ones(4))
+    with pytest.raises(EnvError, match=r"has an 'action_mask' in its infos that is not 3 zeros and ones.*array\(\[1"):
+        PettingZooWorlds(PARTY, {"masked": "well"})
+
+
+class Steering(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
+    """Two agents give and see one number without a shape."""
+
+    metadata: dict[str, Any] = {"name": "steering_v0"}  # noqa: RUF012 - as PettingZoo has it
+    possible_agents = ["left", "right"]  # noqa: RUF012 - as PettingZoo has it
+
+    def observation_space(self, agent: str) -> Box:
+        return Box(-1, 1, ())
+
+    action_space = observation_space
+
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
+        self.agents = list(self.possible_agents)
+        return dict.fromkeys(self.agents, 0.5), {}
+
+    def step(self, actions: dict[str, Any]) -> tuple[Any, Any, Any, Any, Any]:
+        assert all(isinstance(action, np.ndarray) for action in actions.values())
+        assert all(self.action_space(agent).contains(action) for agent, action in actions.items())
+        no = dict.fromkeys(self.agents, False)
+        return actions, dict.fromkeys(self.agents, 1.0), no, no, {}
+
+
+def test_agents_may_give_and_see_one_number_without_a_shape() -> None:
+    worlds = PettingZooWorlds("steering", num_worlds=2, made_by=Steering)
+    worlds.step(np.array([0.25, -0.5, 2.0, 0.0], np.float32))
+    assert worlds.observation.tolist() == [[0.25], [-0.5], [1.0], [0.0]]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rattle.envs.snake import kernel
 from rattle.envs.snake.batch import SnakeWorlds
 from rattle.envs.snake.reference import SnakeWorld
 from rattle.envs.snake.settings import SnakeSettings
@@ -69,6 +70,7 @@ def assert_same_games(config: SnakeSettings, num_worlds: int, seed: int, actions
             assert batch.episode[world] == plain[world].episode
 
 
+@pytest.mark.whole(suite="slow")
 @pytest.mark.integration
 @settings(max_examples=60)
 @given(
@@ -151,3 +153,17 @@ def test_restored_worlds_continue_the_same_game(config: SnakeSettings, ticks: in
         original.step(action)
         copy.step(action)
         np.testing.assert_array_equal(copy.reward, original.reward)
+
+
+def test_actions_in_any_array_play_the_same_game_by_the_same_compiled_code() -> None:
+    worlds, other = (SnakeWorlds(SnakeSettings(), 4, 0) for _ in range(2))
+    actions = np.arange(4) % 3
+    worlds.step(actions)
+    other.step(actions)
+    compiled = list(kernel.step.signatures)
+    received = np.frombuffer(actions.astype(np.uint8).tobytes(), np.uint8)  # may not be written
+    for array in (received, actions.astype(np.uint32), np.repeat(actions, 2)[::2], actions.astype(np.int16)):
+        worlds.step(array)
+        other.step(actions)
+        np.testing.assert_array_equal(worlds.observation, other.observation)
+    assert kernel.step.signatures == compiled

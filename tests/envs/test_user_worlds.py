@@ -51,6 +51,7 @@ OTHERS = """
     import numpy as np
     from gymnasium.spaces import Box, Discrete
     from pettingzoo import ParallelEnv
+    from rattle.extend import DiscreteSpace, FloatSpace, Worlds
 
     class Lake(gymnasium.Env):
         observation_space, action_space = Box(-1, 1, (2,)), Discrete(2)
@@ -71,6 +72,20 @@ OTHERS = """
                 raise ArithmeticError("drained")
             seen = np.zeros(3 if self.depth == 8 else 2, np.float32)
             return seen, float(self.depth), self.tick == self.depth, False, {}
+
+    class Pool(gymnasium.Env):
+        observation_space, action_space = Box(-1, 1, (2,)), Discrete(2)
+
+    def lake(depth=3):
+        return Lake(depth)
+
+    class Forgets(Worlds):
+        def __init__(self, *given):
+            pass
+        def spaces(self):
+            return FloatSpace(size=1), DiscreteSpace(n=2)
+        def start(self, worlds): ...
+        def advance(self, action): ...
 
     class Sea(ParallelEnv):
         metadata = {"name": "sea"}
@@ -201,6 +216,13 @@ def test_settings_are_typed_and_named(user_module: UserModule) -> None:
             {},
             "'others:Box' is not an environment: an environment is a subclass of",
         ),
+        (
+            "others:lake",
+            {},
+            "'others:lake' is no class, but a function: an environment is a subclass of rattle.extend.Worlds",
+        ),
+        ("others:Pool", {}, "'others:Pool' cannot be used: it does not define reset, step"),
+        ("others:Forgets", {}, "others:Forgets: __init__ does not call that of its base class"),
         ("others:Lakes", {}, "'others' has no class 'Lakes', did you mean 'Lake'?"),
         ("lost:Lake", {}, "cannot import 'lost', which should hold an environment, Lake"),
         ("pond", {}, "unknown environment 'pond'"),
@@ -252,6 +274,50 @@ def test_faults_of_vector_environments_name_the_method(
     assert str(error.value).startswith("broken:Broken: ")
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "said"),
+    [
+        ("metric_names = ('food')", """metric_names is 'food', and must be a tuple of names, such as ("food",)"""),
+        ("metric_names = (3,)", "metric_names is (3,), and must be a tuple of names"),
+        ("agents_per_world = 0", "agents_per_world is 0, and must be a whole number from 1 on"),
+        ("class Settings(BaseModel):\n        worlds: int = 3", "Settings: 'worlds' is a setting of Rattle's own"),
+    ],
+)
+def test_faults_of_what_a_class_says_of_itself(user_module: UserModule, attribute: str, said: str) -> None:
+    source = f"""from pydantic import BaseModel
+from rattle.extend import *
+class Odd(Worlds):
+    {attribute}
+    def spaces(self):
+        return FloatSpace(size=1), DiscreteSpace(n=2)
+    def start(self, worlds): ...
+    def advance(self, action): ...
+"""
+    (user_module("odd", "").parent / "odd.py").write_text(source)
+    with pytest.raises(RattleError) as error:
+        make_worlds("odd:Odd", load_settings(None, ["env.id=odd:Odd"], {}).env.own_settings, 2, 0)
+    assert f"odd:Odd: {said}" in str(error.value)
+
+
+def test_a_constructor_may_not_want_what_is_a_setting_of_rattles_own(user_module: UserModule) -> None:
+    user_module(
+        "greedy",
+        """
+        import gymnasium
+        class Whole(gymnasium.Env):
+            def reset(self, *, seed=None, options=None): ...
+            def step(self, action): ...
+        class Wants(Whole):
+            def __init__(self, url, size: int = 3): ...
+        class Offers(Whole):
+            def __init__(self, url="x", size: int = 3): ...
+        """,
+    )
+    with pytest.raises(RattleError, match="greedy:Wants: __init__: 'url' is a setting of Rattle's own"):
+        load_settings(None, ["env.id=greedy:Wants"], {})
+    assert load_settings(None, ["env.id=greedy:Offers", "env.size=4"], {}).env.own_settings == {"size": 4}
 
 
 def test_what_a_snapshot_hands_out_is_made_plain_and_a_close_that_fails_harms_nothing(user_module: UserModule) -> None:

@@ -98,6 +98,7 @@ def lines(page: Page, chart: str) -> list[str]:
     return names
 
 
+@pytest.mark.whole(suite="slow")
 @pytest.mark.parametrize("screen", SCREENS)
 def test_every_page_fits_the_screen(browser: Browser, url: str, screen: str) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)

@@ -181,6 +181,7 @@ def test_every_datagram_crosses_the_router(network: Network, undisturbed: Outcom
     assert len(undisturbed.updates["policy_version"]) > 2
 
 
+@pytest.mark.whole(suite="slow")
 def test_what_the_kernel_drops_decides_nothing(network: Network, undisturbed: Outcome, tmp_path: Path) -> None:
     network.lose(LOST_PERCENT)
     with running(network, tmp_path) as run:

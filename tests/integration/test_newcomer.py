@@ -46,6 +46,7 @@ def test_make_train_leaves_a_curve_and_a_replay(tmp_path: Path) -> None:
     assert "rattle query" in made.stdout.partition("Try next")[2]
 
 
+@pytest.mark.whole(suite="slow")
 def test_the_built_wheel_has_all_that_it_needs(tmp_path: Path) -> None:
     """It is installed in an empty folder; only the packages that it depends on are those of this environment."""
     source, place = tmp_path / "source", tmp_path / "place"

@@ -9,7 +9,7 @@ import pytest
 
 from tests.trainer.conftest import RATTLE, REPOSITORY, last_json, rattle
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.whole(suite="slow")]
 
 EXPERIMENTS = REPOSITORY / "shared" / "experiments"
 

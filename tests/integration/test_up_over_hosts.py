@@ -27,7 +27,8 @@ from tests.networks import Network, NoNetworkError
 from tests.template import NAMESPACE
 from tests.trainer.conftest import last_json, rattle
 
-pytestmark = [pytest.mark.integration, pytest.mark.promised]
+# The last test resumes the run of the first: none is left out without the others.
+pytestmark = [pytest.mark.integration, pytest.mark.promised, pytest.mark.whole(suite="slow")]
 
 HOSTS = ("hub", "env", "actors", "learner")
 STEPS = 20_000

@@ -41,8 +41,14 @@ class FakeTraining(training_pb2_grpc.TrainingServicer):
         self._began = time.monotonic()
         self._asked = False
         self._ended = threading.Event()
+        self._storing = threading.Lock()
 
     def store(self, status: Status) -> None:
+        """Write where the run stands: when it is asked, and at its end, which may be at the same time."""
+        with self._storing:
+            self._store(status)
+
+    def _store(self, status: Status) -> None:
         if not self._ended.is_set():
             now = self._now(status)
             write_run_row(self._directory, run_row(self._settings, now, "2026-01-01T00:00:00+00:00", {}))

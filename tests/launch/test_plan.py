@@ -211,7 +211,7 @@ def test_in_lockstep_snakes_are_spread_over_the_worlds() -> None:
     ("mode", "more", "words"),
     [
         ("lockstep", "env.url=http://far:5000", "leave env.url out"),
-        ("lockstep", "training.policies=[main, env]", "call it something else than 'env'"),
+        ("lockstep", "training.policies=[main, env]", "give the policy another name than 'env'"),
         ("pace", "env.url=http://far:5000", "say in sync.participants at which HOST:PORT it hears ticks"),
     ],
 )

@@ -190,6 +190,7 @@ def test_a_fixed_port_that_is_taken_is_one_line_and_leaves_no_run_behind(tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.whole(suite="slow")
 def test_a_directory_with_a_run_is_refused_and_can_be_resumed(tmp_path: Path) -> None:
     assert run("--steps", "50000", "--run-dir", "run", cwd=tmp_path)[0] == 0
     status, _, err = run("--run-dir", "run", cwd=tmp_path)

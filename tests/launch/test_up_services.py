@@ -105,6 +105,7 @@ def running(folder: Path, *arguments: str, **variables: str) -> Iterator[Running
         run._process.communicate()
 
 
+@pytest.mark.whole(suite="slow")
 def test_it_learns_as_train_does_and_leaves_a_run_like_any_other(tmp_path: Path) -> None:
     limits = ("--steps", "200000", *SMALL)
     up = rattle("up", "--json", "--run-dir", "run", *limits, cwd=tmp_path)
@@ -165,7 +166,8 @@ def _stage(update: dict[str, Any]) -> int:
     return int(update["env_steps"] // 100_000)
 
 
-@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.whole(suite="slow")
+@pytest.mark.parametrize("mode", ["on_policy", "async"])
 def test_ten_deaths_and_it_goes_on_by_itself_to_its_last_step(tmp_path: Path, mode: str) -> None:
     deaths = 10
     names = cycle(("env-0", "inference-0", "training-0"))
@@ -241,7 +243,7 @@ def test_an_environment_that_fails_ends_the_run_and_what_was_learnt_is_kept(
     last = done.stderr.splitlines()[-1]
     assert re.fullmatch(
         r"Error: main-0: 'gym:fragile:Fragile-v0', world \d+: step raised ValueError: the arm broke "
-        r"\(its traceback is in the table logs\)",
+        r"in fragile.py, line \d+ \(its traceback is in the table logs\)",
         last,
     )
     run = row(RunDirectory(tmp_path / "run"))

@@ -25,6 +25,7 @@ def verify(*arguments: str, cwd: Path, program: str = RATTLE) -> tuple[int, dict
     return done.returncode, json.loads(done.stdout), done.stderr
 
 
+@pytest.mark.whole(suite="slow")
 def test_runs_are_equal_whatever_is_lost_late_or_shared_among_processes(tmp_path: Path) -> None:
     status, report, err = verify("--ticks", "200", "--inference", "1,2", cwd=tmp_path)
     assert (status, report["agree"]) == (0, True), err
@@ -60,6 +61,7 @@ def test_another_seed_is_another_run_from_the_first_tick(tmp_path: Path) -> None
     assert kept[0]["history_sha256"] != kept[1]["history_sha256"]
 
 
+@pytest.mark.whole(suite="slow")
 def test_classes_of_users_learn_the_same_every_time(tmp_path: Path) -> None:
     for path in (Path(__file__).parents[2] / "examples" / "extend").glob("my_*.py"):
         shutil.copy(path, tmp_path)

@@ -11,6 +11,7 @@ import pytest
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
 from rattle.policies.kinds import check_parameters, kind_of
+from rattle.policies.mlp import kernel
 from rattle.policies.mlp.network import MultilayerPerceptron
 from rattle.policies.mlp.program import flatten
 from rattle.policies.mlp.spec import MlpSpec
@@ -79,14 +80,18 @@ def test_rows_of_numbers_must_be_written_in_one_piece() -> None:
         )
 
 
-def test_any_memory_layout_of_observations_gives_the_same_bits() -> None:
+def test_observations_in_any_array_give_the_same_bits_by_the_same_compiled_code() -> None:
     policy = acting(CODES)
     observation = random_observation(CODES, 12)
     expected = play(policy, observation).bits()
     spread = np.zeros((24, 120), np.uint8)
     spread[::2, ::2] = observation
+    compiled = list(kernel.act.signatures)
     assert play(policy, spread[::2, ::2]).bits() == expected
     assert play(policy, np.asfortranarray(observation)).bits() == expected
+    observation.flags.writeable = False  # as what comes over a network
+    assert play(policy, observation).bits() == expected
+    assert kernel.act.signatures == compiled
 
 
 def test_outputs_may_be_columns_of_a_larger_buffer() -> None:

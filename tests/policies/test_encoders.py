@@ -102,6 +102,18 @@ def test_a_policy_file_acts_as_the_network_does(what: str) -> None:
     assert np.ptp(found[found > -1e8]) > 0.01
 
 
+@pytest.mark.parametrize("size", [(36, 36), (42, 43), (44, 50), (64, 37), (84, 84)])
+def test_nature_cnn_looks_at_every_pixel(size: tuple[int, int]) -> None:
+    made = network("nature_cnn", ArraySpace(sizes=(1, *size), element="float32"), DiscreteSpace(n=5), hidden_sizes=[2])
+    with torch.no_grad():
+        for weights in made.parameters():
+            weights.fill_(0.01)  # so that no unit is 0, and nothing cancels out
+    rows = torch.ones(1, 1, *size, requires_grad=True)
+    made(rows)[1].sum().backward()
+    assert rows.grad is not None
+    assert (rows.grad > 0).all()
+
+
 @pytest.mark.parametrize("what", OBSERVED)
 def test_a_row_has_the_same_bits_in_any_batch(what: str) -> None:
     _, policy = policy_of(what)

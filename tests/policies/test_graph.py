@@ -156,11 +156,14 @@ def test_settings_are_the_networks_own(user_module: UserModule) -> None:
         (("squeeze(1), state", "squeeze(1)"), "step returned something other than outputs, values and the next state"),
         ((".squeeze(1), state", ", state"), r"step returned the values as torch.float32 \(3, 1\), where .* \(3,\)"),
         (("self.policy(hidden),", "self.policy(hidden).double(),"), r"step returned the outputs as torch.float64"),
+        (("self.policy(hidden),", "self.policy(hidden).detach(),"), "step returned outputs that no weight can change"),
+        (("def step(self, observation, state)", "def forward(self, state)"), "cannot be used: it does not define step"),
         (("self.policy(hidden),", "None,"), "step returned the outputs as NoneType, not as a tensor"),
         (("self.policy(hidden),", "self.policy(hidden) / 0,"), "step returned numbers that are not finite"),
         (("hidden = ", "hidden = nothing + "), "step raised NameError: name 'nothing' is not defined in own_networks"),
         (("width = settings.width", "width = settings.width; self.state_size = -1"), "-1 as state_size"),
         (("nn.GELU())", "nn.GELU()).double()"), "body.0.weight as torch.float64"),
+        (("nn.LayerNorm(width)", "nn.BatchNorm1d(width)"), "BatchNorm takes statistics of batches"),
     ],
 )
 def test_what_is_wrong_with_a_network_names_class_and_method(
@@ -192,8 +195,9 @@ def test_graphs_that_lie_are_refused(user_module: UserModule) -> None:
         "seen = seen + torch.rand(len(seen), 1)",
         "seen = seen - seen.mean(dim=0, keepdim=True)",
         "seen = torch.cat([seen[: len(seen) // 2], seen[len(seen) // 2 :].flip(0)])",
+        "seen = seen * (2.0 if float(seen.sum()) > 0 else 1.0)",
     ],
-    ids=["a branch", "random draws", "a mean over rows", "other rows"],
+    ids=["a branch", "random draws", "a mean over rows", "other rows", "a branch on all rows"],
 )
 def test_a_step_that_a_graph_cannot_compute_is_refused(user_module: UserModule, step: str) -> None:
     source = NETWORKS["norm"].replace(
@@ -205,6 +209,32 @@ def test_a_step_that_a_graph_cannot_compute_is_refused(user_module: UserModule, 
     network = own(user_module, source)
     with pytest.raises(ExtensionError, match=r"^own_networks:Own: step (becomes a graph that|cannot act without)"):
         describe(network, SPACES, value_head=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ((("hidden = self.body(", "observation.zero_(); hidden = self.body("),), "step changes the observations"),
+        (
+            (
+                ("self.policy, self.value", "self.more = [nn.Linear(width, width)]; self.policy, self.value"),
+                ("return self.policy(hidden)", "hidden = self.more[0](hidden); return self.policy(hidden)"),
+            ),
+            "uses weights that are not the network's own: a list of layers must be an nn.ModuleList",
+        ),
+    ],
+    ids=["in place", "a list of layers"],
+)
+def test_what_a_graph_cannot_do_is_said(
+    user_module: UserModule, changes: tuple[tuple[str, str], ...], said: str
+) -> None:
+    source = NETWORKS["norm"]
+    for change in changes:
+        assert change[0] in source
+        source = source.replace(*change)
+    with pytest.raises(ExtensionError, match=said) as error:
+        describe(own(user_module, source), SPACES, value_head=True)
+    assert len(str(error.value)) < 300
 
 
 def test_a_state_may_be_a_count(user_module: UserModule) -> None:

@@ -164,7 +164,7 @@ def test_wrappers_are_played_again_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("env", "said"),
     [
-        ({"id": "drawn:Drawn", "kind": "moody"}, "episode 0-3 went another way at tick 0 .*'drawn:Drawn' does not rep"),
+        ({"id": "drawn:Drawn", "kind": "moody"}, "episode 0-3 took another course at tick 0 .*'drawn:Drawn' is not"),
         ({"id": "drawn:Drawn", "kind": "blind"}, "'drawn:Drawn', world 0: render raised OSError: no display"),
         (
             {"id": "drawn:Drawn", "kind": "words"},
@@ -193,7 +193,7 @@ def test_an_episode_of_other_actions_or_a_changed_length_is_not_drawn(tmp_path: 
     ticks = episode.summary.ticks
     steps = episode.agents[0]
     steps.observation[-1] += 1
-    with pytest.raises(RunError, match=f"went another way at tick {ticks - 1} when it was played again"):
+    with pytest.raises(RunError, match=f"took another course at tick {ticks - 1} when it was played again"):
         film(run, episode)
 
 
@@ -203,7 +203,7 @@ def test_large_observations_are_not_recorded_and_rewards_tell_the_same(tmp_path:
     unseen = replace(episode, agents={0: steps})
     assert len(list(film(run, unseen))) == episode.summary.ticks + 1
     steps.reward[1] += 1
-    with pytest.raises(RunError, match="went another way at tick 2 when it was played again"):
+    with pytest.raises(RunError, match="took another course at tick 2 when it was played again"):
         film(run, unseen)
 
 

@@ -132,6 +132,12 @@ def test_what_is_wrong_is_noted(user_module: UserModule, environment: str, note:
     assert found.repeats == ("Moody" not in environment)
 
 
+def test_few_ticks_say_little() -> None:
+    found = look("gym:Pendulum-v1", seconds=1e-6)
+    assert "look for longer with --seconds" in noted(found)
+    assert dict(found.rows())["does"] == "finite numbers of shape (1,), from -2 to 2 (box, 2 outputs of a network)"
+
+
 def test_random_actions_are_allowed_ones(user_module: UserModule) -> None:
     user_module("odd", ODD)
     found = look("odd:Masked", seconds=0.2).content()

@@ -43,7 +43,7 @@ pytestmark = pytest.mark.integration
         (REINFORCE, 2, 1, 3),
     ],
 )
-def test_services_in_mode_sync_change_nothing(
+def test_services_in_mode_on_policy_change_nothing(
     tmp_path: Path, overrides: tuple[str, ...], envs: int, inferences: int, actors: int | None
 ) -> None:
     here = train(complete(small_settings(*overrides)), tmp_path / "here", Silence())
@@ -62,6 +62,7 @@ def test_services_in_mode_sync_change_nothing(
         assert other.best_policy.read_bytes() == one.best_policy.read_bytes()
 
 
+@pytest.mark.whole(suite="slow")
 def test_flipped_bits_change_nothing(tmp_path: Path) -> None:
     here = train(small_settings("train.steps=12000"), tmp_path / "here", Silence())
     networks: list[FlippingProxy] = []

@@ -49,6 +49,7 @@ def test_the_best_actions_are_learnt(run: RunDirectory) -> None:
     assert (found.total_reward == TICKS).all()
 
 
+@pytest.mark.whole(suite="slow")
 def test_services_learn_the_same(run: RunDirectory, tmp_path: Path) -> None:
     with Cluster(tmp_path / "there", "record.every_episodes=2", *LOCK, envs=2) as cluster:
         cluster.wait_for(lambda status: status.status == "finished")

@@ -104,6 +104,7 @@ def test_a_run_of_own_classes_alone_is_played_and_exported(folder: Path) -> None
     assert last_json(played.stdout)["episodes"] == 3, played.stderr
     exported = rattle("export", "run", "--onnx", "policy.onnx", cwd=folder)
     assert exported.returncode == 0, exported.stderr
+    assert "'observation' and 'state' in, 'logits' and 'value' and 'next_state' out" in exported.stdout
     assert (folder / "policy.onnx").stat().st_size
 
 
@@ -166,6 +167,7 @@ def test_code_that_fails_ends_the_run_with_one_line(folder: Path, setting: str, 
     assert row["updates"] > 0
 
 
+@pytest.mark.whole(suite="slow")
 def test_changed_code_is_refused_by_every_service_unless_allowed(folder: Path) -> None:
     assert rattle("up", "mine.yaml", "--steps", 2000, "--run-dir", "run", cwd=folder).returncode == 0
     with (folder / "my_world.py").open("a") as file:

@@ -58,7 +58,12 @@ def test_a_section_or_what_comes_with_rattle_is_listed_alone() -> None:
 def test_a_class_of_a_user_is_listed(user_module: UserModule, name: str, lines: list[str]) -> None:
     for module in ("my_algorithm", "my_world", "my_hook"):
         user_module(module, (EXAMPLES / f"{module}.py").read_text())
-    lake = "import gymnasium\nclass Lake(gymnasium.Env):\n    def __init__(self, depth: int = 3, name='lake'): ...\n"
+    lake = """import gymnasium
+class Lake(gymnasium.Env):
+    def __init__(self, depth: int = 3, name="lake"): ...
+    def reset(self, *, seed=None, options=None): ...
+    def step(self, action): ...
+"""
     user_module("others", lake)
     text = listed(name)
     for line in lines:

@@ -332,3 +332,9 @@ def test_an_experiment_s_wrappers_are_named_by_their_place() -> None:
         with pytest.raises(SettingsError, match=said) as caught:
             load_settings(None, ["env.id=gym:CartPole-v1", f"env.wrappers=[{wrapper}]"])
         assert "\n" not in str(caught.value)
+
+
+def test_experiments_may_call_the_mode_as_it_was_called() -> None:
+    assert ExperimentSettings.model_validate({"training": {"mode": "sync"}}).training.mode == "on_policy"
+    with pytest.raises(SettingsError, match="on_policy"):
+        check_settings({"training": {"mode": "other"}}, "an experiment")

@@ -75,7 +75,7 @@ def test_credentials_of_a_url_are_kept_apart_and_found_again(monkeypatch: pytest
     [
         ("http://here", {}, "'http://here' is no server's address: write it as amqp://HOST:PORT"),
         ("amqp://me:secret@", {}, "'amqp://' is no server's address: write it as amqp://HOST:PORT"),
-        ("amqp://me:secret@here:port", {}, "'amqp://here:port' has a port that is no number from 0 to 65535"),
+        ("amqp://me:secret@here:port", {}, "'amqp://here:port' has a port that is not a number from 0 to 65535"),
         (None, {"ENABLE_RABBITMQ": "perhaps"}, "ENABLE_RABBITMQ is 'perhaps': write true or false"),
         (
             None,

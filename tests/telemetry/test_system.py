@@ -135,6 +135,7 @@ def test_services_tell_their_load(tmp_path: Path, command: str, monkeypatch: pyt
     assert first["service"] == command
 
 
+@pytest.mark.integration
 def test_every_service_of_rattle_up_has_its_load_in_the_run(tmp_path: Path) -> None:
     settings = ["env.worlds=24", "policy.hidden_sizes=[16]", "log.system_seconds=0.3"]
     arguments = [part for one in settings for part in ("--set", one)]

@@ -8,10 +8,12 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
+import rattle
 from rattle.analytics.replay import load_episode
 from rattle.analytics.replay.views import view_of
 from rattle.analytics.run_directory import RunDirectory
 from rattle.envs.errors import EnvError
+from rattle.errors import RattleError
 from rattle.rollouts.complete import complete
 from rattle.runs.checkpoint import list_checkpoints
 from rattle.settings.errors import SettingsError
@@ -72,6 +74,21 @@ def test_images_are_recorded_up_to_1024_numbers(tmp_path: Path, size: int, numbe
     shown = view_of(load_episode(run), 0)
     assert ("observations as large as these are not recorded" in shown.title) == (numbers == 0)
     assert list_checkpoints(run)
+
+
+def test_a_policy_acts_on_an_image_and_on_a_batch_of_them(tmp_path: Path) -> None:
+    train(settings(LIGHTS, "algorithm.ticks=8", "train.steps=256"), tmp_path / "run", Silence())
+    policy, worlds = (
+        rattle.load_policy(tmp_path / "run"),
+        rattle.make_worlds("tests.encoded_worlds:Lights", {"size": 5}, 9, 0),
+    )
+    batch = worlds.observation
+    actions = policy.act(batch, greedy=True)
+    assert actions.shape == (9,)
+    assert [policy.act(image, greedy=True) for image in batch] == actions.tolist()
+    assert policy.value(batch[3]) == policy.value(batch)[3]
+    with pytest.raises(RattleError, match=r"this policy takes observations of uint8"):
+        policy.act(batch[0, 0])
 
 
 def test_a_network_that_cannot_take_what_is_observed_says_which_one_can(tmp_path: Path) -> None:

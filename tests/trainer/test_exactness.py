@@ -20,6 +20,8 @@ from rattle.trainer.train import resume
 from tests.template import RattleProcess
 from tests.trainer.conftest import Silence, last_json, rattle, read_rows
 
+pytestmark = pytest.mark.integration
+
 TrainSmall = Callable[..., tuple[Summary, RunDirectory]]
 
 EXPERIMENTS = {

@@ -90,7 +90,7 @@ def test_a_reward_that_is_not_allowed_stops_the_run_and_is_named(tmp_path: Path,
     settings = small_settings(f"env={{id: '{poisoned}', worlds: 2}}", "algorithm.ticks=16")
     said = (
         rf"'{poisoned}', world 0: a reward of 3e\+38 in tick 199 of the run \(episode 19 of that world\), "
-        r"where train\.max_reward is 1e\+06: mend it, or raise that"
+        r"where train\.max_reward is 1e\+06: fix it, or raise that"
     )
     with pytest.raises(EnvError, match=said):
         train(settings, tmp_path / "run", Silence())
@@ -187,6 +187,7 @@ def limit_files_to(length: int) -> Callable[[], None]:
     return limit
 
 
+@pytest.mark.integration
 def test_a_disk_that_takes_no_more_stops_the_run_and_the_run_goes_on_later(
     train_small: TrainSmall, tmp_path: Path
 ) -> None:

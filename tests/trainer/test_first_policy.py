@@ -100,7 +100,7 @@ def test_services_begin_with_it_too(tmp_path: Path, learnt: RunDirectory) -> Non
 
 
 def test_a_lone_policy_with_memory_says_what_its_network_is(tmp_path: Path) -> None:
-    network = "{network: gru, hidden_sizes: [6, 5], memory_layers: 2, activation: tanh}"
+    network = "{network: gru, hidden_sizes: [6, 5], memory_layers: 2, activation: tanh, inputs: [last_reward]}"
     train(small_settings(f"policy={network}", "train.steps=384"), tmp_path / "origin", Silence())
     lone = RunDirectory(tmp_path / "origin").policy.rename(tmp_path / "lone.safetensors")
     settings = settings_from(lone, "train.steps=384")
@@ -109,6 +109,7 @@ def test_a_lone_policy_with_memory_says_what_its_network_is(tmp_path: Path) -> N
         "hidden_sizes": (6, 5),
         "activation": "tanh",
         "memory_layers": 2,
+        "inputs": ("last_reward",),
         "bounds": "clip",
     }
     assert train(settings, tmp_path / "run", Silence()).status == "finished"
@@ -164,7 +165,7 @@ def test_damaged_files_and_resumes_are_refused(tmp_path: Path, learnt: RunDirect
         settings_from(damaged)
     both = rattle("train", "--from", learnt.path, "--resume", learnt.path, cwd=tmp_path)
     assert both.returncode == 2
-    assert "--resume goes on with the run's own settings" in both.stderr
+    assert "--resume uses the run's own settings" in both.stderr
 
 
 def test_a_policy_file_by_itself_imports_nothing_unless_it_is_trusted(

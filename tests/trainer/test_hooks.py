@@ -91,6 +91,13 @@ WATCHER = """
         def restore(self, state):
             self.fail("restore")
             self.seen, self.returns = state["seen"], state["returns"]
+
+    class Misspelt(Hook):
+        def on_updates(self, row): ...
+
+    class Taken(Hook):
+        class Settings(BaseModel):
+            use: str = "it"
 """
 
 
@@ -228,6 +235,11 @@ def test_what_a_hook_raises_is_one_line_and_what_was_learnt_is_kept(
             r"hooks\[0\]: 'watcher:BaseModel' is not a hook: .* subclass of rattle.extend.Hook",
         ),
         ("{use: watcher}", r"hooks\[0\]: there is no hook 'watcher'"),
+        (
+            "{use: 'watcher:Misspelt'}",
+            r"hooks\[0\]: watcher:Misspelt: nobody calls the method on_updates, did you mean 'on_update'",
+        ),
+        ("{use: 'watcher:Taken'}", r"hooks\[0\]: watcher:Taken: Settings: 'use' is a setting of Rattle's own"),
         ("{uses: 'watcher:Watcher'}", r"hooks\[0\].use: a value is wanted"),
         (
             "{use: 'watcher:Watcher'}, {use: 'watcher:Watcher'}",

@@ -11,7 +11,7 @@ import torch
 
 from rattle import python as rattle
 from rattle.analytics.run_directory import RunDirectory
-from rattle.learning.returns import without_waits
+from rattle.errors import RattleError
 from rattle.policies.file import load_policy
 from rattle.rollouts.complete import complete
 from rattle.rollouts.worlds import policy_spec
@@ -29,9 +29,12 @@ EXAMPLE = (REPOSITORY / "examples" / "extend" / "my_network.py").read_text()
 OWN = "policy={network: 'my_network:Remembers', width: 7}"
 MINGRU = "policy={network: mingru, hidden_sizes: [7], memory_layers: 2}"
 GRU = "policy={network: gru, hidden_sizes: [9, 14]}"
+PAST = "policy={hidden_sizes: [9], inputs: [last_action, last_reward, ticks_since_reward, ticks_since_turn]}"
+GRU_PAST = "policy={network: gru, hidden_sizes: [9], inputs: [ticks_since_turn, last_reward]}"
 SMALL = ("env.worlds=24", "train.steps=4608", "record.every_episodes=2")
 DUEL = ("env.num_snakes=3", "env.max_steps=20")
 TURNS = ("env={id: 'pettingzoo:tests.envs.countdown', worlds: 24, players: 3, leaves: [1], late: [2]}",)
+GIFTS = (*TURNS, "env.gift=0.5", "env.fee=-0.25")  # which come to who waits, too
 
 #: An environment that shows one of three things once, and pays for naming it some ticks later.
 RECALL = """
@@ -69,7 +72,9 @@ def settings(*overrides: str, network: str = OWN) -> list[str]:
     return [network, *overrides]
 
 
-@pytest.mark.parametrize("network", [OWN, MINGRU, GRU], ids=["own", "mingru", "gru"])
+@pytest.mark.parametrize(
+    "network", [OWN, MINGRU, GRU, PAST, GRU_PAST], ids=["own", "mingru", "gru", "past", "gru past"]
+)
 @pytest.mark.parametrize("overrides", [("env.max_steps=9",), DUEL, TURNS], ids=["one agent", "three agents", "turns"])
 def test_what_learns_computes_what_acted_and_remembered(
     user_module: UserModule, overrides: tuple[str, ...], network: str
@@ -84,7 +89,7 @@ def test_what_learns_computes_what_acted_and_remembered(
             for turn in range(4):
                 rollout = collector.collect(policy, 0, lambda _: False)
                 assert rollout.memory.any() == (turn > 0)
-                batch = chosen.algorithm.samples(without_waits(as_tensors(rollout)))  # type: ignore[attr-defined]
+                batch = chosen.algorithm.samples(learner.prepared(as_tensors(rollout)))  # type: ignore[attr-defined]
                 with torch.no_grad():
                     outputs, value = learner._forward(batch)
                 flat = batch.flat()
@@ -94,6 +99,29 @@ def test_what_learns_computes_what_acted_and_remembered(
             ended = (rollout.terminated | rollout.truncated).any(axis=0)
             assert ended.any()
             assert rollout.active.all() == (overrides == ("env.max_steps=9",))
+
+
+@pytest.mark.parametrize("overrides", [("env.max_steps=9",), DUEL, GIFTS], ids=["one agent", "three agents", "turns"])
+def test_what_learns_sees_what_acted_saw_of_its_own_past(overrides: tuple[str, ...]) -> None:
+    """The values are what was seen, each times a number of its own: nothing else has a weight."""
+    chosen = small_settings(*overrides, PAST, "policy.hidden_sizes=[]")
+    with closing(build_collector(chosen)) as collector:
+        learner = build_learner(chosen, policy_spec(chosen, collector.batches[0].spec))
+        with closing(learner):
+            weights = {name: np.zeros_like(array) for name, array in learner.parameters().items()}
+            own = np.random.default_rng(0).normal(size=learner.spec.own.width).astype(np.float32)
+            weights["value.weight"][0, -len(own) :] = own
+            policy = build_acting_policy(chosen, learner)
+            policy.load(weights)
+            collector.remember(learner.spec.memory_size)
+            shown, before = [], []
+            for _ in range(4):
+                rollout = learner.prepared(as_tensors(collector.collect(policy, 0, lambda _: False)))
+                before.append(bool(rollout.own[0].any()))  # the rollout began
+                shown.append(rollout.own[rollout.active].numpy())
+                np.testing.assert_allclose(shown[-1] @ own, rollout.value[rollout.active], rtol=1e-5, atol=1e-5)
+            assert any(before)
+            assert (np.concatenate(shown).std(axis=0) > 0.01).all()
 
 
 @pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
@@ -129,6 +157,7 @@ def test_a_policy_that_has_not_changed_corrects_nothing_of_what_it_played_earlie
             np.testing.assert_allclose(array, weights[0][name], atol=2e-4, err_msg=name)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("algorithm", "environment", "network"),
     [
@@ -137,6 +166,10 @@ def test_a_policy_that_has_not_changed_corrects_nothing_of_what_it_played_earlie
         ("ppo", (), OWN),
         ("reinforce", (), OWN),
         ("a2c", TURNS, MINGRU),
+        ("a2c", (), PAST),
+        ("ppo", TURNS, PAST),
+        ("ppo", DUEL, GRU_PAST),
+        ("reinforce", (), PAST),
     ],
 )
 def test_a_run_that_was_interrupted_goes_on_with_the_same_bytes(
@@ -152,13 +185,14 @@ def test_a_run_that_was_interrupted_goes_on_with_the_same_bytes(
     assert parts.updates == whole.updates
 
 
+@pytest.mark.whole(suite="slow")
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("overrides", "network"),
-    [((), MINGRU), (DUEL, GRU), (TURNS, OWN)],
-    ids=["one agent, mingru", "three agents, gru", "turns, own"],
+    [((), MINGRU), (DUEL, GRU), (TURNS, OWN), (TURNS, PAST)],
+    ids=["one agent, mingru", "three agents, gru", "turns, own", "turns, past"],
 )
-def test_services_in_mode_sync_change_nothing(
+def test_services_in_mode_on_policy_change_nothing(
     user_module: UserModule, tmp_path: Path, overrides: tuple[str, ...], network: str
 ) -> None:
     user_module("my_network", EXAMPLE)
@@ -194,8 +228,28 @@ def test_a_policy_is_handed_its_state(user_module: UserModule, tmp_path: Path) -
     _, again = policy.act(np.stack([seen, seen]), state=np.stack([state, np.zeros(7)]))
     assert (again[1] == state).all()
     assert (again[0] != state).any()
+    with pytest.raises(RattleError, match=r"^state must be float32 \(1, 7\), got an array \(2, 7\)$"):
+        policy.act(seen, state=again)
+    with pytest.raises(RattleError, match=r"^reward must be float32 \(1,\), got 'much'$"):
+        policy.act(seen, state=state, reward="much")
     assert rattle.evaluate(policy, 3).total_reward.shape == (3,)
     assert load_policy(RunDirectory(tmp_path / "run").policy.read_bytes()).spec.memory_size == 7
+
+
+def test_a_policy_that_sees_its_own_past_is_told_what_came_of_it(tmp_path: Path) -> None:
+    train(small_settings(PAST, "train.steps=800"), tmp_path / "run", Silence())
+    policy, seen = rattle.load_policy(tmp_path / "run"), np.ones((2, 60), np.uint8)
+    action, state = policy.act(seen, greedy=True)
+    assert state.tolist() == [[0, 1, one + 1, 0, 1] for one in action]  # as docs/settings.md says
+    _, told = policy.act(seen, greedy=True, state=state, reward=[0.5, 0])
+    assert told[:, :2].tolist() == [[0, 1], [0, 2]]
+    assert rattle.evaluate(policy, 3, greedy=True).total_reward.shape == (3,)
+    weights = f"policy.weights={tmp_path / 'run' / 'policy.safetensors'}"
+    more = train(small_settings(PAST, "train.steps=100", weights), tmp_path / "more", Silence())
+    assert more.status == "finished"
+    blind = small_settings("policy.hidden_sizes=[9]", weights)
+    with pytest.raises(RattleError, match=r"inputs .*'last_action'.* the experiment None"):
+        train(blind, tmp_path / "blind", Silence())
 
 
 def test_rollouts_with_memory_are_joined_side_by_side() -> None:

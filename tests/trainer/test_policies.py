@@ -60,6 +60,7 @@ def test_each_policy_has_the_spaces_of_its_agents_and_a_run_of_its_own(whole: ra
     assert caught[0]["n"] > 0
 
 
+@pytest.mark.integration
 def test_a_resume_goes_on_exactly_and_parts_change_nothing(whole: rattle.Run, tmp_path: Path) -> None:
     pieces = rattle.train(settings=HUNT, steps=320, seed=3, run_dir=tmp_path / "pieces")
     prey_of(pieces).resume(steps=640)  # the run of any of the policies stands for all

@@ -22,6 +22,8 @@ from tests.processes import ServiceProcess
 from tests.template import RattleProcess
 from tests.trainer.conftest import Silence, last_json, rattle, read_rows, small_settings
 
+pytestmark = pytest.mark.integration
+
 
 def served_settings(*overrides: str) -> ExperimentSettings:
     return complete(small_settings(*overrides))

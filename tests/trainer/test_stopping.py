@@ -47,6 +47,7 @@ def test_no_checkpoint_is_begun_that_the_end_would_have_to_wait_for(now: list[fl
     assert clock.checkpoint_due(seconds=1.0, cost=0.01)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("ignored", "status"), [(False, "interrupted"), (True, "finished")])
 def test_a_hang_up_ends_a_run_with_a_checkpoint_unless_it_is_ignored(
     tmp_path: Path, ignored: bool, status: str

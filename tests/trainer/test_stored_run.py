@@ -91,7 +91,7 @@ def test_a_run_without_row_and_checkpoints_is_not_begun_anew(train_small: TrainS
     _, directory = train_small()
     directory.run.unlink()
     shutil.rmtree(directory.checkpoints)
-    with pytest.raises(RunError, match=r"cannot read .*run\.json.* no checkpoint to make it anew"):
+    with pytest.raises(RunError, match=r"cannot read .*run\.json.* no checkpoint to make it again"):
         go_on(directory)
 
 
@@ -104,18 +104,18 @@ def test_lost_rows_take_a_run_back_to_an_older_checkpoint(
     path.write_bytes(path.read_bytes()[:-20])
     assert go_on(directory).policy_sha256 == whole.policy_sha256
     assert f"{table}/train.jsonl has lost rows" in caplog.text
-    assert "goes on from the older checkpoint" in caplog.text
+    assert "continues from the older checkpoint" in caplog.text
     assert [row["policy_version"] for row in read_rows(directory, "updates")] == list(range(1, whole.updates + 1))
     assert len(read_rows(directory, "episodes")) == whole.episodes
 
 
-@pytest.mark.parametrize("loss", ["has lost rows", "has gone", "no row ends"])
+@pytest.mark.parametrize("loss", ["has lost rows", "no longer exists", "no row ends"])
 def test_rows_that_every_checkpoint_needs_are_missed(train_small: TrainSmall, loss: str) -> None:
     _, directory = train_small("train.keep_checkpoints=1")
     path = directory.table("updates") / "train.jsonl"
     rows = path.read_bytes()
     path.unlink()
-    if loss != "has gone":
+    if loss != "no longer exists":
         path.write_bytes(b"" if loss == "has lost rows" else b" " + rows)
     with pytest.raises(RunError, match=f"{loss}.*no older checkpoint fits: restore it") as caught:
         go_on(directory)

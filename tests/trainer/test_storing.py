@@ -21,6 +21,8 @@ from rattle.runs.run_tables import read_run_row
 from rattle.trainer.train import resume, train
 from tests.trainer.conftest import Silence, last_json, read_rows, small_settings
 
+pytestmark = pytest.mark.integration
+
 TrainSmall = Callable[..., tuple[Summary, RunDirectory]]
 
 SECONDS = 60.0  # that a test waits before it fails
@@ -100,6 +102,7 @@ main()
 """
 
 
+@pytest.mark.whole(suite="slow")
 def test_kill_9_on_a_slow_disk_loses_nothing(train_small: TrainSmall, tmp_path: Path) -> None:
     whole, _ = train_small("train.steps=150000")
     sets = ["env.worlds=24", "policy.hidden_sizes=[16]", "record.every_episodes=2", "train.steps=150000"]

@@ -27,6 +27,7 @@ CLIPPED = ("algorithm={id: 'my_algorithm:Clipped', clip: 0.1, ticks: 8}",)
 
 #: A class that goes wrong in the way that a test asks for; in its update, in the second one.
 FAULTY = """
+    import numpy as np
     import torch
     from dataclasses import replace
     from rattle.extend import A2C, Loss, Metric
@@ -52,6 +53,12 @@ FAULTY = """
                     return {**done, "own": float("nan")}
                 case "text":
                     return {**done, "own": "much"}
+                case "keeps":
+                    self.seen = 1
+                case "scalars":
+                    return {**done, "own": torch.tensor(2.0), "entropy": np.float32(0.5)}
+                case "in place":
+                    rollout.reward.mul_(1000)
             return done
 
         def prepare(self, rollout):
@@ -61,6 +68,10 @@ FAULTY = """
                     return None
                 case "short batch":
                     return replace(batch, advantage=batch.advantage[1:])
+                case "a column":
+                    return replace(batch, advantage=batch.advantage[:, None])
+                case "an array":
+                    return replace(batch, target=batch.target.numpy())
                 case "not finite batch":
                     return replace(batch, advantage=batch.advantage * float("inf"))
             return batch
@@ -156,12 +167,13 @@ def test_a_module_that_is_gone_is_said(
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ("raises", "faulty:Mine: update raised KeyError: 'lost' in faulty.py, line 16"),
+        ("raises", "faulty:Mine: update raised KeyError: 'lost' in faulty.py, line 17"),
         ("leaves", "faulty:Mine: update raised SystemExit: 0"),
         ("nothing", "faulty:Mine: update returned NoneType instead of numbers by name"),
         ("unknown", "faulty:Mine: update returned 'other', which is none of its metrics: entropy, gradient_norm, "),
         ("nan", "faulty:Mine: update returned nan as own, where a finite number is wanted"),
         ("text", "faulty:Mine: update returned much as own"),
+        ("keeps", "update raised AttributeError: 'seen' cannot be set: an algorithm keeps nothing from one update to"),
     ],
 )
 def test_faults_of_an_update_are_named_and_what_was_learnt_is_kept(
@@ -189,10 +201,12 @@ def test_faults_of_an_update_are_named_and_what_was_learnt_is_kept(
         ("a number", "faulty:Mine: loss returned float as total"),
         ("no batch", "faulty:Mine: prepare returned NoneType instead of a Batch"),
         ("short batch", r"faulty:Mine: prepare raised ValueError: advantage has the shape \(383,\), and there are 384"),
+        ("a column", r"prepare raised ValueError: advantage has the shape \(384, 1\), where \(384,\) is wanted"),
+        ("an array", "prepare raised TypeError: target must be a tensor, got ndarray"),
         ("not finite batch", "faulty:Mine: loss: update 1: the policy loss is"),
         ("no loss", r"faulty:Mine: loss returned Tensor instead of Loss\(total, sums\)"),
         ("not finite", "faulty:Mine: loss: update 1: the gradient norm is nan"),
-        ("wrong shape", r"faulty:Mine: loss raised RuntimeError: The size of tensor .* in faulty.py, line 5\d"),
+        ("wrong shape", r"faulty:Mine: loss raised RuntimeError: The size of tensor .* in faulty.py, line 6\d"),
     ],
 )
 def test_faults_of_a_loss_are_named(user_module: UserModule, tmp_path: Path, fault: str, said: str) -> None:
@@ -201,6 +215,19 @@ def test_faults_of_a_loss_are_named(user_module: UserModule, tmp_path: Path, fau
         train(small_settings(f"algorithm={{id: 'faulty:Mine', fault: '{fault}'}}"), tmp_path / "run", Silence())
     assert "\n" not in str(error.value)
     assert read_run_row(RunDirectory(tmp_path / "run"))["status"] == "failed"
+
+
+def test_numbers_of_any_kind_are_reported_and_tables_do_not_follow_what_it_changes(
+    user_module: UserModule, tmp_path: Path
+) -> None:
+    user_module("faulty", FAULTY)
+    runs = {fault: RunDirectory(tmp_path / fault) for fault in ("none", "scalars", "in place")}
+    for fault, directory in runs.items():
+        train(small_settings(f"algorithm={{id: 'faulty:Mine', fault: {fault}}}"), directory.path, Silence())
+    last = read_rows(runs["scalars"], "updates")[-1]
+    assert (last["metrics"]["own"], last["entropy"]) == (2.0, 0.5)
+    plain, changed = ([row["return"] for row in read_rows(runs[one], "episodes")] for one in ("none", "in place"))
+    assert changed == plain
 
 
 def test_a_run_that_failed_goes_on_when_the_code_is_mended(user_module: UserModule, tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ SMALL = ["--set", "env.worlds=32", "--set", "policy.hidden_sizes=[16]", "--set",
 STEPPED = "is stepped as one batch by CartPoleVectorEnv: its worlds share what they draw, so that games depend on"
 
 
+@pytest.mark.integration
 def test_cartpole_is_learnt_in_its_vector_environment(tmp_path: Path) -> None:
     own = ["--set", "env.worlds=64", "--set", "algorithm.ticks=64", "--steps", 150_000]
+    own += ["--set", "evaluation={every_steps: 100000, episodes: 20}"]
     trained = rattle("train", *CARTPOLE, *own, "--run-dir", "run", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert last_json(trained.stdout)["mean_return"] > 100
@@ -27,6 +29,9 @@ def test_cartpole_is_learnt_in_its_vector_environment(tmp_path: Path) -> None:
     assert [row["event"] for row in rows][:2] == ["run_started", "stepped_as_batch"]
     evaluated = rattle("eval", "run", "--episodes", 20, "--json", cwd=tmp_path)
     assert last_json(evaluated.stdout)["mean_return"] > 100
+    row = read_rows(RunDirectory(tmp_path / "run"), "evaluations")[-1]
+    again = rattle("eval", "run", "--best", "--episodes", 20, "--seed", row["seed"], "--json", cwd=tmp_path)
+    assert last_json(again.stdout)["mean_return"] == row["mean_return"]
 
 
 def test_two_runs_of_a_seed_agree_and_a_resume_begins_new_episodes(tmp_path: Path) -> None:

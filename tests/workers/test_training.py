@@ -39,6 +39,7 @@ EXPERIMENTS = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("overrides", EXPERIMENTS.values(), ids=EXPERIMENTS)
 def test_the_policy_is_the_same_for_any_number_of_processes(train_small: TrainSmall, overrides: list[str]) -> None:
     one, directory = train_small(*overrides, "env.processes=1")

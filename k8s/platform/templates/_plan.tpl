@@ -15,7 +15,7 @@ asked. It ends the rendering, in one line, where values do not go together.
 {{- $sync := get $experiment "sync" | default dict -}}
 {{- if kindIs "string" $sync -}}{{- $sync = dict "mode" $sync -}}{{- end -}}
 {{- $syncMode := $sync.mode | default "none" -}}
-{{- $mode := $section.training.mode | default "sync" -}}
+{{- $mode := $section.training.mode | default "on_policy" -}}
 {{- $api := $section.inference.api | default (eq $syncMode "none" | ternary "vector" "agent") -}}
 {{- $policies := $section.training.policies | default (list "main") -}}
 {{- $url := $section.env.url | default "" -}}

@@ -1,6 +1,6 @@
 """What people say of a run: tags, a note, and whether it is archived.
 
-It lies in a file of its own beside run.json: that one belongs to the process that trains, this one to whoever has
+It lies in a file of its own next to run.json: that one belongs to the process that trains, this one to people who have
 something to say, also while the run is in progress.
 """
 
@@ -65,7 +65,7 @@ def read_annotations(run: RunDirectory) -> Annotations:
             return Annotations()
         raise
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise AnalyticsError(f"{run.annotations} is damaged: delete it to begin anew") from None
+        raise AnalyticsError(f"{run.annotations} is damaged: delete it to begin again") from None
 
 
 def annotate(run: RunDirectory, change: Callable[[Annotations], Annotations]) -> Annotations:
@@ -77,7 +77,7 @@ def annotate(run: RunDirectory, change: Callable[[Annotations], Annotations]) ->
 
 
 def annotations_of(run: RunDirectory) -> Annotations:
-    """Return what people say of a run; nothing where that cannot be read, for a list goes on without it."""
+    """Return what people say of a run; nothing if that cannot be read, because a list works without it."""
     try:
         return read_annotations(run)
     except AnalyticsError:

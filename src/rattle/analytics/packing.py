@@ -133,7 +133,7 @@ def _column(values: Any, kind: str, *, is_nullable: bool) -> Any:
     if is_nullable or values.null_count == 0:
         return values
     if missing is None:
-        raise ValueError(f"rows of a table without their {kind}")
+        raise ValueError(f"rows of a table have no {kind}, which every row needs")
     return pyarrow.compute.fill_null(values, missing)
 
 

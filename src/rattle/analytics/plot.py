@@ -63,7 +63,7 @@ _SIDE: Final = (
 
 
 def _panels(lines: Sequence[_Curve]) -> list[_Panel]:
-    """Return what is drawn beside the main panel: what at least one line has, metrics of algorithms by their names."""
+    """Return what is drawn next to the main panel: what at least one line has, metrics of algorithms by their names."""
     known = {panel.column for panel in (_MAIN, *_SIDE)} | set(NUMBERS)
     others = sorted({column for line in lines for column in line.curve} - known)
     panels = [*_SIDE, *(_Panel(column.replace("_", " "), column, smooth=True) for column in others)]
@@ -83,7 +83,7 @@ def plot_learning_curves(
     Runs that agree in the settings `group_by` become one line, their mean as far as half of them go, in a band of one
     standard deviation. Without groups each run has a line, named by the settings `label_by`, or by its directory.
     Losses, entropy and speed are smoothed; a run's are also drawn faintly as they were measured. Mean returns of
-    evaluations are dots beside the learning curve. A run without updates is named in the legend, and one that is there
+    evaluations are dots next to the learning curve. A run without updates is named in the legend, and one that is there
     several times, under other names or as a copy, is drawn once.
 
     Raises AnalyticsError when no run has updates, and for a setting that no run has.

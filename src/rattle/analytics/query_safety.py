@@ -89,7 +89,7 @@ def reading_statement(engine: Engine, sql: str, *, only_runs: bool = False) -> s
         raise AnalyticsError("a query reads runs only: it may be SHOW TABLES, or begin with SELECT, WITH or DESCRIBE")
     if refused := _read_elsewhere(engine, parts, only_runs=only_runs):
         what = "runs" if only_runs else "runs and files"
-        raise AnalyticsError(f"a query reads {what} only: leave out {refused[0]}")
+        raise AnalyticsError(f"a query may read only {what}: leave out {refused[0]}")
     return statement
 
 

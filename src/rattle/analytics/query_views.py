@@ -44,7 +44,7 @@ def link_files(folder: Path, runs: Sequence[RunDirectory], warn: Warn | None = N
 def _link_table(run: RunDirectory, table: str, folder: Path, first: int, warn: Warn | None) -> dict[str, Path]:
     """Fill a folder with links, numbered from `first`, to a run's files of a table; raises AnalyticsError.
 
-    A run in progress may close a part of a table meanwhile; then all is linked anew, so that no row is left out.
+    A run in progress may close a part of a table meanwhile; then all is linked again, so that no row is left out.
     """
     suffixes = (PACKED,) if table == "steps" else (TEXT, PACKED)
     for is_last in (False, False, False, True):

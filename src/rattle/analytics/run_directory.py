@@ -42,7 +42,7 @@ RUNS_ROOT = Path("runs")
 TABLES = tuple(name for name in schema.TABLES if name != "runs")
 LATEST = "latest"
 
-#: Patterns of what else a run writes into its directory, beside its tables and config.yaml.
+#: Patterns of what else a run writes into its directory, next to its tables and config.yaml.
 _PARTS = (
     "run.json",
     "environment.json",

@@ -207,7 +207,7 @@ NAMES: Final = frozenset(
     }
 )
 
-#: Columns that queries see beside the stored ones, as SQL.
+#: Columns that queries see next to the stored ones, as SQL.
 DERIVED_COLUMNS: Final = MappingProxyType(
     {"episodes": Columns({"food": "if(mapContains(metrics, 'food'), metrics['food'], NULL)"})}
 )

@@ -142,7 +142,7 @@ def parquet_of_episodes(episodes: Sequence[Mapping[str, NDArray[Any]]], *, lasts
     file = io.BytesIO()
     if lasts:
         pyarrow.parquet.write_table(table, file, compression="zstd")
-    else:  # numbers seldom repeat, and nobody asks for a part of them
+    else:  # numbers rarely repeat, and nobody asks for a part of them
         texts = [name for name in table.column_names if pyarrow.types.is_string(table.schema.field(name).type)]
         pyarrow.parquet.write_table(table, file, compression="lz4", use_dictionary=texts, write_statistics=False)
     return file.getvalue()

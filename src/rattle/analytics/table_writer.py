@@ -184,7 +184,7 @@ def check_cut(folder: Path, writer: str, length: int) -> None:
         parts = parts_to_reach(folder, writer, length)
         begin = parts[-1].end if parts else 0
         if length > begin and not path.exists():
-            raise AnalyticsError(f"{path} has gone, where the checkpoint knew {length} bytes")
+            raise AnalyticsError(f"{path} no longer exists, where the checkpoint knew {length} bytes")
         if length > begin and length > (end := begin + end_of_last_line(path)):
             raise AnalyticsError(f"{path} has lost rows: it is {end} bytes long, where the checkpoint knew {length}")
         holding = next((part for part in parts if part.start < length < part.end), None)

@@ -32,7 +32,7 @@ class _Known:
 
 
 class Rewound(Exception):
-    """A file of the table holds other rows than those that were given: begin anew."""
+    """A file of the table holds other rows than those that were given: begin again."""
 
 
 class TableTail(Generic[Block]):

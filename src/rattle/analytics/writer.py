@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -122,8 +123,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    """Return a name for what will take the place of `path`: its suffix still says what it holds."""
-    return path.with_name(f".{os.getpid()}.{path.name}")
+    """Return a name for what will take the place of `path`, of this thread alone; its suffix says what it holds."""
+    return path.with_name(f".{threading.get_native_id()}.{path.name}")
 
 
 def end_of_last_line(path: Path) -> int:

@@ -21,6 +21,7 @@ from rattle.cli.services import check_env, env_service, inference_service, mock_
 from rattle.cli.settings import settings
 from rattle.cli.store import create_tables, ingest
 from rattle.errors import RattleError
+from rattle.output import hush_libraries
 from rattle.text import one_line, printable
 
 #: Commands that serve until they are stopped: what they log is for programs, where no terminal shows it.
@@ -110,8 +111,7 @@ def main(ctx: click.Context, leash: bool) -> None:
     """
     from rattle.services.utils.logger import setup
 
-    # Read by gRPC when it is imported: it would write of every connection that breaks, and every handshake that fails.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    hush_libraries()
     service = ctx.invoked_subcommand or "rattle"
     ctx.obj = setup(
         service,

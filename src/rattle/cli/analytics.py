@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from rattle.analytics.stored_runs import AnyRun
 
 
-@click.command()
+@click.command(short_help="Query runs with SQL.")
 @click.argument("sql", metavar="SQL|-")
-@click.option("--run", "names", multiple=True, metavar="RUN", help="Ask these runs only; may be repeated.")
+@click.option("--run", "names", multiple=True, metavar="RUN", help="Query these runs only; may be repeated.")
 @click.option(
     "--format", "output", type=click.Choice(["pretty", "csv", "json"]), default="pretty", help="pretty, csv or json."
 )
@@ -38,12 +38,12 @@ def query(
 ) -> None:
     """Query runs with SQL: the tables are runs, updates, episodes, evaluations, steps and logs.
 
-    Views such as learning_curve, run_comparison and errors_by_service answer what is asked often. With - the statement
+    Views such as learning_curve, run_comparison and errors_by_service answer common questions. With - the statement
     is read from standard input.
 
     \b
-    rattle query "SELECT policy_version, avg(food) FROM episodes GROUP BY 1 ORDER BY 1 LIMIT 5"
-    rattle query "SELECT run_id, max(mean_return) FROM updates GROUP BY 1" --format json
+    rattle query "SELECT policy_version, avg(food) FROM episodes GROUP BY 1"
+    rattle query --format json "SELECT run_id, max(mean_return) FROM updates GROUP BY 1"
     """  # noqa: D301  # \b is click's mark for lines that stay as they are
     from rattle.analytics.query import query as ask
     from rattle.analytics.query import save
@@ -136,13 +136,13 @@ def plot(
     click.echo(f"learning curve: {path}")
 
 
-@click.command()
+@click.command(short_help="Show a recorded episode in the terminal, or film it.")
 @click.argument("name", metavar="RUN")
 @click.option("--episode", default="last", show_default=True, help="last, best, or an id from --list.")
 @click.option("--list", "as_list", is_flag=True, help="List the recorded episodes instead.")
-@click.option("--json", "as_json", is_flag=True, help="With --list: one JSON object an episode.")
+@click.option("--json", "as_json", is_flag=True, help="With --list: one JSON object per episode.")
 @click.option("--agent", type=click.IntRange(0), default=0, show_default=True, help="Whose fog is shown.")
-@click.option("--fps", type=Range(0, min_open=True), default=20.0, show_default=True, help="Ticks a second.")
+@click.option("--fps", type=Range(0, min_open=True), default=20.0, show_default=True, help="Ticks per second.")
 @click.option("--gif", is_flag=True, help="Write replay.gif into the run instead.")
 @click.option("--output", "-o", type=FILE, help="Write this .gif or .mp4 instead; MP4 needs ffmpeg.")
 @STORE

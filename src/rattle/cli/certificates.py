@@ -9,17 +9,17 @@ import click
 from rattle.cli.options import FOLDER
 
 
-@click.command()
+@click.command(short_help="Make certificates and keys for services and clients.")
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.option(
-    "--host", "hosts", multiple=True, metavar="NAME", help="Name or address by which clients ask; may be repeated."
+    "--host", "hosts", multiple=True, metavar="NAME", help="Name or address by which clients reach it; may be repeated."
 )
 def certificates(folder: Path, hosts: tuple[str, ...]) -> None:
-    """Make what services and their clients need for TLS in DIR, and print the settings that use it.
+    """Make certificates and keys for services and clients in DIR, and print the settings that use them.
 
-    An authority of your own, a certificate for the services of the machine that --host names, and one for clients, each
+    Your own authority, a certificate for the services of the machine that --host names, and one for clients, each
     with its key. Services are also known as localhost, 127.0.0.1 and ::1. Run it again with the names of another
-    machine to add that: the authority of DIR signs for it, too. Files that are there are never changed.
+    machine to add that: the authority of DIR signs for it, too. Existing files are never changed.
     """
     from rattle.analytics.extras import require
     from rattle.analytics.writer import storing

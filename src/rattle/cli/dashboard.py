@@ -11,7 +11,7 @@ import click
 from rattle.cli.options import ADVERTISE, FOLDER, SECURITY, STORE
 
 
-@click.command()
+@click.command(short_help="Show runs, or a store, on a page in the browser.")
 @click.argument("root", type=FOLDER, required=False)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @ADVERTISE
@@ -28,8 +28,8 @@ def dashboard(
 ) -> None:
     """Show the runs in ROOT (default: runs), or those of a store, in a browser.
 
-    Runs as a table, learning curves side by side, a run as it learns, recorded episodes tick by tick, and SQL. It only
-    reads, and it needs no network. Whoever reaches its address sees all of these runs.
+    Shows runs as a table, learning curves, runs in progress, recorded episodes tick by tick, and SQL. It only
+    reads, and it needs no network. Anyone who reaches its address sees all of these runs.
     The first line printed is JSON with the address; SIGTERM or Ctrl-C stops it.
     """
     if root is not None and store_url is not None:

@@ -56,14 +56,14 @@ def from_pipe() -> None:
     run()
 
 
-@click.command("up")
+@click.command("up", short_help="Train with services in separate processes.")
 @click.argument("experiment", type=EXPERIMENT, required=False)
 @click.option("--steps", type=click.IntRange(1), help="Stop after this many environment steps in all.")
 @click.option("--seconds", type=Range(0, min_open=True), help="Stop after this many seconds of training.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Decides every random draw of the run.")
 @click.option("--run-dir", type=FOLDER, help="Store the run here instead of in runs/RUN_ID.")
 @click.option("--from", "origin", metavar="RUN|POLICYFILE", help="Begin with what this run, or policy, has learnt.")
-@click.option("--resume", "resume_run", metavar="RUN", help="Go on with a run from its last checkpoint.")
+@click.option("--resume", "resume_run", metavar="RUN", help="Continue a run from its last checkpoint.")
 @ALLOW_CHANGED_CODE
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines; the last is a summary.")
 @click.option(
@@ -83,9 +83,9 @@ def up(
     kill_every: float | None,
     overrides: tuple[str, ...],
 ) -> None:
-    """Train with Env, Inference and Training services, each a process of its own, that are started again when they die.
+    """Train with Env, Inference and Training services in separate processes, which restart when they crash.
 
-    How many there are is the section `topology` of the experiment. Ctrl-C stops them all, with a checkpoint, and exits
+    The section `topology` of the experiment says how many. Ctrl-C stops them all, with a checkpoint, and exits
     with 0. With --kill-every a random service is killed (kill -9) at this interval, to show that it does not matter.
     """
     _prepare("rattle up")
@@ -100,7 +100,7 @@ def up(
     if resume_run is not None:
         if experiment or run_dir or origin or overrides or seed is not None:
             raise click.UsageError(
-                "--resume goes on with the run's own settings: only --steps, --seconds, --kill-every, "
+                "--resume uses the run's own settings: only --steps, --seconds, --kill-every, "
                 "--allow-changed-code and --json fit"
             )
         resume(
@@ -119,7 +119,7 @@ def up(
     start(settings, run_dir, kill_every=kill_every, as_json=as_json)
 
 
-@click.command("manifests")
+@click.command("manifests", short_help="Print values or manifests for a cluster.")
 @click.argument("experiment", type=EXPERIMENT, required=False)
 @click.option("--name", help="The run's name on the volume. [default: the release's name]")
 @click.option("--registry", help="Where the images are, such as registry.example.org/team.")
@@ -140,17 +140,21 @@ def manifests(
     overrides: tuple[str, ...],
     **own: Any,
 ) -> None:
-    """Print what has Kubernetes start the services that `rattle up` would start.
+    """Print values or manifests that start the services of `rattle up` on Kubernetes.
 
     By default these are values of the chart k8s/platform. Install them with:
+
+    \b
     rattle manifests EXPERIMENT | helm install RELEASE k8s/platform --values -
 
-    With --plain they are manifests, which Helm makes of the chart and these values. The Secret with the token is not
+    With --plain they are manifests, which Helm makes from the chart and these values. The Secret with the token is not
     among them, so they may be kept in a repository:
+
+    \b
     rattle manifests EXPERIMENT --plain | kubectl apply -f -
 
     Training is a Job, which is complete when the run has ended, unless the run has no end.
-    """
+    """  # noqa: D301  # \b is click's mark for lines that stay as they are
     from rattle.launch.manifests import chart_values, plain_manifests
     from rattle.settings.sources import load_settings
     from rattle.settings.yaml_values import dump
@@ -171,13 +175,18 @@ def manifests(
     )
 
 
-@click.command("verify-determinism")
+@click.command("verify-determinism", short_help="Run an experiment several times and compare the runs.")
 @click.argument("experiment", type=EXPERIMENT, required=False)
 @click.option("--runs", type=click.IntRange(2), help="[default: 2, or as many as --inference says]")
 @click.option("--ticks", type=click.IntRange(1), default=2000, show_default=True, help="Ticks of a run.")
 @click.option("--loss", type=Range(0, 0.9), default=0.2, show_default=True, help="Lose this fraction of datagrams.")
 @click.option(
-    "--delay", type=Range(0, 10), default=0.002, show_default=True, metavar="SECONDS", help="Hold up all by up to this."
+    "--delay",
+    type=Range(0, 10),
+    default=0.002,
+    show_default=True,
+    metavar="SECONDS",
+    help="Delay each datagram by a random time, up to this many seconds.",
 )
 @click.option("--inference", type=_Counts(), help="Inference processes of run 1, 2, … in turn, such as 1,2,4.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
@@ -194,12 +203,13 @@ def verify_determinism(
     keep: Path | None,
     overrides: tuple[str, ...],
 ) -> None:
-    """Run an experiment several times, in lockstep, and say whether all runs were the same.
+    """Run an experiment several times in lockstep, and say whether all runs were the same.
 
-    Each run starts all services; datagrams are lost and held up at random, so that no two runs have the same timing.
+    Each run starts all services; datagrams are lost and delayed at random, so that no two runs have the same timing.
     Then the histories of all worlds and agents are compared, and the policies. Without an experiment, four snakes play
-    in one world. Exits with 0 when all runs agree, 1 when they do not, with the first tick and agent that differ, 2
-    when they could not be compared.
+    in one world. Only the environment snake can be played in lockstep, with any network and algorithm. Exits with 0
+    when all runs agree, 1 when they do not, with the first tick and agent that differ, 2 when they could not be
+    compared.
     """
     from rattle.errors import RattleError
 

@@ -14,14 +14,14 @@ import click
 from rattle.cli.options import ALLOW_CHANGED_CODE, AUTHORITY, EXPERIMENT, FILE, FOLDER, TOKEN_FILE, Range
 
 
-@click.command()
+@click.command(short_help="Train a policy in this process.")
 @click.argument("experiment", type=EXPERIMENT, required=False)
 @click.option("--steps", type=click.IntRange(1), help="Stop after this many environment steps in all.")
 @click.option("--seconds", type=Range(0, min_open=True), help="Stop after this many seconds of training.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Decides every random draw of the run.")
 @click.option("--run-dir", type=FOLDER, help="Store the run here instead of in runs/RUN_ID.")
 @click.option("--from", "origin", metavar="RUN|POLICYFILE", help="Begin with what this run, or policy, has learnt.")
-@click.option("--resume", "resume_run", metavar="RUN", help="Go on with a run from its last checkpoint.")
+@click.option("--resume", "resume_run", metavar="RUN", help="Continue a run from its last checkpoint.")
 @ALLOW_CHANGED_CODE
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines; the last is a summary.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
@@ -52,7 +52,7 @@ def train(
         claim_stdout()
     if resume_run is not None and (experiment or run_dir or origin or overrides or seed is not None):
         raise click.UsageError(
-            "--resume goes on with the run's own settings: only --steps, --seconds, --allow-changed-code and --json fit"
+            "--resume uses the run's own settings: only --steps, --seconds, --allow-changed-code and --json fit"
         )
     if allow_changed_code and resume_run is None:
         raise click.UsageError("--allow-changed-code goes with --resume: a new run begins with the code as it is")
@@ -74,13 +74,13 @@ def train(
         resume(resume_run, steps, seconds, display, allow_changed_code=allow_changed_code)
 
 
-@click.command("eval")
+@click.command("eval", short_help="Play fresh episodes with a policy.")
 @click.argument("policy", metavar="RUN|POLICYFILE")
 @click.option("--episodes", type=click.IntRange(1, 100_000), default=200, show_default=True, help="Worlds to play.")
 @click.option(
     "--greedy",
     is_flag=True,
-    help="Take the likeliest action instead of drawing one: poor for policies that must search.",
+    help="Take the most likely action instead of drawing one: poor for policies that must search.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Decides the games.")
 @click.option("--best", is_flag=True, help="Play the run's best policy instead of its newest.")
@@ -93,7 +93,7 @@ def train(
     type=click.IntRange(1),
     default=100_000,
     show_default=True,
-    help="Cut episodes that go on for longer; they count as they stand.",
+    help="Cut episodes that last longer; they count as they are.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
@@ -107,10 +107,10 @@ def evaluate(
     max_ticks: int,
     as_json: bool,
 ) -> None:
-    """Play fresh episodes with a policy and show what they came to.
+    """Play fresh episodes with a policy and show the results.
 
-    A policy file of others has no module imported for its environment, unless --env names it. Where several policies
-    have played the agents of the same worlds, all of them do here, and each is shown.
+    For the policy file of others no module is imported for its environment, unless --env names it. If several policies
+    played the agents of the same worlds, all of them play here, and each is shown.
     """
     from rattle.output import claim_stdout, write_line
     from rattle.rollouts.evaluate import evaluate as play
@@ -130,10 +130,8 @@ def evaluate(
         if several:
             played = play_together(found.together, found.patterns, episodes, **how, watch=watch)
         else:
-            allowed = found.may_import
-            one = play(
-                found.policy, episodes, **how, environment=environment, allow_imports=allowed, url=url, watch=watch
-            )
+            how |= {"vector": found.vector if environment is None else "never", "allow_imports": found.may_import}
+            one = play(found.policy, episodes, **how, environment=environment, url=url, watch=watch)
             played = {"": one}
     summaries = {name: evaluation.summary() for name, evaluation in played.items()}
     if cut := sum(summary["cut_episodes"] for summary in summaries.values()):
@@ -170,6 +168,11 @@ def export(policy: str, output: Path, best: bool) -> None:
     from rattle.runs.find_policy import find_policy
 
     found = find_policy(policy, best=best)
-    write_atomically(output, export_onnx(found.policy))
-    given = " and ".join(f"'{name}'" for name in (*found.policy.spec.action.parts, "value"))
-    click.echo(f"{found.path} as {output}: 'observation' in, {given} out")
+    model = export_onnx(found.policy)
+    write_atomically(output, model)
+
+    import onnx  # export_onnx has said so if it is not installed
+
+    graph = onnx.load_model_from_string(model).graph
+    taken, given = (" and ".join(f"'{tensor.name}'" for tensor in side) for side in (graph.input, graph.output))
+    click.echo(f"{found.path} as {output}: {taken} in, {given} out")

@@ -30,7 +30,7 @@ class _Experiment(click.Path):
 
 EXPERIMENT = _Experiment()
 ALLOW_CHANGED_CODE = click.option(
-    "--allow-changed-code", is_flag=True, help="Go on with a run although code of yours has changed since."
+    "--allow-changed-code", is_flag=True, help="Continue a run although your code has changed since."
 )
 STORE = click.option(
     "--store", "store_url", metavar="URL", help="Read runs of this store: http://HOST:8123/DATABASE or chdb:///FOLDER."
@@ -57,7 +57,7 @@ TOKEN_FILE = click.option(
     type=FILE,
     expose_value=False,
     callback=_keep_token,
-    help="File with the token that the server asks for.  [default: what RATTLE_SECURITY__TOKEN_FILE names]",
+    help="File with the token that the server requires.  [default: what RATTLE_SECURITY__TOKEN_FILE names]",
 )
 
 

@@ -40,7 +40,7 @@ class _Runs(click.Group):
         self.format_commands(ctx, formatter)
 
 
-@click.group(cls=_Runs)
+@click.group(cls=_Runs, short_help="List runs, or tag, note, archive or delete some.")
 def runs() -> None:
     """List the runs in ROOT (default: runs), or tag, note, archive or delete some."""
 
@@ -49,7 +49,7 @@ def runs() -> None:
 @click.argument("root", type=FOLDER, default=Path("runs"))
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="List runs with this tag only; may be repeated.")
 @click.option("--all", "with_archived", is_flag=True, help="List archived runs too.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a run.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per run.")
 @STORE
 def list_all(root: Path, tags: tuple[str, ...], with_archived: bool, as_json: bool, store_url: str | None) -> None:
     """List the runs in ROOT (default: runs), or in a store."""
@@ -150,12 +150,12 @@ def tag(names: tuple[str, ...], add: tuple[str, ...], remove: tuple[str, ...], s
             click.echo(f"{run.name}: {', '.join(tagged.tags) or 'no tags'}")
 
 
-@runs.command()
+@runs.command(short_help="Write a note on a run, or print its note.")
 @click.argument("name", metavar="RUN")
 @click.argument("text", metavar="[TEXT|-]", required=False)
 @STORE
 def note(name: str, text: str | None, store_url: str | None) -> None:
-    """Write a note on a run, or print the one it has; "" deletes it, and - reads it from standard input."""
+    """Write a note on a run, or print its note; "" deletes it, and - reads it from standard input."""
     with _annotated([name], store_url) as (run,):
         if text is None:
             click.echo(run.read().note)
@@ -164,12 +164,12 @@ def note(name: str, text: str | None, store_url: str | None) -> None:
         run.change(lambda said: said.with_note(written.strip()))
 
 
-@runs.command()
+@runs.command(short_help="Hide runs from 'rattle runs'; nothing is deleted.")
 @_NAMES
 @click.option("--undo", is_flag=True, help="List them again.")
 @STORE
 def archive(names: tuple[str, ...], undo: bool, store_url: str | None) -> None:
-    """Have 'rattle runs' leave runs out; nothing is deleted, and other commands find them."""
+    """Hide runs from 'rattle runs'; nothing is deleted, and other commands find them."""
     with _annotated(names, store_url) as chosen:
         for run in chosen:
             run.change(lambda said: said.with_archived(not undo))
@@ -182,7 +182,7 @@ def archive(names: tuple[str, ...], undo: bool, store_url: str | None) -> None:
 def delete(names: tuple[str, ...], yes: bool, store_url: str | None) -> None:
     """Delete runs, with their tables, checkpoints and policies.
 
-    Files that are none of a run's own stay. A run in progress is refused.
+    Files that do not belong to a run stay. A run in progress is refused.
     """
     if store_url is not None:
         _delete_stored(names, store_url, yes=yes)
@@ -219,7 +219,7 @@ def _delete_stored(names: Sequence[str], url: str, *, yes: bool) -> None:
 
 
 def _confirm(table: str, count: int, what: str) -> None:
-    """Show runs and ask whether they are to be deleted; ends the command where they are not."""
+    """Show runs and ask whether they should be deleted; ends the command where they are not."""
     click.echo(table)
     which = "this run" if count == 1 else f"these {count} runs"
-    click.confirm(f"Delete {which}{what}, for ever?", abort=True)
+    click.confirm(f"Delete {which}{what} permanently?", abort=True)

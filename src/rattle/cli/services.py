@@ -212,7 +212,7 @@ def check_env(
 @click.option(
     "--http-port", type=click.IntRange(0, 65535), help="Port of status and metrics; 0: any free one.  [default: none]"
 )
-@click.option("--mode", type=click.Choice(["sync", "async"]), help="Which rollouts an update waits for.")
+@click.option("--mode", type=click.Choice(["on_policy", "async"]), help="Which rollouts an update waits for.")
 @click.option("--until-finished", is_flag=True, help="End when all runs have: with 0, with 1 where one has failed.")
 @ALLOW_CHANGED_CODE
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 
-@click.command()
+@click.command(short_help="List the settings of experiments, with defaults.")
 @click.argument("name", metavar="[NAME]", required=False)
 def settings(name: str | None) -> None:
     """List the settings of experiments, with their defaults and meanings.
 
-    NAME is a section, such as train, what comes with Rattle, such as ppo, or a class of yours, as module:Class: an
+    NAME is a section, such as train, what comes with Rattle, such as ppo, or your own class, as module:Class: an
     algorithm, an environment, a hook or a network.
     """
     from rattle.output import write_line

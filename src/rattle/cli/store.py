@@ -13,13 +13,13 @@ from rattle.cli.options import ADVERTISE, FOLDER
 from rattle.cli.runs import warn
 
 
-@click.command("create-tables")
+@click.command("create-tables", short_help="Make the tables of runs in a store, or update them.")
 @click.argument("url")
 def create_tables(url: str) -> None:
     """Make the tables of runs in the store at URL, or bring those of an earlier version up to date.
 
     URL is http://USER:PASSWORD@HOST:8123/DATABASE of a ClickHouse server, or chdb:///FOLDER for a folder on this
-    machine. To run it again changes nothing. A store of a newer version of Rattle is refused.
+    machine. Running it again changes nothing. A store of a newer version of Rattle is refused.
     """
     from rattle.analytics.store import SCHEMA_VERSION, open_store
     from rattle.analytics.store import create_tables as create
@@ -30,7 +30,7 @@ def create_tables(url: str) -> None:
         click.echo(f"{store.url} {done}")
 
 
-@click.command("ingest")
+@click.command("ingest", short_help="Take rows from the broker, or load run directories.")
 @click.argument("directories", metavar="[RUN_DIR]...", nargs=-1, type=FOLDER)
 @click.option("--broker", metavar="URL", help="amqp[s]://USER:PASSWORD@HOST:PORT/VHOST of the broker.")
 @click.option("--store", metavar="URL", help="http[s]://USER:PASSWORD@HOST:8123/DATABASE, or chdb:///FOLDER.")
@@ -45,9 +45,9 @@ def ingest(
 ) -> None:
     """Take rows from the broker into a store, or load run directories into it.
 
-    Without RUN_DIR it goes on until it is stopped: rows are acknowledged when they are stored, so nothing is lost
-    whatever dies, and what comes twice counts once. Several may run at a time. The first line printed is JSON with the
-    address of its status. A RUN_DIR may be a run, or a folder of runs; to load it again adds what is new.
+    Without RUN_DIR it continues until it is stopped: rows are acknowledged when they are stored, so no row is lost
+    if any process crashes, and duplicates count once. Several may run at a time. The first line printed is JSON with
+    the address of its status. A RUN_DIR may be a run, or a folder of runs; loading it again adds new rows.
     """
     from rattle.analytics.extras import require
     from rattle.settings.sources import load_settings

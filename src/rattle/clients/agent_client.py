@@ -80,7 +80,7 @@ class AgentClient:
         """Join, if the snake is not there, and yield its states until the one with `game_over`.
 
         With lines="all" a state for every tick, however slow the reader is. A stream that breaks off is opened again
-        and goes on while the snake lives; raises SnakeLost when it does not.
+        and continues while the snake lives; raises SnakeLost when it does not.
         """
         return self._link.states(self.snake_id, lines)
 

@@ -90,7 +90,7 @@ class _Held:
             self._seconds = time.monotonic() - self._since
 
     def has_served(self, error: ClientError, limits: LinkTimeouts) -> bool:
-        """Say whether tries may begin anew: they ran out of time only because a good connection was quiet for long."""
+        """Say whether tries may begin again: they ran out of time only because a good connection was quiet for long."""
         return may_ask_again(error) and self._seconds >= limits.retry
 
 

@@ -87,7 +87,7 @@ for _kind in (AgentState, MoveAnswer, GameResetAnswer, Health):
 
 
 def check_snake_id(snake_id: str) -> str:
-    """Return an id that may stand in a path."""
+    """Return an id that may be in a path."""
     if not _SNAKE_ID.fullmatch(snake_id):
         raise ClientError(f"a snake's id is 1 to 64 of the characters A-Z a-z 0-9 . _ -, not {snake_id!r}")
     return snake_id
@@ -168,9 +168,9 @@ class LineReader:
         return None
 
     def check_still_alive(self, world: Mapping[str, Any]) -> None:
-        """Raise SnakeLost if the state of the world says that the snake's life has ended: a reader would join anew."""
+        """Raise SnakeLost if the state of the world says that the snake's life has ended: a reader would join again."""
         if not is_alive(world, self._snake_id):
-            raise SnakeLost(f"the stream of '{self._snake_id}' broke off, and its life ended before it could go on")
+            raise SnakeLost(f"the stream of '{self._snake_id}' broke off, and its life ended before it could continue")
 
     def _read(self, line: bytes) -> AgentState | None:
         try:
@@ -190,7 +190,7 @@ class LineReader:
     def _check_tick(self, tick: int, last: int, again: bool) -> None:
         if tick <= last:
             if again:
-                raise SnakeLost(f"the stream broke off after tick {last} and goes on with {tick}: a new life has begun")
+                raise SnakeLost(f"the stream broke off after tick {last} and continues with {tick}: it is a new life")
             raise BadAnswer(f"tick {tick} came after tick {last}: ticks must rise")
         if self._all and tick != last + 1:
             if again:

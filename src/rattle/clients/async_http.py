@@ -126,7 +126,7 @@ class AsyncConnection(asyncio.Protocol):
     def __init__(self, url: str) -> None:
         self._url = url
         self._transport: asyncio.Transport | None = None
-        self._error: ClientError | None = None  # for whoever waits or comes later
+        self._error: ClientError | None = None  # for anyone who waits or comes later
         self._waiter: asyncio.Future[None] | None = None
         self._waiting = bytearray()  # of the body
         self._begin()

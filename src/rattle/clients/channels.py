@@ -54,7 +54,7 @@ def why_no_channel(address: str) -> str | None:
 
 
 def _read(address: str) -> tuple[str, bool]:
-    """Return an address as gRPC takes it, without http:// or https://, and whether TLS is to be used there."""
+    """Return an address as gRPC takes it, without http:// or https://, and whether TLS should be used there."""
     scheme, _, rest = address.partition("://")
     return (rest.rstrip("/"), scheme == "https") if rest and scheme in HTTP else (address, bool(tls_files()))
 

@@ -26,7 +26,7 @@ class DatagramFaults:
         self._count = 0  # those that are due at the same time keep their order
 
     def take(self, datagrams: list[Outgoing], now: float) -> list[Outgoing]:
-        """Take what is to be sent and return what is sent at this moment, which may be of earlier calls."""
+        """Take the datagrams to send and return those that are sent now, which may be from earlier calls."""
         if not self._loss and not self._delay_seconds:
             return datagrams
         for datagram in datagrams:

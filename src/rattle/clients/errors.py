@@ -43,7 +43,7 @@ class DamagedAnswer(ConnectionBroken):
 
 
 class NotTrusted(ClientError):
-    """There is no connection, and TLS is why: what has to be mended is a setting, a certificate or a clock."""
+    """There is no connection, and TLS is why: what has to be fixed is a setting, a certificate or a clock."""
 
 
 class BadAnswer(ClientError):

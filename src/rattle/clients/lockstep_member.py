@@ -47,7 +47,7 @@ class MemberSettings:
 class LockstepMember:
     """Takes part in a lockstep run: `work` is called with each piece of work, once, and `finish` says that it is done.
 
-    `ended` is called with a reason when nothing more is to be done here: the run is over, or this member is refused.
+    `ended` is called with a reason when nothing more should be done here: the run is over, or this member is refused.
     All of it happens in one event loop, in its thread.
     """
 
@@ -132,7 +132,7 @@ class LockstepMember:
 
     async def _look_up(self) -> None:
         """Ask where the service is by now: containers and pods that come back have other addresses than before."""
-        with suppress(OSError):  # nobody knows the name while the service is away
+        with suppress(OSError):  # nobody knows the name while the service is down
             found = await asyncio.to_thread(socket.getaddrinfo, self._host, self._port, type=socket.SOCK_DGRAM)
             if self._socket is not None and self._service not in [address for *_, address in found]:
                 self._loop.remove_reader(self._socket)
@@ -142,7 +142,7 @@ class LockstepMember:
         self._look_up_at = time.monotonic() + _LOOK_UP_SECONDS
 
     def _go_on(self, datagrams: list[bytes]) -> None:
-        """Send, begin what is to be done, say what has changed, and set the timer."""
+        """Send, begin what should be done, say what has changed, and set the timer."""
         self._send(datagrams)
         if (work := self._member.take_work()) is not None:
             self._begin(work)
@@ -167,7 +167,7 @@ class LockstepMember:
             self._work(work)
 
     def _say(self) -> None:
-        """Tell people, and the owner at the end, what has become of the membership."""
+        """Tell people, and the owner at the end, what has happened to the membership."""
         state, reason = self._said = self._member.state, self._member.reason
         if state == "joining" and reason:
             emit(of_lockstep.JoiningAgain(address=str(self._settings.address), reason=reason))

@@ -69,7 +69,7 @@ class _Snapshot(msgspec.Struct):
 def ask_spec(url: str, patience: Patience | None = None) -> ServerSpec:
     """Return what a server says it is; raises ClientError when it cannot be reached or speaks another protocol."""
     patience = patience or Patience()
-    # Whoever waits is told so soon, also where a server takes connections and does not answer.
+    # Anyone who waits is told so soon, also where a server takes connections and does not answer.
     connection = HttpConnection(url, min(_FIRST_ANSWER_SECONDS, patience.answer_seconds))
 
     def ask() -> ServerSpec:
@@ -236,7 +236,7 @@ class RemoteWorlds:
         self.step_wait()
 
     def step_async(self, action: NDArray[Any]) -> None:
-        """Send the actions; `step_wait` waits for what comes of them."""
+        """Send the actions; `step_wait` waits for the result."""
         check_actions(action, self.num_slots, self.spec.action_space)
         if self._awaits_answer:
             raise EnvError("a step is under way: call step_wait() before the next one begins")
@@ -248,7 +248,7 @@ class RemoteWorlds:
         self._send("step", message)
 
     def step_wait(self) -> None:
-        """Receive what came of the last `step_async`; raises WorldsLost as `step` does."""
+        """Receive the result of the last `step_async`; raises WorldsLost as `step` does."""
         watched, self._watched, self._snapshots = self._watched, [], {}
         answer = self._receive(StepAnswer)
         self._arrays.advance(answer)
@@ -420,4 +420,4 @@ class RemoteWorlds:
             if error.code != "unknown_session":
                 raise
         self._begin_anew()
-        raise WorldsLost(f"{self._http.url} no longer has the session: its worlds begin anew")
+        raise WorldsLost(f"{self._http.url} no longer has the session: its worlds start again")

@@ -26,7 +26,7 @@ def problem(target: Target) -> None:
     check_problem(target.request("GET", "/rattle-no-such-route"), 404, "unknown_path")
 
 
-@CHECKS.check("agent.errors.moves", "A move that is none of the three words is bad_value, and field says move", READY)
+@CHECKS.check("agent.errors.moves", "A move other than the three words is bad_value, and field says move", READY)
 def moves(target: Target) -> None:
     """Other words, other types, none at all."""
     bodies: list[dict[str, Any]] = [{"move": move} for move in _NO_MOVES]
@@ -42,7 +42,7 @@ def moves(target: Target) -> None:
             answer.problem(400, "bad_value", "move")
 
 
-@CHECKS.check("agent.errors.unknown_field", "A field beside move is bad_value, and named", READY)
+@CHECKS.check("agent.errors.unknown_field", "A field other than move is bad_value, and the answer names it", READY)
 def unknown_field(target: Target) -> None:
     """A misspelt field must not be ignored."""
     with joined(target) as (reader,):
@@ -59,7 +59,7 @@ def bodies(target: Target) -> None:
             answer.problem(400, ("bad_request", "bad_value") if b"NaN" in content else "bad_request")
 
 
-@CHECKS.check("agent.errors.deep", "A body that is nested very deeply is refused, not a crash", READY)
+@CHECKS.check("agent.errors.deep", "A body that is nested very deeply is refused, without a crash", READY)
 def deep(target: Target) -> None:
     """100,000 brackets."""
     with joined(target) as (reader,):
@@ -70,7 +70,7 @@ def deep(target: Target) -> None:
         )
 
 
-@CHECKS.check("agent.errors.large", "A body that is announced as huge is refused before it has been sent", READY)
+@CHECKS.check("agent.errors.large", "A body with a huge Content-Length is refused before it has been sent", READY)
 def large(target: Target) -> None:
     """The length is in the head: the server need not wait for the rest."""
     with joined(target) as (reader,):
@@ -88,7 +88,7 @@ def large(target: Target) -> None:
     )
 
 
-@CHECKS.check("agent.errors.ids", "An id that is not 1 to 64 of A-Z a-z 0-9 . _ - is refused")
+@CHECKS.check("agent.errors.ids", "An id that is not 1 to 64 characters of A-Z a-z 0-9 . _ - is refused")
 def ids(target: Target) -> None:
     """400 or 404, on every route."""
     for name in ("a" * 65, "a%20b", "%C3%A4", "a%00", "a%2Fb"):
@@ -109,7 +109,7 @@ def ids(target: Target) -> None:
             )
 
 
-@CHECKS.check("agent.errors.longest_id", "An id of 64 characters of every kind is taken", READY)
+@CHECKS.check("agent.errors.longest_id", "An id of 64 characters, with each kind of them, is accepted", READY)
 def longest_id(target: Target) -> None:
     """As long as it may be."""
     name = (target.new_snake() + ".A_z-0" + "x" * 64)[:64]
@@ -145,7 +145,7 @@ def method(target: Target) -> None:
 
 @CHECKS.check(
     "agent.errors.full",
-    "A snake too many is refused with 503 full and Retry-After",
+    "A snake above the capacity is refused with 503 full and Retry-After",
     ("agent.health.capacity", "agent.stream.own"),
 )
 def full(target: Target) -> None:
@@ -171,7 +171,7 @@ def full(target: Target) -> None:
         pass
 
 
-@CHECKS.check("agent.errors.cut", "Requests that are cut anywhere leave the server as it was", READY)
+@CHECKS.check("agent.errors.cut", "Requests that are cut off at any byte do not change the server", READY)
 def cut(target: Target) -> None:
     """In the head and in the body of a move; a whole one is taken afterwards."""
     with joined(target) as (reader,):
@@ -183,7 +183,7 @@ def cut(target: Target) -> None:
     health(target)
 
 
-@CHECKS.check("agent.errors.garbage", "Bytes that are no HTTP do no harm")
+@CHECKS.check("agent.errors.garbage", "Bytes that are not HTTP do no harm")
 def garbage(target: Target) -> None:
     """As a port scanner sends them."""
     send_and_leave(target, b"\x16\x03\x01\x00\xff\x00\x00\x00\r\n\r\n")
@@ -191,7 +191,7 @@ def garbage(target: Target) -> None:
 
 
 @CHECKS.check(
-    "agent.errors.many", "Many connections that open and close leave the server as it was", ("agent.stream.first",)
+    "agent.errors.many", "Many connections that open and close do not change the server", ("agent.stream.first",)
 )
 def many(target: Target) -> None:
     """Fifty readers that hang up at once."""

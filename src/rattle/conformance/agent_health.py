@@ -47,7 +47,7 @@ def answer(target: Target) -> None:
         expect(found.media_type == JSON_TYPE, f"GET / is answered in {found.media_type}", expected=JSON_TYPE)
 
 
-@CHECKS.check("agent.health.fields", "GET / says what the server is and how the game stands", ("agent.health.answer",))
+@CHECKS.check("agent.health.fields", "GET / describes the server and the state of the game", ("agent.health.answer",))
 def health_fields(target: Target) -> None:
     """Every field, each of its type."""
     found = target.fact(health)

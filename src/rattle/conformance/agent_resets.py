@@ -13,7 +13,7 @@ from rattle.conformance.streams import JoinedStream, Mover, StreamLine, joined
 from rattle.conformance.target import Target
 
 CHECKS = CheckGroup()
-#: Lines that come longer after a reset's answer than this belong to a life that goes on.
+#: Lines that come longer after a reset's answer than this belong to a life that continues.
 _GRACE_SECONDS = 0.5
 _TRIES = 4
 _DETERMINISM_SECONDS = 10.0
@@ -60,7 +60,7 @@ def world(target: Target) -> None:
                 return
             if not left:
                 readers[ended.index(False)].blame(
-                    "POST /reset is answered, but a snake's life goes on",
+                    "POST /reset is answered, but a snake's life continues",
                     expected='a line with "game_over": true, and the end of the stream',
                 )
 
@@ -88,7 +88,7 @@ def episode(target: Target) -> None:
         )
 
 
-@CHECKS.check("agent.resets.bad_seed", "A seed that is no whole number from 0 to 2^63 - 1 is bad_value")
+@CHECKS.check("agent.resets.bad_seed", "A seed that is not a whole number from 0 to 2^63 - 1 is bad_value")
 def bad_seed(target: Target) -> None:
     """And fields that are not known are named."""
     for seed in (-1, 2**63, 1.5, "7", True, [1]):
@@ -138,7 +138,7 @@ def snake(target: Target) -> None:
                 return
             if not left:
                 reader.blame(
-                    f"POST /snake/{reader.snake}/reset is answered, but the life goes on",
+                    f"POST /snake/{reader.snake}/reset is answered, but the life continues",
                     expected='a line with "game_over": true, and the end of the stream',
                 )
 
@@ -149,7 +149,7 @@ def snake(target: Target) -> None:
     ("agent.resets.snake", "agent.stream.own"),
 )
 def snake_alone(target: Target) -> None:
-    """Their streams go on."""
+    """Their streams continue."""
     if capacity(target) < 2:
         skip("the server has room for one snake only")
     for left in reversed(range(_TRIES)):

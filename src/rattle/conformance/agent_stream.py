@@ -125,7 +125,7 @@ def first(target: Target) -> None:
     )
 
 
-@CHECKS.check("agent.stream.order", "Ticks rise from line to line: none comes twice or late", _FIELDS)
+@CHECKS.check("agent.stream.order", "Ticks rise from line to line: none is repeated or late", _FIELDS)
 def order(target: Target) -> None:
     """In all streams at once."""
     for reader in target.fact(play_lives).readers:
@@ -150,7 +150,7 @@ def all_lines(target: Target) -> None:
             reader.blame(f"after tick {before} comes tick {tick}", expected=before + 1, got=tick)
 
 
-@CHECKS.check("agent.stream.last_line", "The life of a snake ends with a line that says game_over true", _FIELDS)
+@CHECKS.check("agent.stream.last_line", "The last line of a snake's life has game_over true", _FIELDS)
 def last_line(target: Target) -> None:
     """By death, or when POST /reset ends the game."""
     lives = target.fact(play_lives)
@@ -175,7 +175,7 @@ def nothing_after(target: Target) -> None:
             reader.blame("a line comes after the one with game_over true", expected="the end", got=more.text)
 
 
-@CHECKS.check("agent.stream.end", "The stream ends after the last line, in an orderly way", ("agent.stream.last_line",))
+@CHECKS.check("agent.stream.end", "The stream closes cleanly after the last line", ("agent.stream.last_line",))
 def end(target: Target) -> None:
     """The answer is complete; the connection neither stays open nor breaks."""
     for reader in target.fact(play_lives).readers:
@@ -333,9 +333,9 @@ def apart(target: Target) -> None:
                 )
 
 
-@CHECKS.check("agent.stream.half_close", "A reader that sends no more (half-closed) does no harm", READY)
+@CHECKS.check("agent.stream.half_close", "A reader that closes its sending side (half-closed) does no harm", READY)
 def half_close(target: Target) -> None:
-    """The server may go on or hang up; other requests are answered."""
+    """The server may continue or hang up; other requests are answered."""
     with open_socket(target) as connection:
         connection.sendall(f"{target.head('GET', f'/snake/{target.new_snake()}')}\r\n".encode())
         connection.shutdown(socket.SHUT_WR)
@@ -345,7 +345,7 @@ def half_close(target: Target) -> None:
         pass
 
 
-@CHECKS.check("agent.stream.lines_value", "?lines= takes nothing but all", _JOIN)
+@CHECKS.check("agent.stream.lines_value", "?lines= accepts only the value all", _JOIN)
 def lines_value(target: Target) -> None:
     """A misspelt wish is not ignored."""
     target.request("GET", f"/snake/{target.new_snake()}?lines=some").problem(400, "bad_value", "lines")

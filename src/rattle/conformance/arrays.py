@@ -15,7 +15,7 @@ from rattle.conformance.judging import expect, fail, kind
 from rattle.conformance.target import JSON_TYPE, MSGPACK_TYPE
 
 Array = NDArray[Any]
-#: A state, which clients only hand back, may hold uint64 beside the dtypes that every message has.
+#: A state, which clients only hand back, may hold uint64 next to the dtypes that every message has.
 STATE_DTYPES = ("bool", "uint8", "int32", "int64", "uint32", "float32", "uint64")
 
 
@@ -26,7 +26,7 @@ class ArrayEncoding:
     name: str
     media_type: str
     encode: Callable[[Any], bytes]
-    #: An array as it stands in a message of this encoding.
+    #: An array as it is in a message of this encoding.
     pack: Callable[[Array], Any]
 
 

@@ -1,4 +1,4 @@
-"""What a check is, and what comes of it."""
+"""What a check is, and the result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a check: one sentence, and for a failure what was sent and came back."""
+    """The result of a check: one sentence, and for a failure what was sent and came back."""
 
     id: str
     title: str

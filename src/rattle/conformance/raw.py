@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 
 from rattle.conformance.target import Target
 from rattle.tls import tls_context
+
+#: Seconds in which a server closes the connection that its client has left; one that does not is not waited for.
+_CLOSING = 1.0
 
 
 def open_socket(target: Target) -> socket.socket:
@@ -27,10 +31,18 @@ def request_bytes(target: Target, method: str, path: str, body: bytes, media_typ
 
 
 def send_and_leave(target: Target, data: bytes) -> None:
-    """Send bytes and close the connection without waiting for an answer."""
+    """Send bytes and close the connection, whatever is answered.
+
+    The sending half is closed first. A server closes the other half when it has noticed that, so the requests that
+    follow reach a server that knows of the cut.
+    """
     target.note(f"sent {len(data)} bytes of a request and closed the connection: {data[:160]!r}")
-    with open_socket(target) as connection:
+    with open_socket(target) as connection, contextlib.suppress(OSError):
         connection.sendall(data)
+        connection.settimeout(min(_CLOSING, target.timeout))
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(4096):
+            pass
 
 
 def first_line(target: Target, data: bytes) -> str | None:

@@ -44,7 +44,7 @@ def run(target: Target, checks: Sequence[Check], chosen: Sequence[Check], absent
 
 
 def _judge(target: Target, check: Check) -> Result:
-    """Return what comes of a check that can be judged."""
+    """Return the result of a check that can be judged."""
     target.evidence = []
     start = time.monotonic()
     expected = got = None

@@ -24,7 +24,7 @@ PASSED, FAILED, COULD_NOT_RUN = 0, 1, 2
 
 
 def check(url: str, timeout: float, chosen: Sequence[Check], *, as_json: bool, junit: Path | None) -> int:
-    """Run the checks against the server at `url`, print what comes of them and return the exit code."""
+    """Run the checks against the server at `url`, print the result and return the exit code."""
     console = Console(highlight=False, emoji=False, markup=False, quiet=as_json)
     start = time.monotonic()
     results = []

@@ -63,7 +63,7 @@ def out_of_range(target: Target) -> None:
             answer.problem(400, "bad_value", "action")
 
 
-@CHECKS.check("vector.actions.bounds", "Real numbers beyond their bounds play as the bounds", _STEPPED)
+@CHECKS.check("vector.actions.bounds", "Real numbers beyond their bounds count as the bounds", _STEPPED)
 def bounds(target: Target) -> None:
     """What policies draw lies beyond them at times."""
     with session(target, 3, seed=1) as opened, session(target, 3, seed=1) as other:
@@ -73,7 +73,7 @@ def bounds(target: Target) -> None:
             expect_same(other.step(pair[1]), opened.step(pair[0]), "an action beyond its bounds plays otherwise")
 
 
-@CHECKS.check("vector.actions.numbers", "Numbers of an action beside its first one play a part", _STEPPED)
+@CHECKS.check("vector.actions.numbers", "Numbers of an action after its first one have an effect", _STEPPED)
 def numbers(target: Target) -> None:
     """A server that reads the first number alone plays other games than a policy means."""
     with session(target, 3, seed=1) as opened, session(target, 3, seed=1) as other:
@@ -87,13 +87,17 @@ def numbers(target: Target) -> None:
             if any(not np.array_equal(getattr(one, name), getattr(two, name)) for name in _OUTCOME):
                 return
         fail(
-            f"in {_PLAYED} steps of 3 worlds nothing depends on any number of an action beside its first one",
+            f"in {_PLAYED} steps of 3 worlds nothing depends on any number of an action after its first one",
             expected="another game where other numbers change",
             got="the same game",
         )
 
 
-@CHECKS.check("vector.actions.length", "As many actions as slots, in one dimension, or it is bad_value", _STEPPED)
+@CHECKS.check(
+    "vector.actions.length",
+    "Actions of another length than the number of slots, or of another shape, are bad_value",
+    _STEPPED,
+)
 def length(target: Target) -> None:
     """Too few, too many, none, nested, a single number."""
     with session(target, 3, seed=1) as opened:
@@ -150,7 +154,9 @@ def missing(target: Target) -> None:
         _then_steps(opened, "a step with wrong fields")
 
 
-@CHECKS.check("vector.actions.integers", "Whole actions may come in any integer dtype", ("vector.encodings.same",))
+@CHECKS.check(
+    "vector.actions.integers", "Actions that are whole numbers may have any integer dtype", ("vector.encodings.same",)
+)
 def integers(target: Target) -> None:
     """Also in one byte each; all mean the same."""
     with session(target, 3, seed=1, encoding=MSGPACK) as opened, session(target, 3, seed=1) as other:
@@ -189,7 +195,7 @@ def packed(target: Target) -> None:
             _then_steps(opened, what)
 
 
-@CHECKS.check("vector.actions.repaired", "Refused steps leave the worlds as they were", _STEPPED)
+@CHECKS.check("vector.actions.repaired", "Refused steps do not change the worlds", _STEPPED)
 def repaired(target: Target) -> None:
     """A session with refused steps in between plays as one without."""
     with session(target, 3, seed=8, encoding=JSON) as opened, session(target, 3, seed=8) as other:

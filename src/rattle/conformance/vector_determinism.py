@@ -71,7 +71,7 @@ _LONG = 250
 
 
 @CHECKS.check(
-    "vector.determinism.episodes", "Episode e of a world starts the same, however the ones before it went", _STEPPED
+    "vector.determinism.episodes", "Episode e of a world starts the same way after any earlier episodes", _STEPPED
 )
 def episodes(target: Target) -> None:
     """What steps show after an end is what as many resets show."""
@@ -95,7 +95,9 @@ def episodes(target: Target) -> None:
         skip(f"no episode up to {number} was reached by ends in the steps that were played")
 
 
-@CHECKS.check("vector.determinism.interleaved", "A session's pace does not change its games", _STEPPED)
+@CHECKS.check(
+    "vector.determinism.interleaved", "Other requests between its steps do not change a session's games", _STEPPED
+)
 def interleaved(target: Target) -> None:
     """Asking for the session, and other sessions coming and going, change nothing."""
     with session(target, 2, seed=31) as one, session(target, 2, seed=31) as other:

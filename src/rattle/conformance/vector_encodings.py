@@ -12,7 +12,7 @@ CHECKS = CheckGroup()
 _STEPPED = ("vector.steps.fields",)
 
 
-@CHECKS.check("vector.encodings.same", "JSON and MessagePack carry the same values", _STEPPED)
+@CHECKS.check("vector.encodings.same", "JSON and MessagePack have the same values", _STEPPED)
 def same(target: Target) -> None:
     """Two sessions of one seed, one in each encoding."""
     expect(
@@ -95,7 +95,7 @@ def malformed(target: Target) -> None:
             opened.step(opened.forward())
 
 
-@CHECKS.check("vector.encodings.parameters", "Content-Type may carry a charset, and is read in any case", _STEPPED)
+@CHECKS.check("vector.encodings.parameters", "Content-Type may have a charset, and its case does not matter", _STEPPED)
 def parameters(target: Target) -> None:
     """Many clients send it."""
     with session(target, 1, seed=47) as opened:

@@ -31,7 +31,7 @@ class _End(NamedTuple):
     last: Array
     before: Array
     now: Array
-    restarted: bool  # or its world goes on
+    restarted: bool  # or its world continues
 
 
 @CHECKS.check("vector.steps.last_observation", "ended.observation shows what truncated slots saw last", _STEPPED)
@@ -60,7 +60,11 @@ def last_observation(target: Target) -> str:
     return f"{len(ends)} slots were truncated, and ended.observation may be what they saw last"
 
 
-@CHECKS.check("vector.steps.time_limit", "Worlds that a time limit cuts hand out what others go on from", _STEPPED)
+@CHECKS.check(
+    "vector.steps.time_limit",
+    "When a time limit ends an episode, ended.observation is what a longer episode continues from",
+    _STEPPED,
+)
 def time_limit(target: Target) -> str:
     """Two sessions play the same; an option cuts the episodes of one of them."""
     name = _limit(target)

@@ -46,7 +46,7 @@ def whole_body(target: Target) -> None:
     answer.problem(413, "too_large")
 
 
-@CHECKS.check("vector.limits.cut_requests", "Requests that are cut anywhere leave the server as it was", _MADE)
+@CHECKS.check("vector.limits.cut_requests", "Requests that are cut off at any byte do not change the server", _MADE)
 def cut_requests(target: Target) -> None:
     """In the request line, in the headers, in the body."""
     data = request_bytes(target, "POST", "/v1/sessions", b'{"worlds": 1}', JSON_TYPE)
@@ -58,7 +58,7 @@ def cut_requests(target: Target) -> None:
 
 @CHECKS.check("vector.limits.path", "Paths that do not exist are unknown_path", _MADE)
 def path(target: Target) -> None:
-    """Beside the routes of sessions too."""
+    """The same holds for paths next to the routes of sessions."""
     target.request("GET", "/v1/no-such-route").problem(404, "unknown_path")
     with session(target, 1) as opened:
         target.request("GET", f"{opened.path}/no-such-route").problem(404, "unknown_path")

@@ -32,7 +32,7 @@ def _plays_on(opened: CheckedSession, other: CheckedSession, what: str) -> None:
     expect_same(other.step(action), opened.step(action), f"after {what}, the next step is not what it would have been")
 
 
-@CHECKS.check("vector.numbers.repeated", "The very same step again gets the same answer and does not step", _STEPPED)
+@CHECKS.check("vector.numbers.repeated", "A step that is sent again gets the same answer and does not step", _STEPPED)
 def repeated(target: Target) -> None:
     """A client repeats a request whose answer was lost."""
     with session(target, 4, seed=21) as opened, session(target, 4, seed=21) as other:
@@ -48,7 +48,7 @@ def repeated(target: Target) -> None:
 
 
 @CHECKS.check(
-    "vector.numbers.repeated_reset", "The very same reset again gets the same answer and does not reset", _STEPPED
+    "vector.numbers.repeated_reset", "A reset that is sent again gets the same answer and does not reset", _STEPPED
 )
 def repeated_reset(target: Target) -> None:
     """Or an episode would be left out."""
@@ -66,7 +66,7 @@ def repeated_reset(target: Target) -> None:
 
 @CHECKS.check("vector.numbers.changed", "The last number with other actions is wrong_step", _STEPPED)
 def changed(target: Target) -> None:
-    """Only the very same request is a repetition."""
+    """Only the same request is a repetition."""
     with session(target, 4, seed=23) as opened, session(target, 4, seed=23) as other:
         action = opened.forward()
         opened.step(action)
@@ -116,7 +116,7 @@ def refused(target: Target) -> None:
         _plays_on(opened, other, "refused requests")
 
 
-@CHECKS.check("vector.numbers.cut", "A step that is cut in the middle of its body does not step", _STEPPED)
+@CHECKS.check("vector.numbers.cut", "A step whose body is cut off does not step", _STEPPED)
 def cut(target: Target) -> None:
     """The client then sends it again, whole."""
     with session(target, 4, seed=27) as opened, session(target, 4, seed=27) as other:

@@ -25,7 +25,7 @@ def _owner(target: Target, life: str, owner: str = "") -> dict[str, Any]:
 
 def _is_there(opened: CheckedSession, what: str) -> None:
     answer = opened.target.request("GET", opened.path)
-    expect(answer.status == 200, what, expected="200: the session goes on", got=str(answer))
+    expect(answer.status == 200, what, expected="200: the session continues", got=str(answer))
 
 
 def _is_gone(opened: CheckedSession) -> None:
@@ -68,9 +68,9 @@ def over(target: Target) -> None:
         _is_there(later, "the later life's session ends when the earlier one asks for another")
 
 
-@CHECKS.check("vector.owners.room", "A later life takes the earlier one's places where the server is full", _REPLACED)
+@CHECKS.check("vector.owners.room", "A later life gets the earlier one's places if the server is full", _REPLACED)
 def room(target: Target) -> None:
-    """Else a client that was killed could not begin anew until its sessions expire."""
+    """Else a client that was killed could not begin again until its sessions expire."""
     most = target.fact(spec)["limits"]["sessions"]
     first = _owner(target, "first")
     if most > 128:
@@ -98,7 +98,7 @@ def room(target: Target) -> None:
         target.evidence = kept
 
 
-@CHECKS.check("vector.owners.bad", "owner and life are texts of 1 to 256 characters, and belong together", _MADE)
+@CHECKS.check("vector.owners.bad", "owner and life are texts of 1 to 256 characters, and are given together", _MADE)
 def bad(target: Target) -> None:
     """Everything else is refused, and the field is named."""
     _owner(target, "")

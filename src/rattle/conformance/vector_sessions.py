@@ -79,7 +79,7 @@ def given(target: Target) -> None:
         expect(got == 0, f"first_world is {got!r} without one in the request", expected=0, got=got)
 
 
-@CHECKS.check("vector.sessions.seeds", "Without a seed the server draws one, another each time", _MADE)
+@CHECKS.check("vector.sessions.seeds", "Without a seed the server draws a different one each time", _MADE)
 def drawn_seeds(target: Target) -> None:
     """Two sessions without a seed play different games."""
     seeds = []
@@ -129,7 +129,7 @@ def bad_numbers(target: Target) -> None:
         _refused(target, {"worlds": 1, "first_world": value}, "first_world", f'"first_world": {value!r}')
 
 
-@CHECKS.check("vector.sessions.unknown_field", "A field that is not known is refused, and named", _MADE)
+@CHECKS.check("vector.sessions.unknown_field", "An unknown field is refused, and the answer names it", _MADE)
 def unknown_field(target: Target) -> None:
     """A misspelt field must not be ignored."""
     _refused(target, {"worlds": 1, "wrolds": 2}, "wrolds", "the unknown field wrolds")
@@ -157,7 +157,7 @@ def bodies(target: Target) -> None:
         answer.problem(400, "bad_request")
 
 
-@CHECKS.check("vector.sessions.get", "GET of a session says where it stands, with the metrics so far", _MADE)
+@CHECKS.check("vector.sessions.get", "GET of a session answers its step number and its metrics so far", _MADE)
 def get(target: Target) -> None:
     """It follows the steps."""
     with session(target, 2, seed=3, first_world=1) as opened:
@@ -184,7 +184,7 @@ def delete(target: Target) -> None:
         target.request("DELETE", opened.path).problem(404, "unknown_session")
 
 
-@CHECKS.check("vector.sessions.unknown", "Sessions that never were are unknown_session", _MADE)
+@CHECKS.check("vector.sessions.unknown", "Sessions that never existed are unknown_session", _MADE)
 def unknown(target: Target) -> None:
     """On every route."""
     base = "/v1/sessions/rattle-no-such-session"
@@ -194,7 +194,7 @@ def unknown(target: Target) -> None:
     target.request("POST", f"{base}/step", {"step": 1, "action": [0]}).problem(404, "unknown_session")
 
 
-@CHECKS.check("vector.sessions.full", "One session too many is refused with 503 full and Retry-After", _MADE)
+@CHECKS.check("vector.sessions.full", "A session above the limit is refused with 503 full and Retry-After", _MADE)
 def full(target: Target) -> None:
     """The room is there again once sessions are deleted."""
     most = target.fact(spec)["limits"]["sessions"]

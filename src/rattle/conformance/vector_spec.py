@@ -120,7 +120,7 @@ def space(target: Target) -> None:
     read_observed(target.fact(spec)["observation_space"])
 
 
-@CHECKS.check("vector.spec.limits", "The spec says what the server bounds", ("vector.spec.fields",))
+@CHECKS.check("vector.spec.limits", "The spec has the limits of the server", ("vector.spec.fields",))
 def limits(target: Target) -> None:
     """Clients size their batches by these numbers."""
     found = target.fact(spec)["limits"]

@@ -20,7 +20,7 @@ def _need(target: Target, feature: str) -> None:
         skip(f"the server does not have the feature {feature}")
 
 
-@CHECKS.check("vector.state.restore", "A state that is put back goes on where it was taken", _BINARY)
+@CHECKS.check("vector.state.restore", "A restored state continues where it was taken", _BINARY)
 def restore(target: Target) -> None:
     """In the same session, and in another one of the same size."""
     _need(target, "state")
@@ -46,7 +46,7 @@ def restore(target: Target) -> None:
                 expect_same(wanted, played, "after restoring, the session plays otherwise", but=("step",))
 
 
-@CHECKS.check("vector.state.refused", "A state that does not fit is refused, and the session plays on", _BINARY)
+@CHECKS.check("vector.state.refused", "A state that does not fit is refused, and the session continues", _BINARY)
 def refused(target: Target) -> None:
     """Of another width, with missing arrays, or no state at all."""
     _need(target, "state")
@@ -59,7 +59,7 @@ def refused(target: Target) -> None:
         one.step(one.forward())
 
 
-@CHECKS.check("vector.state.absent", "Features that the server does not have have no routes", _STEPPED)
+@CHECKS.check("vector.state.absent", "Features that the server lacks have no routes", _STEPPED)
 def absent(target: Target) -> None:
     """What features leaves out is answered with 404."""
     features = target.fact(spec)["features"]

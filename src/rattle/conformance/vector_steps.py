@@ -73,7 +73,7 @@ def no_ends(target: Target) -> None:
 
 @CHECKS.check("vector.steps.autoreset", "A world that ends starts its next episode in the same step", _STEPPED)
 def autoreset(target: Target) -> None:
-    """Its episode number rises by 1 and all its agents are active again; other worlds go on.
+    """Its episode number rises by 1 and all its agents are active again; other worlds continue.
 
     Where agents wait, one of them at least is active. Worlds of a `batch` may rest for a step between two episodes.
     """

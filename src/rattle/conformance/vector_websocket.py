@@ -132,7 +132,7 @@ def _expect_no_problem(body: dict[str, Any], what: str) -> None:
     expect("code" not in body, f"{what} over the WebSocket is refused: {body.get('detail')}", got=body)
 
 
-@CHECKS.check("vector.websocket.text", "A text message with action is a step, one without a reset", _STEPPED)
+@CHECKS.check("vector.websocket.text", "A text message with action is a step, one without action is a reset", _STEPPED)
 def text(target: Target) -> None:
     """The answers are those of the HTTP routes."""
     _play(target, JSON)
@@ -181,7 +181,7 @@ def problem(target: Target) -> None:
             line.step(encoding)
 
 
-@CHECKS.check("vector.websocket.numbers", "Step numbers hold across WebSockets and requests", _OPEN)
+@CHECKS.check("vector.websocket.numbers", "Step numbers are the same across WebSockets and requests", _OPEN)
 def numbers(target: Target) -> None:
     """A client that lost its connection opens another and repeats its last message."""
     with session(target, 3, seed=63) as opened:

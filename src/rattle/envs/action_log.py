@@ -69,7 +69,7 @@ class ActionLog:
         if not fits or length.sum() != len(actions) or self._space.find_wrong(actions) is not None:
             raise EnvError("the stored worlds are damaged: their actions do not belong to their episodes")
         if int(length.max()) * len(length) * self._numbers > _MOST_NUMBERS:
-            raise EnvError(f"the stored worlds' longest episode is too long for {len(length)} worlds side by side")
+            raise EnvError(f"the stored worlds' longest episode is too long for {len(length)} worlds: use fewer worlds")
         self._tick = int(length.max())
         self._start = self._tick - length
         self._actions = np.zeros((max(64, self._tick), len(length), *self._space.shape), self._actions.dtype)

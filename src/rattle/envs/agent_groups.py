@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
-from rattle.envs.foreign import as_taken, close_all
+from rattle.envs.foreign import as_taken, asking, close_all
 from rattle.envs.pettingzoo_worlds import PettingZooGame, PettingZooWorlds, make_game, start_episode, step_world
 from rattle.envs.seeds import check_seed
 from rattle.envs.vector import check_actions
@@ -49,7 +49,7 @@ class AgentGroup(PettingZooWorlds):
         self._table.tell(self, "step", self._table.step)
 
     def step_wait(self) -> None:
-        """Do nothing: what came of a step is there when the last group has set out."""
+        """Do nothing: the result of a step is there when the last group has set out."""
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Continue where `state` was taken, as `PettingZooWorlds` do, when every group has been told from where."""
@@ -74,7 +74,10 @@ class _SharedWorlds:
         """Note that a group has been told what to do; do it when it is the last."""
         told = self._told.setdefault(what, [])
         if group in told:
-            raise EnvError(f"'{group.spec.id}': a group of agents was told to {what} twice, and others were not")
+            raise EnvError(
+                f"'{group.spec.id}': a group of agents got the call {what} twice before the others got it: call it "
+                "once for each group"
+            )
         told.append(group)
         if len(told) == self._number:
             told.clear()
@@ -94,12 +97,14 @@ class _SharedWorlds:
         groups = self.groups
         for group in groups:
             group._forget_last_step()
+        asking("step")
         for world, actions in enumerate(zip(*(group._chosen for group in groups), strict=True)):
             if step_world(world, groups, actions):
                 continue
             for group in groups:
                 group.episode[world] += 1
             start_episode(world, groups)
+            asking("step")
             for group in groups:
                 group._log.clear(np.array(group._slots_of(world)))
 
@@ -152,7 +157,7 @@ def make_groups(
     `PettingZooWorlds`. Raises EnvError for agents that no pattern matches, patterns that match nobody, and agents of
     one policy whose spaces differ.
     """
-    game = make_game(module, settings, num_worlds, first_world, allow_imports=allow_imports, made_by=made_by)
+    game = make_game(module, settings, num_worlds, seed, first_world, allow_imports=allow_imports, made_by=made_by)
     try:
         shares = share_out(game.name, list(game.agents), policies)
         table = _SharedWorlds(len(shares))

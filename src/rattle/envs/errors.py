@@ -10,7 +10,7 @@ class EnvError(RattleError):
 
 
 class WorldsLost(EnvError):
-    """Worlds that live elsewhere were lost with their episodes; they have begun anew, with other episodes."""
+    """Worlds that live elsewhere were lost with their episodes; they have begun again, with other episodes."""
 
 
 class EnvironmentFailed(EnvError):

@@ -6,8 +6,9 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -34,6 +35,30 @@ _NAMES_OF_WINDOWS = frozenset({"render_mode"})
 
 #: Kinds of arrays that hold numbers.
 NUMBERS = frozenset("fiub")
+
+
+#: What foreign code is asked for.
+Asked = Literal["make", "reset", "step", "close"]
+_listener: Callable[[Asked], object] | None = None
+
+
+def listen(listener: Callable[[Asked], object]) -> None:
+    """Have someone told what foreign code is asked for from now on: it may end the process, or hang."""
+    global _listener
+    _listener = listener
+
+
+def asking(what: Asked) -> None:
+    """Say what foreign code is asked for next, to whom listens."""
+    if _listener is not None:
+        _listener(what)
+
+
+#: Folders that packages are installed in, and the one of Python's own modules.
+_PACKAGES = frozenset({"site-packages", "dist-packages"})
+_STANDARD = Path(warnings.__file__).parent.name
+#: Packages whose lines say nothing of an environment.
+_CALLERS = frozenset({"rattle", "gymnasium", "pettingzoo", "numpy"})
 
 
 class WrongValue(ValueError):
@@ -79,11 +104,19 @@ def _cannot_make(environment: str, settings: Mapping[str, Any], error: BaseExcep
     if isinstance(error, ImportError | gymnasium.error.DependencyNotInstalled):
         return EnvError(f"'{environment}' needs a package that is not installed: {said(error)}")
     given = ", ".join(f"{key}={value!r}" for key, value in settings.items()) or "its defaults"
-    return EnvError(f"'{environment}' cannot be made with {given}: {said(error)}")
+    return EnvError(f"'{environment}' cannot be made with {given}: {said(error)}{_advice_on_windows(error)}")
+
+
+def _advice_on_windows(error: BaseException) -> str:
+    """Return what helps where pygame opens no window, as on machines without a display; nothing for other errors."""
+    if type(error).__module__.partition(".")[0] != "pygame":
+        return ""
+    return ": where there is no display, leave out render_mode, or set SDL_VIDEODRIVER=dummy"
 
 
 def make_one(environment: str, make: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
     """Make one environment; raises EnvError for settings that it does not take and packages that it misses."""
+    asking("make")
     try:
         return make(**settings)
     except FOREIGN_ERRORS as error:
@@ -97,6 +130,7 @@ def cannot_describe(environment: str, error: BaseException) -> EnvError:
 
 def close_all(environment: str, envs: Iterable[Any]) -> None:
     """Close environments; one that cannot is said to, and harms nothing: it has been played."""
+    asking("close")
     for env in envs:
         try:
             env.close()
@@ -112,14 +146,38 @@ def failed(environment: str, world: int | range, doing: str, error: BaseExceptio
     of = f"'{environment}', " + (f"world {world}" if isinstance(world, int) else f"worlds {world[0]} to {world[-1]}")
     if isinstance(error, WrongValue):
         return EnvError(f"{of}: {doing} handed out {error}")
-    advice = ""
+    advice = _advice_on_windows(error)
     if isinstance(error, TypeError) and doing == "reset" and "unexpected keyword argument" in str(error):
         advice = ": an environment's reset must take the keywords seed and options"
-    return EnvError(f"{of}: {doing} raised {what(error)}{advice}")
+    return EnvError(f"{of}: {doing} raised {what(error)}{_place(error)}{advice}")
+
+
+def _place(error: BaseException) -> str:
+    """Return the last line of the environment's own code that an error passed through, for a message.
+
+    That is the innermost one that is in no package, or else in one that is not among those that call environments.
+    """
+    own, of_packages = "", ""
+    trace = error.__traceback__
+    while trace is not None:
+        module, file = str(trace.tb_frame.f_globals.get("__name__")), Path(trace.tb_frame.f_code.co_filename)
+        place = f" in {file.name}, line {trace.tb_lineno}"
+        if module.partition(".")[0] in _CALLERS or _STANDARD in file.parts[-2:]:
+            pass
+        elif _PACKAGES.isdisjoint(file.parts):
+            own = place
+        else:
+            of_packages = place
+        trace = trace.tb_next
+    return own or of_packages
 
 
 def action_space(name: str, space: Any) -> ActionSpace:
     """Return the actions of one of Gymnasium's spaces, counted from 0; raises EnvError for those that cannot be had."""
+    if space is None:
+        raise EnvError(
+            f"'{name}' has no action_space: set it in __init__; that of a wrapper must call super().__init__(env)"
+        )
     if isinstance(space, Discrete):
         return DiscreteSpace(n=int(space.n))
     try:
@@ -160,6 +218,11 @@ def as_taken(rows: NDArray[Any], space: Space[Any]) -> NDArray[Any]:
     numbers = rows.reshape(*rows.shape[:-1], *(space.shape or ()))
     taken: NDArray[Any] = np.add(numbers, least, dtype=np.int64, casting="unsafe").astype(space.dtype, copy=False)
     return taken
+
+
+def one_by_one(actions: NDArray[Any], space: Space[Any]) -> Iterable[Any]:
+    """Return actions (A, ...) one by one: those of a Box are arrays even where they are single numbers."""
+    return [actions[number, ...] for number in range(len(actions))] if isinstance(space, Box) else actions
 
 
 def check_same_actions(space: Any, first: Any) -> None:

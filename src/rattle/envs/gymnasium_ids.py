@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from rattle.envs.errors import EnvError
 from rattle.envs.foreign import import_named
 from rattle.text import nearest
+
+#: Modules that register the ids of well-known packages, by how these ids begin.
+_MODULES: Final = {"ALE/": "ale_py", "BabyAI-": "minigrid", "MiniGrid-": "minigrid"}
 
 
 def find_spec(gymnasium_id: str, *, allow_imports: bool = True) -> EnvSpec:
@@ -25,8 +30,9 @@ def find_spec(gymnasium_id: str, *, allow_imports: bool = True) -> EnvSpec:
     spec = gymnasium.registry.get(name)
     if spec is None:
         hint = nearest(name, gymnasium.registry)
+        known = next((brings for begin, brings in _MODULES.items() if name.startswith(begin)), "MODULE")
         raise EnvError(
             f"Gymnasium has no environment '{name}'{hint or ': gymnasium.pprint_registry() lists what it has'}"
-            + ("" if module else f" (ids of other packages need their module: 'gym:MODULE:{name}')")
+            + ("" if module else f" (ids of other packages need their module: 'gym:{known}:{name}')")
         )
     return spec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,7 @@ from rattle.text import one_line
 
 #: The key of an observation, and of infos, that says which actions are allowed.
 MASK = "action_mask"
-#: What an observation is called that stands beside a mask from infos.
+#: What an observation is called that is next to a mask from infos.
 _ALONE = "observation"
 
 _Row = CodeSpace | FloatSpace | ArraySpace | MaskSpace
@@ -36,7 +37,7 @@ _Row = CodeSpace | FloatSpace | ArraySpace | MaskSpace
 
 @dataclass(frozen=True)
 class _Leaf:
-    """A part of what is observed that has no parts itself: where it is found, what it is, and what becomes of it."""
+    """A part of what is observed that has no parts itself: where it is found, what it is, and what happens to it."""
 
     path: tuple[str | int, ...]
     given: Space[Any]
@@ -69,7 +70,9 @@ class _Leaf:
             whose = f" for its part '{self.name}'" if self.path else ""
             found = f"an observation of shape {array.shape} and type {array.dtype}{whose}"
             raise WrongValue(f"{found}, but the space is {shape[len(lead) :]} {self.given.dtype}")
-        if not isinstance(self.given, Box):
+        if isinstance(self.space, MaskSpace):
+            self._check(array, (array != 0) & (array != 1))
+        elif not isinstance(self.given, Box):
             array = self._counted(array)
         elif self.space.dtype == np.uint8 and array.dtype != np.uint8:
             self._check(array, (array < 0) | (array > 255) | (array != np.floor(array)))
@@ -106,13 +109,22 @@ class Observer:
     ) -> None:
         """`info` are those of a first reset: a mask in them is taken for one that is always there.
 
-        Raises EnvError, which names the environment and what would help, for spaces without a fixed size.
+        Raises EnvError, which names the environment and what would help, for spaces without a fixed size, and masks
+        that are not of these actions.
         """
         self._name, self._given = name, given
         number = actions.n if isinstance(actions, DiscreteSpace) else None
         self._leaves = tuple(self._leaves_of(given, (), number))
         masks = [leaf for leaf in self._leaves if isinstance(leaf.space, MaskSpace)]
-        self._mask_in_info = not masks and number is not None and _is_mask((info or {}).get(MASK), number)
+        looks = number is not None and not masks
+        shown = _shown(info) if looks else None
+        if number is not None and shown is not None and not _is_mask(shown, number):
+            raise EnvError(
+                f"'{name}' has an '{MASK}' in its infos that {_is_none(number)}: {one_line(repr(shown), 80)}"
+            )
+        self._mask_in_info = shown is not None
+        #: Whether a mask in infos would be one that the first ones had not.
+        self._has_none = looks and shown is None
         parts = [Part(name=leaf.name or _ALONE, space=leaf.space) for leaf in self._leaves]
         if self._mask_in_info and number is not None:
             parts.append(Part(name=_unused(MASK, parts), space=MaskSpace(size=number)))
@@ -133,23 +145,38 @@ class Observer:
         if space.mask is not None:
             self._mask = space.columns[space.mask.name]
 
-    def row(self, value: Any, info: Any = None) -> NDArray[Any]:
-        """Return an observation as a row of `space`; raises WrongValue. `info` holds the mask, where that is there."""
+    def row(self, value: Any, info: Any = None, *, acts: bool = False) -> NDArray[Any]:
+        """Return an observation as a row of `space`; raises WrongValue.
+
+        `info` holds the mask, where that is there. An agent that `acts` on the observation must be allowed something;
+        one whose episode is over needs no mask.
+        """
+        self._check_none(info)
         if self._as_it_comes is not None:
             array = np.asarray(value)
             is_taken = array.dtype == np.uint8 or (self.space.dtype.kind == "f" and array.dtype.kind in NUMBERS)
             if is_taken and array.shape == self._as_it_comes:
                 return array
-        return self._rows(value, info, ())
+        if not acts and self._mask is not None and self._mask_in_info and _shown(info) is None:
+            info = {MASK: np.zeros(self._mask.stop - self._mask.start, np.int8)}
+        row = self._rows(value, info, ())
+        if acts:
+            self.check_mask(row)
+        return row
 
     def rows(self, values: Any, number: int, infos: Any = None) -> NDArray[Any]:
         """Return the observations of a batch, laid out as Gymnasium's vector environments do, as rows of `space`."""
+        self._check_none(infos)
         return self._rows(values, infos, (number,))
 
     def check_mask(self, rows: NDArray[Any]) -> None:
         """Raise WrongValue where the mask of an agent that is to act allows nothing; `rows` are one (n,), or many."""
         if self._mask is not None and not rows[..., self._mask].any(axis=-1).all():
-            raise WrongValue(f"an '{MASK}' that allows no action, though the episode goes on")
+            raise WrongValue(f"an '{MASK}' that allows no action, though the episode continues")
+
+    def _check_none(self, info: Any) -> None:
+        if info and self._has_none and _shown(info) is not None:
+            raise WrongValue(f"infos with an '{MASK}', which the first ones had not: it must be there always, or never")
 
     def _rows(self, value: Any, info: Any, lead: tuple[int, ...]) -> NDArray[Any]:
         if not isinstance(self.space, PartsSpace):
@@ -165,7 +192,10 @@ class Observer:
             inner = given.spaces.items() if isinstance(given, Dict) else enumerate(given.spaces)
             for key, part in inner:
                 yield from self._leaves_of(part, (*path, key), number)
-        elif path == (MASK,) and number is not None and given.shape == (number,) and _holds_bits(given):
+        elif path == (MASK,) and number is not None and _holds_bits(given):
+            if given.shape != (number,):
+                what = f"'{self._name}' observes an '{MASK}' that {_is_none(number)}"
+                raise EnvError(f"{what}: {one_line(given, 100)}")
             yield _Leaf(path, given, MaskSpace(size=number))
         else:
             yield _Leaf(path, given, self._row_of(given, path))
@@ -188,7 +218,7 @@ class Observer:
         raise EnvError(self._refusal(given, path))
 
     def _refusal(self, given: Any, path: tuple[str | int, ...]) -> str:
-        what = one_line(given, 300)
+        what = re.sub(r" at 0x\w+", "", one_line(given, 300))  # where a function lies tells nobody anything
         if not isinstance(given, Space):
             return f"'{self._name}' observes {what}: its observation_space must be one of gymnasium.spaces"
         if isinstance(given, Discrete | MultiDiscrete):
@@ -218,28 +248,40 @@ def _size(shape: tuple[int, ...]) -> int:
 
 
 def _holds_bits(given: Space[Any]) -> bool:
-    """Whether a space holds zeros and ones alone."""
-    if isinstance(given, MultiBinary):
-        return True
-    is_box = isinstance(given, Box) and given.dtype is not None and given.dtype.kind in "biu"
-    return is_box and bool((given.low == 0).all() and (given.high == 1).all())  # type: ignore[attr-defined]
+    """Whether a space holds numbers from 0 to 1 alone."""
+    return isinstance(given, MultiBinary) or (
+        isinstance(given, Box) and bool((given.low == 0).all() and (given.high == 1).all())
+    )
+
+
+def _shown(info: Any) -> Any:
+    """Return the mask in infos; None where there is none."""
+    return info.get(MASK) if isinstance(info, Mapping) else None
+
+
+def _is_none(number: int) -> str:
+    """Say of a mask that it is not one."""
+    return f"is not {number} zeros and ones, one for each action"
 
 
 def _is_mask(value: Any, number: int) -> bool:
     """Whether a value from infos says of each action whether it is allowed."""
-    if value is None:
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of unequal lengths
         return False
-    array = np.asarray(value)
     fits = array.shape[-1:] == (number,) and array.dtype.kind in NUMBERS
     return fits and bool(((array == 0) | (array == 1)).all())
 
 
 def _mask_of(info: Any, size: int, lead: tuple[int, ...]) -> NDArray[Any]:
     """Return the mask in infos, (*lead, size); raises WrongValue where there is none."""
-    found = np.asarray(info.get(MASK) if isinstance(info, Mapping) else None)
-    if not _is_mask(found, size):
-        raise WrongValue(f"infos without an '{MASK}' of {size} zeros and ones, which the first ones had")
-    return found.reshape(*lead, size)
+    found = _shown(info)
+    if found is None:
+        raise WrongValue(f"infos without an '{MASK}', which the first ones had: it must be there always, or never")
+    if not _is_mask(found, size) or np.shape(found) != (*lead, size):
+        raise WrongValue(f"infos with an '{MASK}' that {_is_none(size)}: {one_line(repr(found), 80)}")
+    return np.asarray(found)
 
 
 def _unused(name: str, parts: list[Part]) -> str:

@@ -18,6 +18,7 @@ from rattle.envs.foreign import (
     WrongValue,
     action_space,
     as_taken,
+    asking,
     cannot_describe,
     check_harmless,
     close_all,
@@ -67,7 +68,9 @@ class VectorEnvWorlds:
         """
         check_batch(num_worlds, first_world)
         for taken in {"num_envs", *(["seed"] if seeded_when_made else [])} & settings.keys():
-            raise EnvError(f"'{name}' may not be given '{taken}': env.worlds and the run's seed say it")
+            raise EnvError(
+                f"'{name}' may not be given '{taken}': env.worlds and the run's seed set it, so leave it out"
+            )
         self.num_worlds = self.num_slots = num_worlds
         self.first_world, self.seed = first_world, check_seed(seed)
         self._name, self._settings = name, settings
@@ -97,7 +100,7 @@ class VectorEnvWorlds:
         self.metrics: Mapping[str, NDArray[np.int32]] = {}
         self.final_metrics: Mapping[str, NDArray[np.int32]] = {}
         self._has_mask = isinstance(self._observer.space, PartsSpace) and self._observer.space.mask is not None
-        self._resting = np.zeros(0, np.int64)  # worlds that begin anew with the next step
+        self._resting = np.zeros(0, np.int64)  # worlds that begin again with the next step
         self._show(seen, infos)
 
     def reset(self, seed: int | None = None) -> None:
@@ -120,6 +123,7 @@ class VectorEnvWorlds:
     def step(self, action: NDArray[Any]) -> None:
         """Advance every world one tick; `action` holds rows of the action space, in shape (W, ...)."""
         check_actions(action, self.num_worlds, self.spec.action_space)
+        asking("step")
         try:
             self._take_in(parts_of_step(self._env.step(as_taken(action, self._taken))))
         except EnvError:
@@ -175,7 +179,7 @@ class VectorEnvWorlds:
         self.episode[ended] += np.uint32(1)
 
     def _last(self, ended: NDArray[np.int64], infos: Any) -> NDArray[Any] | float:
-        """Return what worlds that have begun anew in this step saw last, without a mask that infos would have."""
+        """Return what worlds that have begun again in this step saw last, without a mask that infos would have."""
         last = infos.get("final_obs") if isinstance(infos, Mapping) else None
         if last is None:
             if self.truncated.any():
@@ -187,8 +191,8 @@ class VectorEnvWorlds:
         return self._observer.rows(picked, ended.size, self._no_mask(ended.size))
 
     def _no_mask(self, count: int) -> Mapping[str, Any]:
-        """Return infos of worlds that are over: their masks allow nothing, since nobody acts."""
-        return {MASK: np.zeros((count, self._number), np.int8)}
+        """Return infos of worlds that are over: their masks, if there are any, allow nothing, since nobody acts."""
+        return {MASK: np.zeros((count, self._number), np.int8)} if self._has_mask else {}
 
     def _check_went_on(self, begun: NDArray[Any], others: NDArray[np.bool_]) -> None:
         """Raise WrongValue where a reset of some worlds has changed what others see: they were reset too."""
@@ -210,7 +214,7 @@ class VectorEnvWorlds:
     def _begin(self, seed: int | None) -> tuple[Any, Any]:
         """Reset all worlds, with a seed to its episodes 0, and return what they see first, and infos.
 
-        What is seeded when it is made is made anew for another seed, and for the same one once it was used.
+        What is seeded when it is made is made again for another seed, and for the same one once it was used.
         """
         if seed is not None:
             is_right = seed == self.seed and not self._is_used
@@ -228,6 +232,7 @@ class VectorEnvWorlds:
 
     def _reset(self, **how: Any) -> tuple[Any, Any]:
         """Return the observations and infos that a reset answers; raises WrongValue."""
+        asking("reset")
         answer = self._env.reset(**how)
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise WrongValue(f"{with_article(type(answer).__name__)} instead of observations and infos")
@@ -258,7 +263,7 @@ class VectorEnvWorlds:
         return [episode_seed(self.seed, self.first_world + world, 0) for world in range(self.num_worlds)]
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return copies of what is known of the worlds, from which nobody can go on."""
+        """Return copies of what is known of the worlds, from which nobody can continue."""
         seed, first_world = np.array([[self.seed], [self.first_world]], np.uint64)
         return {"seed": seed, "first_world": first_world, "episode": self.episode.copy()}
 
@@ -297,13 +302,13 @@ def _picked(batch: Any, worlds: NDArray[np.int64]) -> Any:
 
 
 def _mode(name: str, metadata: Any) -> AutoresetMode:
-    """Return how an environment begins episodes anew; raises EnvError where it does not say."""
+    """Return how an environment begins episodes again; raises EnvError where it does not say."""
     found = metadata.get("autoreset_mode") if isinstance(metadata, Mapping) else None
     try:
         return AutoresetMode(found)
     except ValueError:
         raise EnvError(
-            f"'{name}' does not say when its worlds begin anew: its metadata must have an autoreset_mode of "
+            f"'{name}' does not say when its worlds restart: its metadata must have an autoreset_mode of "
             f"gymnasium.vector.AutoresetMode, not {found!r}"
         ) from None
 
@@ -359,9 +364,10 @@ def envpool_worlds(
         import envpool
     except ImportError as error:
         raise EnvError(f"'{name}' needs EnvPool: pip install 'rattle[envpool]' ({said(error)})") from None
-    known = envpool.list_all_envs()
+    pool: Any = envpool  # the same to type checkers where it is installed and where it is not
+    known = pool.list_all_envs()
     if envpool_id not in known:
         hint = nearest(envpool_id, known) or ": envpool.list_all_envs() lists what it has"
         raise EnvError(f"EnvPool has no environment '{envpool_id}'{hint}")
-    make = partial(envpool.make_gymnasium, envpool_id)
+    make = partial(pool.make_gymnasium, envpool_id)
     return VectorEnvWorlds(name, make, settings, num_worlds, seed, first_world, seeded_when_made=True)

@@ -16,12 +16,14 @@ from rattle.envs.foreign import (
     action_space,
     as_flag,
     as_number,
+    asking,
     cannot_describe,
     check_harmless,
     check_same_actions,
     failed,
     make_one,
     observed,
+    one_by_one,
     parts_of_step,
 )
 from rattle.envs.gymnasium_ids import find_spec
@@ -100,13 +102,13 @@ class GymnasiumWorlds(LoggedWorlds):
         try:
             answer, self._first = self._first, None
             seen, infos = self._begin(self._envs[world], seed) if answer is None else answer
-            self.observation[world] = self._observer.row(seen, infos)
-            self._observer.check_mask(self.observation[world])
+            self.observation[world] = self._observer.row(seen, infos, acts=True)
             check_same_actions(self._envs[world].action_space, self._taken)
         except FOREIGN_ERRORS as error:
             raise failed(self.spec.id, self.first_world + world, "reset", error) from error
 
     def _begin(self, env: Env, seed: int) -> tuple[Any, Any]:
+        asking("reset")
         return observed(env.reset(seed=seed), self._is_observation)
 
     def _try_to_begin(self, env: Env, seed: int) -> tuple[Any, Any] | None:
@@ -121,14 +123,13 @@ class GymnasiumWorlds(LoggedWorlds):
 
     def _advance(self, world: int, actions: NDArray[Any]) -> bool:
         """Take the one agent's action in one world and fill its row; False when its episode is over."""
+        [action] = one_by_one(actions, self._taken)
         try:
-            seen, reward, terminated, truncated, infos = parts_of_step(self._envs[world].step(actions[0]))
-            self.observation[world] = self._observer.row(seen, infos)
+            seen, reward, terminated, truncated, infos = parts_of_step(self._envs[world].step(action))
             self.reward[world] = as_number(reward, "reward")
             self.terminated[world] = over = as_flag(terminated, "terminated")
             self.truncated[world] = cut = not over and as_flag(truncated, "truncated")
-            if not (over or cut):
-                self._observer.check_mask(self.observation[world])
+            self.observation[world] = self._observer.row(seen, infos, acts=not (over or cut))
         except FOREIGN_ERRORS as error:
             raise failed(self.spec.id, self.first_world + world, "step", error) from error
         if over or cut:

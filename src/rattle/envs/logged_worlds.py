@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rattle.envs.action_log import TOO_LONG, ActionLog
 from rattle.envs.errors import CannotReplay, EnvError
-from rattle.envs.foreign import as_taken, close_all, failed
+from rattle.envs.foreign import as_taken, asking, close_all, failed
 from rattle.envs.seeds import check_seed, derive_seed
 from rattle.envs.vector import EnvironmentSpec, check_actions, observed
 from rattle.extensions import FOREIGN_ERRORS
@@ -156,11 +156,13 @@ class LoggedWorlds(ABC):
         """Do what `step` does with actions that `check_actions` has seen already."""
         taken = self._write_actions(action)
         self._forget_last_step()
+        asking("step")
         for world, actions in enumerate(taken):
             if self._advance(world, actions):
                 continue
             self.episode[world] += 1
             self._start(world)
+            asking("step")
             self._log.clear(np.array(self._slots_of(world)))
 
     def _write_actions(self, action: NDArray[Any]) -> NDArray[Any]:
@@ -188,7 +190,7 @@ class LoggedWorlds(ABC):
     def play_again(self, episode: int, actions: NDArray[Any]) -> Iterator[bool]:
         """Play an episode of the first world with actions (ticks, A, ...); what follows is no game of its seed.
 
-        Yields before each tick, and after the last, whether it goes on. Raises EnvError as `step` does.
+        Yields before each tick, and after the last, whether it continues. Raises EnvError as `step` does.
         """
         self.episode[0] = episode
         self._start(0)

@@ -30,8 +30,8 @@ class InTurns:
         self._early: dict[Any, float] = {}
         self._moved: set[Any] = set()
         self._ended: set[Any] = set()
-        seen, *_ = self._go_on()
-        return {agent: row for agent, row in seen.items() if agent not in self._ended}, {}
+        seen, *_, infos = self._go_on()
+        return {agent: row for agent, row in seen.items() if agent not in self._ended}, infos
 
     def step(self, actions: dict[Any, Any]) -> Answer:
         """Have the agent move whose turn it is; the actions of others are not looked at."""
@@ -47,11 +47,12 @@ class InTurns:
         rewards: dict[Any, float] = {}
         over: dict[Any, bool] = {}
         cut: dict[Any, bool] = {}
+        infos: dict[Any, Any] = {}
         while env.agents:
             agent = env.agent_selection
             if agent in self._ended:
                 raise WrongValue(f"the turn of '{agent}', whose episode has ended")
-            seen[agent], reward, terminated, truncated, _ = env.last()
+            seen[agent], reward, terminated, truncated, infos[agent] = env.last()
             rewards[agent] = self._earned(agent, as_number(reward, f"reward of '{agent}'"))
             over[agent] = as_flag(terminated, f"termination of '{agent}'")
             cut[agent] = as_flag(truncated, f"truncation of '{agent}'")
@@ -61,7 +62,7 @@ class InTurns:
             env.step(None)
             if agent in env.agents:
                 raise WrongValue(f"'{agent}' among the agents, though it has ended and taken its last step")
-        return seen, rewards, over, cut, {}
+        return seen, rewards, over, cut, infos
 
     def _earned(self, agent: Any, reward: float) -> float:
         """Return what an agent is told it earned; what comes before its first move is kept until after that."""

@@ -16,24 +16,28 @@ from rattle.envs.foreign import (
     action_space,
     as_flag,
     as_number,
+    asking,
     cannot_describe,
     check_harmless,
     check_same_actions,
     failed,
     make_one,
     observed,
+    one_by_one,
     parts_of_step,
 )
-from rattle.envs.gymnasium_observations import Observer
+from rattle.envs.gymnasium_observations import MASK, Observer
 from rattle.envs.logged_worlds import LoggedWorlds, check_batch, episode_seed
 from rattle.envs.pettingzoo_ids import find_env
 from rattle.envs.pettingzoo_turns import InTurns
+from rattle.envs.seeds import check_seed
 from rattle.envs.vector import EnvironmentSpec
 from rattle.envs.wrappers import PETTINGZOO, takes_turns, wrapping
 from rattle.extensions import FOREIGN_ERRORS
+from rattle.samples.spaces import ActionSpace, DiscreteSpace
 from rattle.text import one_line
 
-#: What a step answers in a dict by agents, in its order; its infos are not looked at.
+#: What a step answers in a dict by agents, in its order; of its infos masks alone are looked at.
 _BY_AGENT = ("observations", "rewards", "terminations", "truncations")
 #: What a step answers: observations, rewards, terminations, truncations and infos.
 Answer = tuple[Any, Any, Any, Any, Any]
@@ -49,12 +53,15 @@ class PettingZooGame:
     in_turns: bool
     first_world: int
     agents: Sequence[Any]  # all that there may be
+    #: What the first world's first reset answers, which may show masks, if it answers.
+    first: tuple[Any, Any] | None
 
 
 def make_game(
     module: str,
     settings: Mapping[str, Any] | None,
     num_worlds: int,
+    seed: int,
     first_world: int,
     *,
     allow_imports: bool = True,
@@ -81,7 +88,11 @@ def make_game(
         raise EnvError(
             f"'{name}' names the agent '{one_line(twice[0], 80)}' twice in possible_agents: give each its own name"
         )
-    return PettingZooGame(name, settings, envs, in_turns, first_world, agents)
+    try:
+        first = _begun(envs[0], episode_seed(check_seed(seed), first_world, 0))
+    except FOREIGN_ERRORS:
+        first = None  # which is said when it begins
+    return PettingZooGame(name, settings, envs, in_turns, first_world, agents, first)
 
 
 class PettingZooWorlds(LoggedWorlds):
@@ -116,17 +127,19 @@ class PettingZooWorlds(LoggedWorlds):
         made_by: Callable[..., Any] | None = None,
     ) -> None:
         """`made_by` is a class of a user in place of the module's `parallel_env`; `module` is then its name."""
-        game = make_game(module, settings, num_worlds, first_world, allow_imports=allow_imports, made_by=made_by)
+        game = make_game(module, settings, num_worlds, seed, first_world, allow_imports=allow_imports, made_by=made_by)
         self._take_part(game, seed, game.agents)
 
     def _take_part(self, game: PettingZooGame, seed: int, agents: Sequence[Any]) -> None:
         """Have rows for some agents of a game, or all; raises EnvError where their spaces differ."""
         name, env = game.name, game.envs[0]
         self._in_turns, self._known, self._agents = game.in_turns, frozenset(game.agents), list(agents)
+        self._first = game.first  # which `start_episode` takes in
         try:
             taken = _shared_actions(name, env, self._agents)
             actions = action_space(name, taken)
-            self._observer = Observer(name, _shared_sight(name, env, self._agents), actions)
+            sight = _shared_sight(name, env, self._agents)
+            self._observer = Observer(name, sight, actions, _first_info(game, self._agents, actions))
         except EnvError:
             raise
         except FOREIGN_ERRORS as error:
@@ -148,8 +161,8 @@ class PettingZooWorlds(LoggedWorlds):
         """Start episode `self.episode[world]` of one world."""
         start_episode(world, (self,))
 
-    def _begin(self, world: int, seen: Mapping[Any, Any]) -> None:
-        """Fill the rows of one world, of which `seen` is what a reset has answered."""
+    def _begin(self, world: int, seen: Mapping[Any, Any], infos: Any) -> None:
+        """Fill the rows of one world, of which a reset has answered `seen` and `infos`."""
         slots, env = self._slots_of(world), self._envs[world]
         own = slice(slots.start, slots.stop)
         self._playing[own] = self._ended[own] = self.active[own] = False
@@ -157,7 +170,7 @@ class PettingZooWorlds(LoggedWorlds):
         for slot, agent in zip(slots, self._agents, strict=True):
             if agent in env.agents:
                 self._playing[slot] = True
-                self._show(slot, agent, seen)
+                self._show(slot, agent, seen, infos)
             check_same_actions(env.action_space(agent), self._taken)
 
     def _advance(self, world: int, actions: NDArray[Any]) -> bool:
@@ -179,25 +192,25 @@ class PettingZooWorlds(LoggedWorlds):
 
         One that has left without an observation saw last what it saw before.
         """
-        seen, rewards, terminated, truncated, _ = answer
+        seen, rewards, terminated, truncated, infos = answer
         self.reward[slot] = as_number(rewards.get(agent, 0.0), f"reward of '{agent}'")
         self.terminated[slot] = over = as_flag(terminated.get(agent, False), f"termination of '{agent}'")
         cut = as_flag(truncated.get(agent, False), f"truncation of '{agent}'")
         self.truncated[slot] = cut = not over and (cut or agent not in playing)
         self._playing[slot] = True
         if not (over or cut):
-            self._show(slot, agent, seen)
+            self._show(slot, agent, seen, infos)
             return
         if agent in seen:
-            self._see(slot, agent, seen[agent])
+            self._see(slot, agent, seen, infos)
             self.active[slot] = True
         self._wait(slot)
         self._playing[slot], self._ended[slot] = False, True
 
-    def _show(self, slot: int, agent: Any, seen: Mapping[Any, Any]) -> None:
+    def _show(self, slot: int, agent: Any, seen: Mapping[Any, Any], infos: Any) -> None:
         """Show an agent that plays on what it acts on next; in turn-based games others wait."""
         if agent in seen:
-            self._see(slot, agent, seen[agent], acts=True)
+            self._see(slot, agent, seen, infos, acts=True)
             self.active[slot] = True
         elif self._in_turns:
             self._wait(slot)
@@ -211,11 +224,10 @@ class PettingZooWorlds(LoggedWorlds):
             self.observation[slot] = 0
             self.active[slot] = False
 
-    def _see(self, slot: int, agent: Any, observation: Any, *, acts: bool = False) -> None:
+    def _see(self, slot: int, agent: Any, seen: Mapping[Any, Any], infos: Any, *, acts: bool = False) -> None:
         try:
-            self.observation[slot] = self._observer.row(observation)
-            if acts:
-                self._observer.check_mask(self.observation[slot])
+            info = infos.get(agent) if isinstance(infos, Mapping) else None
+            self.observation[slot] = self._observer.row(seen[agent], info, acts=acts)
         except WrongValue as error:
             raise WrongValue(f"{error}, for '{agent}'") from None
 
@@ -226,11 +238,12 @@ def start_episode(world: int, groups: Sequence[PettingZooWorlds]) -> None:
     env, number = first._envs[world], first.first_world + world
     try:
         seed = episode_seed(first.seed, number, int(first.episode[world]))
-        seen, _ = observed(env.reset(seed=seed), lambda given: isinstance(given, Mapping))
+        answer, first._first = first._first, None
+        seen, infos = answer or _begun(env, seed)
         _check_by_agent("observations", seen)
         _check_known(env.agents, first._known)
         for group in groups:
-            group._begin(world, seen)
+            group._begin(world, seen, infos)
     except EnvError:
         raise
     except FOREIGN_ERRORS as error:
@@ -246,7 +259,7 @@ def step_world(world: int, groups: Sequence[PettingZooWorlds], actions: Sequence
     chosen = {
         agent: action
         for group, own in zip(groups, actions, strict=True)
-        for agent, action in zip(group._agents, own, strict=True)
+        for agent, action in zip(group._agents, one_by_one(own, group._taken), strict=True)
     }
     try:
         answer = parts_of_step(env.step({agent: chosen[agent] for agent in env.agents if agent in chosen}))
@@ -260,6 +273,24 @@ def step_world(world: int, groups: Sequence[PettingZooWorlds], actions: Sequence
     except FOREIGN_ERRORS as error:
         raise failed(first.spec.id, first.first_world + world, "step", error) from error
     return any(group._playing[slot] for group in groups for slot in group._slots_of(world))
+
+
+def _begun(env: Any, seed: int) -> tuple[Any, Any]:
+    """Return the observations and the infos of a reset."""
+    asking("reset")
+    return observed(env.reset(seed=seed), lambda given: isinstance(given, Mapping))
+
+
+def _first_info(game: PettingZooGame, agents: Sequence[Any], actions: ActionSpace) -> Mapping[str, Any] | None:
+    """Return the infos in which one of some agents shows a mask at a game's start; None where none does.
+
+    Where none of them acts then, they have masks if others have.
+    """
+    seen, infos = (part if isinstance(part, Mapping) else {} for part in game.first or ((), ()))
+    shown = {agent: info for agent, info in infos.items() if isinstance(info, Mapping) and MASK in info}
+    if any(agent in seen for agent in agents):
+        return next((shown[agent] for agent in agents if agent in shown), None)
+    return {MASK: np.ones(actions.n)} if shown and isinstance(actions, DiscreteSpace) else None
 
 
 def _check_known(playing: Any, known: frozenset[Any]) -> None:

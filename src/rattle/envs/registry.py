@@ -12,6 +12,9 @@ from rattle.envs.validation import validated
 from rattle.envs.vector import Vector, VectorWorlds
 from rattle.text import nearest
 
+#: Where environments of Rattle and Gymnasium are that are plain Python, and do nothing but raise errors.
+_HARMLESS = ("rattle.envs.", "gymnasium.envs.classic_control.", "gymnasium.envs.toy_text.")
+
 # What an environment needs is imported only when it is asked for: compiled code alone takes longer than `--help` may.
 
 
@@ -114,13 +117,27 @@ def _make_gymnasium(
     return GymnasiumWorlds(gymnasium_id, settings, num_worlds, seed, first_world, allow_imports=allow_imports)
 
 
+def is_harmless(environment: str, settings: Mapping[str, Any]) -> bool:
+    """Whether an environment comes with Rattle or Gymnasium, and neither ends its process nor hangs."""
+    if environment == "snake":
+        return True
+    if not environment.startswith(GYM_PREFIX) or wrappers.KEY in settings or "render_mode" in settings:
+        return False
+    import gymnasium
+
+    if (spec := gymnasium.registry.get(environment.removeprefix(GYM_PREFIX))) is None or spec.additional_wrappers:
+        return False
+    places = [place for place in (spec.entry_point, spec.vector_entry_point) if place is not None]
+    return all(isinstance(place, str) and place.startswith(_HARMLESS) for place in places)
+
+
 def validate(
     environment: str, settings: Mapping[str, Any], *, allow_imports: bool = True, beside: Iterable[str] = ()
 ) -> dict[str, Any]:
     """Return the full settings of an environment, defaults filled in, without building a world.
 
     Raises EnvError as `make_worlds` does. What an environment of Gymnasium or PettingZoo accepts shows only when it is
-    built: here its name is looked up and its settings are returned as they are. `beside` are keys that stand in the
+    built: here its name is looked up and its settings are returned as they are. `beside` are keys that are in the
     same section and are not the environment's: they are guessed for unknown keys too.
     """
     own, around = _apart(environment, settings, allow_imports=allow_imports)

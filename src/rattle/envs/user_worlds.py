@@ -12,7 +12,8 @@ from pydantic import BaseModel
 
 from rattle.envs import wrappers
 from rattle.envs.errors import EnvError, NotImported, UnknownEnvironment
-from rattle.envs.validation import constructor_model, settings_of, strict, validated
+from rattle.envs.foreign import asking
+from rattle.envs.validation import check_free, constructor_model, own_model, settings_of, validated
 from rattle.envs.vector import VectorWorlds
 from rattle.extensions import ENVIRONMENT, Extension, ExtensionError, entry_point_names, load
 
@@ -38,13 +39,9 @@ def find_class(environment: str, *, allow_imports: bool = True) -> Extension[Any
     if not allow_imports and (":" not in environment or module not in sys.modules):
         raise NotImported(f"'{environment}' names code, which is not imported because a file says so")
     try:
-        extension: Extension[Any] = load(environment, ENVIRONMENT, object)
-        kinds = _kinds()
-        if not issubclass(extension.cls, kinds):
-            raise ExtensionError(f"'{environment}' is not {ENVIRONMENT.word}: {ENVIRONMENT.base(kinds)}")
+        return load(environment, ENVIRONMENT, _kinds)
     except ExtensionError as error:
         raise UnknownEnvironment(str(error)) from error.__cause__
-    return extension
 
 
 def make(
@@ -53,9 +50,12 @@ def make(
     """Build worlds of a user's class; raises EnvError."""
     name, cls = extension.name, extension.cls
     if _steps_many(cls):
+        asking("make")
         try:
             with extension.calling("__init__"):
                 worlds: VectorWorlds = cls(name, settings_of(extension, settings), num_worlds, seed, first_world)
+                if not hasattr(worlds, "spec"):
+                    raise ExtensionError(f"{extension.path}: __init__ does not call that of its base class")
                 return worlds
         except ExtensionError as error:
             raise EnvError(str(error)) from error.__cause__
@@ -91,7 +91,9 @@ def validate(extension: Extension[Any], settings: Mapping[str, Any], beside: Ite
     """Return the settings of a user's class as plain values, with all defaults where its `Settings` have them."""
     if _steps_many(extension.cls):
         return settings_of(extension, settings, beside).model_dump(mode="json")
-    found = validated(settings_model(extension), settings, extension.path, beside)
+    model = settings_model(extension)
+    check_free(extension, "__init__", [name for name, one in model.model_fields.items() if one.is_required()], beside)
+    found = validated(model, settings, extension.path, beside)
     return found.model_dump(mode="json", exclude_unset=True)
 
 
@@ -99,7 +101,7 @@ def settings_model(extension: Extension[Any]) -> type[BaseModel]:
     """Return the settings of a class: its `Settings`, or what its constructor takes by name; raises ExtensionError."""
     cls = extension.cls
     if _steps_many(cls):
-        return strict(cls.Settings)
+        return own_model(extension)
     return constructor_model(extension, of_others="num_envs" if issubclass(cls, VectorEnv) else None)
 
 

@@ -57,7 +57,7 @@ class StrictSettings(BaseModel):
 
 
 class OwnSettings(StrictSettings):
-    """Settings with others beside them, which belong to a class that they name."""
+    """Settings with others next to them, which belong to a class that they name."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -82,7 +82,7 @@ class UsedClass(OwnSettings):
 def validated(model: type[Model], values: Mapping[str, Any], owner: str, beside: Iterable[str] = ()) -> Model:
     """Return `values` as a `model`; raises EnvError whose one line names every bad key of `owner`.
 
-    `beside` are keys that stand in the same section and belong to others: they are guessed for unknown keys too.
+    `beside` are keys that are in the same section and belong to others: they are guessed for unknown keys too.
     """
     try:
         return model.model_validate(dict(values))
@@ -102,13 +102,30 @@ def strict(model: type[Model]) -> type[Model]:
 def settings_of(extension: Extension[Any], values: Mapping[str, Any], beside: Iterable[str] = ()) -> BaseModel:
     """Return the settings of a user's class, which are its `Settings`, from plain values; raises as `validated` does.
 
-    What it raises besides, such as in a validator, is an ExtensionError.
+    What it raises in addition, such as in a validator, is an ExtensionError, and so is a setting with the name of one
+    of those `beside`: nobody could set it.
     """
+    model = own_model(extension)
+    check_free(extension, "Settings", model.model_fields, beside)
+    with extension.calling("Settings"):
+        return validated(model, values, extension.path, beside)
+
+
+def own_model(extension: Extension[Any]) -> type[BaseModel]:
+    """Return the `Settings` of a user's class, with the manners of StrictSettings; raises ExtensionError."""
     model = getattr(extension.cls, "Settings", None)
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise ExtensionError(f"{extension.path}: Settings must be a class of settings, a pydantic.BaseModel")
     with extension.calling("Settings"):
-        return validated(strict(model), values, extension.path, beside)
+        return strict(model)
+
+
+def check_free(extension: Extension[Any], where: str, names: Iterable[str], beside: Iterable[str]) -> None:
+    """Raise ExtensionError where settings of a user's class have names of those that stand `beside` them."""
+    if taken := sorted(set(names) & set(beside)):
+        raise ExtensionError(
+            f"{extension.path}: {where}: '{taken[0]}' is a setting of Rattle's own in this section: choose another name"
+        )
 
 
 def constructor_model(extension: Extension[Any], skip: int = 0, of_others: str | None = None) -> type[BaseModel]:
@@ -181,7 +198,7 @@ def complaint(model: type[BaseModel], details: ErrorDetails, beside: Iterable[st
 def _follow(
     model: type[BaseModel] | None, location: tuple[int | str, ...]
 ) -> tuple[list[str], FieldInfo | None, list[str]]:
-    """Return a location as the user wrote it, the setting there, and the keys that exist beside it."""
+    """Return a location as the user wrote it, the setting there, and the keys that exist next to it."""
     place: list[str] = []
     field: FieldInfo | None = None
     choices: list[type[BaseModel]] = [model] if model else []
@@ -206,7 +223,7 @@ def _follow(
 
 
 def _has_several_types(field: FieldInfo) -> bool:
-    """Whether a value of one type or another is taken, beside null."""
+    """Whether a value of one type or another is taken, next to null."""
     unions = (get_args(part) for part in types_in(field.annotation) if get_origin(part) in (Union, UnionType))
     return any(len([kind for kind in kinds if kind is not NoneType]) > 1 for kinds in unions)
 
@@ -276,7 +293,7 @@ def _wanted(details: ErrorDetails, field: FieldInfo | None, key: str) -> str:
 
 
 def _or_words(field: FieldInfo | None, kind: str) -> str:
-    """Return the words that may stand in place of another type, as in ", or 'auto'"."""
+    """Return the words that may be in place of another type, as in ", or 'auto'"."""
     literals = [part for part in get_args(field.annotation) if get_origin(part) is Literal] if field else []
     return "".join(f", or '{word}'" for part in literals for word in get_args(part)) if kind != "literal_error" else ""
 
@@ -314,6 +331,8 @@ def _advice(kind: str, found: Any, key: str) -> str:
         return f', which is text in quotes only: "{_shown(found)}"{on_command_line}'
     if kind in ("tuple_type", "list_type") and isinstance(found, str):
         return f": write [{_shown(found).strip(chr(39))}]"
+    if kind in ("tuple_type", "list_type") and isinstance(found, Mapping):
+        return ": write [{…}]"
     if isinstance(found, str) and found.lower() == "none":
         return ": nothing is written null"
     return ""

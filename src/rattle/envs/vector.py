@@ -34,7 +34,7 @@ class EnvironmentSpec:
     observation_space: ObservationSpace
     action_space: ActionSpace
     agents_per_world: int
-    #: Numbers that an agent's episode ends with besides return and length, such as "food".
+    #: Numbers that an agent's episode ends with in addition to return and length, such as "food".
     metrics: tuple[str, ...] = ()
     #: Whether agents may wait: be inactive before their first move of an episode, or between two moves.
     agents_wait: bool = False
@@ -48,9 +48,9 @@ class VectorWorlds(Protocol):
 
     The arrays are allocated once and overwritten by every `reset` and `step`; slot w * A + a is agent a of world w.
     A world that ends starts its next episode in the same step: `observation` then shows the new episode. An agent that
-    ends while its world goes on stays in the batch with `active` false until the world's next episode; its rows are
+    ends while its world continues stays in the batch with `active` false until the world's next episode; its rows are
     zero and its actions are ignored. In either case `final_observation` holds what the slot saw last in the episode
-    that ended, copied before anything starts anew. The dead of Snake see nothing, that is zeros.
+    that ended, copied before anything starts again. The dead of Snake see nothing, that is zeros.
 
     Where `spec.agents_wait`, an agent may be inactive too while it waits for its turn, or has not joined yet: its rows
     are zero and its actions are ignored, but it may earn rewards and end. Rewards then count for its last move.
@@ -103,7 +103,7 @@ class AsyncVectorWorlds(Protocol):
         """Set out with actions (B, ...); the arrays stay as they are until `step_wait`."""
 
     def step_wait(self) -> None:
-        """Wait for what came of the last `step_async`."""
+        """Wait for the result of the last `step_async`."""
 
 
 def observed(rows: NDArray[Any]) -> dict[str, Any]:

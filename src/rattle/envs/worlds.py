@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.envs.errors import EnvError
+from rattle.envs.foreign import asking
 from rattle.envs.logged_worlds import check_batch
 from rattle.envs.philox import philox
 from rattle.envs.seeds import check_seed, derive_seed, split_seed
@@ -21,8 +22,9 @@ from rattle.envs.validation import StrictSettings
 from rattle.envs.vector import EnvironmentSpec, check_actions, observed
 from rattle.extensions import Extension, ExtensionError, WrongResult
 from rattle.samples.spaces import Actions, ActionSpace, Observations, ObservationSpace
+from rattle.text import one_line
 
-#: What a step makes anew, and what is known without a state.
+#: What a step makes again, and what is known without a state.
 _OUTCOME = ("reward", "terminated", "truncated")
 _NOT_STORED = frozenset({*_OUTCOME, "final_observation", "num_worlds", "num_slots", "first_world"})
 
@@ -48,13 +50,13 @@ class Worlds(ABC):
     """W worlds of A agents that are stepped together; a subclass says how one begins and how a tick goes.
 
     Slot w * A + a is agent a of world w. `start` and `advance` fill rows of `observation`, `reward`, `terminated` and
-    `truncated`; worlds whose agents have all ended begin anew by themselves. All that decides what follows must be
+    `truncated`; worlds whose agents have all ended begin again by themselves. All that decides what follows must be
     attributes that are NumPy arrays or numbers: checkpoints store those. What is drawn by `random` is the same for a
     world of a seed in any batch.
     """
 
     class Settings(StrictSettings):
-        """What stands beside `id` in the experiment; a subclass may have its own, a pydantic.BaseModel."""
+        """What is next to `id` in the experiment; a subclass may have its own, a pydantic.BaseModel."""
 
     agents_per_world: int = 1
     #: Names of whole numbers that an agent's episode ends with, such as "food": arrays (B,) in `metrics`.
@@ -68,8 +70,12 @@ class Worlds(ABC):
             observation, action = self.spaces()
             if not isinstance(observation, Observations) or not isinstance(action, Actions):
                 raise WrongResult("something else than a space of observations and one of actions of rattle.extend")
-        own = settings.model_dump(mode="json")
-        self.spec = EnvironmentSpec(name, own, observation, action, int(self.agents_per_world), self.metric_names)
+        own, agents, names = settings.model_dump(mode="json"), self.agents_per_world, self.metric_names
+        is_number = isinstance(agents, int | np.integer) and agents > 0
+        self._check_said("agents_per_world", "a whole number from 1 on", is_right=is_number)
+        are_names = isinstance(names, tuple | list) and all(isinstance(one, str) for one in names)  # ("food") is text
+        self._check_said("metric_names", 'a tuple of names, such as ("food",)', is_right=are_names)
+        self.spec = EnvironmentSpec(name, own, observation, action, int(agents), tuple(names))
         self.num_worlds, self.first_world = num_worlds, first_world
         self.num_slots = slots = num_worlds * self.spec.agents_per_world
         self.observation: NDArray[Any] = observation.zeros(slots)
@@ -103,6 +109,11 @@ class Worlds(ABC):
                 yield
         except ExtensionError as error:
             raise EnvError(str(error)) from error.__cause__
+
+    def _check_said(self, name: str, wanted: str, *, is_right: bool) -> None:
+        if not is_right:
+            said = one_line(repr(getattr(self, name)), 60)
+            raise EnvError(f"{self._extension.path}: {name} is {said}, and must be {wanted}")
 
     @abstractmethod
     def spaces(self) -> tuple[ObservationSpace, ActionSpace]:
@@ -150,6 +161,7 @@ class Worlds(ABC):
         space = self.spec.action_space
         check_actions(action, self.num_slots, space)
         self._forget_outcome()
+        asking("step")
         with self._calling("advance"):
             self.advance(space.bound(action.astype(space.dtype, copy=False)))
             self._take_in()
@@ -180,6 +192,7 @@ class Worlds(ABC):
         self.drawn[worlds] = 0
         for values in self.metrics.values():
             values[slots] = 0
+        asking("reset")
         with self._calling("start"):
             self.start(worlds)
             self._take_in()

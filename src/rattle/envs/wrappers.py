@@ -55,7 +55,7 @@ _FREE = frozenset({"max_episode_steps"})
 
 
 class WrapperSection(UsedClass):
-    """A wrapper, and its own settings beside `use`."""
+    """A wrapper, and its own settings in addition to `use`."""
 
     use: str = Field(
         description="The name of one of gymnasium.wrappers, such as FrameStackObservation, or module:Class. For "
@@ -78,7 +78,7 @@ class Face:
         """Return a wrapper's class by `module:Class`, or its name in the package; raises ExtensionError."""
         brought = import_module(self.package, "bring wrappers")
         known = sorted(name for name, value in vars(brought).items() if isinstance(value, type))
-        return load(f"{self.package}:{use}" if use in known else use, WRAPPER, self.find_bases(), known)
+        return load(f"{self.package}:{use}" if use in known else use, WRAPPER, self.find_bases, known)
 
 
 def _of_pettingzoo() -> tuple[type, ...]:
@@ -198,7 +198,7 @@ def _sections(given: Any, environment: str) -> tuple[WrapperSection, ...]:
 
 
 def _model(extension: Extension[Any], given: Mapping[str, Any]) -> type[BaseModel]:
-    """Return the settings of a wrapper: what its constructor takes beside the environment; raises EnvError.
+    """Return the settings of a wrapper: what its constructor takes next to the environment; raises EnvError.
 
     A wrapper is refused where it must be handed a function or a space, or is `given` one: settings have none.
     """

@@ -17,7 +17,7 @@ class LockstepOver(Event, frozen=True, kw_only=True):
 
 
 class LockstepLeft(Event, frozen=True, kw_only=True):
-    """A lockstep member is led no more, though the run goes on."""
+    """A lockstep member is led no more, though the run continues."""
 
     level: ClassVar[Level] = "WARNING"
     sentence: ClassVar[str] = "the Sync service leads {member} no more: {reason}"
@@ -93,7 +93,7 @@ class MemberAhead(Event, frozen=True, kw_only=True):
     """A member that comes back has done more ticks than those who were there."""
 
     level: ClassVar[Level] = "WARNING"
-    sentence: ClassVar[str] = "{member} has done more than those who were there: the run goes on with tick {tick}"
+    sentence: ClassVar[str] = "{member} has done more than those who were there: the run continues with tick {tick}"
     member: str
     tick: int
 
@@ -118,7 +118,7 @@ class MemberGone(Event, frozen=True, kw_only=True):
     """Somebody who had come before the beginning is not heard any more."""
 
     level: ClassVar[Level] = "WARNING"
-    sentence: ClassVar[str] = "{member} has gone again"
+    sentence: ClassVar[str] = "{member} has left again"
     member: str
 
 

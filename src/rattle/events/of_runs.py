@@ -15,9 +15,9 @@ class RunStarted(Event, frozen=True, kw_only=True):
 
 
 class RunResumed(Event, frozen=True, kw_only=True):
-    """A run goes on from a checkpoint."""
+    """A run continues from a checkpoint."""
 
-    sentence: ClassVar[str] = "the run goes on after update {update}"
+    sentence: ClassVar[str] = "the run continues after update {update}"
     update: int
 
 
@@ -44,7 +44,7 @@ class RunInterrupted(End, frozen=True, kw_only=True):
 
 
 class TrainingStopped(End, frozen=True, kw_only=True):
-    """A Training service was told to stop; whoever told it knows what became of the run."""
+    """A Training service was told to stop; the sender of the signal knows why."""
 
     sentence: ClassVar[str] = "training was stopped"
 
@@ -61,7 +61,7 @@ class NothingLeft(Event, frozen=True, kw_only=True):
     """A run that has ended was started again, and its limits were not changed."""
 
     level: ClassVar[Level] = "WARNING"
-    sentence: ClassVar[str] = "the run has nothing left to do: {reason}: change that to go on"
+    sentence: ClassVar[str] = "the run has nothing left to do: {reason}: change that to continue"
     reason: str
 
 
@@ -69,7 +69,7 @@ class RowsPutAside(Event, frozen=True, kw_only=True):
     """A resume cut off more than a minute of training, and kept the rows in files whose names end in .cut."""
 
     level: ClassVar[Level] = "WARNING"
-    sentence: ClassVar[str] = "the rows of the last {seconds:g} s were put aside: the run goes on after update {update}"
+    sentence: ClassVar[str] = "the rows of the last {seconds:g} s were put aside: it continues after update {update}"
     seconds: float
     update: int
 
@@ -78,7 +78,7 @@ class OlderCheckpoint(Event, frozen=True, kw_only=True):
     """The newest checkpoint does not fit the run's tables, and an older one does."""
 
     level: ClassVar[Level] = "WARNING"
-    sentence: ClassVar[str] = "{error}: the run goes on from the older checkpoint {checkpoint}"
+    sentence: ClassVar[str] = "{error}: the run continues from the older checkpoint {checkpoint}"
     error: str
     checkpoint: str
 
@@ -87,15 +87,15 @@ class RunRowMade(Event, frozen=True, kw_only=True):
     """The file run.json was missing or damaged, and was made again."""
 
     level: ClassVar[Level] = "WARNING"
-    sentence: ClassVar[str] = "{error}: it is made anew from the newest checkpoint"
+    sentence: ClassVar[str] = "{error}: it is made again from the newest checkpoint"
     error: str
 
 
 class SettingsChanged(Event, frozen=True, kw_only=True):
-    """The settings of a run were changed, in a way that it may go on with."""
+    """The settings of a run were changed, in a way that it may continue with."""
 
     level: ClassVar[Level] = "WARNING"
-    sentence: ClassVar[str] = "{change}: the run goes on with that"
+    sentence: ClassVar[str] = "{change}: the run continues with that"
     change: str
 
 
@@ -103,7 +103,7 @@ class CodeChanged(Event, frozen=True, kw_only=True):
     """Code of a user has changed since the run began, and was accepted."""
 
     level: ClassVar[Level] = "WARNING"
-    sentence: ClassVar[str] = "the code of {names} has changed since the run began: the run goes on with it"
+    sentence: ClassVar[str] = "the code of {names} has changed since the run began: the run continues with it"
     names: str
 
 
@@ -128,8 +128,18 @@ class NotRepeating(Event, frozen=True, kw_only=True):
     environment: str
 
 
+class EnvironmentSlow(Event, frozen=True, kw_only=True):
+    """An environment that is tried out takes long to be made, to begin or to make a step: it is waited for."""
+
+    level: ClassVar[Level] = "WARNING"
+    sentence: ClassVar[str] = "'{environment}' is waited for: {asked} may take {seconds:g} seconds"
+    environment: str
+    asked: str  # make, reset, step or close
+    seconds: float
+
+
 class SteppedAsBatch(Event, frozen=True, kw_only=True):
-    """The worlds of a run are a batch that code of others steps in one call: a resume cannot go on in them."""
+    """The worlds of a run are a batch that code of others steps in one call: a resume cannot continue in them."""
 
     level: ClassVar[Level] = "WARNING"
     sentence: ClassVar[str] = (
@@ -205,7 +215,7 @@ class NoWorkers(Event, frozen=True, kw_only=True):
 
 
 class EnvironmentFailed(_OfActor, frozen=True, kw_only=True):
-    """An environment has failed, and the run that is played in it cannot go on."""
+    """An environment has failed, and the run that is played in it cannot continue."""
 
     level: ClassVar[Level] = "ERROR"
     sentence: ClassVar[str] = "{error}"
@@ -216,7 +226,7 @@ class PlayBegunAnew(_OfActor, frozen=True, kw_only=True):
     """An actor lost its worlds for a reason that may go away, and begins to play in others."""
 
     level: ClassVar[Level] = "WARNING"
-    sentence: ClassVar[str] = "{error}: beginning anew"
+    sentence: ClassVar[str] = "{error}: starting from the beginning"
     error: str
 
 
@@ -270,7 +280,7 @@ class ActorRefused(Event, frozen=True, kw_only=True):
     level: ClassVar[Level] = "ERROR"
     sentence: ClassVar[str] = (
         "{agent} is refused, as {updates} updates in a row could not be made of its rollouts ({error}): start it again "
-        "when that is mended"
+        "when that is fixed"
     )
     agent: str
     updates: int

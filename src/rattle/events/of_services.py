@@ -21,7 +21,7 @@ class Stopped(Event, frozen=True, kw_only=True):
 
 
 class Error(Event, frozen=True, kw_only=True):
-    """A command ends because of something that its user has to mend: to start it again does not help."""
+    """A command ends because of something that its user has to fix: to start it again does not help."""
 
     level: ClassVar[Level] = "ERROR"
     sentence: ClassVar[str] = "{error}"

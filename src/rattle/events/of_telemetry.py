@@ -128,7 +128,7 @@ class MessageKept(Event, frozen=True, kw_only=True):
     level: ClassVar[Level] = "ERROR"
     sentence: ClassVar[str] = (
         "a message of the table '{table}' cannot be stored: {reason}; it stays in the queue, unacknowledged, as others "
-        "will, because nothing takes dead letters ({error}): mend that, and start ingest again"
+        "will, because nothing takes dead letters ({error}): fix that, and start ingest again"
     )
     table: str
     reason: str
@@ -155,7 +155,7 @@ class ToolFailed(Event, frozen=True, kw_only=True):
     """A tool that a hook sends a run to takes no rows."""
 
     level: ClassVar[Level] = "WARNING"
-    sentence: ClassVar[str] = "{tool} takes no rows ({error}): the run goes on without it"
+    sentence: ClassVar[str] = "{tool} takes no rows ({error}): the run continues without it"
     tool: str
     error: str
 

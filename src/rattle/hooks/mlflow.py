@@ -15,7 +15,7 @@ from rattle.hooks.scalars import OF_EVALUATIONS, OF_UPDATES, Scalars
 from rattle.hooks.sending import Sending, SendingSettings
 from rattle.settings.hook import RunInfo
 
-#: The tag by which a run that goes on is found.
+#: The tag by which a run that continues is found.
 _TAG = "rattle.run_id"
 _STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 #: What MLflow takes of parameters: so many at a time, of so many characters.
@@ -28,7 +28,7 @@ class MLflowSettings(SendingSettings):
     tracking_uri: str | None = Field(
         None,
         description="Folder or address of the tracking server; null: what MLFLOW_TRACKING_URI says, else the folder "
-        "mlruns. User and password belong into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
+        "mlruns. Put user and password into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
     )
     experiment: str | None = Field(None, description="The experiment there; null: that of the run.")
 
@@ -51,7 +51,7 @@ class MLflow(Sending):
         require("mlflow", "mlflow", "the hook mlflow")
 
     def open(self, run: RunInfo) -> None:
-        """Begin a run of the same name, or go on with it."""
+        """Begin a run of the same name, or continue with it."""
         from mlflow import MlflowClient
 
         uri = self.settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "mlruns"
@@ -77,7 +77,7 @@ class MLflow(Sending):
             self._client.log_batch(self._id, metrics=metrics)
 
     def close(self, status: Literal["finished", "interrupted", "failed"]) -> None:
-        """Say what has become of the run."""
+        """Say what has happened to the run."""
         self._client.set_terminated(self._id, _STATUS[status])
 
     def _experiment(self, name: str) -> str:

@@ -37,7 +37,7 @@ class Sending(Hook):
     """Sends updates and evaluations from a thread of its own.
 
     A subclass says how: `open` may raise, and the run does not begin; what `send` raises is said once, in a warning,
-    and the run goes on.
+    and the run continues.
     """
 
     Settings = SendingSettings
@@ -48,7 +48,7 @@ class Sending(Hook):
     tool: ClassVar[str]
 
     def open(self, run: RunInfo) -> None:
-        """Begin, or go on with, what the tool calls a run."""
+        """Begin, or continue with, what the tool calls a run."""
         raise NotImplementedError
 
     def send(self, scalars: Scalars, env_steps: int, seconds: float) -> None:
@@ -65,7 +65,7 @@ class Sending(Hook):
         self._due = 0.0
         self._newest: Mapping[str, Any] | None = None  # an update that is not sent yet
         self._failed = self._dropped = 0
-        self._waiting: queue.Queue[tuple[Scalars, int, float] | Status] = queue.Queue()  # rows, then what came of them
+        self._waiting: queue.Queue[tuple[Scalars, int, float] | Status] = queue.Queue()  # rows, then the result of them
         self._thread = threading.Thread(target=self._run, name=type(self).__name__, daemon=True)
         self._thread.start()
         self._is_started = True

@@ -100,7 +100,7 @@ class TensorBoardWriter:
     def _open(self, when: float, step: int) -> None:
         """Begin a file of its own; TensorBoard drops what earlier files say of this step and later ones.
 
-        A run that goes on from a checkpoint plays these again.
+        A run that continues from a checkpoint plays these again.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         self._writer = self._files.EventsWriter(str(self._folder / "events"), f".{os.getpid()}.from-{step}")

@@ -36,7 +36,7 @@ class WandB(Sending):
         self._wandb = require("wandb", "wandb", "the hook wandb")
 
     def open(self, run: RunInfo) -> None:
-        """Begin a run of the same name, or go on with it."""
+        """Begin a run of the same name, or continue with it."""
         own = self.settings
         self._run_there: Any = self._wandb.init(
             project=own.project,
@@ -58,6 +58,6 @@ class WandB(Sending):
         self._run_there.log({**scalars, "env_steps": env_steps, "time": seconds})
 
     def close(self, status: Literal["finished", "interrupted", "failed"]) -> None:
-        """Say what has become of the run, and finish it."""
+        """Say what has happened to the run, and finish it."""
         self._run_there.summary["status"] = status
         self._run_there.finish(exit_code=int(status == "failed"))

@@ -58,7 +58,7 @@ class MemberHistory:
     """What a run's members have said of every tick.
 
     A hash covers all that has happened to its subject, so that moments may be missing without harm, as those are that a
-    Sync service could not write down any more; and one may be there again after it was started anew.
+    Sync service could not write down any more; and one may be there again after it was started again.
     """
 
     def __init__(self) -> None:

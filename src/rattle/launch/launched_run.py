@@ -44,7 +44,7 @@ _MOST_TRACEBACKS = 20
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """What came of a run."""
+    """The result of a run."""
 
     stopped_by: signal.Signals | None  # which asked for its end
     killed_by: signal.Signals | None  # a second one, which is to end this process, too
@@ -110,7 +110,7 @@ class Launch:
         self._killed_by: signal.Signals | None = None
 
     def run(self) -> RunOutcome:
-        """Run the services to the end of the run, show what came of it and return it.
+        """Run the services to the end of the run, show the result and return it.
 
         Raises LaunchError where it has failed.
         """
@@ -318,7 +318,7 @@ class Launch:
         return any(watched.phase != "ready" or watched.since > just_now for watched in services.values())
 
     def _conclude(self) -> Summary | None:
-        """Give the runs of all policies their last status, where Training could not, and return what came of the first.
+        """Give the runs of all policies their last status, where Training could not; return the result of the first.
 
         Raises LaunchError where it has failed.
         """

@@ -86,7 +86,7 @@ class Warnings:
                 sys.stderr.write(note.sentence + "\n")
 
     def worth_showing(self, note: Note) -> bool:
-        """Say whether something is to be shown."""
+        """Say whether something should be shown."""
         if note.said is None:
             return True
         if note.sentence == self._last or not self._throttle.ready():

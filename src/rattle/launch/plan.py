@@ -72,13 +72,13 @@ def check_topology(settings: ExperimentSettings) -> None:
     room = settings.env_service.snakes
     if sync.mode == "lockstep" and room is not None and room < _snakes_of_an_env(settings):
         raise SettingsError(
-            f"env_service.snakes is {room}, but up to {_snakes_of_an_env(settings)} snakes will come: in lockstep all "
-            "must find room, or who came first would decide; leave it out"
+            f"env_service.snakes is {room}, but up to {_snakes_of_an_env(settings)} snakes will join: in lockstep "
+            "all of them need room, because the order of joining must not matter; leave it out"
         )
     if sync.mode == "lockstep" and "env" in policies:
         raise SettingsError(
             "training.policies: in lockstep the histories of worlds are called env-0, env-1, …, and snakes are named "
-            "after their policy: call it something else than 'env'"
+            "after their policy: give the policy another name than 'env'"
         )
 
 
@@ -185,7 +185,7 @@ def _with_sync(
 def _pacing(
     settings: ExperimentSettings, sync: LaunchedService, services: Sequence[LaunchedService]
 ) -> LaunchedService:
-    """Return the Sync service as it tells the time to the Env services, and to whom the settings name besides."""
+    """Return the Sync service that sends the time to the Env services, and to participants that the settings name."""
     named = tuple(part for address in settings.sync.participants for part in ("--participant", address))
     needs = tuple(Need(service.name, _participant) for service in services if service.kind == "env")
     return replace(sync, arguments=(*sync.arguments, *named), needs=needs)
@@ -194,7 +194,7 @@ def _pacing(
 def _in_lockstep(
     settings: ExperimentSettings, sync: LaunchedService, services: Sequence[LaunchedService], history: Path
 ) -> tuple[LaunchedService, ...]:
-    """Return the services with the Sync service that leads Env and Inference, and whom the settings name besides."""
+    """Return the services with the Sync service that leads Env, Inference and the members that the settings name."""
     members = [service.name for service in services if service.kind in ("env", "inference")]
     wanted = list(dict.fromkeys([*members, *settings.sync.participants]))
     leading = (

@@ -31,7 +31,7 @@ from rattle.text import one_line
 LEASH = "--leash"
 RATTLE = (sys.executable, "-P", "-m", "rattle.cli", LEASH)
 _LONGEST_LINE = 2**16
-#: Control characters, which would forge lines or steer the terminal of whoever reads a log.
+#: Control characters, which would forge lines or steer the terminal of anyone who reads a log.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 #: How long the output of a process that has ended is read on, where another has the pipe too, in seconds.
 _LAST_WORDS_SECONDS = 1.0

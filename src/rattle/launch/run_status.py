@@ -1,4 +1,4 @@
-"""Where the policies of a run stand, from what Training services say of themselves, and what came of it."""
+"""Where the policies of a run stand, from what Training services say of themselves, and the result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ChaosSummary(Summary):
-    """What came of a run whose services were killed on purpose."""
+    """The result of a run whose services were killed on purpose."""
 
     kills: int
     restarts: int

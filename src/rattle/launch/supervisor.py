@@ -17,12 +17,12 @@ from rattle.stop_signals import RUN_IS_COMPLETE
 
 #: How long a service may take until its first line, in seconds.
 START_SECONDS = 120.0
-#: A service that was ready for so long has not died of its start: its waits begin anew.
+#: A service that was ready for so long has not died of its start: its waits begin again.
 STABLE_SECONDS = 10.0
 #: The first and the longest wait before a service is started again, in seconds; the waits double.
 FIRST_WAIT, LONGEST_WAIT = 0.2, 5.0
 #: Deaths in a row, without a stable while between them, after which a service is given up: one that has never been
-#: ready, and any other. The first is enough where it says itself that a user has to mend something; one whose port is
+#: ready, and any other. The first is enough where it says itself that a user has to fix something; one whose port is
 #: taken is started until the port is free.
 MOST_FIRST_DEATHS, MOST_DEATHS = 3, 20
 #: How long Training may take to store a checkpoint, and after it the others to stop, before they are killed.
@@ -35,7 +35,7 @@ Phase = Literal["waiting", "starting", "ready", "dead"]
 
 @dataclass(frozen=True)
 class Start:
-    """Start a service: `life` numbers its processes, from 1. Its end is to be reported, even if it never began."""
+    """Start a service: `life` numbers its processes, from 1. Its end should be reported, even if it never began."""
 
     name: str
     life: int

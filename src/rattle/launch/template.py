@@ -302,7 +302,7 @@ def run(request: Mapping[str, Any], command: Command) -> NoReturn:
 
 
 def _exit(status: int) -> NoReturn:
-    """End a fork: its threads and what is to be done at the end, but not the frames of the process that forked.
+    """End a fork: its threads and what should be done at the end, but not the frames of the process that forked.
 
     To take everything apart that has been imported would take longer than most of what tests do.
     """

@@ -58,7 +58,7 @@ def launch(
     patience: float | None = None,
     say: Callable[[str], object] | None = None,
 ) -> RunOutcome:
-    """Do what `up` does, for any view, and return what came of it.
+    """Do what `up` does, for any view, and return the result.
 
     `patience` is how many seconds may pass without a tick before the run has failed; None: any number. `say` is told
     what was chosen for settings that are not given.
@@ -122,7 +122,7 @@ def resume(
     as_json: bool,
     allow_changed_code: bool = False,
 ) -> None:
-    """Go on with a run from its newest checkpoint; `steps` and `seconds` replace the run's own limits."""
+    """Continue with a run from its newest checkpoint; `steps` and `seconds` replace the run's own limits."""
     directory = find_run(name)
     with directory.launching():
         if allow_changed_code:
@@ -156,7 +156,7 @@ def resume(
 def _stored(directory: RunDirectory) -> tuple[ResumableRun, int]:
     """Return a run, and the updates that it has made; where Training stores it elsewhere, as far as that is known here.
 
-    Raises a RattleError where it cannot go on.
+    Raises a RattleError where it cannot continue.
     """
     settings = read_settings(directory)
     if settings.topology.prefix.training and not list_checkpoints(directory):
@@ -181,7 +181,7 @@ def _moved_files(stored: ExperimentSettings, settings: ExperimentSettings) -> li
 
 
 def _check_other_policies(first: RunDirectory, settings: ExperimentSettings, *, allow_changed_code: bool) -> None:
-    """Raise a RattleError, before a service is started, for a policy's run that cannot go on."""
+    """Raise a RattleError, before a service is started, for a policy's run that cannot continue."""
     for policy_id in settings.training.policies[1:]:
         directory = policy_run_directory(first, policy_id)
         if directory.is_run:

@@ -76,7 +76,7 @@ def verify(
     keep: Path | None,
     reporter: Reporter,
 ) -> int:
-    """Run an experiment several times, have the reporter say what came of it, and return the exit status.
+    """Run an experiment several times, have the reporter say the result, and return the exit status.
 
     That is 0 when all runs agree, 1 when they do not, and 128 and a signal's number after that signal. The runs are
     kept in `keep`; without it they are kept only where they do not agree. Raises RattleError when they cannot be
@@ -103,7 +103,7 @@ def verify(
 def _run_all(
     settings: Sequence[ExperimentSettings], trial: Trial, folder: Path, reporter: Reporter
 ) -> VerifyReport | signal.Signals:
-    """Return what came of all runs, or the signal that has stopped one of them."""
+    """Return the result of all runs, or the signal that has stopped one of them."""
     outcomes: list[Outcome] = []
     patience = _PATIENCE_SECONDS + _PATIENCE_DELAYS * trial.delay_seconds
     for number, own in enumerate(settings, 1):
@@ -143,7 +143,9 @@ def _outcome(settings: ExperimentSettings, directory: RunDirectory, ended: RunOu
         raise LaunchError(f"{directory.path} has ended without a history")
     history = read_history(directory.history.read_bytes(), str(directory.history))
     if not history.newest():
-        raise LaunchError(f"{directory.history} holds no hashes: nobody has said what happened")
+        raise LaunchError(
+            f"{directory.history} holds no hashes: the members reported none, so the runs cannot be compared"
+        )
     if history.ticks != settings.sync.ticks:
         raise LaunchError(f"{directory.path} has ended after {history.ticks} of {settings.sync.ticks} ticks")
     first, *others = settings.training.policies

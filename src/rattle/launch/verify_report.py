@@ -1,4 +1,4 @@
-"""What came of several runs of one experiment, in words and as JSON. No files and no clock."""
+"""The result of several runs of one experiment, in words and as JSON. No files and no clock."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PolicyOutcome:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one run."""
+    """The result of one run."""
 
     inference: int  # processes
     loss: float
@@ -52,7 +52,7 @@ class Outcome:
             yield f"{subject} has two histories in tick {moment.tick}, phase {moment.phase}: {one} and {other}"
 
     def line(self) -> str:
-        """Return what came of it in a line."""
+        """Return the result in a line."""
         made = ", ".join(
             f"policy {_named(policy_id, self.policies)}{one.sha256[:_SHORT]} after {one.updates:,} updates"
             for policy_id, one in self.policies.items()

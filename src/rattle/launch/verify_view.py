@@ -1,4 +1,4 @@
-"""Shows a verification: how far it is, in a terminal, and what came of it, as lines or as one JSON object."""
+"""Shows a verification: how far it is, in a terminal, and the result, as lines or as one JSON object."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class QuietView:
             self._live.update(Text(self.line(picture), no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def line(self, picture: Picture) -> str:
-        """Return where the run stands in a line."""
+        """Return where the run is in a line."""
         ready = sum(watched.phase == "ready" for watched in picture.services)
         services = f"{ready} of {len(picture.services)} services ready"
         if picture.ticks is None:
@@ -65,7 +65,7 @@ class QuietView:
 
 
 class Reporter:
-    """Says what came of each run and of all of them."""
+    """Says the result of each run and of all of them."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -76,7 +76,7 @@ class Reporter:
         return QuietView(f"run {number} of {runs}", ticks)
 
     def ended(self, outcome: Outcome) -> None:
-        """Say what came of a run."""
+        """Say the result of a run."""
         self._count += 1
         if not self._as_json:
             print_line(f"run {self._count}: {outcome.line()}")
@@ -86,7 +86,7 @@ class Reporter:
         sys.stderr.write(f"stopped by {number.name}: the runs were not compared\n")
 
     def conclude(self, report: VerifyReport, kept: Path | None) -> None:
-        """Say what came of all, and where the runs are."""
+        """Say the result of all, and where the runs are."""
         if self._as_json:
             print_line(json.dumps({**report.as_dict(), "kept": None if kept is None else str(kept)}))
             return

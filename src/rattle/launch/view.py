@@ -71,10 +71,10 @@ class Picture:
 
 
 class LaunchView(Protocol):
-    """Shows a run of services to whoever started it."""
+    """Shows a run of services to the user who started it."""
 
     def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
-        """Say which run begins, or at which number of updates it goes on."""
+        """Say which run begins, or at which number of updates it continues."""
 
     def note(self, note: Note) -> None:
         """Show that something has happened to a service."""
@@ -254,7 +254,7 @@ class LiveView:
 
 
 class MostSteps:
-    """The most steps that were ever shown: a service that is started again goes on from its last checkpoint."""
+    """The most steps that were ever shown: a service that is started again continues from its last checkpoint."""
 
     def __init__(self) -> None:
         self._most = 0

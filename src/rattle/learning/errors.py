@@ -6,4 +6,4 @@ from rattle.errors import RattleError
 
 
 class LearningError(RattleError):
-    """Learning cannot go on: a number is not finite, or a state does not fit."""
+    """Learning cannot continue: a number is not finite, or a state does not fit."""

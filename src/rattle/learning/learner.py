@@ -18,10 +18,11 @@ from rattle.extensions import WrongResult, calling
 from rattle.learning.adam import Adam
 from rattle.learning.algorithms.algorithm import Algorithm, Batch, Loss, LossFunction, S
 from rattle.learning.errors import LearningError
-from rattle.learning.returns import without_waits
+from rattle.learning.returns import episode_starts, without_waits
 from rattle.learning.units import Units
 from rattle.policies.errors import PolicyError
 from rattle.policies.kinds import check_parameters, kind_of
+from rattle.policies.own.past import OwnPast
 from rattle.policies.spec import PolicySpec
 from rattle.samples.rollout import Rollout, to_device
 from rattle.samples.spaces import Distribution
@@ -78,6 +79,7 @@ class Learner:
         )
         self._share = self._pool.map if threads > 1 else map
         self.spec = spec
+        self._own = OwnPast(spec.own)
         self.algorithm = algorithm
         self.version = 0
         generator = torch.Generator().manual_seed(seed % 2**63)
@@ -110,13 +112,30 @@ class Learner:
         Raises LearningError, with weights, moments and version as they were, when the rollout holds nothing to learn
         from or a loss or gradient is not a finite number.
         """
-        return self._alone(self._update, to_device(rollout, self._device))
+        return self._alone(self._update, rollout)
+
+    def prepared(self, rollout: Rollout[Tensor]) -> Rollout[Tensor]:
+        """Return a rollout with what is learnt from: each slot's moves follow each other, and `own` is there.
+
+        What a network with memory remembered is left of `memory`, without what the policy saw of its own past.
+        """
+        rollout = without_waits(rollout)
+        if not self._own.width:
+            return rollout
+        played = (rollout.memory, rollout.action, rollout.reward, episode_starts(rollout))
+        own = torch.from_numpy(self._own.replay(*(tensor.numpy() for tensor in played)))
+        memory = rollout.memory[:, self._own.size :]
+        arrays = {**rollout.arrays, "own": own, "memory": memory}
+        return Rollout({name: array for name, array in arrays.items() if name != "memory" or memory.shape[1]})
 
     def _update(self, rollout: Rollout[Tensor]) -> UpdateMetrics:
         steps = _Steps(self, derive_seed(self._seed, "update", self.version))
         put_back = self._units.keep()
         try:
-            rollout = self._units.follow(without_waits(rollout))
+            rollout = self._units.follow(to_device(self.prepared(rollout), self._device))
+            if self.algorithm.extension is not None:  # which may change what the tables are written from later
+                own = {name: array.clone() for name, array in rollout.arrays.items() if name != "observation"}
+                rollout = rollout.replace(**own)
             with calling(self.algorithm.extension, "update"):
                 values = self._checked(self.algorithm.update(rollout, steps))
         except BaseException:
@@ -131,14 +150,15 @@ class Learner:
         if not isinstance(values, Mapping):
             raise WrongResult(f"{type(values).__name__} instead of numbers by name")
         declared = sorted(metric.name for metric in self.algorithm.metrics)
-        for name, value in values.items():
+        plain = {name: _as_number(value) for name, value in values.items()}
+        for name, value in plain.items():
             if name not in declared:
                 raise WrongResult(
                     f"'{one_line(name, 60)}', which is none of its metrics: {', '.join(sorted(declared))}"
                 )
             if not isinstance(value, int | float) or not isfinite(value):
                 raise WrongResult(f"{one_line(value, 60)} as {name}, where a finite number is wanted")
-        return values
+        return plain
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return copies of the weights ("policy/NAME"), the moments ("optimiser/NAME/N"), scales and version."""
@@ -207,11 +227,16 @@ class Learner:
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return outputs (n, outputs) and values (n,) of the samples that are learnt from."""
+        if self._own.width and batch.own is None:
+            raise WrongResult("a batch without `own`, which policy.inputs asks for: make it with `select`", "prepare")
         if batch.sequences is None:
-            outputs, value = self._network(batch.observation)
+            own = {} if batch.own is None else {"own": batch.own}
+            outputs, value = self._network(batch.observation, **own)
             return outputs, value
         memory, starts, chosen = batch.sequences.memory, batch.sequences.starts, batch.sequences.chosen
-        outputs, value = self._network.sequence(batch.observation.transpose(0, 1), memory, starts.transpose(0, 1))
+        own = {} if batch.own is None else {"own": batch.own.transpose(0, 1)}
+        whole = batch.observation.transpose(0, 1), memory, starts.transpose(0, 1)
+        outputs, value = self._network.sequence(*whole, **own)
         return outputs.transpose(0, 1)[chosen], value.transpose(0, 1)[chosen]
 
     def descend(self, learning_rate: float) -> None:
@@ -302,6 +327,12 @@ def tree_sum(parts: Sequence[Summand]) -> Summand:
         left_over = sums[len(sums) // 2 * 2 :]
         sums = [one + other for one, other in zip(sums[::2], sums[1::2], strict=False)] + left_over
     return sums[0]
+
+
+def _as_number(value: Any) -> Any:
+    """Return the number of a tensor or of one of NumPy's scalars; all else as it is."""
+    is_scalar = isinstance(value, np.generic) or (isinstance(value, Tensor) and value.ndim == 0)
+    return value.item() if is_scalar else value
 
 
 def _checked_loss(loss: Loss) -> Loss:

@@ -20,7 +20,7 @@ class Metric(NamedTuple):
 
 #: What every policy gradient returns.
 COMMON = (
-    Metric("policy_loss", "", "What the policy is moved by; its sign and size say little."),
+    Metric("policy_loss", "", "The loss of the policy; its sign and size say little."),
     Metric(
         "value_loss", "return squared", "Half the squared error of the value head; with scale_rewards, in its units."
     ),
@@ -31,17 +31,18 @@ COMMON = (
 
 
 def check_metrics(extension: Extension[Any], taken: Iterable[str]) -> None:
-    """Raise ExtensionError unless a user's class declares `metrics` with names that can stand in tables.
+    """Raise ExtensionError unless a user's class declares `metrics` with names that can be in tables.
 
-    `taken` are the names of metrics that others report beside it.
+    `taken` are the names of metrics that others report next to it.
     """
     metrics = extension.cls.metrics
     if not isinstance(metrics, tuple) or not all(isinstance(metric, Metric) for metric in metrics):
         raise ExtensionError(f"{extension.path}: metrics must be a tuple of rattle.extend.Metric")
-    for name in (str(metric.name) for metric in metrics):
+    names = [str(metric.name) for metric in metrics]
+    for place, name in enumerate(names):
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             raise ExtensionError(f"{extension.path}: metrics: '{name}' must be of small letters, digits and _")
-        if name in taken:
+        if name in taken or name in names[:place]:
             raise ExtensionError(f"{extension.path}: metrics: '{name}' is taken: choose another name")
 
 

@@ -125,7 +125,9 @@ class Units:
         changed = dict(weights)
         for layer in self._layers:
             weight, bias = f"{layer}.weight", f"{layer}.bias"
-            changed[weight], changed[bias] = converted(weights[weight], weights[bias], self._inputs, scale)
+            observed, own = np.split(weights[weight], [self._size], axis=1)  # what is seen of the past has no scale
+            observed, changed[bias] = converted(observed, weights[bias], self._inputs, scale)
+            changed[weight] = np.concatenate([observed, own], axis=1)
         return changed
 
     def _in_layers(self) -> list[str]:

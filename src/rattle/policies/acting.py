@@ -12,6 +12,7 @@ from rattle.envs.seeds import split_seed
 from rattle.policies.errors import PolicyError
 from rattle.policies.kind import Parameters
 from rattle.policies.kinds import check_parameters, kind_of
+from rattle.policies.own.past import OwnPast
 from rattle.policies.spec import PolicySpec
 
 
@@ -22,6 +23,8 @@ class ActingPolicy:
         """Raise PolicyError when the parameters do not fit the spec."""
         check_parameters(spec, parameters)
         self.spec = spec
+        self.own = OwnPast(spec.own)
+        self._memory_size = spec.memory_size
         self._key = np.array(split_seed(seed), np.uint64)
         self._program = kind_of(spec).make_program(spec, parameters)
 
@@ -60,7 +63,8 @@ class ActingPolicy:
         observation: (N, ...) of the observation space; action: (N, ...) of the action space, contiguous; the two others
         float32 (N,). Actions may lie beyond the bounds of their space: environments `bound` them. `state` float32
         (N, memory_size) is what each slot remembers, and is overwritten: zeros where an episode begins, None without
-        memory. What a slot draws depends on the policy's seed, the slot (`first_slot` + row) and the tick only. Raises
+        memory. The result of the actions is added by `own.rewarded` before the next call. What a slot draws depends on
+        the policy's seed, the slot (`first_slot` + row) and the tick only. Raises
         PolicyError, with nothing written, when an array is not what it should be.
         """
         observation = self._checked(observation)
@@ -78,25 +82,30 @@ class ActingPolicy:
         if space.shape and not action.flags.c_contiguous:
             raise PolicyError(f"action must be contiguous for actions of shape {space.shape}")
         remembered = self._remembered(rows, state)
-        self._program.act(observation, self._key, first_slot, tick, greedy, action, log_prob, value, remembered)
+        own = self.own.see(remembered, rows)
+        self._program.act(observation, self._key, first_slot, tick, greedy, action, log_prob, value, remembered, own)
+        self.own.acted(remembered, action)
 
     def values(self, observation: NDArray[Any], state: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Return float32 (N,): the predicted value of every row, 0 without a value head; `state` stays as it is."""
         observation = self._checked(observation)
-        return self._program.values(observation, self._remembered(len(observation), state))
+        remembered = self._remembered(len(observation), state)
+        past = None if remembered is None else remembered[:, : self.own.size].copy()  # which seeing it changes
+        return self._program.values(observation, remembered, self.own.see(past, len(observation)))
 
     def forward(
         self, observation: NDArray[Any], state: NDArray[np.float32] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the head's outputs (N, outputs) and the value (N,) of every row: the bits that `act` chooses from.
 
-        `state` is overwritten, as by `act`.
+        `state` is overwritten, as by `act`; who chooses by them tells `own.acted` what was chosen.
         """
         observation = self._checked(observation)
-        return self._program.forward(observation, self._remembered(len(observation), state))
+        remembered = self._remembered(len(observation), state)
+        return self._program.forward(observation, remembered, self.own.see(remembered, len(observation)))
 
     def _remembered(self, rows: int, state: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
-        size = self.spec.memory_size
+        size = self._memory_size
         if not size or state is None:
             return None
         if state.dtype != np.float32 or state.shape != (rows, size):
@@ -115,4 +124,5 @@ class ActingPolicy:
             raise PolicyError(
                 f"this policy knows {space.values}, got {observation[place]}: it was made for another environment"
             )
-        return np.ascontiguousarray(observation)  # for other layouts, Numba would compile the kernel anew
+        # For arrays of other layouts, or that may not be written, Numba would compile the kernel again.
+        return observation if observation.flags.carray else np.array(observation, order="C")

@@ -47,7 +47,7 @@ class _Environment(BaseModel):
 
 
 class _Description(BaseModel):
-    """What the metadata says of a policy, besides the format."""
+    """What the metadata says of a policy, in addition to the format."""
 
     policy_version: int = Field(ge=0, lt=2**63)
     spec: Json[AnySpec]

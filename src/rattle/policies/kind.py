@@ -26,8 +26,9 @@ Spec = TypeVar("Spec", bound=PolicySpec)
 class Program(Protocol):
     """A forward pass without the framework that learns; each row gives the same bits in any batch.
 
-    `state` (N, state_size) is what each slot remembers, which `act` and `forward` overwrite; None where a policy has no
-    memory, or where nothing is remembered yet.
+    `state` (N, memory_size) is what each slot remembers, whose part after that of the own past `act` and `forward`
+    overwrite; None where a policy has no memory, or where nothing is remembered yet. `own` (N, K) are more inputs:
+    the own past; None where a policy has none.
 
     Its callers have checked what they give. Calls may run in several threads.
     """
@@ -46,6 +47,7 @@ class Program(Protocol):
         log_prob: NDArray[np.float32],
         value: NDArray[np.float32],
         state: NDArray[np.float32] | None = None,
+        own: NDArray[np.float32] | None = None,
     ) -> None:
         """Write an action, its log-probability and a value for every row; row r draws as slot `first_slot` + r.
 
@@ -53,11 +55,19 @@ class Program(Protocol):
         """
 
     def forward(
-        self, observation: NDArray[Any], state: NDArray[np.float32] | None = None
+        self,
+        observation: NDArray[Any],
+        state: NDArray[np.float32] | None = None,
+        own: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the head's outputs (N, outputs) and the values (N,)."""
 
-    def values(self, observation: NDArray[Any], state: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    def values(
+        self,
+        observation: NDArray[Any],
+        state: NDArray[np.float32] | None = None,
+        own: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
         """Return the values (N,)."""
 
 

@@ -5,6 +5,7 @@ The graph is written by hand: the same policy gives the same bytes, and neither 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,8 +33,10 @@ def export_onnx(policy: StoredPolicy) -> bytes:
     are squashed.
 
     A network with memory takes `state` (batch, memory_size) too, zeros where an episode begins, and gives `next_state`.
+    Where a policy sees its own past, `state_columns` in the model's metadata lists the first columns: the client writes
+    the action into them, and adds the reward.
 
-    The encoding of cell codes is part of the model. The model has been run beside the policy before it is returned; a
+    The encoding of cell codes is part of the model. The model has been run next to the policy before it is returned; a
     difference above `TOLERANCE` raises PolicyError, as does a missing package.
     """
     try:
@@ -64,6 +67,9 @@ def export_onnx(policy: StoredPolicy) -> bytes:
         opset_imports=[onnx.helper.make_opsetid("", _OPSET)],
         ir_version=_IR_VERSION,
     )
+    if columns := policy.spec.own.columns:
+        described = {name: list(range(place.start, place.stop)) for name, place in columns.items()}
+        onnx.helper.set_model_props(model, {"state_columns": json.dumps(described)})
     onnx.checker.check_model(model, full_check=True)
     data: bytes = model.SerializeToString(deterministic=True)
     _compare(policy, onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]))
@@ -87,9 +93,15 @@ def _in_parts(
 
 def _compare(policy: StoredPolicy, session: Any) -> None:
     """Raise PolicyError unless the model says of random observations what the policy says of them."""
-    observation = policy.spec.observation.draw(np.random.default_rng(0), 64)
-    outputs, value = ActingPolicy(policy.spec, policy.parameters).forward(observation)
-    memory = {"state": np.zeros((64, policy.spec.memory_size), np.float32)} if policy.spec.memory_size else {}
+    random, spec = np.random.default_rng(0), policy.spec
+    state = np.zeros((64, spec.memory_size), np.float32)
+    acting = ActingPolicy(spec, policy.parameters)
+    acting.forward(spec.observation.draw(random, 64), state)
+    acting.own.acted(state, spec.action.draw(random, 64))
+    acting.own.rewarded(state, random.integers(-1, 2, 64).astype(np.float32))
+    observation = spec.observation.draw(random, 64)
+    memory = {"state": state.copy()} if spec.memory_size else {}
+    outputs, value = acting.forward(observation, state)
     names = [*policy.spec.action.parts, "value"]
     *parts, exported_value = session.run(names, {"observation": observation, **memory})
     exported = np.concatenate(parts, axis=1)

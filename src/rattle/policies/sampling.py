@@ -33,7 +33,10 @@ class ForwardProgram(ABC):
 
     @abstractmethod
     def forward(
-        self, observation: NDArray[Any], state: NDArray[np.float32] | None = None
+        self,
+        observation: NDArray[Any],
+        state: NDArray[np.float32] | None = None,
+        own: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the outputs (N, outputs) and the values (N,), and overwrite what each slot remembers."""
 
@@ -48,9 +51,10 @@ class ForwardProgram(ABC):
         log_prob: NDArray[np.float32],
         value: NDArray[np.float32],
         state: NDArray[np.float32] | None = None,
+        own: NDArray[np.float32] | None = None,
     ) -> None:
         """Write an action, its log-probability and a value for every row, and what each slot remembers from now on."""
-        outputs, value[:] = self.forward(observation, state)
+        outputs, value[:] = self.forward(observation, state, own)
         choose(self._spec.action, outputs, key, first_slot, tick, greedy, action, log_prob)
 
 

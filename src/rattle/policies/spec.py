@@ -12,11 +12,12 @@ from pydantic import (
     model_validator,
 )
 
+from rattle.policies.own.inputs import OwnLayout, own_layout
 from rattle.samples.spaces import ActionSpace, DiscreteSpace, ObservationSpace
 
 
 class PolicySpec(BaseModel):
-    """What all policies have; a kind of network has a subclass with what it needs besides."""
+    """What all policies have; a kind of network has a subclass with what it needs in addition."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -26,9 +27,19 @@ class PolicySpec(BaseModel):
     value_head: bool
 
     @property
+    def own(self) -> OwnLayout:
+        """Return what it sees of its own past; it comes first in what a slot remembers."""
+        return own_layout((), self.action)
+
+    @property
+    def network_memory(self) -> int:
+        """Return how many numbers the network itself remembers from one tick to the next; 0 without memory."""
+        return 0
+
+    @property
     def memory_size(self) -> int:
         """Return how many numbers a slot remembers from one tick to the next; 0 without memory."""
-        return 0
+        return self.own.size + self.network_memory
 
     @model_serializer(mode="wrap")
     def _write(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -39,6 +50,8 @@ class PolicySpec(BaseModel):
             values["num_actions"] = self.action.n
         if "value_head" in values:
             values["value_head"] = values.pop("value_head")
+        if not values.get("inputs", True):
+            del values["inputs"]
         return values
 
     @model_validator(mode="before")

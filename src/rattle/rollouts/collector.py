@@ -92,7 +92,7 @@ class WorldBatch:
             self.memory_before[worlds.active] = self.memory[worlds.active]
 
     def finish(self, policy: ActingPolicy, buffer: Played, row: int) -> None:
-        """Write down what came of it."""
+        """Write down the result."""
         with self.turn:
             self._finish(policy, buffer, row)
 
@@ -108,6 +108,7 @@ class WorldBatch:
         buffer.final_value[row, slots] = 0.0
         for name, values in worlds.final_metrics.items():
             buffer.metrics[name][row, slots] = values
+        policy.own.rewarded(self.memory, worlds.reward)
         if worlds.truncated.any():
             cut = np.flatnonzero(worlds.truncated)
             remembered = None if self.memory is None else self.memory[cut]
@@ -203,8 +204,8 @@ class Collector:
 
         `records` says of the first world's episode numbers whether that episode's states are wanted.
 
-        Raises WorldsLost when an actor's worlds began anew: what was played of the rollout is of no use then, for it
-        would join what came before with what came after. Go on with `restart`. Raises EnvError for rewards and
+        Raises WorldsLost when an actor's worlds began again: what was played of the rollout is of no use then, for it
+        would join what came before with what came after. Continue with `restart`. Raises EnvError for rewards and
         observations that are not finite, and rewards that are not allowed.
         """
         if not self._complete_episodes:
@@ -294,7 +295,7 @@ class Collector:
         if (place := find_absurd(self.buffer.reward[:ticks], self._max_reward)) is not None:
             row, slot = place
             said = self._describe(f"a reward of {self.buffer.reward[place]:g}", slot, row, ticks)
-            raise EnvironmentFailed(f"{said}, where train.max_reward is {self._max_reward:g}: mend it, or raise that")
+            raise EnvironmentFailed(f"{said}, where train.max_reward is {self._max_reward:g}: fix it, or raise that")
 
     def _values_fail(self, ticks: int) -> bool:
         """Whether the network makes values that are not finite of observations that all are."""

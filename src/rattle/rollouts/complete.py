@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
 
 from rattle.envs.vector import EnvironmentSpec
 from rattle.rollouts.remote_env import served_kind, with_environment, with_served_environment
-from rattle.rollouts.worlds import build_groups
+from rattle.rollouts.worlds import try_out
 from rattle.settings.defaults import OBSERVED, SECTIONS, are_complete, completed, not_given, of_run
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import ExperimentSettings
@@ -23,7 +22,7 @@ def complete(
 ) -> ExperimentSettings:
     """Return the settings with which an experiment is trained: what was not given follows from its environment.
 
-    Where a `run` goes on, it follows from that run's settings. `say` is told in a line what was chosen, if it is not
+    Where a `run` continues, it follows from that run's settings. `say` is told in a line what was chosen, if it is not
     what docs/settings.md has as the defaults of all experiments. Where the `environment` is known, no world is made and
     no server asked. Raises a RattleError for an environment, or a server, that cannot be had, and SettingsError for
     settings that do not go together.
@@ -47,12 +46,11 @@ def complete_for_actors(settings: ExperimentSettings, url: str) -> ExperimentSet
 
 
 def _kind_here(settings: ExperimentSettings) -> str:
-    """Return the kind of observations in this process; a world is made where it is not known otherwise."""
+    """Return the kind of observations on this machine; a world is made where it is not known otherwise."""
     if are_complete(settings) or settings.env.id == "snake":
         return "codes"  # and if it is another, nothing is left that it decides
-    with ExitStack() as stack:
-        groups = [stack.enter_context(closing(worlds)) for worlds in build_groups(settings, 1, 0).values()]
-        return _kind_of_all([worlds.spec.observation_space.learnt_by for worlds in groups])
+    environments, _ = try_out(settings, plays=False)
+    return _kind_of_all([environment.observation_space.learnt_by for environment in environments.values()])
 
 
 def _kind_of_all(kinds: Sequence[str]) -> str:

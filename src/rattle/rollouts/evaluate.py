@@ -14,7 +14,7 @@ from rattle.addresses import keep_credentials
 from rattle.envs.errors import NotImported, UnknownEnvironment
 from rattle.envs.registry import make_groups, make_worlds
 from rattle.envs.seeds import derive_seed
-from rattle.envs.vector import VectorWorlds
+from rattle.envs.vector import Vector, VectorWorlds
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
 from rattle.policies.file import StoredPolicy
@@ -23,7 +23,7 @@ from rattle.rollouts.waiting import standing_still
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import EnvironmentSection
 
-#: Episodes that go on for longer are counted as they stand: an environment need not ever end one.
+#: Episodes that continue for longer are counted as they stand: an environment need not ever end one.
 MAX_TICKS = 100_000
 
 #: Told after each tick: how many have been played, and the share of the agents' episodes that have ended.
@@ -32,7 +32,7 @@ Watch = Callable[[int, float], None]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What agents' episodes came to; every array has one entry an agent's episode."""
+    """The results of agents' episodes; every array has one entry for each episode of an agent."""
 
     policy_version: int
     environment: str
@@ -68,6 +68,7 @@ def evaluate(
     environment: str | None = None,
     allow_imports: bool = False,
     url: str | None = None,
+    vector: Vector = "never",
     max_ticks: int = MAX_TICKS,
     watch: Watch | None = None,
 ) -> Evaluation:
@@ -75,7 +76,8 @@ def evaluate(
 
     A policy says which environment it plays; only with `allow_imports` may that name a module to import. One that the
     caller names takes its place. With `url` the worlds are those of an environment server, which must serve the same
-    environment. Episodes that go on for longer than `max_ticks` are cut, and count as they stand.
+    environment. `vector` is that of `make_worlds`.
+    Episodes that continue for longer than `max_ticks` are cut, and count as they stand.
 
     Raises a RattleError for an environment that cannot be had, or that the policy does not fit.
     """
@@ -90,7 +92,7 @@ def evaluate(
         worlds = open_remote_worlds(env, episodes, world_seed(seed), 0)
     else:
         allowed = allow_imports or environment is not None
-        worlds = _make_worlds(played, own, episodes, world_seed(seed), allow_imports=allowed)
+        worlds = _make_worlds(played, own, episodes, world_seed(seed), vector, allow_imports=allowed)
     with closing(worlds):
         return play_first_episodes(policy, worlds, seed=seed, greedy=greedy, max_ticks=max_ticks, watch=watch)
 
@@ -101,11 +103,11 @@ def world_seed(seed: int) -> int:
 
 
 def _make_worlds(
-    environment: str, settings: Mapping[str, Any], episodes: int, seed: int, *, allow_imports: bool
+    environment: str, settings: Mapping[str, Any], episodes: int, seed: int, vector: Vector, *, allow_imports: bool
 ) -> VectorWorlds:
     """Make worlds in this process; an error says what a user can give instead."""
     try:
-        return make_worlds(environment, settings, episodes, seed, allow_imports=allow_imports)
+        return make_worlds(environment, settings, episodes, seed, allow_imports=allow_imports, vector=vector)
     except NotImported as error:
         raise SettingsError(f"{error}: trust it with --env {environment}") from None
     except UnknownEnvironment as error:
@@ -145,7 +147,7 @@ def play_first_episodes(
     max_ticks: int = MAX_TICKS,
     watch: Watch | None = None,
 ) -> Evaluation:
-    """Play on until each world's episode in progress has ended, and return what came of it.
+    """Play on until each world's episode in progress has ended, and return the result.
 
     The worlds are at the start of episode 0 of `world_seed(seed)`. Raises PolicyError where the policy does not fit.
     """
@@ -171,7 +173,7 @@ def _play(players: Sequence[_EvaluatedPolicy], *, greedy: bool, max_ticks: int, 
 
 
 class _EvaluatedPolicy:
-    """A policy in the worlds of an evaluation, and what has come of it."""
+    """A policy in the worlds of an evaluation, and the result."""
 
     def __init__(self, policy: StoredPolicy, worlds: VectorWorlds, seed: int, name: str = "") -> None:
         """`name` tells policies apart that play together: what they draw is their own."""
@@ -211,9 +213,10 @@ class _EvaluatedPolicy:
         self.worlds.step(self._space.handed_over(self._action))
 
     def take_in(self) -> None:
-        """Add up what came of it."""
+        """Add up the result."""
         worlds, playing = self.worlds, self.playing
         self._total[playing] += worlds.reward[playing]
+        self._acting.own.rewarded(self._memory, worlds.reward)
         ended = playing & (worlds.terminated | worlds.truncated)
         for name, values in worlds.final_metrics.items():
             self._metrics[name][ended] = values[ended]

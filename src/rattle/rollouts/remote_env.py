@@ -35,7 +35,7 @@ def with_served_environment(settings: ExperimentSettings) -> tuple[ExperimentSet
 
 
 def with_environment(settings: ExperimentSettings, name: str, served: Mapping[str, Any]) -> ExperimentSettings:
-    """Return the settings with the environment that a server plays, and what it is told besides what they have."""
+    """Return the settings with the environment that a server plays, and with the settings that the server has."""
     env = settings.env
     of_experiments = EnvironmentSection.model_fields.keys() - {"wrappers"}
     served = {key: value for key, value in served.items() if key not in of_experiments}
@@ -65,7 +65,7 @@ def open_remote_worlds(
 ) -> VectorWorlds:
     """Make a session of worlds in the server at `env.url`; raises as `with_served_environment` does.
 
-    Once `stop` is set a server that is away is no longer waited for.
+    Once `stop` is set a server that is down is no longer waited for.
     """
     url, known = str(env.url), _remembered(env)
     server = known or _ask_anew(env, stop)

@@ -1,4 +1,4 @@
-"""Agents that wait for each other: what comes of a move is known when it is the agent's turn again."""
+"""Agents that wait for each other: the result of a move is known when it is the agent's turn again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOVE = ("observation", "action", "log_prob", "value", "reward")
 
 
 class OpenMoves:
-    """The last move of every slot that waits, held back until it is known what came of it.
+    """The last move of every slot that waits, held back until its result is known.
 
     A rollout has what an agent earns, and its end, in the row of its last move, though both may come while it waits. A
     move whose agent still waits after the last tick is part of the next rollout instead, in row 0, where the slot has

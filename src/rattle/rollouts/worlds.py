@@ -8,11 +8,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rattle.envs.errors import EnvError
-from rattle.envs.registry import make_groups, make_worlds
+from rattle.envs.registry import is_harmless, make_groups, make_worlds
 from rattle.envs.seeds import derive_seed
 from rattle.envs.validation import settings_of
 from rattle.envs.vector import EnvironmentSpec, VectorWorlds
 from rattle.policies.kinds import KINDS
+from rattle.policies.own.inputs import refusal
 from rattle.policies.spec import PolicySpec
 from rattle.rollouts.remote_env import described_environment, open_remote_worlds
 from rattle.samples.spaces import ActionSpace, BoxSpace, CodeSpace, FloatSpace, PartsSpace, SquashedBoxSpace
@@ -20,8 +21,12 @@ from rattle.settings.defaults import OBSERVED
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.policy import EncodersSection, PolicySection, UserNetworkSection
+from rattle.wire.vector import load_environment
+from rattle.workers.apart import ask_apart
 from rattle.workers.choice import try_one
 from rattle.workers.making import make_in_workers
+from rattle.workers.trial import TriedGame, TriedOut, TryOut
+from rattle.workers.trial import try_out as try_out_here
 
 if TYPE_CHECKING:
     from rattle.policies.graph.network import LearningNetwork, Spaces
@@ -37,8 +42,8 @@ def build_worlds(
 ) -> VectorWorlds:
     """Make some of an experiment's worlds, numbered from `first_world`, here or in its environment server.
 
-    Once `stop` is set a server that is away is no longer waited for. `owner` is a name and its life, for the server.
-    With another `seed` they are none of those that the experiment is trained in. Raises SettingsError for worlds that
+    Once `stop` is set a server that is down is no longer waited for. `owner` is a name and its life, for the server.
+    With another `seed` they differ from those that the experiment is trained in. Raises SettingsError for worlds that
     several policies play: `build_groups` makes them.
     """
     check_one_policy(settings)
@@ -64,6 +69,39 @@ def build_groups(settings: ExperimentSettings, worlds: int, first_world: int) ->
         return {"main": build_worlds(settings, worlds, first_world)}
     env, seed = settings.env, derive_seed(settings.seed, "worlds")
     return make_groups(env.id, env.own_settings, settings.policies, worlds, seed, first_world)
+
+
+def try_out(settings: ExperimentSettings, *, plays: bool = True) -> tuple[dict[str, EnvironmentSpec], bool]:
+    """Return what an experiment's environment is to the agents of each policy, and whether it repeats itself.
+
+    A few episodes are played for that. Where it does not `play`, one is begun; so it is with Snake in this process,
+    whose rules raise nothing and repeat themselves. Where worlds of others live in this process, it is done in
+    another: see `ask_apart`. Raises a RattleError for one that cannot be played.
+    """
+    beside = settings.env.url is None and settings.env.worlds > 1
+    if (game := game_of_others(settings)) is not None:
+        request = TryOut(game, settings.seed, plays, beside)
+        found = ask_apart(
+            "rattle.workers.trial",
+            request,
+            TriedOut,
+            environment=settings.env.id,
+            answer_seconds=settings.env.answer_seconds,
+        )
+        if found is not None:
+            return {policy: load_environment(text) for policy, text in found.environments.items()}, found.repeats
+    plays = plays and (settings.env.id != "snake" or settings.env.url is not None)
+    return try_out_here(lambda worlds: build_groups(settings, worlds, 0), settings.seed, plays=plays, beside=beside)
+
+
+def game_of_others(settings: ExperimentSettings) -> TriedGame | None:
+    """Return what an experiment plays in this process, where its environment may do anything to that."""
+    env = settings.env
+    if env.url is not None or is_harmless(env.id, env.own_settings):
+        return None
+    return TriedGame(
+        env.id, env.own_settings, dict(settings.policies), env.vector, derive_seed(settings.seed, "worlds")
+    )
 
 
 def build_shared_parts(settings: ExperimentSettings) -> list[dict[str, VectorWorlds]]:
@@ -135,6 +173,8 @@ def policy_spec(settings: ExperimentSettings, environment: EnvironmentSpec) -> P
                 f"policy.network is {settings.policy.network}, which takes cells and numbers, and '{environment.id}' "
                 f"observes {OBSERVED[observation.learnt_by]}: set policy.network=encoders"
             )
+        if (said := refusal(settings.policy.inputs, action)) is not None:
+            raise SettingsError(f"policy.inputs: {said}: leave it out for '{environment.id}'")
         own = settings.policy.model_dump(exclude={"weights", "bounds"})
         kind = KINDS[settings.policy.network]
         return kind.spec(**own, observation=observation, action=action, value_head=value_head)

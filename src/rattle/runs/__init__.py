@@ -1,1 +1,1 @@
-"""Runs: what is stored of an experiment's execution, and going on with it."""
+"""Runs: what is stored of an experiment's execution, and resuming it."""

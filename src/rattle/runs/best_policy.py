@@ -1,4 +1,4 @@
-"""The best policy of a run: kept beside the newest, since learning can get worse again."""
+"""The best policy of a run: kept next to the newest, since learning can get worse again."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class BestPolicy:
         return dict(self._weights)
 
     def numbers(self) -> dict[str, Any]:
-        """Return what goes into a checkpoint, and the columns of `runs`, besides the weights."""
+        """Return what goes into a checkpoint, and the columns of `runs`, in addition to the weights."""
         return {"best_mean_return": self.mean_return, "best_policy_version": self.version}
 
     def restore(self, checkpoint: Checkpoint, weights: Weights) -> None:
-        """Go on where a checkpoint was taken; `weights` are those that play next."""
+        """Continue where a checkpoint was taken; `weights` are those that play next."""
         self._played = weights
         self.mean_return = checkpoint.numbers.get("best_mean_return")
         self.version = checkpoint.numbers.get("best_policy_version")

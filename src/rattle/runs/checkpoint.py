@@ -1,4 +1,4 @@
-"""Checkpoints: everything that decides how a run goes on, in one safetensors file that replaces nothing until whole."""
+"""Checkpoints: everything that decides how a run continues, in one safetensors file, which is renamed when complete."""
 
 from __future__ import annotations
 
@@ -140,5 +140,5 @@ def _name(update: int) -> str:
 def _way_out(path: Path) -> str:
     """Return what to do about a checkpoint that cannot be used."""
     if any(other < path for other in path.parent.glob("update-*.safetensors")):
-        return "delete it to go on from the one before"
+        return "delete it to continue from the one before"
     return "there is none before it, so the run cannot be resumed; its tables are intact"

@@ -1,4 +1,4 @@
-"""Storing checkpoints in a thread of its own: training goes on as soon as what a checkpoint holds has been copied."""
+"""Storing checkpoints in a thread of its own: training continues as soon as what a checkpoint holds has been copied."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from rattle.runs.errors import RunError
 
 
 class EpisodeNumbers:
-    """Raises the numbers of worlds that began anew above all that they had; others stay as they are."""
+    """Raises the numbers of worlds that began again above all that they had; others stay as they are."""
 
     def __init__(self, worlds: int) -> None:
         self._raised_by = np.zeros(worlds, np.int64)
@@ -31,7 +31,7 @@ class EpisodeNumbers:
         return numbers
 
     def begin_anew(self, worlds: slice) -> None:
-        """Note that the episodes in progress of some worlds will not go on."""
+        """Note that the episodes in progress of some worlds will not continue."""
         self._is_anew[worlds] = True
 
     def state(self) -> dict[str, NDArray[Any]]:

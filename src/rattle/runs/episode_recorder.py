@@ -78,7 +78,7 @@ class EpisodeRecorder:
             self._drop()  # what was played after the first episode
 
     def forget(self, *, go_on: bool = False) -> None:
-        """Drop the episode in progress: it will not end or, if it goes on, has a hole."""
+        """Drop the episode in progress: it will not end or, if it continues, has a hole."""
         self._drop()
         self._has_hole = go_on
 
@@ -153,7 +153,7 @@ class EpisodeRecorder:
         self._drop()
 
     def _cut_if_too_long(self) -> None:
-        """Store what there is of an episode that goes on for very long, and record no more of it."""
+        """Store what there is of an episode that continues for very long, and record no more of it."""
         if self._ticks >= MOST_TICKS or self._bytes >= MOST_BYTES:
             most = max(1, min(MOST_TICKS, self._ticks, MOST_BYTES * self._ticks // self._bytes))
             self._store({name: values[:most] for name, values in self._joined().items()})

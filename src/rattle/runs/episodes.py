@@ -65,7 +65,7 @@ class EpisodeTracker:
         own = slice(first_slot, first_slot + rollout.slots)
         reward, length = self._reward[own], self._length[own]
         if self._complete_episodes:
-            reward[:], length[:] = 0, 0  # every rollout starts anew
+            reward[:], length[:] = 0, 0  # every rollout starts again
         ended = rollout.terminated | rollout.truncated
         slots, rewards, lengths = [], [], []
         for tick in range(rollout.ticks):

@@ -1,4 +1,4 @@
-"""Evaluations of a run: some of its policies play fresh games in a thread beside the training, which learns from none.
+"""Evaluations of a run: some of its policies play fresh games in a thread during training, which learns from none.
 
 Environment steps decide which versions are evaluated, and the run's seed and the version decide their games. So a run
 has the same evaluations however fast they are played, and wherever it was resumed: a checkpoint holds the policies
@@ -58,7 +58,7 @@ class _Stopped(Exception):
 
 
 class Evaluations:
-    """Has policies of a run evaluated, and hands out what came of it in their order; without `every_steps`, none."""
+    """Has policies of a run evaluated, and hands out the result in their order; without `every_steps`, none."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Evaluations:
         self._stop = threading.Event()
         #: Asked while evaluations are waited for: true leaves them to the next checkpoint.
         self.wants_stop: Callable[[], bool] = lambda: False
-        #: Whether a server that is away is waited for until it is back, as actors of services do.
+        #: Whether a server that is down is waited for until it is back, as actors of services do.
         self.waits_for_ever = False
         self.are_made = self._own.every_steps is not None
         if self.are_made:

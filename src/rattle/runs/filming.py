@@ -49,10 +49,12 @@ def film(run: AnyRun, episode: Episode) -> Iterator[NDArray[np.uint8]]:
     drawn; what fails while it is drawn is raised by the iterator.
     """
     if not isinstance(run, RunDirectory):
-        raise RunError("pictures are drawn of runs in directories only")
+        raise RunError("environments draw only the runs in a directory: name a run directory, and leave --store out")
     settings = read_settings(run)
     if settings.policies:
-        raise RunError("no pictures can be drawn: what other policies have done is in the recordings of their own runs")
+        raise RunError(
+            "a run with several policies has no pictures: other policies' moves are in recordings of their own runs"
+        )
     own = {**settings.env.own_settings, **_DRAWING}
     seed, known = derive_seed(settings.seed, "worlds"), episode.summary
     try:
@@ -61,7 +63,7 @@ def film(run: AnyRun, episode: Episode) -> Iterator[NDArray[np.uint8]]:
         raise RunError(f"no pictures can be drawn: {error}") from error
     if not isinstance(worlds, LoggedWorlds):
         worlds.close()
-        raise RunError(f"'{settings.env.id}' cannot draw itself")
+        raise RunError(f"'{settings.env.id}' draws no pictures: only environments of Gymnasium and PettingZoo do")
     try:
         actions = _actions(worlds, episode)
         for tick, goes_on in enumerate(worlds.play_again(known.world_episode, actions)):
@@ -113,9 +115,9 @@ def _check_same(worlds: LoggedWorlds, episode: Episode, tick: int, *, goes_on: b
             if goes_on and same and earned:
                 continue
             raise RunError(
-                f"episode {episode.summary.id} went another way at tick {tick} when it was played again: "
-                f"'{worlds.spec.id}' does not repeat itself, is not the version that was played, or began anew when "
-                "the run went on"
+                f"episode {episode.summary.id} took another course at tick {tick} when it was played again: "
+                f"'{worlds.spec.id}' is not deterministic, has another version now, or was restarted when the run was "
+                "resumed"
             )
     ended = any(steps.terminated or steps.truncated for steps in episode.agents.values())
     if tick == ticks and ended and goes_on:

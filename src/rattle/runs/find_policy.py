@@ -6,10 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from rattle.addresses import keep_credentials
 from rattle.analytics.run_directory import RUNS_ROOT, RunDirectory, find_run
+from rattle.envs.vector import Vector
 from rattle.policies.errors import PolicyError
 from rattle.policies.file import StoredPolicy, load_policy
 from rattle.runs.errors import RunError
@@ -28,6 +29,7 @@ class FoundPolicy(NamedTuple):
     url: str | None = None  # of the server that the run played at
     token_file: str | None = None  # with which it did, and with TLS by these files
     tls: TlsFiles = TlsFiles()
+    vector: Vector = "never"  # whether the run stepped Gymnasium's vector environments
     patterns: Mapping[str, str] = MappingProxyType({})  # of agents' names: which policy plays whom, where several do
     together: Mapping[str, StoredPolicy] = MappingProxyType({})  # all policies of these, by name
 
@@ -54,10 +56,10 @@ def find_policy(name: str, *, best: bool = False) -> FoundPolicy:
 
     With a run's policy come those that play other agents of the same worlds.
     """
-    path, own, server, patterns, beside = Path(name), False, _Server(), dict[str, str](), dict[str, Path]()
+    path, own, played, patterns, beside = Path(name), False, _Played(), dict[str, str](), dict[str, Path]()
     if not os.path.isfile(name):  # noqa: PTH113  # `Path.is_file` raises for a name that no file can have
         run = find_run(name, RUNS_ROOT)
-        path, own, server = run.best_policy if best else run.policy, True, _server_of(run)
+        path, own, played = run.best_policy if best else run.policy, True, _played_in(run)
         if best and not path.exists():
             judged = "100 episodes, or the first evaluation where evaluation.every_steps is set,"
             raise RunError(f"{run.path} has no best policy yet: the first checkpoint after {judged} stores one")
@@ -69,7 +71,7 @@ def find_policy(name: str, *, best: bool = False) -> FoundPolicy:
         raise RunError(f"{path} is a policy file: --best wants the run that it belongs to")
     found = _load(path)
     together = {name: found if file.resolve() == path.resolve() else _load(file) for name, file in beside.items()}
-    return FoundPolicy(found, path, own, *server, patterns, together)
+    return FoundPolicy(found, path, own, *played, patterns, together)
 
 
 def find_together(directory: RunDirectory, names: Sequence[str]) -> list[RunDirectory]:
@@ -111,24 +113,26 @@ def _patterns_of(run: RunDirectory) -> dict[str, str]:
     return {str(pattern): str(policy) for pattern, policy in given.items()} if isinstance(given, dict) else {}
 
 
-class _Server(NamedTuple):
-    """An environment server, None where there is none, and what it is asked with."""
+class _Played(NamedTuple):
+    """The environment server that a run played at, None where there is none, its credentials, and `env.vector`."""
 
     url: str | None = None
     token_file: str | None = None
     tls: TlsFiles = TlsFiles()
+    vector: Vector = "never"
 
 
-def _server_of(run: RunDirectory) -> _Server:
-    """Return the environment server that a run played at: none where it played in its own process, or does not say."""
+def _played_in(run: RunDirectory) -> _Played:
+    """Return where a run played: at no server where it played in its own process, or does not say."""
     try:
         values = read_yaml(run.config)
     except SettingsError:
-        return _Server()  # its policy can be played all the same
+        return _Played()  # its policy can be played all the same
     sections = [section if isinstance(section := values.get(name), dict) else {} for name in ("env", "security")]
     url = sections[0].get("url")
+    vector: Vector = next((one for one in get_args(Vector) if one == sections[0].get("vector")), "never")
     files = (path if isinstance(path := sections[1].get(key), str) else None for key in SECURITY_FILES)
     try:
-        return _Server(keep_credentials(url) if isinstance(url, str) else None, next(files), TlsFiles(*files))
+        return _Played(keep_credentials(url) if isinstance(url, str) else None, next(files), TlsFiles(*files), vector)
     except ValueError as error:
         raise RunError(f"{run.config}: env.url: {error}") from None

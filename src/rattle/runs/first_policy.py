@@ -95,10 +95,10 @@ def read_first_policy(path: Path, spec: PolicySpec) -> StoredPolicy:
 def _differences(has: PolicySpec, wanted: PolicySpec) -> list[str]:
     """Say what one spec has that the other has not; of graphs and their parameters only that they are different."""
     ours, theirs = wanted.model_dump(mode="json"), has.model_dump(mode="json")
-    names = [name for name in ours if ours[name] != theirs.get(name)]
+    names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
     if has.network != wanted.network:
         return [f"a network of kind {has.network}, and policy.network names one of kind {wanted.network}"]
-    said = [f"{name} {theirs.get(name)}, the experiment {ours[name]}" for name in names if name not in _COMPUTED]
+    said = [f"{name} {theirs.get(name)}, the experiment {ours.get(name)}" for name in names if name not in _COMPUTED]
     return said or ["another network than policy.network names"] if names else []
 
 

@@ -59,7 +59,7 @@ class Hooks:
         return any(type(running.hook).on_episodes is not Hook.on_episodes for running in self._all)
 
     def start(self, run: RunInfo) -> None:
-        """Say that a command begins, or goes on with, a run."""
+        """Say that a command begins, or continues with, a run."""
         self._tell("on_start", run)
 
     def update(self, row: Mapping[str, Any], episodes: Iterable[Mapping[str, Any]]) -> Mapping[str, float]:
@@ -109,7 +109,7 @@ class Hooks:
         return arrays, {_PART: values}
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on where a checkpoint was taken; hooks that it knows nothing of begin anew."""
+        """Continue where a checkpoint was taken; hooks that it knows nothing of begin again."""
         arrays = checkpoint.part(_PART)
         for running in self._all:
             stored = checkpoint.numbers.get(_PART, {}).get(running.key)

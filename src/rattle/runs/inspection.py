@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,11 +18,18 @@ from rattle.envs.vector import EnvironmentSpec, VectorWorlds, random_actions
 from rattle.errors import RattleError
 from rattle.events import of_runs
 from rattle.rollouts.complete import complete
-from rattle.rollouts.worlds import build_worlds, check_one_policy, policy_spec
-from rattle.runs.new_runs import try_out
+from rattle.rollouts.worlds import build_worlds, check_one_policy, game_of_others, policy_spec, try_out
+from rattle.samples.spaces import ActionSpace, BoxSpace
 from rattle.settings.defaults import SECTIONS, not_given
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.policy import PolicySection
+from rattle.text import one_line
+from rattle.wire import encoding
+from rattle.workers.apart import ask_apart
+from rattle.workers.trial import TriedGame
+
+#: Most episodes of games that have an end are over in so many ticks.
+_LONG = 1000
 
 
 @dataclass
@@ -60,7 +68,7 @@ class NumberRange:
 
 @dataclass
 class Play:
-    """What came of random actions."""
+    """The results of random actions."""
 
     worlds: int
     ticks: int = 0
@@ -107,7 +115,7 @@ class Inspection:
             yield "settings", _pairs(spec.settings)
         seen, done = spec.observation_space, spec.action_space
         yield "observes", f"{seen.values} ({seen.kind}, {seen.inputs} inputs of a network)"
-        yield "does", f"{done.values} ({done.kind}, {done.outputs} outputs of a network)"
+        yield "does", f"{done.values}{_bounds(done)} ({done.kind}, {done.outputs} outputs of a network)"
         yield "agents", f"{spec.agents_per_world} a world"
         if spec.metrics:
             yield "metrics", ", ".join(spec.metrics)
@@ -169,11 +177,43 @@ def inspect(given: ExperimentSettings, seconds: float) -> Inspection:
     settings = complete(given)
     specs, repeats = try_out(settings)
     spec = specs["main"]
-    with closing(build_worlds(settings, settings.env.worlds, 0)) as worlds:
-        play = play_at_random(worlds, settings.seed, seconds)
+    play = _play(settings, seconds)
     network, refused = _network(settings, spec)
     notes = [*_notes(settings, repeats, play), *refused]
     return Inspection(spec, settings, _chosen(given, spec), repeats, play, network, tuple(notes))
+
+
+class PlayAtRandom(msgspec.Struct):
+    """How a game is played in another process."""
+
+    game: TriedGame
+    worlds: int
+    seed: int
+    seconds: float
+
+
+class Played(msgspec.Struct):
+    """The results of random actions."""
+
+    play: Play
+
+
+def answer(request: bytes) -> Played:
+    """Do what a PlayAtRandom says; raises EnvError."""
+    asked = encoding.msgpack.decode(request, PlayAtRandom)
+    with closing(asked.game.make(asked.worlds)["main"]) as worlds:
+        return Played(play_at_random(worlds, asked.seed, asked.seconds))
+
+
+def _play(settings: ExperimentSettings, seconds: float) -> Play:
+    """Play an experiment's worlds with random actions: in another process those of others that would live in this."""
+    if (game := game_of_others(settings)) is not None:
+        request, env = PlayAtRandom(game, settings.env.worlds, settings.seed, seconds), settings.env
+        played = ask_apart(__name__, request, Played, environment=env.id, answer_seconds=env.answer_seconds)
+        if played is not None:
+            return played.play
+    with closing(build_worlds(settings, settings.env.worlds, 0)) as worlds:
+        return play_at_random(worlds, settings.seed, seconds)
 
 
 def _chosen(given: ExperimentSettings, spec: EnvironmentSpec) -> dict[str, Any]:
@@ -236,13 +276,22 @@ def _notes(settings: ExperimentSettings, repeats: bool, play: Play) -> Iterator[
         yield f"after {play.steps:,} steps of random actions: {play.error}"
     elif not play.length.count:
         advice = "--set 'env.wrappers=[{use: TimeLimit, max_episode_steps: 1000}]'"
-        yield f"no episode has ended in {play.ticks:,} ticks: where none ever does, cut them, as with {advice}"
+        longer = "" if play.ticks > _LONG else "look for longer with --seconds, and "
+        yield f"no episode has ended in {play.ticks:,} ticks: {longer}where none ever does, cut them, as with {advice}"
     if play.reward.least == play.reward.most and play.reward.least is not None:
         yield f"every reward was {play.reward.least:g}: chance alone finds no other, so learning may take long"
     most = settings.train.max_reward
     largest = max(abs(play.reward.least or 0.0), abs(play.reward.most or 0.0))
     if most is not None and largest > most:
         yield f"a reward of {largest:g} would end a run: raise train.max_reward, or divide rewards in a wrapper"
+
+
+def _bounds(space: ActionSpace) -> str:
+    """Return the bounds of real numbers; those of each where they differ."""
+    if not isinstance(space, BoxSpace):
+        return ""
+    low, high = (" ".join(f"{bound:g}" for bound in np.unique(bounds)) for bounds in space.bounds)
+    return one_line(f", from {low} to {high}", 60)
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

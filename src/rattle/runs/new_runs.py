@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
 from rattle.analytics.run_directory import RUNS_ROOT, RunDirectory
 from rattle.analytics.writer import storing, write_together
-from rattle.envs.errors import EnvError, WorldsLost
 from rattle.envs.seeds import derive_seed
-from rattle.envs.vector import EnvironmentSpec, VectorWorlds
+from rattle.envs.vector import EnvironmentSpec
 from rattle.events import emit, of_runs
-from rattle.rollouts.worlds import build_groups, policy_spec
+from rattle.rollouts.worlds import policy_spec, try_out
 from rattle.runs.errors import RunError
 from rattle.runs.find_policy import policy_run_directory
 from rattle.runs.first_policy import first_policy_file, read_first_policy
@@ -30,15 +23,8 @@ from rattle.runs.progress import Summary
 from rattle.runs.run_tables import dump_run_row, now, run_row
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.sources import to_yaml
-from rattle.text import one_line, with_article
+from rattle.text import one_line
 from rattle.wire.vector import dump_environment
-
-#: Ticks that an environment is played before its run begins, so that its mistakes leave no run behind.
-_TICKS_TRIED = 32
-#: A slow one plays fewer of them in these seconds.
-_TRIED_SECONDS = 5.0
-#: A quick one plays more, to see whether it repeats itself: so many episodes, ticks or seconds, whichever come first.
-_EPISODES, _MOST_TICKS, _MOST_SECONDS = 10, 1024, 0.2
 
 #: What a run_id may be that is not made here.
 _RUN_ID = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}"
@@ -98,90 +84,6 @@ def check_unused(directory: RunDirectory) -> None:
         )
 
 
-def try_out(settings: ExperimentSettings) -> tuple[dict[str, EnvironmentSpec], bool]:
-    """Play the first episodes of a world, twice, and once beside another; raises RattleError where it cannot be played.
-
-    Returns what it is to the agents of each policy, "main" where one plays all, and whether it repeats itself: a resume
-    cannot play the episodes of one that does not again to where they were.
-    """
-    with ExitStack() as stack:
-        groups = build_groups(settings, 1, 0)
-        worlds = [stack.enter_context(closing(group)) for group in groups.values()]
-        first = _first_ticks(worlds, settings.seed)
-        repeats = _repeats(worlds, settings.seed, first)
-    alone = settings.env.url is None and all(group.spec.batch is None for group in worlds)
-    if repeats and alone and settings.env.worlds > 1:
-        with ExitStack() as stack:  # a generator that worlds share shows where they take turns
-            two = [stack.enter_context(closing(group)) for group in build_groups(settings, 2, 0).values()]
-            repeats = _repeats(two, settings.seed, first)
-    return {policy: group.spec for policy, group in groups.items()}, repeats
-
-
-def _first_ticks(worlds: Sequence[VectorWorlds], seed: int) -> list[bytes]:
-    """Return what happens in each of the first ticks: of a few episodes, as far as they take no time.
-
-    Raises RattleError for what goes wrong at once. What goes wrong later is left to the run, which keeps its traceback.
-    """
-    began, ticks = time.monotonic(), list[bytes]()
-    try:
-        for happened in _ticks(worlds, seed):
-            if len(ticks) <= _TICKS_TRIED:
-                for group in worlds:
-                    _check_finite(group, f"in tick {len(ticks) - 1}" if ticks else "at the start")
-            ticks.append(happened)
-            seconds = time.monotonic() - began
-            more = len(ticks) < _MOST_TICKS and worlds[0].episode[0] < _EPISODES and seconds < _MOST_SECONDS
-            if not more and (len(ticks) > _TICKS_TRIED or seconds >= _TRIED_SECONDS):
-                break
-    except WorldsLost:  # by a server that was started again just now
-        pass
-    except EnvError:
-        if len(ticks) <= _TICKS_TRIED:
-            raise
-    return ticks
-
-
-def _repeats(worlds: Sequence[VectorWorlds], seed: int, first: Sequence[bytes]) -> bool:
-    """Whether the first world's ticks are the `first` ones once more; so they are where it cannot be played again."""
-    try:
-        for group in worlds:
-            group.reset(derive_seed(seed, "worlds"))
-        return all(before == now for before, now in zip(first, _ticks(worlds, seed), strict=False))
-    except EnvError:
-        return True
-
-
-def _ticks(worlds: Sequence[VectorWorlds], seed: int) -> Iterator[bytes]:
-    """Play on, with actions that depend on the seed alone, and yield a hash of what happens to the first world.
-
-    `worlds` are the agents of each policy in the same worlds.
-    """
-    random = np.random.default_rng(seed)
-    while True:
-        seen = [
-            array[: group.spec.agents_per_world].tobytes()
-            for group in worlds
-            for array in (group.observation, group.reward, group.terminated, group.truncated)
-        ]
-        yield hashlib.blake2b(b"".join(seen), digest_size=16).digest()
-        for group in worlds:
-            space = group.spec.action_space
-            actions = np.concatenate([space.draw(random, group.spec.agents_per_world)] * group.num_worlds)
-            group.step(group.spec.observation_space.allow(group.observation, actions, space.choices))
-
-
-def _check_finite(worlds: VectorWorlds, when: str) -> None:
-    """Raise EnvError for a reward or an observation that is not finite; they would end the run later."""
-    for what, array in (("reward", worlds.reward), ("observation", worlds.observation)):
-        for agent, row in enumerate(array):
-            if not np.isfinite(row).all():
-                whose = f" of agent {agent}" if worlds.spec.agents_per_world > 1 else ""
-                raise EnvError(
-                    f"'{worlds.spec.id}' hands out {with_article(what)}{whose} that is not finite, or too large "
-                    f"for float32, {when} of its first episodes: {one_line(row, 80)}"
-                )
-
-
 @dataclass(frozen=True)
 class RunPart:
     """The run of one policy, of those that play the agents of the same worlds together."""
@@ -193,7 +95,7 @@ class RunPart:
 
 
 def parts_of(settings: ExperimentSettings, directory: RunDirectory, run_id: str) -> list[RunPart]:
-    """Return the runs of all policies: the first has the directory and settings, others their own beside it.
+    """Return the runs of all policies: the first has the directory and settings, others their own next to it.
 
     What others draw is theirs alone. Where one policy plays all agents, it is "main".
     """

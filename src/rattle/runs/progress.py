@@ -1,4 +1,4 @@
-"""What a run says of itself while it goes on and when it has ended."""
+"""What a run says of itself while it continues and when it has ended."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Status = Literal["running", "finished", "interrupted", "failed"]
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands after an update."""
+    """The progress of a run after an update."""
 
     env_steps: int
     seconds: float  # spent training, over all resumes
@@ -28,7 +28,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Summary:
-    """What came of a run."""
+    """The result of a run."""
 
     run_id: str
     run_dir: str
@@ -56,10 +56,10 @@ class Summary:
 
 
 class Display(Protocol):
-    """Shows a run to whoever started it."""
+    """Shows a run to the user who started it."""
 
     def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:
-        """Say which run begins, or at which number of updates it goes on."""
+        """Say which run begins, or at which number of updates it continues."""
 
     def update(self, progress: Progress) -> None:
         """Show where the run stands; called after every update, so it must return at once."""

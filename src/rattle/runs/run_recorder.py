@@ -68,10 +68,10 @@ class Counters:
 
 @dataclass(frozen=True)
 class MissingTicks:
-    """Slots of which something is missing, or everything began anew, before the first tick that was played."""
+    """Slots of which something is missing, or everything began again, before the first tick that was played."""
 
     slots: slice
-    goes_on: bool  # the episodes in progress go on after it
+    goes_on: bool  # the episodes in progress continue after it
 
 
 @dataclass(frozen=True)
@@ -160,14 +160,14 @@ class RunRecorder:
             self.tables.log(of_runs.SteppedOneByOne(environment=environment.id))
 
     def begin(self) -> None:
-        """Tell hooks that a command begins, or goes on with, the run; raises ExtensionError."""
+        """Tell hooks that a command begins, or continues with, the run; raises ExtensionError."""
         if self.hooks:
             own = self.settings.model_dump(mode="json")
             run = RunInfo(self.run_id, self.directory.path, self.settings.seed, self._learner.version, own)
             self.hooks.start(run)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on where a checkpoint was taken; `cut_back` must follow when all else is restored too.
+        """Continue where a checkpoint was taken; `cut_back` must follow when all else is restored too.
 
         Raises a RattleError, KeyError, TypeError or ValueError when the checkpoint does not fit the settings.
         """
@@ -189,7 +189,7 @@ class RunRecorder:
     def cut_back(self, checkpoint: Checkpoint) -> None:
         """Drop what the tables got after a checkpoint: the run plays it again.
 
-        More than `MOST_SECONDS_CUT` of training is kept beside the tables: a run loses so much only when somebody took
+        More than `MOST_SECONDS_CUT` of training is kept next to the tables: a run loses so much only when somebody took
         newer checkpoints away.
         """
         cut = self.tables.seconds_trained() - self.counters.seconds
@@ -282,7 +282,7 @@ class RunRecorder:
         """Write down that the run has ended and why, store the last checkpoint, and return what it holds.
 
         A run that has finished waits for its evaluations first, and raises what stopped them.
-        `event` is what has happened, where the caller does not know what became of the run.
+        `event` is what has happened, where the caller does not know what happened to the run.
         """
         if status == "finished":
             self.evaluations.finish()
@@ -343,7 +343,7 @@ class RunRecorder:
         return self._store.is_idle
 
     def checkpoint(self, status: Status, copy_rest: Callable[[], CallersPart]) -> None:
-        """Begin to store everything that decides how the run goes on: the recorder's own, and the caller's part.
+        """Begin to store everything that decides how the run continues: the recorder's own, and the caller's part.
 
         Waits for the checkpoint before, and raises AnalyticsError when that one failed; then only until all is copied.
         """
@@ -416,7 +416,7 @@ class RunRecorder:
 
         `text` says what has happened, where the error does not; with `quiet`, the caller tells people.
         """
-        with suppress(Exception):  # whatever becomes of hooks and the last checkpoint must not hide the error
+        with suppress(Exception):  # whatever happens to hooks and the last checkpoint must not hide the error
             self.hooks.end("failed")
         with suppress(Exception):
             self._store.wait()
@@ -433,7 +433,7 @@ class RunRecorder:
         self.tables.publish_run(row)
 
     def summary(self, status: Status, policy_sha256: str) -> Summary:
-        """Return what has come of the run so far."""
+        """Return the result of the run so far."""
         seconds = self.counters.seconds
         return Summary(
             run_id=self.run_id,

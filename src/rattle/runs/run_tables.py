@@ -1,4 +1,4 @@
-"""What a training run writes besides checkpoints: its tables, and its row of `runs`."""
+"""What a training run writes in addition to checkpoints: its tables, and its row of `runs`."""
 
 from __future__ import annotations
 

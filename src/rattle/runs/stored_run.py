@@ -1,4 +1,4 @@
-"""A run as it is found in its directory: what it was started with, and the checkpoint that it can go on from."""
+"""A run as it is found in its directory: what it was started with, and the checkpoint that it can continue from."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from rattle.wire.vector import load_environment
 #: Settings that make another run, by the beginnings of their keys; a server may have moved.
 _DECISIVE = ("seed", "env.", "policy.", "policies.", "algorithm.", "inference.api", "inference.snakes")
 _FREE = ("env.url", "env.wait_seconds", "env.answer_seconds", "env.processes")
-#: Of these, those that a run can go on with all the same.
+#: Of these, those that a run can continue with all the same.
 _TUNING = "algorithm."
 
 
 @dataclass(frozen=True)
 class ResumableRun:
-    """What a run goes on with."""
+    """What a run continues with."""
 
     run_id: str
     settings: ExperimentSettings
@@ -44,13 +44,13 @@ class ResumableRun:
 
     @property
     def updates(self) -> int:
-        """Return the updates that it has made; 0 where a damaged checkpoint does not say: nothing goes on from it."""
+        """Return the updates that it has made; 0 where a damaged checkpoint does not say: nothing continues from it."""
         tensors = {} if self.checkpoint is None else self.checkpoint.tensors
         return int(tensors.get("learner/version", 0))
 
 
 def read_together(directories: Sequence[RunDirectory]) -> list[ResumableRun]:
-    """Read what the runs of policies that play together go on with: checkpoints of the same update.
+    """Read what the runs of policies that play together continue with: checkpoints of the same update.
 
     Raises a RattleError as `read_stored_run` does, and where there is no such update.
     """
@@ -67,11 +67,11 @@ def read_together(directories: Sequence[RunDirectory]) -> list[ResumableRun]:
 
 
 def read_stored_run(directory: RunDirectory, *, plays: bool = True, most_updates: int | None = None) -> ResumableRun:
-    """Read what a run goes on with, and write its row of `runs` anew where that was lost.
+    """Read what a run continues with, and write its row of `runs` again where that was lost.
 
     It is the newest checkpoint whose rows the tables have, of those after at most `most_updates`.
     Says in warnings what is not as it was. `plays`: see `check_settings`. Raises a RattleError with what to do when the
-    run cannot go on.
+    run cannot continue.
     """
     settings = read_settings(directory, plays=plays)
     row = read_or_mend_row(directory, plays=plays)
@@ -79,8 +79,8 @@ def read_stored_run(directory: RunDirectory, *, plays: bool = True, most_updates
     _check_settings(directory, settings, _began_with(checkpoint) or row.get("config") or {})
     if most_updates is not None and checkpoint is None:
         raise RunError(
-            f"{directory.checkpoints} has none of update {most_updates} or before, where another policy's run goes on "
-            "from: restore one from a copy, or start a new run"
+            f"{directory.checkpoints} has none of update {most_updates} or before, where another policy's run "
+            "continues: restore one from a copy, or start a new run"
         )
     if row["updates"] and checkpoint is None:
         raise RunError(f"{directory.checkpoints} is empty, so the run cannot be resumed; its tables are intact")
@@ -88,7 +88,7 @@ def read_stored_run(directory: RunDirectory, *, plays: bool = True, most_updates
 
 
 def accept_code(directory: RunDirectory) -> None:
-    """Have a run go on with the code of users as it is now, and warn of what has changed; raises a RattleError.
+    """Have a run continue with the code of users as it is now, and warn of what has changed; raises a RattleError.
 
     The caller holds the directory's lock. All who read the run's settings afterwards accept that code.
     """
@@ -102,7 +102,7 @@ def accept_code(directory: RunDirectory) -> None:
 
 
 def accept_code_of(run_dir: Path | None) -> None:
-    """Do what `accept_code` does where there is a run in `run_dir` to go on with."""
+    """Do what `accept_code` does where there is a run in `run_dir` to continue with."""
     directory = None if run_dir is None else RunDirectory(run_dir)
     if directory is not None and directory.is_run:
         with directory.locked():
@@ -130,14 +130,14 @@ def read_environment(directory: RunDirectory) -> EnvironmentSpec | None:
 
 
 def read_or_mend_row(directory: RunDirectory, *, plays: bool = True) -> dict[str, Any]:
-    """Return the run's row of `runs`, made anew from its checkpoint where it is missing or damaged."""
+    """Return the run's row of `runs`, made again from its checkpoint where it is missing or damaged."""
     try:
         return read_run_row(directory)
     except RunError as error:
         run_id = _run_id_in_tables(directory)
         checkpoint = None if run_id is None else _newest_that_fits(directory, run_id)
         if run_id is None or checkpoint is None:
-            raise RunError(f"{error}, and there is no checkpoint to make it anew from: start a new run") from None
+            raise RunError(f"{error}, and there is no checkpoint to make it again from: start a new run") from None
         settings, summary = read_settings(directory, plays=plays), _summary(directory, run_id, checkpoint)
         _check_settings(directory, settings, _began_with(checkpoint))
         numbers = checkpoint.numbers

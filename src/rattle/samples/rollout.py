@@ -26,11 +26,11 @@ A = TypeVar("A")
 
 @dataclass(frozen=True)
 class RolloutField:
-    """One array of a rollout: its axes, the rows along them, and what becomes of it."""
+    """One array of a rollout: its axes, the rows along them, and what happens to it."""
 
     name: str
     axes: tuple[Axis, ...]
-    dtype: np.dtype[Any] | Literal["observation", "action", "memory"]  # a name: dtype and rows depend on the policy
+    dtype: np.dtype[Any] | Literal["observation", "action", "memory", "own"]  # a name: it depends on the policy
     travels: bool = True  # in the messages that actors send
     is_learnt_from: bool = True
     is_recorded: bool = False  # in the table `steps`
@@ -41,7 +41,7 @@ class RolloutField:
 _TICKS: tuple[Axis, ...] = ("ticks", "slots")
 _FLOAT, _BOOL = np.dtype(np.float32), np.dtype(np.bool_)
 
-#: The arrays of a rollout. Row t of a slot holds what it observed, what it did then, and what came of it.
+#: The arrays of a rollout. Row t of a slot holds what it observed, what it did then, and the result.
 FIELDS: tuple[RolloutField, ...] = (
     RolloutField("observation", _TICKS, "observation", is_recorded=True),
     RolloutField("action", _TICKS, "action", is_recorded=True),
@@ -54,6 +54,7 @@ FIELDS: tuple[RolloutField, ...] = (
     RolloutField("final_value", _TICKS, _FLOAT, is_reward=True),
     RolloutField("last_value", ("slots",), _FLOAT, is_reward=True),
     RolloutField("memory", ("slots",), "memory"),  # only where the policy has some
+    RolloutField("own", _TICKS, "own", travels=False),  # only where a policy sees some, and made by the learner
     RolloutField("policy_version", ("slots",), np.dtype(np.int64), travels=False),
     RolloutField("world_episode", ("ticks", "worlds"), np.dtype(np.uint32), is_learnt_from=False),
     RolloutField("delay", ("slots",), np.dtype(np.uint32), is_learnt_from=False, is_optional=True),
@@ -85,6 +86,7 @@ class Rollout(Generic[A]):
     final_value: A  # (T, B) float32: where truncated, the value of the last observation; 0 elsewhere
     last_value: A  # (B,) float32: the value of the observation after the last tick
     memory: A  # (B, S) float32: what each slot remembered before the first tick; missing without memory
+    own: A  # (T, B, K) float32: what the policy saw of its own past; missing where it sees none, or before it is learnt
     policy_version: A  # (B,) int64: of the policy that played
     world_episode: A  # (T, W) uint32: the number of each world's episode
     delay: A  # (B,) uint32: how many ticks before row 0 the move in it was made; missing where agents never wait
@@ -160,7 +162,7 @@ def allocate(
     arrays: dict[str, NDArray[Any]] = {}
     for field in FIELDS:
         axes = [lengths[axis] for axis in field.axes]
-        if field.is_optional and not agents_wait:
+        if field.dtype == "own" or (field.is_optional and not agents_wait):
             continue
         if field.dtype == "memory":
             if memory_size:
@@ -206,7 +208,7 @@ def as_tensors(rollout: Played) -> Rollout[torch.Tensor]:
 
 
 def to_device(rollout: Rollout[torch.Tensor], place: torch.device) -> Rollout[torch.Tensor]:
-    """Return a rollout in a device's memory; the very same tensors where they are there already."""
+    """Return a rollout in a device's memory; the same tensors where they are there already."""
     return Rollout({name: tensor.to(place) for name, tensor in rollout.arrays.items()})
 
 

@@ -34,7 +34,7 @@ _ENCODED_ALGORITHMS: Sections = {
     "ppo": {"ticks": 128, "passes": 4, "minibatches": 8, "learning_rate": 0.0005, "entropy_weight": 0.01},
     "reinforce": {"entropy_weight": 0.01},
 }
-#: By `Observations.learnt_by`, section and key; what one algorithm has besides is in `ALGORITHMS`.
+#: By `Observations.learnt_by`, section and key; what one algorithm has in addition is in `ALGORITHMS`.
 SECTIONS: Mapping[str, Sections] = {
     "codes": {"policy": {"network": "mlp"}, "algorithm": {"id": "a2c"}},
     "code": _FEW_WORLDS,
@@ -100,7 +100,7 @@ def completed(settings: ExperimentSettings, defaults: Sections) -> ExperimentSet
 
 
 def of_run(settings: ExperimentSettings, run: ExperimentSettings) -> Sections:
-    """Return as defaults what a run has begun with, so that it goes on so: see `completed`."""
+    """Return as defaults what a run has begun with, so that it continues so: see `completed`."""
     begun = run.model_dump()
     defaults: dict[str, dict[str, Any]] = {}
     for kind in SECTIONS.values():

@@ -32,7 +32,7 @@ SHORT_FORMS = {"sync": "mode", "algorithm": "id"}
 
 
 class EnvironmentSection(OwnSettings):
-    """Which environment, how many worlds of it, and the environment's own settings beside these."""
+    """Which environment, how many worlds of it, and the environment's own settings."""
 
     id: str = Field(
         "snake",
@@ -40,7 +40,7 @@ class EnvironmentSection(OwnSettings):
         "MODULE registers when it is imported, also a file MODULE.py in this folder, pettingzoo:MODULE for any "
         "PettingZoo module, envpool:ID for any environment of EnvPool, or module:Class for one of your own.",
     )
-    worlds: int = Field(1024, ge=1, le=2**20, description="Worlds that are played side by side.")
+    worlds: int = Field(1024, ge=1, le=2**20, description="Worlds that are played at the same time.")
     vector: Vector = Field(
         "never",
         description="Whether gym:ID is stepped as one batch by the vector environment that it is registered with. "
@@ -54,14 +54,14 @@ class EnvironmentSection(OwnSettings):
         description="Play in the environment server at this address; null: in this process. Credentials in it "
         "are sent and not stored: a resume takes them from RATTLE_CREDENTIALS.",
     )
-    wait_seconds: float = Field(60.0, ge=0, description="How long to wait for an environment server that is away.")
+    wait_seconds: float = Field(60.0, ge=0, description="How long to wait for an environment server that is down.")
 
     answer_seconds: float = Field(
         30.0,
         ge=1,
         le=3600,
         description="How long to wait for an answer of an environment server before asking again; a worker process "
-        "whose worlds make no tick for so long is started anew.",
+        "whose worlds make no tick for so long is restarted.",
     )
     processes: Processes = Field(
         "auto",
@@ -74,8 +74,8 @@ class EnvironmentSection(OwnSettings):
     wrappers: tuple[WrapperSection, ...] = Field(
         (),
         max_length=MOST_WRAPPERS,
-        description="What goes around each environment, the first one innermost, such as [{use: TimeLimit, "
-        "max_episode_steps: 200}, {use: FrameStackObservation, stack_size: 4}]; not for snake and Worlds of yours.",
+        description="Wrappers around each environment, the first one innermost, such as [{use: TimeLimit, "
+        "max_episode_steps: 200}, {use: FrameStackObservation, stack_size: 4}]; not for snake and your own Worlds.",
     )
 
     @property
@@ -101,14 +101,14 @@ class TrainSection(StrictSettings):
         description="A reward beyond this, or beyond its negative, is a fault of the environment: `rattle train` "
         "ends, and Training refuses the rollout; null: any finite number is a reward.",
     )
-    actors: int = Field(2, ge=1, le=64, description="Parts that the worlds are played in, side by side in threads.")
+    actors: int = Field(2, ge=1, le=64, description="Parts into which the worlds are divided, one thread each.")
     checkpoint_seconds: float = Field(
         10.0,
         gt=0,
         description="A checkpoint about this often: more often soon after a start, less often on a slow disk.",
     )
-    keep_checkpoints: int = Field(2, ge=1, description="How many of the newest checkpoints stay.")
-    device: Literal["cpu", "cuda"] = Field("cpu", description="Where the learner computes: cpu, or cuda for a GPU.")
+    keep_checkpoints: int = Field(2, ge=1, description="Number of the newest checkpoints to keep.")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Device of the learner: cpu, or cuda for a GPU.")
 
 
 class EvaluationSection(StrictSettings):
@@ -121,17 +121,17 @@ class EvaluationSection(StrictSettings):
         description="Evaluate the policy after each so many environment steps, and keep as the best the one with the "
         "highest mean return of an evaluation; null: never.",
     )
-    episodes: int = Field(100, ge=1, le=100_000, description="Games of an evaluation, each in a world of its own.")
+    episodes: int = Field(100, ge=1, le=100_000, description="Games of an evaluation, each in its own world.")
     greedy: bool = Field(
-        False, description="Take the likeliest action instead of drawing one: poor for policies that must search."
+        False, description="Take the most likely action instead of drawing one: poor for policies that must search."
     )
     max_ticks: int = Field(
-        100_000, ge=1, description="Cut games of an evaluation that go on for longer; they count as they stand."
+        100_000, ge=1, description="Cut games of an evaluation that last longer; they count as they are."
     )
 
 
 class RecordSection(StrictSettings):
-    """What is kept of the games besides their results."""
+    """What is kept of the games in addition to their results."""
 
     every_episodes: int = Field(
         5, ge=0, description="Record every n-th episode of the first world in full, for replays; 0: none."
@@ -156,7 +156,7 @@ HOOKS = {
 
 
 class HookSection(UsedClass):
-    """A hook, and its own settings beside `use`."""
+    """A hook, and its own settings in addition to `use`."""
 
     use: str = Field(description=f"{', '.join(HOOKS)}, module:Class, or the name that an installed package gives it.")
 
@@ -231,7 +231,7 @@ class ExperimentSettings(StrictSettings):
     log: LogSection = Field(default_factory=LogSection)
     telemetry: TelemetrySection = Field(default_factory=TelemetrySection)
     hooks: tuple[HookSection, ...] = Field(
-        (), max_length=64, description="Classes of yours that see the run go on, such as [{use: my_hooks:Mine}]."
+        (), max_length=64, description="Your own classes that follow the run, such as [{use: my_hooks:Mine}]."
     )
     code: tuple[CodeSection, ...] = Field(
         (), description="Written by Rattle: which classes of users a run began with; code that has changed is refused."

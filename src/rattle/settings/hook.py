@@ -1,4 +1,4 @@
-"""What a hook is: a class of a user that sees a run go on."""
+"""What a hook is: a class of a user that follows a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RunInfo:
     run_id: str
     path: Path  # of the run directory
     seed: int
-    update: int  # that the run begins or goes on after
+    update: int  # that the run begins or continues after
     settings: Mapping[str, Any]  # of the experiment, as in config.yaml
 
 
@@ -32,7 +32,7 @@ class Hook:
     two updates, so it should return soon. What it raises ends the run as failed, with what has been learnt.
     """
 
-    #: What stands beside `use` in the experiment; a subclass may have a class of its own here.
+    #: What is next to `use` in the experiment; a subclass may have a class of its own here.
     Settings: ClassVar[type[BaseModel]] = StrictSettings
 
     #: What it reports, by name.
@@ -43,7 +43,7 @@ class Hook:
         self.settings = settings
 
     def on_start(self, run: RunInfo) -> None:
-        """Called before the first update of a command, after `restore` where the run goes on."""
+        """Called before the first update of a command, after `restore` where the run continues."""
 
     def on_episodes(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take the episodes that ended in an update, as rows of the table `episodes`, before its `on_update`."""
@@ -65,7 +65,7 @@ class Hook:
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken."""
+        """Continue where `state` was taken."""
 
     def stop(self, reason: str) -> None:
         """Have the run end, as finished, after this update."""

@@ -12,13 +12,14 @@ from rattle.envs.validation import OwnSettings, StrictSettings, settings_of
 from rattle.extensions import NETWORK, Extension, ExtensionError, is_not_needed, load
 from rattle.policies.graph.spec import EncoderSettings
 from rattle.policies.mlp.spec import Activation
+from rattle.policies.own.inputs import OWN_INPUTS, OwnInputs
 from rattle.policies.recurrent.spec import Cell
 
 Bounds = Annotated[
     Literal["clip", "squash"],
     Field(
-        description="How real actions come to lie within their bounds. clip: what is drawn beyond them is put there. "
-        "squash: a hyperbolic tangent leads into them, and probabilities are those of its results."
+        description="How real actions are kept within their bounds. clip: values beyond a bound are set to it. "
+        "squash: a hyperbolic tangent maps into them, and probabilities are those of its results."
     ),
 ]
 
@@ -36,6 +37,11 @@ class PolicySection(StrictSettings):
         (64, 64), max_length=16, description="Widths of the hidden layers."
     )
     activation: Activation = Field("relu", description="relu or tanh.")
+    inputs: OwnInputs = Field(
+        (),
+        description=f"What the policy sees of its own past, as well as the observation, out of {', '.join(OWN_INPUTS)} "
+        "(docs/extending.md).",
+    )
     bounds: Bounds = "clip"
     weights: str | None = Field(
         None, description="A policy file of this network, with whose weights a run begins; null: they are drawn."
@@ -59,7 +65,7 @@ class RecurrentSection(PolicySection):
     memory_layers: int = Field(1, ge=1, le=8, description="Layers of memory, one after another.")
 
 
-#: Networks that come with Rattle as graphs, beside those above, which are compiled code.
+#: Networks that come with Rattle as graphs, in addition to those above, which are compiled code.
 NETWORKS = {
     "encoders": "rattle.policies.graph.encoders:Encoders",
     "nature_cnn": "rattle.policies.graph.encoders:NatureCnn",
@@ -91,7 +97,7 @@ class EncodersSection(EncoderSettings):
 
 
 class UserNetworkSection(OwnSettings):
-    """A network of a user's, and its own settings beside these."""
+    """A network of a user's, and its own settings in addition to these."""
 
     network: str = Field(description="module:Class, or the name that an installed package gives to one.")
     bounds: Bounds = "clip"
@@ -129,6 +135,8 @@ def _choose_network(section: Any) -> PolicySection | EncodersSection | UserNetwo
     if name in get_args(Cell):
         return RecurrentSection.model_validate(section)
     if name in NETWORKS:
+        if section.get("inputs"):
+            raise ValueError(f"inputs are for {', '.join(('mlp', *get_args(Cell)))}, and network is {name}")
         return EncodersSection.model_validate(section)
     chosen = UserNetworkSection.model_validate(section)
     if not is_not_needed(name, NETWORK):

@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from rattle.envs.snake.settings import Rewards, SnakeSettings
 from rattle.envs.user_worlds import find_class, settings_model
-from rattle.envs.validation import constructor_model, strict
+from rattle.envs.validation import constructor_model, own_model
 from rattle.envs.wrappers import WrapperSection
 from rattle.extensions import (
     ALGORITHM,
@@ -167,8 +167,8 @@ def _kinds(name: str) -> list[Kind]:
             word for section in SECTIONS for word in (section.prefix.split(".")[0], *section.title.split("`")[1:2])
         }
         raise SettingsError(
-            f"there are no settings of '{name}'{nearest(name, known) or ''}: name a section, such as train, or a class "
-            "of yours, as module:Class"
+            f"there are no settings of '{name}'{nearest(name, known) or ''}: name a section, such as train, or your "
+            "own class, as module:Class"
         )
     cls = load(name, Kind("class", "a"), object).cls
     network = getattr(sys.modules.get("rattle.policies.graph.network"), "Network", None)
@@ -200,4 +200,4 @@ def _model(name: str, kind: Kind) -> tuple[Extension[Any], type[BaseModel]]:
     extension: Extension[Any] = load(name, kind, object)
     if kind == WRAPPER:
         return extension, constructor_model(extension, skip=1)
-    return extension, strict(extension.cls.Settings)
+    return extension, own_model(extension)

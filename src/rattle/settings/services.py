@@ -54,8 +54,8 @@ class ListeningSection(StrictSettings):
     advertise: Advertised | None = Field(
         None,
         examples=["gpu-box.example.org"],
-        description="Name or address by which others reach the service, which its first line says; null: `host`, and "
-        "where that is all, the address that this machine speaks to others from.",
+        description="Name or address by which others reach the service, printed in its first line; null: `host`, or "
+        "if that is all addresses, the one from which this machine reaches others.",
     )
 
 
@@ -66,16 +66,16 @@ class EnvServiceSection(ListeningSection):
     clock: Literal["realtime", "turns", "sync"] = Field(
         "realtime", description="realtime: `fps` ticks a second; turns: when all have moved; sync: by datagrams."
     )
-    fps: float = Field(10.0, gt=0, le=1000, description="Ticks a second of the clock realtime.")
+    fps: float = Field(10.0, gt=0, le=1000, description="Ticks per second of the clock realtime.")
     turn_seconds: float = Field(1.0, gt=0, description="Clock turns: the longest wait for moves.")
     sync_port: int = Field(5556, ge=0, le=65535, description="Clock sync: UDP port that ticks arrive at; 0: any.")
     snakes: int | None = Field(
         None, ge=1, le=4096, description="Snakes that the agent API's world has room for; null: env.num_snakes."
     )
-    leave_seconds: float = Field(5.0, ge=0, description="How long a snake stays after its last reader has gone.")
+    leave_seconds: float = Field(5.0, ge=0, description="How long a snake stays after its last reader has left.")
     max_sessions: int = Field(256, ge=0, description="Sessions of the vector API at a time.")
     max_worlds: int = Field(65536, ge=1, description="Worlds in one session.")
-    max_memory_bytes: int = Field(2**31, ge=2**20, description="What the worlds of all sessions may take.")
+    max_memory_bytes: int = Field(2**31, ge=2**20, description="Bytes that the worlds of all sessions may take.")
     max_body_bytes: int = Field(2**24, ge=2**10, description="The largest request body.")
     session_seconds: float = Field(300.0, gt=0, description="An unused session ends after this.")
     max_connections: int = Field(20_000, ge=1, description="Connections at a time; more are answered with 503.")
@@ -98,28 +98,34 @@ class TrainingSection(ListeningSection):
         examples=[8007],
         description="Port of status, health and metrics, HTTP; 0: any free one; null: none.",
     )
-    mode: Literal["sync", "async"] = Field(
-        "sync",
-        description="sync: an update waits for a rollout of every world by the newest policy, which is reproducible; "
-        "async: rollouts are taken as they come.",
+    mode: Literal["on_policy", "async"] = Field(
+        "on_policy",
+        description="on_policy: an update waits for a rollout of every world by the newest policy, which is "
+        "reproducible; async: rollouts are taken as they come.",
     )
     policies: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")], ...] = Field(
-        ("main",), min_length=1, max_length=64, description="Names of the policies that are trained, each by itself."
+        ("main",), min_length=1, max_length=64, description="Names of the policies; each is trained independently."
     )
     max_policy_age: int = Field(
         4,
         ge=0,
-        description="Mode async: rollouts of policies that are older, in updates, are not learnt from; "
+        description="Mode async: discard rollouts whose policy is more than this many updates old; "
         "algorithm.correction says how the others are.",
     )
     max_waiting: int = Field(
-        1, ge=1, description="Rollouts of one actor that may wait: its receipts are held back until there are fewer."
+        1, ge=1, description="Rollouts of one actor that may wait; its receipts are delayed until there are fewer."
     )
     max_message_bytes: int = Field(2**28, ge=2**16, lt=2**31, description="The largest rollout or policy.")
     update_policy: bool = Field(
         False,
         description="Whether UpdatePolicy without a policy may improve the service's own, out of turn.",
     )
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _take_the_earlier_name(cls, mode: object) -> object:
+        """Take what runs of version 0.1 call on_policy."""
+        return "on_policy" if mode == "sync" else mode
 
     @field_validator("policies")
     @classmethod
@@ -169,6 +175,11 @@ class InferenceSection(ListeningSection):
         "receipts; 0: rollouts in progress are dropped.",
     )
     max_queue: int = Field(4096, ge=1, description="Rows that may wait for a forward pass; more are refused.")
+    max_sequences: int = Field(
+        100_000, ge=0, description="Sequences whose memory is kept at a time; requests that start more are refused."
+    )
+    max_sequence_bytes: int = Field(2**28, ge=0, description="Bytes of memory that all sequences together may have.")
+    sequence_seconds: float = Field(300.0, gt=0, description="A sequence without a request is forgotten after this.")
     max_body_bytes: int = Field(2**24, ge=2**10, lt=2**31, description="The largest request.")
     max_connections: int = Field(4096, ge=1, description="Connections at a time; more are answered with 503.")
 
@@ -196,11 +207,13 @@ class SyncSection(ListeningSection):
     ticks: int | None = Field(None, ge=1, description="End after this many ticks; null: never.")
     silent: Literal["wait", "drop", "forward"] = Field(
         "wait",
-        description="What becomes of a member that is not heard: it is waited for, loses its seat, or is played on "
-        "without until it is heard; environments are waited for in any case.",
+        description="What happens if a member sends nothing: the run waits for it, takes its seat away, or continues "
+        "without it until it sends something; it always waits for environments.",
     )
-    silence_seconds: float = Field(2.0, ge=0.1, description="A member that is not heard for so long is suspected.")
-    heartbeat_seconds: float = Field(0.5, ge=0.01, le=60, description="How long either side is silent at most.")
+    silence_seconds: float = Field(
+        2.0, ge=0.1, description="A member that has sent nothing for so long is suspected to be down."
+    )
+    heartbeat_seconds: float = Field(0.5, ge=0.01, le=60, description="Maximum time between messages from either side.")
     key_file: str | None = Field(
         None,
         description="File whose content both sides seal datagrams with (HMAC); null: they use security.token_file, and "
@@ -223,7 +236,7 @@ class IngestSection(ListeningSection):
     """The ingest service: where operators ask it, and how it takes rows from the broker into the store."""
 
     port: int = Field(8006, ge=0, le=65535, description="Port of status and metrics, HTTP; 0: any free one.")
-    batch_rows: int = Field(50_000, ge=1, description="Rows that are stored together at most.")
+    batch_rows: int = Field(50_000, ge=1, description="Largest number of rows that are stored together.")
     batch_seconds: float = Field(1.0, gt=0, le=60, description="How long rows wait for others to be stored with.")
     prefetch: int = Field(
         1000, ge=2, le=65535, description="Messages that are taken and not acknowledged; half of them make a batch."
@@ -242,8 +255,8 @@ class SecuritySection(StrictSettings):
     open: tuple[Literal["infer", "watch", "metrics"], ...] = Field(
         (),
         examples=[["infer", "metrics"]],
-        description="What may be asked without the token, besides health: infer: policies in the Open Inference "
-        "Protocol; watch: the agent API's world at /watch, not playing in it; metrics: /metrics.",
+        description="What clients may request without the token, in addition to health: infer: policies in the Open "
+        "Inference Protocol; watch: the agent API's world at /watch, not playing in it; metrics: /metrics.",
     )
     trust_network: bool = Field(
         False,
@@ -254,7 +267,7 @@ class SecuritySection(StrictSettings):
         (),
         max_length=256,
         examples=[["gpu-box.example.org"]],
-        description="Names by which browsers and clients may ask a service over HTTP, besides localhost, addresses as "
+        description="Names by which browsers and clients may address a service over HTTP, also localhost, addresses as "
         "numbers, and the name that it listens on.",
     )
     certificate: str | None = Field(
@@ -346,7 +359,7 @@ class TopologySection(StrictSettings):
 
 
 class TelemetrySection(StrictSettings):
-    """Where rows of tables go besides the run directory."""
+    """Where rows of tables go in addition to the run directory."""
 
     broker: BrokerUrl | None = Field(
         None,
@@ -369,11 +382,13 @@ class TelemetrySection(StrictSettings):
         description="Store that `rattle ingest` fills: http[s]://HOST:8123/DATABASE of ClickHouse, or chdb:///FOLDER.",
     )
     outbox_bytes: int = Field(
-        2**30, ge=2**20, description="What may wait on disk for the broker; logs beyond it are dropped, oldest first."
+        2**30,
+        ge=2**20,
+        description="Bytes that may wait on disk for the broker; beyond that logs are dropped, oldest first.",
     )
     ca_file: str | None = Field(None, description="The authority that signed the broker's certificate; amqps only.")
-    cert_file: str | None = Field(None, description="A certificate of our own for the broker, with its chain.")
-    key_file: str | None = Field(None, description="The key of that certificate, where it is in a file of its own.")
+    cert_file: str | None = Field(None, description="A client certificate for the broker, with its chain.")
+    key_file: str | None = Field(None, description="The key of that certificate, if it is in a separate file.")
 
     def find_broker(self) -> Broker | None:
         """Return the broker of these settings, else of environment variables; raises a RattleError."""

@@ -10,11 +10,13 @@ from rattle.envs.user_worlds import find_class
 from rattle.envs.validation import settings_of
 from rattle.envs.wrappers import KEY, extensions
 from rattle.errors import RattleError
-from rattle.extensions import NETWORK, Extension, is_not_needed
+from rattle.extensions import NETWORK, Extension, ExtensionError, is_not_needed
 from rattle.learning.metrics import COLUMNS, check_metrics
 from rattle.settings.errors import SettingsError
 from rattle.settings.experiment import CodeSection, ExperimentSettings, HookSection
+from rattle.settings.hook import Hook
 from rattle.settings.policy import UserNetworkSection
+from rattle.text import nearest
 
 
 def used_code(settings: ExperimentSettings, *, plays: bool = True) -> list[Extension[Any]]:
@@ -60,6 +62,7 @@ def with_hooks(settings: ExperimentSettings) -> ExperimentSettings:
     for number, hook in enumerate(settings.hooks):
         try:
             extension = hook.extension
+            _check_methods(extension)
             check_metrics(extension, taken)
             own = settings_of(extension, hook.own_settings, beside=("use",))
         except RattleError as error:
@@ -67,6 +70,14 @@ def with_hooks(settings: ExperimentSettings) -> ExperimentSettings:
         taken += [metric.name for metric in extension.cls.metrics]
         full.append(HookSection.model_validate({"use": hook.use, **own.model_dump(mode="json")}))
     return settings.model_copy(update={"hooks": tuple(full)})
+
+
+def _check_methods(extension: Extension[Hook]) -> None:
+    """Raise ExtensionError for a hook with a method that nobody calls, and whose name is nearly that of one."""
+    known = [name for name in vars(Hook) if name.startswith("on_")]
+    for name in dir(extension.cls):
+        if name.startswith("on_") and name not in known and (hint := nearest(name, known)):
+            raise ExtensionError(f"{extension.path}: nobody calls the method {name}{hint}")
 
 
 def with_code(settings: ExperimentSettings, *, plays: bool = True) -> ExperimentSettings:

@@ -17,7 +17,7 @@ from rattle.telemetry.errors import TelemetryError
 if TYPE_CHECKING:
     import pika
 
-#: Variables that name a broker where the settings name none, beside those of its credentials.
+#: Variables that name a broker where the settings name none, in addition to those of its credentials.
 ENABLE, HOST, PORT, VHOST = "ENABLE_RABBITMQ", "RABBITMQ_HOST", "RABBITMQ_PORT", "RABBITMQ_VHOST"
 EXCHANGE, ROUTING_KEY, DECLARE = "RABBITMQ_EXCHANGE", "RABBITMQ_ROUTING_KEY", "RABBITMQ_DECLARE"
 USERNAME, PASSWORD = "RABBITMQ_USERNAME", "RABBITMQ_PASSWORD"

@@ -45,7 +45,7 @@ class BrokerSink:
     def __init__(
         self, broker: Broker, folder: Path, most_bytes: int, *, service: str, experiment: str, run_id: str = ""
     ) -> None:
-        """`folder` is the outbox's; beside it a run's number of lives is kept. `service` is who publishes."""
+        """`folder` is the outbox's; next to it a run's number of lives is kept. `service` is who publishes."""
         self._broker = broker
         self._run_id = run_id
         self._prefix = one_line(broker.routing_key or experiment or service, _LONGEST_PREFIX)
@@ -98,7 +98,7 @@ class BrokerSink:
         return {}, self._sync
 
     def cut_back(self, mark: Mark, *, keep: bool = False) -> None:
-        """Begin a life of the run, which goes on after the update of the mark: it drops what earlier lives made later.
+        """Begin a life of the run that continues after the update of the mark, and drop later rows of earlier lives.
 
         Raises AnalyticsError where the number of the life cannot be stored.
         """

@@ -17,7 +17,7 @@ class LogFile:
     """
 
     def __init__(self, path: Path, max_bytes: int, kept: int) -> None:
-        """Append to `path`; `kept` full files are kept beside it, of up to `max_bytes` each."""
+        """Append to `path`; `kept` full files are kept next to it, of up to `max_bytes` each."""
         self._path = path
         self._max_bytes = max_bytes
         self._kept = kept

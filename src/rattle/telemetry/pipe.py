@@ -1,6 +1,6 @@
 """The pipe that the logs of a process go through: a bounded queue, and a thread that writes to all sinks.
 
-Whoever logs never waits: what happens in its thread is a copy of the fields. Everything else, such as tracebacks,
+The caller never waits: what happens in its thread is a copy of the fields. Everything else, such as tracebacks,
 JSON and disks, is the writer's.
 """
 
@@ -47,11 +47,11 @@ class EntrySink(Protocol):
 
     #: What the place is called in an event that says that it takes nothing.
     place: str
-    #: Whether a process that was forked goes on writing there.
+    #: Whether a process that was forked continues writing there.
     is_shared: bool
 
     def write(self, entries: Sequence[tuple[LogEntry, bool]]) -> None:
-        """Write events; True beside one says that somebody shows it already. Whatever it raises is made an event."""
+        """Write events; True with one says that somebody shows it already. Whatever it raises is made an event."""
 
     def settle(self) -> None:
         """Bring what was written where the end of this process does not reach it."""
@@ -74,7 +74,7 @@ class _Taken(NamedTuple):
 
 
 class _Sink:
-    """A sink, and what has become of it."""
+    """A sink, and what has happened to it."""
 
     def __init__(self, sink: EntrySink) -> None:
         self.sink = sink
@@ -121,7 +121,7 @@ class EventPipe:
         self._has_ended = False
 
     def _after_fork(self) -> None:
-        """Begin anew in a forked process: what waits is the parent's, and so are its files."""
+        """Begin again in a forked process: what waits is the parent's, and so are its files."""
         self._sinks = [one for one in self._sinks if one.sink.is_shared]
         self._begin()
 
@@ -239,7 +239,7 @@ class EventPipe:
             asked = [self._wake.get()]
             if asked == [None]:
                 time.sleep(_GATHER_SECONDS)
-            self._is_awake = False  # whoever comes from now on wakes this thread again
+            self._is_awake = False  # anyone who comes from now on wakes this thread again
             try:
                 while True:
                     asked.append(self._wake.get_nowait())

@@ -16,7 +16,7 @@ from rattle.events.of_services import SystemMetrics
 
 @contextmanager
 def watching_system(seconds: float, folder: Path | None = None) -> Iterator[None]:
-    """Tell the load every so many seconds from a thread, as long as the block goes on; 0: never.
+    """Tell the load every so many seconds from a thread, as long as the block continues; 0: never.
 
     The first is told after the first of these times. `folder` is one on the disk that fills. Nothing is told where
     `psutil` is not installed.

@@ -63,7 +63,7 @@ def _columns() -> int:
 
 
 def print_line(line: str) -> None:
-    """Print a line; where nobody reads any more (a closed pipe, a full disk) fall silent, and let the run go on."""
+    """Print a line; where nobody reads any more (a closed pipe, a full disk) fall silent, and let the run continue."""
     try:
         write_line(line)
     except OSError:
@@ -231,14 +231,14 @@ def clock(seconds: float) -> str:
 
 
 def headline(run_id: str, run_dir: str, resumed_at: int | None) -> str:
-    """Return a line that says which run begins or goes on."""
+    """Return a line that says which run begins or continues."""
     if resumed_at is None:
         return f"run {run_id} in {run_dir}"
     return f"run {run_id} in {run_dir}, resumed at update {resumed_at}"
 
 
 def closing(summary: Summary) -> str:
-    """Return some lines on what came of a run."""
+    """Return some lines on the result of a run."""
     best = ""
     if summary.best_policy_version is not None:
         best = (

@@ -6,4 +6,4 @@ from rattle.errors import RattleError
 
 
 class TrainerError(RattleError):
-    """A run cannot go on, or a policy cannot be evaluated."""
+    """A run cannot continue, or a policy cannot be evaluated."""

@@ -60,7 +60,7 @@ class TrainingRun:
         self.recorder.checkpoint("running", self.copy_worlds)
 
     def restore_policy(self, checkpoint: Checkpoint) -> None:
-        """Go on with what was learnt, and written down."""
+        """Continue with what was learnt, and written down."""
         self.recorder.restore(checkpoint)
         self.policy.load(self.learner.parameters())
 
@@ -122,7 +122,7 @@ class TrainingRun:
                 first += len(group.memory)
 
     def copy_worlds(self) -> CallersPart:
-        """Return copies of what decides, besides the recorder, how the run goes on."""
+        """Return copies of what decides, in addition to the recorder, how the run continues."""
         worlds = _despite_loss([self], lambda: [batch.state() for batch in self.collector.batches])
         arrays = {f"worlds-{number}": state for number, state in enumerate(worlds)}
         for number, group in enumerate(self.collector.groups):
@@ -184,7 +184,7 @@ class TrainingRun:
 
 
 def restore_together(runs: Sequence[TrainingRun], checkpoints: Sequence[Checkpoint]) -> None:
-    """Go on exactly where checkpoints of the same update were taken, and drop what the tables got after it.
+    """Continue exactly where checkpoints of the same update were taken, and drop what the tables got after it.
 
     Raises a RattleError, before any file is touched, when a checkpoint does not fit the settings.
     """
@@ -209,7 +209,7 @@ def restore_together(runs: Sequence[TrainingRun], checkpoints: Sequence[Checkpoi
 def train_together(
     runs: Sequence[TrainingRun], limits: RunLimits, display: Display, wants_stop: Callable[[], bool]
 ) -> list[Summary]:
-    """Train until a limit is reached or `wants_stop` says so, then checkpoint and return what came of each run.
+    """Train until a limit is reached or `wants_stop` says so, then checkpoint and return the result of each run.
 
     Runs of several policies share their worlds, and all of them learn from each rollout. They end when all have a
     reason to. Raises LearningError for numbers that are not finite and AnalyticsError for a disk that takes no more;
@@ -279,7 +279,7 @@ def _progress(runs: Sequence[TrainingRun], speed: float, clock: RunClock) -> Pro
 
 
 def _despite_loss(runs: Sequence[TrainingRun], use_worlds: Callable[[], Result]) -> Result:
-    """Return what needs the worlds; as often as they are lost meanwhile, begin anew and try again."""
+    """Return what needs the worlds; as often as they are lost meanwhile, begin again and try again."""
     for left in reversed(range(MOST_LOSSES)):
         try:
             return use_worlds()

@@ -46,9 +46,9 @@ def train(settings: ExperimentSettings, run_dir: Path | None, display: Display) 
 def resume(
     name: str, steps: int | None, seconds: float | None, display: Display, *, allow_changed_code: bool = False
 ) -> Summary:
-    """Go on from the newest checkpoint that fits a run's tables; `steps` and `seconds` replace the run's own limits.
+    """Continue from the newest checkpoint that fits a run's tables; `steps` and `seconds` replace the run's own limits.
 
-    A run of one of several policies goes on with those of the others.
+    A run of one of several policies continues with those of the others.
     """
     directory = find_run(name)
     with ExitStack() as stack:
@@ -76,7 +76,7 @@ def resume(
 def _train(
     parts: Sequence[RunPart], limits: RunLimits, display: Display, checkpoints: Sequence[Checkpoint | None]
 ) -> Summary:
-    """Train the policies that play the agents of the same worlds, or the only one; return what came of the first."""
+    """Train the policies that play the agents of the same worlds, or the only one; return the result of the first."""
     first = parts[0]
     collectors = build_collectors(first.settings)
     runs = [

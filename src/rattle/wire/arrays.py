@@ -36,13 +36,13 @@ def pack(array: NDArray[Any]) -> Array:
 
 
 class ReusedArray:
-    """An array that is sent again and again, packed once: whoever encodes it sends what it holds then."""
+    """An array that is sent again and again, packed once: each message carries its current content."""
 
     __slots__ = ("array", "packed")
 
     def __init__(self, array: NDArray[Any]) -> None:
         if not array.flags.c_contiguous or array.dtype.newbyteorder("<") != array.dtype:
-            raise ValueError("only a contiguous little-endian array can be sent as it lies in memory")
+            raise ValueError("an array must be contiguous and little-endian: copy it first")
         self.array = array
         self.packed = pack(array)
 

@@ -45,7 +45,7 @@ def _array_as_lists(value: object) -> Any:
 
 
 def _lists(array: NDArray[Any]) -> Any:
-    """Return an array as lists; a long one is encoded in pieces, between which other threads go on."""
+    """Return an array as lists; a long one is encoded in pieces, between which other threads continue."""
     if array.size <= _PIECE_NUMBERS:
         return array.tolist()
     rows = max(1, _PIECE_NUMBERS * len(array) // array.size)
@@ -64,7 +64,7 @@ class Encoding:
     def decode(self, body: bytes | bytearray | msgspec.Raw, message: type[Message], field: str = "") -> Message:
         """Return a body as a `message`; raises RequestError that names the field that does not fit.
 
-        The body may be what stands in a `field` of another.
+        The body may be what is in a `field` of another.
         """
         try:
             decoded: Message = self._decode(body, message)

@@ -29,6 +29,6 @@ def after_line(
     """Return the hash of a snake after a line of its stream, the same for who gives it and for who receives it.
 
     `tick` is the line's; `move` the action (0 to 2) that was taken into it, 0 without one, or PLACED; `codes` uint8
-    (cells,) what the snake sees. The history goes on over all lives of a snake's id.
+    (cells,) what the snake sees. The history continues over all lives of a snake's id.
     """
     return extended(before, _LINE(tick, move, reward, length, game_over) + codes.tobytes())

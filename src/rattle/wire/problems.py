@@ -24,6 +24,7 @@ STATUS = {
     "unknown_path": HTTPStatus.NOT_FOUND,
     "unknown_snake": HTTPStatus.NOT_FOUND,
     "unknown_session": HTTPStatus.NOT_FOUND,
+    "unknown_sequence": HTTPStatus.NOT_FOUND,
     "unknown_policy": HTTPStatus.NOT_FOUND,
     "unknown_agent": HTTPStatus.NOT_FOUND,
     "no_agent_api": HTTPStatus.NOT_FOUND,

@@ -48,7 +48,7 @@ class SessionRequest(CheckedRequest):
 
 
 class ResetRequest(CheckedRequest):
-    """Start episodes anew."""
+    """Start episodes again."""
 
     step: StepNumber
     seed: Seed | None = None
@@ -72,7 +72,7 @@ class SocketRequest(CheckedRequest, Generic[A]):
 
 
 class RestoreRequest(CheckedRequest):
-    """Go on where a state was taken."""
+    """Continue where a state was taken."""
 
     step: StepNumber
     state: Annotated[dict[str, Array], Meta(max_length=1024)]
@@ -176,7 +176,7 @@ def protocol_of(spec: EnvironmentSpec) -> str:
 
 
 def describe(spec: EnvironmentSpec) -> dict[str, Any]:
-    """Return an environment as it stands in messages."""
+    """Return an environment as it is in messages."""
     return {
         "environment": spec.id,
         "settings": dict(spec.settings),
@@ -203,7 +203,7 @@ def load_environment(text: str | bytes) -> EnvironmentSpec:
 
 
 def environment_spec(message: Environment | SessionCreated) -> EnvironmentSpec:
-    """Return the environment that a message describes; raises ValueError for a space that is none."""
+    """Return the environment that a message describes; raises ValueError for an invalid space."""
     space = message.observation_space
     try:
         observation_space = read_observation_space(space)

@@ -54,7 +54,7 @@ class Begun(msgspec.Struct):
 
 
 class Request(msgspec.Struct):
-    """What a worker does besides steps."""
+    """What a worker does in addition to steps."""
 
     do: Literal["reset", "state", "restore", "snapshot"]
     seed: int | None = None
@@ -63,7 +63,7 @@ class Request(msgspec.Struct):
 
 
 class Answer(msgspec.Struct):
-    """What came of it."""
+    """The result."""
 
     state: dict[str, Array] = {}
     snapshot: dict[str, Any] = {}

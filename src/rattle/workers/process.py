@@ -44,9 +44,8 @@ class Worker:
         """`memory` is the descriptor of the shared memory; raises OSError where no process can be started."""
         self._socket, theirs = socket.socketpair()
         with theirs:
-            module = "rattle.workers.worker"
-            command = [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(memory), str(os.getpid())]
-            self._process = _starter().submit(_start, command, (theirs.fileno(), memory)).result()
+            descriptors = (theirs.fileno(), memory)
+            self._process = _starter().submit(start_module, "rattle.workers.worker", descriptors).result()
         self._channel = self._socket.fileno()
         self._poll = select.poll()
         self._poll.register(self._channel, select.POLLIN)
@@ -69,7 +68,7 @@ class Worker:
             write(self._channel, ASK, request)
 
     def receive(self, kind: type[Message], seconds: float | None, at: NDArray[np.int64]) -> Message | None:
-        """Return what came of the last request: None where it is only done.
+        """Return the result of the last request: None where it is only done.
 
         Raises what the worlds raised, and WorkerGone: also where `at` stays the same for so many seconds.
         """
@@ -96,7 +95,7 @@ class Worker:
             status = self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             return "has closed its connection"
-        return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"has ended with status {status}"
+        return how_it_ended(status)
 
     def kill(self) -> None:
         """End it at once."""
@@ -116,7 +115,14 @@ class Worker:
             self.kill()
 
 
-def _start(command: list[str], descriptors: tuple[int, ...]) -> subprocess.Popen[bytes]:
+def how_it_ended(status: int) -> str:
+    """Say what the exit status of a process means, of a signal its negative number."""
+    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"has ended with status {status}"
+
+
+def start_module(module: str, descriptors: tuple[int, ...]) -> subprocess.Popen[bytes]:
+    """Start a module as a program that is told descriptors, which it has, and this process; raises OSError."""
+    command = [sys.executable, "-P", "-m", module, *map(str, (*descriptors, os.getpid()))]
     # What environments print goes where warnings go. Libraries may use one thread a worker: cores have workers each.
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     return subprocess.Popen(  # noqa: S603

@@ -1,4 +1,4 @@
-"""A worker process: it holds a batch of worlds, steps it when told to, and shows in shared memory what came of it."""
+"""A worker process: it holds a batch of worlds, steps it when told to, and shows in shared memory the result."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _say_failed(channel: int, environment: str, error: BaseException) -> None:
     write(channel, FAILED, failure)
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """End when the process that started this one has ended, whatever is being done then."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -149,7 +149,7 @@ def _die_with(parent: int) -> None:
 def main() -> None:
     """Make worlds and step them until the process that started this one closes the socket."""
     channel, memory, parent = (int(given) for given in sys.argv[1:])
-    _die_with(parent)
+    die_with(parent)
     try:
         begin = read(channel, Begin)
         sys.path[:] = begin.path

@@ -152,7 +152,7 @@ class WorkerWorlds:
             worker.step()
 
     def step_wait(self) -> None:
-        """Wait for what comes of the last `step_async`; raises WorldsLost as `step` does."""
+        """Wait for the result of the last `step_async`; raises WorldsLost as `step` does."""
         if lost := self._settle():
             raise self._start_again(lost)
 

@@ -42,7 +42,7 @@ def test_a_run_goes_after_a_question(store: Store, database: str, tmp_path: Path
     CliRunner().invoke(main, ["runs", "tag", "one", "two", "--add", "x", "--store", database])
     refused = call("one", "--store", database, input="n\n")
     assert refused.exit_code == 1
-    assert "Delete this run from the store, for ever? [y/N]" in refused.stdout
+    assert "Delete this run from the store permanently? [y/N]" in refused.stdout
     assert run_ids(store, "runs") == "one two "
     assert call("on", "one", "--store", database, input="y\n").stdout.endswith("deleted one\n")
     for table in ("runs", "updates", "episodes", "annotations"):

@@ -83,6 +83,7 @@ class Player:
         return True
 
 
+@pytest.mark.integration
 def test_a_hundred_snakes_lose_no_line_and_the_memory_stays(server: tuple[subprocess.Popen[str], int]) -> None:
     process, port = server
 

@@ -100,6 +100,7 @@ def test_only_routes_are_described_that_the_environment_has(description: dict[st
     assert set(led["paths"]) == {*description["paths"], "/v1/history"}
 
 
+@pytest.mark.whole(suite="slow")
 @pytest.mark.integration
 def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     """It runs as a command: it changes how hypothesis and warnings behave."""

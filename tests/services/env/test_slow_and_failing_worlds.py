@@ -149,7 +149,7 @@ def test_an_environment_that_can_be_made_no_more_has_failed(monkeypatch: pytest.
     with serving(f"env.id=gym:{MODULE}:RattleFailing-v0") as server:
         monkeypatch.setattr(Failing, "reset", lambda *_, **__: 1 / 0)
         problem = server.ask("POST", "/v1/sessions", {"worlds": 1}).problem("internal")
-        assert problem["detail"].endswith("world 0: reset raised ZeroDivisionError: division by zero")
+        assert "world 0: reset raised ZeroDivisionError: division by zero in test_slow" in problem["detail"]
 
 
 def test_an_environment_that_fails_ends_its_session_and_nothing_else(
@@ -161,9 +161,8 @@ def test_an_environment_that_fails_ends_its_session_and_nothing_else(
         assert server.step(bad, 1, [0]).status == 200
         problem = server.step(bad, 2, [1]).problem("internal")
         assert problem["status"] == 500
-        assert problem["detail"] == (
-            f"'gym:{MODULE}:RattleFailing-v0', world 0: step raised ZeroDivisionError: the ball is gone"
-        )
+        raised = f"'gym:{MODULE}:RattleFailing-v0', world 0: step raised ZeroDivisionError: the ball is gone in "
+        assert problem["detail"].startswith(raised)
         server.step(bad, 2, [1]).problem("unknown_session")  # nobody knows what its worlds are now
         with server.socket(good) as one:
             one.send(msgspec.json.encode({"step": 1, "action": [1]}).decode())

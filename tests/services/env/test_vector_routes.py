@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from rattle.envs.registry import make_worlds
+from rattle.envs.vector import random_actions
 from rattle.services.env import vector_routes
 from rattle.services.utils import asgi
 from rattle.wire import encoding
@@ -119,7 +120,7 @@ def test_real_numbers_of_any_length_in_json_are_a_step(steered: VectorServer) ->
         ([[0.5], [True], [1]], "action: expected `float`, got `bool`"),
         ([0.5, 0.5, 0.5], "action: expected `array`, got `float`"),
         ([[0.5], [0.5]], "action must be a float32 array of shape (3, 1), got float32 (2, 1)"),
-        ([[0.5], [0.5, 1], [0]], "action: lists beside each other differ in length"),
+        ([[0.5], [0.5, 1], [0]], "action: lists at the same level differ in length"),
         (None, "action: expected `array`, got `null`"),
         ([[1e39], [0], [0]], "action must hold finite numbers of shape (1,), and [0, 0] is inf"),
     ],
@@ -135,6 +136,7 @@ def test_what_steers_nothing_is_refused(steered: VectorServer, action: Any, mess
 def test_the_description_says_what_steers(steered: VectorServer) -> None:
     described = steered.ask("GET", "/openapi.json").body
     step = described["components"]["schemas"]["StepRequest"]["properties"]["action"]
+    assert step.pop("description")
     assert step == {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
     post = described["paths"]["/v1/sessions/{session}/step"]["post"]
     assert post["requestBody"]["content"]["application/json"]["example"]["action"] == [[0.0]]
@@ -424,16 +426,20 @@ def test_what_other_environments_are_served() -> None:
         assert server.ask("POST", "/v1/sessions", deep, JSON).problem("bad_value")["field"] == "options"
 
 
-def test_a_pettingzoo_game_is_served_with_all_its_agents() -> None:
-    with serving("env.id=pettingzoo:tests.envs.parallel_party") as server:
+@pytest.mark.parametrize("settings", [{}, {"masked": "well"}])  # which raises where infos forbid an action
+def test_a_pettingzoo_game_is_served_with_all_its_agents(settings: dict[str, str]) -> None:
+    own = [f"env.{name}={value}" for name, value in settings.items()]
+    with serving("env.id=pettingzoo:tests.envs.parallel_party", *own) as server:
         created = server.create(worlds=2, seed=5)
         agents = created["agents_per_world"]
         assert agents > 1
         session = f"/v1/sessions/{created['session']}"
-        local = make_worlds("pettingzoo:tests.envs.parallel_party", {}, 2, 5)
+        local = make_worlds("pettingzoo:tests.envs.parallel_party", settings, 2, 5)
+        random = np.random.default_rng(0)
         for number in range(1, 20):
-            said = server.step(session, number, [1] * 2 * agents).body
-            local.step(np.ones(2 * agents, np.int64))
+            actions = random_actions(local, random)
+            said = server.step(session, number, actions.tolist()).body
+            local.step(actions)
             for name in ("observation", "reward", "terminated", "truncated", "active", "episode"):
                 assert said[name] == getattr(local, name).tolist()
 

@@ -220,7 +220,7 @@ def _bodies_seen(codes: NDArray[np.uint8]) -> int:
     return int((codes == 2).sum())
 
 
-def test_in_mode_sync_a_snake_waits_for_the_next_version_and_numbers_its_draws_as_it_says(
+def test_in_mode_on_policy_a_snake_waits_for_the_next_version_and_numbers_its_draws_as_it_says(
     learner: LearnerDouble,
 ) -> None:
     first_ticks = [0, 1000, 2**33]

@@ -17,6 +17,7 @@ from rattle.envs.snake.geometry import Cell, visible_offsets
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.errors import PolicyError
 from rattle.policies.mlp.spec import MlpSpec
+from rattle.policies.own.inputs import OWN_INPUTS
 from rattle.policies.spec import PolicySpec
 from rattle.samples.spaces import CodeSpace
 from rattle.services.inference.agent_episode import MAX_EPISODE_TICKS, AgentEpisode, episode_buffer
@@ -27,6 +28,7 @@ RADIUS, CELLS, MOST_TICKS = 1, 4, 6
 SPEC = MlpSpec(
     observation=CodeSpace(cells=CELLS, codes=5), num_actions=3, hidden_sizes=(5,), activation="tanh", value_head=True
 )
+PAST = SPEC.model_copy(update={"inputs": tuple(OWN_INPUTS)})
 SETTINGS = ExperimentSettings.model_validate({"env": {"vision_radius": RADIUS, "num_snakes": 2}})
 BUFFER = episode_buffer(SETTINGS, MOST_TICKS)  # every example finds in it what the last one left
 
@@ -57,11 +59,17 @@ def streams(draw: st.DrawFn) -> list[AgentState]:
 
 
 @settings(max_examples=300)
-@given(lines=streams(), slot=st.integers(0, 5), first_tick=st.integers(0, 2**40), number=st.integers(0, 9))
+@given(
+    lines=streams(),
+    slot=st.integers(0, 5),
+    first_tick=st.integers(0, 2**40),
+    number=st.integers(0, 9),
+    spec=st.sampled_from([SPEC, PAST]),
+)
 def test_an_episode_is_what_a_naive_look_at_the_lines_says(
-    lines: list[AgentState], slot: int, first_tick: int, number: int
+    lines: list[AgentState], slot: int, first_tick: int, number: int, spec: PolicySpec
 ) -> None:
-    player = policy()
+    player, memory = policy(spec), np.zeros((1, spec.memory_size), np.float32)
     episode = AgentEpisode(BUFFER, player, slot, first_tick, number)
     moves = []
     for line in lines:
@@ -77,7 +85,9 @@ def test_an_episode_is_what_a_naive_look_at_the_lines_says(
         before, after = lines[row], lines[row + 1]
         seen = before.observation()
         action, log_prob, value = np.zeros(1, np.int64), np.zeros(1, np.float32), np.zeros(1, np.float32)
-        player.act(seen[None], tick=first_tick + row, first_slot=slot, action=action, log_prob=log_prob, value=value)
+        written = {"action": action, "log_prob": log_prob, "value": value}
+        player.act(seen[None], tick=first_tick + row, first_slot=slot, state=memory, **written)
+        player.own.rewarded(memory, np.array([after.reward], np.float32))
         last = row == ticks - 1
         dies, is_cut = after.game_over, last and not after.game_over
         assert BUFFER.observation[row, 0].tolist() == seen.tolist()
@@ -86,7 +96,7 @@ def test_an_episode_is_what_a_naive_look_at_the_lines_says(
         assert BUFFER.reward[row] == after.reward
         assert (BUFFER.terminated[row, 0], BUFFER.truncated[row, 0]) == (dies, is_cut)
         assert BUFFER.active[row]
-        assert BUFFER.final_value[row] == (player.values(after.observation()[None]) if is_cut else 0.0)
+        assert BUFFER.final_value[row] == (player.values(after.observation()[None], memory) if is_cut else 0.0)
         assert BUFFER.metrics["food"][row] == after.length - lines[0].length
         assert BUFFER.world_episode[row] == number
         if last:

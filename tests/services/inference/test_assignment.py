@@ -19,7 +19,7 @@ from rattle.wire.problems import RequestError
 ENVS = ["http://one", "http://two"]
 
 
-def experiment(mode: str = "sync", api: str = "vector", **inference: Any) -> ExperimentSettings:
+def experiment(mode: str = "on_policy", api: str = "vector", **inference: Any) -> ExperimentSettings:
     """Return one process of two that share 16 worlds, or 8 snakes, of each of two policies."""
     own = {"api": api, "snakes": 8, "envs": ENVS, "actors": 2, **inference}
     return ExperimentSettings.model_validate(
@@ -60,10 +60,10 @@ def test_the_first_of_two_processes_plays_half() -> None:
     assert planned == [("main-0", 0, 4), ("main-1", 4, 4), ("other-0", 0, 4), ("other-1", 4, 4)]
 
 
-@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("mode", ["on_policy", "async"])
 def test_where_nothing_is_free_nothing_is_added(mode: str) -> None:
     settings = experiment(mode)
-    with pytest.raises(RequestError, match=r"main-0 0 to 3, main-1 4 to 7 plays") as caught:
+    with pytest.raises(RequestError, match="in use by main-0 0 to 3, main-1 4 to 7") as caught:
         add(settings, assignments(settings))
     assert (caught.value.code, caught.value.field) == ("conflict", None)
 
@@ -84,7 +84,7 @@ def test_free_worlds_are_taken_over(wanted: dict[str, Any], first_world: int, wo
     assert (added.first_world, added.worlds, added.policy_id) == (first_world, worlds, "main")
     assert (added.name, added.kind) == ("main-of-0-added-1", "vector")
     assert added.env_url == "http://two", "where fewer play"
-    with pytest.raises(RequestError, match="not free"):
+    with pytest.raises(RequestError, match="free worlds"):
         add(settings, [*without(settings, "main-1"), added], first_world=first_world)
 
 
@@ -186,7 +186,7 @@ def test_a_server_that_a_request_alone_has_named_is_sent_no_token() -> None:
         keep_token(None)
 
 
-def test_snakes_in_mode_sync_are_taken_over() -> None:
+def test_snakes_in_mode_on_policy_are_taken_over() -> None:
     settings = experiment(api="agent")
     playing = without(settings, "main-1", "main-2")
     assert add(settings, playing).first_world == 1
@@ -207,7 +207,7 @@ def test_snakes_in_mode_async_may_have_several_players() -> None:
     assert [one.first_world for one in added] == [4, 5, 6, 7, 0], "those that fewest play"
 
 
-@given(data=st.data(), mode=st.sampled_from(["sync", "async"]))
+@given(data=st.data(), mode=st.sampled_from(["on_policy", "async"]))
 def test_no_two_actors_share_worlds_whatever_is_added_and_removed(data: st.DataObject, mode: str) -> None:
     settings = experiment(mode)
     playing = assignments(settings)
@@ -223,4 +223,4 @@ def test_no_two_actors_share_worlds_whatever_is_added_and_removed(data: st.DataO
         own = [one for one in playing if one.policy_id == policy_id]
         played = [world for one in own for world in range(one.first_world, one.first_world + one.worlds)]
         assert len(played) == len(set(played))
-        assert set(played) <= set(range(8 if mode == "sync" else 16))
+        assert set(played) <= set(range(8 if mode == "on_policy" else 16))

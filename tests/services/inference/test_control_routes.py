@@ -125,7 +125,7 @@ def test_an_actor_is_removed_and_another_takes_its_worlds_over(vector: Inference
     eventually(lambda: vector.sessions() == 4)
     status, _, content = vector.ask("POST", "", {"first_world": 4, "worlds": 4})
     assert (status, content["code"], content["field"]) == (409, "conflict", "first_world")
-    assert "main-1 4 to 7 plays" in content["detail"]
+    assert "main-1 4 to 7)" in content["detail"]
     assert vector.ask("DELETE", "/main-1")[::2] == (204, None)
     assert [agent["name"] for agent in vector.ask("GET")[2]["agents"]] == ["main-0"]
     eventually(lambda: vector.sessions() == 2)

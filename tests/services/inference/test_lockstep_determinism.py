@@ -93,6 +93,7 @@ def outcome(directory: Path, processes: int, seed: int) -> Outcome:
     return Outcome(dict(timing.rollouts), histories, env.game.world_history, updates, file)
 
 
+@pytest.mark.integration
 def test_timing_and_the_number_of_processes_decide_nothing(tmp_path: Path) -> None:
     first = outcome(tmp_path / "first", processes=1, seed=0)
     assert first.updates > 3

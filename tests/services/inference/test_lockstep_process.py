@@ -174,7 +174,7 @@ def test_it_says_goodbye_when_it_is_told_to_stop(learner: LearnerDouble) -> None
 
 
 def test_it_stops_in_the_middle_of_the_work(learner: LearnerDouble) -> None:
-    """In mode sync all wait for a policy that never comes."""
+    """In mode on_policy all wait for a policy that never comes."""
     learner.send(policy_message(0))
     with running(learner) as run:
         eventually(lambda: [agent["reason"] for agent in run.agents()] == ["for the next policy"] * 2)

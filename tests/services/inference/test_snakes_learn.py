@@ -17,6 +17,7 @@ BOARD = ("env.width=6", "env.height=6", "env.vision_radius=4", "env.max_steps_wi
 AGENTS = ("inference.api=agent", "env_service.clock=turns", "env_service.turn_seconds=600")
 
 
+@pytest.mark.whole(suite="slow")
 def test_snakes_in_worlds_of_their_own_learn_in_mode_async(tmp_path: Path) -> None:
     alone = ("inference.snakes=2", "env_service.snakes=1")
     learn = ("training.mode=async", "algorithm.learning_rate=0.003", "train.steps=30000")
@@ -31,7 +32,7 @@ def test_snakes_in_worlds_of_their_own_learn_in_mode_async(tmp_path: Path) -> No
     assert max(update["max_policy_age"] for update in updates) <= 4
 
 
-def test_in_mode_sync_every_update_learns_from_one_life_of_every_snake(tmp_path: Path) -> None:
+def test_in_mode_on_policy_every_update_learns_from_one_life_of_every_snake(tmp_path: Path) -> None:
     together = ("inference.snakes=3", "env_service.snakes=3", "env.num_snakes=3", "env.width=12", "env.height=12")
     learn = ("algorithm.id=reinforce", "algorithm.max_episode_ticks=50", "train.steps=1500")
     with Cluster(tmp_path, *BOARD, *AGENTS, *together, *learn) as cluster:

@@ -105,7 +105,7 @@ def test_no_rollout_joins_two_lives_of_the_server(learner: LearnerDouble) -> Non
     assert replay(settings, learner.rollouts) == 2 * 4
 
 
-def test_in_mode_sync_an_actor_waits_for_the_next_version(learner: LearnerDouble) -> None:
+def test_in_mode_on_policy_an_actor_waits_for_the_next_version(learner: LearnerDouble) -> None:
     with ServiceProcess("env") as server:
         players = ActorPool(settings_for(learner, server.url), lambda name, policy: None)
         players.start()
@@ -190,7 +190,7 @@ def test_an_actor_whose_environment_pays_too_much_says_so_and_plays_no_more(lear
             time.sleep(0.01)
         players.stop()
     assert re.match(r"'snake', world \d: a reward of -?1 in tick \d+ of the run", report.reason)
-    assert report.reason.endswith("where train.max_reward is 0.5: mend it, or raise that")
+    assert report.reason.endswith("where train.max_reward is 0.5: fix it, or raise that")
 
 
 def test_later_in_a_run_other_games_are_played_than_at_its_beginning(learner: LearnerDouble) -> None:

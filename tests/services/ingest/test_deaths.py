@@ -10,6 +10,8 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
+import pytest
+
 from rattle.analytics.store import create_tables, open_store
 from tests.clickhouse import ClickHouse
 from tests.processes import ServiceProcess
@@ -82,6 +84,7 @@ def waiting(rabbitmq: RabbitMQ, queue: str) -> int:
         return int(connection.channel().queue_declare(queue, passive=True).method.message_count)
 
 
+@pytest.mark.whole(suite="slow")
 def test_twenty_deaths_lose_nothing_and_store_nothing_twice(
     rabbitmq: RabbitMQ, exchange: str, named: None, tmp_path: Path
 ) -> None:

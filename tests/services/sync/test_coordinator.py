@@ -389,7 +389,7 @@ def test_who_has_come_and_gone_before_the_beginning_is_not_counted() -> None:
     party.join("ghost", Role.AGENT)
     party.deaf.add(("ghost", 1))
     party.pass_time(15.0)
-    assert "ghost has gone again" in party.texts("WARNING")
+    assert "ghost has left again" in party.texts("WARNING")
     party.join("env", Role.ENVIRONMENT)
     assert not party.coordinator.leader.has_begun
 
@@ -412,7 +412,7 @@ def test_who_has_done_more_than_those_who_began_takes_them_along() -> None:
     party.coordinator.receive(Codec().encode(ahead), ("far", 1), party.now)
     party.most_ticks = 60
     party._hear_all(("scout", 1), party.members["scout", 1].finish(MemberAnswer({}), party.now))
-    assert "far has done more than those who were there: the run goes on with tick 51" in party.texts("WARNING")
+    assert "far has done more than those who were there: the run continues with tick 51" in party.texts("WARNING")
     assert party.coordinator.leader.rounds.tick == 51
 
 

@@ -22,6 +22,7 @@ networks = st.builds(
     late_seconds=st.sampled_from([0.02, 0.5, 5.0]),
 )
 seeds = st.integers(0, 2**32 - 1)
+whole = pytest.mark.whole(suite="lockstep")
 thorough = settings(max_examples=200, suppress_health_check=list(HealthCheck))
 
 
@@ -144,7 +145,7 @@ def test_datagrams_that_somebody_has_recorded_change_nothing(seed: int, agents: 
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("part", [0, *(pytest.param(n, marks=pytest.mark.whole("lockstep")) for n in range(1, 10))])
+@pytest.mark.parametrize("part", [0, *(pytest.param(n, marks=whole) for n in range(1, 10))])
 def test_a_million_ticks(part: int) -> None:
     """100,000 ticks a part: clusters of all sizes in all kinds of networks, now and then a death or a partition."""
     ticks = []

@@ -188,7 +188,7 @@ def test_who_waits_for_others_and_has_died_is_forgotten_whatever_it_said() -> No
     for _ in range(150):
         party.pass_time(0.1)
         replay_to_service(party, list(party.to_service))
-    assert "scout has gone again" in party.texts("WARNING")
+    assert "scout has left again" in party.texts("WARNING")
     party.join("env", Role.ENVIRONMENT)
     assert not party.coordinator.leader.has_begun
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from rattle.rollouts.complete import complete
 from rattle.runs.run_tables import read_run_row
 from rattle.services.utils.protos import training_pb2
 from rattle.trainer.train import train
+from rattle.wire.problems import RequestError
 from tests.services.training.playing import Player, Server, train_to_the_end
 from tests.trainer.conftest import Silence, small_settings
 
@@ -160,3 +162,13 @@ def test_a_damaged_description_is_said(tmp_path: Path) -> None:
         assert client.status().status == "waiting"
         assert train_to_the_end(client, Player(complete(settings))).version > 0
     assert read_run_row(directory)["env_steps"] >= 5000
+
+
+def test_an_actor_that_comes_when_all_is_stored_is_told_that_the_service_stops(tmp_path: Path) -> None:
+    settings = complete(small_settings(*POLE))
+    player = Player(settings)
+    with Server(settings, tmp_path / "run") as server, server.client() as client:
+        next(client.watch(environment=player.environment))
+        server.stop()
+    with pytest.raises(RequestError, match="the service is stopping"):
+        asyncio.run(server.service.introduce(player.environment, "late"))

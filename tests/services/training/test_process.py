@@ -131,7 +131,7 @@ def train(client: Client, player: Player, rollouts: list[training_pb2.Rollout], 
 def test_it_says_where_it_is_and_that_it_is_well(service: ServiceProcess) -> None:
     assert service.hello["service"] == "training"
     assert service.hello["policies"] == ["main"]
-    assert service.hello["mode"] == "sync"
+    assert service.hello["mode"] == "on_policy"
     with client_of(service) as client:
         health = health_pb2_grpc.HealthStub(client.channel)
         for name in ("", "rattle.v1.Training"):

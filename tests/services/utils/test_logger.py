@@ -90,6 +90,13 @@ def test_the_console_shows_what_the_environment_asks_for(
     assert re.fullmatch(expected, capsys.readouterr().err)
 
 
+def test_a_console_that_there_is_not_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    logs = setup("tool", console="xml", environ={})  # type: ignore[arg-type]
+    logs.close()
+    [line] = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["fields"]["place"] == "console"
+
+
 def test_what_is_wrong_in_the_environment_is_an_event_and_everything_else_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

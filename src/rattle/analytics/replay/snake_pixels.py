@@ -28,7 +28,7 @@ class SnakeState(msgspec.Struct):
 
 
 class BoardView(Protocol):
-    """What a painter asks of boards that are to be shown frame by frame."""
+    """What a painter asks of boards that should be shown frame by frame."""
 
     @property
     def title(self) -> str:

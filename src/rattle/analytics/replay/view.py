@@ -1,4 +1,4 @@
-"""What terminal and file writers need of something that is to be shown frame by frame."""
+"""What terminal and file writers need of something that should be shown frame by frame."""
 
 from __future__ import annotations
 

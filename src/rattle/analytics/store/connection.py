@@ -51,7 +51,7 @@ class StoreAway(StoreError):
 
 
 class StoreRefused(StoreError):
-    """The store does not let this user in, or has not this database: somebody has to mend that."""
+    """The store does not let this user in, or has not this database: somebody has to fix that."""
 
 
 class Store:

@@ -56,7 +56,7 @@ def _make_views_anew(_store: Store) -> None:
 
 
 #: What each number does. New columns and changed views need an empty step only: `create_tables` adds columns that are
-#: missing, and makes all views anew.
+#: missing, and makes all views again.
 MIGRATIONS: Final[MappingProxyType[int, Callable[[Store], None]]] = MappingProxyType(
     {1: _begin, 2: _annotate, 3: _allow_rows_of_actions, 4: _keep_lines_of_wrong_clocks, 5: _make_views_anew}
 )

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from rattle.analytics.schema import DERIVED_COLUMNS, INTERRUPTED, NULLABLE, RUNNING, RUNS, TABLES, Columns
 
-#: What stands before the names of tables, beside which there is a view without it.
+#: What stands before the names of tables, next to which there is a view without it.
 PREFIX: Final = "stored_"
 
 #: Rows of lines at this level are kept for so long.
@@ -30,7 +30,7 @@ LIVES: Final = Columns(
     }
 )
 
-#: One row a run that people have said something of: columns of `runs` that whoever trains does not write.
+#: One row a run that people have said something of: columns of `runs` that anyone who trains does not write.
 ANNOTATIONS: Final = Columns({"run_id": "String", **{name: RUNS[name] for name in ("tags", "note", "archived")}})
 
 #: Columns of few different values, which are kept as numbers with a dictionary.

@@ -78,6 +78,7 @@ class SnakeWorlds:
             seen_as=_seen_as(settings.num_snakes),
         )
         self._rules = self._make_rules()
+        self._action = self.spec.action_space.zeros(slots)
 
         self.observation = self._outputs.observation
         self.reward = self._outputs.reward
@@ -106,7 +107,8 @@ class SnakeWorlds:
     def step(self, action: NDArray[np.integer[Any]]) -> None:
         """Advance every world one tick; `action` holds 0 forward, 1 right, 2 left in shape (B,)."""
         check_actions(action, self.num_slots, self.spec.action_space)
-        kernel.step(self._worlds, action, self._outputs, self._rules, self._tables)
+        self._action[:] = action  # as it comes, the kernel would be compiled again for every dtype and layout
+        kernel.step(self._worlds, self._action, self._outputs, self._rules, self._tables)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return copies of all that decides what follows, as plain arrays."""

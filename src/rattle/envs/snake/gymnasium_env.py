@@ -85,7 +85,7 @@ class SnakeVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
     ended, `final_obs` and `final_info` with `food`.
 
     With several snakes, `infos["active"]`, bool (num_envs,), marks the slots whose snake is alive and acts on the
-    observation it comes with. A snake that dies while its world goes on is terminated once, then its slot is inactive
+    observation it comes with. A snake that dies while its world continues is terminated once, then its slot is inactive
     (zero observation, zero reward, its action ignored) until the world's next episode makes it active again.
 
     With `copy=False` the arrays handed out are the batch's own, which the next step overwrites.

@@ -2,7 +2,7 @@
 
 A cell is a number, y * width + x. A board is stored with a margin of `vision_radius` cells on every side that repeats
 the opposite edge, so that what a snake sees is one table of flat offsets from its head, without a wrap; `Tables.copies`
-says where a cell stands in it. A body is a ring of cells. A place on the board holds 0 empty, 1 food, 2 + 2s body of
+says where a cell is in it. A body is a ring of cells. A place on the board holds 0 empty, 1 food, 2 + 2s body of
 snake s, 3 + 2s head of snake s; in a world of one snake its head is stored as body too, because it is never seen as
 anything else, and observing is then a plain copy.
 
@@ -313,7 +313,7 @@ def _settle(w, worlds, rules, tables):
 
 @_inline
 def _hand_out(w, worlds, outputs, rules, ended, over):
-    """Write the rewards and ends of a world's slots; `outputs.active` holds who acted, and is set anew."""
+    """Write the rewards and ends of a world's slots; `outputs.active` holds who acted, and is set again."""
     first = w * rules.num_snakes
     for slot in range(first, first + rules.num_snakes):
         agent = worlds.agent[slot]

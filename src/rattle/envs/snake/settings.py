@@ -29,7 +29,7 @@ class SnakeSettings(StrictSettings):
     width: int = Field(15, ge=4, le=128, description="Cells from west to east; the edges are joined.")
     height: int = Field(15, ge=4, le=128, description="Cells from north to south; the edges are joined.")
     num_snakes: int = Field(1, ge=1, le=MAX_SNAKES, description="Snakes in a world.")
-    food: int = Field(1, ge=1, description="Food items that lie on the board at any time.")
+    food: int = Field(1, ge=1, description="Food items on the board at any time.")
     vision_radius: int = Field(
         5, ge=1, le=32, description="A snake sees the cells within this L1 distance of its head."
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # settings are read where nothing is learnt too, by services 
 
 @dataclass(frozen=True)
 class Sequences:
-    """What whole sequences of slots have besides, for policies with memory."""
+    """What whole sequences of slots have in addition, for policies with memory."""
 
     memory: Tensor  # (N, S) float32: what each slot remembered before the first tick
     starts: Tensor  # (N, T) bool: where an episode begins, and nothing is remembered
@@ -44,13 +44,21 @@ class Batch:
     log_prob: Tensor  # (N,) float32
     value: Tensor  # (N,) float32
     weight: Tensor  # (N,) float32: how much an advantage counts, once it is shifted and scaled
+    own: Tensor | None = field(default=None, kw_only=True)  # (N, K) float32: what the policy saw of its own past
     sequences: Sequences | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        from torch import Tensor
+
         for name in _SAMPLE:  # what users make wrong is found where they make it
-            array = getattr(self, name)
+            if not isinstance(array := getattr(self, name), Tensor):
+                raise TypeError(f"{name} must be a tensor, got {type(array).__name__}")
             if array.shape[:1] != self.action.shape[:1]:
                 raise ValueError(f"{name} has the shape {tuple(array.shape)}, and there are {len(self)} actions")
+            axes = 1 if self.sequences is None else 2
+            if name in _NUMBERS and array.ndim != axes:  # a column beside a row would become a square
+                wanted = tuple(self.action.shape[:axes])
+                raise ValueError(f"{name} has the shape {tuple(array.shape)}, where {wanted} is wanted")
 
     def __len__(self) -> int:
         return self.action.shape[0]
@@ -88,15 +96,19 @@ class Batch:
         if self.sequences is None:
             return self
         chosen = self.sequences.chosen
-        return Batch(*(getattr(self, name)[chosen] for name in _SAMPLE))
+        own = None if self.own is None else self.own[chosen]
+        return Batch(*(getattr(self, name)[chosen] for name in _SAMPLE), own=own)
 
     def _each(self, part: Callable[[Tensor], Tensor]) -> Batch:
-        own = self.sequences
-        sequences = None if own is None else Sequences(part(own.memory), part(own.starts), part(own.chosen))
-        return Batch(*(part(getattr(self, name)) for name in _SAMPLE), sequences=sequences)
+        whole = self.sequences
+        sequences = None if whole is None else Sequences(part(whole.memory), part(whole.starts), part(whole.chosen))
+        own = None if self.own is None else part(self.own)
+        return Batch(*(part(getattr(self, name)) for name in _SAMPLE), own=own, sequences=sequences)
 
 
-_SAMPLE = tuple(each.name for each in fields(Batch) if each.name != "sequences")
+#: A number for each sample.
+_NUMBERS = frozenset({"advantage", "target", "log_prob", "value", "weight"})
+_SAMPLE = tuple(each.name for each in fields(Batch) if not each.kw_only)
 
 
 class Samples(Protocol):
@@ -177,6 +189,13 @@ class Algorithm(StrictSettings):
         description="Learn with observations shifted and scaled by their running moments, which go into the weights "
         "of policies; for numbers, and networks whose first layer is linear.",
     )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Raise AttributeError: what an algorithm kept would be lost when a run is resumed."""
+        raise AttributeError(
+            f"'{name}' cannot be set: an algorithm keeps nothing from one update to the next, but has "
+            "optimisation.version and optimisation.seed"
+        )
 
     @property
     def complete_episodes(self) -> bool:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class NamedAlgorithm(Algorithm):
     """The name and the settings of a user's algorithm as they were given, for services that have no PyTorch.
 
-    Whoever asks it for more gets an ExtensionError that says what to install.
+    Anyone who asks it for more gets an ExtensionError that says what to install.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)

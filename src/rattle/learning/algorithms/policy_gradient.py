@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -45,13 +46,18 @@ def select(
     """
     weight = advantage.new_ones(advantage.shape) if weight is None else weight
     parts = (rollout.observation, rollout.action, advantage, target, rollout.log_prob, rollout.value, weight)
+    own = rollout.arrays.get("own")
+
+    def batch(part: Callable[[Tensor], Tensor], sequences: Sequences | None = None) -> Batch:
+        return Batch(*map(part, parts), own=None if own is None else part(own), sequences=sequences)
+
     if "memory" in rollout.arrays:
         sequences = Sequences(rollout.memory, episode_starts(rollout).transpose(0, 1), chosen.transpose(0, 1))
-        return Batch(*(part.transpose(0, 1) for part in parts), sequences=sequences)
+        return batch(lambda part: part.transpose(0, 1), sequences)
     if bool(chosen.all()):
-        return Batch(*(part.flatten(0, 1) for part in parts))
-    rows = chosen.flatten().nonzero()[:, 0]  # a mask would be gone through for each part anew
-    return Batch(*(part.flatten(0, 1).index_select(0, rows) for part in parts))
+        return batch(lambda part: part.flatten(0, 1))
+    rows = chosen.flatten().nonzero()[:, 0]  # a mask would be gone through for each part again
+    return batch(lambda part: part.flatten(0, 1).index_select(0, rows))
 
 
 def with_normal_advantage(batch: Batch) -> Batch:

@@ -26,7 +26,7 @@ class PPO(CorrectedActorCritic):
     metrics: ClassVar[tuple[Metric, ...]] = (
         *CorrectedActorCritic.metrics,
         Metric("approx_kl", "nats", "How far the update has moved the policy: the mean of ratio - 1 - log ratio."),
-        Metric("clip_fraction", "", "Share of the samples whose ratio the clipping held."),
+        Metric("clip_fraction", "", "Share of the samples whose ratio was clipped."),
         Metric("passes", "", "Passes over the rollout that were made."),
     )
 
@@ -48,7 +48,7 @@ class PPO(CorrectedActorCritic):
     )
 
     def update(self, rollout: Rollout[Tensor], optimisation: Optimisation) -> dict[str, float]:
-        """Pass over the rollout several times, in minibatches of samples that are drawn anew for each pass."""
+        """Pass over the rollout several times, in minibatches of samples that are drawn again for each pass."""
         batch = self.corrected_samples(rollout, optimisation)
         left = self._left(optimisation.version)
         learning_rate, loss = self.learning_rate * left, self._loss(self.entropy_weight * left)

@@ -22,7 +22,7 @@ class Reinforce(OneStep):
     id: Literal["reinforce"] = "reinforce"
     max_episode_ticks: int = Field(1000, ge=1, description="Episodes are cut after this many ticks.")
     baseline: bool = Field(False, description="Subtract a learned value from the returns.")
-    normalise_returns: bool = Field(True, description="Shift and scale what is learnt from to mean 0, deviation 1.")
+    normalise_returns: bool = Field(True, description="Shift and scale the returns to mean 0, deviation 1.")
 
     @property
     def complete_episodes(self) -> bool:

@@ -48,7 +48,7 @@ class CorrectedActorCritic(ActorCritic):
         return c_clip
 
     def to_correct(self, rollout: Rollout[Tensor], version: int) -> Tensor | None:
-        """Return bool (T, B), the samples that policies before `version` played; None where none is to be corrected."""
+        """Return bool (T, B), the samples that policies before `version` played; None if none needs correction."""
         older = rollout.active & (rollout.policy_version < version)
         return older if self.correction == "vtrace" and bool(older.any()) else None
 

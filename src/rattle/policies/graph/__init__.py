@@ -1,4 +1,4 @@
-"""Networks in PyTorch, of users and some of ours: an ONNX graph that came of their code, and that acts without it."""
+"""Networks in PyTorch, of users and some built-in ones: an ONNX graph made from their code, which acts without it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Graph(NetworkKind[GraphSpec]):
         return dict(spec.parameters)
 
     def make_network(self, spec: GraphSpec, generator: torch.Generator | None = None) -> nn.Module:
-        """Raise PolicyError: a graph learns with the code that it came of only."""
+        """Raise PolicyError: a graph learns only with the code that it was made from."""
         raise PolicyError("this policy has a network of a user: it is trained where policy.network names its code")
 
     def make_program(self, spec: GraphSpec, parameters: Parameters) -> Program:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from math import sqrt
+from math import ceil, sqrt
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,8 @@ from rattle.samples.spaces import ArraySpace, Observations, PartsSpace
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 #: What an encoder makes of numbers that are no image.
 _FEATURES = 64
-#: The height and the width from which on Nature CNN has something to look at.
-_NATURE_LEAST = 36
+#: The height and the width from which on Nature CNN has something to look at, and by how many pixels its view grows.
+_NATURE_LEAST, _NATURE_STEP = 36, 8
 
 
 class _Residual(nn.Module):
@@ -40,8 +40,10 @@ def _nature(channels: int, height: int, width: int) -> nn.Module:
             f"policy.network is nature_cnn, which wants images of at least {_NATURE_LEAST} x {_NATURE_LEAST}, and one "
             f"of {height} x {width} is observed: choose encoders or impala_cnn"
         )
+    # Without a margin, images that are not 36, 44, ..., 84 pixels wide would have some at the right that nobody sees.
+    upright, across = (ceil((_NATURE_LEAST - size) % _NATURE_STEP / 2) for size in (height, width))
     return nn.Sequential(
-        *(nn.Conv2d(channels, 32, 8, stride=4), nn.ReLU()),
+        *(nn.Conv2d(channels, 32, 8, stride=4, padding=(upright, across)), nn.ReLU()),
         *(nn.Conv2d(32, 64, 4, stride=2), nn.ReLU()),
         *(nn.Conv2d(64, 64, 3), nn.ReLU()),
     )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import warnings
+from abc import ABC, abstractmethod
 from base64 import b64encode
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from math import prod
 from typing import Any, ClassVar, NamedTuple
 
@@ -25,6 +28,8 @@ _OPSET, _IR_VERSION = 17, 8
 #: Rows on which graph and network are compared: more than a block, and no whole number of blocks.
 _ROWS_TRIED = 81
 _TICKS_TRIED = 3
+#: So many of them are tried one by one too: a branch may depend on all rows together.
+_ROWS_ALONE = 8
 _TOLERANCE = 1e-4
 #: The logit of an action that is forbidden: its probability is 0, and its logarithm is a finite number.
 _FORBIDDEN = -1e9
@@ -37,14 +42,14 @@ class Spaces(NamedTuple):
     action: ActionSpace
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """A network of a user's: a PyTorch module that says what it makes of an observation in one tick.
 
     Its weights must be parameters, float32. It computes as in evaluation (`eval()`), when it learns too, since what
     acts and what learns must agree: no dropout, and no batch statistics.
     """
 
-    #: The network's settings, which stand in the section `policy`.
+    #: The network's settings, which are in the section `policy`.
     Settings: ClassVar[type[BaseModel]] = StrictSettings
     #: How many numbers it remembers from one tick to the next; 0: it has no memory. Set it in the constructor.
     state_size: int = 0
@@ -59,13 +64,13 @@ class Network(nn.Module):
         """Return observations (N, ...) as float32 inputs (N, inputs), codes one-hot."""
         return self.spaces.observation.encode(observation)
 
+    @abstractmethod
     def step(self, observation: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return outputs (N, spaces.action.outputs), values (N,) and the next state (N, state_size), all float32.
 
         observation: (N, ...) of the observation space; state: (N, state_size), zeros where an episode begins. A row's
         results may depend on that row only.
         """
-        raise NotImplementedError
 
     def sequence(self, observation: Tensor, state: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
         """Return outputs (T, N, outputs) and values (T, N) for T ticks; override it with something quicker.
@@ -170,7 +175,12 @@ def _make(extension: Extension[Network], spaces: Spaces, settings: Any, seed: in
             raise WrongResult(f"{network.state_size!r} as state_size, where a whole number is wanted")
         for name, tensor in network.state_dict().items():
             if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
-                raise WrongResult(f"a network with {name} as {tensor.dtype} on {tensor.device}, not float32 on cpu")
+                advice = "persistent=False makes a buffer a constant"
+                if name.endswith("num_batches_tracked"):
+                    advice = "BatchNorm takes statistics of batches, LayerNorm takes none"
+                raise WrongResult(
+                    f"a network with {name} as {tensor.dtype} on {tensor.device}, not float32 on cpu: {advice}"
+                )
         if not any(True for _ in network.parameters()):
             raise WrongResult("a network without parameters: there is nothing to learn")
     made = LearningNetwork(extension, network)
@@ -211,16 +221,24 @@ def _compare(network: LearningNetwork, spec: GraphSpec) -> None:
     path = network._extension.path
     for _ in range(_TICKS_TRIED):
         observation = spec.observation.draw(random, _ROWS_TRIED)
-        kept = state.numpy().copy()  # which acting overwrites
+        kept, given = state.numpy().copy(), torch.from_numpy(observation.copy())  # acting overwrites the state
         with torch.no_grad():
-            expected = network(torch.from_numpy(observation), state)
+            expected = network(given, state.clone())
+            alone = [network(given[row : row + 1], state[row : row + 1].clone()) for row in range(_ROWS_ALONE)]
+        if not np.array_equal(given.numpy(), observation):
+            raise ExtensionError(f"{path}: step changes the observations that it is given: change a copy of them")
         try:
             program = GraphProgram(spec, {name: tensor.numpy() for name, tensor in network.state_dict().items()})
             outputs, value = program.forward(observation, kept)
         except PolicyError as error:
             raise ExtensionError(f"{path}: step cannot act without its code: {error}") from error
         found = (outputs, value if spec.value_head else expected[1].numpy(), kept)
-        if not all(_alike(one, other.numpy()) for one, other in zip(found, expected, strict=True)):
+        rows = [torch.cat(parts) for parts in zip(*alone, strict=True)]
+        are_alike = (
+            _alike(one, whole.numpy()) and _alike(one[:_ROWS_ALONE], some.numpy())
+            for one, whole, some in zip(found, expected, rows, strict=True)
+        )
+        if not all(are_alike):
             raise ExtensionError(
                 f"{path}: step becomes a graph that computes something else: it may hold no branches, loops or sizes "
                 "that depend on the rows, no random draws, and nothing that one row takes from others"
@@ -255,8 +273,8 @@ def _export(network: LearningNetwork, spaces: Spaces, parameters: set[str]) -> b
     state = [torch.zeros((2, network.state_size))] if network.state_size else []
     inputs = ["observation", *(["state"] if state else [])]
     outputs = ["outputs", "value", *(["next_state"] if state else [])]
-    buffer = io.BytesIO()
-    with network._extension.calling("step"), warnings.catch_warnings():
+    buffer, own = io.BytesIO(), network._extension
+    with _naming_hidden_weights(own.path), own.calling("step"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             _OneTick(network),
@@ -290,12 +308,28 @@ def _export(network: LearningNetwork, spaces: Spaces, parameters: set[str]) -> b
     return data
 
 
+@contextmanager
+def _naming_hidden_weights(path: str) -> Iterator[None]:
+    """Say of weights that are no parameters how they become some, where PyTorch prints their numbers."""
+    try:
+        yield
+    except ExtensionError as error:
+        if "Cannot insert a Tensor that requires grad as a constant" not in str(error.__cause__):
+            raise
+        raise ExtensionError(
+            f"{path}: step uses weights that are not the network's own: a list of layers must be an nn.ModuleList, "
+            "and a list of weights an nn.ParameterList"
+        ) from error
+
+
 def _try_out(network: LearningNetwork, spaces: Spaces) -> None:
     """Run a network once, so that what is wrong with it shows before anything is learnt."""
     observation = torch.from_numpy(spaces.observation.zeros(3))
     state = torch.zeros((3, network.state_size))
+    with network._extension.calling("step"):
+        if not network(observation, state)[0].requires_grad:
+            raise WrongResult("outputs that no weight can change: leave detach, numpy and rounding out")
     with torch.no_grad():
-        network(observation, state)
         network.sequence(observation.unsqueeze(0), state, torch.zeros((1, 3), dtype=torch.bool))
     if type(network.own).sequence is not Network.sequence:
         _compare_sequence(network, spaces)

@@ -27,7 +27,7 @@ from rattle.text import one_line
 BLOCKS = (64, 256, 16)
 #: The same where a row takes much. Libraries compute a single row in a way of its own.
 HEAVY_BLOCKS = (16, 4, 2)
-#: A reference to a file beside the model, as it stands in the bytes of a model: none is ever followed. Protocol buffers
+#: A reference to a file next to the model, as it is in the bytes of a model: none is ever followed. Protocol buffers
 #: read the length before the word in longer forms too.
 _EXTERNAL = re.compile(rb"(\x08|\x88\x80*\x00)location")
 
@@ -48,7 +48,10 @@ class GraphProgram(ForwardProgram):
         self._parameters = {name: np.ascontiguousarray(array) for name, array in parameters.items() if name in used}
 
     def forward(
-        self, observation: NDArray[Any], state: NDArray[np.float32] | None = None
+        self,
+        observation: NDArray[Any],
+        state: NDArray[np.float32] | None = None,
+        own: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the head's outputs (N, outputs) and the values (N,)."""
         outputs, value, after = self._run(observation, state)
@@ -56,7 +59,12 @@ class GraphProgram(ForwardProgram):
             state[:] = after
         return outputs, value
 
-    def values(self, observation: NDArray[Any], state: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    def values(
+        self,
+        observation: NDArray[Any],
+        state: NDArray[np.float32] | None = None,
+        own: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
         """Return the values (N,)."""
         return self._run(observation, state)[1]
 
@@ -141,7 +149,7 @@ def _session(spec: GraphSpec) -> tuple[Any, tuple[int, ...]]:
 
 @lru_cache(maxsize=16)
 def _exact_blocks(spec: GraphSpec) -> tuple[int, ...]:
-    """Return the sizes of blocks in which a row has the same result at every place, beside whatever rows."""
+    """Return the sizes of blocks in which a row has the same result at every place, next to whatever rows."""
     blocks = BLOCKS if spec.row_work <= LIGHT else HEAVY_BLOCKS
     session, random, most = _loaded(spec.graph), np.random.default_rng(0), 2 * max(blocks)
     names = {value.name for value in session.get_inputs()}

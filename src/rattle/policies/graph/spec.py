@@ -29,8 +29,8 @@ class GraphSpec(PolicySpec):
     graph: Base64Bytes = Field(max_length=2**26)
 
     @property
-    def memory_size(self) -> int:
-        """Return how many numbers a slot remembers from one tick to the next."""
+    def network_memory(self) -> int:
+        """Return how many numbers the network remembers from one tick to the next."""
         return self.state_size
 
     @property

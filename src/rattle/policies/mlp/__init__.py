@@ -51,7 +51,7 @@ class Mlp(NetworkKind[MlpSpec]):
 
     def row_work(self, spec: MlpSpec) -> int:
         """Return how many multiplications a row takes at most; one-hot inputs are never multiplied."""
-        sizes = (spec.observation.shape[0], *spec.layer_sizes[1:])
+        sizes = (spec.observation.shape[0] + spec.own.width, *spec.layer_sizes[1:])
         return sum(inputs * outputs for inputs, outputs in pairwise(sizes))
 
 
@@ -60,7 +60,7 @@ def layer_shapes(spec: LayeredSpec, between: Mapping[str, tuple[int, int]] | Non
 
     `between`: (outputs, inputs) of layers, by name, that lie between the hidden layers and the heads.
     """
-    sizes = (spec.observation.inputs, *spec.hidden_sizes)
+    sizes = (spec.first_inputs, *spec.hidden_sizes)
     layers = {f"trunk.{i}": (sizes[i + 1], sizes[i]) for i in range(len(spec.hidden_sizes))}
     layers |= between or {}
     layers["policy"] = (spec.action.outputs - spec.action.outputs_alone, sizes[-1])

@@ -72,8 +72,11 @@ def dense(x, inputs, parameters, start, width, out):
 
 
 @njit(inline="always", fastmath={"contract"})
-def _encoded_dense(observation, row, parameters, inputs, width, out):
-    """Do what `dense` does for the one-hot encoding of a row of codes, at the start of `parameters`."""
+def _encoded_dense(observation, row, own, parameters, inputs, width, out):
+    """Do what `dense` does for the one-hot encoding of a row of codes, and the row's own inputs after it.
+
+    The layer is at the start of `parameters`.
+    """
     bias = inputs * width
     cells = uint64(observation.shape[1])
     for j in range(width):
@@ -82,6 +85,10 @@ def _encoded_dense(observation, row, parameters, inputs, width, out):
         code = uint64(observation[row, k])
         if code != uint64(0):
             _add_weighted_row(out, np.float32(1), parameters, ((code - _ONE) * cells + k) * width, width)
+    first = inputs - uint64(own.shape[1])
+    for k in range(uint64(own.shape[1])):
+        if own[row, k] != np.float32(0):
+            _add_weighted_row(out, own[row, k], parameters, (first + k) * width, width)
     return bias + width
 
 
@@ -123,21 +130,26 @@ def activate(x, width, tanh):
 
 
 @njit(inline="always")
-def first_layer(observation, row, is_codes, sizes, parameters, out, scratch):
-    """Write what the first layer gives for a row, and return where the next layer's parameters start."""
+def first_layer(observation, row, own, is_codes, sizes, parameters, out, scratch):
+    """Write what the first layer gives for a row, and return where the next layer's parameters start.
+
+    `own` (N, K) are what the policy sees of its own past, in addition to the observation.
+    """
     width = uint64(sizes[1])
     if is_codes:
-        return _encoded_dense(observation, row, parameters, uint64(sizes[0]), width, out)
+        return _encoded_dense(observation, row, own, parameters, uint64(sizes[0]), width, out)
     for k in range(uint64(observation.shape[1])):
         scratch[k] = observation[row, k]
+    for k in range(uint64(own.shape[1])):
+        scratch[uint64(observation.shape[1]) + k] = own[row, k]
     return dense(scratch, uint64(sizes[0]), parameters, uint64(0), width, out)
 
 
 @njit(inline="always")
-def _outputs(observation, row, is_codes, sizes, parameters, tanh, here, there):
+def _outputs(observation, row, own, is_codes, sizes, parameters, tanh, here, there):
     """Return the array, one of the two scratch arrays, that holds what the last layer gives for one row."""
     width = uint64(sizes[1])
-    start = first_layer(observation, row, is_codes, sizes, parameters, here, there)
+    start = first_layer(observation, row, own, is_codes, sizes, parameters, here, there)
     for layer in range(2, sizes.shape[0]):
         activate(here, width, tanh)
         inputs = width
@@ -149,7 +161,20 @@ def _outputs(observation, row, is_codes, sizes, parameters, tanh, here, there):
 
 @compiled
 def act(
-    observation, is_codes, sizes, parameters, tanh, num_actions, key, first_slot, tick, greedy, action, log_prob, value
+    observation,
+    own,
+    is_codes,
+    sizes,
+    parameters,
+    tanh,
+    num_actions,
+    key,
+    first_slot,
+    tick,
+    greedy,
+    action,
+    log_prob,
+    value,
 ):
     """Choose an action for every row and say its log-probability and the row's value.
 
@@ -161,7 +186,7 @@ def act(
     there = np.zeros(widest, np.float32)
     has_value = sizes[-1] > num_actions
     for row in range(observation.shape[0]):
-        outputs = _outputs(observation, row, is_codes, sizes, parameters, tanh, here, there)
+        outputs = _outputs(observation, row, own, is_codes, sizes, parameters, tanh, here, there)
         slot = uint64(first_slot) + uint64(row)
         action[row], log_prob[row] = choose_one(
             outputs, num_actions, greedy, uint64(tick), slot, uint64(key[0]), uint64(key[1])
@@ -170,25 +195,25 @@ def act(
 
 
 @compiled
-def forward(observation, is_codes, sizes, parameters, tanh, num_actions, logits, value):
+def forward(observation, own, is_codes, sizes, parameters, tanh, num_actions, logits, value):
     """Write every row's logits and value: what `act` chooses from."""
     widest = uint64(np.max(sizes))
     here = np.zeros(widest, np.float32)
     there = np.zeros(widest, np.float32)
     has_value = sizes[-1] > num_actions
     for row in range(observation.shape[0]):
-        outputs = _outputs(observation, row, is_codes, sizes, parameters, tanh, here, there)
+        outputs = _outputs(observation, row, own, is_codes, sizes, parameters, tanh, here, there)
         for a in range(num_actions):
             logits[row, a] = outputs[a]
         value[row] = outputs[num_actions] if has_value else np.float32(0)
 
 
 @compiled
-def values(observation, is_codes, sizes, parameters, tanh, value):
+def values(observation, own, is_codes, sizes, parameters, tanh, value):
     """Predict the value of every row; the last layer's last output is the value."""
     widest = uint64(np.max(sizes))
     here = np.zeros(widest, np.float32)
     there = np.zeros(widest, np.float32)
     for row in range(observation.shape[0]):
-        outputs = _outputs(observation, row, is_codes, sizes, parameters, tanh, here, there)
+        outputs = _outputs(observation, row, own, is_codes, sizes, parameters, tanh, here, there)
         value[row] = outputs[sizes[-1] - 1]

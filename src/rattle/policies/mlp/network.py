@@ -19,7 +19,7 @@ class MultilayerPerceptron(nn.Module):
     def __init__(self, spec: LayeredSpec, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.spec = spec
-        sizes = (spec.observation.inputs, *spec.hidden_sizes)
+        sizes = (spec.first_inputs, *spec.hidden_sizes)
         self.trunk = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.activation = _ACTIVATIONS[spec.activation]()
         self.policy = nn.Linear(sizes[-1], spec.action.outputs - spec.action.outputs_alone)
@@ -40,13 +40,15 @@ class MultilayerPerceptron(nn.Module):
                 nn.init.orthogonal_(layer.weight, gain, generator=generator)
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, observation: Tensor) -> tuple[Tensor, ...]:
-        """Return outputs (N, outputs) and values (N,) for observations (N, row)."""
-        return self.heads(self.hidden(observation))
+    def forward(self, observation: Tensor, *, own: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return outputs (N, outputs) and values (N,) for observations (N, row) and what is seen of the past (N, K)."""
+        return self.heads(self.hidden(observation, own))
 
-    def hidden(self, observation: Tensor) -> Tensor:
+    def hidden(self, observation: Tensor, own: Tensor | None) -> Tensor:
         """Return what the last hidden layer gives (N, width)."""
         hidden = self.spec.observation.encode(observation)
+        if own is not None:
+            hidden = torch.cat([hidden, own], dim=1)
         for layer in self.trunk:
             hidden = self.activation(layer(hidden))
         return hidden

@@ -42,32 +42,48 @@ class MlpProgram(ForwardProgram):
         log_prob: NDArray[np.float32],
         value: NDArray[np.float32],
         state: NDArray[np.float32] | None = None,
+        own: NDArray[np.float32] | None = None,
     ) -> None:
         """Write an action, its log-probability and a value for every row."""
         space = self._spec.action
         if isinstance(space, DiscreteSpace):  # the kernel chooses while the outputs are at hand
             network = (self._is_codes, self._sizes, self._parameters, self._tanh, space.n)
-            kernel.act(observation, *network, key, first_slot, tick, greedy, action, log_prob, value)
+            inputs = observation, own_or_none(own, observation)
+            kernel.act(*inputs, *network, key, first_slot, tick, greedy, action, log_prob, value)
             return
-        super().act(observation, key, first_slot, tick, greedy, action, log_prob, value)
+        super().act(observation, key, first_slot, tick, greedy, action, log_prob, value, state, own)
 
     def forward(
-        self, observation: NDArray[Any], state: NDArray[np.float32] | None = None
+        self,
+        observation: NDArray[Any],
+        state: NDArray[np.float32] | None = None,
+        own: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the outputs (N, outputs) and the values (N,)."""
         outputs = self._spec.action.outputs
         found = np.empty((len(observation), outputs), np.float32)
         value = np.empty(len(observation), np.float32)
         network = (self._is_codes, self._sizes, self._parameters, self._tanh, outputs)
-        kernel.forward(observation, *network, found, value)
+        kernel.forward(observation, own_or_none(own, observation), *network, found, value)
         return found, value
 
-    def values(self, observation: NDArray[Any], state: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    def values(
+        self,
+        observation: NDArray[Any],
+        state: NDArray[np.float32] | None = None,
+        own: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
         """Return the values (N,), 0 without a value head."""
         value = np.zeros(len(observation), np.float32)
         if self._spec.value_head:
-            kernel.values(observation, self._is_codes, self._sizes, self._parameters, self._tanh, value)
+            network = (self._is_codes, self._sizes, self._parameters, self._tanh)
+            kernel.values(observation, own_or_none(own, observation), *network, value)
         return value
+
+
+def own_or_none(own: NDArray[np.float32] | None, observation: NDArray[Any]) -> NDArray[np.float32]:
+    """Return own inputs (N, K), of no columns where there are none: compiled code takes an array in any case."""
+    return np.empty((len(observation), 0), np.float32) if own is None else own
 
 
 def flatten(spec: LayeredSpec, parameters: Parameters, between: Sequence[str] = ()) -> NDArray[np.float32]:

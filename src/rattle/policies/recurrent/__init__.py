@@ -51,6 +51,6 @@ class Recurrent(NetworkKind[RecurrentSpec]):
 
     def row_work(self, spec: RecurrentSpec) -> int:
         """Return how many multiplications a row takes at most; one-hot inputs are never multiplied."""
-        sizes = (spec.observation.shape[0], *spec.layer_sizes[1:])
+        sizes = (spec.observation.shape[0] + spec.own.width, *spec.layer_sizes[1:])
         memory = sum(outputs * inputs for outputs, inputs in spec.between.values())
         return memory + sum(inputs * outputs for inputs, outputs in pairwise(sizes))

@@ -57,10 +57,10 @@ def _mingru(x, width, parameters, start, memory, gates, new):
 
 
 @njit(inline="always")
-def _outputs(observation, row, is_codes, sizes, parameters, tanh, is_gru, memory, here, there, gates, recalled):
+def _outputs(observation, row, own, is_codes, sizes, parameters, tanh, is_gru, memory, here, there, gates, recalled):
     """Return the array, one of the two scratch arrays, that holds what the heads give; overwrite the row's memory."""
     width = uint64(sizes[1])
-    start = first_layer(observation, row, is_codes, sizes, parameters, here, there)
+    start = first_layer(observation, row, own, is_codes, sizes, parameters, here, there)
     activate(here, width, tanh)
     for layer in range(2, sizes.shape[0] - 1):
         inputs = width
@@ -69,11 +69,11 @@ def _outputs(observation, row, is_codes, sizes, parameters, tanh, is_gru, memory
         activate(there, width, tanh)
         here, there = there, here
     for layer in range(memory.shape[0] // int(width)):
-        own = memory[layer * int(width) : (layer + 1) * int(width)]
+        part = memory[layer * int(width) : (layer + 1) * int(width)]
         if is_gru:
-            start = _gru(here, width, parameters, start, own, gates, recalled)
+            start = _gru(here, width, parameters, start, part, gates, recalled)
         else:
-            start = _mingru(here, width, parameters, start, own, gates, recalled)
+            start = _mingru(here, width, parameters, start, part, gates, recalled)
     dense(here, width, parameters, start, uint64(sizes[-1]), there)
     return there
 
@@ -87,17 +87,18 @@ def _scratch(sizes):
 
 
 @compiled
-def forward(observation, is_codes, sizes, parameters, tanh, is_gru, state, outputs, value):
-    """Write every row's outputs and value, and overwrite what its slot remembers, `state`."""
+def forward(observation, own, is_codes, sizes, parameters, tanh, is_gru, state, first, outputs, value):
+    """Write every row's outputs and value, and overwrite what its slot remembers, `state`, from column `first` on."""
     here, there, gates, recalled = _scratch(sizes)
-    own, has_value = outputs.shape[1], sizes[-1] > outputs.shape[1]
+    numbers, has_value = outputs.shape[1], sizes[-1] > outputs.shape[1]
     for row in range(observation.shape[0]):
+        memory = state[row, first:]
         found = _outputs(
-            observation, row, is_codes, sizes, parameters, tanh, is_gru, state[row], here, there, gates, recalled
+            observation, row, own, is_codes, sizes, parameters, tanh, is_gru, memory, here, there, gates, recalled
         )
-        for j in range(own):
+        for j in range(numbers):
             outputs[row, j] = found[j]
-        value[row] = found[own] if has_value else np.float32(0)
+        value[row] = found[numbers] if has_value else np.float32(0)
 
 
 @compiled

@@ -79,7 +79,7 @@ class RecurrentNetwork(MultilayerPerceptron):
     def __init__(self, spec: RecurrentSpec, generator: torch.Generator | None = None) -> None:
         """Draw orthogonal weights, a gate at a time."""
         super().__init__(spec, generator)
-        self.state_size, self.width = spec.memory_size, spec.width
+        self.state_size, self.width = spec.network_memory, spec.width
         self.memory = nn.ModuleList(_CELLS[spec.network](spec.width) for _ in range(spec.memory_layers))
         for layer in self.memory.modules():
             if isinstance(layer, nn.Linear):
@@ -87,12 +87,15 @@ class RecurrentNetwork(MultilayerPerceptron):
                     nn.init.orthogonal_(gate, generator=generator)
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, observation: Tensor, state: Tensor | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, observation: Tensor, state: Tensor | None = None, *, own: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Return outputs (N, outputs), values (N,) and the next state (N, state_size), of one tick.
 
-        `state`: None where nothing is remembered; no next state is returned then.
+        `state`: None where nothing is remembered; no next state is returned then. `own` (N, K) is what is seen of the
+        past.
         """
-        rows = self.hidden(observation)
+        rows = self.hidden(observation, own)
         before = rows.new_zeros((len(rows), self.state_size)) if state is None else state
         after = []
         for layer, memory in zip(self.memory, torch.split(before, self.width, dim=1), strict=True):
@@ -101,14 +104,17 @@ class RecurrentNetwork(MultilayerPerceptron):
         outputs, value = self.heads(rows)
         return (outputs, value) if state is None else (outputs, value, torch.cat(after, dim=1))
 
-    def sequence(self, observation: Tensor, state: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+    def sequence(
+        self, observation: Tensor, state: Tensor, starts: Tensor, *, own: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return outputs (T, N, outputs) and values (T, N) of T ticks; at `starts`, bool (T, N), memory is zero.
 
         They are those of `forward`, tick by tick, but for rounding: more rows at once are multiplied in another order.
         """
         ticks, slots = starts.shape
         keeps = (~starts).to(state.dtype).unsqueeze(2)
-        rows = self.hidden(observation.reshape(ticks * slots, *observation.shape[2:])).reshape(ticks, slots, -1)
+        flat = observation.flatten(0, 1), None if own is None else own.flatten(0, 1)
+        rows = self.hidden(*flat).reshape(ticks, slots, -1)
         for layer, memory in zip(self.memory, torch.split(state, self.width, dim=1), strict=True):
             rows = layer.sequence(rows, memory, keeps)  # type: ignore[operator]
         outputs, value = self.heads(rows.reshape(ticks * slots, -1))

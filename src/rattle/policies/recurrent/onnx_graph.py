@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from rattle.policies.kind import Parameters
 from rattle.policies.mlp.onnx_graph import constants, head_nodes, hidden_nodes
+from rattle.policies.own.onnx_graph import own_nodes
 from rattle.policies.recurrent.spec import RecurrentSpec
 
 
@@ -16,19 +17,21 @@ def graph(onnx: Any, spec: RecurrentSpec, parameters: Parameters) -> tuple[list[
     """Return the nodes in the order in which they run, and the constants that they take by name."""
     node = onnx.helper.make_node
     layers = [f"memory.{number}" for number in range(spec.memory_layers)]
-    nodes, here = hidden_nodes(onnx, spec)
-    nodes.append(node("Split", ["state", "widths"], [f"{layer}.before" for layer in layers], axis=1))
+    own = own_nodes(onnx, spec.own, spec.network_memory)
+    nodes, here = hidden_nodes(onnx, spec, own.inputs)
+    nodes.append(node("Split", [own.memory, "widths"], [f"{layer}.before" for layer in layers], axis=1))
     for layer in layers:
         nodes += (_gru if spec.network == "gru" else _mingru)(node, layer, here)
         here = f"{layer}.out"
-    nodes.append(node("Concat", [f"{layer}.after" for layer in layers], ["next_state"], axis=1))
+    nodes.append(node("Concat", [*own.after, *(f"{layer}.after" for layer in layers)], ["next_state"], axis=1))
     numbers: dict[str, NDArray[Any]] = {
         "widths": np.full(spec.memory_layers, spec.width, np.int64),
         "nothing": np.zeros((), np.float32),
         "half": np.full((), 0.5, np.float32),
         "one": np.ones((), np.float32),
     }
-    return [*nodes, *head_nodes(onnx, spec, here)], {**constants(spec, parameters), **numbers}
+    nodes = [*own.nodes, *nodes, *head_nodes(onnx, spec, here)]
+    return nodes, {**constants(spec, parameters), **numbers, **own.constants}
 
 
 def _gates(node: Any, name: str, here: str) -> list[Any]:

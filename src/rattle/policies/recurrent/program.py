@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattle.policies.kind import Parameters
-from rattle.policies.mlp.program import flatten
+from rattle.policies.mlp.program import flatten, own_or_none
 from rattle.policies.recurrent import kernel
 from rattle.policies.recurrent.spec import RecurrentSpec
 from rattle.policies.sampling import ForwardProgram
@@ -32,7 +32,10 @@ class RecurrentProgram(ForwardProgram):
         self._parameters = flatten(self._spec, parameters, tuple(self._spec.between))
 
     def forward(
-        self, observation: NDArray[Any], state: NDArray[np.float32] | None = None
+        self,
+        observation: NDArray[Any],
+        state: NDArray[np.float32] | None = None,
+        own: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the outputs (N, outputs) and the values (N,)."""
         rows = len(observation)
@@ -40,11 +43,17 @@ class RecurrentProgram(ForwardProgram):
         if state is None:
             state = np.zeros((rows, self._spec.memory_size), np.float32)
         network = self._is_codes, self._sizes, self._parameters, *self._ways
-        kernel.forward(observation, *network, state, outputs, value)
+        memory = state, self._spec.own.size
+        kernel.forward(observation, own_or_none(own, observation), *network, *memory, outputs, value)
         return outputs, value
 
-    def values(self, observation: NDArray[Any], state: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    def values(
+        self,
+        observation: NDArray[Any],
+        state: NDArray[np.float32] | None = None,
+        own: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
         """Return the values (N,), 0 without a value head."""
         if not self._spec.value_head:
             return np.zeros(len(observation), np.float32)
-        return self.forward(observation, None if state is None else state.copy())[1]
+        return self.forward(observation, None if state is None else state.copy(), own)[1]

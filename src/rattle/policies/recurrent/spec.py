@@ -25,8 +25,8 @@ class RecurrentSpec(LayeredSpec):
         return self.hidden_sizes[-1]
 
     @property
-    def memory_size(self) -> int:
-        """Return how many numbers a slot remembers: those of one layer after another's."""
+    def network_memory(self) -> int:
+        """Return how many numbers the network remembers: those of one layer after another's."""
         return self.memory_layers * self.width
 
     @property

@@ -33,9 +33,9 @@ MOST_CHOICES = 2**24
 
 
 class Actions(Space):
-    """What action spaces have besides: a distribution, which the numbers that a policy gives describe."""
+    """What action spaces have in addition: a distribution, which the numbers that a policy gives describe."""
 
-    #: The part of the outputs that networks of ours learn as numbers of their own, whatever is observed.
+    #: The part of the outputs that built-in networks learn as numbers of their own, whatever is observed.
     learnt_alone: ClassVar[str | None] = None
 
     @property
@@ -55,7 +55,7 @@ class Actions(Space):
 
     @property
     def outputs_alone(self) -> int:
-        """Return how many of them, the last ones, networks of ours learn whatever is observed."""
+        """Return how many of them, the last ones, built-in networks learn whatever is observed."""
         return 0 if self.learnt_alone is None else self.parts[self.learnt_alone]
 
     def part(self, name: str, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -254,6 +254,11 @@ class BoxSpace(Actions):
         return _bounds(self.low, self.high)
 
     @property
+    def middles_and_halves(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the middle between the bounds of each number, and half of their width, (*shape); 0 without two."""
+        return _middles_and_halves(self.low, self.high)
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Return float32."""
         return np.dtype(np.float32)
@@ -304,7 +309,7 @@ class SquashedBoxSpace(BoxSpace):
     """Real numbers of a `BoxSpace` that a policy reaches by a hyperbolic tangent instead of being clipped.
 
     What is drawn is u, of normal distributions. A number with two bounds becomes low + (high - low) * (1 + tanh u) / 2;
-    others stay u, and are clipped. Log-probabilities are those of the numbers that come of it. Only policies have this
+    others stay u, and are clipped. Log-probabilities are those of the resulting numbers. Only policies have this
     space: environments declare a `BoxSpace`, and are handed its numbers.
     """
 
@@ -318,7 +323,7 @@ class SquashedBoxSpace(BoxSpace):
     @property
     def half_widths(self) -> NDArray[np.float32]:
         """Return half of what lies between the bounds of each number, (*shape); 0 for numbers that stay as drawn."""
-        return _middles_and_halves(self.low, self.high)[1]
+        return self.middles_and_halves[1]
 
     def distribution(self, outputs: Tensor) -> Distribution:
         """Return the distributions of squashed numbers, as functions of what was drawn."""
@@ -326,7 +331,7 @@ class SquashedBoxSpace(BoxSpace):
 
     def bound(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return the squashed numbers of those that were drawn."""
-        middle, half = _middles_and_halves(self.low, self.high)
+        middle, half = self.middles_and_halves
         squashed = np.where(half > 0, middle + half * np.tanh(rows, dtype=np.float64), rows)
         bounded: NDArray[Any] = np.clip(squashed, *self.bounds).astype(np.float32)
         return bounded

@@ -91,7 +91,7 @@ class SquashedNormal(DiagonalNormal):
     """Distributions of N actions that are hyperbolic tangents of independent normal numbers, from (N, 2 * size).
 
     Actions are given as what was drawn, u, from which `half` * tanh(u) and a constant make a number; where `half` is 0
-    the number is u. Densities are those of the numbers that come of it.
+    the number is u. Densities are those of the resulting numbers.
     """
 
     def __init__(self, outputs: Tensor, half: Sequence[float]) -> None:
@@ -104,7 +104,7 @@ class SquashedNormal(DiagonalNormal):
         self._steepest = torch.where(self._is_squashed, halves, torch.ones_like(halves)).log()
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """Return the logarithm of the density, (N,), of what becomes of each drawn u (N, ...)."""
+        """Return the logarithm of the density, (N,), of the action from each drawn u (N, ...)."""
         return super().log_prob(action) - self._log_slope(action.reshape(self._mean.shape)).sum(dim=1)
 
     def entropy(self) -> Tensor:

@@ -25,7 +25,7 @@ _FEW_CODES = 8
 
 
 class Observations(Space):
-    """What observation spaces have besides: an encoding, which is what a network takes in."""
+    """What observation spaces have in addition: an encoding, which is what a network takes in."""
 
     #: Whether the inputs are numbers of any size, which learn better when they are scaled.
     scalable: ClassVar[bool] = False
@@ -52,7 +52,7 @@ class Observations(Space):
         return action
 
     def describe(self) -> dict[str, Any]:
-        """Return the space as it stands in messages of the vector API."""
+        """Return the space as it is in messages of the vector API."""
         nested = {"parts": {"__all__": {"space": {"encoding"}}}}
         return self.model_dump(mode="json", exclude={"encoding": True, **nested})
 

@@ -109,9 +109,9 @@ class PartsSpace(Observations):
         if sum(prod(part.space.shape) for part in parts) > MOST_OBSERVED:
             raise ValueError(f"an observation has at most {MOST_OBSERVED} numbers")
         if sum(isinstance(part.space, MaskSpace) for part in parts) > 1:
-            raise ValueError("an observation has one mask at most")
+            raise ValueError("an observation may have only one mask: combine them")
         if all(isinstance(part.space, MaskSpace) for part in parts):
-            raise ValueError("a mask alone is nothing to decide by")
+            raise ValueError("an observation has only a mask: add a part that shows what the agent sees")
         return parts
 
     @cached_property
@@ -174,7 +174,7 @@ class PartsSpace(Observations):
 
     def forbidden(self, rows: Tensor) -> Tensor:
         """Return bool (N, actions): the actions that the mask of each row forbids; none in a row of zeros."""
-        assert self.mask is not None  # noqa: S101 - whoever asks has looked
+        assert self.mask is not None  # noqa: S101 - anyone who asks has looked
         mask = rows[:, self.columns[self.mask.name]]
         return (mask == 0) & (mask != 0).any(dim=1, keepdim=True)
 
@@ -216,5 +216,5 @@ _observation_spaces: TypeAdapter[AnyObservations] = TypeAdapter(ObservationSpace
 
 
 def read_observation_space(described: dict[str, Any]) -> AnyObservations:
-    """Return the space that a message describes; raises ValueError (of pydantic) for one that is none."""
+    """Return the space that a message describes; raises ValueError (of pydantic) for anything else."""
     return _observation_spaces.validate_python(described)

@@ -23,7 +23,7 @@ from rattle.events.of_launch import (
 from rattle.events.of_services import Serving, Stopped, SystemMetrics
 from rattle.services.dashboard.source import MOST_EVENTS, Events, Happened, ServiceHealth
 
-#: Events that say what has become of a service, and what it is from then on.
+#: Events that say what has happened to a service, and what it is from then on.
 _STATES: Final[Mapping[str, str]] = MappingProxyType(
     {
         ServiceStarted.name: "starting",

@@ -56,7 +56,12 @@ def _probabilities(policy: StoredPolicy, steps: AgentSteps) -> NDArray[np.float6
     observed = observed.reshape(len(observed), *space.shape) if observed.shape[1] == np.prod(space.shape) else observed
     if policy.spec.memory_size:
         state = np.zeros((1, policy.spec.memory_size), np.float32)
-        outputs = np.concatenate([acting.forward(row[None], state)[0] for row in observed])
+        found = []
+        for row, action, reward in zip(observed, steps.action, steps.reward, strict=True):
+            found.append(acting.forward(row[None], state)[0])
+            acting.own.acted(state, action[None])
+            acting.own.rewarded(state, reward[None])
+        outputs = np.concatenate(found)
     else:
         outputs = acting.forward(observed)[0]
     ends = np.cumsum(policy.spec.action.choices)[:-1]

@@ -126,7 +126,7 @@ def _board(view: SnakeView) -> dict[str, Any]:
 
 
 def _values(steps: AgentSteps, discount: str | None) -> Chart:
-    """Return the chart of what was predicted beside what came."""
+    """Return the chart of what was predicted next to what came."""
     ticks = steps.tick.astype(np.float64)
     chart = Chart("values", "Predicted and discounted return")
     chart.line("predicted (value)", ticks, steps.value.astype(np.float64), 0)

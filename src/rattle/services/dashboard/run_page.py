@@ -23,7 +23,7 @@ _SHOWN: Final = frozenset({"run_id", "status", "config", "tags", "note", "archiv
 
 
 def context(source: RunSource, view: RunView) -> dict[str, Any]:
-    """Return what the page shows. A table that cannot be read is a problem beside all others, which are shown."""
+    """Return what the page shows. A table that cannot be read is shown as a problem; all others are shown as usual."""
     run = source.run(view.run)
     problems: list[str] = []
 

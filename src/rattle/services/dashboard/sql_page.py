@@ -33,7 +33,7 @@ _MOST_LINES: Final = 40
 
 
 def context(source: RunSource, view: SqlView) -> dict[str, Any]:
-    """Return what the page shows; what is wrong with the query stands beside it."""
+    """Return what the page shows; what is wrong with the query is next to it."""
     answer, problem, chart = None, None, None
     if view.q.strip():
         try:
@@ -78,7 +78,7 @@ def _chart(answer: QueryAnswer, view: SqlView) -> Chart:
 
 
 def _first_x(columns: Sequence[Column], show: str) -> str:
-    """Return the first column that can be an axis: bars stand beside names, too."""
+    """Return the first column that can be an axis: bars are next to names, too."""
     kinds = (*_NUMBERS, *_TIMES, *(_TEXTS if show == "bars" else ()))
     return next((column.name for column in columns if _is(column, kinds)), "")
 

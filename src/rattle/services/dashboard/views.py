@@ -68,7 +68,7 @@ class RunsView(View, frozen=True, kw_only=True):
     where: str = ""  # settings, such as algorithm.learning_rate > 0.001
     archived: bool = False
     sort: str = "-started"
-    column: tuple[str, ...] = ()  # settings beside the columns that are always there
+    column: tuple[str, ...] = ()  # settings next to the columns that are always there
     page: Annotated[int, Meta(ge=1, lt=2**31)] = 1
 
 

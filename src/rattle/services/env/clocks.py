@@ -50,7 +50,7 @@ class Turns:
     ticked = begin
 
     def end(self) -> None:
-        """Have no more ticks until it begins anew."""
+        """Have no more ticks until it begins again."""
         self._last = None
 
     @property
@@ -98,7 +98,7 @@ class RealtimeClock:
         self._tick = tick
 
     def changed(self) -> None:
-        """Begin when the first snake has come, end when the last has gone."""
+        """Begin when the first snake has come, end when the last has left."""
         if self._tick is not None and self._game.in_progress != self._schedule.running:
             now = time.monotonic()
             if self._game.in_progress:

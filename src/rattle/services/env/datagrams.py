@@ -35,7 +35,7 @@ class _Rise:
 
 
 class Datagrams:
-    """Says which datagrams of a Sync service are ticks, and counts them; `question` is to be sent to their sender."""
+    """Says which datagrams of a Sync service are ticks, and counts them; `question` should be sent to their sender."""
 
     question: bytes | None = None
     unanswered = 0  # questions in a row
@@ -116,9 +116,9 @@ class SealedDatagrams(Datagrams):
 class UnsealedDatagrams(Datagrams):
     """Takes each datagram that is newer than those before.
 
-    Newer is what was sent later, by the sender's own clock, or has the next sequence; so a sender that starts anew is
+    Newer is what was sent later, by the sender's own clock, or has the next sequence; so a sender that starts again is
     followed, and copies and datagrams that were overtaken on their way are not. A sender whose clock was set back
-    looks old for ever. It is followed when nothing but its rising sequences has come for about a second.
+    looks old forever. It is followed when nothing but its rising sequences has come for about a second.
     """
 
     def __init__(self) -> None:

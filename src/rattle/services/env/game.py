@@ -93,7 +93,7 @@ class Game:
         return life
 
     def unfollow(self, life: SnakeLife, reader: StreamReader, moment: Moment) -> None:
-        """Take a reader away, which may have gone with its snake's life already."""
+        """Take a reader away, which may have left with its snake's life already."""
         life.readers.discard(reader)
         if life.alive and not life.readers and life not in self._unread:
             self._unread[life] = moment.seconds
@@ -226,7 +226,7 @@ class Game:
         self.in_progress = False
 
     def _advance(self) -> list[SnakeLife]:
-        """Move all by a tick; return who lived before it, with what came of it, the dead last.
+        """Move all by a tick; return who lived before it, with the result, the dead last.
 
         Their readers join again at once, which must not hold up the others.
         """

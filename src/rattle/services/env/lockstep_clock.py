@@ -14,7 +14,7 @@ from rattle.wire.lockstep import MAX_HASHES, RUN_OVER, Role
 
 
 class LockstepClock:
-    """Ticks when the Sync service says so, and tells it what has come of it."""
+    """Ticks when the Sync service says so, and tells it the result."""
 
     def __init__(
         self,
@@ -23,7 +23,7 @@ class LockstepClock:
         key: bytes | None,
         refused: Callable[[str], None] = lambda _reason: None,
     ) -> None:
-        """Prepare; `refused` is told why this member is led no more though the run goes on.
+        """Prepare; `refused` is told why this member is led no more though the run continues.
 
         Raises ClientError for an address that is none.
         """
@@ -61,7 +61,7 @@ class LockstepClock:
         try:
             self._advance()
             answer = MemberAnswer(self._hashes())
-        except Exception as error:  # an answer would be a lie, and without one all others would wait for ever
+        except Exception as error:  # an answer would be a lie, and without one all others would wait forever
             emit(of_lockstep.MemberCannotAct(member=self.name, tick=work.tick), error=error)
             self._leaving = asyncio.get_running_loop().create_task(self.stop())
         else:

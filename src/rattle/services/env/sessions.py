@@ -27,13 +27,13 @@ from rattle.wire.vector import SessionRequest, describe
 #: (settings, worlds, seed, first world) -> worlds; raises EnvError for what cannot be made.
 MakeWorlds = Callable[[Mapping[str, Any], int, int, int], VectorWorlds]
 Message = dict[str, Any]
-#: What a world that others wrote takes at least, beside its arrays: CartPole takes 4.6 kB, and nobody knows the rest.
+#: What a world that others wrote takes at least, next to its arrays: CartPole takes 4.6 kB, and nobody knows the rest.
 _FOREIGN_BYTES = 2**13
 #: A session whose WebSocket broke without a goodbye is kept for so many seconds, unless it is used again.
 _BROKEN_SECONDS = 10.0
 #: Owners whose lives are remembered, and lives that are over.
 _MOST_LIVES = 1024
-#: What a request asks for, apart from its number: equal keys mean the very same request.
+#: What a request asks for, apart from its number: equal keys mean the same request.
 RequestKey = tuple[str, bytes]
 
 
@@ -56,12 +56,12 @@ class Session:
         self.broken = False  # the environment failed on the way: nobody knows what the worlds are now
         self.step_number = 0
         self._last: tuple[RequestKey, Message] | None = None
-        # The worlds write into the same arrays for ever: what is said about them is prepared once.
+        # The worlds write into the same arrays forever: what is said about them is prepared once.
         self._seen = {name: _live(getattr(worlds, name)) for name in ("observation", "active", "episode")}
         self._outcome = {name: _live(getattr(worlds, name)) for name in ("reward", "terminated", "truncated")}
 
     def reset(self, number: int, seed: int | None, key: RequestKey) -> Message:
-        """Start episodes anew, and answer what the slots see."""
+        """Start episodes again, and answer what the slots see."""
         if (stored := self._stored(number, key)) is not None:
             return stored
         checked = None if seed is None else check_seed(seed)
@@ -96,7 +96,7 @@ class Session:
         return self._done(number, key, answer)
 
     def restore(self, number: int, state: Mapping[str, NDArray[Any]], key: RequestKey) -> Message:
-        """Go on where a state was taken."""
+        """Continue where a state was taken."""
         if (stored := self._stored(number, key)) is not None:
             return stored
         self._check_stores()
@@ -186,7 +186,7 @@ class Session:
             if number == self.step_number and number
             else "is neither the next nor the last number"
         )
-        raise RequestError("wrong_step", f"step {number} {what}: go on with {expected}", "step", expected=expected)
+        raise RequestError("wrong_step", f"step {number} {what}: continue with {expected}", "step", expected=expected)
 
     def _done(self, number: int, key: RequestKey, answer: Message) -> Message:
         self.step_number = number
@@ -320,7 +320,7 @@ class Sessions:
         self._sessions[session.id] = session
 
     def get(self, session_id: str, now: float) -> Session:
-        """Return a session, which counts as used; raises RequestError when there is none of this id."""
+        """Return a session, which counts as used; raises RequestError when no session has this id."""
         session = self._sessions.get(session_id)
         if session is None or self._is_old(session, now):
             raise RequestError("unknown_session", f"there is no session '{session_id}', or not any more", "session")

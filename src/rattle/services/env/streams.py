@@ -1,7 +1,7 @@
 """The streams of the agent API: every reader has a mailbox of bounded size, and is written to when it can take more.
 
 A thousand readers get a line each tick. To wake a coroutine for each would take longer than to write, so a stream's
-`send` is begun from one place for all, and only where the server makes it wait does a task go on with it.
+`send` is begun from one place for all, and only where the server makes it wait does a task continue with it.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Streams:
             stream = self._ready.popleft()
             try:
                 stream.write()
-            except Exception as error:  # whatever one connection raises, the others go on
+            except Exception as error:  # whatever one connection raises, the others continue
                 emit(of_services.StreamCut(), error=error)
                 stream.cut()
         self._scheduled = bool(self._ready)
@@ -152,7 +152,7 @@ class Stream:
             self._limit.reschedule(0.0)
 
     async def serve(self, receive: Receive) -> None:
-        """Answer a request with the stream until its last line is written, its reader has gone or it is cut."""
+        """Answer a request with the stream until its last line is written, its reader has left or it is cut."""
         self._streams.add(self)
         try:
             async with asyncio.timeout(None) as self._limit:
@@ -171,7 +171,7 @@ class Stream:
             self._streams.remove(self)
 
     def write(self) -> None:
-        """Write all that waits, as far as the server takes it at once; a task goes on where it does not."""
+        """Write all that waits, as far as the server takes it at once; a task continues where it does not."""
         self._queued = False
         while self._mailbox and not self._closed:
             message = {"type": "http.response.body", "body": self._mailbox.take(), "more_body": not self._mailbox.ended}
@@ -196,7 +196,7 @@ class Stream:
 
 
 class _Begun:
-    """An awaitable whose first step has been taken: it goes on where that came to wait."""
+    """An awaitable whose first step has been taken: it continues where that came to wait."""
 
     def __init__(self, steps: Generator[Any, Any, Any], waits_for: object) -> None:
         self._steps = steps

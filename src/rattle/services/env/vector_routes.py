@@ -40,7 +40,7 @@ Request = TypeVar("Request", bound=CheckedRequest)
 
 #: The largest body that asks for a session: options are a few settings, and small lists of lists take much memory.
 _SESSION_BYTES = 2**16
-#: What a step may have beside its actions, and for each number of them: up to 24 characters, a comma and a blank.
+#: What a step may have next to its actions, and for each number of them: up to 24 characters, a comma and a blank.
 _STEP_BYTES, _NUMBER_BYTES = 2**12, 26
 #: Numbers in an answer that become JSON in the event loop: it takes some milliseconds.
 _INLINE_NUMBERS = 2**16
@@ -303,4 +303,4 @@ def _listed_actions(action: msgspec.Raw, space: ActionSpace) -> NDArray[Any]:
     except OverflowError:
         raise RequestError("bad_value", "action: a number does not fit into 64 bits", "action") from None
     except ValueError:
-        raise RequestError("bad_value", "action: lists beside each other differ in length", "action") from None
+        raise RequestError("bad_value", "action: lists at the same level differ in length", "action") from None

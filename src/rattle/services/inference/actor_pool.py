@@ -61,13 +61,13 @@ class ActorPoolApi(Protocol):
         """Return what has happened in a lockstep run."""
 
     def add_another(self, wanted: ActorRequest) -> ActorStatus:
-        """Start an actor besides those that were planned."""
+        """Start an actor in addition to those that were planned."""
 
     def pause(self, name: str) -> None:
         """Have an actor wait after the rollout in progress."""
 
     def resume(self, name: str) -> None:
-        """Have an actor go on."""
+        """Have an actor continue."""
 
     def remove(self, name: str) -> None:
         """Stop an actor and forget it."""
@@ -141,7 +141,7 @@ class ActorPool:
         raise RequestError("no_history", "there is no history: only a lockstep run (sync.mode=lockstep) has one")
 
     def add_another(self, wanted: ActorRequest) -> ActorStatus:
-        """Start an actor besides those that were planned; raises RequestError where it cannot be."""
+        """Start an actor in addition to those that were planned; raises RequestError where it cannot be."""
         with self._changing:
             playing = [player.assignment for player in self._players.values()]
             return self._add(assign(self._settings, assignments(self._settings), playing, wanted))
@@ -151,7 +151,7 @@ class ActorPool:
         self._find(name).control.pause()
 
     def resume(self, name: str) -> None:
-        """Have an actor go on."""
+        """Have an actor continue."""
         self._find(name).control.resume()
 
     def remove(self, name: str) -> None:

@@ -96,7 +96,7 @@ class ActorHandle:
         self._paused = True
 
     def resume(self) -> None:
-        """Have the actor go on."""
+        """Have the actor continue."""
         with self._changed:
             self._paused = False
             self._changed.notify_all()
@@ -125,7 +125,7 @@ class ActorHandle:
                 self._at_end.remove(call)
 
     def may_go_on(self) -> bool:
-        """Wait while the actor is paused; returns whether it should go on at all."""
+        """Wait while the actor is paused; returns whether it should continue at all."""
         with self._changed:
             if self._paused and not self.stop.is_set():
                 self.report("paused")
@@ -137,4 +137,4 @@ class Actor(Protocol):
     """An actor: plays what it was assigned, in a thread of its own."""
 
     def play(self, contributions: RolloutSender, control: ActorHandle) -> None:
-        """Play until `control` says stop, whatever becomes of the servers meanwhile."""
+        """Play until `control` says stop, whatever happens to the servers meanwhile."""

@@ -24,7 +24,7 @@ class AgentActor:
     def __init__(self, settings: ExperimentSettings, assignment: Assignment, loop: SnakeLoop) -> None:
         self._assignment = assignment
         self._loop = loop
-        self._in_order = settings.training.mode == "sync"
+        self._in_order = settings.training.mode == "on_policy"
         self._lives = AgentLives(settings, assignment)
         # Another one each time that it is started: a snake of this name may still be about.
         self._snake_id = f"{assignment.name}-{secrets.token_hex(4)}"
@@ -33,7 +33,7 @@ class AgentActor:
         self._ticks = 0 if self._in_order else secrets.randbits(40)
 
     def play(self, contributions: RolloutSender, control: ActorHandle) -> None:
-        """Play until told to stop, whatever becomes of the servers meanwhile."""
+        """Play until told to stop, whatever happens to the servers meanwhile."""
         bind(agent=self._assignment.name)
         while control.may_go_on():
             try:

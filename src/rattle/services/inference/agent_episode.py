@@ -69,6 +69,7 @@ class AgentEpisode:
         """Complete the row of the move that led to a line."""
         row, buffer = self.ticks, self._buffer
         buffer.reward[row] = line.reward
+        self._policy.own.rewarded(self._memory, buffer.reward[row])
         buffer.terminated[row] = buffer.truncated[row] = False
         buffer.active[row] = True
         buffer.final_value[row] = 0.0

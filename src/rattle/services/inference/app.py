@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, Protocol
 
 import grpc
@@ -12,6 +13,7 @@ from rattle.services.inference.serving.dataplane import DataPlane
 from rattle.services.inference.serving.grpc_servicer import NAME, GrpcFace
 from rattle.services.inference.serving.models import Models
 from rattle.services.inference.serving.rest import RestFace
+from rattle.services.inference.serving.sequences import SequenceTable
 from rattle.services.utils import budget
 from rattle.services.utils.asgi import App, Receive, Scope, Send, answer, answer_problem, decline, exposition
 from rattle.services.utils.grpc_health import HealthServices
@@ -49,15 +51,23 @@ class InferenceService:
     ) -> None:
         self.metrics = InferenceMetrics()
         self.metrics.registry.register(guard.refused)
-        self.plane = DataPlane(models, self.metrics, settings.max_queue)
-        self.metrics.watch(self.plane.versions, self.plane.waiting_rows, self.plane.running_rows)
-        #: What the first line says besides the URL; known when the service has started.
+        sequences = SequenceTable(
+            settings.max_sequences,
+            settings.max_sequence_bytes,
+            settings.sequence_seconds,
+            time.monotonic,
+            self.metrics.expired_sequence,
+        )
+        self.plane = DataPlane(models, self.metrics, settings.max_queue, sequences)
+        self.metrics.watch(self.plane.versions, self.plane.waiting_rows, self.plane.running_rows, sequences.counts)
+        #: What the first line says in addition to the URL; known when the service has started.
         self.hello: dict[str, Any] = {}
         self._settings = settings
         self._source = source
         self._guard = guard  # of what is asked over gRPC; who serves this guards it over HTTP
         self._control = control
         self._rest = RestFace(self.plane, self.metrics, settings.max_body_bytes)
+        self._face: GrpcFace | None = None
         self._grpc: grpc.aio.Server | None = None
         self._health: HealthServices | None = None
 
@@ -97,7 +107,8 @@ class InferenceService:
         budget.BUDGET.fit(own.max_body_bytes)
         self._grpc = make_server(own.max_body_bytes, own.max_connections, self._guard)
         address = bind(self._grpc, own.host, own.grpc_port, self._guard)
-        GrpcFace(self.plane, self.metrics, own.max_body_bytes).attach(self._grpc)
+        self._face = GrpcFace(self.plane, self.metrics, own.max_body_bytes)
+        self._face.attach(self._grpc)
         self._health = HealthServices(self._grpc, [NAME], own.max_body_bytes, self.plane.is_ready)
         await asyncio.to_thread(self._source.start)
         await self._health.say(serving=True)
@@ -108,6 +119,7 @@ class InferenceService:
     async def stop(self) -> None:
         """Say that the service is going, let calls in progress end, and stop what plays."""
         self.plane.close()
-        if self._grpc is not None and self._health is not None:
+        if self._grpc is not None and self._health is not None and self._face is not None:
+            self._face.close()
             await self._health.say(serving=False)
             await asyncio.gather(self._grpc.stop(GRACE_SECONDS), asyncio.to_thread(self._source.stop))

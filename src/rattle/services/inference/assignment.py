@@ -1,8 +1,8 @@
 """Which worlds an actor may be given that is added while others play. Sans I/O.
 
-In mode sync every world of a run has one place in every update: an actor can only take over what nobody of this
+In mode on_policy every world of a run has one place in every update: an actor can only take over what nobody of this
 process plays. In mode async more than one actor may play a snake: each of its lives is complete. The worlds of the
-vector API go on from rollout to rollout, so that two actors may never share any.
+vector API continue from rollout to rollout, so that two actors may never share any.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST_ACTORS = 1024
 
 
 class ActorRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """What is known of an actor that shall be added; null: whatever fits."""
+    """What is known of an actor that should be added; null: any that fits."""
 
     env_url: str | None = None
     policy_id: str | None = None
@@ -39,7 +39,7 @@ class ActorRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 def assign(
     settings: ExperimentSettings, planned: Sequence[Assignment], playing: Sequence[Assignment], wanted: ActorRequest
 ) -> Assignment:
-    """Return what another actor plays, beside those `playing`; `planned` were those of this process at its start.
+    """Return what one more actor plays than those `playing`; `planned` were those of this process at its start.
 
     Raises RequestError naming the field that cannot be, conflict where nothing is left to play, and full.
     """
@@ -75,7 +75,7 @@ def _known_url(settings: ExperimentSettings, url: str) -> str:
             if wanted.is_same(parse_address(known)) and url == without_credentials(url):
                 return known
         if settings.inference.any_env:
-            withhold_token(wanted.url)  # it was chosen by whoever asks, not by whoever has set up the service
+            withhold_token(wanted.url)  # it was chosen by anyone who asks, not by anyone who has set up the service
             return keep_credentials(url)
     except ValueError as error:
         raise _bad("env_url", str(error)) from None
@@ -102,8 +102,8 @@ def _worlds(
     played = ", ".join(f"{one.name} {one.first_world} to {one.first_world + one.worlds - 1}" for one in others)
     raise RequestError(
         "conflict",
-        f"{field or 'worlds'}: so many worlds in a row are not free in this process's part of the run "
-        f"({played or 'nobody'} plays): remove an actor first",
+        f"{field or 'worlds'}: this process's part of the run has not so many free worlds in a row "
+        f"(in use by {played or 'no actor'}): ask for fewer, or remove an actor first",
         field,
     )
 
@@ -144,7 +144,7 @@ def _free(share: Sequence[Assignment] | None, others: Sequence[Assignment], tota
 
 
 def _in_order(settings: ExperimentSettings) -> bool:
-    return settings.training.mode == "sync"
+    return settings.training.mode == "on_policy"
 
 
 def _bad(field: str, what: str) -> RequestError:

@@ -103,7 +103,9 @@ async def _say(send: Send, status: int, content: dict[str, Any], headers: Header
 
 def _decode(scope: Scope, body: bytes) -> ActorRequest:
     if encoding.of_request(header(scope, b"content-type"), has_body=bool(body)) is not encoding.json:
-        raise RequestError("unsupported_type", f"Content-Type must be {encoding.JSON}", "Content-Type")
+        raise RequestError(
+            "unsupported_type", f"Content-Type must be {encoding.JSON}, got {encoding.MSGPACK}", "Content-Type"
+        )
     return encoding.json.decode(body or b"{}", ActorRequest)
 
 

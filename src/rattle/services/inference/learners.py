@@ -24,7 +24,7 @@ class PlayedEnvironment:
         self._described = ""
 
     def describe(self) -> str:
-        """Return the environment as JSON, and nothing while it is not known: whoever plays says why."""
+        """Return the environment as JSON, and nothing while it is not known: the actor says why."""
         own = self._settings.inference
         if not self._described and own.api == "vector":
             env = self._settings.env.model_copy(update={"url": own.envs[0], "wait_seconds": 0.0})

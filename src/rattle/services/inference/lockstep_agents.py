@@ -27,7 +27,7 @@ class LockstepAgents:
         snakes: Sequence[LockstepSnake],
         refused: Callable[[str], None] = lambda _reason: None,
     ) -> None:
-        """Prepare; `refused` is told why this member is led no more though the run goes on.
+        """Prepare; `refused` is told why this member is led no more though the run continues.
 
         Raises ClientError for an address that is none.
         """
@@ -77,7 +77,7 @@ class LockstepAgents:
     async def _do(self, work: Work) -> None:
         try:
             answer = await self.act(work)
-        except Exception as error:  # an answer would be a lie, and without one all others would wait for ever
+        except Exception as error:  # an answer would be a lie, and without one all others would wait forever
             emit(of_lockstep.MemberCannotAct(member=self._name, tick=work.tick), error=error)
             await self._stop_playing("internal error")
             await self._member.leave()

@@ -42,7 +42,7 @@ class LockstepSnake:
     Draws of actions are numbered by the ticks of the lockstep run, and those that were learnt from before it.
 
     A life of which lines are missing is forgotten, and another one is begun. One that is cut, because it is as long as
-    a rollout may be, goes on: forward, until there is another policy, which plays it as a life of its own.
+    a rollout may be, continues: forward, until there is another policy, which plays it as a life of its own.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class LockstepSnake:
         self.assignment = assignment
         self.contributions = contributions
         self.control = control
-        self.idle = False  # until all are, or for ever
+        self.idle = False  # until all are, or forever
         self.history: bytes | None = None  # None before the first line
-        self._in_order = settings.training.mode == "sync"
+        self._in_order = settings.training.mode == "on_policy"
         self._threads = threads
         self._client = AsyncAgentClient(assignment.env_url, assignment.name, _LIMITS)
         self._lives = AgentLives(settings, assignment)
@@ -73,7 +73,7 @@ class LockstepSnake:
         self._in_trouble = False  # which has been said
 
     async def act(self, work: Work) -> None:
-        """Take in what has become of the snake, and have it move, or begin a life; returns when the server knows."""
+        """Take in what has happened to the snake, and have it move, or begin a life; returns when the server knows."""
         move = await self._take_lines(work.tick)
         if self._episode is not None and self._episode.over:
             await self._contribute(self._episode)
@@ -105,7 +105,7 @@ class LockstepSnake:
         return move
 
     async def _next_line(self, stream: AsyncStream) -> AgentState:
-        """Return the next line; a stream that breaks goes on with the present one, but where there was none yet."""
+        """Return the next line; a stream that breaks continues with the present one, but where there was none yet."""
         return await (stream.next_state() if self._line is None else persevere(stream.next_state))
 
     async def _take(self, line: AgentState) -> MoveName | None:

@@ -11,6 +11,7 @@ from rattle.services.utils.measures import (
     ANSWER_SECONDS,
     REQUEST_SECONDS,
     REQUESTS,
+    CounterMeasure,
     GaugeMeasure,
     HistogramMeasure,
 )
@@ -28,6 +29,13 @@ PASS_REQUESTS = HistogramMeasure(
 POLICY_VERSION = GaugeMeasure("rattle_inference_policy_version", "updates", "Policy version that is served.", _MODEL)
 WAITING_ROWS = GaugeMeasure("rattle_inference_waiting_rows", "rows", "Rows that wait for a forward pass.", _MODEL)
 RUNNING_ROWS = GaugeMeasure("rattle_inference_running_rows", "rows", "Rows of the forward pass that runs.", _MODEL)
+SEQUENCES = GaugeMeasure("rattle_inference_sequences", "sequences", "Sequences whose memory is kept.", _MODEL)
+EXPIRED_SEQUENCES = CounterMeasure(
+    "rattle_inference_expired_sequences",
+    "sequences",
+    "Sequences that were idle for too long.",
+    _MODEL,
+)
 
 #: A number of each model, read when somebody asks.
 ByModel = Callable[[], Mapping[str, int]]
@@ -43,12 +51,13 @@ class InferenceMetrics:
         self._pass_seconds = PASS_SECONDS.live(self.registry)
         self._pass_rows = PASS_ROWS.live(self.registry)
         self._pass_requests = PASS_REQUESTS.live(self.registry)
+        self._expired_sequences = EXPIRED_SEQUENCES.live(self.registry)
         self._answered: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         self._passed: dict[str, tuple[Histogram, Histogram, Histogram]] = {}
 
-    def watch(self, versions: ByModel, waiting_rows: ByModel, running_rows: ByModel) -> None:
+    def watch(self, versions: ByModel, waiting_rows: ByModel, running_rows: ByModel, sequences: ByModel) -> None:
         """Show what the models themselves know, too."""
-        self.registry.register(_ModelGauges(versions, waiting_rows, running_rows))
+        self.registry.register(_ModelGauges(versions, waiting_rows, running_rows, sequences))
 
     def request(self, api: str, status: str, seconds: float) -> None:
         """Count one answered request."""
@@ -58,6 +67,10 @@ class InferenceMetrics:
             self._answered[api, status] = found
         found[0].inc()
         found[1].observe(seconds)
+
+    def expired_sequence(self, model: str) -> None:
+        """Count one sequence that was idle for too long."""
+        self._expired_sequences.labels(model).inc()
 
     def forward_pass(self, model: str, requests: int, rows: int, seconds: float) -> None:
         """Count one forward pass."""
@@ -73,8 +86,8 @@ class InferenceMetrics:
 
 
 class _ModelGauges(Collector):
-    def __init__(self, versions: ByModel, waiting_rows: ByModel, running_rows: ByModel) -> None:
-        self._gauges = ((POLICY_VERSION, versions), (WAITING_ROWS, waiting_rows), (RUNNING_ROWS, running_rows))
+    def __init__(self, *by_model: ByModel) -> None:
+        self._gauges = tuple(zip((POLICY_VERSION, WAITING_ROWS, RUNNING_ROWS, SEQUENCES), by_model, strict=True))
 
     def collect(self) -> Iterator[Metric]:
         for measure, by_model in self._gauges:

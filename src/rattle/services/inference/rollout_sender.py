@@ -1,4 +1,4 @@
-"""What an actor sends to the Training service: every rollout once, in order, whatever becomes of the connection."""
+"""What an actor sends to the Training service: every rollout once, in order, whatever happens to the connection."""
 
 from __future__ import annotations
 
@@ -114,9 +114,9 @@ class RolloutSender:
     def policy(
         self, newer_than: ReceivedPolicy | None = None, *, or_the_last: bool = False, seconds: float | None = None
     ) -> ReceivedPolicy | None:
-        """Return the newest policy, once there is another than `newer_than` with which to go on; None when stopping.
+        """Return the newest policy, once there is another than `newer_than` with which to continue; None when stopping.
 
-        One that is `finished` is waited past for ever, unless `or_the_last` asks for it. After so many `seconds` the
+        One that is `finished` is waited past forever, unless `or_the_last` asks for it. After so many `seconds` the
         newest is returned, even if there is no other.
         """
         known = newer_than.name if newer_than else None
@@ -200,7 +200,7 @@ class RolloutSender:
         to_send, seconds = self._to_send(self._stream), self._deadline.seconds
         self._call = call = self._link.stub.ContributeRollouts(to_send, timeout=seconds)
         if self._stop.is_set():
-            call.cancel()  # whoever stopped this did not see the call
+            call.cancel()  # anyone who stopped this did not see the call
         try:
             for receipt in call:
                 self._take(whole(receipt, self._link.name))

@@ -1,4 +1,4 @@
-"""The connection to a Training service, and the policies that come from it, whatever becomes of the service."""
+"""The connection to a Training service, and the policies that come from it, whatever happens to the service."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class RolloutRefused(ClientError):
 
 
 class StreamExpired(ConnectionBroken):
-    """A stream has gone on for as long as one may: the next goes on where it was."""
+    """A stream has continued for as long as one may: the next continues where it was."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,10 @@ class ReceivedPolicy:
 
 
 class TrainingLink:
-    """The connection to one Training service; raises nothing while it is away."""
+    """The connection to one Training service; raises nothing while it is down."""
 
     def __init__(self, address: str, max_message_bytes: int, answer_seconds: float = 30.0) -> None:
-        """Streams are begun anew every `answer_seconds`: where a length was damaged, both sides wait for ever."""
+        """Streams are begun again every `answer_seconds`: where a length was damaged, both sides wait forever."""
         self.address = address
         self.name = f"Training service {address}"
         self.answer_seconds = answer_seconds
@@ -141,7 +141,7 @@ class TrainingLink:
 
 
 class StreamDeadline:
-    """How long the next stream may go on, in seconds: longer after each on which nothing came, for slow networks."""
+    """How long the next stream may continue, in seconds: longer after each on which nothing came, for slow networks."""
 
     def __init__(self, seconds: float) -> None:
         self._least = self.seconds = seconds
@@ -152,7 +152,7 @@ class StreamDeadline:
 
 
 class PolicyFeed:
-    """Keeps the newest version of a policy, in a thread that watches the Training service for ever."""
+    """Keeps the newest version of a policy, in a thread that watches the Training service forever."""
 
     def __init__(
         self,
@@ -230,7 +230,7 @@ class PolicyFeed:
         )
         self._call = call = self._link.stub.WatchPolicy(request, timeout=self._deadline.seconds)
         if self._stop.is_set():
-            call.cancel()  # whoever stopped this did not see the call
+            call.cancel()  # anyone who stopped this did not see the call
         try:
             for message in call:
                 self._take(whole(message, self._link.name))

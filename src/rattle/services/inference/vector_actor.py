@@ -33,10 +33,10 @@ class VectorActor:
         env = settings.env.model_copy(update={"url": assignment.env_url})
         self._settings = settings.model_copy(update={"env": env})
         self._assignment = assignment
-        self._in_order = settings.training.mode == "sync"
+        self._in_order = settings.training.mode == "on_policy"
 
     def play(self, contributions: RolloutSender, control: ActorHandle) -> None:
-        """Play until told to stop, whatever becomes of the servers; no more once the environment has failed."""
+        """Play until told to stop, whatever happens to the servers; no more once the environment has failed."""
         bind(agent=self._assignment.name)
         while not control.stop.is_set():
             try:
@@ -129,7 +129,7 @@ class _PlayLoop:
     def _play_rollout(
         self, acting: ActingPolicy, held: ReceivedPolicy, contributions: RolloutSender, control: ActorHandle
     ) -> bool:
-        """Play and contribute a rollout; returns False when the worlds were lost meanwhile and began anew."""
+        """Play and contribute a rollout; returns False when the worlds were lost meanwhile and began again."""
         version = held.policy.version
         control.report("playing", policy_version=version)
         bind(policy_version=version)

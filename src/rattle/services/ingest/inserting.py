@@ -16,7 +16,7 @@ from rattle.services.ingest.messages import Delivery, Rejected, by_table
 _OF_ROWS: Final = frozenset((6, 8, 9, 10, 15, 16, 20, 23, 25, 26, 27, 32, 33, 38, 41, 43, 44, 50, 53, 69)) | frozenset(
     (70, 72, 73, 117, 130, 131, 190, 321, 349, 353, 386, 432, 441, 467, 509, 524, 635, 636, 652, 691)
 )
-#: Its codes for what a store lacks, such as room, memory or tables: rows wait until somebody has mended it.
+#: Its codes for what a store lacks, such as room, memory or tables: rows wait until somebody has fixed it.
 _OF_STORE: Final = frozenset((48, 57, 60, 74, 75, 76, 77, 81, 82, 107, 159, 160, 164, 172, 201, 202, 209)) | frozenset(
     (210, 215, 236, 241, 242, 243, 252, 285, 294, 319, 341, 364, 394, 425, 439, 497, 516, 999)
 )
@@ -34,7 +34,7 @@ class Inserter:
         self._failures = failures
 
     def insert(self, deliveries: Sequence[Delivery]) -> list[Rejected]:
-        """Store messages and return those that cannot be stored; raises StoreError when it is to be tried again later.
+        """Store messages and return those that cannot be stored; raises StoreError when it should be tried again later.
 
         What an attempt stored before it failed is not stored twice by the next.
         """

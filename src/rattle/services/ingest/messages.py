@@ -95,7 +95,7 @@ class Job:
         self.wake = wake
         self.rejected: Sequence[Rejected] = ()
         self.is_stored = False
-        self.abandoned = threading.Event()  # it cannot be acknowledged any more: whoever stores it may stop
+        self.abandoned = threading.Event()  # it cannot be acknowledged any more: anyone who stores it may stop
 
 
 class MessageBatch:
@@ -124,7 +124,7 @@ class MessageBatch:
         self._bytes += len(delivery.body)
 
     def due_in(self, now: float) -> float:
-        """Return in how many seconds it is to be stored: 0 when it is full, infinity while it is empty."""
+        """Return in how many seconds it should be stored: 0 when it is full, infinity while it is empty."""
         if not self._deliveries:
             return float("inf")
         full = self._rows >= self._most_rows or self._bytes >= _MOST_BYTES

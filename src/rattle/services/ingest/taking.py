@@ -58,7 +58,7 @@ class Taking:
             raise ServiceError(f"the queue '{self._broker.queue}' of {self._broker.url} has been deleted")
 
     def due(self) -> Job | None:
-        """Return the batch that is to be stored now, None where it is not time yet."""
+        """Return the batch that should be stored now, None where it is not time yet."""
         if self._batch.due_in(time.monotonic()) > 0:
             return None
         oldest = self._batch.oldest

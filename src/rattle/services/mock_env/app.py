@@ -102,7 +102,7 @@ class Lines:
             raise StopIteration
         while (line := self._board.wait_for(self._life, self._tick, GONE_CHECK_SECONDS)) is None:
             if self._reader is not None and _is_gone(self._reader):
-                raise ConnectionAbortedError("the reader has gone")
+                raise ConnectionAbortedError("the reader has left")
         self._tick += 1
         return line
 

@@ -18,7 +18,7 @@ from rattle.wire.problems import RequestError
 LATE_SECONDS = 3.0
 LATE_LINE_SECONDS = 1.0
 
-#: From encoded lines and N, of which every N-th is to be changed, to the lines that are sent.
+#: From encoded lines and N, of which every N-th should be changed, to the lines that are sent.
 Stream = Callable[[Iterable[bytes], int], Iterator[bytes]]
 
 
@@ -67,7 +67,7 @@ class StickyReset(ScriptedGame):
 
 
 class NoEnd(ScriptedGame):
-    """Goes on for ever."""
+    """Continues forever."""
 
     def begin(self, snake_id: str, now: float) -> ScriptedLife:  # noqa: D102 - see Game
         life = super().begin(snake_id, now)

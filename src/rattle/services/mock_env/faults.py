@@ -42,7 +42,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "late-lines": Fault(
         f"lines come {LATE_LINE_SECONDS:g} second after they were made",
-        "every tick brings a line when it happens",
+        "every tick has its line at once",
         stream=each(effects.late_line),
     ),
     "cut-stream": Fault(
@@ -66,10 +66,10 @@ FAULTS: dict[str, Fault] = {
         "a line's tick is a string", "tick is a number", stream=edit(lambda line: line.update(tick=str(line["tick"])))
     ),
     "out-of-order": Fault("a line and the next one are swapped", "lines come in order", stream=effects.swap),
-    "repeated-line": Fault("a line comes twice", "a tick brings a line once", stream=each(lambda line: [line, line])),
+    "repeated-line": Fault("a line comes twice", "a tick has one line", stream=each(lambda line: [line, line])),
     "skipped-tick": Fault(
-        "after N lines one is left out, for readers with lines=all too",
-        "lines=all leaves none out",
+        "after N lines one is left out, also for readers with lines=all",
+        "lines=all leaves out no line",
         stream=effects.skip,
     ),
     "after-end": Fault(
@@ -78,18 +78,18 @@ FAULTS: dict[str, Fault] = {
         stream=effects.after_end,
     ),
     "malformed-line": Fault(
-        "a line is cut in half and not JSON any more",
+        "a line is cut in half, so it is not JSON",
         "a stream is application/x-ndjson",
         stream=each(lambda line: [line[: len(line) // 2] + b"\n"]),
     ),
     "no-end": Fault(
-        "no line has game_over true: scripts go on for ever, and a reset just closes their streams",
+        "no line has game_over true: scripts continue forever, and a reset only closes their streams",
         "the last line of a life has game_over true",
         game=effects.NoEnd,
     ),
     "error-500": Fault(
         "a move is answered with status 500 and an HTML page",
-        "a valid move of a snake is answered with 200, and errors are problem+json",
+        "the answer to a valid move is 200, and errors are problem+json",
         answer=effects.error_500,
         answers_to=effects.to_move,
     ),
@@ -115,21 +115,21 @@ FAULTS: dict[str, Fault] = {
         game=effects.WrongWindow,
     ),
     "no-head": Fault(
-        "visible_cells lack the snake's own head", "visible_cells hold HEAD, in the middle", game=effects.NoHead
+        "visible_cells lack the snake's own head", "visible_cells have HEAD in the middle", game=effects.NoHead
     ),
     "shared-script": Fault(
         "all snakes follow the script of the first: its id is in their lines, and a move of one moves all",
-        "lines are about the snake that was asked for, and its moves are its own",
+        "lines are about the snake of the request, and a move moves one snake",
         game=effects.SharedScript,
     ),
     "sticky-reset": Fault(
-        "resets are answered and do nothing",
-        "a reset ends the life with its last line and begins another",
+        "resets get an answer and do nothing",
+        "a reset ends the life with its last line and starts another",
         game=effects.StickyReset,
     ),
     "not-repeatable": Fault(
-        "a random cell shows food, another one for every reader",
-        "what is played follows from the seed and the moves; all readers of a snake see the same",
+        "a random cell shows food, a different one for every reader",
+        "the game depends only on the seed and the moves; all readers of a snake see the same",
         game=effects.NotRepeatable,
     ),
 }

@@ -87,7 +87,7 @@ class ScriptedGame:
         life.idle_since = now
 
     def move(self, snake_id: str, now: float) -> bool:
-        """Go on with a snake's script by one line; return whether it is over."""
+        """Continue with a snake's script by one line; return whether it is over."""
         self._check_running()
         life = self.find(snake_id, now)
         if not life.over:

@@ -13,7 +13,7 @@ _SNAKE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def check_snake_id(snake_id: str) -> str:
-    """Return the id of a snake as it stands in a path."""
+    """Return the id of a snake as it is in a path."""
     if not _SNAKE_ID.fullmatch(snake_id):
         raise RequestError("bad_value", f"id must be 1 to 64 of A-Z a-z 0-9 . _ -, got {snake_id!r:.80}", "id")
     return snake_id

@@ -20,11 +20,11 @@ from rattle.wire.problems import RequestError
 from rattle.wire.vector import load_environment
 
 _LONGEST_TEXT = 600
-#: Characters that describe an environment: bounds of an action's 4,096 numbers, and more than twice as much besides.
+#: Characters that describe an environment: bounds of an action's 4,096 numbers, and more than twice as much more.
 _MOST_CHARACTERS = 2**18
 _LONGEST_NAME = 200
 _MOST_METRICS = 256
-#: What a slot's tick takes in a rollout, in bytes, besides observation, action and metrics.
+#: What a slot's tick takes in a rollout, in bytes, in addition to observation, action and metrics.
 _BYTES_BESIDES = 32
 
 

@@ -103,7 +103,7 @@ class LearningLoop:
             self.status = status
         except RattleError as error:
             await self._fail(error, str(error))
-        except Exception as error:  # the other policies go on
+        except Exception as error:  # the other policies continue
             await self._fail(error, f"internal error: {error!r}")
         finally:
             while self._requests:
@@ -122,7 +122,7 @@ class LearningLoop:
         self._thread.shutdown()
 
     async def contribute(self, contribution: Contribution) -> tuple[Verdict, str]:
-        """Take in a rollout, or not; returns when the actor may go on."""
+        """Take in a rollout, or not; returns when the actor may continue."""
         self._check_alive()
         self.run.begin()
         if self.newest.finished:

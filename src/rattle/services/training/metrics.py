@@ -24,7 +24,7 @@ EPISODES = CounterMeasure(
     "rattle_training_episodes", "episodes", "Episodes that ended in what was learnt from.", _POLICY
 )
 ROLLOUTS = CounterMeasure(
-    "rattle_training_rollouts", "rollouts", "Rollouts that came, by what became of them.", (*_POLICY, "verdict")
+    "rattle_training_rollouts", "rollouts", "Rollouts that arrived, by verdict.", (*_POLICY, "verdict")
 )
 WAIT_SECONDS = CounterMeasure(
     "rattle_training_wait_seconds", "seconds", "Time in which no update was due: rollouts were waited for.", _POLICY

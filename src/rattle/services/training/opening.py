@@ -82,13 +82,13 @@ def open_loops(
 
 
 def _begun(run_dir: Path | None) -> RunDirectory | None:
-    """Return the directory of a run that has begun already, if it is to go on."""
+    """Return the directory of a run that has begun already, if it is to continue."""
     directory = None if run_dir is None else RunDirectory(run_dir)
     return directory if directory is not None and directory.is_run else None
 
 
 def _places(settings: ExperimentSettings, first: str, directory: RunDirectory, run_id: str) -> Iterator[RunPlace]:
-    """Yield where the policies go: the `first` of the whole experiment into the run directory, others beside it."""
+    """Yield where the policies go: the `first` of the whole experiment into the run directory, others next to it."""
     for policy_id in settings.training.policies:
         if policy_id == first:
             yield RunPlace(policy_id, directory, run_id, is_first=True)
@@ -111,7 +111,7 @@ def _open(experiment: ExperimentSettings, place: RunPlace, environment: Environm
     intake: RolloutBatcher[Contribution] = RolloutBatcher(
         run.form.worlds,
         lineage,
-        in_order=own.mode == "sync",
+        in_order=own.mode == "on_policy",
         max_policy_age=own.max_policy_age,
         max_waiting=own.max_waiting,
     )
@@ -123,12 +123,12 @@ def _open(experiment: ExperimentSettings, place: RunPlace, environment: Environm
 
 
 def _check_same(stored: ExperimentSettings, given: ExperimentSettings, directory: RunDirectory) -> None:
-    """Raise RunError when a run would go on as another experiment than it has begun as."""
+    """Raise RunError when a run would continue as another experiment than it has begun as."""
     before, now = _what_decides(stored), _what_decides(given)
     different = [name for name, value in before.items() if now[name] != value]
     if different:
         raise RunError(
-            f"{directory.path} holds a run with another {', '.join(different)}: choose another --run-dir, or go on "
+            f"{directory.path} holds a run with another {', '.join(different)}: choose another --run-dir, or continue "
             f"with the settings in {directory.config}"
         )
 

@@ -42,7 +42,7 @@ class PublishedPolicy:
 
 @dataclass(frozen=True)
 class RunProgress:
-    """Where a run stands after an update."""
+    """The progress of a run after an update."""
 
     env_steps: int
     episodes: int
@@ -101,7 +101,7 @@ class PolicyRun:
         self.recorder.stored()
 
     def restore(self, checkpoint: Checkpoint, intake: RolloutBatcher[Contribution]) -> None:
-        """Go on, with an intake that knows nothing yet, where a checkpoint was taken.
+        """Continue, with an intake that knows nothing yet, where a checkpoint was taken.
 
         Raises a RattleError, before any file is touched, when the checkpoint does not fit the settings.
         """
@@ -173,7 +173,7 @@ class PolicyRun:
         version = self.learner.version
         rollout = join([part.content.rollout for part in parts])
         metrics = self.learner.update(as_tensors(rollout))
-        if self.settings.training.mode == "sync" and not self.form.one_world:
+        if self.settings.training.mode == "on_policy" and not self.form.one_world:
             played = [RecordedRollout(rollout, version, gaps=tuple(gap for part in parts for gap in self._gaps(part)))]
         else:
             played = [self._played(part) for part in parts]
@@ -219,7 +219,7 @@ class PolicyRun:
         """Store the last checkpoint, and wait for it."""
         self.recorder.counters.seconds = self.seconds
         reason = self.why_over() if status == "finished" else None
-        stopped = None if reason else of_runs.TrainingStopped  # who told it to stop knows what became of the run
+        stopped = None if reason else of_runs.TrainingStopped  # who told it to stop knows what happened to the run
         self.recorder.end(status, reason, lambda: self._copy(intake), stopped)
 
     def fail(self, error: Exception, text: str, intake: Mapping[str, Any]) -> None:
@@ -234,7 +234,7 @@ class PolicyRun:
             self.recorder.fail(error, text, quiet=False)
 
     def _copy(self, intake: Mapping[str, Any]) -> CallersPart:
-        """Return what decides, besides the recorder, how the run goes on."""
+        """Return what decides, in addition to the recorder, how the run continues."""
         return {}, {"first_tick": self.first_tick, "intake": dict(intake)}
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What becomes of a rollout that arrives: taken once, refused, or late; and when an update is due. Sans I/O."""
+"""What happens to a rollout that arrives: taken once, refused, or late; and when an update is due. Sans I/O."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class ReceivedRollout(Generic[Content]):
 class RolloutBatcher(Generic[Content]):
     """The rollouts of a run that wait to be learnt from, and the memory of those that were counted.
 
-    `version` is that of the newest policy. In mode sync at most one rollout of a world and version is taken; in mode
-    async they queue, and an actor whose rollouts fill the queue must wait.
+    `version` is that of the newest policy. In mode on_policy at most one rollout of a world and version is taken; in
+    mode async they queue, and an actor whose rollouts fill the queue must wait.
     """
 
     def __init__(self, worlds: int, lineage: str, *, in_order: bool, max_policy_age: int, max_waiting: int) -> None:
@@ -79,7 +79,7 @@ class RolloutBatcher(Generic[Content]):
         self._max_waiting = max_waiting
         self._waiting: deque[tuple[Origin, Content]] = deque()
         self._worlds_waiting = 0
-        self._covered = np.zeros(worlds, np.bool_)  # mode sync: worlds of which a rollout of the newest version came
+        self._covered = np.zeros(worlds, np.bool_)  # mode on_policy: worlds with a rollout of the newest version
         self._lives: dict[tuple[str, str], Counted] = {}  # by actor and life, the last that was heard of at the end
         self._followed: dict[int, Origin] = {}  # by first world: the last learnt from, of worlds that do not overlap
 
@@ -88,7 +88,7 @@ class RolloutBatcher(Generic[Content]):
         return len(self._waiting)
 
     def offer(self, origin: Origin, content: Content) -> tuple[Verdict, str]:
-        """Return what becomes of a rollout, and why if it is not taken; raises RequestError for what cannot be."""
+        """Return what happens to a rollout, and why if it is not taken; raises RequestError for what cannot be."""
         verdict, reason = self._judge(origin)
         self.counts[verdict] += 1
         if verdict is Verdict.ACCEPTED:
@@ -143,7 +143,7 @@ class RolloutBatcher(Generic[Content]):
         return follows
 
     def learnt(self, parts: list[ReceivedRollout[Content]], version: int) -> None:
-        """Go on with the policy that was made of some parts; drops what has grown too old meanwhile."""
+        """Continue with the policy that was made of some parts; drops what has grown too old meanwhile."""
         self.version = version
         for part in parts:
             life = part.origin.actor, part.origin.life
@@ -157,7 +157,7 @@ class RolloutBatcher(Generic[Content]):
         self._forget_lives()
 
     def drop(self, parts: list[ReceivedRollout[Content]], lineage: str) -> None:
-        """Forget some parts that could not be learnt from; all is to be played again, as of another lineage."""
+        """Forget some parts that could not be learnt from; all should be played again, as of another lineage."""
         self.lineage = lineage
         for part in parts:
             self._followed.pop(part.origin.first_world, None)
@@ -180,7 +180,7 @@ class RolloutBatcher(Generic[Content]):
         return {"lives": lives, "followed": [astuple(origin) for origin in self._followed.values()]}
 
     def restore(self, state: Mapping[str, Any], version: int) -> None:
-        """Go on where a state was taken, at a version; raises KeyError, TypeError or ValueError for no such state."""
+        """Continue where a state was taken, at a version; raises KeyError, TypeError or ValueError for a bad state."""
         self.version = version
         self._lives = {(actor, life): Counted(*counted) for actor, life, *counted in state["lives"]}
         followed = [Origin(*values) for values in state["followed"]]
@@ -212,7 +212,7 @@ class RolloutBatcher(Generic[Content]):
         return Verdict.ACCEPTED, ""
 
     def _give_way(self, origin: Origin) -> None:
-        """Drop what waits of worlds that are divided otherwise now: it would keep the others out for ever."""
+        """Drop what waits of worlds that are divided otherwise now: it would keep the others out forever."""
         dropped = [waiting[0] for waiting in self._waiting if _overlap(waiting[0], origin)]
         self._waiting = deque(waiting for waiting in self._waiting if waiting[0] not in dropped)
         for other in dropped:

@@ -52,7 +52,7 @@ class RolloutSpec:
 
 @dataclass(frozen=True)
 class RunRolloutSpec:
-    """What a rollout must look like besides, to be one of a run's."""
+    """What a rollout must look like in addition, to be one of a run's."""
 
     form: RolloutSpec
     worlds: int  # of the whole run

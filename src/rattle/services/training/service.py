@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar, TypeVarTuple
 
 from rattle.envs.vector import EnvironmentSpec
 from rattle.events import emit, of_runs
@@ -28,6 +29,9 @@ from rattle.wire.problems import RequestError
 _DECODERS = 4
 #: Actors that one event names.
 _MOST_NAMED = 5
+
+Result = TypeVar("Result")
+Given = TypeVarTuple("Given")
 
 
 class TrainingService:
@@ -94,11 +98,10 @@ class TrainingService:
         """
         if not described:
             return
-        work = asyncio.get_running_loop().run_in_executor
         try:
-            environment = await work(self._decoders, read_introduction, described, self.settings.env)
+            environment = await self._decode(read_introduction, described, self.settings.env)
             if not self.loops:
-                await work(self._decoders, check_learnable, environment, self.settings)
+                await self._decode(check_learnable, environment, self.settings)
         except RequestError as error:
             if not self.loops and str(error) != self._refused_introduction:
                 self._refused_introduction = str(error)
@@ -147,7 +150,7 @@ class TrainingService:
         return self.loops[policy_id]
 
     async def contribute(self, stream: ActorStream, message: training_pb2.Rollout) -> tuple[Verdict, str, LearningLoop]:
-        """Take in a rollout of an actor, or not, and say why; returns when the actor may go on."""
+        """Take in a rollout of an actor, or not, and say why; returns when the actor may continue."""
         loop = self.loop(message.policy_id)
         contribution = await self._read(loop, message)
         if stream.life is None or stream.life.actor != message.actor or stream.actors is not loop.actors:
@@ -196,7 +199,7 @@ class TrainingService:
         if (before := loop.actors.open(stream, life)) is not None:
             emit(of_runs.ActorReplaced(agent=life.actor, peer=life.peer, before=before.peer))
         own = self.settings.training
-        if (others := loop.actors.others_in(life)) and (own.mode == "sync" or not loop.run.form.one_world):
+        if (others := loop.actors.others_in(life)) and (own.mode == "on_policy" or not loop.run.form.one_world):
             emit(of_runs.WorldsShared(agent=life.actor, peer=life.peer, others=", ".join(others[:_MOST_NAMED])))
 
     def _begin(self, environment: EnvironmentSpec | None = None) -> None:
@@ -217,8 +220,13 @@ class TrainingService:
 
     async def _read(self, loop: LearningLoop, message: training_pb2.Rollout) -> Contribution:
         """Decode in a thread: large rollouts take milliseconds."""
-        work = asyncio.get_running_loop().run_in_executor
-        return await work(self._decoders, read_contribution, message, loop.run.form)
+        return await self._decode(read_contribution, message, loop.run.form)
+
+    async def _decode(self, function: Callable[[*Given], Result], *given: *Given) -> Result:
+        """Call a function in a thread of the decoders; raises RequestError when they may have ended."""
+        if self._stored.is_set():
+            raise _stopping()
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *given)
 
 
 def _stopping() -> RequestError:

@@ -69,7 +69,7 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     """Return a request's body.
 
     Raises RequestError when it is larger than `max_bytes`, which is known from its length before it is read, when
-    there is no room for it beside others, and when it does not arrive in time or before the service stops; raises
+    there is no room for it next to others, and when it does not arrive in time or before the service stops; raises
     ClientGone when it never will.
     """
     length = header(scope, b"content-length")

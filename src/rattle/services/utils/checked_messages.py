@@ -96,7 +96,7 @@ def _check_fields(received: bytes, kind: Any) -> None:
 
 
 async def _read(reader: _MessageReader, received: bytes, kind: Any, peer: str) -> Any:
-    if len(received) > _LONG_BYTES:  # the loop goes on while fields are counted and the checksum is computed
+    if len(received) > _LONG_BYTES:  # the loop continues while fields are counted and the checksum is computed
         return await asyncio.to_thread(_read_at_once, reader, received, kind, peer)
     return _read_at_once(reader, received, kind, peer)
 
@@ -123,7 +123,7 @@ def _checked(handler: Any, kind: Any) -> grpc.RpcMethodHandler[Any, Any]:
     async def unary_stream(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         async with answering(context):
             request = await _read(_MessageReader(parse), received, kind, context.peer())
-            del received  # which may be large, and the answers may go on for long
+            del received  # which may be large, and the answers may continue for long
         async with aclosing(handler.unary_stream(request, context)) as answers:
             async for answer in answers:
                 yield answer

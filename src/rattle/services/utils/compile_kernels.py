@@ -16,6 +16,7 @@ from rattle.envs.snake.settings import SnakeSettings
 from rattle.policies.acting import ActingPolicy
 from rattle.policies.kinds import kind_of
 from rattle.policies.mlp.spec import MlpSpec
+from rattle.policies.own.inputs import OWN_INPUTS
 from rattle.policies.recurrent.spec import RecurrentSpec
 from rattle.policies.sampling import Groups, draw
 
@@ -33,6 +34,7 @@ def compile_kernels() -> None:
     for made in (
         MlpSpec(activation="relu", **common),
         MlpSpec(activation="tanh", **common),
+        MlpSpec(activation="relu", inputs=tuple(OWN_INPUTS), **common),
         RecurrentSpec(network="mingru", activation="relu", memory_layers=1, **common),
     ):
         shapes = kind_of(made).parameter_shapes(made)
@@ -44,7 +46,6 @@ def compile_kernels() -> None:
         outputs, _ = policy.forward(worlds.observation)
         draw(made.action, outputs, Groups(np.array([rows]), np.zeros(1, np.uint64), np.zeros(1, np.bool_)))
         worlds.step(action)
-        worlds.step(np.frombuffer(action.astype(np.uint8).tobytes(), np.uint8))  # as they come over the network
     OpenWorld(SnakeSettings(), 0, 0).join("snake")
 
 

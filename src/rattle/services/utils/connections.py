@@ -1,6 +1,6 @@
 """Connections that bound what a client can hold: how long it may be silent, how much it may send, how little it reads.
 
-The server's own protocols wait for ever for the rest of a request's head, keep heads of any size, and keep answers
+The server's own protocols wait forever for the rest of a request's head, keep heads of any size, and keep answers
 for a client that never reads them.
 """
 
@@ -117,7 +117,7 @@ class _Exchange:
         await self.cycle.send(message)  # type: ignore[arg-type]
 
     def leave(self) -> None:
-        """Tell the request that its client has gone."""
+        """Tell the request that its client has left."""
         self.cycle.disconnected = True
         self.cycle.message_event.set()
 
@@ -141,7 +141,7 @@ class BoundedHttpConnection(_UnreadAnswers, HttpToolsProtocol):
     """An HTTP connection with bounds; what it cannot read it answers with a problem.
 
     Requests that are sent before the last one is answered wait in line. The server's own protocol knows only the
-    newest of them; this one tells all of them when the client has gone.
+    newest of them; this one tells all of them when the client has left.
     """
 
     _received = 0  # bytes since the last request was complete
@@ -153,7 +153,7 @@ class BoundedHttpConnection(_UnreadAnswers, HttpToolsProtocol):
     _wrong = ""  # what is wrong with a head that is HTTP
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for the first request, and not for ever."""
+        """Wait for the first request, and not forever."""
         super().connection_made(transport)
         self._exchanges: deque[_Exchange] = deque()  # the first one is being answered
         self._service, self.app = self.app, self._answer
@@ -163,7 +163,7 @@ class BoundedHttpConnection(_UnreadAnswers, HttpToolsProtocol):
         CONNECTIONS.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell every request that its client has gone."""
+        """Tell every request that its client has left."""
         for exchange in self._exchanges:
             exchange.leave()
             exchange.give_back()
@@ -193,7 +193,7 @@ class BoundedHttpConnection(_UnreadAnswers, HttpToolsProtocol):
                 exchange.refuse_body()
 
     def data_received(self, data: bytes) -> None:
-        """Go on with a request."""
+        """Continue with a request."""
         self._received += len(data)
         super().data_received(data)
         if self._upgraded or self.transport.is_closing():
@@ -221,7 +221,7 @@ class BoundedHttpConnection(_UnreadAnswers, HttpToolsProtocol):
             self._exchanges.append(_Exchange(self.cycle))
 
     def on_response_complete(self) -> None:
-        """Go on with the next request in line."""
+        """Continue with the next request in line."""
         self._exchanges.popleft()
         super().on_response_complete()
 
@@ -269,7 +269,7 @@ class BoundedHttpConnection(_UnreadAnswers, HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(self._silent_until - now, self.timeout_keep_alive_handler)
 
     def _may_wait(self) -> bool:
-        # Streams keep the newest line for whoever reads late; a whole answer is not kept for ever.
+        # Streams keep the newest line for anyone who reads late; a whole answer is not kept forever.
         if not self._exchanges:
             return False
         answered = self._exchanges[0]
@@ -293,9 +293,9 @@ class BoundedHttpConnection(_UnreadAnswers, HttpToolsProtocol):
 
 
 class SocketConnection(_UnreadAnswers, WebSocketsSansIOProtocol):
-    """A WebSocket with bounds, which goes on reading while a message or two are worked on.
+    """A WebSocket with bounds, which continues reading while a message or two are worked on.
 
-    To stop and go on with every message, as the server's own protocol does, costs two calls of the system.
+    To stop and continue with every message, as the server's own protocol does, costs two calls of the system.
     """
 
     peer = ""
@@ -305,7 +305,7 @@ class SocketConnection(_UnreadAnswers, WebSocketsSansIOProtocol):
     _unfinished: asyncio.TimerHandle | None = None  # ends the wait for the rest of a long message
 
     def data_received(self, data: bytes) -> None:
-        """Go on with a message; one for which there is no room ends the connection."""
+        """Continue with a message; one for which there is no room ends the connection."""
         self._arrived += len(data)
         if self._arrived > HEAD_BYTES and not self._hold(len(data)):
             self._fail(1013, "full: try again in a while")

@@ -22,6 +22,7 @@ STATUS = {
     "unknown_path": grpc.StatusCode.UNIMPLEMENTED,
     "unknown_snake": grpc.StatusCode.NOT_FOUND,
     "unknown_session": grpc.StatusCode.NOT_FOUND,
+    "unknown_sequence": grpc.StatusCode.NOT_FOUND,
     "unknown_policy": grpc.StatusCode.NOT_FOUND,
     "unknown_agent": grpc.StatusCode.NOT_FOUND,
     "no_agent_api": grpc.StatusCode.NOT_FOUND,
@@ -58,10 +59,15 @@ async def answering(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterato
         await refuse(context, error)
 
 
-async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: RequestError) -> NoReturn:
-    """End a call with the status of an error; the message begins with the field."""
+def message_of(error: RequestError) -> str:
+    """Return what a caller is told of an error; it begins with the field."""
     text = str(error)
     if error.field is not None and not text.startswith(error.field):
         text = f"{error.field}: {text}"
-    await context.abort(STATUS[error.code], one_line(text, LONGEST_TEXT))
+    return one_line(text, LONGEST_TEXT)
+
+
+async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: RequestError) -> NoReturn:
+    """End a call with the status of an error, and its message."""
+    await context.abort(STATUS[error.code], message_of(error))
     raise AssertionError  # abort has raised what ends the call

@@ -24,7 +24,7 @@ from rattle.services.utils.sockets import PortTaken, address_of, listen
 from rattle.stop_signals import stop_signals
 from rattle.wire.problems import RequestError
 
-#: How long calls in progress may go on when the service stops, in seconds.
+#: How long calls in progress may continue when the service stops, in seconds.
 GRACE_SECONDS = 5.0
 #: A client that says nothing is asked after so many seconds whether it lives, and given up when it does not answer.
 _ALIVE_AFTER_SECONDS = 20
@@ -117,7 +117,7 @@ def _refusing(error: RequestError) -> grpc.RpcMethodHandler[Any, Any]:
 def make_server(
     max_message_bytes: int, max_calls: int, guard: Guard, options: Sequence[tuple[str, int]] = ()
 ) -> grpc.aio.Server:
-    """Return a server with bounds: of a message's size, and of the calls, streams included, that go on at a time.
+    """Return a server with bounds: of a message's size, and of the calls, streams included, that continue at a time.
 
     Whatever methods are added, those whom the guard does not let pass reach health alone.
     """

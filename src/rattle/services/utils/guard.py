@@ -2,7 +2,7 @@
 
 Any page in a browser can send requests to services on the same machine, and to all that the machine reaches. It is kept
 out where it says which site it is of, and where its own name has been bound to a service's address (DNS rebinding).
-Other programs can say what they like: the token keeps them out, which whoever listens for the network must have.
+Other programs can send any headers: the token keeps them out. Every service that listens for the network must have it.
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rattle.output import hush_libraries
+
 if TYPE_CHECKING:
     from rattle.services.utils.server_tls import ServerTls
 
@@ -94,7 +96,7 @@ def _reason(said: str) -> str:
 
 
 def _check_grpc(about: dict[str, Any], service: str) -> None:
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    hush_libraries()
     import grpc
     from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 

@@ -37,7 +37,7 @@ _TALKATIVE: Final = ("numba", "matplotlib", "asyncio", "PIL")
 
 
 class ConsoleSink:
-    """Writes events to standard error, wherever that is now, and never waits long for whoever reads it."""
+    """Writes events to standard error, wherever that is now, and never waits long for a reader."""
 
     place = "standard error"
     is_shared = True
@@ -55,7 +55,7 @@ class ConsoleSink:
         if not lines or stream is None:
             return
         stream.flush()
-        if type(stream) is not TextIOWrapper:  # a live display, a notebook or a test stands in for it
+        if type(stream) is not TextIOWrapper:  # a live display, a notebook or a test is in for it
             stream.write(b"".join(lines).decode())
             stream.flush()
             return
@@ -197,10 +197,11 @@ def setup(
     problems: list[tuple[str, str]] = []
     least = _choice("LOG_LEVEL", (level or known.get("LOG_LEVEL", "")).upper(), tuple(NUMBERS), problems)
     asked = _choice("LOG_FORMAT", (known.get("LOG_FORMAT", "")).lower(), get_args(Console), problems)
-    how = cast(Console, asked or console or "auto")
+    console = cast(Console, _choice("console", console or "auto", get_args(Console), problems) or "auto")
+    how = cast(Console, asked or console)
     if how == "auto":
         how = "text" if sys.stderr is not None and sys.stderr.isatty() else "json"
-    logs = Logs(cast(Console, asked or console or "auto"))
+    logs = Logs(cast(Console, asked or console))
     _made.append(logs)
     logs.on_close(_made.remove, logs)
     _set_context(

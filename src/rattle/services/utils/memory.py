@@ -31,7 +31,7 @@ _waiting = threading.Lock()
 def give_memory_back_soon() -> None:
     """Have the C library give what is free back to the system in a while, once for all that ask until then.
 
-    Else what a burst of requests took stays with the process for ever. Does nothing where the library is another one.
+    Else what a burst of requests took stays with the process forever. Does nothing where the library is another one.
     """
     if _waiting.acquire(blocking=False):
         timer = threading.Timer(_CALM_SECONDS, _give_back)

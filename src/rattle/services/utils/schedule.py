@@ -18,7 +18,7 @@ class Schedule:
         self._start, self._count = now, 1
 
     def end(self) -> None:
-        """Have no more ticks until it begins anew."""
+        """Have no more ticks until it begins again."""
         self._start = None
 
     @property
@@ -31,7 +31,7 @@ class Schedule:
         return math.inf if self._start is None else max(0.0, self._start + self._count / self._frequency - now)
 
     def ticked(self, now: float) -> None:
-        """Go on to the next tick that is still to come."""
+        """Continue to the next tick that is still to come."""
         if self._start is not None:
             self._count = max(self._count, math.floor((now - self._start) * self._frequency)) + 1
             if self.wait(now) <= 0.0:  # the product was rounded down

@@ -154,3 +154,29 @@ def test_a_policy_with_memory_takes_what_its_rows_remember() -> None:
             check(given._replace(inputs=[*given.inputs, bad]), memory, MAX_ROWS)
     with pytest.raises(RequestError, match="'state' is none; there are observation and seed"):
         check(given._replace(inputs=[*given.inputs, remembered]), CODES, MAX_ROWS)
+
+
+def test_a_policy_that_sees_its_own_past_is_told_the_reward_beside_the_state() -> None:
+    past = CODES.model_copy(update={"inputs": ("last_action", "last_reward")})
+    assert [(one.name, one.shape) for one in describe_inputs(past)][1:] == [("state", (-1, 3)), ("reward", (-1,))]
+    given, state = request(rows(2)), np.array([[0, 4, 1], [0, 0, 0]], np.float32)
+    remembered, reward = tensor("state", state), tensor("reward", np.array([-1, 5], np.float32))
+    found = check(given._replace(inputs=[*given.inputs, remembered, reward]), past, MAX_ROWS)
+    np.testing.assert_array_equal(found.state, state)
+    np.testing.assert_array_equal(found.reward, [-1, 5])
+    assert check(given, past, MAX_ROWS).reward is None
+    for wrong in (np.ones(3, np.float32), np.array([1, np.inf], np.float32)):
+        with pytest.raises(RequestError, match=r"^reward: must"):
+            check(given._replace(inputs=[*given.inputs, remembered, tensor("reward", wrong)]), past, MAX_ROWS)
+    blind = CODES.model_copy(update={"inputs": ("last_action",)})
+    with pytest.raises(RequestError, match="'reward' is none; there are observation, state and seed"):
+        check(given._replace(inputs=[*given.inputs, reward]), blind, MAX_ROWS)
+
+
+def test_a_state_that_holds_the_action_needs_one() -> None:
+    past = CODES.model_copy(update={"inputs": ("last_action",)})
+    asked = request(rows(2))._replace(outputs=["next_state"])
+    assert check(asked, past, MAX_ROWS).drawing is not None
+    in_sequence = request(rows(1), outputs=["value"], sequence_id=3, sequence_start=True)
+    assert check(in_sequence, past, MAX_ROWS).drawing is not None
+    assert check(asked, CODES.model_copy(update={"inputs": ("last_reward",)}), MAX_ROWS).drawing is None

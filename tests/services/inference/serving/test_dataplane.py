@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rattle.policies.acting import ActingPolicy
+from rattle.policies.own.inputs import OWN_INPUTS
 from rattle.policies.spec import PolicySpec
 from rattle.samples.spaces import BoxSpace, MultiDiscreteSpace
 from rattle.services.inference.serving import model_runner
@@ -22,7 +23,7 @@ from rattle.services.inference.serving.messages import InferRequest, InferRespon
 from rattle.services.inference.serving.model_runner import Computed, PendingRequest
 from rattle.services.inference.serving.models import Served
 from rattle.wire.problems import RequestError
-from tests.policies.building import play, random_policy
+from tests.policies.building import Played, play, random_policy
 from tests.services.inference.serving.building import (
     CODES,
     FLOATS,
@@ -33,6 +34,7 @@ from tests.services.inference.serving.building import (
     request,
     rows,
     run,
+    tensor,
 )
 
 ALL = ("action", "log_prob", "logits", "value")
@@ -84,6 +86,38 @@ def test_several_whole_numbers_are_served_with_the_logits_of_all() -> None:
         described = {output.name: output for output in plane.model_metadata("main", "").outputs}
         assert (described["action"].datatype, described["action"].shape) == ("INT64", (-1, 3))
         assert described["logits"].shape == (-1, 9)
+
+    run(ask)
+
+
+def test_a_policy_that_sees_its_own_past_plays_on_with_what_its_client_or_the_service_keeps() -> None:
+    spec = CODES.model_copy(update={"inputs": tuple(OWN_INPUTS)})
+    past, random = random_policy(spec), np.random.default_rng(0)
+    state, reward = np.zeros((5, spec.memory_size), np.float32), np.zeros(5, np.float32)
+
+    async def ask() -> None:
+        plane, _ = data_plane(("main", past))
+        carried: NDArray[np.float32] | None = None
+        for tick in range(6):
+            observation = rows(5, tick)
+            asked = request(observation, outputs=("action", "value", "next_state"), seed=tick)
+            if carried is not None:
+                given = [*asked.inputs, tensor("state", carried), tensor("reward", reward)]
+                asked = asked._replace(inputs=given)
+            answer = columns(await plane.infer(asked, None))
+            kept = request(observation[:1], seed=tick, sequence_id="game", sequence_start=not tick)
+            kept = kept._replace(inputs=[*kept.inputs, tensor("reward", reward[:1])])
+            np.testing.assert_array_equal(columns(await plane.infer(kept, None))["action"], answer["action"][:1])
+            acting = ActingPolicy(spec, past.parameters, seed=tick)
+            acting.own.rewarded(state, reward)
+            alone = Played(5, spec.action)
+            written = {"action": alone.action, "log_prob": alone.log_prob, "value": alone.value}
+            acting.act(observation, tick=0, state=state, **written)
+            for name, array in {**written, "next_state": state}.items():
+                if name in answer:
+                    np.testing.assert_array_equal(answer[name], array)
+            carried, reward[:] = answer["next_state"], random.integers(-1, 2, 5)
+        assert state[:, 1:].all()  # all but the reward, which is taken in
 
     run(ask)
 

@@ -121,7 +121,8 @@ def test_floats_as_numbers(tmp_path_factory: pytest.TempPathFactory) -> None:
 def test_metadata_and_readiness(stub: GRPCInferenceServiceStub) -> None:
     assert stub.ServerLive(pb.ServerLiveRequest()).live
     assert stub.ServerReady(pb.ServerReadyRequest()).ready
-    assert list(stub.ServerMetadata(pb.ServerMetadataRequest()).extensions) == ["binary_tensor_data", "parameters"]
+    extensions = ["binary_tensor_data", "parameters", "sequence", "sequence(string_id)"]
+    assert list(stub.ServerMetadata(pb.ServerMetadataRequest()).extensions) == extensions
     for name, version, ready in (("snakes", "", True), ("snakes", "7", True), ("snakes", "8", False), ("x", "", False)):
         assert stub.ModelReady(pb.ModelReadyRequest(name=name, version=version)).ready == ready
     known = stub.ModelMetadata(pb.ModelMetadataRequest(name="snakes"))
@@ -192,7 +193,7 @@ def test_bytes_and_inputs_belong_together(stub: GRPCInferenceServiceStub) -> Non
     assert refusal(stub, asked)[1] == "raw_input_contents: must be one for each of 1 inputs, got 2"
     asked = message()
     asked.inputs[0].contents.uint_contents.append(1)
-    assert refusal(stub, asked)[1] == "observation: has contents, and raw_input_contents besides"
+    assert refusal(stub, asked)[1] == "observation: has contents, and also raw_input_contents"
     asked = message()
     asked.raw_input_contents[0] = b"x" * 17
     assert refusal(stub, asked)[1] == "observation: [2, 9] takes 18 numbers, got 17"
@@ -244,7 +245,7 @@ def test_the_fields_of_garbage_are_counted_or_refused(garbage: bytes) -> None:
 
 
 def test_methods_that_there_are_not_are_said(channel: grpc.Channel) -> None:
-    for method in ("ModelStreamInfer", "RepositoryIndex", "SystemSharedMemoryRegister"):
+    for method in ("RepositoryIndex", "SystemSharedMemoryRegister"):
         with pytest.raises(grpc.RpcError, match="UNIMPLEMENTED"):
             channel.unary_unary(f"/inference.GRPCInferenceService/{method}")(b"", timeout=PATIENCE)
 

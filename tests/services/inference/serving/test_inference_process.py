@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 
 from rattle.policies.mlp.spec import MlpSpec
-from rattle.samples.spaces import FloatSpace
+from rattle.samples.spaces import CodeSpace, FloatSpace
 from rattle.services.utils.protos import open_inference_pb2 as pb
 from rattle.services.utils.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from rattle.trainer.train import train
-from tests.services.inference.serving.building import FLOATS, PATIENCE, chosen, policy, rows
+from tests.services.inference.serving.building import FLOATS, MEMORY, PATIENCE, chosen, policy, rows
 from tests.services.inference.serving.inference_process import InferenceProcess, serving, write
 from tests.template import run
 from tests.trainer.conftest import Silence, small_settings
@@ -67,6 +67,16 @@ def test_the_public_client_package_gets_on_with_it(snakes: InferenceProcess, pro
     command = [sys.executable, str(script), protocol, address, TOKEN]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_it_plays_whole_games_with_a_policy_that_remembers(tmp_path: Path) -> None:
+    path = tmp_path / "snakes.safetensors"
+    write(path, policy(MEMORY.model_copy(update={"observation": CodeSpace(cells=60, codes=5), "hidden_sizes": (16,)})))
+    with serving(path) as server:
+        script = Path(__file__).with_name("triton_games.py")
+        command = [sys.executable, str(script), str(path), server.url.removeprefix("http://"), server.grpc]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+        assert ended.returncode == 0, ended.stderr
 
 
 def test_a_policy_that_is_replaced_is_served_from_then_on_and_never_half(tmp_path: Path) -> None:

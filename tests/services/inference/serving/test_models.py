@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,18 @@ from rattle.services.inference.metrics import InferenceMetrics
 from rattle.services.inference.serving.dataplane import DataPlane
 from rattle.services.inference.serving.models import Models
 from rattle.wire.problems import RequestError
-from tests.services.inference.serving.building import CODES, FLOATS, data_plane, policy, run
+from tests.services.inference.serving.building import CODES, FLOATS, Sequences, data_plane, policy, run
+
+
+def test_versions_of_one_policy_share_what_describes_them() -> None:
+    """Sequences hold it for as long as they are idle, and that of a network of a user has megabytes."""
+    models = Models()
+    models.publish("main", policy())
+    spec = models.get("main").spec
+    models.publish("main", replace(policy(version=8), spec=CODES.model_copy()))
+    assert models.get("main").spec is spec
+    models.publish("main", policy(FLOATS))
+    assert models.get("main").spec == FLOATS
 
 
 def test_a_name_stands_for_the_last_policy_that_was_published() -> None:
@@ -77,7 +89,7 @@ def test_nothing_is_ready_before_the_first_policy_has_come() -> None:
         plane.check_model_ready("main", "7")
         with pytest.raises(RequestError, match="there is no 'rival'"):
             plane.check_model_ready("rival", "")
-        empty = DataPlane(Models(), InferenceMetrics(), 1)
+        empty = DataPlane(Models(), InferenceMetrics(), 1, Sequences())
         with pytest.raises(RequestError, match="no policy has come yet"):
             empty.check_ready()
 

@@ -119,7 +119,10 @@ FLAT = rows(2).ravel().tolist()
         (as_json(described(data=[[[1]]])), "observation: data: Expected `int`, got `array`"),
         (as_json(described(data=FLAT, datatype="BYTES")), "observation: must be UINT8, got 'BYTES'"),
         (as_json(described(data=FLAT, shape="2x9")), "inputs: expected `array`, got `str`"),
-        (as_json(described(data=FLAT, parameters={"binary_data_size": 18})), "has data, and the parameter binary_data"),
+        (
+            as_json(described(data=FLAT, parameters={"binary_data_size": 18})),
+            "has data, and also the parameter",
+        ),
         (as_json(described(data=FLAT, parameters={"shared_memory_region": "x"})), "shared memory is not supported"),
         (as_json(described(parameters={"binary_data_size": -1})), "binary_data_size must be a number of bytes, got -1"),
         (as_json(described(parameters={"binary_data_size": True})), "must be a number of bytes, got True"),

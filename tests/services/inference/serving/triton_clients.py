@@ -6,6 +6,7 @@ It runs in a process of its own, since the package registers the protocol's mess
 from __future__ import annotations
 
 import asyncio
+import queue
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -141,6 +142,27 @@ def check_grpc(address: str, token: str) -> None:
         assert list(client.get_model_metadata(MODEL).inputs[0].shape) == [-1, 9]
         for coding in ("gzip", "deflate"):
             client.infer(MODEL, given(package, rows(6)), compression_algorithm=coding, client_timeout=240)
+        check_stream(client, address, token)
+
+
+def check_stream(client: Any, address: str, token: str) -> None:
+    """Ask on a stream, which needs the token as all calls do; a policy without memory takes sequences as they come."""
+    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    with tritonclient.grpc.InferenceServerClient(address) as stranger:
+        stranger.start_stream(lambda result, error: answers.put((result, error)))
+        assert "a token is asked for" in answers.get(timeout=60)[1].message()
+        stranger.stop_stream()
+    client.start_stream(lambda result, error: answers.put((result, error)))
+    for number in range(100):
+        tensors = given(tritonclient.grpc, rows(3, number))
+        client.async_stream_infer(MODEL, tensors, parameters={"seed": number}, sequence_id=5, request_id=f"{number}")
+    for number in range(100):
+        result, error = answers.get(timeout=60)
+        assert error is None, error
+        assert result.get_response().id == f"{number}"
+        alone = client.infer(MODEL, given(tritonclient.grpc, rows(3, number)), parameters={"seed": number})
+        assert result.as_numpy("action").tolist() == alone.as_numpy("action").tolist()
+    client.stop_stream()
 
 
 async def check_together(package: Any, address: str, token: str) -> None:

@@ -43,7 +43,7 @@ class DynamicBatcher(Generic[Request]):
         return len(self._waiting)
 
     def fits(self, request: Request) -> bool:
-        """Return whether a request may wait beside those that do."""
+        """Return whether a request may wait in addition to those that do."""
         return self.rows + request.rows <= self.max_rows
 
     def add(self, request: Request) -> None:
@@ -54,7 +54,7 @@ class DynamicBatcher(Generic[Request]):
         self.rows += request.rows
 
     def remove(self, request: Request) -> None:
-        """Forget a request; one that does not wait, any more or at all, is none of the joiner's."""
+        """Forget a request; one that does not wait, any more or at all, is unknown to the joiner."""
         if self._waiting.pop(id(request), None) is not None:
             self.rows -= request.rows
 

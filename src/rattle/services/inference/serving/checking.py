@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rattle.policies.spec import PolicySpec
 from rattle.services.inference.serving.messages import MOST_INPUTS, MOST_PARAMETERS, PARAMETERS, InferRequest, Parameter
+from rattle.services.inference.serving.sequences import SequenceStep
 from rattle.services.inference.serving.tensors import (
     InputTensor,
     TensorDescription,
@@ -28,6 +29,8 @@ _ALIKE = 0.75  # from here on a name is a misspelt one
 _LONGEST_NAME = 40  # that is compared
 #: Seeds that the service draws: a number that any program can hold, those too that count in floats.
 _SEED_BITS = 53
+#: Letters that the name of a sequence may have.
+_LONGEST_SEQUENCE_ID = 128
 
 
 class Sampling(NamedTuple):
@@ -42,6 +45,7 @@ class ParsedRequest(NamedTuple):
 
     observation: NDArray[Any]
     state: NDArray[np.float32] | None  # what each row remembers; None: nothing, or no memory
+    reward: NDArray[np.float32] | None  # of the last tick, which goes with the state
     outputs: Sequence[str]
     drawing: Sampling | None  # None: nothing is drawn
     fresh_seed: int | None  # where the request brought none, and needs one
@@ -53,7 +57,8 @@ def describe_inputs(spec: PolicySpec) -> list[TensorDescription]:
     space = spec.observation
     observation = TensorDescription("observation", datatype_of(space.dtype), (-1, *space.shape))
     memory = [TensorDescription("state", "FP32", (-1, spec.memory_size))] if spec.memory_size else []
-    return [observation, *memory]
+    reward = [TensorDescription("reward", "FP32", (-1,))] if "reward" in spec.own.columns else []
+    return [observation, *memory, *reward]
 
 
 def describe_outputs(spec: PolicySpec) -> list[TensorDescription]:
@@ -79,11 +84,17 @@ def check(request: InferRequest, spec: PolicySpec, max_rows: int) -> ParsedReque
     """Return what a request asks of a policy; raises RequestError that names the field which is wrong."""
     tensors = _by_name(request.inputs, spec)
     observation = _observation(tensors, spec, max_rows)
-    rows = observation, _state(tensors.get("state"), spec, len(observation))
+    number = len(observation)
+    state = _finite(tensors.get("state"), (number, spec.memory_size))
+    rows = observation, state, _finite(tensors.get("reward"), (number,))
+    is_in_sequence = sequence_of(request.parameters, spec) is not None
+    if is_in_sequence:
+        _check_in_sequence(observation, state)
     outputs = _outputs(request.outputs, spec)
     greedy, seed, seconds = _parameters(request.parameters)
-    seeds = _seeds(tensors.get("seed"), seed, len(observation))
-    if _DRAWN_OUTPUTS.isdisjoint(outputs):
+    seeds = _seeds(tensors.get("seed"), seed, number)
+    keeps_action = "action" in spec.own.columns and (is_in_sequence or "next_state" in outputs)
+    if _DRAWN_OUTPUTS.isdisjoint(outputs) and not keeps_action:
         return ParsedRequest(*rows, outputs, None, None, seconds)
     if greedy:
         return ParsedRequest(*rows, outputs, Sampling((0,), greedy=True), None, seconds)
@@ -91,6 +102,44 @@ def check(request: InferRequest, spec: PolicySpec, max_rows: int) -> ParsedReque
         return ParsedRequest(*rows, outputs, Sampling(seeds, greedy=False), None, seconds)
     fresh = random.getrandbits(_SEED_BITS)
     return ParsedRequest(*rows, outputs, Sampling((fresh,), greedy=False), fresh, seconds)
+
+
+def sequence_of(given: Mapping[str, Parameter], spec: PolicySpec) -> SequenceStep | None:
+    """Return the sequence that a request belongs to; None for none, and for a policy that remembers nothing.
+
+    Raises RequestError that names the parameter which is wrong.
+    """
+    if not spec.memory_size:
+        return None
+    starts, ends = _flag(given, "sequence_start"), _flag(given, "sequence_end")
+    if name := _sequence_id(given.get("sequence_id", 0)):
+        return SequenceStep(name, starts, ends)
+    if starts or ends:
+        raise wrong("sequence_id", "is missing, and sequence_start or sequence_end is true")
+    return None
+
+
+def _sequence_id(value: Parameter) -> int | str:
+    if isinstance(value, str) and len(value) <= _LONGEST_SEQUENCE_ID:
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64:
+        return value
+    most = f"a whole number from 1 to 2**64 - 1, or text of at most {_LONGEST_SEQUENCE_ID} letters"
+    raise wrong("sequence_id", f"must be {most}, got {shown(value)}")
+
+
+def _flag(given: Mapping[str, Parameter], name: str) -> bool:
+    value = given.get(name, False)
+    if not isinstance(value, bool):
+        raise wrong(name, f"must be true or false, got {shown(value)}")
+    return value
+
+
+def _check_in_sequence(observation: NDArray[Any], state: NDArray[np.float32] | None) -> None:
+    if len(observation) > 1:
+        raise wrong("observation", f"a request of a sequence has one row, got {len(observation)}")
+    if state is not None:
+        raise wrong("state", "is kept here for a sequence: leave out state or sequence_id")
 
 
 def _by_name(inputs: Sequence[InputTensor], spec: PolicySpec) -> dict[str, InputTensor]:
@@ -119,13 +168,13 @@ def _observation(tensors: Mapping[str, InputTensor], spec: PolicySpec, max_rows:
     return observation
 
 
-def _state(tensor: InputTensor | None, spec: PolicySpec, rows: int) -> NDArray[np.float32] | None:
+def _finite(tensor: InputTensor | None, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
     if tensor is None:
         return None
-    state = read_tensor(tensor, "FP32", (rows, spec.memory_size))
-    if not np.isfinite(state).all():
-        raise wrong("state", "must hold finite numbers")
-    return state
+    array = read_tensor(tensor, "FP32", shape)
+    if not np.isfinite(array).all():
+        raise wrong(tensor.name, "must hold finite numbers")
+    return array
 
 
 def _outputs(names: Sequence[str], spec: PolicySpec) -> Sequence[str]:
@@ -148,9 +197,7 @@ def _parameters(given: Mapping[str, Parameter]) -> tuple[bool, int | None, float
     for name in set(given).difference(PARAMETERS):
         if meant := get_close_matches(name[:_LONGEST_NAME].lower(), PARAMETERS, 1, _ALIKE):
             raise wrong("parameters", f"{shown(name)} is none: did you mean {meant[0]}?")
-    greedy, seed, timeout = given.get("greedy", False), given.get("seed"), given.get("timeout", 0)
-    if not isinstance(greedy, bool):
-        raise wrong("greedy", f"must be true or false, got {shown(greedy)}")
+    greedy, seed, timeout = _flag(given, "greedy"), given.get("seed"), given.get("timeout", 0)
     if seed is not None and not _is_count(seed):
         raise wrong("seed", f"must be a whole number from 0 to 2**63 - 1, got {shown(seed)}")
     if not _is_count(timeout):

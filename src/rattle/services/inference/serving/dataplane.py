@@ -7,16 +7,26 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rattle import __version__
 from rattle.services.inference.metrics import InferenceMetrics
-from rattle.services.inference.serving.checking import check, describe_inputs, describe_outputs, most_numbers
+from rattle.services.inference.serving.checking import (
+    check,
+    describe_inputs,
+    describe_outputs,
+    most_numbers,
+    sequence_of,
+)
 from rattle.services.inference.serving.messages import InferRequest, InferResponse, ModelMetadata, ServerMetadata
-from rattle.services.inference.serving.model_runner import ModelRunner, PendingRequest
+from rattle.services.inference.serving.model_runner import ModelOutputs, ModelRunner, PendingRequest
 from rattle.services.inference.serving.models import Models, Served
+from rattle.services.inference.serving.sequences import SequenceTable
 from rattle.services.inference.serving.tensors import OutputTensor
 from rattle.wire.problems import RequestError
 
-_SERVER = ServerMetadata("rattle", __version__, ("binary_tensor_data", "parameters"))
+_SERVER = ServerMetadata("rattle", __version__, ("binary_tensor_data", "parameters", "sequence", "sequence(string_id)"))
 
 
 def never() -> bool:
@@ -27,10 +37,11 @@ def never() -> bool:
 class DataPlane:
     """Answers requests with the forward passes of what is served."""
 
-    def __init__(self, models: Models, metrics: InferenceMetrics, max_rows: int) -> None:
+    def __init__(self, models: Models, metrics: InferenceMetrics, max_rows: int, sequences: SequenceTable) -> None:
         self._models = models
         self._metrics = metrics
         self._max_rows = max_rows
+        self._sequences = sequences
         self._passes: dict[str, ModelRunner] = {}
         self._threads = ThreadPoolExecutor(thread_name_prefix="forward-pass")
         self._is_open = True
@@ -79,25 +90,53 @@ class DataPlane:
     async def infer(
         self, request: InferRequest, seconds: float | None, is_given_up: Callable[[], bool] = never
     ) -> InferResponse:
-        """Answer a request; raises RequestError when it cannot be answered, or not in the time that the caller has."""
+        """Answer a request; raises RequestError when it cannot be answered, or not in the time that the caller has.
+
+        A request of a sequence waits for those that came before it. One that is refused leaves its sequence as it was.
+        """
         self.check_ready()
+        limit = asyncio.get_running_loop().time(), seconds
         served = self._models.get(request.model, request.version)
+        step = sequence_of(request.parameters, served.spec)
+        if step is None:
+            _, response = await self._answer(request, served, None, limit, is_given_up)
+            return response
+        async with self._sequences.turn(request.model, step, served.spec) as sequence:
+            served = self._models.get(request.model, request.version)
+            state = sequence.recall(step, served.spec)
+            answer, response = await self._answer(request, served, state, limit, is_given_up)
+            sequence.remember(step, answer.served.spec, answer.next_state)
+        return response
+
+    async def _answer(
+        self,
+        request: InferRequest,
+        served: Served,
+        state: NDArray[np.float32] | None,
+        limit: tuple[float, float | None],
+        is_given_up: Callable[[], bool],
+    ) -> tuple[ModelOutputs, InferResponse]:
+        """Return what a forward pass gives a request, whose row remembers `state` where it brings nothing itself.
+
+        `limit` is when the request came, and how many seconds its caller has; None for as many as it takes.
+        """
         arguments = request, served.spec, self._max_rows
         asked = await asyncio.to_thread(check, *arguments) if request.slow else check(*arguments)
-        limits = [limit for limit in (seconds, asked.seconds) if limit is not None]
+        began, own = limit
+        limits = [each for each in (own, asked.seconds) if each is not None]
         question = PendingRequest(
             served,
             bool(request.version),
             asked.observation,
-            asked.state,
+            _told(served, asked.state if state is None else state, asked.reward),
             asked.drawing,
-            asyncio.get_running_loop().time() + min(limits, default=math.inf),
+            began + min(limits, default=math.inf),
             is_given_up,
         )
         answer = await self._passes_of(request.model).answer(question)
         outputs = [OutputTensor(name, answer.tensor(name)) for name in asked.outputs]
         parameters = {} if asked.fresh_seed is None else {"seed": asked.fresh_seed}
-        return InferResponse(request.model, answer.served.version, outputs, parameters)
+        return answer, InferResponse(request.model, answer.served.version, outputs, parameters)
 
     def versions(self) -> dict[str, int]:
         """Return the policy version of every model."""
@@ -116,6 +155,17 @@ class DataPlane:
         if passes is None:
             passes = self._passes[name] = ModelRunner(self._models, name, self._max_rows, self._threads, self._metrics)
         return passes
+
+
+def _told(
+    served: Served, state: NDArray[np.float32] | None, reward: NDArray[np.float32] | None
+) -> NDArray[np.float32] | None:
+    """Return what rows remember, with the rewards of the last tick; both stay as they are."""
+    if state is None or reward is None:
+        return state
+    told = state.copy()
+    served.acting.own.rewarded(told, reward)
+    return told
 
 
 def _described(served: Served) -> ModelMetadata:

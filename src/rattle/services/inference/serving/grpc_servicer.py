@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rattle.services.inference.metrics import InferenceMetrics
 from rattle.services.inference.serving.dataplane import DataPlane
+from rattle.services.inference.serving.grpc_streams import RequestStreams
 from rattle.services.inference.serving.messages import MOST_FIELDS, SMALL_BYTES, InferRequest, InferResponse, Parameter
 from rattle.services.inference.serving.tensors import (
     InputTensor,
@@ -24,8 +25,9 @@ from rattle.services.inference.serving.tensors import (
     shown,
     wrong,
 )
+from rattle.services.utils import budget
 from rattle.services.utils.grpc_reading import Reading, check_fields
-from rattle.services.utils.grpc_refusals import STATUS, refuse
+from rattle.services.utils.grpc_refusals import STATUS, answering, message_of
 from rattle.services.utils.protos import open_inference_pb2 as pb
 from rattle.services.utils.protos.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 from rattle.wire.problems import RequestError
@@ -38,6 +40,7 @@ _CONTENTS = {"UINT8": "uint_contents", "INT64": "int64_contents", "FP32": "fp32_
 
 _Input = pb.ModelInferRequest.InferInputTensor
 _Context = grpc.aio.ServicerContext[Any, Any]
+_Kind = TypeVar("_Kind", bound=Message)
 
 
 class GrpcFace(GRPCInferenceServiceServicer):
@@ -47,6 +50,7 @@ class GrpcFace(GRPCInferenceServiceServicer):
         self._reading = Reading(max_message_bytes, quick=True)
         self._plane = plane
         self._metrics = metrics
+        self._streams = RequestStreams(self._answer_in_stream, max_message_bytes)
 
     def attach(self, server: grpc.aio.Server) -> None:
         """Add the methods to a server."""
@@ -56,8 +60,17 @@ class GrpcFace(GRPCInferenceServiceServicer):
                 response_serializer=GetMessageClass(method.output_type).SerializeToString,
             )
             for method in _SERVICE.methods
+            if not method.client_streaming
         }
-        server.add_generic_rpc_handlers((self._reading.handlers(NAME, handlers),))
+        stream: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
+            self.ModelStreamInfer, response_serializer=pb.ModelStreamInferResponse.SerializeToString
+        )
+        streams = grpc.method_handlers_generic_handler(NAME, {"ModelStreamInfer": stream})
+        server.add_generic_rpc_handlers((self._reading.handlers(NAME, handlers), streams))
+
+    def close(self) -> None:
+        """End the streams when what they have asked is answered."""
+        self._streams.close()
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: _Context) -> pb.ServerLiveResponse:  # noqa: N802
         """Say that the process answers."""
@@ -98,6 +111,15 @@ class GrpcFace(GRPCInferenceServiceServicer):
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: _Context) -> pb.ModelInferResponse:  # noqa: N802
         """Answer rows."""
+        return await self._infer(request, context)
+
+    async def ModelStreamInfer(  # type: ignore[override]  # noqa: N802
+        self, request_iterator: AsyncIterator[bytes], context: _Context
+    ) -> None:
+        """Answer rows, request after request."""
+        await self._streams.serve(context)
+
+    async def _infer(self, request: pb.ModelInferRequest, context: _Context) -> pb.ModelInferResponse:
         began, status = time.perf_counter(), "CANCELLED"
         try:
             answer = await self._plane.infer(_from_message(request), context.time_remaining())
@@ -116,21 +138,32 @@ class GrpcFace(GRPCInferenceServiceServicer):
         content: bytes,
         context: _Context,
     ) -> Message:
-        """Answer a call; gRPC itself would blame the server where the content is no message of its kind."""
+        """Answer a call."""
         self._reading.arrived()
+        async with answering(context):
+            return await method(self._parsed(content, kind), context)
+
+    async def _answer_in_stream(self, content: bytes, context: _Context) -> pb.ModelStreamInferResponse:
+        """Answer a request of a stream, which continues where this one is refused."""
+        answer = pb.ModelStreamInferResponse()
         try:
-            if len(content) > SMALL_BYTES:
-                numbers = self._plane.most_numbers_of_all() + MOST_FIELDS  # those of shapes
-                check_fields(content, kind.DESCRIPTOR, MOST_FIELDS, numbers)
-            request = kind.FromString(content)
+            with budget.BUDGET.holding(len(content)):
+                request = self._parsed(content, pb.ModelInferRequest)
+                answer.infer_response.id = request.id
+                answer.infer_response.CopyFrom(await self._infer(request, context))
+        except RequestError as error:
+            answer.error_message = message_of(error)
+        return answer
+
+    def _parsed(self, content: bytes, kind: type[_Kind]) -> _Kind:
+        """Return a message; gRPC itself would blame the server where the content is no message of its kind."""
+        if len(content) > SMALL_BYTES:
+            numbers = self._plane.most_numbers_of_all() + MOST_FIELDS  # those of shapes
+            check_fields(content, kind.DESCRIPTOR, MOST_FIELDS, numbers)
+        try:
+            return kind.FromString(content)
         except DecodeError:
-            await refuse(context, RequestError("bad_request", f"the request is no {kind.DESCRIPTOR.name}"))
-        except RequestError as error:
-            await refuse(context, error)
-        try:
-            return await method(request, context)
-        except RequestError as error:
-            await refuse(context, error)
+            raise RequestError("bad_request", f"the request is no {kind.DESCRIPTOR.name}") from None
 
 
 def _described(tensor: TensorDescription) -> pb.ModelMetadataResponse.TensorMetadata:
@@ -162,7 +195,7 @@ def _input(tensor: _Input, raw: bytes | None) -> InputTensor:
     if raw is None:
         read = partial(_read_contents, tensor)
     elif tensor.HasField("contents"):
-        raise wrong(tensor.name, "has contents, and raw_input_contents besides")
+        raise wrong(tensor.name, "has contents, and also raw_input_contents")
     else:
         read = partial(read_bytes, tensor.name, raw)
     return InputTensor(tensor.name, tensor.datatype, tensor.shape, read)

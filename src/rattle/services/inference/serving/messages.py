@@ -13,7 +13,7 @@ MOST_INPUTS = MOST_PARAMETERS = 16
 #: Requests up to this size take no time worth speaking of, whatever is in them; larger ones may have so many fields.
 SMALL_BYTES, MOST_FIELDS = 2**16, 1024
 #: The parameters of a request that mean something here; clients add others of their own, which are ignored.
-PARAMETERS = ("greedy", "seed", "timeout")
+PARAMETERS = ("greedy", "seed", "timeout", "sequence_id", "sequence_start", "sequence_end")
 
 
 class InferRequest(NamedTuple):

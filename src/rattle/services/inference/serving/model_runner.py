@@ -85,6 +85,7 @@ def compute(served: Served, questions: Sequence[PendingRequest]) -> Computed:
     if any(question.drawing is not None for question in questions):
         drawn, log_prob = draw(served.spec.action, outputs, _groups(questions))
         action = served.spec.action.bound(drawn)
+        served.acting.own.acted(state, drawn)
     answers, last = [], 0
     for question in questions:
         here = slice(last, last + question.rows)
@@ -123,7 +124,7 @@ def _groups(questions: Sequence[PendingRequest]) -> Groups:
 
 
 class ModelRunner:
-    """The forward passes of one model, one at a time, in the event loop or beside it."""
+    """The forward passes of one model, one at a time, in the event loop or in a thread."""
 
     def __init__(self, models: Models, name: str, max_rows: int, threads: Executor, metrics: InferenceMetrics) -> None:
         self.joiner: DynamicBatcher[PendingRequest] = DynamicBatcher(max_rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,8 +48,11 @@ class Models:
         """
         earlier = self._served.get(name)
         before = None if earlier is None else earlier.acting
+        is_next = earlier is not None and earlier.spec == policy.spec
+        if earlier is not None and is_next:
+            policy = replace(policy, spec=earlier.spec)  # else each version that a sequence has seen would keep its own
         acting = ActingPolicy.after(before, policy.spec, policy.parameters)
-        if earlier is None or earlier.spec != policy.spec:
+        if not is_next:
             _compile(acting)
         self._served[name] = Served(name, policy, acting, kind_of(policy.spec).row_work(policy.spec))
 
@@ -80,6 +83,6 @@ def _compile(acting: ActingPolicy) -> None:
     row = acting.spec.observation.zeros(1)
     draw(
         acting.spec.action,
-        acting.forward(row)[0],
+        acting.forward(row, np.zeros((1, acting.spec.memory_size), np.float32))[0],
         Groups(np.ones(1, np.int64), np.zeros(1, np.uint64), np.zeros(1, np.bool_)),
     )

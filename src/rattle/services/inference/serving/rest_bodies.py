@@ -138,7 +138,7 @@ def _size(tensor: _Input) -> int | None:
             raise wrong(tensor.name, "has neither data nor the parameter binary_data_size")
         return None
     if tensor.data:
-        raise wrong(tensor.name, "has data, and the parameter binary_data_size besides")
+        raise wrong(tensor.name, "has data, and also the parameter binary_data_size")
     if isinstance(size, bool) or not isinstance(size, int) or size < 0:
         raise wrong(tensor.name, f"binary_data_size must be a number of bytes, got {shown(size)}")
     return size

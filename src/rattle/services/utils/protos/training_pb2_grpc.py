@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class TrainingStub:
-    """Missing associated documentation comment in .proto file."""
+    """Trains policies from the rollouts that actors send.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -62,37 +63,40 @@ class TrainingStub:
 
 
 class TrainingServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Trains policies from the rollouts that actors send.
+    """
 
     def UpdatePolicy(self, request, context):
-        """Improves a policy by one step on one rollout: the one in the request, or the service's own.
+        """Makes one update from one rollout: of the policy in the request, or of the service's own. Returns the new policy.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ContributeRollouts(self, request_iterator, context):
-        """Takes the rollouts of one actor, and answers each with a receipt.
+        """Takes the rollouts of one actor and answers each with a receipt.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchPolicy(self, request, context):
-        """Sends the policy now, unless the reader knows it, and every new one; a slow reader gets the newest.
+        """Sends the policy at once, unless the reader has it, and then every new one. A slow reader gets the newest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPolicy(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Returns the newest policy.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetStatus(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Returns the state of the service, and of each policy that it trains.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -134,7 +138,8 @@ def add_TrainingServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Training:
-    """Missing associated documentation comment in .proto file."""
+    """Trains policies from the rollouts that actors send.
+    """
 
     @staticmethod
     def UpdatePolicy(request,

@@ -1,0 +1,1 @@
+"""What a policy may see of its own past, in addition to what it observes."""
