@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from http.client import HTTPConnection
 from select import select
 
@@ -23,6 +24,10 @@ from rattle.services.utils.sockets import listen
 from rattle.wire.problems import RequestError
 
 LIMIT, LARGE, PATIENCE = 2**22, 2**20, 60.0
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 
 def test_large_requests_leave_room_for_small_ones() -> None:
@@ -148,8 +153,8 @@ def test_long_messages_of_websockets_count_and_short_ones_do_not(port: int) -> N
         until(lambda: budget.BUDGET.held == 0)
         with unfinished(port), unfinished(port), unfinished(port):
             until(lambda: budget.BUDGET.held == 3 * (LARGE - 1))
-            one.send(bytes(LARGE))
-            with pytest.raises(ConnectionClosed) as closed:
+            with pytest.raises(ConnectionClosed) as closed:  # noqa: PT012 (it may end while it is sent)
+                one.send(bytes(LARGE))
                 one.recv()
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 1013
@@ -172,6 +177,31 @@ def test_a_long_message_that_is_not_finished_in_time_ends_its_websocket(
         until(lambda: budget.BUDGET.held == 0)
         other.send(bytes(5))
         assert other.recv(PATIENCE) == "5"
+
+
+@pytest.mark.parametrize(
+    ("start", "size", "code"),
+    [
+        (b"\x82\xff" + (LARGE).to_bytes(8, "big") + bytes(4), LARGE, 1013),
+        (b"\x82\xff" + (8 * LARGE).to_bytes(8, "big") + bytes(4), 2 * LARGE, 1009),
+        (b"\x82\x7f" + (2 * LARGE).to_bytes(8, "big"), 2 * LARGE, 1002),  # without a mask
+    ],
+    ids=["no room", "too large", "no frame"],
+)
+def test_a_client_that_still_sends_reads_why_its_websocket_ended(port: int, start: bytes, size: int, code: int) -> None:
+    with ExitStack() as others:
+        for _ in range(3 if code == 1013 else 0):
+            others.enter_context(unfinished(port))
+        until(lambda: budget.BUDGET.held == (3 * (LARGE - 1) if code == 1013 else 0))
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as one:
+            one.sendall(UPGRADE)
+            assert one.recv(2**16).startswith(b"HTTP/1.1 101")
+            one.sendall(start + bytes(2**17))
+            time.sleep(0.2)  # the connection has been ended, and the client does not know
+            one.sendall(bytes(size - 2**17))
+            read = b"".join(iter(lambda: one.recv(2**16), b""))
+        assert read[:1] == b"\x88"
+        assert int.from_bytes(read[2:4], "big") == code
 
 
 def test_pings_hold_nothing(port: int) -> None:

@@ -24,6 +24,8 @@ from rattle.wire.problems import PROBLEM_TYPE, RequestError, problem_body
 IDLE_SECONDS = 75.0
 #: The largest head of a request, in bytes.
 HEAD_BYTES = 2**16
+#: A WebSocket that was ended while its client sends is read on for this long, in seconds.
+_LINGER_SECONDS = 5.0
 #: Messages that a WebSocket may be ahead of what has been answered.
 _MESSAGES_AHEAD = 2
 #: Bytes of chunk headers and trailers that may come with a byte of a body.
@@ -303,9 +305,12 @@ class SocketConnection(_UnreadAnswers, WebSocketsSansIOProtocol):
     _growing = 0  # bytes of the budget, of a long message that is not complete
     _held = 0  # bytes of the budget, of long messages that are
     _unfinished: asyncio.TimerHandle | None = None  # ends the wait for the rest of a long message
+    _failed = False
 
     def data_received(self, data: bytes) -> None:
         """Continue with a message; one for which there is no room ends the connection."""
+        if self._failed:
+            return
         self._arrived += len(data)
         if self._arrived > HEAD_BYTES and not self._hold(len(data)):
             self._fail(1013, "full: try again in a while")
@@ -355,8 +360,26 @@ class SocketConnection(_UnreadAnswers, WebSocketsSansIOProtocol):
 
     def _fail(self, code: int, reason: str) -> None:
         self.conn.fail(code, reason)
-        self.transport.writelines(self.conn.data_to_send())
-        self.transport.close()
+        self.handle_parser_exception()
+
+    def handle_parser_exception(self) -> None:
+        """Say why the connection ends, and drop what the client still sends until it has read that.
+
+        A socket that is closed before everything is read resets the connection, and the client would lose the reason.
+        """
+        assert self.conn.close_sent is not None
+        code, reason = self.conn.close_sent.code, self.conn.close_sent.reason
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.stop_keepalive()
+        self.close_sent = self._failed = True
+        self._give_up_message()
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_timer = self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+        if self.transport.can_write_eof():  # not over TLS
+            self.transport.write_eof()
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
 
     def handle_ping(self) -> None:
         """Answer a ping, which is no part of a message."""
@@ -370,9 +393,12 @@ class SocketConnection(_UnreadAnswers, WebSocketsSansIOProtocol):
 
     def _forget_control_frame(self) -> None:
         if not self.frames:  # between two messages
-            budget.BUDGET.give_back(self._growing)
-            self._growing = 0
-            self._complete()
+            self._give_up_message()
+
+    def _give_up_message(self) -> None:
+        budget.BUDGET.give_back(self._growing)
+        self._growing = 0
+        self._complete()
 
     async def run_asgi(self) -> None:
         """Have the service answer; a handshake that it declines with a whole answer is complete as well.
