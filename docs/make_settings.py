@@ -24,25 +24,24 @@ one of these in quotes. An empty variable, or a key of the file without a value,
 A Gymnasium environment (`gym:ID`) takes the keyword arguments of `gymnasium.make` next to `id` and `worlds`, a
 PettingZoo module (`pettingzoo:MODULE`) those of its `parallel_env`, or of its `env`, whose agents take turns.
 
-Settings that are not given depend on the environment. The tables of the sections have the defaults for cell codes, as
-`snake` observes. If agents observe numbers, as in most environments of Gymnasium, or one of several states, as in
-FrozenLake, the next table replaces them, except that a state has no scale; `algorithm.id` alone takes them too. The
-run's `config.yaml` holds the chosen settings, and a resume keeps them.
+Settings that are not given depend on the environment: on what agents observe. The next two tables replace the
+defaults in the tables of the sections, the first one where agents observe cells, as in `snake`, the second one where
+they observe numbers, as in most environments of Gymnasium, or one of several states, as in FrozenLake, except that a
+state has no scale. Setting `algorithm.id` alone takes them too. If you set `policy.network` to another one than theirs,
+the rows of the policy do not apply. The run's `config.yaml` holds the chosen settings, and a resume keeps them.
 """
 
 
-def of_numbers() -> str:
-    """Return the table of the defaults that follow from observations of numbers."""
-    named = [(f"{name}.{key}", value) for name, part in DEFAULTS["floats"].items() for key, value in part.items()]
+def of_observations(kind: str, observed: str) -> str:
+    """Return the table of the defaults that follow from a kind of observations."""
+    named = [(f"{name}.{key}", value) for name, part in DEFAULTS[kind].items() for key, value in part.items()]
     named += [
         (f"algorithm.{key}` of `{algorithm}", value)
-        for algorithm, part in ALGORITHMS["floats"].items()
+        for algorithm, part in ALGORITHMS[kind].items()
         for key, value in part.items()
     ]
     lines = [f"| `{key}` | `{plain(value)}` |" for key, value in named]
-    return "\n".join(
-        ["## Defaults where numbers or states are observed", "", "| key | default |", "|---|---|", *lines, ""]
-    )
+    return "\n".join([f"## Defaults where {observed} are observed", "", "| key | default |", "|---|---|", *lines, ""])
 
 
 def of_own_past() -> str:
@@ -72,7 +71,7 @@ def markdown(table: Table) -> list[str]:
 
 def page() -> str:
     """Return the whole page."""
-    parts = [INTRODUCTION, of_numbers()]
+    parts = [INTRODUCTION, of_observations("codes", "cells"), of_observations("floats", "numbers or states")]
     for prefix, title, model in SECTIONS:
         reported = metrics_of(model)
         more = ["", "It reports of each update:", "", *markdown(reported)] if reported else []

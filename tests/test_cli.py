@@ -128,8 +128,10 @@ def test_export_writes_a_model_that_runs(run: Path) -> None:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(run / "snake.onnx")
-    logits, value = session.run(None, {"observation": np.zeros((5, 60), np.uint8)})
-    assert (logits.shape, value.shape) == ((5, 3), (5,))
+    memory = session.get_inputs()[1].shape[1]
+    inputs = {"observation": np.zeros((5, 60), np.uint8), "state": np.zeros((5, memory), np.float32)}
+    logits, value, state = session.run(None, inputs)
+    assert (logits.shape, value.shape, state.shape) == ((5, 3), (5,), (5, memory))
 
 
 def shown_in_a_terminal(arguments: list[str], cwd: Path, columns: int) -> list[str]:
@@ -166,7 +168,7 @@ def test_a_terminal_gets_a_live_view(tmp_path: Path) -> None:
 
 def test_texts_of_an_inspection_are_folded_where_a_terminal_ends(tmp_path: Path) -> None:
     wide, narrow = (
-        shown_in_a_terminal(["inspect", "gym:Taxi-v4", "--seconds", "0.1"], tmp_path, columns) for columns in (9999, 60)
+        shown_in_a_terminal(["inspect", "gym:Taxi-v4", "--seconds", "1"], tmp_path, columns) for columns in (9999, 60)
     )
     assert max(map(len, narrow)) <= 60
     assert max(map(len, wide)) > 60

@@ -79,18 +79,26 @@ def test_a_policy_acts_on_a_row_and_on_a_batch(run: rattle.Run) -> None:
     assert (policy.version, policy.environment) == (run.summary["updates"], "snake")
     batch = np.zeros((64, 60), np.uint8)
     batch[:, 30] = np.arange(64) % 3
-    greedy = policy.act(batch, greedy=True)
+    greedy, memory = policy.act(batch, greedy=True)
     assert (greedy.dtype, greedy.shape) == (np.int64, (64,))
-    assert [policy.act(row, greedy=True) for row in batch] == greedy.tolist()
-    assert isinstance(policy.act(batch[0]), int)
+    assert len(memory) == 64
+    assert [policy.act(row, greedy=True)[0] for row in batch] == greedy.tolist()
+    assert isinstance(policy.act(batch[0])[0], int)
     assert policy.value(batch).shape == (64,)
     assert policy.value(batch[0].tolist()) == pytest.approx(policy.value(batch)[0])
-    drawn = [policy.act(batch[:1].repeat(64, axis=0)).tolist() for _ in range(2)]
+    drawn = [policy.act(batch[:1].repeat(64, axis=0))[0].tolist() for _ in range(2)]
     assert drawn[0] != drawn[1]
     again = rattle.load_policy(run.path, seed=9)
-    assert [again.act(batch).tolist() for _ in range(2)] == [
-        one.act(batch).tolist() for one in [run.policy(seed=9)] for _ in range(2)
+    assert [again.act(batch)[0].tolist() for _ in range(2)] == [
+        one.act(batch)[0].tolist() for one in [run.policy(seed=9)] for _ in range(2)
     ]
+
+
+def test_a_policy_without_memory_gives_its_actions_alone(tmp_path: Path) -> None:
+    bare = rattle.train(settings={**SMALL, "policy.inputs": []}, steps=512, seed=3, run_dir=tmp_path / "run").policy()
+    batch = np.zeros((64, 60), np.uint8)
+    assert bare.act(batch).shape == (64,)
+    assert isinstance(bare.act(batch[0], greedy=True), int)
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((1, 59), np.uint8), np.full(60, 0.5), np.full(60, -1), np.full(60, 9)])
@@ -130,8 +138,10 @@ def test_tables_are_arrow(run: rattle.Run) -> None:
 
 def test_worlds_are_made_and_stepped(run: rattle.Run) -> None:
     worlds, policy = rattle.make_worlds("snake", {"width": 20}, 4, seed=1), run.policy()
+    memory = None
     for _ in range(3):
-        worlds.step(policy.act(worlds.observation))
+        actions, memory = policy.act(worlds.observation, state=memory, reward=worlds.reward)
+        worlds.step(actions)
     assert worlds.reward.shape == (4,)
     worlds.close()
 

@@ -60,6 +60,7 @@ def _network(policy: StoredPolicy, run: RunDirectory) -> dict[str, Any]:
     if isinstance(policy.spec, LayeredSpec):
         own = set(type(policy.spec).model_fields) - set(PolicySpec.model_fields)
         network = policy.spec.model_dump(mode="json", include={"network", *own})
+        network = {"inputs": [], **network}  # a spec without says nothing, and an experiment would choose them
         return {**network, "bounds": "squash"} if isinstance(policy.spec.action, SquashedBoxSpace) else network
     return dict(read_yaml(run.config).get("policy", {})) if run.is_run else {}
 

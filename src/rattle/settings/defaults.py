@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from rattle.policies.own.inputs import OWN_INPUTS
 from rattle.policies.recurrent.spec import Cell
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.sources import validated_experiment
@@ -36,7 +37,7 @@ _ENCODED_ALGORITHMS: Sections = {
 }
 #: By `Observations.learnt_by`, section and key; what one algorithm has in addition is in `ALGORITHMS`.
 SECTIONS: Mapping[str, Sections] = {
-    "codes": {"policy": {"network": "mlp"}, "algorithm": {"id": "a2c"}},
+    "codes": {"policy": {"network": "mlp", "inputs": list(OWN_INPUTS)}, "algorithm": {"id": "a2c"}},
     "code": _FEW_WORLDS,
     "floats": {**_FEW_WORLDS, "algorithm": {**_FEW_WORLDS["algorithm"], "scale_observations": True}},
     "image": _ENCODED,
@@ -45,7 +46,7 @@ SECTIONS: Mapping[str, Sections] = {
 }
 #: By `Observations.learnt_by`, and the algorithm's id.
 ALGORITHMS: Mapping[str, Sections] = {
-    "codes": {},
+    "codes": {"a2c": {"learning_rate": 0.002}},
     "code": _FEW_WORLDS_ALGORITHMS,
     "floats": _FEW_WORLDS_ALGORITHMS,
     "image": _ENCODED_ALGORITHMS,

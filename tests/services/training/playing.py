@@ -74,6 +74,8 @@ class Player:
             collector.play_on(self._acting, policy.first_tick - collector.ticks)
         collector.ticks = policy.first_tick
         loaded = load_policy(policy.file)
+        if loaded.spec.memory_size != collector.memory_size:
+            collector.remember(loaded.spec.memory_size)
         self._acting = ActingPolicy(loaded.spec, loaded.parameters, derive_seed(self._settings.seed, "actions"))
         complete = self._settings.algorithm.complete_episodes
         records = recorded_episodes(self._settings, policy.version, complete_episodes=complete)

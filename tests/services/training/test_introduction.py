@@ -134,7 +134,7 @@ def test_what_nobody_could_learn_is_refused_ends_nothing_and_keeps_nobody_out(
     with Server(settings, tmp_path / "run") as server, server.client() as client:
         wide = json.dumps({**honest, "observation_space": {"kind": "codes", "cells": 2**18, "codes": 256}})
         _, said = refused(lambda: next(client.watch(environment=wide)))
-        assert said.startswith("environment: a policy of it would have 4,278,190,348 bytes")
+        assert said.startswith("environment: a policy of it would have 4,278,190,668 bytes")
         assert next(client.watch(environment=player.environment)).version == 0
 
 

@@ -315,7 +315,7 @@ def test_each_policy_is_trained_by_itself(train_small: TrainSmall, tmp_path: Pat
 
 
 def test_snakes_of_the_agent_api_are_learnt_from_episode_by_episode(tmp_path: Path) -> None:
-    settings = small_settings("inference.api=agent", "inference.snakes=3", "train.steps=null")
+    settings = small_settings("inference.api=agent", "inference.snakes=3", "train.steps=null", "policy.inputs=[]")
     directory = RunDirectory(tmp_path / "run")
     with Server(settings, directory.path) as server, server.client() as client:
         lineage = client.policy().lineage

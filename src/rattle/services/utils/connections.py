@@ -367,8 +367,8 @@ class SocketConnection(_UnreadAnswers, WebSocketsSansIOProtocol):
 
         A socket that is closed before everything is read resets the connection, and the client would lose the reason.
         """
-        assert self.conn.close_sent is not None
-        code, reason = self.conn.close_sent.code, self.conn.close_sent.reason
+        sent = self.conn.close_sent
+        code, reason = (sent.code, sent.reason) if sent else (1006, "")
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         self.stop_keepalive()
         self.close_sent = self._failed = True
