@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -27,6 +28,10 @@ class Tool(ABC):
     @abstractmethod
     def work(self) -> int:
         """Do something."""
+
+    def repeat(self, function: Callable[[], object]) -> None:
+        """Call a function twice."""
+        function(), function()
 
 
 TOOL = Kind("tool", "a")
@@ -217,6 +222,34 @@ def test_what_a_method_raises_names_it(user_module: UserModule) -> None:
         saw.cls().work()
     with pytest.raises(EnvError, match="of its own"), saw.calling("work"):
         raise EnvError("of its own")
+
+
+@pytest.mark.parametrize(("called", "named"), [("mark", "mark"), ("_mark", "work")])
+@pytest.mark.parametrize("name", ["my_tools:Saw", "mine:Mine"])
+def test_a_method_that_is_handed_to_others_is_named_unless_it_is_private(
+    user_module: UserModule, name: str, called: str, named: str
+) -> None:
+    user_module("mine", "import my_tools\nclass Mine(my_tools.Saw): ...")
+    user_module("my_wood", "def split():\n    return 1 // 0")
+    user_module(
+        "my_tools",
+        f"""
+        from tests.test_extensions import Tool
+        from my_wood import split
+        class Saw(Tool):
+            def work(self):
+                return self.repeat(self.{called})
+            def {called}(self):
+                return self.cut()
+            def cut(self):
+                return split()
+        """,
+    )
+    saw = load(name, TOOL, Tool)
+    with pytest.raises(ExtensionError) as error, saw.calling("work"):
+        saw.cls().work()
+    assert f"{name}: {named} raised ZeroDivisionError" in str(error.value)
+    assert str(error.value).endswith(" in my_wood.py, line 2")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from rattle.errors import RattleError
-from rattle.own_source import source_hash
+from rattle.own_source import own_files, source_hash
 from rattle.text import nearest, one_line, with_article
 
 T = TypeVar("T")
@@ -119,17 +119,19 @@ class Extension(Generic[T]):
             raise ExtensionError(f"{self.path}: {method} raised {what(error)}{place}") from error
 
     def _place(self, error: BaseException, method: str) -> tuple[str, str]:
-        """Return the last method of the class that an error passed through, and the line there, for a message.
+        """Return the last method of the class that an error passed through, and the user's last line, for a message.
 
-        Methods that the class has for itself alone are not counted: the one that called them is known to more readers.
+        Methods that only the user's own code calls are not counted: the one that called them is known to more readers.
         """
-        place, prefix = "", f"{self.cls.__qualname__}."
-        known = {name for base in self.cls.__mro__ if base.__module__ != self.cls.__module__ for name in vars(base)}
-        for name, file, line in _frames(error, self.cls.__module__):
-            place = f" in {file}, line {line}"
-            own = name.removeprefix(prefix).partition(".")[0]
-            if name.startswith(prefix) and own in known:
-                method = own
+        place, own = "", _own_modules(self.cls.__module__)
+        prefixes = tuple(f"{base.__qualname__}." for base in self.cls.__mro__ if base.__module__ in own)
+        known = {name for base in self.cls.__mro__ if base.__module__ not in own for name in vars(base)}
+        for frame in _frames(error, own):
+            place = f" in {frame.file}, line {frame.line}"
+            prefix = next(filter(frame.name.startswith, prefixes), frame.name)
+            name = frame.name.removeprefix(prefix).partition(".")[0]
+            if name in known or (name and frame.is_entry and not name.startswith("_")):
+                method = name
         return method, place
 
 
@@ -190,7 +192,7 @@ def import_module(module: str, role: str) -> ModuleType:
 
 def cannot_import(module: str, role: str, error: BaseException) -> str:
     """Return what to say of a module "which should" play its `role` and could not be imported."""
-    place = "".join([f" in {file}, line {line}" for _, file, line in _frames(error, module)][-1:])
+    place = "".join([f" in {frame.file}, line {frame.line}" for frame in _frames(error, (module,))][-1:])
     if isinstance(error, ModuleNotFoundError) or (
         isinstance(error, ImportError | TypeError | ValueError) and not place
     ):
@@ -240,14 +242,32 @@ def _not_written(found: type, bases: tuple[type, ...]) -> list[str]:
     return [name for name, base in wanted.items() if getattr(found, name, None) is getattr(base, name)]
 
 
-def _frames(error: BaseException, module: str) -> Iterator[tuple[str, str, int]]:
-    """Yield function, file and line of what an error passed through in a module, the innermost last."""
-    trace = error.__traceback__
+class _Frame(NamedTuple):
+    """What an error passed through."""
+
+    name: str  # of the function
+    file: str
+    line: int
+    is_entry: bool  # whether code outside these modules called it, such as a loss that was handed over
+
+
+def _frames(error: BaseException, modules: Container[str]) -> Iterator[_Frame]:
+    """Yield what an error passed through in some modules, the innermost last."""
+    trace, is_outside = error.__traceback__, True
     while trace is not None:
         code = trace.tb_frame.f_code
-        if trace.tb_frame.f_globals.get("__name__") == module:
-            yield code.co_qualname, Path(code.co_filename).name, trace.tb_lineno
-        trace = trace.tb_next
+        is_inside = trace.tb_frame.f_globals.get("__name__") in modules
+        if is_inside:
+            yield _Frame(code.co_qualname, Path(code.co_filename).name, trace.tb_lineno, is_outside)
+        trace, is_outside = trace.tb_next, not is_inside
+
+
+def _own_modules(module: str) -> Container[str]:
+    """Return a module and those of its own package or folder that it imports."""
+    try:
+        return own_files(module, _file_of(module))
+    except (OSError, IndexError):
+        return (module,)
 
 
 def _entry_point(name: str, kind: Kind, built_in: Iterable[str]) -> str:
@@ -294,13 +314,16 @@ def _public(cls: type) -> str:
 
 @cache
 def _source_hash(module: str, path: str) -> str:
-    file = getattr(sys.modules.get(module), "__file__", None)
     try:
-        return source_hash(module, Path(str(file)))
+        return source_hash(module, _file_of(module))
     except (OSError, IndexError):
         raise ExtensionError(
             f"'{path}' cannot be used: the file that defines it cannot be read, and other processes need one to import"
         ) from None
+
+
+def _file_of(module: str) -> Path:
+    return Path(str(getattr(sys.modules.get(module), "__file__", None)))
 
 
 def _version(package: str) -> str | None:
