@@ -6,7 +6,15 @@ import asyncio
 
 import pytest
 
-from rattle.clients.errors import BadAnswer, ClientError, ConnectionBroken, NotSent, NotTrusted, RequestRefused
+from rattle.clients.errors import (
+    BadAnswer,
+    ClientError,
+    ConnectionBroken,
+    NotSent,
+    NotTrusted,
+    RequestRefused,
+    RunOver,
+)
 from rattle.clients.retries import believed, persevere
 
 
@@ -37,6 +45,13 @@ def test_that_tls_is_in_the_way_is_said_after_a_server_was_away_and_waited_for(
     attempt = Attempt(*[NotSent("nobody there")] * 2, *[NotTrusted("not trusted")] * 2, *[NotSent("away again")] * 2)
     assert asyncio.run(persevere(attempt)) == "done"
     assert [record.message.partition(":")[0] for record in caplog.records] == ["nobody there", "not trusted"]
+
+
+def test_that_a_run_is_over_is_said_after_a_server_was_away(caplog: pytest.LogCaptureFixture) -> None:
+    attempt = Attempt(*[NotSent("nobody there")] * 2, *[RunOver("the run has failed")] * 2)
+    assert asyncio.run(persevere(attempt)) == "done"
+    assert caplog.records[-1].message == "the run has failed: waiting until the run is continued"
+    assert len(caplog.records) == 2
 
 
 @pytest.mark.parametrize("before", [0, 1, 3])

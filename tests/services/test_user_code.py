@@ -45,6 +45,10 @@ class FailingHook(Watcher):
         if row["policy_version"] == 3:
             raise ValueError("broken\\non purpose")
 
+class FailingAtCheckpoint(Watcher):
+    def on_checkpoint(self, path):
+        raise ValueError("full")
+
 class FailingAlgorithm(A2C):
     def update(self, rollout, optimisation):
         if optimisation.version == 3:
@@ -149,6 +153,11 @@ def test_what_a_hook_keeps_survives_kills(folder: Path) -> None:
         ("algorithm={id: 'watcher:FailingAlgorithm'}", "watcher:FailingAlgorithm: update raised KeyError: 'lost'", 3),
         ("hooks=[{use: 'watcher:FailingHook'}]", "watcher:FailingHook: on_update raised ValueError: broken on", 3),
         (
+            "hooks=[{use: 'watcher:FailingAtCheckpoint'}]",
+            "FailingAtCheckpoint: on_checkpoint raised ValueError: full",
+            1,
+        ),
+        (
             "env={id: 'watcher:FailingWorlds', worlds: 32}",
             "watcher:FailingWorlds: advance raised ValueError: drained",
             0,
@@ -160,6 +169,7 @@ def test_code_that_fails_ends_the_run_with_one_line(folder: Path, setting: str, 
     ended = rattle("up", "mine.yaml", *steps, cwd=folder)
     assert ended.returncode == 1
     assert said in ended.stderr.splitlines()[-1]
+    assert "waiting until" not in ended.stdout  # actors wait in vain now
     row = read_run_row(RunDirectory(folder / "run"))
     assert row["status"] == "failed"
     if updates:

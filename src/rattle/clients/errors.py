@@ -46,6 +46,10 @@ class NotTrusted(ClientError):
     """There is no connection, and TLS is why: what has to be fixed is a setting, a certificate or a clock."""
 
 
+class RunOver(ConnectionBroken):
+    """The Training service takes nothing any more: the run has failed, or has ended. It may be continued."""
+
+
 class BadAnswer(ClientError):
     """The server sent something that its API does not allow."""
 

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import tenacity
 
-from rattle.clients.errors import ClientError, ConnectionBroken, NotTrusted, RequestRefused
-from rattle.events import emit, of_services
+from rattle.clients.errors import ClientError, ConnectionBroken, NotTrusted, RequestRefused, RunOver
+from rattle.events import emit, of_runs, of_services
 
 #: The first and the longest wait between two tries, in seconds; the waits double, and vary by as much as the first.
 FIRST_WAIT = 0.05
@@ -97,13 +97,14 @@ async def persevere(
 
 
 def _perseverance(retry_on: Callable[[BaseException], bool]) -> dict[str, Any]:
-    said: set[type] = set()  # kinds of errors: that TLS is in the way is said after a server has been away, too
+    said: set[type] = set()  # kinds of errors: what users must act on is said after a server has been down, too
 
     def say_so_once(call: tenacity.RetryCallState) -> None:
         error = call.outcome.exception() if call.outcome is not None else None
-        if error is not None and (not said or (isinstance(error, NotTrusted) and NotTrusted not in said)):
+        if error is not None and (not said or (isinstance(error, NotTrusted | RunOver) and type(error) not in said)):
             said.add(type(error))
-            emit(of_services.Retrying(error=str(error)))
+            kind = of_runs.RunOver if isinstance(error, RunOver) else of_services.Retrying
+            emit(kind(error=str(error)))
 
     return {
         "retry": tenacity.retry_if_exception(retry_on),

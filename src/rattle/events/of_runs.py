@@ -254,6 +254,14 @@ class RolloutDropped(_OfActor, frozen=True, kw_only=True):
     error: str
 
 
+class RunOver(Event, frozen=True, kw_only=True):
+    """The Training service takes no rollouts, as the run has failed or has ended: actors wait."""
+
+    level: ClassVar[Level] = "WARNING"
+    sentence: ClassVar[str] = "{error}: waiting until the run is continued"
+    error: str
+
+
 class ActorReplaced(Event, frozen=True, kw_only=True):
     """A later life of an actor has come while an earlier one contributed, and takes its stream."""
 

@@ -307,11 +307,12 @@ class Launch:
     def _is_natural(self, note: Note) -> bool:
         """Whether a service warns of what is as it should be.
 
-        A Sync service waits while others are starting, and leads nobody when all ticks are done.
+        A Sync service waits while others are starting, and leads nobody when all ticks are done. Actors wait where
+        Training has said that the run has failed.
         """
         services = self._supervisor.services
         if services[note.name].service.kind != "sync":
-            return isinstance(note.event, of_lockstep.LockstepOver)
+            return isinstance(note.event, of_lockstep.LockstepOver | of_runs.RunOver)
         just_now = time.monotonic() - self._settings.sync.silence_seconds
         if isinstance(note.event, of_lockstep.HistoriesDisagree):
             return False

@@ -352,9 +352,13 @@ class RunRecorder:
             self._tell_of_checkpoint()
         self._store.begin(lambda: self._snapshot(status, *copy_rest()))
 
-    def stored(self) -> Summary:
-        """Wait until the last checkpoint is stored, and return what it holds; raises AnalyticsError."""
+    def wait_stored(self) -> None:
+        """Wait until the last checkpoint is stored; raises AnalyticsError. Hooks are told later, when they run."""
         self._store.wait()
+
+    def stored(self) -> Summary:
+        """Wait until the last checkpoint is stored, tell hooks, and return what it holds; raises AnalyticsError."""
+        self.wait_stored()
         self._tell_of_checkpoint()
         return self.newest
 

@@ -226,6 +226,29 @@ def test_an_actor_that_is_refused_says_so_once_and_plays_on_slowly(
     assert said == ["main-0 is refused [2J finished: the rollout is dropped"]
 
 
+def test_a_run_that_has_failed_is_waited_for_and_said_without_codes(
+    learner: LearnerDouble, actor: Actor, caplog: pytest.LogCaptureFixture
+) -> None:
+    has_failed = threading.Event()
+
+    def refuse(rollout: training_pb2.Rollout, context: grpc.ServicerContext) -> training_pb2.Receipt.Verdict.ValueType:
+        if has_failed.is_set():
+            return training_pb2.Receipt.ACCEPTED
+        has_failed.set()
+        context.abort(grpc.StatusCode.FAILED_PRECONDITION, "the run has failed: mine:Loss: loss raised")
+        raise AssertionError
+
+    learner.on_rollout = refuse
+    learner.send(policy_message(0))
+    actor.contribute_aside(0, actor.held())
+    learner.wait_for(lambda: len(learner.rollouts) == 2)
+    said = [record.message for record in caplog.records]
+    address = learner.address
+    assert said == [
+        f"Training service {address}: the run has failed: mine:Loss: loss raised: waiting until the run is continued"
+    ]
+
+
 def test_a_rollout_that_no_service_takes_is_not_sent(learner: LearnerDouble, actor: Actor) -> None:
     learner.send(policy_message(0))
     held = actor.held()

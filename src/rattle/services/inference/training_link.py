@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import grpc
 
 from rattle.clients.channels import open_channel, why_no_channel
-from rattle.clients.errors import ClientError, ConnectionBroken, DamagedAnswer, NotTrusted
+from rattle.clients.errors import ClientError, ConnectionBroken, DamagedAnswer, NotTrusted, RunOver
 from rattle.clients.retries import retry_forever
 from rattle.events import emit, of_runs, of_services
 from rattle.learning.algorithms import Algorithm
@@ -136,6 +136,8 @@ class TrainingLink:
             return StreamExpired(said)
         if code is grpc.StatusCode.UNAVAILABLE and (why := why_no_channel(self.address)):
             return NotTrusted(f"Training service: {why}")
+        if code is grpc.StatusCode.FAILED_PRECONDITION:
+            return RunOver(f"{self.name}: {details}")
         too_large = code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in details
         return RolloutRefused(said) if too_large or code is grpc.StatusCode.INVALID_ARGUMENT else ConnectionBroken(said)
 

@@ -98,7 +98,7 @@ class PolicyRun:
         """Begin from nothing, with the state of an intake that knows nothing."""
         self.recorder.start()
         self.recorder.checkpoint("running", lambda: self._copy(intake))
-        self.recorder.stored()
+        self.recorder.wait_stored()
 
     def restore(self, checkpoint: Checkpoint, intake: RolloutBatcher[Contribution]) -> None:
         """Continue, with an intake that knows nothing yet, where a checkpoint was taken.
