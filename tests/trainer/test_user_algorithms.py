@@ -53,6 +53,8 @@ FAULTY = """
                     return {**done, "own": float("nan")}
                 case "text":
                     return {**done, "own": "much"}
+                case "a loss of nan":
+                    optimisation.step(self.prepare(rollout), self.poisoned, 1e-3)
                 case "keeps":
                     self.seen = 1
                 case "scalars":
@@ -60,6 +62,10 @@ FAULTY = """
                 case "in place":
                     rollout.reward.mul_(1000)
             return done
+
+        def poisoned(self, policy, value, batch):
+            total, sums = super().loss(policy, value, batch)
+            return Loss(total, {**sums, "policy_loss": total * float("nan")})
 
         def prepare(self, rollout):
             batch = super().prepare(rollout)
@@ -171,6 +177,10 @@ def test_a_module_that_is_gone_is_said(
         ("leaves", "faulty:Mine: update raised SystemExit: 0"),
         ("nothing", "faulty:Mine: update returned NoneType instead of numbers by name"),
         ("unknown", "faulty:Mine: update returned 'other', which is none of its metrics: entropy, gradient_norm, "),
+        (
+            "a loss of nan",
+            "faulty:Mine: loss: update 2: the policy loss is nan, so the update was not made: look at what",
+        ),
         ("nan", "faulty:Mine: update returned nan as own, where a finite number is wanted"),
         ("text", "faulty:Mine: update returned much as own"),
         ("keeps", "update raised AttributeError: 'seen' cannot be set: an algorithm keeps nothing from one update to"),
@@ -234,15 +244,17 @@ def test_a_run_that_failed_goes_on_when_the_code_is_mended(user_module: UserModu
     from rattle.extensions import _source_hash
 
     module = user_module("faulty", FAULTY)
-    settings = small_settings("algorithm={id: 'faulty:Mine', fault: raises}")
+    settings, directory = small_settings("algorithm={id: 'faulty:Mine', fault: raises}"), RunDirectory(tmp_path / "run")
     with pytest.raises(RattleError):
-        train(settings, tmp_path / "run", Silence())
+        train(settings, directory.path, Silence())
     module.write_text(module.read_text().replace('raise KeyError("lost")', "pass"))
     del sys.modules["faulty"]
     _source_hash.cache_clear()
     display = Silence()
-    summary = resume(str(tmp_path / "run"), None, None, display, allow_changed_code=True)
-    assert (display.resumed_at, summary.status) == (1, "finished")
+    said = set[str]()
+    display.update = lambda _: said.add(read_run_row(directory)["status"])  # type: ignore[method-assign, assignment]
+    summary = resume(str(directory.path), None, None, display, allow_changed_code=True)
+    assert (display.resumed_at, summary.status, said) == (1, "finished", {"running"})
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from rattle.envs.seeds import derive_seed
 from rattle.extensions import WrongResult, calling
 from rattle.learning.adam import Adam
 from rattle.learning.algorithms.algorithm import Algorithm, Batch, Loss, LossFunction, S
-from rattle.learning.errors import LearningError
+from rattle.learning.errors import LearningError, WrongLoss
 from rattle.learning.returns import episode_starts, without_waits
 from rattle.learning.units import Units
 from rattle.policies.errors import PolicyError
@@ -309,11 +309,11 @@ class _Steps:
     def _check_finite(self, name: str, number: float) -> None:
         if not isfinite(number):
             own = self._learner.algorithm.extension
-            whose = "" if own is None else f"{own.path}: loss: "
-            raise LearningError(
-                f"{whose}update {self.version + 1}: the {name.replace('_', ' ')} is {number}, so the update was not "
-                "made: look for rewards or observations that are not finite, or lower algorithm.learning_rate"
-            )
+            what = f"update {self.version + 1}: the {name.replace('_', ' ')} is {number}, so the update was not made"
+            advice = "look for rewards or observations that are not finite, or lower algorithm.learning_rate"
+            if own is not None:
+                raise WrongLoss(f"{own.path}: loss: {what}: look at what it computes, {advice}")
+            raise LearningError(f"{what}: {advice}")
 
 
 def tree_sum(parts: Sequence[Summand]) -> Summand:

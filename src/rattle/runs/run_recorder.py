@@ -160,7 +160,11 @@ class RunRecorder:
             self.tables.log(of_runs.SteppedOneByOne(environment=environment.id))
 
     def begin(self) -> None:
-        """Tell hooks that a command begins, or continues with, the run; raises ExtensionError."""
+        """Have the run's row say that it is in progress, and tell hooks; raises ExtensionError."""
+        if read_run_row(self.directory)["status"] != "running":  # it continues, after an end or a failure
+            row = run_row(self.settings, self.newest, self.counters.started, self.counters.origin)
+            write_run_row(self.directory, row)
+            self.tables.publish_run(row)
         if self.hooks:
             own = self.settings.model_dump(mode="json")
             run = RunInfo(self.run_id, self.directory.path, self.settings.seed, self._learner.version, own)
