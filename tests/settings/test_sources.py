@@ -246,6 +246,19 @@ def test_a_damaged_file_is_named(tmp_path: Path, text: str, expected: str) -> No
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_is_blamed_for_its_own_mistakes_only(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("train: {steps: 0}")
+    for overrides, expected in (
+        ([], f"{file}: train.steps: at least 1 is wanted, got 0"),
+        (["train.steps=-1"], "settings: train.steps: at least 1 is wanted, got -1"),
+        (["train.steps=5", "seed=x"], "settings: seed: a whole number is wanted, such as 0, got 'x'"),
+    ):
+        with pytest.raises(SettingsError) as caught:
+            load_settings(file, overrides)
+        assert str(caught.value) == expected
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot read"):
         read_yaml(tmp_path / "missing.yaml")

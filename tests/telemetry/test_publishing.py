@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import time
 import zlib
 from collections import Counter
@@ -112,16 +113,26 @@ def test_nothing_is_lost_when_connections_are_cut_and_the_broker_is_killed(
     assert [row["number"] for row in rows_of(messages, "logs") if row["event"] == "e"] == list(range(20_000))
 
 
-@pytest.mark.parametrize("what", ["password", "user", "vhost", "tls", "garbage", "away", "not_declared"])
+@pytest.mark.parametrize("what", ["password", "user", "vhost", "tls", "garbage", "no_answer", "away", "not_declared"])
 def test_each_trouble_is_told_once_and_rows_are_kept(
-    what: str, rabbitmq: RabbitMQ, exchange: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    what: str,
+    rabbitmq: RabbitMQ,
+    exchange: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    request: pytest.FixtureRequest,
 ) -> None:
+    silent = socket.create_server(("127.0.0.1", 0))
+    request.addfinalizer(silent.close)
+    if what == "no_answer":
+        request.getfixturevalue("monkeypatch").setattr("rattle.telemetry.broker._SECONDS", 0.2)
     url, event, others = {
         "password": (rabbitmq.url("/", USER, "wrong"), "broker_credentials", {}),
         "user": (rabbitmq.url(user=POWERLESS), "broker_no_permission", {}),
         "vhost": (rabbitmq.url("not there"), "broker_vhost", {}),
         "tls": (rabbitmq.url(tls=True), "broker_tls", {}),
         "garbage": (f"amqp://localhost:{rabbitmq.epmd_port}", "broker_garbage", {}),
+        "no_answer": (f"amqp://127.0.0.1:{silent.getsockname()[1]}", "broker_no_answer", {}),
         "away": ("amqp://localhost:1", "broker_away", {}),
         "not_declared": (rabbitmq.url(), "broker_not_declared", {"declare": False}),
     }[what]

@@ -81,6 +81,25 @@ VIEWS: Final = MappingProxyType(
             FROM logs WHERE upper(level) IN {_ERRORS}
             GROUP BY run_id, service, event""",
         "best_and_worst_episodes": f"{_ranked('best', 'DESC')} UNION ALL {_ranked('worst', 'ASC')}",
+        # Starts of runs, as their logs tell them.
+        "lives": """
+            SELECT run_id, toUInt32(row_number() OVER (PARTITION BY run_id ORDER BY time) - 1) AS life,
+                JSONExtractUInt(fields, 'update') AS after_update, time
+            FROM logs WHERE event IN ('run_started', 'run_resumed')""",
+        # An update was made by the last life that began before it; what earlier lives made of it was dropped.
+        "run_lives": """
+            SELECT lives.run_id AS run_id, lives.life AS life, lives.time AS time, lives.after_update AS after_update,
+                CAST(NULL AS Nullable(UInt64)) AS updates_made, counting.updates AS updates_that_count
+            FROM lives LEFT JOIN (
+                SELECT run_id, life, count() AS updates
+                FROM (
+                    SELECT updates.run_id AS run_id, max(lives.life) AS life
+                    FROM updates INNER JOIN lives ON updates.run_id = lives.run_id
+                    WHERE lives.after_update < updates.policy_version
+                    GROUP BY updates.run_id, updates.policy_version
+                )
+                GROUP BY run_id, life
+            ) AS counting ON lives.run_id = counting.run_id AND lives.life = counting.life""",
     }
 )
 

@@ -121,7 +121,8 @@ class StoredRuns:
         found = [name] if name in started else [run_id for run_id in started if run_id.startswith(name)]
         if not found:
             raise AnalyticsError(
-                f"no run '{one_line(name, 200)}' in {self.store.url}: give a run_id from 'rattle runs', or '{LATEST}'"
+                f"no run '{one_line(name, 200)}' in {self.store.url}: give a run_id from "
+                f"'rattle runs --store', or '{LATEST}'"
             )
         if len(found) > 1:
             some = ", ".join(found[:3]) + ", …" * (len(found) > 3)

@@ -27,7 +27,9 @@ class RowsLeft(Event, frozen=True, kw_only=True):
     """A process ends while rows wait for the broker; the next one of the same run or service publishes them."""
 
     level: ClassVar[Level] = "WARNING"
-    sentence: ClassVar[str] = "{rows} rows wait in {place} for the broker to be back"
+    sentence: ClassVar[str] = (
+        "{rows} rows wait in {place}, since the broker has not taken them: the next start publishes them"
+    )
     rows: int
     place: str
 

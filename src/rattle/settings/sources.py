@@ -66,9 +66,26 @@ def load_settings(
     for key, value in (flags or {}).items():
         if value is not None:
             _put(values, key, value)
-    settings = check_settings(values, str(path) if path else "settings", plays=plays)
+    settings = _checked(values, path, plays=plays)
     keep_security(settings, environ or {})
     return settings
+
+
+def _checked(values: Mapping[str, Any], path: Path | None, *, plays: bool) -> ExperimentSettings:
+    """Return typed settings; what is wrong with a file is said of the file, and not what is given beside it."""
+    source = "settings"
+    try:
+        return check_settings(values, source, plays=plays)
+    except SettingsError as error:
+        if path is None:
+            raise
+        problem = str(error).removeprefix(f"{source}: ")
+    try:
+        check_settings(read_yaml(path), str(path), plays=plays)
+    except SettingsError as of_file:
+        if str(of_file) == f"{path}: {problem}":
+            source = str(path)
+    raise SettingsError(f"{source}: {problem}")
 
 
 def with_named_files(settings: ExperimentSettings, environ: Mapping[str, str]) -> ExperimentSettings:

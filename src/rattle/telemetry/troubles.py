@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
-from rattle.addresses import tls_problem
+from rattle.addresses import CREDENTIALS_VARIABLE, tls_problem
 from rattle.telemetry.broker import Broker
 from rattle.text import one_line
 
@@ -62,7 +62,7 @@ def _describe(broker: Broker, cause: BaseException) -> Trouble | None:
     for error, say in said_by_kind:
         if isinstance(cause, error):
             return say(broker)
-    if isinstance(cause, AMQPConnectorStackTimeout):
+    if isinstance(cause, AMQPConnectorStackTimeout | known.ConnectionOpenAborted):
         return Trouble("no_answer", f"{broker.url} takes connections and does not answer as a broker does")
     if isinstance(cause, known.AMQPHeartbeatTimeout):
         return Trouble("away", f"the broker {broker.url} has not been heard for too long")
@@ -129,12 +129,18 @@ def not_confirmed(broker: Broker) -> Trouble:
 
 def _wrong_credentials(broker: Broker) -> Trouble:
     text = f"the broker {broker.url} does not accept user '{broker.user}' with this password"
-    return Trouble("credentials", f"{text}. Put both into the URL, RABBITMQ_USERNAME and RABBITMQ_PASSWORD")
+    return Trouble(
+        "credentials",
+        f"{text}: put both into the URL, RABBITMQ_USERNAME and RABBITMQ_PASSWORD, or a URL with both into "
+        f"{CREDENTIALS_VARIABLE}",
+    )
 
 
 def _no_vhost(broker: Broker) -> Trouble:
     return Trouble(
-        "vhost", f"the broker {broker.url} has no virtual host '{broker.vhost}', or none for user '{broker.user}'"
+        "vhost",
+        f"the broker {broker.url} has no virtual host '{broker.vhost}', or none for user '{broker.user}': have its "
+        "operator make it, or name another at the end of the URL (%2F is '/')",
     )
 
 

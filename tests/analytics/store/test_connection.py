@@ -62,7 +62,17 @@ def test_a_database_that_is_not_there(clickhouse: ClickHouse) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "x", "ftp://h/d", "chdb://folder", "chdb:///x?y", f"http://{USER}:{PASSWORD}@:1/x", "http://h:x"]
+    "url",
+    [
+        "",
+        "x",
+        "ftp://h/d",
+        "chdb://folder",
+        "chdb:///x?y",
+        f"http://{USER}:{PASSWORD}@:1/x",
+        "http://h:x",
+        "http://h/d/e",
+    ],
 )
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(StoreRefused, match="is no store's address: write it as http://USER") as raised:

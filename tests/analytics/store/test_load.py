@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from rattle.analytics.errors import AnalyticsError
+from rattle.analytics.query import rows
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.schema import TABLES
 from rattle.analytics.store import Store
@@ -135,6 +137,23 @@ def test_what_spans_two_lives_counts_once(store: Store, tmp_path: Path, broker_i
         step()
         found = counts(store)
         assert (found["steps"], found["evaluations"]) == (4, 1)
+
+
+def test_starts_of_a_run_are_told_by_its_log_or_by_the_broker(store: Store, tmp_path: Path) -> None:
+    run = filled(make_run(tmp_path, "r"))
+    starts = [("run_started", '{"seed":1}'), ("run_resumed", '{"update":10}'), ("run_resumed", '{"update":5}')]
+    told = [
+        {**log_row(run, 0), "event": event, "fields": fields, "time": START + timedelta(hours=hour)}
+        for hour, (event, fields) in enumerate(starts)
+    ]
+    write_rows(run, "logs", told)
+    load_run(store, run)
+    asked = "SELECT life, after_update, updates_made, updates_that_count FROM run_lives ORDER BY life"
+    found = [tuple(row.values()) for row in rows(asked, [run])]
+    assert found == [(0, 0, None, 5), (1, 10, None, 0), (2, 5, None, 15)]
+    assert [tuple(row.values()) for row in msgspec.json.Decoder().decode_lines(store.read(asked))] == found
+    publish(store, "lives", [{"run_id": "r", "life": 0, "after_update": 0, "time": START}])
+    assert store.read(asked, "CSV") == b"0,0,20,20\n"
 
 
 class Rolling:

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
@@ -183,10 +183,11 @@ def _with_port(url: str) -> str:
 
 
 def _address(url: str) -> ServerAddress:
-    try:
-        return parse_address(_with_port(url))
-    except ValueError:
-        raise StoreRefused(f"'{without_credentials(url)}' is no store's address: {_WRONG}") from None
+    with suppress(ValueError):
+        address = parse_address(_with_port(url))
+        if "/" not in address.prefix.strip("/"):
+            return address
+    raise StoreRefused(f"'{without_credentials(url)}' is no store's address: {_WRONG}")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from rattle.analytics import derived_views
 from rattle.analytics.schema import TABLES
 from rattle.analytics.store.connection import Store, StoreError
 from rattle.analytics.store.tables import (
+    CREATE_LIVES,
     CREATE_OUTLIVED,
     CREATE_RUN_LIVES,
     KINDS,
@@ -52,13 +53,20 @@ def _keep_lines_of_wrong_clocks(store: Store) -> None:
 
 
 def _make_views_anew(_store: Store) -> None:
-    """Change no table: killed runs are `interrupted`, and evaluations count once, in the views."""
+    """Change no table."""
 
 
 #: What each number does. New columns and changed views need an empty step only: `create_tables` adds columns that are
 #: missing, and makes all views again.
 MIGRATIONS: Final[MappingProxyType[int, Callable[[Store], None]]] = MappingProxyType(
-    {1: _begin, 2: _annotate, 3: _allow_rows_of_actions, 4: _keep_lines_of_wrong_clocks, 5: _make_views_anew}
+    {
+        1: _begin,
+        2: _annotate,
+        3: _allow_rows_of_actions,
+        4: _keep_lines_of_wrong_clocks,
+        5: _make_views_anew,
+        6: _make_views_anew,
+    }
 )
 
 #: The schema that this version of Rattle reads and writes.
@@ -93,7 +101,8 @@ def check_tables(store: Store) -> None:
     version = _version(store)
     _refuse_newer(store, version)
     if version < SCHEMA_VERSION:
-        has = f"has schema {version}, and this is {SCHEMA_VERSION}" if version else "has no tables yet"
+        older = f"has schema {version}, and this version of Rattle reads {SCHEMA_VERSION}"
+        has = older if version else "has no tables yet"
         raise StoreError(f"{store.url} {has}: run 'rattle create-tables' with its address")
 
 
@@ -127,9 +136,9 @@ def _add_columns(store: Store) -> None:
 
 def views() -> list[str]:
     """Return the statements that make all views, or change them."""
+    own = {"lives": CREATE_LIVES, "run_lives": CREATE_RUN_LIVES}
     return [
         CREATE_OUTLIVED,
-        *map(create_view, STORED),
-        CREATE_RUN_LIVES,
-        *map(derived_views.create_view, derived_views.VIEWS),
+        *(create_view(table) for table in STORED if table not in own),
+        *(own.get(view, derived_views.create_view(view)) for view in derived_views.VIEWS),
     ]

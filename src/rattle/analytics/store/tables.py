@@ -9,6 +9,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from rattle.analytics.derived_views import VIEWS
 from rattle.analytics.schema import DERIVED_COLUMNS, INTERRUPTED, NULLABLE, RUNNING, RUNS, TABLES, Columns
 
 #: What stands before the names of tables, next to which there is a view without it.
@@ -180,13 +181,15 @@ def _codec(name: str, kind: str) -> str:
     return " CODEC(ZSTD(1))"
 
 
-#: The lives of each run: what each made, and how much of it still counts.
+#: The lives of each run: those that the broker brought, else those that the log of its run directory tells.
+CREATE_LIVES: Final = (
+    f"{create_view('lives')} UNION ALL SELECT run_id, life, after_update, time "
+    f"FROM ({VIEWS['lives']}) WHERE run_id NOT IN (SELECT run_id FROM {PREFIX}lives)"
+)
+#: The same with what each made, which nobody knows of a run directory, and how much of it counts.
 CREATE_RUN_LIVES: Final = (
-    "CREATE OR REPLACE VIEW run_lives AS SELECT lives.run_id AS run_id, lives.life AS life, lives.time AS time, "
-    "lives.after_update AS after_update, made.updates AS updates_made, made.counting AS updates_that_count "
-    "FROM lives LEFT JOIN (SELECT stored.run_id AS run_id, stored.life AS life, count() AS updates, "
-    "countIf(outlived.life = 0 OR stored.made_by <= outlived.last_update) AS counting "
-    f"FROM {PREFIX}updates AS stored FINAL ASOF LEFT JOIN outlived "
-    "ON stored.run_id = outlived.run_id AND stored.life < outlived.life GROUP BY run_id, life) AS made "
-    "ON lives.run_id = made.run_id AND lives.life = made.life"
+    f"CREATE OR REPLACE VIEW run_lives AS SELECT told.* REPLACE (if(told.run_id IN (SELECT run_id FROM {PREFIX}lives), "
+    f"made.updates, NULL) AS updates_made) FROM ({VIEWS['run_lives']}) AS told LEFT JOIN (SELECT run_id, life, count() "
+    f"AS updates FROM {PREFIX}updates FINAL GROUP BY run_id, life) AS made "
+    "ON told.run_id = made.run_id AND told.life = made.life"
 )
