@@ -121,6 +121,7 @@ def test_every_run_is_what_was_asked_for(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (("--set", "env.colour=red"), "unknown key 'colour'"),
+        (("--set", "env.id=gym:CartPole-v1"), "only snake can be played in lockstep, and env.id is 'gym:CartPole-v1'"),
         (("--set", "env_service.clock=turns"), "sync.mode is lockstep, but env_service.clock is not sync"),
         (("--set", "env.url=http://127.0.0.1:1"), "leave env.url out"),
         (("--inference", "1,0"), "0 is not in the range 1<=x<=64"),

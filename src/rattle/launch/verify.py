@@ -82,6 +82,12 @@ def verify(
     kept in `keep`; without it they are kept only where they do not agree. Raises RattleError when they cannot be
     compared.
     """
+    played = load_settings(experiment, overrides, environ, {**LOCKSTEP_SNAKES, "sync": "none"}).env.id
+    if played != "snake":
+        raise LaunchError(
+            f"only snake can be played in lockstep, and env.id is '{played}': to check that environment, train twice "
+            "with the same seed and compare the lines 'policy sha256'"
+        )
     settings = [
         load_settings(experiment, [*overrides, *trial.overrides(number)], environ, LOCKSTEP_SNAKES)
         for number in range(1, trial.runs + 1)
