@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.extras import require
 from rattle.analytics.run_directory import RunDirectory
 from rattle.analytics.run_directory import find_run as find_directory
@@ -73,6 +75,8 @@ class Policy:
         action = space.zeros(len(rows))
         log_prob, value = np.zeros((2, len(rows)), np.float32)
         memory = np.zeros((len(rows), self.memory_size), np.float32)
+        if state is not None and not self.memory_size and np.size(state):
+            raise PolicyError("this policy has no memory: leave state out")
         if state is not None:
             memory[:] = _filled("state", state, memory.shape)
             self._acting.own.rewarded(memory, _filled("reward", reward, (len(rows),)))
@@ -95,6 +99,8 @@ class Policy:
         space = self._stored.spec.observation
         try:
             given = np.asarray(observation)
+            if given.dtype.kind not in "biuf":  # None or a text would become numbers
+                raise self._unfit(one_line(repr(observation), 80))
             rows = given.astype(space.dtype, copy=False)
         except (TypeError, ValueError):  # such as a dictionary, or rows of different lengths
             raise self._unfit(one_line(repr(observation), 80)) from None
@@ -150,6 +156,8 @@ class Run:
         """Return the answer to a statement over its tables."""
         from rattle.analytics.query import arrow
 
+        if not isinstance(sql, str):
+            raise AnalyticsError(f"a query is one SQL statement, got {one_line(repr(sql), 80)}")
         return arrow(sql, [self._directory])
 
     def resume(
@@ -166,6 +174,7 @@ class Run:
         """
         from rattle.trainer.train import resume
 
+        _check_least(steps=steps, seconds=seconds)
         resume(str(self.path), steps, seconds, _Callback(on_progress), allow_changed_code=allow_changed_code)
         return self
 
@@ -195,6 +204,8 @@ def train(
     from rattle.settings.experiment_files import find_experiment
     from rattle.trainer.train import train as start
 
+    if isinstance(experiment, Mapping):
+        raise SettingsError("an experiment is a file or a name: give settings by name, rattle.train(settings={...})")
     if not isinstance(settings or {}, Mapping):
         raise SettingsError(f"settings are given by name, such as {{'seed': 1}}, got {one_line(repr(settings), 80)}")
     path = None if experiment is None else find_experiment(str(experiment))
@@ -232,6 +243,7 @@ def evaluate(
     """
     if not isinstance(policy, Policy):
         raise PolicyError(f"evaluate takes a policy, got {one_line(repr(policy), 80)}: use rattle.load_policy(NAME)")
+    _check_least(episodes=episodes, max_ticks=max_ticks)
     found = policy._found
     if found.together and environment is None:
         played = evaluate_together(
@@ -250,10 +262,20 @@ def evaluate(
     )
 
 
+def _check_least(**numbers: object) -> None:
+    """Raise SettingsError for numbers, by name, that are not above 0; seconds may be a fraction, None is no number."""
+    for name, number in numbers.items():
+        kinds, wanted = (Real, "a number above 0") if name == "seconds" else (Integral, "a whole number from 1 on")
+        if number is not None and not (isinstance(number, kinds) and number > 0):  # type: ignore[operator]
+            raise SettingsError(f"{name}: {wanted} is wanted, got {one_line(repr(number), 80)}")
+
+
 class _Callback:
     """A display that shows nothing and tells a function of every update."""
 
     def __init__(self, call: Callable[[Progress], object] | None) -> None:
+        if not callable(call) and call is not None:
+            raise SettingsError(f"on_progress must be a function, got {one_line(repr(call), 80)}")
         self._call = call
 
     def start(self, run_id: str, run_dir: str, resumed_at: int | None) -> None:

@@ -16,6 +16,7 @@ from rattle.policies.file import StoredPolicy, load_policy
 from rattle.runs.errors import RunError
 from rattle.settings.errors import SettingsError
 from rattle.settings.sources import SECURITY_FILES, read_yaml
+from rattle.text import one_line
 from rattle.tls import TlsFiles, offer_tls
 from rattle.tokens import offer_token
 
@@ -58,6 +59,8 @@ def find_policy(name: str, *, best: bool = False) -> FoundPolicy:
     """
     path, own, played, patterns, beside = Path(name), False, _Played(), dict[str, str](), dict[str, Path]()
     if not os.path.isfile(name):  # noqa: PTH113  # `Path.is_file` raises for a name that no file can have
+        if name.endswith(".safetensors") and not RunDirectory(path).is_run:
+            raise RunError(f"there is no policy file {one_line(name)}")
         run = find_run(name, RUNS_ROOT)
         path, own, played = run.best_policy if best else run.policy, True, _played_in(run)
         if best and not path.exists():
