@@ -89,6 +89,25 @@ def seen(space: ObservationSpace, rows: int) -> NDArray[Any]:
     return space.draw(np.random.default_rng(1), rows)
 
 
+@pytest.mark.parametrize("what", ["small image", "nature", "impala", "parts"])
+def test_a_graph_takes_each_weight_though_many_begin_alike(what: str) -> None:
+    name, observation = OBSERVED[what]
+    made = network(name, observation, DiscreteSpace(n=5), hidden_sizes=(8, 8, 8))
+    drawn = {name: tensor.clone() for name, tensor in made.state_dict().items()}
+    spec = stored(made).spec
+    assert all(torch.equal(tensor, drawn[name]) for name, tensor in made.state_dict().items())
+    with torch.no_grad():  # as if it had learnt: biases begin at zero, and become different
+        for number, weight in enumerate(made.parameters()):
+            weight += 0.01 * (number % 7)
+    rows = seen(observation, 5)
+    learnt = {name: tensor.numpy() for name, tensor in made.state_dict().items()}
+    found, value = ActingPolicy(spec, learnt).forward(rows)
+    with torch.no_grad():
+        outputs, values = made(torch.from_numpy(rows))
+    np.testing.assert_allclose(found, outputs, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(value, values, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("what", OBSERVED)
 def test_a_policy_file_acts_as_the_network_does(what: str) -> None:
     made, policy = policy_of(what)

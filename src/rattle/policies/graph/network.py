@@ -31,6 +31,8 @@ _TICKS_TRIED = 3
 #: So many of them are tried one by one too: a branch may depend on all rows together.
 _ROWS_ALONE = 8
 _TOLERANCE = 1e-4
+#: How far weights are moved, so that no two of them are alike while a graph is made of them, and tried.
+_MOVED = 0.01
 #: The logit of an action that is forbidden: its probability is 0, and its logarithm is a finite number.
 _FORBIDDEN = -1e9
 
@@ -196,17 +198,37 @@ def describe(network: LearningNetwork, spaces: Spaces, *, value_head: bool) -> G
     for module in ("onnx", "onnxruntime"):
         require(module, "onnx", "a network of your own")
     parameters = tuple((name, tuple(tensor.shape)) for name, tensor in network.state_dict().items())
-    spec = GraphSpec(
-        observation=spaces.observation,
-        action=spaces.action,
-        value_head=value_head,
-        parameters=parameters,
-        state_size=network.state_size,
-        work=_work(network, spaces),
-        graph=b64encode(_export(network, spaces, set(dict(parameters)))),  # as Pydantic reads bytes
-    )
-    _compare(network, spec)
+    with _no_weights_alike(network):
+        spec = GraphSpec(
+            observation=spaces.observation,
+            action=spaces.action,
+            value_head=value_head,
+            parameters=parameters,
+            state_size=network.state_size,
+            work=_work(network, spaces),
+            graph=b64encode(_export(network, spaces, set(dict(parameters)))),  # as Pydantic reads bytes
+        )
+        _compare(network, spec)
     return spec
+
+
+@contextmanager
+def _no_weights_alike(network: LearningNetwork) -> Iterator[None]:
+    """Move all weights a little, each another way, and put them back at the end.
+
+    The exporter merges weights that are equal, such as the biases of two layers that begin at zero: once these have
+    learnt, the graph would act with the bias of one layer in both. And a weight in the wrong place shows.
+    """
+    generator = torch.Generator().manual_seed(0)
+    weights = network.state_dict()
+    before = {name: tensor.clone() for name, tensor in weights.items()}
+    try:
+        for tensor in weights.values():
+            tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=_MOVED)
+        yield
+    finally:
+        for name, tensor in weights.items():
+            tensor.copy_(before[name])
 
 
 def _compare(network: LearningNetwork, spec: GraphSpec) -> None:
