@@ -33,6 +33,8 @@ class Units:
 
     def __init__(self, network: nn.Module, kind: NetworkKind[Any], spec: PolicySpec, algorithm: Algorithm) -> None:
         self._weights = dict(network.named_parameters())
+        self._buffers = dict(network.named_buffers())
+        self._shown: Callable[[Tensor], None] | None = getattr(network, "follow", None)
         self._value_head = kind.value_head
         is_scaled = algorithm.scale_observations and spec.observation.scalable
         self._layers = kind.input_layers(spec) if is_scaled else ()
@@ -52,6 +54,8 @@ class Units:
 
     def follow(self, rollout: Rollout[Tensor]) -> Rollout[Tensor]:
         """Let the scales follow a rollout, and return it in the units that result."""
+        if self._shown is not None and bool(rollout.active.any()):
+            self._shown(rollout.observation[rollout.active])
         if self._layers:
             self._take_inputs(self._inputs.after(rollout))
             rollout = rollout.replace(observation=self._inputs.apply(rollout.observation))
@@ -62,15 +66,16 @@ class Units:
 
     def keep(self) -> Callable[[], None]:
         """Return what puts scales, and weights that change with them, back to what they are now."""
-        if not self._in_use:
-            return lambda: None
         scales = self._values, self._inputs
-        names = [name for name in (*self._value_head, *self._in_layers()) if name in self._weights]
+        names = [name for name in (*self._value_head, *self._in_layers()) if name in self._weights and self._in_use]
         weights = {name: self._weights[name].detach().clone() for name in names}
+        buffers = {name: buffer.clone() for name, buffer in self._buffers.items()}
 
         def put_back() -> None:
             self._values, self._inputs = scales
             self._set(weights)
+            for name, buffer in buffers.items():
+                self._buffers[name].copy_(buffer)
 
         return put_back
 

@@ -18,6 +18,12 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 _FEATURES = 64
 #: The height and the width from which on Nature CNN has something to look at, and by how many pixels its view grows.
 _NATURE_LEAST, _NATURE_STEP = 36, 8
+#: What the newest rollout adds to the running mean of images, and how many of its images are gone through at once.
+_RATE, _IMAGES = 0.05, 256
+#: No pixel is further from its mean than this, in scaled units.
+_FURTHEST = 3.0
+#: Images that vary by less than this part of their size are rounding, and are not blown up.
+_LEAST_DEVIATION = 1e-5
 
 
 class _Residual(nn.Module):
@@ -65,21 +71,46 @@ def _small(channels: int, height: int, width: int) -> nn.Module:
 
 
 class _Image(nn.Module):
-    """Images (N, channels, height, width) as float32; channels are the smaller of the first and the last axis."""
+    """Images (N, channels, height, width) as float32; channels are the smaller of the first and the last axis.
+
+    The running mean is taken off each pixel, and one gain brings the rest to about 1. In games the background is bright
+    and what matters is a few pixels: a network that sees both as they are learns to predict by the background, until
+    most of its ReLUs give 0 for all images.
+    """
 
     def __init__(self, space: ArraySpace) -> None:
         super().__init__()
         self.space = space
+        self.mean: Tensor
+        self.gain: Tensor
+        self.rollouts: Tensor
+        self.register_buffer("mean", torch.zeros(space.sizes))
+        self.register_buffer("gain", torch.ones(1))
+        self.register_buffer("rollouts", torch.zeros(1))  # that the others have followed
         first, second, last = space.sizes if len(space.sizes) == 3 else (*space.sizes, 1)
         self.is_last = last <= first
         self.sizes = (last, first, second) if self.is_last else (first, second, last)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return them of rows (N, *sizes)."""
-        rows = self.space.scaled(rows)
+        rows = (self.space.scaled(rows) - self.mean) * self.gain
         if len(self.space.sizes) == 2:
             return rows.unsqueeze(1)
         return rows.permute(0, 3, 1, 2) if self.is_last else rows
+
+    def follow(self, rows: Tensor) -> None:
+        """Let mean and gain follow rows (N, *sizes) of a rollout; the gain falls at once where a pixel goes far."""
+        self.rollouts += 1
+        rate = max(_RATE, 1 / self.rollouts.item())
+        parts = torch.split(rows, _IMAGES)
+        total = torch.stack([self.space.scaled(part).sum(0) for part in parts]).sum(0)
+        self.mean.lerp_(total / len(rows), rate)
+        apart = [(self.space.scaled(part) - self.mean).abs() for part in parts]
+        deviation = (sum(float(part.square().sum()) for part in apart) / rows.numel()) ** 0.5
+        furthest = max(float(part.max()) for part in apart)
+        size = max(deviation, furthest / _FURTHEST, _LEAST_DEVIATION * float(self.mean.abs().max()))
+        gain = torch.full_like(self.gain, 1 / size if size else 1.0)
+        self.gain.copy_(torch.minimum(gain, self.gain.lerp(gain, rate)))
 
 
 class _Inputs(nn.Module):
@@ -137,11 +168,21 @@ class Encoders(Network):
         """Return the convolutions that images of a size go through."""
         return (_nature if min(height, width) >= _NATURE_LEAST else _small)(channels, height, width)
 
+    def follow(self, observation: Tensor) -> None:
+        """Let the scales of images follow a rollout."""
+        for encoder, rows in self._encoded(observation):
+            if isinstance(encoder, nn.Sequential) and isinstance(encoder[0], _Image):
+                encoder[0].follow(rows)
+
     def _features(self, observation: Tensor) -> Tensor:
         """Return what the encoders make of their parts, side by side (N, features)."""
+        return torch.cat([encoder(rows) for encoder, rows in self._encoded(observation)], dim=1)
+
+    def _encoded(self, observation: Tensor) -> list[tuple[nn.Module, Tensor]]:
+        """Return each encoder, and its part (N, ...) of what is observed."""
         space = self.spaces.observation
         parts = [rows for _, rows in space.split(observation)] if isinstance(space, PartsSpace) else [observation]
-        return torch.cat([encoder(rows) for encoder, rows in zip(self.encoders, parts, strict=True)], dim=1)
+        return list(zip(self.encoders, parts, strict=True))
 
     def _encoder(self, space: Observations) -> nn.Module:
         if isinstance(space, ArraySpace) and space.is_image:

@@ -87,6 +87,12 @@ class Network(nn.Module, ABC):
             values.append(value)
         return torch.stack(outputs), torch.stack(values)
 
+    def follow(self, observation: Tensor) -> None:
+        """Take note of observations (N, ...) of a rollout before it is learnt from: buffers may change, such as scales.
+
+        It does nothing by default. Buffers are stored and published with the weights.
+        """
+
 
 class LearningNetwork(nn.Module):
     """A user's network as the learner takes it; what the user's code raises or returns wrong names that code."""
@@ -128,6 +134,12 @@ class LearningNetwork(nn.Module):
             _check("the values", value, shape, observation.device)
             _check_finite(outputs, value)
         return self._allowed(outputs, observation), value * self.value_scale
+
+    def follow(self, observation: Tensor) -> None:
+        """Show the network the observations (N, ...) of a rollout, before it learns from them."""
+        if type(self.own).follow is not Network.follow:
+            with torch.no_grad(), self._extension.calling("follow"):
+                self.own.follow(observation)
 
     def _allowed(self, outputs: Tensor, observation: Tensor) -> Tensor:
         """Return outputs (..., outputs) of which none leads to an action that the mask of its observation forbids."""
