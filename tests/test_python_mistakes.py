@@ -35,6 +35,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> rattle.Run:
         (lambda run: run.resume(on_progress=5), "on_progress must be a function, got 5"),
         (lambda run: run.query(3), "a query is one SQL statement, got 3"),
         (lambda run: rattle.train(CARTPOLE), "an experiment is a file or a name: give settings by name"),  # type: ignore[arg-type]
+        (
+            lambda run: rattle.make_worlds("snake", {}, "4", 0),
+            "num_worlds: a whole number from 1 on is wanted, got '4'",
+        ),  # type: ignore[arg-type]
+        (lambda run: rattle.make_worlds("snake", {}, 4, "a"), "seed 'a' is not usable: give a whole number"),  # type: ignore[arg-type]
+        (lambda run: rattle.make_worlds("snake", None, 4, 0), "worlds are made by the name of an environment"),  # type: ignore[arg-type]
         (lambda run: rattle.load_policy(run.path / "lost.safetensors"), "there is no policy file "),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any
 
 from rattle.envs import user_worlds, wrappers
@@ -10,7 +11,7 @@ from rattle.envs.errors import EnvError, UnknownEnvironment
 from rattle.envs.user_worlds import ENVPOOL_PREFIX, GYM_PREFIX, PETTINGZOO_PREFIX, find_class
 from rattle.envs.validation import validated
 from rattle.envs.vector import Vector, VectorWorlds
-from rattle.text import nearest
+from rattle.text import nearest, one_line
 
 #: Where environments of Rattle and Gymnasium are that are plain Python, and do nothing but raise errors.
 _HARMLESS = ("rattle.envs.", "gymnasium.envs.classic_control.", "gymnasium.envs.toy_text.")
@@ -40,6 +41,13 @@ def make_worlds(
     Raises EnvError with one clear line for an unknown environment, a bad
     setting, or an environment that the vector protocol cannot hold.
     """
+    if not isinstance(environment, str) or not isinstance(settings, Mapping):
+        raise EnvError(
+            "worlds are made by the name of an environment and its settings by name, such as 'snake' and "
+            f"{{'width': 20}}, got {one_line(repr(environment), 80)} and {one_line(repr(settings), 80)}"
+        )
+    if not isinstance(num_worlds, Integral):
+        raise EnvError(f"num_worlds: a whole number from 1 on is wanted, got {one_line(repr(num_worlds), 80)}")
     own, around = _apart(environment, settings, allow_imports=allow_imports)
     settings = {**own, **around}
     if environment.startswith(GYM_PREFIX):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from numbers import Real
 
 from rattle.envs.errors import EnvError
 
@@ -12,7 +13,7 @@ _WORD = 0xFFFFFFFF
 
 def check_seed(seed: int) -> int:
     """Return `seed` if it is a whole number from 0 to 2**64 - 1, else raise EnvError."""
-    if isinstance(seed, bool) or not 0 <= int(seed) <= MAX_SEED or int(seed) != seed:
+    if isinstance(seed, bool) or not isinstance(seed, Real) or not 0 <= int(seed) <= MAX_SEED or int(seed) != seed:
         raise EnvError(f"seed {seed!r} is not usable: give a whole number from 0 to 2**64 - 1")
     return int(seed)
 
