@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from rattle.services.dashboard.charts import numbers
 from rattle.services.dashboard.shown import NOTHING, cell, duration, exact, short
 
 
@@ -41,3 +42,11 @@ def test_other_values_are_one_line() -> None:
     assert exact("a\nb") == "a b"
     assert cell({"x": [1, None]}) == '{"x":[1,null]}'
     assert len(cell("x" * 10_000)) == 300
+
+
+def test_charts_have_seven_digits_and_times_all_that_tell_them_apart() -> None:
+    assert numbers([0.123456789, -1234.56789, 0, math.nan, math.inf]) == [0.1234568, -1234.568, 0, None, None]
+    seconds = [1796095000.0, 1796095005.25, 1796095010.5]
+    assert numbers([1000 * second for second in seconds]) == [1000 * second for second in seconds]
+    assert numbers([1796095005250.0]) == [1796095005250.0]
+    assert numbers([]) == []

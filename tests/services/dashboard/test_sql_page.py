@@ -142,6 +142,7 @@ def test_without_a_query_the_page_shows_tables_and_examples(client: Client) -> N
     text = client.ask("/sql").text
     assert "policy_version" in text
     assert "What went wrong?" in text
+    assert "learning_curve, " in text
 
 
 def test_the_examples_work(client: Client, two: Path) -> None:

@@ -85,13 +85,19 @@ def colour(number: int, opacity: float = 1.0) -> str:
 
 
 def numbers(values: NDArray[Any] | Sequence[float]) -> list[float | None]:
-    """Return numbers for JSON: six digits are more than a screen shows, and what is not finite is null."""
+    """Return numbers for JSON, and null for what is not finite.
+
+    Seven digits are more than a screen shows: of each number, and of the differences between large ones, such as times.
+    """
     array = np.asarray(values, np.float64)
-    with np.errstate(all="ignore"):
-        places = np.where(array == 0, 0, np.floor(np.log10(np.abs(array, where=array != 0, out=np.ones_like(array)))))
-    scale = 10.0 ** (6 - np.clip(np.nan_to_num(places), -300, 300))
-    rounded = np.round(array * scale) / scale
-    return [value if math.isfinite(value) else None for value in rounded.tolist()]
+    finite = array[np.isfinite(array)]
+    span = float(np.ptp(finite)) if finite.size else 0.0
+    if span > 0:
+        with np.errstate(all="ignore"):
+            sizes = np.minimum(np.abs(array, where=array != 0, out=np.full_like(array, span)), span)
+            scale = 10.0 ** (6 - np.clip(np.nan_to_num(np.floor(np.log10(sizes))), -300, 300))
+            array = np.round(array * scale) / scale
+    return [value if math.isfinite(value) else None for value in array.tolist()]
 
 
 def as_json(charts: Iterable[Chart]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from rattle.analytics.derived_views import VIEWS
 from rattle.analytics.schema import DERIVED_COLUMNS, TABLES
 from rattle.errors import RattleError
 from rattle.services.dashboard.charts import Chart, as_json, colour
@@ -48,6 +49,7 @@ def context(source: RunSource, view: SqlView) -> dict[str, Any]:
         "charts": as_json([chart] if chart else []),
         "examples": _EXAMPLES,
         "tables": {name: [*columns, *DERIVED_COLUMNS.get(name, ())] for name, columns in TABLES.items()},
+        "all_views": list(VIEWS),
         "numbers": [column.name for column in answer.columns if _is(column, _NUMBERS)] if answer else [],
         "most_rows": MOST_ROWS,
     }
