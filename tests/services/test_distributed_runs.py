@@ -64,7 +64,7 @@ def test_services_in_mode_on_policy_change_nothing(
 
 @pytest.mark.whole(suite="slow")
 def test_flipped_bits_change_nothing(tmp_path: Path) -> None:
-    here = train(small_settings("train.steps=12000"), tmp_path / "here", Silence())
+    here = train(complete(small_settings("train.steps=12000")), tmp_path / "here", Silence())
     networks: list[FlippingProxy] = []
 
     def network(address: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from rattle.analytics.run_directory import RunDirectory
+from rattle.rollouts.complete import complete
 from rattle.runs.progress import Progress, Summary
 from rattle.settings.experiment import ExperimentSettings
 from rattle.settings.sources import load_settings
@@ -48,12 +49,12 @@ def small_settings(*overrides: str) -> ExperimentSettings:
 
 @pytest.fixture
 def train_small(tmp_path: Path) -> Callable[..., tuple[Summary, RunDirectory]]:
-    """Train a small experiment in a directory of its own."""
+    """Train a small experiment in a directory of its own, with the defaults that commands choose."""
     made = iter(range(100))
 
     def run(*overrides: str) -> tuple[Summary, RunDirectory]:
         directory = tmp_path / f"run-{next(made)}"
-        return train(small_settings(*overrides), directory, Silence()), RunDirectory(directory)
+        return train(complete(small_settings(*overrides)), directory, Silence()), RunDirectory(directory)
 
     return run
 

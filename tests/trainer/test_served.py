@@ -51,7 +51,7 @@ def rows(directory: RunDirectory) -> list[list[dict[str, Any]]]:
     ],
 )
 def test_a_server_changes_nothing(tmp_path: Path, server: ServiceProcess, choice: tuple[str, ...]) -> None:
-    here = train(small_settings("env.num_snakes=2", *choice), tmp_path / "here", Silence())
+    here = train(complete(small_settings("env.num_snakes=2", *choice)), tmp_path / "here", Silence())
     there = train(served_settings(f"env.url={server.url}", *choice), tmp_path / "there", Silence())
     assert there.policy_sha256 == here.policy_sha256
     assert rows(RunDirectory(tmp_path / "there")) == rows(RunDirectory(tmp_path / "here"))
