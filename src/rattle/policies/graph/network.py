@@ -226,17 +226,18 @@ def describe(network: LearningNetwork, spaces: Spaces, *, value_head: bool) -> G
 
 @contextmanager
 def _no_weights_alike(network: LearningNetwork) -> Iterator[None]:
-    """Move all weights a little, each another way, and put them back at the end.
+    """Move all weights up a little, each by another bit, and put them back at the end.
 
     The exporter merges weights that are equal, such as the biases of two layers that begin at zero: once these have
-    learnt, the graph would act with the bias of one layer in both. And a weight in the wrong place shows.
+    learnt, the graph would act with the bias of one layer in both. And a weight in the wrong place shows. Up, since a
+    network may take no roots or logarithms of what falls below zero.
     """
     generator = torch.Generator().manual_seed(0)
     weights = network.state_dict()
     before = {name: tensor.clone() for name, tensor in weights.items()}
     try:
         for tensor in weights.values():
-            tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=_MOVED)
+            tensor.add_(torch.rand(tensor.shape, generator=generator), alpha=_MOVED)
         yield
     finally:
         for name, tensor in weights.items():
