@@ -87,4 +87,6 @@ def test_what_has_no_settings_is_said(name: str, said: str) -> None:
 
 def test_hooks_that_come_with_rattle_are_listed_by_name() -> None:
     assert "hooks[N].project" in listed("wandb")
-    assert "Hook rattle.hooks.tensorboard:TensorBoard: Writes event files" in listed("tensorboard")
+    said = listed("tensorboard")
+    assert "Hook rattle.hooks.tensorboard:TensorBoard: Writes event files" in said
+    assert said.endswith("  (no settings of its own)\n")

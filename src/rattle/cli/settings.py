@@ -17,6 +17,9 @@ def settings(name: str | None) -> None:
     from rattle.settings.reference import SECTIONS, Table, describe, metrics_of, settings_of_section
 
     def show(table: Table) -> None:
+        if not table.rows:
+            write_line("  (no settings of its own)")
+            return
         rows = [table.head, *table.rows]
         first, second = (min(40, max(len(row[column]) for row in rows)) for column in (0, 1))
         for row in rows:

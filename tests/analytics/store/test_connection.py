@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -102,6 +103,17 @@ def test_nobody_and_strangers(tmp_path: Path) -> None:
         open_store(f"http://127.0.0.1:{port}/default")
     with pytest.raises(StoreRefused, match=r"there is no store in .*: make one with 'rattle create-tables chdb://"):
         open_store(f"chdb://{tmp_path}/nothing")
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_folder_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, create: bool) -> None:
+    (tmp_path / "status").touch()
+    with pytest.raises(StoreRefused, match=r"no store in .*/status/x: .*/status is no folder"):
+        open_store(f"chdb://{tmp_path}/status/x", create=True)
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: may(path, mode) and not mode & os.W_OK)  # as root may all
+    with pytest.raises(StoreRefused, match=r"this user may not write .*, which a store in .* needs: have its owner"):
+        open_store(f"chdb://{tmp_path}", create=create)
 
 
 def test_a_folder_belongs_to_one_process(folder_url: str) -> None:

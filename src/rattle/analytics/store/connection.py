@@ -157,8 +157,9 @@ def _open_folder(driver: Any, url: str, *, create: bool) -> Store:
     require("chdb", "analytics", "a store in a folder")
     folder = _folder(url)
     status = folder / "status"  # which the engine locks, as long as it has the folder open
-    if not create and not (status.exists() or (folder / "metadata").exists()):
+    if not create and not any(os.access(folder / name, os.F_OK) for name in ("status", "metadata")):
         raise StoreRefused(f"there is no store in {folder}: make one with 'rattle create-tables {url}'")
+    _refuse_without_rights(folder, status)
     if is_held(status):
         raise StoreAway(f"{url} is open in another process, and a folder belongs to one at a time: stop that one first")
     with _answering(url):
@@ -166,6 +167,19 @@ def _open_folder(driver: Any, url: str, *, create: bool) -> Store:
         client.command(f"CREATE DATABASE IF NOT EXISTS {_DATABASE}")
         client.database = _DATABASE
         return Store(url, client)
+
+
+def _refuse_without_rights(folder: Path, status: Path) -> None:
+    """Raise StoreRefused where this user may not write: the engine would not say so."""
+    nearest = next(path for path in (folder, *folder.parents) if os.access(path, os.F_OK))
+    for path in (nearest, status):
+        if path is nearest and not path.is_dir():
+            raise StoreRefused(f"there can be no store in {folder}: {path} is no folder")
+        if os.access(path, os.F_OK) and not os.access(path, os.R_OK | os.W_OK):
+            raise StoreRefused(
+                f"this user may not write {path}, which a store in {folder} needs: have its owner allow it, or name "
+                "another folder"
+            )
 
 
 def _folder(url: str) -> Path:
