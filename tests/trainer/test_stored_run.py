@@ -13,6 +13,7 @@ from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory
 from rattle.errors import RattleError
 from rattle.policies.file import dump_tensors, load_tensors
+from rattle.rollouts.complete import complete
 from rattle.runs.checkpoint import list_checkpoints
 from rattle.runs.errors import RunError
 from rattle.runs.progress import Progress, Summary
@@ -55,7 +56,7 @@ def test_another_learning_rate_is_taken_and_said_once(
     train_small: TrainSmall, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, directory = train_small()
-    directory.config.write_text(to_yaml(small_settings("algorithm.learning_rate=0.01", "train.steps=9000")))
+    directory.config.write_text(to_yaml(complete(small_settings("algorithm.learning_rate=0.01", "train.steps=9000"))))
     go_on(directory)
     assert [row["learning_rate"] for row in read_rows(directory, "updates")][-1] == 0.01
     assert "algorithm.learning_rate is 0.01, was" in caplog.text

@@ -15,6 +15,7 @@ import pytest
 
 from rattle.analytics.errors import AnalyticsError
 from rattle.analytics.run_directory import RunDirectory
+from rattle.rollouts.complete import complete
 from rattle.runs.checkpoint import list_checkpoints
 from rattle.runs.progress import Progress, Summary
 from rattle.runs.run_tables import read_run_row
@@ -58,7 +59,7 @@ def test_learning_goes_on_while_a_checkpoint_is_brought_to_the_disk(
 
     monkeypatch.setattr(os, "fsync", slow)
     directory = RunDirectory(tmp_path / "slow")
-    summary = train(small_settings("train.checkpoint_seconds=0.001"), directory.path, Counting(gate, 8))
+    summary = train(complete(small_settings("train.checkpoint_seconds=0.001")), directory.path, Counting(gate, 8))
     assert waited
     assert all(waited)
     assert summary.policy_sha256 == whole.policy_sha256 == read_run_row(directory)["policy_sha256"]
@@ -85,7 +86,7 @@ def test_a_checkpoint_that_the_disk_refuses_ends_the_run_with_its_error(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", refuse)
         with pytest.raises(AnalyticsError, match=r"cannot write .*Input/output error"):
-            train(small_settings("train.checkpoint_seconds=0.001"), directory.path, Silence())
+            train(complete(small_settings("train.checkpoint_seconds=0.001")), directory.path, Silence())
     assert not list(directory.path.rglob(".*.safetensors"))
     assert resume(str(directory.path), None, None, Silence()).policy_sha256 == whole.policy_sha256
 

@@ -94,8 +94,9 @@ def test_a_run_whose_workers_die_again_and_again_fails_with_all_that_was_learnt(
         step(worker)
 
     monkeypatch.setattr(Worker, "step", step_or_die)
+    frequent = ("algorithm.ticks=16", "train.checkpoint_seconds=1000")
     with pytest.raises(EnvironmentFailed, match="lost 3 times in a row, the last: 'gym:CartPole-v1'"):
-        train_small(*EXPERIMENTS["cartpole"], "env.processes=2", "train.checkpoint_seconds=1000")
+        train_small(*EXPERIMENTS["cartpole"], "env.processes=2", *frequent)
     directory = RunDirectory(tmp_path / "run-0")
     row = json.loads(directory.run.read_bytes())
     assert row["status"] == "failed"
