@@ -242,7 +242,7 @@ def test_an_environment_that_fails_ends_the_run_and_what_was_learnt_is_kept(
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert re.fullmatch(
-        r"Error: main-0: 'gym:fragile:Fragile-v0', world \d+: step raised ValueError: the arm broke "
+        r"Error: 'gym:fragile:Fragile-v0', world \d+: step raised ValueError: the arm broke "
         r"in fragile.py, line \d+ \(its traceback is in the table logs\)",
         last,
     )

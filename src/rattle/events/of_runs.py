@@ -215,10 +215,10 @@ class NoWorkers(Event, frozen=True, kw_only=True):
 
 
 class EnvironmentFailed(_OfActor, frozen=True, kw_only=True):
-    """An environment has failed, and the run that is played in it cannot continue."""
+    """An environment has failed, and the run that is played in it cannot continue; `rattle up` ends it."""
 
     level: ClassVar[Level] = "ERROR"
-    sentence: ClassVar[str] = "{error}"
+    sentence: ClassVar[str] = "{error}: the actor plays no more; when that is fixed, restart its Inference service"
     error: str
 
 

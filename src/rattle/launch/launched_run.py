@@ -280,7 +280,7 @@ class Launch:
             if self._supervisor.stopping:  # the end of one service is trouble for others
                 return
             if isinstance(note.event, of_runs.EnvironmentFailed):
-                self._broken_off = self._broken_off or str(note.event)
+                self._broken_off = self._broken_off or note.event.error
                 return
             if self._is_natural(note):
                 return
