@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from rattle.addresses import AMQP, CREDENTIALS_VARIABLE, keep_credentials
+from rattle.redaction import redact
 from rattle.settings.services import TelemetrySection
 from rattle.telemetry import log_publishing
 from rattle.telemetry.broker import Broker, find_broker
 from rattle.telemetry.errors import TelemetryError
+from rattle.telemetry.troubles import refusal
 
 
 def test_without_a_url_and_variables_there_is_none() -> None:
@@ -93,3 +95,10 @@ def test_what_is_wrong_is_said_in_one_line(url: str | None, environ: dict[str, s
     with pytest.raises(TelemetryError) as wrong:
         find_broker(url, environ)
     assert str(wrong.value) == said
+
+
+def test_what_is_said_of_credentials_is_not_taken_for_a_secret() -> None:
+    broker = find_broker("amqp://here/", {})
+    assert broker is not None
+    text = refusal(broker, 403, "ACCESS_REFUSED - Login was refused").text
+    assert redact(text) == text

@@ -128,11 +128,10 @@ def not_confirmed(broker: Broker) -> Trouble:
 
 
 def _wrong_credentials(broker: Broker) -> Trouble:
-    text = f"the broker {broker.url} does not accept user '{broker.user}' with this password"
     return Trouble(
         "credentials",
-        f"{text}: put both into the URL, RABBITMQ_USERNAME and RABBITMQ_PASSWORD, or a URL with both into "
-        f"{CREDENTIALS_VARIABLE}",
+        f"the broker {broker.url} does not accept this password for user '{broker.user}': put both into the URL, "
+        f"RABBITMQ_USERNAME and RABBITMQ_PASSWORD, or a URL with both into {CREDENTIALS_VARIABLE}",
     )
 
 

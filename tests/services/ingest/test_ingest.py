@@ -328,6 +328,6 @@ def test_several_ingests_side_by_side(ingest: ServiceProcess, url: str, publishe
 def test_a_broker_that_does_not_let_it_in_is_said(named: None, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RABBITMQ_PASSWORD", "wrong")
     with ServiceProcess("ingest", "--store", url) as process:
-        wait_for(lambda: b"does not accept user 'rattle' with this password" in get(process, "/readyz")[1])
+        wait_for(lambda: b"does not accept this password for user 'rattle'" in get(process, "/readyz")[1])
         assert b"wrong" not in get(process, "/readyz")[1].replace(b"wrong_method", b"")
         assert process.kill(SIGTERM) == 0

@@ -48,7 +48,7 @@ def test_a_broker_that_cannot_be_used_is_told_once(
     what: str, rabbitmq: RabbitMQ, exchange: str, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker_url, said = {
-        "password": (rabbitmq.url("/", USER, "wrong"), "does not accept user"),
+        "password": (rabbitmq.url("/", USER, "wrong"), "does not accept this password for user"),
         "vhost": (rabbitmq.url("not there"), "has no virtual host 'not there'"),
         "tls": (rabbitmq.url(tls=True), "the certificate of"),
         "garbage": (f"amqp://localhost:{rabbitmq.epmd_port}", "does not speak AMQP"),
