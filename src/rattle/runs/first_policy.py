@@ -99,7 +99,11 @@ def _differences(has: PolicySpec, wanted: PolicySpec) -> list[str]:
     names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
     if has.network != wanted.network:
         return [f"a network of kind {has.network}, and policy.network names one of kind {wanted.network}"]
-    said = [f"{name} {theirs.get(name)}, the experiment {ours.get(name)}" for name in names if name not in _COMPUTED]
+    said = [
+        f"{name} {theirs.get(name, 'none')}, the experiment {ours.get(name, 'none')}"
+        for name in names
+        if name not in _COMPUTED
+    ]
     return said or ["another network than policy.network names"] if names else []
 
 
