@@ -248,7 +248,7 @@ def test_a_policy_that_sees_its_own_past_is_told_what_came_of_it(tmp_path: Path)
     more = train(small_settings(PAST, "train.steps=100", weights), tmp_path / "more", Silence())
     assert more.status == "finished"
     blind = small_settings("policy.hidden_sizes=[9]", weights)
-    with pytest.raises(RattleError, match=r"inputs .*'last_action'.* the experiment None"):
+    with pytest.raises(RattleError, match=r"inputs .*'last_action'.* the experiment none"):
         train(blind, tmp_path / "blind", Silence())
 
 
