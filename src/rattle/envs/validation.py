@@ -330,7 +330,8 @@ def _advice(kind: str, found: Any, key: str) -> str:
         on_command_line = "" if key.endswith("]") else f", or --set {key}='\"{_shown(found)}\"'"
         return f', which is text in quotes only: "{_shown(found)}"{on_command_line}'
     if kind in ("tuple_type", "list_type") and isinstance(found, str):
-        return f": write [{_shown(found).strip(chr(39))}]"
+        parts = _shown(found).strip("'").replace(",", " ").split()
+        return f": write [{', '.join(parts)}]"
     if kind in ("tuple_type", "list_type") and isinstance(found, Mapping):
         return ": write [{…}]"
     if isinstance(found, str) and found.lower() == "none":

@@ -58,6 +58,15 @@ def test_a_client_of_http_1_0_gets_lines_without_chunks() -> None:
     assert [json.loads(text)["tick"] for text in body.splitlines()] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("hosts", [b"", b"Host: one\r\nHost: two\r\n"])
+def test_a_request_of_http_1_1_has_one_host(http: httpx.Client, hosts: bytes) -> None:
+    with socket.create_connection((http.base_url.host, http.base_url.port), timeout=20) as asking:
+        asking.sendall(b"GET /healthz HTTP/1.1\r\n" + hosts + b"Connection: close\r\n\r\n")
+        head, _, body = b"".join(iter(lambda: asking.recv(4096), b"")).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert json.loads(body)["error"] == "a request of HTTP/1.1 has one Host header (RFC 9112, 3.2)"
+
+
 def test_each_move_brings_a_line_to_every_reader(http: httpx.Client) -> None:
     with http.stream("GET", "/snake/anna") as one:
         first = one.iter_lines()

@@ -142,6 +142,8 @@ def make_app(board: Board, faults: Faults, guard: Guard) -> Flask:
 
 def _check(guard: Guard) -> None:
     headers = {name.lower(): value for name, value in request.headers.items()}
+    if request.environ["SERVER_PROTOCOL"] == "HTTP/1.1" and ("host" not in headers or "," in headers["host"]):
+        raise RequestError("bad_request", "a request of HTTP/1.1 has one Host header (RFC 9112, 3.2)")
     guard.check(request.method, request.path, headers)
     if request.method == "POST" and request.routing_exception is None:  # a wrong path or method is said first
         wrong = wrong_type(request.path, headers)
