@@ -23,6 +23,10 @@ __all__ = ["user_module"]
 
 POLE = "env.id=gym:CartPole-v1"
 SNAKE = ("env.id=snake", "env.worlds=1024", "policy.activation=relu", "algorithm.id=a2c", "train.actors=2")
+CELLS = (
+    "policy.inputs=[last_action, last_reward, ticks_since_reward, ticks_since_turn]",
+    "algorithm.learning_rate=0.002",
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +48,11 @@ def floats(*overrides: str) -> ExperimentSettings:
     return load_settings(None, [*said, *overrides])
 
 
-def test_snake_keeps_the_defaults_of_the_sections() -> None:
-    assert complete(load_settings(None)) == load_settings(None) == load_settings(None, SNAKE)
+def test_snake_sees_its_own_past_and_keeps_all_other_defaults_of_the_sections() -> None:
+    assert complete(load_settings(None)) == load_settings(None, CELLS)
+    assert load_settings(None) == load_settings(None, SNAKE)
+    assert complete(load_settings(None, ["policy.inputs=[]"])).policy.inputs == ()  # type: ignore[union-attr]
+    assert complete(load_settings(None, ["policy.network=gru"])).policy.inputs == ()  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("overrides", [(), ("algorithm.id=a2c",), ("algorithm.id=reinforce",), ("algorithm.clip=0.1",)])
@@ -120,7 +127,7 @@ def test_who_plays_at_a_server_has_the_settings_of_who_learns(pole_server: str) 
     assert complete_for_actors(given, pole_server) == complete(given)
     whole = complete(given)
     assert complete_for_actors(whole, "http://127.0.0.1:9") == whole  # nobody is asked for what is known
-    assert complete_for_actors(load_settings(None), "http://127.0.0.1:9") == load_settings(None)
+    assert complete_for_actors(load_settings(None), "http://127.0.0.1:9") == load_settings(None, CELLS)
     unnamed = complete_for_actors(load_settings(None, [f"env.url={pole_server}"]), pole_server)
     assert unnamed.algorithm == whole.algorithm  # the id that is not given is not that of snake
 

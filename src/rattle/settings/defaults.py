@@ -14,12 +14,13 @@ Sections = Mapping[str, Mapping[str, Any]]
 
 _FEW_WORLDS: Sections = {
     "env": {"worlds": 16},
-    "policy": {"network": "mlp", "activation": "tanh"},
+    "policy": {"network": "mlp", "activation": "tanh", "inputs": []},
     "algorithm": {"id": "ppo", "scale_rewards": True},
     "train": {"actors": 1},  # such worlds are mostly stepped in Python, where threads take turns
 }
 _FEW_WORLDS_ALGORITHMS: Sections = {
-    "a2c": {"entropy_weight": 0.001, "scale_observations": False},  # scales that follow a solved policy unlearn it
+    # Scales that follow a solved policy unlearn it.
+    "a2c": {"learning_rate": 0.001, "entropy_weight": 0.001, "scale_observations": False},
     "ppo": {"ticks": 128, "passes": 8, "minibatches": 8, "learning_rate": 0.002, "entropy_weight": 0.0},
     "reinforce": {"entropy_weight": 0.001},
 }
@@ -31,7 +32,7 @@ _ENCODED: Sections = {
     "train": {"actors": 2},  # as many threads learn
 }
 _ENCODED_ALGORITHMS: Sections = {
-    "a2c": {"entropy_weight": 0.01},
+    "a2c": {"learning_rate": 0.001, "entropy_weight": 0.01},
     "ppo": {"ticks": 128, "passes": 4, "minibatches": 8, "learning_rate": 0.0005, "entropy_weight": 0.01},
     "reinforce": {"entropy_weight": 0.01},
 }
