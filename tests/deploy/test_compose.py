@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from rattle.analytics.run_directory import RunDirectory
+from rattle.rollouts.complete import complete
 from rattle.runs.run_tables import read_run_row
 from rattle.settings.sources import load_settings
 from rattle.trainer.train import train
@@ -161,7 +162,7 @@ def test_a_run_goes_on_whatever_dies_and_learns_on(stack: Stack, tmp_path: Path)
     exact = before["env"]
     assert 10 <= exact < min(resumed)
     settings = load_settings(stack.folder / "experiment.yaml", [f"train.steps={updates[exact - 1]['env_steps']}"], {})
-    train(settings, here.path, Silence())
+    train(complete(settings), here.path, Silence())
     assert read_rows(here, "updates", *TIMES) == updates[:exact]
     episodes = [row["return"] for row in read_rows(there, "episodes")]
     assert sum(episodes[-500:]) > sum(episodes[:500])
