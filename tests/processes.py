@@ -62,6 +62,11 @@ class ServiceProcess:
         """Send a signal, such as SIGSTOP."""
         os.kill(self.pid, number)
 
+    @property
+    def exit_status(self) -> int | None:
+        """Return its exit status; None while it runs."""
+        return None if self._process is None else self._process.poll()
+
     def kill(self, number: Signals = SIGKILL) -> int:
         """End it with a signal and return its exit status."""
         if self._process is None:

@@ -59,11 +59,18 @@ class Cluster:
             "inference", "--training", self._network(self.address), "--grpc-port", "0", settings=(*self._settings, *own)
         )
 
-    def status(self) -> training_pb2.PolicyStatus:
-        """Ask the Training service for its first policy's status; waits while it is away."""
+    def start_again_after(self, exit_status: int) -> None:
+        """Start the services that have ended so, as `rattle up` does."""
+        for service in self.services.values():
+            if service.exit_status == exit_status:
+                service.wait()
+                service.start()
+
+    def status(self, seconds: float = 240) -> training_pb2.PolicyStatus:
+        """Ask the Training service for its first policy's status; waits while it is away, and raises RpcError then."""
         with grpc.insecure_channel(self.address) as channel:
             stub = training_pb2_grpc.TrainingStub(channel)
-            return stub.GetStatus(training_pb2.GetStatusRequest(), wait_for_ready=True, timeout=240).policies[0]
+            return stub.GetStatus(training_pb2.GetStatusRequest(), wait_for_ready=True, timeout=seconds).policies[0]
 
     def wait_for(self, condition: Any, seconds: float = 100) -> training_pb2.PolicyStatus:
         """Wait until the status of the first policy is as wanted, and return it."""
